@@ -1,0 +1,63 @@
+//! The names of what a tenant has in PostgreSQL. They are computed once, stored in the registry, and from then on
+//! read from there: never parsed, never matched by prefix.
+
+use super::{identity::TenantId, slug::Slug};
+
+/// PostgreSQL cuts longer identifiers silently (`NAMEDATALEN` - 1 bytes).
+pub const MAX_IDENTIFIER_BYTES: usize = 63;
+
+/// The longest prefix that a `DatabaseServer` may give its databases.
+pub const MAX_PREFIX_BYTES: usize = 16;
+
+/// The name of a tenant's database: the server's prefix and the slug with `-` as `_`. The `occurrence` counts
+/// from 1; a name that a retained database keeps is not given again, the next tenant gets `_2`.
+pub fn database_name(prefix: &str, slug: &Slug, occurrence: u32) -> String {
+    let base = format!("{prefix}{}", slug.as_str().replace('-', "_"));
+    if occurrence <= 1 { base } else { format!("{base}_{occurrence}") }
+}
+
+/// The tenant's login.
+pub fn login_name(database: &str) -> String {
+    format!("{database}_app")
+}
+
+/// The name under which a tenant's database is built, until it is published by its last rename.
+pub fn building_name(id: TenantId) -> String {
+    format!("tenantry_new_{}", id.0.simple())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn names_of_a_tenant() {
+        let slug = Slug::parse("acme-corp").unwrap();
+        assert_eq!(database_name("tenant_", &slug, 1), "tenant_acme_corp");
+        assert_eq!(database_name("tenant_", &slug, 2), "tenant_acme_corp_2");
+        assert_eq!(login_name("tenant_acme_corp"), "tenant_acme_corp_app");
+        let id = TenantId(Uuid::nil());
+        assert_eq!(building_name(id), "tenantry_new_00000000000000000000000000000000");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_is_cut_by_postgresql(
+            prefix in "[a-z][a-z0-9_]{0,15}", text in "[a-z][a-z0-9]{2,39}", occurrence in 1u32..=99,
+        ) {
+            if let Ok(slug) = Slug::parse(&text) {
+                let login = login_name(&database_name(&prefix, &slug, occurrence));
+                prop_assert!(login.len() <= MAX_IDENTIFIER_BYTES);
+            }
+        }
+
+        #[test]
+        fn different_slugs_have_different_databases(a in "[a-z][a-z0-9-]{2,39}", b in "[a-z][a-z0-9-]{2,39}") {
+            if let (Ok(a), Ok(b)) = (Slug::parse(&a), Slug::parse(&b)) {
+                prop_assert_eq!(a == b, database_name("t_", &a, 1) == database_name("t_", &b, 1));
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Tenantry: a Kubernetes operator that gives every customer a PostgreSQL database of its own.
+//!
+//! `api` (the resources) is read by `domain` (what is decided, purely), which is read by `postgres` and
+//! `registry` (what is done in SQL), which are driven by `controller` (what is done when). `web` serves health and
+//! metrics. Nothing imports `controller` but `main`.
+
+pub mod api;
+pub mod controller;
+pub mod domain;
+pub mod leader;
+pub mod metrics;
+pub mod postgres;
+pub mod registry;
+pub mod web;
