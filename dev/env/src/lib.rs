@@ -5,7 +5,9 @@
 
 pub mod binaries;
 pub mod certificates;
+pub mod control_plane;
 pub mod error;
+pub mod kubectl;
 pub mod places;
 pub mod ports;
 pub mod postgres;
@@ -14,5 +16,6 @@ pub mod progress;
 pub mod service;
 
 pub use binaries::Version;
+pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use error::{Error, Result};
 pub use postgres::{Postgres, PostgresOptions, Stop};

@@ -52,6 +52,20 @@ fn private_root(parent: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// The checkout this was built in.
+pub fn checkout() -> PathBuf {
+    let mut place = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    place.pop();
+    place.pop();
+    place
+}
+
+/// The program of this name on `PATH`.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
 /// Makes a directory, and its parents, with this mode; one that exists is taken as it is.
 pub(crate) fn directory(path: PathBuf, mode: u32) -> Result<PathBuf> {
     if let Some(parent) = path.parent() {
