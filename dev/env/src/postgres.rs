@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use crate::binaries::{self, Binaries, Version};
 use crate::certificates::Certificate;
 use crate::error::{Context, Error, Result};
-use crate::process::{self, End, Launch, Lifetime, ProcessRecord, Signal, User};
+use crate::process::{self, End, Launch, Lifetime, Signal, User};
 use crate::service::Service;
 use crate::{places, ports, progress};
 
@@ -73,13 +73,12 @@ impl Postgres {
     }
 
     /// The server whose data is in `directory`, made there if there is none; it goes on when this process ends, and the
-    /// data stays. `record` is the process an earlier command started. Starts it unless it runs.
+    /// data stays. Starts it unless it runs.
     pub async fn place(
         directory: &Path,
         port: u16,
         password: &str,
         options: &PostgresOptions,
-        record: Option<ProcessRecord>,
     ) -> Result<Self> {
         let data = directory.join("data");
         let version = match std::fs::read_to_string(data.join("PG_VERSION")) {
@@ -97,7 +96,6 @@ impl Postgres {
             if fresh {
                 server.configure(options)?;
             }
-            server.service.adopt(record);
             server.start_again().await?;
             Ok(server)
         };
