@@ -1,0 +1,316 @@
+//! A Kubernetes control plane of our own on loopback: etcd, kube-apiserver, kube-controller-manager and kubectl.
+//!
+//! There is no kubelet: pods stay pending. Everything else behaves as in production: validation, admission policies,
+//! RBAC, service account tokens, garbage collection, the deletion of namespaces.
+
+pub mod binary;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde::{Deserialize, Serialize};
+
+use crate::certificates::{Authority, Certificate, signing_key};
+use crate::error::Result;
+use crate::kubectl::Kubectl;
+use crate::places::{self, RunDirectory};
+use crate::process::{End, Launch, Lifetime};
+use crate::service::Service;
+use crate::{ports, progress};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the operator, its chart and the deletion of their objects need; the rest only costs memory.
+const CONTROLLERS: &str = "clusterrole-aggregation-controller,cronjob-controller,deployment-controller,\
+    garbage-collector-controller,job-controller,namespace-controller,replicaset-controller,\
+    resourcequota-controller,root-ca-certificate-publisher-controller,serviceaccount-controller,\
+    serviceaccount-token-controller,ttl-after-finished-controller,validatingadmissionpolicy-status-controller";
+
+/// The ports of a control plane, fixed for its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlPlanePorts {
+    /// etcd, for kube-apiserver.
+    pub etcd: u16,
+    /// etcd, for peers it has none of.
+    pub etcd_peers: u16,
+    /// kube-apiserver.
+    pub api_server: u16,
+}
+
+impl ControlPlanePorts {
+    /// Free ones.
+    pub fn pick() -> Result<Self> {
+        Ok(Self { etcd: ports::free()?, etcd_peers: ports::free()?, api_server: ports::free()? })
+    }
+}
+
+/// What kind of control plane.
+#[derive(Clone, Debug, Default)]
+pub struct ControlPlaneOptions {
+    /// More arguments for kube-apiserver, such as an audit policy.
+    pub api_server_arguments: Vec<String>,
+}
+
+/// A running control plane. It ends, and its data goes, when this is dropped, unless it was placed.
+#[derive(Debug)]
+pub struct ControlPlane {
+    controller_manager: Service,
+    api_server: Service,
+    etcd: Service,
+    binary: PathBuf,
+    directory: PathBuf,
+    // Last, so that the data goes after the servers.
+    _run: Option<RunDirectory>,
+}
+
+impl ControlPlane {
+    /// Starts a new one for this process, on free ports, with data that ends with it.
+    pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
+        let binary = binary::find().await?;
+        let step = progress::step("Kubernetes control plane");
+        let outcome = async {
+            let run = RunDirectory::new()?;
+            let ports = ControlPlanePorts::pick()?;
+            prepare(run.path(), ports)?;
+            let mut plane = Self::describe(binary, run.path(), ports, &options, Lifetime::WithParent);
+            plane._run = Some(run);
+            plane.start_again().await?;
+            Ok(plane)
+        };
+        step.end(outcome.await)
+    }
+
+    /// The control plane whose data is in `directory`, made there if there is none; it goes on when this process ends.
+    /// Starts those of its parts that do not run.
+    pub async fn place(directory: &Path, ports: ControlPlanePorts) -> Result<Self> {
+        let binary = binary::find().await?;
+        let step = progress::step(format!("Kubernetes control plane on port {}", ports.api_server));
+        let outcome = async {
+            if !directory.join("kubeconfig").is_file() {
+                prepare(directory, ports)?;
+            }
+            let plane =
+                Self::describe(binary, directory, ports, &ControlPlaneOptions::default(), Lifetime::Detached);
+            plane.start_again().await?;
+            Ok(plane)
+        };
+        step.end(outcome.await)
+    }
+
+    fn describe(
+        binary: PathBuf,
+        directory: &Path,
+        ports: ControlPlanePorts,
+        options: &ControlPlaneOptions,
+        lifetime: Lifetime,
+    ) -> Self {
+        let service = |name: &str, arguments: Vec<String>| {
+            let launch = Launch {
+                name: name.to_owned(),
+                program: binary.clone(),
+                arguments: std::iter::once(name.to_owned()).chain(arguments).collect(),
+                environment: Vec::new(),
+                log: directory.join(format!("{name}.log")),
+                user: None,
+                end: End::Terminate,
+            };
+            Service::new(launch, lifetime)
+        };
+        let mut api_server = api_server_arguments(directory, ports);
+        api_server.extend(options.api_server_arguments.iter().cloned());
+        Self {
+            etcd: service("etcd", etcd_arguments(directory, ports)),
+            api_server: service("kube-apiserver", api_server),
+            controller_manager: service("kube-controller-manager", controller_manager_arguments(directory)),
+            binary: binary.clone(),
+            directory: directory.to_owned(),
+            _run: None,
+        }
+    }
+
+    /// Starts what does not run, on the same ports and data, and waits until all of it serves.
+    pub async fn start_again(&self) -> Result<()> {
+        self.etcd.start()?;
+        self.start_api_server().await?;
+        if self.controller_manager.start()? {
+            // It publishes service accounts; pods and token requests need them, so nobody should come before.
+            let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
+            let published = async || accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
+            self.controller_manager.wait_until(PATIENCE, published).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts kube-apiserver if it does not run, and waits until it is ready.
+    pub async fn start_api_server(&self) -> Result<()> {
+        if self.api_server.start()? {
+            let client = self.client().await?;
+            let ready = async || match http::Request::get("/readyz").body(Vec::new()) {
+                Ok(request) => client.request_text(request).await.is_ok(),
+                Err(_) => false,
+            };
+            self.api_server.wait_until(PATIENCE, ready).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills kube-apiserver, as a crash of its node would; `start_api_server` brings it back where it was.
+    pub async fn kill_api_server(&self) -> Result<()> {
+        self.api_server.kill().await
+    }
+
+    /// kube-apiserver's process.
+    pub fn api_server(&self) -> &Service {
+        &self.api_server
+    }
+
+    /// etcd's process.
+    pub fn etcd(&self) -> &Service {
+        &self.etcd
+    }
+
+    /// kube-controller-manager's process.
+    pub fn controller_manager(&self) -> &Service {
+        &self.controller_manager
+    }
+
+    /// The cluster administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.join("kubeconfig")
+    }
+
+    /// The binary: called by the name `kubectl` it is kubectl.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// kubectl, as the cluster administrator.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::of_control_plane(&self.binary, &self.kubeconfig())
+    }
+
+    /// The cluster administrator's configuration.
+    pub async fn config(&self) -> Result<Config> {
+        read_config(&self.kubeconfig()).await
+    }
+
+    /// A client of the cluster administrator. It belongs to the runtime that it is made in: make one per test.
+    pub async fn client(&self) -> Result<Client> {
+        Ok(Client::try_from(self.config().await?)?)
+    }
+
+    /// The configuration of a service account that exists, with a token of its own.
+    pub async fn service_account_config(&self, namespace: &str, name: &str) -> Result<Config> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
+        let order = TokenRequest {
+            spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..Default::default() },
+            ..Default::default()
+        };
+        let answer = accounts.create_token_request(name, &PostParams::default(), &order).await?;
+        let token = answer.status.map(|status| status.token).unwrap_or_default();
+        let mut config = self.config().await?;
+        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
+        Ok(config)
+    }
+}
+
+/// Reads a kubeconfig file; environment variables of the caller have no say.
+pub async fn read_config(kubeconfig: &Path) -> Result<Config> {
+    Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())
+        .await?)
+}
+
+/// Makes what the parts find at their start: certificates, keys, the administrator's kubeconfig.
+fn prepare(directory: &Path, ports: ControlPlanePorts) -> Result<()> {
+    let authority = Authority::new("tenantry-dev")?;
+    let write = |name: &str, content: &str| places::write_secret(&directory.join(name), content);
+    let pair = |name: &str, pair: &Certificate| {
+        write(&format!("{name}.crt"), &pair.certificate)?;
+        write(&format!("{name}.key"), &pair.key)
+    };
+    write("ca.crt", authority.certificate())?;
+    let names =
+        ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.0.0.1"];
+    pair("server", &authority.server(&names)?)?;
+    pair("admin", &authority.client("tenantry-dev", "system:masters")?)?;
+    let (private, public) = signing_key()?;
+    write("service-accounts.key", &private)?;
+    write("service-accounts.pub", &public)?;
+    let place = directory.display();
+    // Last: a directory without it is not finished.
+    write(
+        "kubeconfig",
+        &format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             clusters:\n\
+             - name: tenantry-dev\n  \
+               cluster:\n    \
+                 server: https://127.0.0.1:{port}\n    \
+                 certificate-authority: {place}/ca.crt\n\
+             users:\n\
+             - name: tenantry-dev\n  \
+               user:\n    \
+                 client-certificate: {place}/admin.crt\n    \
+                 client-key: {place}/admin.key\n\
+             contexts:\n\
+             - name: tenantry-dev\n  \
+               context: {{cluster: tenantry-dev, user: tenantry-dev}}\n\
+             current-context: tenantry-dev\n",
+            port = ports.api_server,
+        ),
+    )
+}
+
+fn etcd_arguments(directory: &Path, ports: ControlPlanePorts) -> Vec<String> {
+    let local = |port| format!("http://127.0.0.1:{port}");
+    vec![
+        format!("--data-dir={}", directory.join("etcd").display()),
+        format!("--client-url={}", local(ports.etcd)),
+        format!("--peer-url={}", local(ports.etcd_peers)),
+        "--unsafe-no-fsync".to_owned(),
+    ]
+}
+
+fn api_server_arguments(directory: &Path, ports: ControlPlanePorts) -> Vec<String> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    vec![
+        format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--advertise-address=127.0.0.1".to_owned(),
+        // It would publish the address to pods, of which there are none, and refuses loopback.
+        "--endpoint-reconciler-type=none".to_owned(),
+        format!("--secure-port={}", ports.api_server),
+        format!("--cert-dir={}", directory.display()),
+        format!("--tls-cert-file={}", file("server.crt")),
+        format!("--tls-private-key-file={}", file("server.key")),
+        format!("--client-ca-file={}", file("ca.crt")),
+        format!("--service-account-key-file={}", file("service-accounts.pub")),
+        format!("--service-account-signing-key-file={}", file("service-accounts.key")),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--profiling=false".to_owned(),
+    ]
+}
+
+fn controller_manager_arguments(directory: &Path) -> Vec<String> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    vec![
+        format!("--kubeconfig={}", file("kubeconfig")),
+        "--leader-elect=false".to_owned(),
+        // It serves nothing that anybody here asks for.
+        "--secure-port=0".to_owned(),
+        format!("--controllers={CONTROLLERS}"),
+        format!("--root-ca-file={}", file("ca.crt")),
+        format!("--service-account-private-key-file={}", file("service-accounts.key")),
+        // A namespace per test comes and goes: the default of 20 requests a second would be felt.
+        "--kube-api-qps=500".to_owned(),
+        "--kube-api-burst=1000".to_owned(),
+    ]
+}

@@ -1,0 +1,163 @@
+//! A long-running child that can be stopped and started again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::process::{Launch, Lifetime, Process, ProcessRecord, Signal, tail};
+
+const LOOK: Duration = Duration::from_millis(10);
+
+/// One part of an environment: a process that is started, watched, stopped and started again.
+#[derive(Debug)]
+pub struct Service {
+    launch: Mutex<Launch>,
+    lifetime: Lifetime,
+    process: Mutex<Option<Process>>,
+}
+
+impl Service {
+    /// Describes a service. Nothing runs yet, unless it is detached and an earlier command started it: then that
+    /// process is taken over.
+    pub fn new(launch: Launch, lifetime: Lifetime) -> Self {
+        let process = match lifetime {
+            Lifetime::WithParent => None,
+            Lifetime::Detached => ProcessRecord::read(&pid_file(&launch.log)).and_then(Process::adopt),
+        };
+        Self { launch: Mutex::new(launch), lifetime, process: Mutex::new(process) }
+    }
+
+    /// Changes what the next start runs.
+    pub fn set_launch(&self, change: impl FnOnce(&mut Launch)) {
+        change(&mut self.launch());
+    }
+
+    /// Starts it unless it runs; does not wait until it serves. True when it had to be started.
+    pub fn start(&self) -> Result<bool> {
+        let mut process = self.process();
+        if process.as_mut().is_some_and(Process::is_alive) {
+            return Ok(false);
+        }
+        let launch = self.launch();
+        let started = Process::spawn(&launch, self.lifetime)?;
+        if self.lifetime == Lifetime::Detached {
+            // At once, not when it serves: a command that is cut off meanwhile must leave a trace of it.
+            started.record().write(&pid_file(&launch.log))?;
+        }
+        *process = Some(started);
+        Ok(true)
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.process().as_mut().is_some_and(Process::is_alive)
+    }
+
+    /// The process, while it runs.
+    pub fn record(&self) -> Option<ProcessRecord> {
+        self.process().as_mut().and_then(|process| process.is_alive().then(|| process.record()))
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> PathBuf {
+        self.launch().log.clone()
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        self.launch().name.clone()
+    }
+
+    /// Sends it a signal, if it runs; `Signal::STOP` and `Signal::CONT` freeze and thaw it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.record().map_or(Ok(()), |record| record.signal(signal))
+    }
+
+    /// Ends it with this signal and waits until it is gone; after `patience` it is killed.
+    pub async fn stop(&self, signal: Signal, patience: Duration) -> Result<()> {
+        self.signal(signal)?;
+        if !self.gone_within(patience).await {
+            self.signal(Signal::KILL)?;
+            if !self.gone_within(Duration::from_secs(10)).await {
+                return Err(Error::message(format!("{} does not end, not even by SIGKILL", self.name())));
+            }
+        }
+        *self.process() = None;
+        Ok(())
+    }
+
+    /// Kills it at once, as a crash would, and waits until it is gone.
+    pub async fn kill(&self) -> Result<()> {
+        self.stop(Signal::KILL, Duration::ZERO).await
+    }
+
+    /// Waits until it has ended by itself; false when it still runs after `patience`.
+    pub async fn gone_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        while self.is_running() {
+            if begun.elapsed() >= patience {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
+    }
+
+    /// Asks `ready` again and again until it says yes; fails when the process ends before, or after `patience`.
+    pub async fn wait_until<F>(&self, patience: Duration, mut ready: impl FnMut() -> F) -> Result<()>
+    where
+        F: Future<Output = bool>,
+    {
+        let begun = Instant::now();
+        loop {
+            // A look that hangs, on a frozen process for instance, must not hang us.
+            if tokio::time::timeout(Duration::from_secs(5), ready()).await.unwrap_or(false) {
+                return Ok(());
+            }
+            if !self.is_running() {
+                return Err(self.failure("ended while it was starting"));
+            }
+            if begun.elapsed() >= patience {
+                return Err(self.failure(&format!("is not ready after {} s", patience.as_secs())));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// An error about this service, with the end of its log.
+    pub fn failure(&self, what: &str) -> Error {
+        Error::message(format!("{} {what}:\n{}", self.name(), tail(Path::new(&self.log()))))
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn launch(&self) -> MutexGuard<'_, Launch> {
+        self.launch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the process of a detached service is recorded: beside its log.
+fn pid_file(log: &Path) -> PathBuf {
+    log.with_extension("pid")
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.lifetime == Lifetime::Detached || !self.is_running() {
+            return;
+        }
+        // Its own way to end first: a killed PostgreSQL leaves shared memory behind.
+        let end = self.launch().end.signal();
+        let _ = self.signal(end);
+        let begun = Instant::now();
+        while self.is_running() {
+            if begun.elapsed() > Duration::from_secs(5) {
+                let _ = self.signal(Signal::KILL);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}

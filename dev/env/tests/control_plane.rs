@@ -1,0 +1,64 @@
+//! The control plane part of the environment.
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Client, ResourceExt};
+use tenantry_dev::{ControlPlane, ControlPlaneOptions};
+
+fn namespace(name: &str) -> Namespace {
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some(name.to_owned());
+    namespace
+}
+
+#[tokio::test]
+async fn it_behaves_as_a_cluster_and_outlives_its_api_server() {
+    let plane = ControlPlane::start(ControlPlaneOptions::default()).await.expect("a control plane");
+
+    // kubectl and the client see the same cluster, whose version clients can parse.
+    let version = plane.kubectl().run(&["version", "-o", "json"]).await.expect("kubectl works");
+    assert!(version.contains("\"major\": \"1\""), "{version}");
+    let client = plane.client().await.expect("a client");
+    let served = client.apiserver_version().await.expect("a version");
+    assert!(served.git_version.starts_with("v1."), "{}", served.git_version);
+
+    // A new namespace gets its service account; with its token one may do nothing yet.
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &namespace("trial")).await.expect("a namespace");
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "trial");
+    let published =
+        kube::runtime::wait::await_condition(accounts, "default", |account: Option<&ServiceAccount>| {
+            account.is_some()
+        });
+    published.await.expect("a service account");
+    let config = plane.service_account_config("trial", "default").await.expect("a token");
+    let guest = Client::try_from(config).expect("a client");
+    let attributes = ResourceAttributes {
+        verb: Some("list".to_owned()),
+        resource: Some("secrets".to_owned()),
+        namespace: Some("trial".to_owned()),
+        ..Default::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() },
+        ..Default::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(guest);
+    let answer = reviews.create(&PostParams::default(), &review).await.expect("a review");
+    assert!(!answer.status.expect("a status").allowed);
+
+    // The API server goes and comes back at the same address, with the same objects and valid clients.
+    plane.kill_api_server().await.expect("killed");
+    assert!(namespaces.get("trial").await.is_err());
+    plane.start_api_server().await.expect("started again");
+    let kept = namespaces.get("trial").await.expect("still there");
+
+    // Namespaces are deleted for real.
+    namespaces.delete("trial", &DeleteParams::default()).await.expect("deleting");
+    let uid = kept.uid().expect("a uid");
+    let gone = kube::runtime::conditions::is_deleted(&uid);
+    kube::runtime::wait::await_condition(namespaces, "trial", gone).await.expect("deleted");
+}

@@ -1,0 +1,203 @@
+//! Every condition type and every reason, and how conditions are written. `docs/conditions.md` lists them all.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Declares constants with a doc line each, and the list of them all.
+macro_rules! constants {
+    ($list:ident: $($(#[$doc:meta])+ $name:ident = $value:literal;)+) => {
+        $($(#[$doc])+ pub const $name: &str = $value;)+
+
+        /// All of them.
+        pub const $list: &[&str] = &[$($name),+];
+    };
+}
+
+constants! { TYPES:
+    /// What the spec asks for is in force. It sums up the others.
+    READY = "Ready";
+    /// Work is going on. Present only while it is True, never together with Stalled.
+    RECONCILING = "Reconciling";
+    /// Nothing goes on until somebody changes something. Present only while it is True.
+    STALLED = "Stalled";
+    /// Tenant: the slug is ours in the registry.
+    REGISTERED = "Registered";
+    /// Tenant: the database is there under its final name.
+    DATABASE_READY = "DatabaseReady";
+    /// Tenant: every module is at its target version.
+    MIGRATIONS_APPLIED = "MigrationsApplied";
+    /// Tenant: settings, admins and demo data are as the spec says.
+    SEEDED = "Seeded";
+    /// Tenant: the connection Secret is there and its password works.
+    CREDENTIALS_PUBLISHED = "CredentialsPublished";
+    /// Tenant: the access level is in force, proven by reading PostgreSQL.
+    ACCESS_ENFORCED = "AccessEnforced";
+    /// Tenant: what is used is within the limits.
+    WITHIN_LIMITS = "WithinLimits";
+    /// Tenant, while going away: everything is gone.
+    DEPROVISIONED = "Deprovisioned";
+    /// DatabaseServer: the operator can log in.
+    REACHABLE = "Reachable";
+    /// DatabaseServer: the operator's login has every right that it needs.
+    PRIVILEGED = "Privileged";
+}
+
+/// Why a condition has its status.
+pub mod reason {
+    constants! { ALL:
+        /// The step behind the condition is done.
+        PROVISIONED = "Provisioned";
+        /// The tenant is being made.
+        PROVISIONING = "Provisioning";
+        /// The tenant is served.
+        ACTIVE = "Active";
+        /// `spec.paused` stops all work.
+        PAUSED = "Paused";
+        /// The plan in the spec does not exist.
+        PLAN_NOT_FOUND = "PlanNotFound";
+        /// The server in the spec does not exist.
+        SERVER_NOT_FOUND = "ServerNotFound";
+        /// The server exists and is not Ready.
+        SERVER_NOT_READY = "ServerNotReady";
+        /// The settings are larger than 64 KiB.
+        SETTINGS_TOO_LARGE = "SettingsTooLarge";
+        /// Another living tenant has the slug.
+        SLUG_TAKEN = "SlugTaken";
+        /// A Secret of the wanted name is not ours.
+        SECRET_CONFLICT = "SecretConflict";
+        /// A database or a role of the wanted name is not ours.
+        CONFLICT = "Conflict";
+        /// The database is gone, or another one is in its place.
+        DATABASE_MISSING = "DatabaseMissing";
+        /// The server does not answer.
+        DATABASE_UNREACHABLE = "DatabaseUnreachable";
+        /// The registry does not answer.
+        REGISTRY_UNREACHABLE = "RegistryUnreachable";
+        /// The server does not take tenants of this namespace.
+        NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed";
+        /// The spec is wrong in a way that the API server cannot see.
+        INVALID_SPEC = "InvalidSpec";
+        /// A step failed.
+        STEP_FAILED = "StepFailed";
+        /// A step before this one is not done yet.
+        WAITING = "Waiting";
+        /// The tenant is being taken down.
+        DEPROVISIONING = "Deprovisioning";
+        /// The tenant is gone.
+        DEPROVISIONED = "Deprovisioned";
+        /// Sessions that the operator cannot end keep the database.
+        SESSIONS_IN_THE_WAY = "SessionsInTheWay";
+        /// Read back and found right.
+        VERIFIED = "Verified";
+        /// Not looked at yet.
+        NOT_REACHED = "NotReached";
+        /// The API server refused or failed.
+        KUBERNETES_API_ERROR = "KubernetesApiError";
+        /// The operator logged in to the server.
+        CONNECTED = "Connected";
+        /// The server refuses the operator's login.
+        AUTHENTICATION_FAILED = "AuthenticationFailed";
+        /// The server's certificate is not the one that is asked for.
+        TLS_FAILED = "TlsFailed";
+        /// A Secret that the server names, or a key in it, does not exist.
+        SECRET_NOT_FOUND = "SecretNotFound";
+        /// PostgreSQL is older or newer than what is supported.
+        UNSUPPORTED_VERSION = "UnsupportedVersion";
+        /// The operator's login lacks a right.
+        MISSING_RIGHTS = "MissingRights";
+        /// The server belongs to another installation.
+        SERVER_IN_USE = "ServerInUse";
+        /// The operator's login has every right that it needs.
+        RIGHTS_COMPLETE = "RightsComplete";
+    }
+}
+
+/// The longest message that a condition can have; the schema refuses more.
+pub const MAX_MESSAGE_BYTES: usize = 32768;
+
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConditionStatus {
+    /// It is so.
+    True,
+    /// It is not so.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The word in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+/// The one way to make a condition. A message that is too long is cut.
+pub fn condition(
+    type_: &str,
+    status: ConditionStatus,
+    reason: &str,
+    message: impl Into<String>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let mut message = message.into();
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES - '…'.len_utf8()));
+        message.push('…');
+    }
+    Condition {
+        type_: type_.to_owned(),
+        status: status.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    }
+}
+
+/// The condition of a type.
+pub fn find_condition<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Puts a condition in the place of the one of its type, or at the end. While the status stays the same, so does the
+/// time of its last transition.
+pub fn set_condition(conditions: &mut Vec<Condition>, mut new: Condition) {
+    match conditions.iter_mut().find(|condition| condition.type_ == new.type_) {
+        Some(old) => {
+            if old.status == new.status {
+                new.last_transition_time = old.last_transition_time.clone();
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}
+
+/// Removes the condition of a type: `Reconciling` and `Stalled` exist only while they are True.
+pub fn remove_condition(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|condition| condition.type_ != type_);
+}
+
+/// Whether two lists say the same, in whatever order, and whenever it became so.
+pub fn same_ignoring_times(a: &[Condition], b: &[Condition]) -> bool {
+    a.len() == b.len()
+        && a.iter().all(|a| {
+            find_condition(b, &a.type_).is_some_and(|b| {
+                (&a.status, &a.reason, &a.message, a.observed_generation)
+                    == (&b.status, &b.reason, &b.message, b.observed_generation)
+            })
+        })
+}

@@ -1,0 +1,276 @@
+//! `TenantPlan`: what a tenant may use.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    rules::{conditions, not_yet, resource_name, rule},
+    tenant::{Gate, OnFailure, SuspensionMode},
+    words::words,
+};
+
+/// What the tenants of this plan may use.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "tenantry.dev",
+    version = "v1alpha1",
+    kind = "TenantPlan",
+    status = "TenantPlanStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    category = "tenantry",
+    doc = "What the tenants of this plan may use: limits, features, a promise of availability. Tenants name it in spec.plan. The plans free, starter, professional and enterprise ship with the product.",
+    validation = rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: choose a shorter name"),
+    printcolumn(name = "Users", type_ = "string", json_path = ".spec.limits.users"),
+    printcolumn(name = "Projects", type_ = "string", json_path = ".spec.limits.projects"),
+    printcolumn(name = "Storage", type_ = "string", json_path = ".spec.limits.storageBytes", description = "In bytes"),
+    printcolumn(name = "Connections", type_ = "string", json_path = ".spec.limits.connections"),
+    printcolumn(name = "SLA", type_ = "string", json_path = ".spec.sla", description = "Promised availability in percent"),
+    printcolumn(name = "Features", type_ = "string", json_path = ".spec.features", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantPlanSpec {
+    /// The limits, by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
+    /// apiCallsPer15Minutes, connections (sessions of the tenant's login at the same time), and any further name that
+    /// the application knows; names start with a lower-case letter and contain letters and digits. The value is a
+    /// whole number from 0 to 2^53 - 1; `unlimited`; or `custom`, which leaves it to the tenant. At most 50. A limit
+    /// that is not named does not apply.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 50))]
+    #[x_kube(
+        validation = rule(
+            "self.all(name, name.size() <= 63 && name.matches('^[a-z][A-Za-z0-9]*$'))",
+            "the name of a limit must have at most 63 letters and digits and start with a lower-case letter, as in storageBytes",
+        ),
+        validation = rule(
+            "self.all(name, type(self[name]) == string ? (self[name] == 'unlimited' || self[name] == 'custom') : (self[name] >= 0 && self[name] <= 9007199254740991))",
+            "a limit must be a whole number from 0 to 9007199254740991, unlimited, or custom",
+        ),
+    )]
+    pub limits: BTreeMap<String, LimitValue>,
+
+    /// The features that the plan includes, as the application knows them, e.g. sso and scim: a-z, 0-9 and '-', at
+    /// most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 63)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = rule(
+            "self.all(feature, feature.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$'))",
+            "a feature must be a name of a-z, 0-9 and '-' that starts with a letter, as in sso",
+        ),
+    )]
+    pub features: Vec<String>,
+
+    /// The availability that the plan promises, in percent, as text: "99.9". Unset: none. Data for the application
+    /// and for people; Tenantry does not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = rule(
+        r"self.matches('^(100|[1-9]?[0-9]([.][0-9]{1,6})?)$')",
+        "sla must be a percentage in quotes, without a sign, as in \"99.9\"; leave it out for none",
+    ))]
+    pub sla: Option<String>,
+
+    /// The modules that the plan's tenants get. A choice is not supported yet: must be empty, which means every
+    /// module that is on by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 63)))]
+    #[x_kube(validation = rule("self.size() == 0", "modules must be empty or left out, which means every module that is on by default: a choice is not supported yet"))]
+    pub modules: Vec<String>,
+
+    /// The length of the trial that a new tenant starts with, in days; 0 or unset: none. Trials are not supported
+    /// yet: must be 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rule("self == 0", "trialDays must be 0 or left out: trials are not supported yet"))]
+    pub trial_days: Option<i32>,
+
+    /// What happens at the end of a trial. Not supported yet: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = not_yet("trialEnd"))]
+    pub trial_end: Option<TrialEnd>,
+
+    /// For how many seconds the deprovisioning of a tenant can be undone, by what caused it. Not supported yet:
+    /// refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = not_yet("graceSeconds"))]
+    pub grace_seconds: Option<GraceSeconds>,
+
+    /// What a suspended tenant may still do, by what caused the suspension. Not supported yet: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = not_yet("suspensionMode"))]
+    pub suspension_mode: Option<SuspensionModes>,
+
+    /// What happens to tenants that nobody uses. Not supported yet: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = not_yet("inactivity"))]
+    pub inactivity: Option<Inactivity>,
+
+    /// What becomes of a tenant whose first provisioning fails, where the tenant does not say. Resume (the default):
+    /// what is done stays, and the work goes on at the step that failed. Rollback is not supported yet: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rule("self == 'Resume'", "onFailure must be Resume or left out: Rollback is not supported yet"))]
+    pub on_failure: Option<OnFailure>,
+
+    /// The gates that a new tenant starts with. Not supported yet: must be empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["name".into()]),
+        validation = rule("self.size() == 0", "gates must be empty or left out: they are not supported yet"),
+    )]
+    pub gates: Vec<Gate>,
+
+    /// What the customer's own administrator may change. Not supported yet: refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = not_yet("selfService"))]
+    pub self_service: Option<SelfService>,
+}
+
+/// A limit: a number, or a word.
+///
+/// Not Kubernetes' own IntOrString, whose number has 32 bits: 10 GB are more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LimitValue {
+    /// So many, and no more.
+    Number(i64),
+    /// No number.
+    Word(LimitWord),
+}
+
+/// What a limit can be that is not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitWord {
+    /// There is no limit.
+    Unlimited,
+    /// The tenant's own spec.limits says.
+    Custom,
+}
+
+impl JsonSchema for LimitValue {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "LimitValue".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 9})
+    }
+}
+
+/// What happens at the end of a trial.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrialEnd {
+    /// Suspend the tenant, or change its plan.
+    pub action: TrialEndAction,
+    /// For Suspend: what the tenant may still do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SuspensionMode>,
+    /// For ChangePlan: the name of the plan that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = resource_name("trialEnd.plan", "TenantPlan"))]
+    pub plan: Option<String>,
+}
+
+/// What is done at the end of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TrialEndAction {
+    /// The tenant is suspended.
+    Suspend,
+    /// Another plan comes into force.
+    ChangePlan,
+}
+words!(TrialEndAction { Suspend => "Suspend", ChangePlan => "ChangePlan" });
+
+/// Seconds of grace, by what caused the deprovisioning.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GraceSeconds {
+    /// The customer asked for it, or the Tenant was deleted without another reason; 30 days if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_request: Option<i64>,
+    /// The contract is over; 30 days if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract_end: Option<i64>,
+    /// The customer did not pay; 60 days if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub non_payment: Option<i64>,
+    /// The customer broke the terms; 0 if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms_violation: Option<i64>,
+}
+
+/// What a suspended tenant may still do, by what caused the suspension.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SuspensionModes {
+    /// The customer does not pay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_failure: Option<SuspensionMode>,
+    /// The customer breaks the terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms_violation: Option<SuspensionMode>,
+    /// An account or the data is in danger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_incident: Option<SuspensionMode>,
+    /// The customer asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer_request: Option<SuspensionMode>,
+    /// Nobody uses the tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity: Option<SuspensionMode>,
+}
+
+/// What happens to tenants that nobody uses.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inactivity {
+    /// After how many days without a session there is a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn_days: Option<i32>,
+    /// After how many days without a session the tenant is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_days: Option<i32>,
+}
+
+/// What the customer's own administrator may change.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SelfService {
+    /// The keys of settings that may be changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200), inner(length(max = 63)))]
+    pub settings: Vec<String>,
+    /// The plans that may be changed to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 63)))]
+    pub plans: Vec<String>,
+    /// Whether an export may be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<bool>,
+}
+
+/// What is known about the plan. Written by the operator alone.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantPlanStatus {
+    /// The metadata.generation that this status is about; -1 until the operator has seen the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The conditions, by type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}

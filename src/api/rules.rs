@@ -1,0 +1,90 @@
+//! Pieces of schema that several kinds share.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Rule;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+/// A rule and what a user reads when it is broken. The API server puts the path and the value in front of it.
+pub fn rule(rule: &str, message: &str) -> Rule {
+    Rule::new(rule).message(message)
+}
+
+/// A rule on `spec` about one of its fields: the API server names that field in front of the message.
+pub fn rule_about(field: &str, rule: &str, message: &str) -> Rule {
+    Rule::new(rule).message(message).field_path(format!(".{field}"))
+}
+
+/// A field of a later version: refused rather than ignored.
+pub fn not_yet(field: &str) -> Rule {
+    rule("false", &format!("{field} is not supported yet: leave it out"))
+}
+
+/// Text of one line: PostgreSQL stores no NUL, and a line break in a name or a reason forges lines of a log.
+pub fn one_line(field: &str) -> Rule {
+    rule(
+        r"!self.matches('[\\x00-\\x1f\\x7f]')",
+        &format!("{field} must be text of one line: remove line breaks, tabs and other control characters"),
+    )
+}
+
+const NAME: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')";
+
+/// The name of another object.
+pub fn resource_name(field: &str, kind: &str) -> Rule {
+    rule(
+        NAME,
+        &format!(
+            "{field} must be the name of a {kind}: a-z, 0-9, '-' and '.', with a letter or a digit at both ends"
+        ),
+    )
+}
+
+/// The name of a namespace.
+pub const NAMESPACE_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
+
+/// An optional field of `spec` that cannot change: neither its value, nor whether it is there.
+pub fn immutable(field: &str, message: &str) -> Rule {
+    rule_about(
+        field,
+        &format!(
+            "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+        ),
+        message,
+    )
+}
+
+/// JSON of any shape below an object.
+pub fn free_form(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// The conditions of a status: a list-map by type, so that several writers could own one each.
+pub fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let mut item = generator.subschema_for::<Condition>();
+    let limits = json!({
+        "type": {"maxLength": 316, "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"},
+        "status": {"enum": ["True", "False", "Unknown"]},
+        "reason": {"minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
+        "message": {"maxLength": super::conditions::MAX_MESSAGE_BYTES},
+        "observedGeneration": {"minimum": 0},
+    });
+    if let (Some(properties), Some(limits)) = (
+        item.ensure_object().get_mut("properties").and_then(|properties| properties.as_object_mut()),
+        limits.as_object(),
+    ) {
+        for (name, limit) in limits {
+            if let (Some(property), Some(limit)) =
+                (properties.get_mut(name).and_then(|property| property.as_object_mut()), limit.as_object())
+            {
+                property.extend(limit.clone());
+            }
+        }
+    }
+    json_schema!({
+        "type": "array",
+        "items": item,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+    })
+}
