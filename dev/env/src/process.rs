@@ -176,6 +176,16 @@ impl ProcessRecord {
         Some(Self { pid, started: fields.nth(18)?.parse().ok()? })
     }
 
+    /// Reads one from its file.
+    pub fn read(file: &Path) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+    }
+
+    /// Writes it to a file.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        std::fs::write(file, serde_json::to_string(self)?).at("writing", file)
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
