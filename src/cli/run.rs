@@ -104,9 +104,12 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
 
     let shutdown = CancellationToken::new();
     let metrics = Metrics::new();
-    let readiness = web::Readiness::new(&["registry"]);
-    let server = web::bind(arguments.http_address).await?;
-    let serving = tokio::spawn(web::serve(server, metrics.clone(), readiness.clone(), shutdown.clone()));
+    let readiness = web::Readiness::default();
+    let registry_gate = readiness.gate("registry");
+    let server = web::Server::bind(arguments.http_address).await?;
+    info!(address = %server.address()?, "serving /livez, /readyz, /metrics");
+    let pages = web::Pages { readiness, metrics: metrics.clone() };
+    let serving = tokio::spawn(server.serve(pages, shutdown.clone().cancelled_owned()));
     stop_on_signal(shutdown.clone());
 
     let client = Client::try_from(Config::infer().await?)?;
@@ -114,7 +117,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         Registry::connect(arguments.system_database_url.expose(), &identity, arguments.registry_connections).await?;
     registry.migrate().await?;
     let installation = registry.installation().await?;
-    readiness.open("registry");
+    registry_gate.open();
 
     let election = Election {
         namespace: arguments.operator_namespace.clone(),
@@ -129,7 +132,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         () = shutdown.cancelled() => return Ok(()),
     }
     info!(installation = %installation.id, "leading");
-    metrics.set_leader(true);
+    metrics.leader(true);
     let ground =
         Ground { client, registry: registry.clone(), installation, metrics: metrics.clone(), leadership: leadership.clone() };
     let options = Options {
@@ -143,7 +146,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         result = run_controllers(ground, options, shutdown.clone()) => result.map_err(RunError::from),
         why = leadership.lost() => Err(RunError::LeaseLost(why)),
     };
-    metrics.set_leader(false);
+    metrics.leader(false);
     // A holder that lost its Lease has nothing to release, and must not go on for a moment longer.
     if outcome.is_ok() {
         leadership.release().await;

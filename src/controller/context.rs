@@ -21,6 +21,7 @@ use crate::{
     domain::desired::{ServerOffer, Surroundings},
     leader::Leadership,
     metrics::Metrics,
+    postgres::modules::ModuleSet,
     registry::{Installation, Registry},
 };
 
@@ -56,6 +57,8 @@ pub struct Context {
     pub operator_namespace: String,
     /// The most sessions on one server.
     pub max_connections: u32,
+    /// The modules that every tenant has.
+    pub modules: ModuleSet,
 }
 
 /// As the controllers pass it around.

@@ -43,6 +43,7 @@ use crate::{
     api::{LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_status::TenantState},
     leader::Leadership,
     metrics::Metrics,
+    postgres::modules::ModuleSet,
     registry::{self, Installation, Registry},
 };
 
@@ -116,6 +117,7 @@ pub async fn run(ground: Ground, options: Options, shutdown: CancellationToken) 
         identity: options.identity,
         operator_namespace: options.operator_namespace,
         max_connections: options.max_connections,
+        modules: ModuleSet::built_in(),
     });
     watch_plans(&context, plan_writer, &shutdown);
     watch_secrets(&context, secret_writers, &shutdown);
@@ -247,13 +249,14 @@ fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
         let mut period = tokio::time::interval(COUNT_PERIOD);
         while shutdown.run_until_cancelled(period.tick()).await.is_some() {
             let tenants = context.scopes.tenants();
-            for state in TenantState::ALL {
-                let count = tenants
-                    .iter()
-                    .filter(|tenant| tenant.status.as_ref().and_then(|status| status.state) == Some(*state))
-                    .count();
-                context.metrics.set_tenants(state.as_str(), count);
-            }
+            let in_state = |state: TenantState| {
+                let tenants = tenants.iter().filter_map(|tenant| tenant.status.as_ref());
+                tenants.filter(|status| status.state == Some(state)).count()
+            };
+            let counts = TenantState::ALL.iter().map(|state| {
+                (state.as_str(), i64::try_from(in_state(*state)).unwrap_or(i64::MAX))
+            });
+            context.metrics.tenants(counts);
         }
     });
 }

@@ -30,7 +30,7 @@ use self::claim::Claim;
 pub use self::{
     error::Error,
     lifecycle::{Activity, Tombstone},
-    row::{Hidden, NewTenant, Registration, RegistryStatus, TenantRow},
+    row::{Hidden, NewTenant, Registration, TenantRow},
     workflows::{Outcome, StepRecord, Workflow},
 };
 

@@ -10,8 +10,8 @@ use crate::{
     },
     controller::context::Context,
     postgres::{
+        ServerConfig, Tls,
         credentials::SecretText,
-        server::{ServerConfig, Tls},
     },
 };
 

@@ -71,6 +71,8 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
     }
     if !known {
         server.prepare(context.installation.id).await?;
+        // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
+        server.ensure_template(&context.modules).await?;
         context.bulk.read_server(&server.config().name, server.observe_all().await?);
     }
     let privileged =
@@ -84,6 +86,14 @@ fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: 
 
 fn refused(error: &postgres::Error) -> Verdict {
     let message = error.to_string();
+    if error.reason() == "MissingRight" {
+        let message = format!("{message} (run `tenantry server-setup` as an administrator)");
+        let findings = vec![
+            finding(REACHABLE, true, reason::CONNECTED, "the server answers".into()),
+            finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message),
+        ];
+        return Verdict { version: None, findings, server: None, permanent: true };
+    }
     let findings = vec![
         finding(REACHABLE, false, error.reason(), message),
         Finding {

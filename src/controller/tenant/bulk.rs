@@ -57,14 +57,14 @@ impl Bulk {
     }
 
     /// A tenant's facts on its server, while the reading counts.
-    pub fn facts(&self, row: &TenantRow, login: &str) -> Option<TenantFacts> {
+    pub fn facts(&self, row: &TenantRow) -> Option<TenantFacts> {
         let mut readings = self.lock();
         readings.servers.retain(|_, (at, _)| at.elapsed() <= AGE);
         if readings.changed.contains(&row.resource_uid) {
             return None;
         }
         let (_, inventory) = readings.servers.get(&row.server)?;
-        Some(inventory.facts(row.id, &row.database_name, login))
+        Some(inventory.facts(row.id, &row.database_name, &row.login_name))
     }
 
     /// A tenant is about to be changed: what was read of it no longer holds.

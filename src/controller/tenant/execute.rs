@@ -17,7 +17,7 @@ use crate::{
     controller::context::SharedContext,
     domain::{observed::RegistryStatus, steps::Step},
     postgres::server::Server,
-    registry::StepRecord,
+    registry::{Outcome, StepRecord},
 };
 
 /// Runs `steps` as one workflow of `kind`.
@@ -43,9 +43,11 @@ pub async fn execute(
     }
     if let Some((step, failure)) = visit.failure() {
         let (step, failure) = (step, failure.clone());
-        let attempt = visit.workflow.as_ref().map_or(1, |workflow| workflow.attempt);
-        visit.next_attempt_at = Some(next_attempt(attempt, failure.permanent));
-        note_failure(visit, step, &failure, context).await;
+        let failures = visit.workflow.as_ref().map_or(0, |workflow| workflow.record.failures);
+        visit.next_attempt_at = Some(next_attempt(failures + 1, failure.permanent));
+        if let Err(error) = note_failure(visit, step, &failure, context).await {
+            warn!(%error, "the registry does not know of the failure");
+        }
     }
     if let Err(error) = record(visit, context).await {
         warn!(%error, "the workflow's history is not complete: the registry did not take it");
@@ -80,11 +82,11 @@ async fn run_steps(
         match result {
             Ok(()) => {
                 visit.steps[at].result = StepResult::Succeeded;
-                context.metrics.step_finished(step, "succeeded", elapsed);
+                context.metrics.step(step.as_str(), "succeeded", elapsed);
                 info!(step = step.as_str(), duration_ms, outcome = "succeeded", "step");
             }
             Err(error) => {
-                context.metrics.step_finished(step, "failed", elapsed);
+                context.metrics.step(step.as_str(), "failed", elapsed);
                 error!(step = step.as_str(), duration_ms, outcome = "failed", reason = error.reason(), %error, "step");
                 context.watch_conflict(visit.tenant, &error);
                 fail(&mut visit.steps[at], &error);
@@ -116,20 +118,41 @@ async fn join_workflow(visit: &mut Visit<'_>, kind: WorkflowKind, context: &Shar
     if visit.workflow.is_some() || row.status == RegistryStatus::Deprovisioned {
         return Ok(());
     }
-    let workflow = context.registry.begin_workflow(row.id, kind.as_str(), &context.identity).await?;
-    Span::current().record("correlation_id", workflow.id.to_string());
-    visit.workflow = Some(WorkflowRun { id: workflow.id, kind, attempt: workflow.attempt });
+    let (id, failed) = (row.id, row.status == RegistryStatus::Failed);
+    let record = context.registry.begin_workflow(id, kind.as_str()).await?;
+    Span::current().record("correlation_id", record.id.to_string());
+    if failed && !visit.is_leaving() {
+        context.registry.retry(id, record.id).await?;
+        if let Some(row) = &mut visit.row {
+            row.status = RegistryStatus::Provisioning;
+        }
+    }
+    visit.workflow = Some(WorkflowRun { kind, record });
     Ok(())
 }
 
-async fn note_failure(visit: &Visit<'_>, step: Step, failure: &Failure, context: &SharedContext) {
-    let first_time = visit.row.as_ref().is_some_and(|row| row.status == RegistryStatus::Provisioning);
-    if let Some(row) = visit.row.as_ref().filter(|_| first_time && failure.permanent && !visit.is_leaving()) {
-        let why = format!("{step}: {}", failure.message);
-        if let Err(error) = context.registry.fail(row.id, &why).await {
-            warn!(%error, "the registry does not know yet that the provisioning failed");
-        }
+/// The registry learns why, and when the next attempt is: both outlive this process.
+async fn note_failure(
+    visit: &mut Visit<'_>,
+    step: Step,
+    failure: &Failure,
+    context: &SharedContext,
+) -> Result<(), StepError> {
+    let Some(workflow) = &visit.workflow else { return Ok(()) };
+    let message = format!("{step}: {}", failure.message);
+    if let Some(next) = visit.next_attempt_at {
+        context.registry.postpone_workflow(&workflow.record, failure.reason, &message, next).await?;
     }
+    let leaving = visit.is_leaving();
+    if let Some(row) = &mut visit.row
+        && row.status == RegistryStatus::Provisioning
+        && failure.permanent
+        && !leaving
+    {
+        context.registry.fail(row.id, &message, workflow.record.id).await?;
+        row.status = RegistryStatus::Failed;
+    }
+    Ok(())
 }
 
 /// One statement per run: the steps with their times and errors, and the workflow's end.
@@ -146,9 +169,9 @@ async fn record(visit: &Visit<'_>, context: &SharedContext) -> Result<(), StepEr
                 StepResult::Failed(failure) => ("Failed", Some(failure.message.clone()), failure.sql_state.clone()),
             };
             StepRecord {
-                step: run.step,
+                step: run.step.as_str().to_owned(),
                 state: state.to_owned(),
-                attempts: workflow.attempt,
+                attempts: workflow.record.attempt,
                 started_at: run.started_at,
                 finished_at: run.finished_at,
                 message,
@@ -156,9 +179,9 @@ async fn record(visit: &Visit<'_>, context: &SharedContext) -> Result<(), StepEr
             }
         })
         .collect();
-    context.registry.record_steps(workflow.id, &records).await?;
+    context.registry.record_steps(&workflow.record, &records).await?;
     if visit.is_settled() {
-        context.registry.finish_workflow(workflow.id, "Succeeded").await?;
+        context.registry.finish_workflow(&workflow.record, Outcome::Succeeded).await?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The controller of `Tenant`: observe → plan → execute → status, one file each.
 
+pub mod admins;
 pub mod bulk;
 pub mod conditions;
 pub mod execute;

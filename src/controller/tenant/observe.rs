@@ -1,8 +1,6 @@
 //! Reads what there is: the registry's row, the server's catalogues (one query), the Secret. Nothing is written.
 
-use std::time::Duration;
-
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 
 use super::{secrets, visit::Visit};
 use crate::{
@@ -15,13 +13,18 @@ use crate::{
     domain::{
         access::AccessLevel,
         desired,
-        names::login_name,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
             SecretFacts, ServerFacts,
         },
     },
-    postgres::{self, inventory::TenantFacts, modules::ModuleSet, server::Server},
+    postgres::{
+        self,
+        inventory::TenantFacts,
+        mark::Mark,
+        modules::{ModuleSet, ModuleVersion},
+        server::Server,
+    },
     registry::{self, TenantRow},
 };
 
@@ -34,9 +37,6 @@ pub struct Seen {
     /// The server is unknown because its `DatabaseServer` is not ready.
     pub not_ready: bool,
 }
-
-/// A bulk reading counts for this long.
-pub const BULK_AGE: Duration = Duration::from_secs(60);
 
 /// Looks at everything that the plan needs. The row is left in the visit.
 pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
@@ -53,7 +53,7 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
         }
     }
     let Some(row) = &visit.row else { return unseen(Observation::Absent) };
-    let registry = Observation::Known(registry_facts(row, visit));
+    let registry = Observation::Known(registry_facts(row, visit, context));
     if row.status == RegistryStatus::Deprovisioned {
         return unseen(registry);
     }
@@ -61,7 +61,7 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
     let (server, facts, not_ready) = match context.servers.get(&row.server) {
         Standing::Ready(server) => {
             let facts = match server_facts(&server, row, context).await {
-                Ok(facts) => Observation::Known(domain_facts(&facts)),
+                Ok(facts) => Observation::Known(domain_facts(&facts, AccessLevel::ReadWrite)),
                 Err(error) => Observation::Unknown(error.to_string()),
             };
             (Some(server), facts, false)
@@ -101,14 +101,13 @@ async fn server_facts(
     row: &TenantRow,
     context: &SharedContext,
 ) -> Result<TenantFacts, postgres::Error> {
-    let login = login_name(&row.database_name);
-    if let Some(facts) = context.bulk.facts(row, &login) {
+    if let Some(facts) = context.bulk.facts(row) {
         return Ok(facts);
     }
-    server.observe(row.id, &row.database_name, &login).await
+    server.observe(row.id, &row.database_name, &row.login_name).await
 }
 
-fn registry_facts(row: &TenantRow, visit: &Visit<'_>) -> RegistryFacts {
+fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -> RegistryFacts {
     let declared_current = visit.desired.as_ref().is_none_or(|desired| {
         row.name == desired.display_name
             && row.plan == desired.plan
@@ -117,21 +116,40 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>) -> RegistryFacts {
     RegistryFacts {
         status: row.status,
         seed_digest: row.seed_digest.clone(),
-        modules_current: row.module_versions == ModuleSet::builtin().versions_json(),
+        modules_current: row.module_versions == versions(&context.modules),
         declared_current,
         has_verifier: row.password_verifier.is_some(),
     }
 }
 
-fn domain_facts(facts: &TenantFacts) -> ServerFacts {
-    let _ = facts;
-    unreachable!()
+/// The server's facts in the words of the plan. `wanted` is the access level that should be in force.
+fn domain_facts(facts: &TenantFacts, wanted: AccessLevel) -> ServerFacts {
+    ServerFacts {
+        database: match &facts.database {
+            None => DatabaseFacts::Absent,
+            Some(database) if database.mark == Mark::Ours => DatabaseFacts::Ours,
+            Some(_) => DatabaseFacts::Foreign,
+        },
+        building: match &facts.building {
+            None => BuildingFacts::Absent,
+            Some(building) if building.mark == Mark::Ours && !building.open_to_public => BuildingFacts::Ready,
+            Some(_) => BuildingFacts::Incomplete,
+        },
+        login: match &facts.login {
+            None => LoginFacts::Absent,
+            Some(login) if login.mark == Mark::Ours => LoginFacts::Ours {
+                can_login: login.can_login,
+                access_current: facts.access() == Some(wanted),
+            },
+            Some(_) => LoginFacts::Foreign,
+        },
+    }
 }
 
 fn secret_facts(visit: &Visit<'_>, row: &TenantRow, context: &SharedContext) -> SecretFacts {
     let namespace = visit.tenant.namespace().unwrap_or_default();
     let name = desired::connection_secret_name(visit.tenant);
-    let Some(secret) = context.secrets.get(&ObjectRef::new(&name).within(&namespace)) else {
+    let Some(secret) = context.scopes.secret(&namespace, &name) else {
         return SecretFacts::Absent;
     };
     if secret.labels().get(LABEL_TENANT_ID) != Some(&row.id.to_string()) {
@@ -144,8 +162,23 @@ fn secret_facts(visit: &Visit<'_>, row: &TenantRow, context: &SharedContext) -> 
     }
 }
 
+/// Module versions as the registry keeps them.
+pub fn versions(modules: &ModuleSet) -> serde_json::Value {
+    serde_json::json!(modules.targets())
+}
+
 /// The tenant's modules for its status: recorded versions beside the target ones.
 pub fn module_statuses(visit: &Visit<'_>, target: &ModuleSet) -> Vec<ModuleStatus> {
-    let _ = (visit, target, AccessLevel::ReadWrite, BuildingFacts::Absent, DatabaseFacts::Absent, LoginFacts::Absent);
-    unreachable!()
+    let Some(row) = &visit.row else { return Vec::new() };
+    let recorded: Vec<ModuleVersion> = serde_json::from_value(row.module_versions.clone()).unwrap_or_default();
+    let version = |name: &str| recorded.iter().find(|module| module.name == name).map_or(0, |module| module.version);
+    let targets = target.targets();
+    targets
+        .iter()
+        .map(|module| ModuleStatus {
+            name: module.name.clone(),
+            version: i64::from(version(&module.name)),
+            target: i64::from(module.version),
+        })
+        .collect()
 }

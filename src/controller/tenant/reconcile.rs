@@ -9,12 +9,12 @@ use kube::{
     runtime::controller::Action,
 };
 use serde_json::json;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info, warn};
 
 use super::{
     conditions::Summary,
     execute::execute,
-    observe::{Seen, observe},
+    observe::{Seen, module_statuses, observe},
     status::{next_status, same},
     visit::{Obstacle, Visit},
 };
@@ -31,7 +31,7 @@ use crate::{
         desired,
         plan::{Blocked, ObjectFacts, Plan, plan_leaving, plan_living},
     },
-    postgres::modules::ModuleSet,
+    telemetry::tenant_span,
 };
 
 /// Field manager of the status. There is one writer.
@@ -44,8 +44,7 @@ pub struct ReconcileError(#[source] kube::Error);
 
 /// Visits a Tenant.
 pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Action, ReconcileError> {
-    let (name, namespace) = (tenant.name_any(), tenant.namespace().unwrap_or_default());
-    let span = info_span!("reconcile", tenant = name, namespace, correlation_id = tracing::field::Empty);
+    let span = tenant_span(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
     let started = Instant::now();
     async move {
         let (visit, written) = visit(&tenant, &context).await;
@@ -203,7 +202,7 @@ impl StatusWriter {
             tell(self.last.state, TenantState::Deprovisioned, visit, context);
             return Ok(());
         }
-        let modules = super::observe::module_statuses(visit, ModuleSet::builtin());
+        let modules = module_statuses(visit, &context.modules);
         let status = next_status(visit, modules, Timestamp::now());
         if same(&self.last, &status) && tenant.status.is_some() {
             return Ok(());

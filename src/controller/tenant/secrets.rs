@@ -6,7 +6,6 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    runtime::reflector::ObjectRef,
 };
 
 use super::failure::StepError;
@@ -18,8 +17,9 @@ use crate::{
     },
     controller::context::Context,
     postgres::{
+        Tls,
         credentials::{SecretText, password_digest},
-        server::{Server, Tls},
+        server::Server,
     },
     registry::{Installation, TenantRow},
 };
@@ -51,13 +51,13 @@ pub async fn find(context: &Context, namespace: &str, name: &str, row: &TenantRo
 }
 
 /// Writes a Secret over what was found. A Secret that appears in between is somebody else's.
-pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<(), StepError> {
+pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<Secret, StepError> {
     let namespace = secret.namespace().unwrap_or_default();
     let name = secret.name_any();
     let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     match found {
         Found::Absent => match api.create(&PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }, &secret).await {
-            Ok(_) => Ok(()),
+            Ok(written) => Ok(written),
             Err(kube::Error::Api(answer)) if answer.is_already_exists() => {
                 Err(StepError::SecretConflict { name, uid: None })
             }
@@ -67,8 +67,7 @@ pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<(
             let mut secret = secret;
             secret.metadata.uid = ours.uid();
             let params = PatchParams::apply(MANAGER).force();
-            api.patch(&name, &params, &Patch::Apply(&secret)).await?;
-            Ok(())
+            Ok(api.patch(&name, &params, &Patch::Apply(&secret)).await?)
         }
     }
 }
@@ -105,7 +104,7 @@ pub struct Connection<'a> {
 impl Connection<'_> {
     /// The Secret, with the address that tenants are told.
     pub fn secret(&self, name: &str, context: &Context) -> Secret {
-        let resource = context.database_servers.get(&ObjectRef::<DatabaseServer>::new(&self.row.server));
+        let resource = context.database_server(&self.row.server);
         let address = Address::of(self.server, resource.as_deref());
         let data = entries(&address, self.login, self.password.expose(), &self.row.database_name);
         Secret {
@@ -137,7 +136,7 @@ impl Address {
             Tls::VerifyFull { ca } => (TlsMode::VerifyFull, ca.as_deref()),
         };
         Self {
-            host: publish.map_or_else(|| config.host.clone(), |publish| publish.host.clone()),
+            host: publish.and_then(|publish| publish.host.clone()).unwrap_or_else(|| config.host.clone()),
             port: publish
                 .and_then(|publish| publish.port)
                 .and_then(|port| u16::try_from(port).ok())
@@ -194,7 +193,7 @@ pub fn password(secret: &Secret) -> Option<SecretText> {
 pub fn holds_password_of(secret: &Secret, row: &TenantRow, installation: &Installation) -> bool {
     let Some(password) = password(secret) else { return false };
     let digest = password_digest(&installation.digest_key, row.id, &password);
-    row.password_digest.as_deref() == Some(digest.as_slice())
+    row.password_digest.as_ref().is_some_and(|known| known.0 == digest)
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -
     let Some(run) = &visit.workflow else {
         return before.map(|workflow| settle_unfinished(workflow, visit, now));
     };
-    let id = run.id.to_string();
+    let id = run.record.id.to_string();
     let earlier = before.filter(|workflow| workflow.id == id);
     let started_at = earlier.as_ref().and_then(|workflow| workflow.started_at.clone());
     let earlier_steps = earlier.map(|workflow| workflow.steps).unwrap_or_default();
@@ -128,8 +128,8 @@ fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -
     Some(WorkflowStatus {
         id,
         kind: run.kind,
-        attempt: run.attempt,
-        started_at: started_at.or_else(|| visit.steps.first().and_then(|step| step.started_at).map(Time)),
+        attempt: run.record.attempt,
+        started_at: started_at.or(Some(Time(run.record.started_at))),
         finished_at: finished.then_some(Time(now)),
         next_attempt_at: visit.next_attempt_at.map(Time),
         steps,

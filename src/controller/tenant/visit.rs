@@ -1,8 +1,6 @@
 //! One visit to one Tenant: what was read, what was decided, what was done. The status is computed from this.
 
 use k8s_openapi::jiff::Timestamp;
-use uuid::Uuid;
-
 use crate::{
     api::{tenant::Tenant, tenant_status::WorkflowKind},
     domain::{
@@ -10,7 +8,7 @@ use crate::{
         plan::Blocked,
         steps::Step,
     },
-    registry::TenantRow,
+    registry::{TenantRow, Workflow},
 };
 
 /// How a step ended.
@@ -53,14 +51,12 @@ pub struct StepRun {
 }
 
 /// The workflow that the visit's steps belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct WorkflowRun {
-    /// The correlation id.
-    pub id: Uuid,
     /// Which kind.
     pub kind: WorkflowKind,
-    /// Counts from 1; a workflow that is resumed counts on.
-    pub attempt: i32,
+    /// As the registry has it: the correlation id, the attempt, the failures so far.
+    pub record: Workflow,
 }
 
 /// What a visit found in its way, if anything.

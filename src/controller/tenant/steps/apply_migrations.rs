@@ -2,11 +2,11 @@
 //! that was just cloned is not behind, and is not even connected to.
 
 use super::{Run, StepError};
-use crate::postgres::modules::ModuleSet;
+use crate::controller::tenant::observe::versions;
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    let modules = ModuleSet::builtin();
-    let versions = modules.versions_json();
+    let modules = &run.context.modules;
+    let versions = versions(modules);
     let row = run.row()?;
     if row.module_versions == versions {
         return Ok(());

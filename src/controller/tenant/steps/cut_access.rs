@@ -9,7 +9,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let level = AccessLevel::Blocked;
     let row = run.row()?;
     run.server()?.set_access(row.id, &row.database_name, &run.login()?, level).await?;
-    run.context.registry.set_access(row.id, level.as_str()).await?;
-    run.row_mut()?.access = level.as_str().to_owned();
+    run.context.registry.set_access(row.id, Some(level)).await?;
+    run.row_mut()?.access = Some(level);
     Ok(())
 }

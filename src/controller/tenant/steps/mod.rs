@@ -27,7 +27,7 @@ use super::{failure::StepError, visit::Visit};
 use crate::{
     api::tenant::Tenant,
     controller::context::SharedContext,
-    domain::{desired::Desired, names::login_name, steps::Step},
+    domain::{desired::Desired, steps::Step},
     postgres::server::Server,
     registry::TenantRow,
 };
@@ -92,12 +92,12 @@ impl Run<'_, '_> {
     }
 
     fn login(&self) -> Result<String, StepError> {
-        Ok(login_name(&self.row()?.database_name))
+        Ok(self.row()?.login_name.clone())
     }
 
     /// The workflow's id, which correlates log lines and activity rows.
     fn correlation(&self) -> Result<uuid::Uuid, StepError> {
-        self.visit.workflow.as_ref().map(|workflow| workflow.id).ok_or(StepError::Missing("the workflow"))
+        self.visit.workflow.as_ref().map(|workflow| workflow.record.id).ok_or(StepError::Missing("the workflow"))
     }
 
     /// What was read of this tenant in bulk no longer holds once a step has changed something.

@@ -8,6 +8,7 @@ use super::{Run, StepError};
 use crate::{
     controller::tenant::secrets::{self, Connection, Found},
     postgres::credentials::{generate_password, password_digest, scram_verifier},
+    registry::Hidden,
 };
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
@@ -37,7 +38,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.server()?.set_login(id, &login, &verifier, true).await?;
     run.context.registry.set_credential(id, Some(&verifier), Some(&digest)).await?;
     let row = run.row_mut()?;
-    (row.password_verifier, row.password_digest) = (Some(verifier), Some(digest));
+    (row.password_verifier, row.password_digest) = (Some(Hidden(verifier)), Some(Hidden(digest)));
     if replaced {
         run.context.events.warning(
             run.tenant().object_ref(&()),

@@ -5,7 +5,11 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{Run, StepError};
-use crate::registry::{NewTenant, Registration};
+use crate::{
+    api::tenant::DeletionPolicy,
+    domain::desired::deletion_policy,
+    registry::{NewTenant, Registration},
+};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let desired = run.desired()?.clone();
@@ -28,6 +32,9 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         resource_namespace: run.namespace(),
         resource_name: run.tenant().name_any(),
         resource_uid: run.tenant().uid().unwrap_or_default(),
+        retain: deletion_policy(run.tenant()) == DeletionPolicy::Retain,
+        actor: "unknown".to_owned(),
+        correlation: None,
     };
     match run.context.registry.register(&new).await? {
         Registration::Created(row) | Registration::Existing(row) => {
@@ -36,7 +43,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         }
         Registration::SlugTaken { namespace, name, status } => Err(StepError::SlugTaken {
             slug: desired.slug.to_string(),
-            owner: format!("Tenant {namespace}/{name} ({status})"),
+            owner: format!("Tenant {namespace}/{name} ({})", status.as_str()),
         }),
     }
 }

@@ -2,10 +2,7 @@
 //! is proven by using it.
 
 use super::{Run, StepError};
-use crate::{
-    controller::tenant::secrets::{self, Found},
-    postgres::modules::ModuleSet,
-};
+use crate::controller::tenant::secrets::{self, Found};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let secret_name = run.desired()?.connection_secret.clone();
@@ -15,5 +12,6 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     };
     let password = secrets::password(&secret).ok_or(StepError::Missing("the password in the connection Secret"))?;
     let versions = run.server()?.verify(&row.database_name, &run.login()?, &password).await?;
-    if ModuleSet::builtin().is_met_by(&versions) { Ok(()) } else { Err(StepError::Missing("a module's target version")) }
+    let behind = run.context.modules.targets().iter().any(|target| !versions.contains(target));
+    if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
 }
