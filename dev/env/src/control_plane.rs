@@ -117,7 +117,7 @@ impl ControlPlane {
                 environment: Vec::new(),
                 log: directory.join(format!("{name}.log")),
                 user: None,
-                end: End::Terminate,
+                end: End::Kill,
             };
             Service::new(launch, lifetime)
         };
