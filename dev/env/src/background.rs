@@ -41,6 +41,7 @@ pub struct Background {
     control_plane: Option<ControlPlane>,
     kubectl: Kubectl,
     operator: Operator,
+    registry_url: String,
 }
 
 /// The directory of state and data of this checkout's environment.
@@ -123,8 +124,8 @@ impl Background {
         let step = progress::step(format!("operator on port {}", state.operator));
         step.end(operator.start().await)?;
 
-        let background = Self { control_plane, kubectl, operator };
-        background.publish(tenantry, &options.registry_url, &postgres.admin_url("postgres"))?;
+        let background = Self { control_plane, kubectl, operator, registry_url: options.registry_url };
+        background.publish(tenantry, &postgres.admin_url("postgres"))?;
         Ok(background)
     }
 
@@ -138,6 +139,11 @@ impl Background {
         &self.operator
     }
 
+    /// The registry, as the operator's login.
+    pub fn registry_url(&self) -> &str {
+        &self.registry_url
+    }
+
     /// A client of its cluster, with the rights of its kubeconfig.
     pub async fn client(&self) -> Result<Client> {
         match &self.control_plane {
@@ -148,7 +154,7 @@ impl Background {
     }
 
     /// Writes `.dev/env` and `.dev/bin`.
-    fn publish(&self, tenantry: &Path, registry_url: &str, admin_url: &str) -> Result<()> {
+    fn publish(&self, tenantry: &Path, admin_url: &str) -> Result<()> {
         let bin = dev().join("bin");
         std::fs::create_dir_all(&bin).at("making", &bin)?;
         let mut programs = vec![("tenantry", tenantry.to_owned())];
@@ -168,7 +174,7 @@ impl Background {
         let mut text = "# Written by `make up`; read it into a shell with: . .dev/env\n".to_owned();
         for (name, value) in [
             ("KUBECONFIG", self.kubectl.kubeconfig().display().to_string()),
-            ("TENANTRY_SYSTEM_DATABASE_URL", registry_url.to_owned()),
+            ("TENANTRY_SYSTEM_DATABASE_URL", self.registry_url.clone()),
             ("DEV_PG_ADMIN_URL", admin_url.to_owned()),
             ("TENANTRY_HTTP", self.operator.base_url()),
             ("TENANTRY_LOG", self.operator.log().display().to_string()),

@@ -117,7 +117,7 @@ impl ControlPlane {
                 environment: Vec::new(),
                 log: directory.join(format!("{name}.log")),
                 user: None,
-                end: End::Terminate,
+                end: End::Kill,
             };
             Service::new(launch, lifetime)
         };
@@ -135,8 +135,12 @@ impl ControlPlane {
 
     /// Starts what does not run, on the same ports and data, and waits until all of it serves.
     pub async fn start_again(&self) -> Result<()> {
-        self.etcd.start()?;
-        self.start_api_server().await?;
+        if self.etcd.start()? {
+            self.api_server.start()?;
+            self.wait_ready().await?;
+        } else {
+            self.start_api_server().await?;
+        }
         if self.controller_manager.start()? {
             // It publishes service accounts; pods and token requests need them, so nobody should come before.
             let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
@@ -149,14 +153,18 @@ impl ControlPlane {
     /// Starts kube-apiserver if it does not run, and waits until it is ready.
     pub async fn start_api_server(&self) -> Result<()> {
         if self.api_server.start()? {
-            let client = self.client().await?;
-            let ready = async || match http::Request::get("/readyz").body(Vec::new()) {
-                Ok(request) => client.request_text(request).await.is_ok(),
-                Err(_) => false,
-            };
-            self.api_server.wait_until(PATIENCE, ready).await?;
+            self.wait_ready().await?;
         }
         Ok(())
+    }
+
+    async fn wait_ready(&self) -> Result<()> {
+        let client = self.client().await?;
+        let ready = async || match http::Request::get("/readyz").body(Vec::new()) {
+            Ok(request) => client.request_text(request).await.is_ok(),
+            Err(_) => false,
+        };
+        self.api_server.wait_until(PATIENCE, ready).await
     }
 
     /// Kills kube-apiserver, as a crash of its node would; `start_api_server` brings it back where it was.

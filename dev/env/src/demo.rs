@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{Column, ConnectOptions, Connection, Row};
 
 use crate::background::Background;
 use crate::error::{Error, Result};
@@ -20,12 +19,19 @@ use crate::progress::{line, words};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What the demo reads with a tenant's own credentials.
-const QUERIES: [(&str, &str); 3] = [
-    ("the users", "select email::text from users order by email"),
-    ("the roles", "select name::text from roles order by name"),
-    ("the settings", "select key::text, value::text from settings order by key"),
+/// What the demo reads with a tenant's own credentials; every column is text.
+const QUERIES: [&str; 3] = [
+    "SELECT u.email, u.name, string_agg(r.name, ', ' ORDER BY r.name) AS roles FROM users u \
+     LEFT JOIN user_roles ON user_id = u.id LEFT JOIN roles r ON r.id = role_id GROUP BY u.id ORDER BY u.email",
+    "SELECT r.name AS role, string_agg(p.name, ', ' ORDER BY p.name) AS permissions FROM roles r \
+     JOIN role_permissions ON role_id = r.id JOIN permissions p ON p.id = permission_id GROUP BY r.id ORDER BY r.name",
+    "SELECT key, value::text FROM settings ORDER BY key",
 ];
+
+/// The steps of one workflow in the registry, which keeps the times that a status rounds to seconds.
+const STEPS: &str = "SELECT name AS step, state, attempts::text, \
+     round(extract(epoch FROM finished_at - started_at) * 1000)::text || ' ms' AS took, message \
+     FROM workflow_steps WHERE workflow_id = $1::uuid ORDER BY started_at, finished_at";
 
 /// Shows the main job on an environment that is up.
 pub async fn show(environment: &Background) -> Result<()> {
@@ -44,8 +50,12 @@ pub async fn show(environment: &Background) -> Result<()> {
 
     let Some(name) = names.first() else { return Err(Error::message("examples/quickstart holds no tenant")) };
     let tenant = tenants.get(name).await?;
-    heading(&format!("what was done for {name} (status.workflow)"));
-    print(&steps(&tenant));
+    let workflow = tenant.data.pointer("/status/workflow/id").and_then(Value::as_str);
+    let workflow =
+        workflow.ok_or_else(|| Error::message(format!("{name} is Ready without status.workflow")))?;
+    heading(&format!("what was done for {name}: workflow {workflow}, in the registry"));
+    let mut registry = sqlx::PgConnection::connect(environment.registry_url()).await?;
+    print(&table(&sqlx::query(STEPS).bind(workflow).fetch_all(&mut registry).await?)?);
 
     let binding = tenant.data.pointer("/status/binding/name").and_then(Value::as_str);
     let binding = binding.ok_or_else(|| Error::message(format!("{name} is Ready without status.binding")))?;
@@ -140,21 +150,6 @@ fn report(tenant: &DynamicObject) -> String {
     format!("{}: {step} {} {}", tenant.name_any(), text("reason"), text("message")).trim_end().to_owned()
 }
 
-/// The workflow's steps with their durations.
-fn steps(tenant: &DynamicObject) -> String {
-    let steps = tenant.data.pointer("/status/workflow/steps").and_then(Value::as_array);
-    let rows = steps.into_iter().flatten().map(|step| {
-        let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
-        let time = |key: &str| step[key].as_str().and_then(|time| time.parse::<Timestamp>().ok());
-        let took = match (time("startedAt"), time("finishedAt")) {
-            (Some(started), Some(finished)) => format!("{} ms", finished.duration_since(started).as_millis()),
-            _ => String::new(),
-        };
-        vec![text("name"), text("state"), took, text("message")]
-    });
-    table(&["STEP", "STATE", "TOOK", "MESSAGE"], &rows.collect::<Vec<_>>())
-}
-
 async fn secret_key(secrets: &Api<Secret>, name: &str, key: &str) -> Result<String> {
     let secret = secrets.get(name).await?;
     let value = secret.data.as_ref().and_then(|data| data.get(key));
@@ -167,15 +162,10 @@ async fn read(name: &str, secret: &str, options: &PgConnectOptions) -> Result<()
     let mut session = options.connect().await?;
     let (user, database): (String, String) =
         sqlx::query_as("select current_user::text, current_database()::text").fetch_one(&mut session).await?;
-    print(&format!("  logged in as {user} to {database}"));
-    for (what, query) in QUERIES {
-        print(&format!("\n  {what}:  {query}"));
-        let rows: Vec<PgRow> = sqlx::query(query).fetch_all(&mut session).await?;
-        for row in rows {
-            let columns: Vec<String> =
-                (0..row.len()).map(|index| row.try_get(index)).collect::<Result<_, sqlx::Error>>()?;
-            print(&format!("    {}", columns.join("  ")));
-        }
+    print(&format!("logged in as {user} to {database}"));
+    for query in QUERIES {
+        print(&format!("\n{query}"));
+        print(&table(&sqlx::query(query).fetch_all(&mut session).await?)?);
     }
     Ok(())
 }
@@ -188,27 +178,37 @@ async fn refuse(options: &PgConnectOptions, other: &str, neighbour: &DynamicObje
     match options.clone().database(database).connect().await {
         Ok(_) => Err(Error::message(format!("a tenant could log in to {database}, which is another's"))),
         Err(sqlx::Error::Database(refusal)) => {
-            print(&format!("\n  the same login to {other}'s database: {}", refusal.message()));
+            print(&format!("\nthe same login to {other}'s database: {}", refusal.message()));
             Ok(())
         }
         Err(error) => Err(error.into()),
     }
 }
 
+/// Rows whose columns are all text, as a table.
+fn table(rows: &[PgRow]) -> Result<String> {
+    let Some(first) = rows.first() else { return Ok("(no rows)".to_owned()) };
+    let header = first.columns().iter().map(|column| column.name().to_uppercase()).collect();
+    let mut lines = vec![header];
+    for row in rows {
+        let cells = (0..row.len()).map(|index| row.try_get::<Option<String>, _>(index));
+        lines.push(cells.map(|cell| cell.map(Option::unwrap_or_default)).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(aligned(&lines))
+}
+
 /// Columns as kubectl aligns them.
-fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let header: Vec<String> = header.iter().map(|word| (*word).to_owned()).collect();
-    let width = |column: usize| {
-        let cells = std::iter::once(&header).chain(rows).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or_default()).collect();
     let render = |row: &Vec<String>| {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("   ").trim_end().to_owned()
     };
-    std::iter::once(&header).chain(rows).map(render).collect::<Vec<_>>().join("\n")
+    rows.iter().map(render).collect::<Vec<_>>().join("\n")
 }
 
 fn heading(text: &str) {
@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let rows = vec![vec!["CreateDatabase".to_owned(), "54 ms".to_owned()], vec!["Seed".to_owned()]];
-        assert_eq!(table(&["STEP", "TOOK"], &rows), "STEP             TOOK\nCreateDatabase   54 ms\nSeed");
+        let rows = [["STEP", "TOOK"], ["CreateDatabase", "54 ms"], ["Seed", ""]]
+            .map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(aligned(&rows), "STEP             TOOK\nCreateDatabase   54 ms\nSeed");
     }
 }

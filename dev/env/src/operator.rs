@@ -55,7 +55,7 @@ impl OperatorOptions {
             environment,
             log: directory.join("tenantry.log"),
             user: None,
-            end: End::Terminate,
+            end: End::Kill,
         }
     }
 }

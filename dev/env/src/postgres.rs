@@ -169,6 +169,9 @@ impl Postgres {
 
     /// Starts it, on the same port and data, unless it runs, and waits until it takes connections.
     pub async fn start_again(&self) -> Result<()> {
+        if !self.service.is_running() {
+            self.clear_remains().await?;
+        }
         if self.service.start()? {
             self.service.wait_until(PATIENCE, || self.answers()).await?;
         }
@@ -179,6 +182,24 @@ impl Postgres {
     pub async fn stop(&self, mode: Stop) -> Result<()> {
         let signal = if mode == Stop::Fast { Signal::INT } else { Signal::QUIT };
         self.service.stop(signal, PATIENCE).await
+    }
+
+    /// Removes the lock file of a server that was killed, once none of its processes is left. PostgreSQL does so itself,
+    /// but for a process id that a zombie or somebody else has, it believes that the old server runs.
+    async fn clear_remains(&self) -> Result<()> {
+        let lock = self.data.join("postmaster.pid");
+        if !lock.exists() {
+            return Ok(());
+        }
+        let begun = std::time::Instant::now();
+        // Every process of a server works in its data directory; a zombie works nowhere.
+        while processes_in(&self.data)? {
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err(Error::message(format!("another server runs in {}", self.data.display())));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        std::fs::remove_file(&lock).at("removing", &lock)
     }
 
     async fn answers(&self) -> bool {
@@ -220,6 +241,15 @@ impl Postgres {
     pub fn service(&self) -> &Service {
         &self.service
     }
+}
+
+/// Whether any living process works in this directory.
+fn processes_in(directory: &Path) -> Result<bool> {
+    let directory = directory.canonicalize().at("reading", directory)?;
+    let processes = std::fs::read_dir("/proc").context("reading /proc")?;
+    Ok(processes
+        .flatten()
+        .any(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == directory)))
 }
 
 /// A password that needs no quoting anywhere.
