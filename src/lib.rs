@@ -11,4 +11,5 @@ pub mod leader;
 pub mod metrics;
 pub mod postgres;
 pub mod registry;
+pub mod telemetry;
 pub mod web;

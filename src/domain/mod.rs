@@ -1,7 +1,15 @@
 //! What Tenantry decides, as values: no IO, no async, no clock, no randomness.
+//!
+//! `desired` turns a spec into types that cannot be wrong, `observed` holds what was found, `plan` compares the two
+//! and says which steps bring them together.
 
 pub mod access;
+pub mod backoff;
+pub mod desired;
 pub mod identity;
 pub mod names;
+pub mod observed;
+pub mod plan;
+pub mod settings;
 pub mod slug;
 pub mod steps;

@@ -19,7 +19,7 @@ use crate::certificates::{Authority, Certificate, signing_key};
 use crate::error::Result;
 use crate::kubectl::Kubectl;
 use crate::places::{self, RunDirectory};
-use crate::process::{End, Launch, Lifetime, ProcessRecord};
+use crate::process::{End, Launch, Lifetime};
 use crate::service::Service;
 use crate::{ports, progress};
 
@@ -47,17 +47,6 @@ impl ControlPlanePorts {
     pub fn pick() -> Result<Self> {
         Ok(Self { etcd: ports::free()?, etcd_peers: ports::free()?, api_server: ports::free()? })
     }
-}
-
-/// The processes of a control plane, as an earlier command left them.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct ControlPlaneRecords {
-    /// etcd.
-    pub etcd: Option<ProcessRecord>,
-    /// kube-apiserver.
-    pub api_server: Option<ProcessRecord>,
-    /// kube-controller-manager.
-    pub controller_manager: Option<ProcessRecord>,
 }
 
 /// What kind of control plane.
@@ -98,11 +87,7 @@ impl ControlPlane {
 
     /// The control plane whose data is in `directory`, made there if there is none; it goes on when this process ends.
     /// Starts those of its parts that do not run.
-    pub async fn place(
-        directory: &Path,
-        ports: ControlPlanePorts,
-        records: ControlPlaneRecords,
-    ) -> Result<Self> {
+    pub async fn place(directory: &Path, ports: ControlPlanePorts) -> Result<Self> {
         let binary = binary::find().await?;
         let step = progress::step(format!("Kubernetes control plane on port {}", ports.api_server));
         let outcome = async {
@@ -111,9 +96,6 @@ impl ControlPlane {
             }
             let plane =
                 Self::describe(binary, directory, ports, &ControlPlaneOptions::default(), Lifetime::Detached);
-            plane.etcd.adopt(records.etcd);
-            plane.api_server.adopt(records.api_server);
-            plane.controller_manager.adopt(records.controller_manager);
             plane.start_again().await?;
             Ok(plane)
         };
@@ -135,7 +117,7 @@ impl ControlPlane {
                 environment: Vec::new(),
                 log: directory.join(format!("{name}.log")),
                 user: None,
-                end: End::Terminate,
+                end: End::Kill,
             };
             Service::new(launch, lifetime)
         };
@@ -153,8 +135,12 @@ impl ControlPlane {
 
     /// Starts what does not run, on the same ports and data, and waits until all of it serves.
     pub async fn start_again(&self) -> Result<()> {
-        self.etcd.start()?;
-        self.start_api_server().await?;
+        if self.etcd.start()? {
+            self.api_server.start()?;
+            self.wait_ready().await?;
+        } else {
+            self.start_api_server().await?;
+        }
         if self.controller_manager.start()? {
             // It publishes service accounts; pods and token requests need them, so nobody should come before.
             let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
@@ -167,14 +153,18 @@ impl ControlPlane {
     /// Starts kube-apiserver if it does not run, and waits until it is ready.
     pub async fn start_api_server(&self) -> Result<()> {
         if self.api_server.start()? {
-            let client = self.client().await?;
-            let ready = async || match http::Request::get("/readyz").body(Vec::new()) {
-                Ok(request) => client.request_text(request).await.is_ok(),
-                Err(_) => false,
-            };
-            self.api_server.wait_until(PATIENCE, ready).await?;
+            self.wait_ready().await?;
         }
         Ok(())
+    }
+
+    async fn wait_ready(&self) -> Result<()> {
+        let client = self.client().await?;
+        let ready = async || match http::Request::get("/readyz").body(Vec::new()) {
+            Ok(request) => client.request_text(request).await.is_ok(),
+            Err(_) => false,
+        };
+        self.api_server.wait_until(PATIENCE, ready).await
     }
 
     /// Kills kube-apiserver, as a crash of its node would; `start_api_server` brings it back where it was.
@@ -195,15 +185,6 @@ impl ControlPlane {
     /// kube-controller-manager's process.
     pub fn controller_manager(&self) -> &Service {
         &self.controller_manager
-    }
-
-    /// The processes, for a later command to take over.
-    pub fn records(&self) -> ControlPlaneRecords {
-        ControlPlaneRecords {
-            etcd: self.etcd.record(),
-            api_server: self.api_server.record(),
-            controller_manager: self.controller_manager.record(),
-        }
     }
 
     /// The cluster administrator's kubeconfig.

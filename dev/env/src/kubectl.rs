@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::error::{Context, Error, Result};
+use crate::places;
 use crate::process::bare;
 
 /// A kubectl and the cluster it talks to.
@@ -17,12 +18,26 @@ pub struct Kubectl {
     part: Option<&'static str>,
     /// A kubeconfig, or several as `KUBECONFIG` lists them.
     kubeconfig: PathBuf,
+    /// Whether the caller's environment is passed on: plugins that log in to somebody's cluster may need it.
+    inherits: bool,
 }
 
 impl Kubectl {
     /// The one in the control plane's binary.
     pub(crate) fn of_control_plane(binary: &Path, kubeconfig: &Path) -> Self {
-        Self { program: binary.to_owned(), part: Some("kubectl"), kubeconfig: kubeconfig.to_owned() }
+        Self {
+            program: binary.to_owned(),
+            part: Some("kubectl"),
+            kubeconfig: kubeconfig.to_owned(),
+            inherits: false,
+        }
+    }
+
+    /// The caller's own, for the caller's own cluster.
+    pub fn of_caller(kubeconfig: &Path) -> Result<Self> {
+        let program = places::on_path("kubectl")
+            .ok_or_else(|| Error::message("kubectl is missing: install it to use an existing cluster"))?;
+        Ok(Self { program, part: None, kubeconfig: kubeconfig.to_owned(), inherits: true })
     }
 
     /// The kubeconfig that it uses.
@@ -44,7 +59,9 @@ impl Kubectl {
     pub async fn run_with(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = std::process::Command::new(&self.program);
         command.args(self.part).args(arguments);
-        bare(&mut command);
+        if !self.inherits {
+            bare(&mut command);
+        }
         command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = "running kubectl";

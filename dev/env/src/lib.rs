@@ -3,11 +3,16 @@
 //!
 //! Linux only: children are tied to their parent with `setpriv --pdeathsig`, so that a killed run leaves none behind.
 
+pub mod background;
 pub mod binaries;
 pub mod certificates;
 pub mod control_plane;
+pub mod demo;
+pub mod environment;
 pub mod error;
+pub mod installation;
 pub mod kubectl;
+pub mod operator;
 pub mod places;
 pub mod ports;
 pub mod postgres;
@@ -17,5 +22,7 @@ pub mod service;
 
 pub use binaries::Version;
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
+pub use environment::{Environment, EnvironmentOptions, Installation, InstallationOptions};
 pub use error::{Error, Result};
+pub use operator::{Operator, OperatorOptions};
 pub use postgres::{Postgres, PostgresOptions, Stop};

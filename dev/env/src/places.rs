@@ -6,6 +6,7 @@
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Context, Error, Result};
@@ -112,12 +113,14 @@ pub(crate) async fn lock(path: PathBuf, busy: &str) -> Result<File> {
         .at("locking", &name)
 }
 
-/// The directory of one run. It goes with its owner: when dropped, or, after a kill, when the next run starts.
+/// The directory of one run. It goes with its owner, also when that is killed.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
-    // Held for as long as the run lives; by it others see that the directory is in use.
-    _lock: File,
+    /// Held for as long as the run lives; by it others see that the directory is in use.
+    lock: Option<File>,
+    /// Waits for the lock, then removes the directory.
+    remover: Option<Child>,
 }
 
 impl RunDirectory {
@@ -134,7 +137,21 @@ impl RunDirectory {
         let path = directory(root.join(name), if user_id()? == 0 { 0o711 } else { 0o700 })?;
         let lock = owner_lock(&path)?;
         lock.lock().at("locking", &path)?;
-        Ok(Self { path, _lock: lock })
+        let remover = Command::new("setsid")
+            .args([
+                "flock".as_ref(),
+                path.join(OWNER).as_os_str(),
+                "rm".as_ref(),
+                "-rf".as_ref(),
+                path.as_os_str(),
+            ])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        // Without it the next run sweeps.
+        Ok(Self { path, lock: Some(lock), remover: remover.ok() })
     }
 
     /// Where it is.
@@ -145,13 +162,18 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // What stays, because a dying child still writes, is swept by the next run.
+        self.lock = None;
+        if let Some(remover) = &mut self.remover {
+            let _ = remover.wait();
+        }
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
+const OWNER: &str = "owner.lock";
+
 fn owner_lock(run: &Path) -> Result<File> {
-    let path = run.join("owner.lock");
+    let path = run.join(OWNER);
     File::create(&path).at("opening", &path)
 }
 

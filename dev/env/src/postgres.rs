@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use crate::binaries::{self, Binaries, Version};
 use crate::certificates::Certificate;
 use crate::error::{Context, Error, Result};
-use crate::process::{self, End, Launch, Lifetime, ProcessRecord, Signal, User};
+use crate::process::{self, End, Launch, Lifetime, Signal, User};
 use crate::service::Service;
 use crate::{places, ports, progress};
 
@@ -73,13 +73,12 @@ impl Postgres {
     }
 
     /// The server whose data is in `directory`, made there if there is none; it goes on when this process ends, and the
-    /// data stays. `record` is the process an earlier command started. Starts it unless it runs.
+    /// data stays. Starts it unless it runs.
     pub async fn place(
         directory: &Path,
         port: u16,
         password: &str,
         options: &PostgresOptions,
-        record: Option<ProcessRecord>,
     ) -> Result<Self> {
         let data = directory.join("data");
         let version = match std::fs::read_to_string(data.join("PG_VERSION")) {
@@ -97,7 +96,6 @@ impl Postgres {
             if fresh {
                 server.configure(options)?;
             }
-            server.service.adopt(record);
             server.start_again().await?;
             Ok(server)
         };
@@ -171,6 +169,9 @@ impl Postgres {
 
     /// Starts it, on the same port and data, unless it runs, and waits until it takes connections.
     pub async fn start_again(&self) -> Result<()> {
+        if !self.service.is_running() {
+            self.clear_remains().await?;
+        }
         if self.service.start()? {
             self.service.wait_until(PATIENCE, || self.answers()).await?;
         }
@@ -181,6 +182,24 @@ impl Postgres {
     pub async fn stop(&self, mode: Stop) -> Result<()> {
         let signal = if mode == Stop::Fast { Signal::INT } else { Signal::QUIT };
         self.service.stop(signal, PATIENCE).await
+    }
+
+    /// Removes the lock file of a server that was killed, once none of its processes is left. PostgreSQL does so itself,
+    /// but for a process id that a zombie or somebody else has, it believes that the old server runs.
+    async fn clear_remains(&self) -> Result<()> {
+        let lock = self.data.join("postmaster.pid");
+        if !lock.exists() {
+            return Ok(());
+        }
+        let begun = std::time::Instant::now();
+        // Every process of a server works in its data directory; a zombie works nowhere.
+        while processes_in(&self.data)? {
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err(Error::message(format!("another server runs in {}", self.data.display())));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        std::fs::remove_file(&lock).at("removing", &lock)
     }
 
     async fn answers(&self) -> bool {
@@ -222,6 +241,15 @@ impl Postgres {
     pub fn service(&self) -> &Service {
         &self.service
     }
+}
+
+/// Whether any living process works in this directory.
+fn processes_in(directory: &Path) -> Result<bool> {
+    let directory = directory.canonicalize().at("reading", directory)?;
+    let processes = std::fs::read_dir("/proc").context("reading /proc")?;
+    Ok(processes
+        .flatten()
+        .any(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == directory)))
 }
 
 /// A password that needs no quoting anywhere.

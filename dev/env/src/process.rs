@@ -74,15 +74,16 @@ pub struct Launch {
     pub log: PathBuf,
     /// The user to run as, if another.
     pub user: Option<User>,
-    /// How it is ended in order, also when we die.
+    /// How it is ended when we end, in order or killed.
     pub end: End,
 }
 
-/// The signal that ends a process in order.
+/// The signal that ends a process when we end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// SIGTERM.
-    Terminate,
+    /// SIGKILL: for what leaves nothing behind that matters. An orderly end may never come when all parts end at once:
+    /// kube-apiserver waits for an etcd that is gone.
+    Kill,
     /// SIGQUIT, PostgreSQL's immediate shutdown.
     Quit,
 }
@@ -91,7 +92,7 @@ impl End {
     /// As a signal to send.
     pub fn signal(self) -> Signal {
         match self {
-            Self::Terminate => Signal::TERM,
+            Self::Kill => Signal::KILL,
             Self::Quit => Signal::QUIT,
         }
     }
@@ -99,7 +100,7 @@ impl End {
     /// As `setpriv` spells it.
     fn name(self) -> &'static str {
         match self {
-            Self::Terminate => "TERM",
+            Self::Kill => "KILL",
             Self::Quit => "QUIT",
         }
     }
@@ -174,6 +175,16 @@ impl ProcessRecord {
             return None;
         }
         Some(Self { pid, started: fields.nth(18)?.parse().ok()? })
+    }
+
+    /// Reads one from its file.
+    pub fn read(file: &Path) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+    }
+
+    /// Writes it to a file.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        std::fs::write(file, serde_json::to_string(self)?).at("writing", file)
     }
 
     /// Whether it still runs.

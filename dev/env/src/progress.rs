@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::error::Result;
+
 static EVERY_STEP: AtomicBool = AtomicBool::new(false);
 
 /// Reports every step that ends, the quick ones too. For commands; a test run is told of the slow ones only.
@@ -45,18 +47,10 @@ pub fn step(name: impl Into<String>) -> Step {
 }
 
 impl Step {
-    /// Marks the step as failed, passing the error on.
-    pub fn fail<E>(mut self, error: E) -> E {
-        self.failed = true;
-        error
-    }
-
     /// Ends the step with the outcome of what it was about.
-    pub fn end<T, E>(self, outcome: Result<T, E>) -> Result<T, E> {
-        match outcome {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.fail(error)),
-        }
+    pub fn end<T>(mut self, outcome: Result<T>) -> Result<T> {
+        self.failed = outcome.is_err();
+        outcome
     }
 }
 

@@ -1,6 +1,6 @@
 //! A long-running child that can be stopped and started again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Describes a service; nothing runs yet.
+    /// Describes a service. Nothing runs yet, unless it is detached and an earlier command started it: then that
+    /// process is taken over.
     pub fn new(launch: Launch, lifetime: Lifetime) -> Self {
-        Self { launch: Mutex::new(launch), lifetime, process: Mutex::new(None) }
-    }
-
-    /// Takes over the process that an earlier command started, if it still runs.
-    pub fn adopt(&self, record: Option<ProcessRecord>) {
-        *self.process() = record.and_then(Process::adopt);
+        let process = match lifetime {
+            Lifetime::WithParent => None,
+            Lifetime::Detached => ProcessRecord::read(&pid_file(&launch.log)).and_then(Process::adopt),
+        };
+        Self { launch: Mutex::new(launch), lifetime, process: Mutex::new(process) }
     }
 
     /// Changes what the next start runs.
@@ -39,7 +39,13 @@ impl Service {
         if process.as_mut().is_some_and(Process::is_alive) {
             return Ok(false);
         }
-        *process = Some(Process::spawn(&self.launch(), self.lifetime)?);
+        let launch = self.launch();
+        let started = Process::spawn(&launch, self.lifetime)?;
+        if self.lifetime == Lifetime::Detached {
+            // At once, not when it serves: a command that is cut off meanwhile must leave a trace of it.
+            started.record().write(&pid_file(&launch.log))?;
+        }
+        *process = Some(started);
         Ok(true)
     }
 
@@ -54,7 +60,7 @@ impl Service {
     }
 
     /// Where its output goes.
-    pub fn log(&self) -> std::path::PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.launch().log.clone()
     }
 
@@ -131,6 +137,11 @@ impl Service {
     fn launch(&self) -> MutexGuard<'_, Launch> {
         self.launch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the process of a detached service is recorded: beside its log.
+fn pid_file(log: &Path) -> PathBuf {
+    log.with_extension("pid")
 }
 
 impl Drop for Service {

@@ -1,11 +1,16 @@
 //! The control plane part of the environment.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
+use tenantry_dev::process::ProcessRecord;
 use tenantry_dev::{ControlPlane, ControlPlaneOptions};
 
 fn namespace(name: &str) -> Namespace {
@@ -61,4 +66,37 @@ async fn it_behaves_as_a_cluster_and_outlives_its_api_server() {
     let uid = kept.uid().expect("a uid");
     let gone = kube::runtime::conditions::is_deleted(&uid);
     kube::runtime::wait::await_condition(namespaces, "trial", gone).await.expect("deleted");
+}
+
+/// Not a test by itself: the parent that `a_killed_run_leaves_no_control_plane_behind` kills.
+#[tokio::test]
+#[ignore = "run by another test, which kills it"]
+async fn a_parent_to_kill() {
+    let plane = ControlPlane::start(ControlPlaneOptions::default()).await.expect("a control plane");
+    let parts = [plane.etcd(), plane.api_server(), plane.controller_manager()];
+    let records: Vec<ProcessRecord> = parts.iter().map(|part| part.record().expect("it runs")).collect();
+    println!("parts {}", serde_json::to_string(&records).expect("JSON"));
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_killed_run_leaves_no_control_plane_behind() {
+    let mut parent = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--ignored", "--exact", "a_parent_to_kill", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a parent");
+    let lines = BufReader::new(parent.stdout.take().expect("piped")).lines();
+    let records: Vec<ProcessRecord> = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.split("parts ").nth(1).and_then(|json| serde_json::from_str(json).ok()))
+        .expect("the parts' processes");
+    assert!(records.iter().all(ProcessRecord::is_alive));
+    parent.kill().expect("killed");
+    parent.wait().expect("reaped");
+    let begun = Instant::now();
+    while records.iter().any(ProcessRecord::is_alive) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a part outlived its parent");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -1,12 +1,13 @@
 //! The PostgreSQL part of the environment, on real servers of both versions that the tests of Tenantry use.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tenantry_dev::certificates::Authority;
-use tenantry_dev::process::{ProcessRecord, Signal};
+use tenantry_dev::process::ProcessRecord;
 use tenantry_dev::{Postgres, PostgresOptions, Stop, Version};
 
 async fn server(major: u16) -> Postgres {
@@ -87,7 +88,11 @@ async fn tls_is_verified_against_the_authority_and_the_name() {
 #[ignore = "run by another test, which kills it"]
 async fn a_parent_to_kill() {
     let server = server(15).await;
-    println!("server {}", server.service().record().expect("it runs").pid);
+    println!(
+        "server {} {}",
+        server.service().record().expect("it runs").pid,
+        server.service().log().display()
+    );
     std::future::pending::<()>().await;
 }
 
@@ -100,19 +105,17 @@ async fn a_killed_run_leaves_no_server_behind() {
         .spawn()
         .expect("a parent");
     let lines = BufReader::new(parent.stdout.take().expect("piped")).lines();
-    let pid = lines
-        .map_while(Result::ok)
-        .find_map(|line| line.split("server ").nth(1).and_then(|pid| pid.parse().ok()))
-        .expect("the server's process id");
-    let record = ProcessRecord::of(pid).expect("the server runs");
-    ProcessRecord::of(i32::try_from(parent.id()).expect("a pid"))
-        .expect("the parent runs")
-        .signal(Signal::KILL)
-        .expect("killed");
+    let line =
+        lines.map_while(Result::ok).find(|line| line.contains("server ")).expect("the server's process");
+    let words: Vec<&str> = line.split("server ").nth(1).expect("words").split(' ').collect();
+    let record = ProcessRecord::of(words[0].parse().expect("a process id")).expect("the server runs");
+    let directory = Path::new(words[1]).parent().expect("its directory");
+    assert!(directory.is_dir());
+    parent.kill().expect("killed");
     parent.wait().expect("reaped");
     let begun = Instant::now();
-    while record.is_alive() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the server outlived its parent");
+    while record.is_alive() || directory.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the server or its data outlived the parent");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

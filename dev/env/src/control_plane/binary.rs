@@ -128,7 +128,7 @@ async fn build(module: &Path, kubernetes: &str, binary: &Path) -> Result<()> {
         environment: std::env::vars().collect(),
         log,
         user: None,
-        end: End::Terminate,
+        end: End::Kill,
     };
     let go = Service::new(launch, Lifetime::WithParent);
     go.start()?;

@@ -1,0 +1,5 @@
+//! `sqlx::migrate!` reads a directory; without this, cargo would not see a new file in it.
+
+fn main() {
+    println!("cargo::rerun-if-changed=migrations");
+}

@@ -1,0 +1,305 @@
+//! The environment of `make up`: in the background, one per checkout, kept until `make down`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::Client;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::control_plane::{ControlPlane, ControlPlanePorts};
+use crate::error::{Context, Error, Result};
+use crate::installation::{self, Names, OPERATOR_LOGIN, SYSTEM_DATABASE};
+use crate::kubectl::Kubectl;
+use crate::operator::{Operator, OperatorOptions};
+use crate::places;
+use crate::postgres::{self, Postgres, PostgresOptions};
+use crate::process::{Lifetime, ProcessRecord, Signal};
+use crate::{ports, progress};
+
+/// What an environment was made with. The processes are not in it: each has a pid file beside its log.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    control_plane: ControlPlanePorts,
+    postgres: u16,
+    operator: u16,
+    superuser_password: String,
+    operator_password: String,
+    /// A digest of the binary that the operator was last started from.
+    operator_digest: String,
+    /// Whether namespaces, plans and the `DatabaseServer` were applied: once; later changes are the user's.
+    installed: bool,
+    /// The caller's kubeconfig, when the cluster is not ours.
+    existing: Option<PathBuf>,
+}
+
+/// An environment in the background.
+#[derive(Debug)]
+pub struct Background {
+    /// Where the cluster is; absent when it is the caller's.
+    control_plane: Option<ControlPlane>,
+    kubectl: Kubectl,
+    operator: Operator,
+    registry_url: String,
+}
+
+/// The directory of state and data of this checkout's environment.
+fn home() -> Result<PathBuf> {
+    let digest = Sha256::digest(places::checkout().as_os_str().as_encoded_bytes());
+    let name = format!("up-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
+    Ok(places::lasting()?.join(name))
+}
+
+/// The directory in the checkout that tells the user where things are.
+fn dev() -> PathBuf {
+    places::checkout().join(".dev")
+}
+
+impl Background {
+    /// Starts whatever of it does not run, and replaces an operator that is not of this binary. `existing` is the
+    /// kubeconfig of a cluster to use in place of one of our own.
+    pub async fn up(tenantry: &Path, existing: Option<&Path>) -> Result<Self> {
+        let home = places::directory(home()?, if places::user_id()? == 0 { 0o711 } else { 0o700 })?;
+        let _lock = places::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
+        let mut state = match State::read(&home)? {
+            Some(state) if state.existing.as_deref() != existing => {
+                return Err(Error::message(
+                    "an environment for another cluster is up: run `make down` first",
+                ));
+            }
+            Some(state) => state,
+            None => State::new(existing)?,
+        };
+        state.write(&home)?;
+
+        let on_disk = PostgresOptions { fsync: true, ..Default::default() };
+        let (control_plane, postgres) = tokio::join!(
+            async {
+                match existing {
+                    Some(_) => Ok(None),
+                    None => ControlPlane::place(&home, state.control_plane).await.map(Some),
+                }
+            },
+            Postgres::place(&home, state.postgres, &state.superuser_password, &on_disk),
+        );
+        let (control_plane, postgres) = (control_plane?, postgres?);
+        let kubectl = match (&control_plane, existing) {
+            (Some(plane), _) => plane.kubectl(),
+            (None, Some(kubeconfig)) => Kubectl::of_caller(kubeconfig)?,
+            (None, None) => return Err(Error::message("there is no cluster")),
+        };
+
+        let options = OperatorOptions {
+            binary: tenantry.to_owned(),
+            kubeconfig: kubectl.kubeconfig().to_owned(),
+            registry_url: postgres.url(OPERATOR_LOGIN, &state.operator_password, SYSTEM_DATABASE),
+            namespace: Names::default().namespace,
+            // Access to somebody's cluster may need more of the environment, such as a cloud's profile.
+            environment: if existing.is_some() { callers_environment() } else { Vec::new() },
+            ..Default::default()
+        };
+        let operator = Operator::new(&options, &home, state.operator, Lifetime::Detached);
+        let digest = digest(tenantry)?;
+        if digest != state.operator_digest {
+            operator.stop().await?;
+        }
+        if digest != state.operator_digest || !state.installed {
+            let step = progress::step("server setup, CRDs");
+            let outcome = async {
+                installation::set_up_server(tenantry, &postgres, &state.operator_password).await?;
+                installation::install_crds(tenantry, &kubectl).await?;
+                if !state.installed {
+                    installation::install_plans(&kubectl).await?;
+                    let names = Names::default();
+                    installation::install_server(&kubectl, &names, &postgres, &state.operator_password)
+                        .await?;
+                }
+                Ok(())
+            };
+            step.end(outcome.await)?;
+            (state.operator_digest, state.installed) = (digest, true);
+            state.write(&home)?;
+        }
+        let step = progress::step(format!("operator on port {}", state.operator));
+        step.end(operator.start().await)?;
+
+        let background = Self { control_plane, kubectl, operator, registry_url: options.registry_url };
+        background.publish(tenantry, &postgres.admin_url("postgres"))?;
+        Ok(background)
+    }
+
+    /// kubectl for its cluster.
+    pub fn kubectl(&self) -> &Kubectl {
+        &self.kubectl
+    }
+
+    /// The operator.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// The registry, as the operator's login.
+    pub fn registry_url(&self) -> &str {
+        &self.registry_url
+    }
+
+    /// A client of its cluster, with the rights of its kubeconfig.
+    pub async fn client(&self) -> Result<Client> {
+        match &self.control_plane {
+            Some(plane) => plane.client().await,
+            // The caller's way, with several files and plugins.
+            None => Ok(Client::try_default().await?),
+        }
+    }
+
+    /// Writes `.dev/env` and `.dev/bin`.
+    fn publish(&self, tenantry: &Path, admin_url: &str) -> Result<()> {
+        let bin = dev().join("bin");
+        std::fs::create_dir_all(&bin).at("making", &bin)?;
+        let mut programs = vec![("tenantry", tenantry.to_owned())];
+        let plugin = tenantry.with_file_name("kubectl-tenantry");
+        if plugin.is_file() {
+            programs.push(("kubectl-tenantry", plugin));
+        }
+        if let Some(plane) = &self.control_plane {
+            programs.push(("kubectl", plane.binary().to_owned()));
+        }
+        for (name, target) in programs {
+            let link = bin.join(name);
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(&target, &link).at("linking", &link)?;
+        }
+        let pid = self.operator.service().record().map(|record| record.pid.to_string()).unwrap_or_default();
+        let mut text = "# Written by `make up`; read it into a shell with: . .dev/env\n".to_owned();
+        for (name, value) in [
+            ("KUBECONFIG", self.kubectl.kubeconfig().display().to_string()),
+            ("TENANTRY_SYSTEM_DATABASE_URL", self.registry_url.clone()),
+            ("DEV_PG_ADMIN_URL", admin_url.to_owned()),
+            ("TENANTRY_HTTP", self.operator.base_url()),
+            ("TENANTRY_LOG", self.operator.log().display().to_string()),
+            ("TENANTRY_PID", pid),
+        ] {
+            let _ = writeln!(text, "export {name}={}", quoted(&value));
+        }
+        let bin = quoted(&bin.display().to_string());
+        // Read twice, it must not grow the path.
+        let _ = writeln!(text, "case \":$PATH:\" in *:{bin}:*) ;; *) export PATH={bin}:\"$PATH\" ;; esac");
+        places::write_secret(&dev().join("env"), &text)
+    }
+}
+
+/// Ends the environment of this checkout and removes its data. False when there was none.
+pub async fn down() -> Result<bool> {
+    let home = home()?;
+    if !home.is_dir() {
+        let _ = std::fs::remove_dir_all(dev());
+        return Ok(false);
+    }
+    let _lock = places::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
+    if let Some(State { existing: Some(kubeconfig), .. }) = State::read(&home)? {
+        leave(&Kubectl::of_caller(&kubeconfig)?).await?;
+    }
+    let step = progress::step("stopping");
+    // The operator first, what it depends on last. PostgreSQL ends sessions on SIGINT, and waits for them on SIGTERM.
+    for (name, signal) in [
+        ("tenantry", Signal::TERM),
+        ("kube-controller-manager", Signal::TERM),
+        ("kube-apiserver", Signal::TERM),
+        ("etcd", Signal::TERM),
+        ("postgres", Signal::INT),
+    ] {
+        if let Some(record) = ProcessRecord::read(&home.join(format!("{name}.pid"))) {
+            end(record, signal).await?;
+        }
+    }
+    drop(step);
+    std::fs::remove_dir_all(&home).at("removing", &home)?;
+    match std::fs::remove_dir_all(dev()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("removing", &dev()),
+        _ => Ok(true),
+    }
+}
+
+/// Takes from somebody's cluster what a demo put there while the operator still runs, so that no finalizer stays.
+/// CRDs and namespaces stay: others may have put something in.
+async fn leave(kubectl: &Kubectl) -> Result<()> {
+    let step = progress::step("removing the demo's tenants, plans and server from your cluster");
+    let names = Names::default();
+    let examples = places::checkout().join("examples/quickstart").display().to_string();
+    let secret = ["delete", "secret", &names.secret, "-n", &names.namespace, "--ignore-not-found"];
+    let outcome = async {
+        kubectl.run(&["delete", "-f", &examples, "--ignore-not-found", "--timeout=120s"]).await?;
+        let server = ["delete", "databaseserver", &names.server, "--ignore-not-found", "--timeout=60s"];
+        kubectl.run(&server).await?;
+        kubectl.run(&secret).await
+    };
+    step.end(outcome.await.map(|_| ()))
+}
+
+async fn end(record: ProcessRecord, signal: Signal) -> Result<()> {
+    record.signal(signal)?;
+    let begun = std::time::Instant::now();
+    while record.is_alive() {
+        if begun.elapsed() > Duration::from_secs(20) {
+            record.signal(Signal::KILL)?;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+impl State {
+    fn new(existing: Option<&Path>) -> Result<Self> {
+        Ok(Self {
+            control_plane: ControlPlanePorts::pick()?,
+            postgres: ports::free()?,
+            operator: ports::free()?,
+            superuser_password: postgres::password(),
+            operator_password: postgres::password(),
+            operator_digest: String::new(),
+            installed: false,
+            existing: existing.map(Path::to_owned),
+        })
+    }
+
+    fn read(home: &Path) -> Result<Option<Self>> {
+        let path = home.join("state.json");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at("reading", &path),
+        }
+    }
+
+    /// Writes it whole or not at all.
+    fn write(&self, home: &Path) -> Result<()> {
+        let (fresh, path) = (home.join("state.new"), home.join("state.json"));
+        places::write_secret(&fresh, &serde_json::to_string_pretty(self)?)?;
+        std::fs::rename(&fresh, &path).at("writing", &path)
+    }
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let content = std::fs::read(file).at("reading", file)?;
+    Ok(Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn callers_environment() -> Vec<(String, String)> {
+    std::env::vars().filter(|(name, _)| !name.starts_with("TENANTRY_") && !name.starts_with("PG")).collect()
+}
+
+/// For a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_words_are_quoted() {
+        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+    }
+}

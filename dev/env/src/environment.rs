@@ -1,0 +1,195 @@
+//! The whole: control plane, PostgreSQL, and an operator installed on both.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use crate::control_plane::{ControlPlane, ControlPlaneOptions};
+use crate::error::{Error, Result};
+use crate::installation::{self, Names, OPERATOR_LOGIN, SYSTEM_DATABASE};
+use crate::kubectl::Kubectl;
+use crate::operator::{Operator, OperatorOptions};
+use crate::places::RunDirectory;
+use crate::postgres::{self, Postgres, PostgresOptions};
+use crate::process::Lifetime;
+use crate::{ports, progress};
+
+/// What kind of environment.
+#[derive(Clone, Debug, Default)]
+pub struct EnvironmentOptions {
+    /// The `tenantry` binary; in an integration test `env!("CARGO_BIN_EXE_tenantry").into()`.
+    pub tenantry: PathBuf,
+    /// The PostgreSQL server.
+    pub postgres: PostgresOptions,
+    /// The control plane.
+    pub control_plane: ControlPlaneOptions,
+    /// The operator.
+    pub installation: InstallationOptions,
+}
+
+/// What kind of installation.
+#[derive(Clone, Debug, Default)]
+pub struct InstallationOptions {
+    /// The names of its objects in the cluster.
+    pub names: Names,
+    /// The only namespaces whose tenants the operator sees; all of them when empty.
+    pub watch_namespaces: Vec<String>,
+    /// The Lease's name, if not the default.
+    pub lease_name: Option<String>,
+    /// More arguments for `tenantry run`.
+    pub arguments: Vec<String>,
+    /// More environment variables for it.
+    pub environment: Vec<(String, String)>,
+}
+
+/// An operator with a PostgreSQL server of its own, on somebody's control plane. It ends when dropped; its objects in
+/// the cluster stay.
+#[derive(Debug)]
+pub struct Installation {
+    operator: Operator,
+    postgres: Postgres,
+    options: OperatorOptions,
+    run: RunDirectory,
+}
+
+impl Installation {
+    /// Starts PostgreSQL, sets it up, installs CRDs, plans and the `DatabaseServer`, and runs the operator until it leads.
+    pub async fn start(
+        tenantry: PathBuf,
+        kubectl: &Kubectl,
+        postgres: PostgresOptions,
+        options: InstallationOptions,
+    ) -> Result<Self> {
+        let postgres = Postgres::start(postgres).await?;
+        Self::install(tenantry, kubectl, postgres, options).await
+    }
+
+    async fn install(
+        tenantry: PathBuf,
+        kubectl: &Kubectl,
+        postgres: Postgres,
+        options: InstallationOptions,
+    ) -> Result<Self> {
+        let step = progress::step("installing the operator");
+        let outcome = async {
+            let password = postgres::password();
+            let (server, crds) = tokio::join!(
+                installation::set_up_server(&tenantry, &postgres, &password),
+                installation::install_crds(&tenantry, kubectl),
+            );
+            server.and(crds)?;
+            installation::install_plans(kubectl).await?;
+            installation::install_server(kubectl, &options.names, &postgres, &password).await?;
+            let run = RunDirectory::new()?;
+            let operator_options = OperatorOptions {
+                binary: tenantry,
+                kubeconfig: kubectl.kubeconfig().to_owned(),
+                registry_url: postgres.url(OPERATOR_LOGIN, &password, SYSTEM_DATABASE),
+                namespace: options.names.namespace,
+                watch_namespaces: options.watch_namespaces,
+                lease_name: options.lease_name,
+                arguments: options.arguments,
+                environment: options.environment,
+            };
+            let operator = Operator::new(&operator_options, run.path(), ports::free()?, Lifetime::WithParent);
+            operator.start().await?;
+            Ok(Self { operator, postgres, options: operator_options, run })
+        };
+        step.end(outcome.await)
+    }
+
+    /// The operator.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// The PostgreSQL server.
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// The registry, as the operator's login.
+    pub fn registry_url(&self) -> &str {
+        &self.options.registry_url
+    }
+
+    /// How the operator is run.
+    pub fn operator_options(&self) -> &OperatorOptions {
+        &self.options
+    }
+
+    /// Another replica of the operator, not started; `change` may change how it is run.
+    pub fn replica(&self, change: impl FnOnce(&mut OperatorOptions)) -> Result<Operator> {
+        let mut options = self.options.clone();
+        change(&mut options);
+        let port = ports::free()?;
+        let directory = crate::places::directory(self.run.path().join(format!("replica-{port}")), 0o700)?;
+        Ok(Operator::new(&options, &directory, port, Lifetime::WithParent))
+    }
+}
+
+/// Everything, for tests: one per test run, or one of a test's own. Ends, and leaves nothing, when dropped.
+#[derive(Debug)]
+pub struct Environment {
+    // Before the control plane, so that the operator ends first.
+    installation: Installation,
+    control_plane: ControlPlane,
+}
+
+impl Environment {
+    /// Starts control plane and PostgreSQL, installs the operator and waits until it leads. The plans, the namespaces
+    /// `tenantry-system` and `customers` and the `DatabaseServer` `default` exist then.
+    pub async fn start(options: EnvironmentOptions) -> Result<Self> {
+        let (control_plane, postgres) =
+            tokio::join!(ControlPlane::start(options.control_plane), Postgres::start(options.postgres));
+        let (control_plane, postgres) = (control_plane?, postgres?);
+        let kubectl = control_plane.kubectl();
+        let installation =
+            Installation::install(options.tenantry, &kubectl, postgres, options.installation).await?;
+        Ok(Self { installation, control_plane })
+    }
+
+    /// As `start`, from outside any runtime or from inside one that ends before the environment does: what a test run
+    /// shares is made so, on a thread of its own.
+    ///
+    /// ```no_run
+    /// # use std::sync::LazyLock; use tenantry_dev::{Environment, EnvironmentOptions};
+    /// static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
+    ///     let options = EnvironmentOptions { tenantry: "target/debug/tenantry".into(), ..Default::default() };
+    ///     Environment::start_blocking(options).expect("an environment")
+    /// });
+    /// ```
+    pub fn start_blocking(options: EnvironmentOptions) -> Result<Self> {
+        on_a_thread(move || Self::start(options))
+    }
+
+    /// The control plane.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
+    /// The operator and its PostgreSQL server.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+}
+
+impl Deref for Environment {
+    type Target = Installation;
+
+    fn deref(&self) -> &Installation {
+        &self.installation
+    }
+}
+
+/// Runs a future to its end on a thread and a runtime of its own.
+pub fn on_a_thread<T, F>(make: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>>,
+{
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| Error::message(format!("no runtime: {error}")))?.block_on(make())
+    });
+    thread.join().map_err(|_| Error::message("the thread that starts the environment panicked"))?
+}

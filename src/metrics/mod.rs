@@ -1,0 +1,221 @@
+//! What is counted and measured, for Prometheus.
+//!
+//! No tenant's name is ever a label: ten thousand tenants would make ten thousand series of each.
+
+mod process;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From 5 ms, a statement, to 80 s, a server that hangs.
+const BUCKETS: [f64; 15] =
+    [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0];
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStep {
+    step: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+    revision: &'static str,
+}
+
+/// All metrics of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    reconciles: Family<ByResult, Counter>,
+    reconcile_durations: Histograms<ByOutcome>,
+    reconcile_errors: Family<ByReason, Counter>,
+    steps: Family<ByStep, Counter>,
+    step_durations: Histograms<ByStep>,
+    tenants: Family<ByState, Gauge>,
+    provision_durations: Histogram,
+    leader: Gauge,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+impl Metrics {
+    /// Makes and registers all of them.
+    pub fn new() -> Self {
+        let mut process_wide = Registry::default();
+        process_wide.register_collector(Box::new(process::Process));
+        let registry = process_wide.sub_registry_with_prefix("tenantry");
+
+        let reconciles = Family::default();
+        registry.register("reconcile", "Reconciliations, by result", reconciles.clone());
+        let reconcile_durations = Histograms::new_with_constructor(histogram as fn() -> Histogram);
+        registry.register(
+            "reconcile_duration_seconds",
+            "How long reconciliations took, by outcome",
+            reconcile_durations.clone(),
+        );
+        let reconcile_errors = Family::default();
+        registry.register("reconcile_errors", "Failed reconciliations, by reason", reconcile_errors.clone());
+        let steps = Family::default();
+        registry.register("steps", "Steps of workflows, by step and outcome", steps.clone());
+        let step_durations = Histograms::new_with_constructor(histogram as fn() -> Histogram);
+        registry.register(
+            "step_duration_seconds",
+            "How long steps of workflows took, by step and outcome",
+            step_durations.clone(),
+        );
+        let tenants = Family::default();
+        registry.register("tenants", "Tenants, by state", tenants.clone());
+        let provision_durations = histogram();
+        registry.register(
+            "provision_duration_seconds",
+            "From the first sight of a Tenant to its activation",
+            provision_durations.clone(),
+        );
+        let leader = Gauge::default();
+        registry.register("leader", "1 on the process that leads, 0 on the others", leader.clone());
+        registry.register(
+            "build",
+            "Which build this is",
+            Info::new(Build { version: env!("CARGO_PKG_VERSION"), revision: revision() }),
+        );
+
+        Self {
+            registry: Arc::new(process_wide),
+            reconciles,
+            reconcile_durations,
+            reconcile_errors,
+            steps,
+            step_durations,
+            tenants,
+            provision_durations,
+            leader,
+        }
+    }
+
+    /// A reconciliation has ended: `outcome` is a word of few, such as `changed`, `unchanged`, `failed`.
+    pub fn reconciled(&self, outcome: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&ByResult { result: outcome }).inc();
+        self.reconcile_durations.get_or_create(&ByOutcome { outcome }).observe(took.as_secs_f64());
+    }
+
+    /// A reconciliation has failed, for this reason (a condition's reason, CamelCase).
+    pub fn reconcile_failed(&self, reason: &str) {
+        self.reconcile_errors.get_or_create(&ByReason { reason: reason.to_owned() }).inc();
+    }
+
+    /// A step has ended, as `succeeded` or `failed`.
+    pub fn step(&self, step: &'static str, outcome: &'static str, took: Duration) {
+        let labels = ByStep { step, outcome };
+        self.steps.get_or_create(&labels).inc();
+        self.step_durations.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How many tenants are in each state. A state that is not named keeps its number: name them all.
+    pub fn tenants<'a>(&self, counts: impl IntoIterator<Item = (&'a str, i64)>) {
+        for (state, count) in counts {
+            self.tenants.get_or_create(&ByState { state: state.to_owned() }).set(count);
+        }
+    }
+
+    /// A tenant was provisioned.
+    pub fn provisioned(&self, took: Duration) {
+        self.provision_durations.observe(took.as_secs_f64());
+    }
+
+    /// Whether this process leads.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// All of them, as OpenMetrics text: see [`CONTENT_TYPE`].
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What this was built from: `TENANTRY_REVISION` at build time.
+pub fn revision() -> &'static str {
+    option_env!("TENANTRY_REVISION").unwrap_or("unknown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_and_labels_are_the_promised_ones() {
+        let metrics = Metrics::new();
+        metrics.reconciled("changed", Duration::from_millis(3));
+        metrics.reconcile_failed("ServerUnreachable");
+        metrics.step("CreateDatabase", "succeeded", Duration::from_millis(54));
+        metrics.tenants([("active", 3), ("failed", 0)]);
+        metrics.provisioned(Duration::from_millis(700));
+        metrics.leader(true);
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"tenantry_reconcile_total{result="changed"} 1"#,
+            r#"tenantry_reconcile_duration_seconds_bucket{le="0.005",outcome="changed"} 1"#,
+            r#"tenantry_reconcile_errors_total{reason="ServerUnreachable"} 1"#,
+            r#"tenantry_steps_total{step="CreateDatabase",outcome="succeeded"} 1"#,
+            r#"tenantry_step_duration_seconds_count{step="CreateDatabase",outcome="succeeded"} 1"#,
+            r#"tenantry_tenants{state="active"} 3"#,
+            r#"tenantry_tenants{state="failed"} 0"#,
+            "tenantry_provision_duration_seconds_sum 0.7",
+            "tenantry_leader 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(
+            text.contains(&format!("tenantry_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! Changes of a tenant's status, each with its row in the activity log, by one statement.
+//!
+//! Each can be repeated: where the tenant is already what it should become, nothing is written and `false` is
+//! returned. A transition that a tenant's life does not have is an [`Error::Transition`].
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Error, Registry, Result, tenants::policy};
+use crate::domain::identity::TenantId;
+
+/// What is recorded before a tenant is taken down, and all that is needed to finish that.
+#[derive(Clone, Debug)]
+pub struct Tombstone {
+    /// Why, in the words of whoever asked for it.
+    pub reason: Option<String>,
+    /// `CustomerRequest`, `ContractEnd`, `NonPayment` or `TermsViolation`.
+    pub trigger: String,
+    /// When it began: the grace counts from here.
+    pub at: Timestamp,
+    /// When the database may be dropped.
+    pub purge_after: Timestamp,
+    /// Whether the database is kept, cut off, for good.
+    pub retain: bool,
+    /// Who asked for it.
+    pub actor: String,
+}
+
+/// An entry of the activity log.
+#[derive(Clone, Debug)]
+pub struct Activity<'a> {
+    /// Whose.
+    pub tenant: Option<TenantId>,
+    /// What was done: one CamelCase word.
+    pub action: &'a str,
+    /// By whom.
+    pub actor: &'a str,
+    /// Why.
+    pub reason: Option<&'a str>,
+    /// What else is worth knowing: an object, without secrets.
+    pub details: Value,
+    /// The workflow that did it.
+    pub correlation: Option<Uuid>,
+}
+
+/// What a statement of this module returns: the status it found, and whether it changed it.
+type Found = Option<(String, bool)>;
+
+impl Registry {
+    /// The tenant is handed out.
+    pub async fn activate(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = 'active', status_reason = NULL, status_updated_by = 'tenantry'
+                 WHERE id = $1 AND status = 'provisioning' RETURNING id),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id)
+                 SELECT id, 'Activated', 'tenantry', $2 FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+        )
+        .bind(id.0)
+        .bind(correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        settle(id, "active", &["active", "trial", "suspended"], found)
+    }
+
+    /// The first provisioning met a permanent error.
+    pub async fn fail(&self, id: TenantId, reason: &str, correlation: Uuid) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = 'failed', status_reason = $2, status_updated_by = 'tenantry'
+                 WHERE id = $1 AND status = 'provisioning' RETURNING id),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, reason, correlation_id)
+                 SELECT id, 'Failed', 'tenantry', $2, $3 FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+        )
+        .bind(id.0)
+        .bind(reason)
+        .bind(correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        settle(id, "failed", &["failed"], found)
+    }
+
+    /// The first provisioning is tried again after a permanent error.
+    pub async fn retry(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = 'provisioning', status_reason = NULL, status_updated_by = 'tenantry'
+                 WHERE id = $1 AND status = 'failed' RETURNING id),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id)
+                 SELECT id, 'Retried', 'tenantry', $2 FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+        )
+        .bind(id.0)
+        .bind(correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        settle(id, "provisioning", &["provisioning"], found)
+    }
+
+    /// Writes the tombstone: from here on the registry alone is enough to take the tenant down.
+    pub async fn begin_deprovisioning(
+        &self,
+        id: TenantId,
+        tombstone: &Tombstone,
+        correlation: Uuid,
+    ) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = 'deprovisioning', status_reason = $2, offboarding_trigger = $3,
+                     deprovisioned_at = $4, purge_after = $5, deletion_policy = $6, status_updated_by = $7
+                 WHERE id = $1 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
+                 SELECT id, 'DeprovisioningBegun', $7, $2, $8, jsonb_build_object(
+                     'trigger', offboarding_trigger, 'purgeAfter', purge_after, 'deletionPolicy', deletion_policy)
+                 FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+        )
+        .bind(id.0)
+        .bind(&tombstone.reason)
+        .bind(&tombstone.trigger)
+        .bind(tombstone.at.to_sqlx())
+        .bind(tombstone.purge_after.to_sqlx())
+        .bind(policy(tombstone.retain))
+        .bind(&tombstone.actor)
+        .bind(correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        settle(id, "deprovisioning", &["deprovisioning"], found)
+    }
+
+    /// Closes the row and writes the receipt. Refused unless the tenant is deprovisioning and its database is
+    /// either gone or retained.
+    pub async fn close(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status, status_updated_by FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
+                     password_verifier = NULL, password_digest = NULL, status_updated_by = 'tenantry'
+                 WHERE id = $1 AND status = 'deprovisioning' RETURNING *),
+             receipt AS (
+                 INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name,
+                     database_retained, offboarding_trigger, requested_by, reason, requested_at, correlation_id)
+                 SELECT c.id, c.slug, c.server, c.database_name, c.schema_name, c.database_exists,
+                     c.offboarding_trigger, b.status_updated_by, c.status_reason, c.deprovisioned_at, $2
+                 FROM changed c, before b),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                 SELECT id, 'Deprovisioned', 'tenantry', $2,
+                     jsonb_build_object('database', database_name, 'retained', database_exists)
+                 FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+        )
+        .bind(id.0)
+        .bind(correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        settle(id, "deprovisioned", &["deprovisioned"], found)
+    }
+
+    /// Writes to the activity log.
+    pub async fn activity(&self, entry: &Activity<'_>) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO activity (tenant_id, action, actor, reason, details, correlation_id)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(entry.tenant.map(|id| id.0))
+        .bind(entry.action)
+        .bind(entry.actor)
+        .bind(entry.reason)
+        .bind(&entry.details)
+        .bind(entry.correlation)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+fn settle(id: TenantId, to: &'static str, already: &[&str], found: Found) -> Result<bool> {
+    match found {
+        None => Err(Error::NotFound(id)),
+        Some((_, true)) => Ok(true),
+        Some((from, false)) if already.contains(&from.as_str()) => Ok(false),
+        Some((from, false)) => Err(Error::Transition { tenant: id, from, to }),
+    }
+}

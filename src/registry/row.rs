@@ -1,0 +1,235 @@
+//! A tenant's row.
+
+use std::{fmt, ops::Deref};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use sqlx::{FromRow, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::Error;
+use crate::domain::{access::AccessLevel, identity::TenantId, slug::Slug};
+
+/// All columns of [`TenantRow`], for every statement that returns one.
+macro_rules! columns {
+    () => {
+        "id, slug, name, plan, status, status_reason, status_updated_at, status_updated_by, activated_at, \
+         suspended_at, deprovisioned_at, purge_after, closed_at, offboarding_trigger, deletion_policy, settings, \
+         holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
+         resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
+         created_at, updated_at"
+    };
+}
+pub(super) use columns;
+
+/// A value that must not appear in a log line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden<T>(pub T);
+
+impl<T> fmt::Debug for Hidden<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl<T> Deref for Hidden<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A row of `tenants`.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the columns are described in migrations/system/0001_registry.sql")]
+pub struct TenantRow {
+    pub id: TenantId,
+    pub slug: String,
+    pub name: String,
+    pub plan: String,
+    pub status: RegistryStatus,
+    pub status_reason: Option<String>,
+    pub status_updated_at: Timestamp,
+    pub status_updated_by: String,
+    pub activated_at: Option<Timestamp>,
+    pub suspended_at: Option<Timestamp>,
+    pub deprovisioned_at: Option<Timestamp>,
+    pub purge_after: Option<Timestamp>,
+    pub closed_at: Option<Timestamp>,
+    pub offboarding_trigger: Option<String>,
+    /// `deletion_policy` is `Retain`: the database is cut off, never dropped.
+    pub retain: bool,
+    pub settings: Value,
+    pub holds: Value,
+    pub server: String,
+    pub database_name: String,
+    pub schema_name: Option<String>,
+    pub login_name: String,
+    pub database_exists: bool,
+    pub resource_namespace: String,
+    pub resource_name: String,
+    pub resource_uid: String,
+    /// The level that was last seen in force; none while it is not known.
+    pub access: Option<AccessLevel>,
+    pub password_verifier: Option<Hidden<String>>,
+    pub password_digest: Option<Hidden<Vec<u8>>>,
+    pub module_versions: Value,
+    pub seed_digest: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl<'r> FromRow<'r, PgRow> for TenantRow {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
+        let time = |column: &str| row.try_get::<jiff_sqlx::Timestamp, _>(column).map(|time| time.to_jiff());
+        let maybe_time = |column: &str| {
+            row.try_get::<Option<jiff_sqlx::Timestamp>, _>(column).map(|time| time.map(|time| time.to_jiff()))
+        };
+        let status: String = row.try_get("status")?;
+        let access: String = row.try_get("access")?;
+        Ok(Self {
+            id: TenantId(row.try_get("id")?),
+            slug: row.try_get("slug")?,
+            name: row.try_get("name")?,
+            plan: row.try_get("plan")?,
+            status: RegistryStatus::parse(&status).ok_or_else(|| unknown("status", status))?,
+            status_reason: row.try_get("status_reason")?,
+            status_updated_at: time("status_updated_at")?,
+            status_updated_by: row.try_get("status_updated_by")?,
+            activated_at: maybe_time("activated_at")?,
+            suspended_at: maybe_time("suspended_at")?,
+            deprovisioned_at: maybe_time("deprovisioned_at")?,
+            purge_after: maybe_time("purge_after")?,
+            closed_at: maybe_time("closed_at")?,
+            offboarding_trigger: row.try_get("offboarding_trigger")?,
+            retain: row.try_get::<&str, _>("deletion_policy")? == "Retain",
+            settings: row.try_get("settings")?,
+            holds: row.try_get("holds")?,
+            server: row.try_get("server")?,
+            database_name: row.try_get("database_name")?,
+            schema_name: row.try_get("schema_name")?,
+            login_name: row.try_get("login_name")?,
+            database_exists: row.try_get("database_exists")?,
+            resource_namespace: row.try_get("resource_namespace")?,
+            resource_name: row.try_get("resource_name")?,
+            resource_uid: row.try_get("resource_uid")?,
+            access: AccessLevel::ALL.into_iter().find(|level| level.as_str() == access),
+            password_verifier: row.try_get::<Option<_>, _>("password_verifier")?.map(Hidden),
+            password_digest: row.try_get::<Option<_>, _>("password_digest")?.map(Hidden),
+            module_versions: row.try_get("module_versions")?,
+            seed_digest: row.try_get("seed_digest")?,
+            created_at: time("created_at")?,
+            updated_at: time("updated_at")?,
+        })
+    }
+}
+
+fn unknown(column: &'static str, value: String) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(Error::UnknownValue { column, value }))
+}
+
+/// What is known of a tenant when it is registered.
+#[derive(Clone, Debug)]
+pub struct NewTenant {
+    /// The customer's short name.
+    pub slug: Slug,
+    /// The customer's name for people.
+    pub name: String,
+    /// The plan's name.
+    pub plan: String,
+    /// The tenant's settings, an object.
+    pub settings: Value,
+    /// The server that it will be on.
+    pub server: String,
+    /// What that server's database names start with.
+    pub prefix: String,
+    /// The Tenant's namespace.
+    pub resource_namespace: String,
+    /// The Tenant's name.
+    pub resource_name: String,
+    /// The Tenant's uid.
+    pub resource_uid: String,
+    /// Whether the database outlives the tenant.
+    pub retain: bool,
+    /// Who asked for it.
+    pub actor: String,
+    /// Under which id the activity log has it, where there is one already.
+    pub correlation: Option<Uuid>,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Registration {
+    /// The row was made.
+    Created(TenantRow),
+    /// The row was there: this Tenant was registered before, or one of the same namespace, name and slug.
+    Existing(TenantRow),
+    /// Another tenant has the slug.
+    SlugTaken {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Where it is in its life.
+        status: RegistryStatus,
+    },
+}
+
+/// The registry's status of a tenant (`tenants.status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RegistryStatus {
+    /// Registered; the first provisioning has not ended yet.
+    Provisioning,
+    /// In use, for a limited time.
+    Trial,
+    /// In use.
+    Active,
+    /// Cut off, by somebody's decision.
+    Suspended,
+    /// Going away: cut off, a tombstone.
+    Deprovisioning,
+    /// Gone. Nothing leaves this status.
+    Deprovisioned,
+    /// The first provisioning met a permanent error.
+    Failed,
+}
+
+impl RegistryStatus {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Provisioning,
+        Self::Trial,
+        Self::Active,
+        Self::Suspended,
+        Self::Deprovisioning,
+        Self::Deprovisioned,
+        Self::Failed,
+    ];
+
+    /// The text in the registry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Trial => "trial",
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+            Self::Deprovisioning => "deprovisioning",
+            Self::Deprovisioned => "deprovisioned",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads the registry's text.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Whether the tenant was handed out: from then on its database is never made again, only reported as lost.
+    pub fn was_active(self) -> bool {
+        match self {
+            Self::Trial | Self::Active | Self::Suspended => true,
+            Self::Provisioning | Self::Failed | Self::Deprovisioning | Self::Deprovisioned => false,
+        }
+    }
+}

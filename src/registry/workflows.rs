@@ -1,0 +1,239 @@
+//! Workflows: one at a time per tenant in the whole cluster.
+//!
+//! A workflow is claimed by the process that runs it for as long as that process's claim session lives (see
+//! `claim`). Its id and the number of its attempt prove that nobody has taken it over.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::{FromRow, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Error, Registry, Result};
+use crate::domain::identity::TenantId;
+
+/// A workflow that this process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workflow {
+    /// Its id: the correlation id of all that it does.
+    pub id: Uuid,
+    /// Which run of it this is, from 1.
+    pub attempt: i32,
+    /// When its first run began.
+    pub started_at: Timestamp,
+    /// How many runs in a row have failed.
+    pub failures: i32,
+}
+
+/// How a workflow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All its steps are done.
+    Succeeded,
+    /// It met an error that will not go away by itself.
+    Failed,
+    /// There is nothing left of it to do: what was asked for has changed.
+    Superseded,
+}
+
+impl Outcome {
+    /// The text in the registry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Superseded => "Superseded",
+        }
+    }
+}
+
+/// What is known of one step of a workflow, over all its runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepRecord {
+    /// The step's name.
+    pub step: String,
+    /// How it stands: `Succeeded`, `Failed` and so on, as in a Tenant's status.
+    pub state: String,
+    /// How often it was begun.
+    pub attempts: i32,
+    /// When it was begun last.
+    pub started_at: Option<Timestamp>,
+    /// When it ended last.
+    pub finished_at: Option<Timestamp>,
+    /// What it said, or why it failed.
+    pub message: Option<String>,
+    /// The SQLSTATE of its failure.
+    pub sql_state: Option<String>,
+}
+
+impl Registry {
+    /// Begins a workflow for this tenant, or goes on with the unfinished one of this kind, whoever began it: one of
+    /// another kind is superseded. Refused with [`Error::Claimed`] while a process that is alive runs one.
+    pub async fn begin_workflow(&self, id: TenantId, kind: &str) -> Result<Workflow> {
+        let mut claim = self.claim.key(None).await?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let begun = sqlx::query(
+                "WITH mine AS MATERIALIZED (SELECT claim_held($3) AS held),
+                 running AS MATERIALIZED (
+                     SELECT w.id, w.kind, w.holder, w.claim <> $3 AND claim_held(w.claim) AS elsewhere
+                     FROM workflows w, mine
+                     WHERE mine.held AND w.tenant_id = $1 AND w.finished_at IS NULL FOR UPDATE OF w),
+                 resumed AS (
+                     UPDATE workflows w SET attempt = w.attempt + 1, claim = $3, attempt_started_at = now(),
+                         holder = current_setting('application_name'), next_attempt_at = NULL
+                     FROM running r WHERE w.id = r.id AND r.kind = $2 AND NOT r.elsewhere
+                     RETURNING w.id, w.attempt, w.started_at, w.failures),
+                 superseded AS (
+                     UPDATE workflows w SET finished_at = now(), outcome = 'Superseded'
+                     FROM running r WHERE w.id = r.id AND r.kind <> $2 AND NOT r.elsewhere
+                     RETURNING w.id),
+                 begun AS (
+                     INSERT INTO workflows (tenant_id, kind, holder, claim)
+                     SELECT $1, $2, current_setting('application_name'), $3 FROM mine
+                     WHERE mine.held AND NOT EXISTS (SELECT FROM running r WHERE r.elsewhere OR r.kind = $2)
+                         -- Only to have it done first: there is one running workflow per tenant.
+                         AND (SELECT count(*) FROM superseded) >= 0
+                     RETURNING id, attempt, started_at, failures)
+                 SELECT mine.held, (SELECT holder FROM running WHERE elsewhere) AS elsewhere, w.*
+                 FROM mine LEFT JOIN (SELECT * FROM resumed UNION ALL SELECT * FROM begun) w ON true",
+            )
+            .bind(id.0)
+            .bind(kind)
+            .bind(claim)
+            .fetch_one(&self.pool)
+            .await;
+            let row = match begun {
+                Ok(row) => row,
+                Err(error) => match error.as_database_error() {
+                    Some(refusal) if refusal.is_foreign_key_violation() => return Err(Error::NotFound(id)),
+                    // Another process has begun one at the same moment: it is seen next time.
+                    Some(refusal) if refusal.is_unique_violation() && tries < 3 => continue,
+                    _ => return Err(error.into()),
+                },
+            };
+            if let Some(holder) = row.try_get::<Option<String>, _>("elsewhere")? {
+                return Err(Error::Claimed { holder });
+            }
+            if row.try_get::<Option<Uuid>, _>("id")?.is_some() {
+                return Ok(Workflow {
+                    id: row.try_get("id")?,
+                    attempt: row.try_get("attempt")?,
+                    started_at: row.try_get::<jiff_sqlx::Timestamp, _>("started_at")?.to_jiff(),
+                    failures: row.try_get("failures")?,
+                });
+            }
+            if row.try_get("held")? || tries >= 3 {
+                return Err(Error::TakenOver);
+            }
+            // The session with the claims is gone: the server was restarted, or a new leader has ended it.
+            claim = self.claim.key(Some(claim)).await?;
+        }
+    }
+
+    /// Records how the steps of this run stand. Steps that are not named stay as they are.
+    pub async fn record_steps(&self, workflow: &Workflow, steps: &[StepRecord]) -> Result<()> {
+        let (mut names, mut states, mut attempts, mut messages, mut sql_states) =
+            (vec![], vec![], vec![], vec![], vec![]);
+        let (mut started, mut finished) = (vec![], vec![]);
+        for step in steps {
+            names.push(step.step.as_str());
+            states.push(step.state.as_str());
+            attempts.push(step.attempts);
+            started.push(step.started_at.map(|time| time.to_sqlx()));
+            finished.push(step.finished_at.map(|time| time.to_sqlx()));
+            messages.push(step.message.as_deref());
+            sql_states.push(step.sql_state.as_deref());
+        }
+        let ours: bool = sqlx::query_scalar(
+            "WITH ours AS MATERIALIZED (SELECT id FROM workflows WHERE id = $1 AND attempt = $2),
+             written AS (
+                 INSERT INTO workflow_steps AS s
+                     (workflow_id, name, state, attempts, started_at, finished_at, message, sql_state)
+                 SELECT ours.id, n.* FROM ours, unnest($3::text[], $4::text[], $5::integer[],
+                     $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[]) AS n
+                 ON CONFLICT (workflow_id, name) DO UPDATE SET (state, attempts, started_at, finished_at, message,
+                     sql_state) = (excluded.state, excluded.attempts, excluded.started_at, excluded.finished_at,
+                     excluded.message, excluded.sql_state))
+             SELECT EXISTS (SELECT FROM ours)",
+        )
+        .bind(workflow.id)
+        .bind(workflow.attempt)
+        .bind(names)
+        .bind(states)
+        .bind(attempts)
+        .bind(started)
+        .bind(finished)
+        .bind(messages)
+        .bind(sql_states)
+        .fetch_one(&self.pool)
+        .await?;
+        if ours { Ok(()) } else { Err(Error::TakenOver) }
+    }
+
+    /// The steps of a workflow as they were recorded, in the order in which they were begun.
+    pub async fn steps(&self, workflow: Uuid) -> Result<Vec<StepRecord>> {
+        let steps = sqlx::query_as(
+            "SELECT name, state, attempts, started_at, finished_at, message, sql_state FROM workflow_steps
+             WHERE workflow_id = $1 ORDER BY started_at NULLS LAST, name",
+        )
+        .bind(workflow)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(steps)
+    }
+
+    /// A run has failed and the workflow will be tried again, not before `next`.
+    pub async fn postpone_workflow(
+        &self,
+        workflow: &Workflow,
+        reason: &str,
+        message: &str,
+        next: Timestamp,
+    ) -> Result<()> {
+        let written = sqlx::query(
+            "UPDATE workflows SET failures = failures + 1, failure_reason = $3, failure_message = $4,
+                 next_attempt_at = $5
+             WHERE id = $1 AND attempt = $2 AND finished_at IS NULL",
+        )
+        .bind(workflow.id)
+        .bind(workflow.attempt)
+        .bind(reason)
+        .bind(message)
+        .bind(next.to_sqlx())
+        .execute(&self.pool)
+        .await?;
+        if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
+    }
+
+    /// Ends a workflow. The next one for this tenant is a new one.
+    pub async fn finish_workflow(&self, workflow: &Workflow, outcome: Outcome) -> Result<()> {
+        let written = sqlx::query(
+            "UPDATE workflows SET finished_at = coalesce(finished_at, now()), outcome = $3
+             WHERE id = $1 AND attempt = $2 AND (finished_at IS NULL OR outcome = $3)",
+        )
+        .bind(workflow.id)
+        .bind(workflow.attempt)
+        .bind(outcome.as_str())
+        .execute(&self.pool)
+        .await?;
+        if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
+    }
+}
+
+impl<'r> FromRow<'r, PgRow> for StepRecord {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
+        let time = |column: &str| {
+            row.try_get::<Option<jiff_sqlx::Timestamp>, _>(column).map(|time| time.map(|time| time.to_jiff()))
+        };
+        Ok(Self {
+            step: row.try_get("name")?,
+            state: row.try_get("state")?,
+            attempts: row.try_get("attempts")?,
+            started_at: time("started_at")?,
+            finished_at: time("finished_at")?,
+            message: row.try_get("message")?,
+            sql_state: row.try_get("sql_state")?,
+        })
+    }
+}
