@@ -1,5 +1,7 @@
 //! The definitions in `crds/` are those of `src/api`, and keep the rules that every schema of ours keeps.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
