@@ -1,7 +1,10 @@
 //! The definitions in `crds/` are those of `src/api`, and keep the rules that every schema of ours keeps.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
 use std::{fs, path::Path};
 
+use serde_json::{Value, json};
 use tenantry::api;
 
 #[test]
@@ -24,4 +27,134 @@ fn the_definitions_in_the_repository_are_current() {
             "crds/{name} belongs to no kind: remove it"
         );
     }
+}
+
+#[test]
+fn the_stream_holds_every_definition() {
+    let stream = api::crds_yaml();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&stream).unwrap();
+    let wanted: Vec<Value> = api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+    assert_eq!(wanted.len(), 3);
+    assert_eq!(documents, wanted);
+}
+
+/// Calls `visit` with every schema below `schema`, itself included, and its path.
+fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(property, &format!("{path}.{name}"), visit);
+    }
+    if schema["items"].is_object() {
+        walk(&schema["items"], &format!("{path}[]"), visit);
+    }
+    if schema["additionalProperties"].is_object() {
+        walk(&schema["additionalProperties"], &format!("{path}{{}}"), visit);
+    }
+}
+
+/// The kinds and their schemas.
+fn schemas() -> Vec<(String, Value)> {
+    let schema = |crd| {
+        let crd = serde_json::to_value(crd).unwrap();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap().to_owned();
+        (kind, crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone())
+    };
+    let schemas: Vec<(String, Value)> = api::crds().into_iter().map(schema).collect();
+    assert!(schemas.iter().all(|(_, schema)| schema["properties"]["spec"].is_object()));
+    schemas
+}
+
+fn each_schema(mut visit: impl FnMut(&str, &Value)) {
+    for (kind, schema) in schemas() {
+        walk(&schema, &kind, &mut visit);
+    }
+}
+
+#[test]
+fn everything_in_a_spec_has_a_maximum() {
+    let mut unlimited = vec![];
+    each_schema(|path, schema| {
+        let limited = match schema["type"].as_str() {
+            Some("string") => {
+                schema["maxLength"].is_u64() || schema["enum"].is_array() || schema["format"].is_string()
+            }
+            Some("array") => schema["maxItems"].is_u64(),
+            Some("object") => schema["additionalProperties"].is_null() || schema["maxProperties"].is_u64(),
+            None if schema["x-kubernetes-int-or-string"] == true => schema["maxLength"].is_u64(),
+            _ => true,
+        };
+        if path.contains(".spec") && !limited {
+            unlimited.push(path.to_owned());
+        }
+    });
+    assert_eq!(unlimited, [""; 0]);
+}
+
+#[test]
+fn nothing_is_nullable_and_nothing_but_the_status_has_a_default() {
+    each_schema(|path, schema| {
+        assert!(schema["nullable"].is_null(), "{path} is nullable");
+        let words = schema["enum"].as_array();
+        assert!(words.is_none_or(|words| words.iter().all(Value::is_string)), "{path}: {words:?}");
+        let is_status = path.ends_with(".status") && path.matches('.').count() == 1;
+        let wanted = if is_status { json!({"observedGeneration": -1}) } else { Value::Null };
+        assert_eq!(schema["default"], wanted, "{path}");
+    });
+}
+
+#[test]
+fn numbers_are_signed() {
+    each_schema(|path, schema| {
+        if let Some(format) = schema["format"].as_str() {
+            assert!(
+                ["int32", "int64", "date-time"].contains(&format),
+                "{path}: {format} makes the API server warn"
+            );
+        }
+    });
+}
+
+#[test]
+fn everything_is_described() {
+    each_schema(|path, schema| {
+        // The elements of lists and maps are described by the list or the map.
+        let is_element = path.ends_with("[]") || path.ends_with("{}");
+        let description = schema["description"].as_str().unwrap_or_default();
+        assert!(
+            is_element || description.ends_with('.'),
+            "{path} has no description that ends: {description:?}"
+        );
+        for word in ["Auto-generated", "wrapper around", "TODO"] {
+            assert!(!description.contains(word), "{path}: {description}");
+        }
+    });
+}
+
+#[test]
+fn every_rule_has_a_message_and_none_but_the_name_is_at_the_root() {
+    let mut rules = 0;
+    each_schema(|path, schema| {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            rules += 1;
+            let text = rule["rule"].as_str().unwrap();
+            let message = rule["message"].as_str().unwrap_or_default();
+            assert!(message.len() > 20 && message.len() < 400, "{path}: {text}: {message:?}");
+            // What is wrong and, behind a colon or a condition, what is right.
+            assert!(
+                message.contains("must") || message.contains(':'),
+                "{path}: {message:?} does not say what is right"
+            );
+            if !path.contains('.') {
+                assert_eq!(
+                    text, "self.metadata.name.size() <= 63",
+                    "{path}: a rule at the root blocks finalizers"
+                );
+            }
+            // The API server does not tolerate what was wrong before in a spec with free-form parts.
+            if path == "Tenant.spec" {
+                assert!(text.contains("oldSelf"), "{path}: {text} blocks finalizers: use rule_on_spec");
+            }
+        }
+    });
+    assert!(rules > 40, "only {rules} rules were found");
 }

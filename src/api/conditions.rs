@@ -201,3 +201,94 @@ pub fn same_ignoring_times(a: &[Condition], b: &[Condition]) -> bool {
             })
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn ready(status: bool, reason: &str, message: &str, second: i64) -> Condition {
+        condition(READY, status.into(), reason, message, Some(1), at(second))
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_last_change_of_status() {
+        let mut conditions = vec![];
+        set_condition(&mut conditions, ready(false, reason::WAITING, "", 1));
+        set_condition(&mut conditions, ready(false, reason::STEP_FAILED, "disk full", 2));
+        assert_eq!(conditions.len(), 1);
+        assert_eq!(conditions[0].last_transition_time, Time(at(1)));
+        assert_eq!((&*conditions[0].reason, &*conditions[0].message), (reason::STEP_FAILED, "disk full"));
+        set_condition(&mut conditions, ready(true, reason::ACTIVE, "", 3));
+        assert_eq!(conditions[0].last_transition_time, Time(at(3)));
+        set_condition(
+            &mut conditions,
+            condition(SEEDED, ConditionStatus::Unknown, reason::NOT_REACHED, "", None, at(4)),
+        );
+        assert_eq!(conditions.iter().map(|c| &*c.type_).collect::<Vec<_>>(), [READY, SEEDED]);
+        remove_condition(&mut conditions, READY);
+        assert!(find_condition(&conditions, READY).is_none());
+        assert_eq!(find_condition(&conditions, SEEDED).unwrap().status, "Unknown");
+    }
+
+    #[test]
+    fn times_and_order_make_no_difference() {
+        let seeded =
+            |second| condition(SEEDED, ConditionStatus::True, reason::PROVISIONED, "", Some(1), at(second));
+        let a = [ready(true, reason::ACTIVE, "", 1), seeded(1)];
+        assert!(same_ignoring_times(&a, &[seeded(5), ready(true, reason::ACTIVE, "", 9)]));
+        assert!(!same_ignoring_times(&a, &[seeded(1)]));
+        assert!(!same_ignoring_times(&a[1..], &a));
+        assert!(!same_ignoring_times(&a, &[ready(false, reason::ACTIVE, "", 1), seeded(1)]));
+        assert!(!same_ignoring_times(&a, &[ready(true, reason::VERIFIED, "", 1), seeded(1)]));
+        assert!(!same_ignoring_times(&a, &[ready(true, reason::ACTIVE, "x", 1), seeded(1)]));
+        let mut older = a.clone();
+        older[0].observed_generation = Some(0);
+        assert!(!same_ignoring_times(&a, &older));
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_cut_between_characters() {
+        let long = ready(false, reason::STEP_FAILED, &"ü".repeat(MAX_MESSAGE_BYTES), 1).message;
+        assert!(long.len() <= MAX_MESSAGE_BYTES && long.len() > MAX_MESSAGE_BYTES - 8, "{}", long.len());
+        assert!(long.ends_with("ü…"));
+        let fits = "x".repeat(MAX_MESSAGE_BYTES);
+        assert_eq!(ready(false, reason::STEP_FAILED, &fits, 1).message, fits);
+    }
+
+    #[test]
+    fn the_words_are_camel_case_and_different() {
+        for list in [TYPES, reason::ALL] {
+            let different: BTreeSet<_> = list.iter().collect();
+            assert_eq!(different.len(), list.len());
+            for word in list {
+                assert!(word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");
+                assert!(word.chars().all(|c| c.is_ascii_alphanumeric()), "{word}");
+            }
+        }
+    }
+
+    /// The first cells of the rows of a section's tables, without their quotes.
+    fn first_cells(text: &str, section: &str) -> Vec<String> {
+        let body = text.split("\n## ").find(|part| part.starts_with(section)).unwrap();
+        let rows = body.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.map(|row| row.split('`').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_every_type_and_every_reason_once() {
+        let text = include_str!("../../docs/conditions.md");
+        for (section, words) in [("Types", TYPES), ("Reasons", reason::ALL)] {
+            let mut listed = first_cells(text, section);
+            listed.sort_unstable();
+            let mut wanted = words.to_vec();
+            wanted.sort_unstable();
+            assert_eq!(listed, wanted, "section {section} of docs/conditions.md");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    rules::{NAMESPACE_RULE, conditions, not_yet, resource_name, rule},
+    rules::{conditions, not_yet, resource_name, rule},
     words::words,
 };
 
@@ -77,7 +77,7 @@ pub struct DatabaseServerSpec {
     #[x_kube(
         merge_strategy = ListMerge::Set,
         validation = rule(
-            &format!("self.all(namespace, {})", NAMESPACE_RULE.replace("self", "namespace")),
+            "self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))",
             "allowedNamespaces must list names of namespaces: a-z, 0-9 and '-', with a letter or a digit at both ends",
         ),
     )]
@@ -194,8 +194,6 @@ pub struct Publish {
 pub enum SslMode {
     /// No encryption.
     Disable,
-    /// Encryption if the server has it, otherwise not.
-    Prefer,
     /// Encryption with whatever certificate.
     Require,
     /// Encryption, and a certificate of a known authority.
@@ -205,7 +203,6 @@ pub enum SslMode {
 }
 words!(SslMode {
     Disable => "disable",
-    Prefer => "prefer",
     Require => "require",
     VerifyCa => "verify-ca",
     VerifyFull => "verify-full",

@@ -2,7 +2,8 @@
 //!
 //! A rule that the API server can check is written here, with a message that says what to write instead. The rules
 //! sit on `spec` or below, never at the root: a root rule that is violated by a stored object would block the
-//! release of its finalizer. The length of `metadata.name` is the one exception, from the first day.
+//! release of its finalizer. The length of `metadata.name` is the one exception, from the first day. A rule on `spec`
+//! itself tolerates what was wrong before (see `rules::rule_on_spec`), for the same reason.
 
 pub mod conditions;
 pub mod database_server;

@@ -10,9 +10,14 @@ pub fn rule(rule: &str, message: &str) -> Rule {
     Rule::new(rule).message(message)
 }
 
-/// A rule on `spec` about one of its fields: the API server names that field in front of the message.
-pub fn rule_about(field: &str, rule: &str, message: &str) -> Rule {
-    Rule::new(rule).message(message).field_path(format!(".{field}"))
+/// A rule on `spec` as a whole, which holds if `right` is true of the new spec, or neither of the new nor of the old.
+///
+/// The API server itself tolerates what is wrong and unchanged, but gives up on a `spec` with an object in its free-form
+/// parts (`settings: {a: {b: 1}}`): without this, a Tenant that became wrong could not let its finalizer go.
+pub fn rule_on_spec(right: &str, message: &str) -> Rule {
+    let of_old = right.replace("self.", "old.");
+    let rule = format!("({right}) || (oldSelf.hasValue() && [oldSelf.value()].all(old, !({of_old})))");
+    Rule::new(rule).message(message).optional_old_self(true)
 }
 
 /// A field of a later version: refused rather than ignored.
@@ -20,10 +25,16 @@ pub fn not_yet(field: &str) -> Rule {
     rule("false", &format!("{field} is not supported yet: leave it out"))
 }
 
+/// A free-form field of a later version. The API server tolerates no free-form object, even if it is unchanged, so this
+/// refuses only its arrival.
+pub fn free_form_not_yet(field: &str) -> Rule {
+    rule("oldSelf.hasValue()", &format!("{field} is not supported yet: leave it out")).optional_old_self(true)
+}
+
 /// Text of one line: PostgreSQL stores no NUL, and a line break in a name or a reason forges lines of a log.
 pub fn one_line(field: &str) -> Rule {
     rule(
-        r"!self.matches('[\\x00-\\x1f\\x7f]')",
+        r"!self.matches('[\\x00-\\x1f\\x7f-\\x{9f}\\x{2028}\\x{2029}]')",
         &format!("{field} must be text of one line: remove line breaks, tabs and other control characters"),
     )
 }
@@ -40,18 +51,12 @@ pub fn resource_name(field: &str, kind: &str) -> Rule {
     )
 }
 
-/// The name of a namespace.
-pub const NAMESPACE_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
-
 /// An optional field of `spec` that cannot change: neither its value, nor whether it is there.
 pub fn immutable(field: &str, message: &str) -> Rule {
-    rule_about(
-        field,
-        &format!(
-            "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-        ),
-        message,
-    )
+    let same = format!(
+        "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+    );
+    rule(&same, message).field_path(format!(".{field}"))
 }
 
 /// JSON of any shape below an object.

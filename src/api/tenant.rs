@@ -10,7 +10,7 @@ use serde_json::Value;
 pub use super::tenant_lifecycle::*;
 use super::{
     plan::LimitValue,
-    rules::{free_form, immutable, not_yet, one_line, resource_name, rule, rule_about},
+    rules::{free_form, free_form_not_yet, immutable, not_yet, one_line, resource_name, rule, rule_on_spec},
     tenant_status::TenantStatus,
     words::words,
 };
@@ -45,12 +45,11 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = rule_about(
-        "stateReason",
+    validation = rule_on_spec(
         "!has(self.state) || self.state == 'Active' || (has(self.stateReason) && self.stateReason != '')",
         "stateReason is required unless state is Active: say for the audit trail why the state is wanted",
-    ),
-    validation = rule(
+    ).field_path(".stateReason"),
+    validation = rule_on_spec(
         "(has(self.deletionPolicy) && self.deletionPolicy == 'Retain') || (has(self.offboarding) && has(self.offboarding.gracePeriodSeconds))",
         "a Tenant must say what its deletion means: set offboarding.gracePeriodSeconds: 0 (the database is dropped at once) or deletionPolicy: Retain (the database is cut off and kept); grace periods are not supported yet",
     ),
@@ -208,13 +207,13 @@ pub struct TenantSpec {
     /// Takes over a database that exists already. Not supported yet: refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
-    #[x_kube(validation = not_yet("adopt"))]
+    #[x_kube(validation = free_form_not_yet("adopt"))]
     pub adopt: Option<BTreeMap<String, Value>>,
 
     /// Starts from an export or from another tenant. Not supported yet: refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "free_form")]
-    #[x_kube(validation = not_yet("bootstrap"))]
+    #[x_kube(validation = free_form_not_yet("bootstrap"))]
     pub bootstrap: Option<BTreeMap<String, Value>>,
 
     /// The name of the Secret with the tenant's connection (type servicebinding.io/postgresql), in the Tenant's
@@ -291,7 +290,7 @@ pub struct Gate {
 pub struct ServerSelector {
     /// The labels that a DatabaseServer must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 20), inner(length(max = 63)))]
+    #[schemars(schema_with = "labels")]
     pub match_labels: BTreeMap<String, String>,
 }
 
@@ -333,5 +332,13 @@ fn settings(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 200,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true},
+    })
+}
+
+fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 20,
+        "additionalProperties": {"type": "string", "maxLength": 63},
     })
 }

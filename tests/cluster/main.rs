@@ -1,0 +1,6 @@
+//! Tests on a real Kubernetes control plane. One is shared by the whole run; every test has a namespace of its own.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
+mod schema;
+mod world;

@@ -1,0 +1,196 @@
+//! What kubectl shows.
+
+use std::time::Duration;
+
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+use tenantry::api::database_server::DatabaseServer;
+use tenantry::api::plan::TenantPlan;
+use tenantry::api::tenant::Tenant;
+use tenantry_dev::kubectl::Kubectl;
+
+use super::{definition_in, tenant};
+use crate::world;
+
+const GROUP: &str = "display.example";
+
+/// kubectl, with a definition of this test's own to look at.
+async fn kubectl<K: CustomResourceExt>() -> Kubectl {
+    let plane = world::plane().await;
+    let client = plane.client().await.unwrap();
+    world::install(&client, &definition_in::<K>(GROUP)).await.unwrap();
+    plane.kubectl()
+}
+
+fn manifest(kind: &str, metadata: Value, spec: Value) -> String {
+    json!({"apiVersion": format!("{GROUP}/v1alpha1"), "kind": kind, "metadata": metadata, "spec": spec})
+        .to_string()
+}
+
+/// Runs kubectl until it succeeds: discovery follows a new definition a little later.
+async fn eventually(kubectl: &Kubectl, arguments: &[&str]) -> String {
+    let answer = async {
+        loop {
+            if let Ok(answer) = kubectl.run(arguments).await {
+                return answer;
+            }
+        }
+    };
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, answer)
+        .await
+        .unwrap_or_else(|_| panic!("kubectl {arguments:?} never worked"))
+}
+
+/// The header and the only row, without the age, split where two columns are.
+#[track_caller]
+fn table(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let lines: Vec<&str> = text.lines().collect();
+    let [header, row] = lines[..] else { panic!("a header and a row were expected:\n{text}") };
+    (header.split_whitespace().collect(), row.split_whitespace().collect())
+}
+
+#[tokio::test]
+async fn tenants_show_what_matters() {
+    let kubectl = kubectl::<Tenant>().await;
+    kubectl.run(&["create", "namespace", "display"]).await.unwrap();
+    let object = manifest("Tenant", json!({"name": "one", "namespace": "display"}), tenant());
+    kubectl.apply(&object).await.unwrap();
+    let tenants = ["-n", "display", "get", "tenants.display.example"];
+
+    // Not seen by an operator: no column claims anything.
+    let text = kubectl.run(&tenants).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!(header, ["NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "AGE"]);
+    assert_eq!(row[..2], ["one", "acme"]);
+    assert_eq!(row.len(), 3, "{text}");
+
+    let condition = |type_: &str, status: &str, reason: &str| {
+        json!({
+            "type": type_, "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-11-21T00:00:00Z", "observedGeneration": 1,
+        })
+    };
+    let status = json!({"status": {
+        "observedGeneration": 1, "state": "Active", "plan": "starter", "access": "ReadWrite",
+        "server": "default", "database": "tenant_acme",
+        "conditions": [condition("Registered", "True", "Provisioned"), condition("Ready", "False", "Waiting")],
+    }});
+    let status = status.to_string();
+    let patch = [
+        "-n",
+        "display",
+        "patch",
+        "tenants.display.example",
+        "one",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+    ];
+    kubectl.run(&[&patch[..], &[&status]].concat()).await.unwrap();
+    let text = kubectl.run(&tenants).await.unwrap();
+    assert_eq!(table(&text).1[..6], ["one", "acme", "starter", "Active", "ReadWrite", "False"]);
+    let text = kubectl.run(&[&tenants[..], &["-o", "wide"]].concat()).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!(
+        header,
+        ["NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "DATABASE", "SERVER", "REASON", "AGE"]
+    );
+    assert_eq!(row[5..9], ["False", "tenant_acme", "default", "Waiting"]);
+
+    for (selector, found) in [
+        ("spec.plan=starter", true),
+        ("spec.plan=free", false),
+        ("spec.slug=acme", true),
+        ("status.state=Active", true),
+        ("status.state=Suspended", false),
+    ] {
+        let selector = format!("--field-selector={selector}");
+        let text = kubectl.run(&[&tenants[..], &["-o", "name", &selector]].concat()).await.unwrap();
+        assert_eq!(!text.is_empty(), found, "{selector}: {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn plans_show_their_limits() {
+    let kubectl = kubectl::<TenantPlan>().await;
+    let limits =
+        json!({"users": 100, "projects": "unlimited", "storageBytes": 10737418240_i64, "connections": 50});
+    let spec = json!({"limits": limits, "features": ["sso"], "sla": "99.5"});
+    kubectl.apply(&manifest("TenantPlan", json!({"name": "one"}), spec)).await.unwrap();
+    let text = kubectl.run(&["get", "tenantplans.display.example"]).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!(header, ["NAME", "USERS", "PROJECTS", "STORAGE", "CONNECTIONS", "SLA", "AGE"]);
+    assert_eq!(row[..6], ["one", "100", "unlimited", "10737418240", "50", "99.5"]);
+    let text = kubectl.run(&["get", "tenantplans.display.example", "-o", "wide"]).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!((header[6], row[6]), ("FEATURES", r#"["sso"]"#));
+}
+
+#[tokio::test]
+async fn servers_show_whether_they_can_be_used() {
+    let kubectl = kubectl::<DatabaseServer>().await;
+    let spec = json!({"engine": "PostgreSQL", "host": "db.example", "adminSecretRef": {"name": "db-admin"}});
+    kubectl.apply(&manifest("DatabaseServer", json!({"name": "one"}), spec)).await.unwrap();
+    let status = json!({"status": {"observedGeneration": 1, "version": "18.1", "tenants": 7, "conditions": [{
+        "type": "Ready", "status": "True", "reason": "Connected", "message": "",
+        "lastTransitionTime": "2026-11-21T00:00:00Z",
+    }]}});
+    let status = status.to_string();
+    let servers = "databaseservers.display.example";
+    kubectl
+        .run(&["patch", servers, "one", "--subresource=status", "--type=merge", "-p", &status])
+        .await
+        .unwrap();
+    let text = kubectl.run(&["get", servers]).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!(header, ["NAME", "HOST", "VERSION", "TENANTS", "READY", "AGE"]);
+    assert_eq!(row[..5], ["one", "db.example", "18.1", "7", "True"]);
+    let text = kubectl.run(&["get", servers, "-o", "wide"]).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!((header[5], row[5]), ("REASON", "Connected"));
+}
+
+#[tokio::test]
+async fn short_names_the_category_and_the_manual_work() {
+    let kubectl = world::plane().await.kubectl();
+    kubectl.run(&["create", "namespace", "display-words"]).await.unwrap();
+    for name in ["ten", "tenant", "tenantplan", "dbs", "databaseserver", "tenantry"] {
+        eventually(&kubectl, &["-n", "display-words", "get", name]).await;
+    }
+
+    let resources = kubectl.run(&["api-resources", "--categories=tenantry", "--no-headers"]).await.unwrap();
+    let mut kinds: Vec<&str> = resources.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantPlan"]);
+
+    for (path, words) in [
+        ("tenant", "A customer with a PostgreSQL database of its own."),
+        ("tenant.spec", "Unique among all living tenants"),
+        ("tenant.spec.deletionPolicy", "Retain: it is cut off"),
+        ("tenant.spec.offboarding.gracePeriodSeconds", "For how many seconds the deletion can be undone"),
+        ("tenant.spec.admins.credential", "OneTimePassword: a password that must be replaced"),
+        ("tenant.status.workflow.steps.sqlState", "PostgreSQL's error code"),
+        ("tenantplan.spec.limits", "apiCallsPer15Minutes"),
+        ("dbs.spec.tls.mode", "VerifyFull (the default)"),
+    ] {
+        // kubectl wraps lines where it likes.
+        let text = eventually(&kubectl, &["explain", path]).await;
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(words), "kubectl explain {path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn kubectl_refuses_a_field_that_does_not_exist() {
+    let kubectl = world::plane().await.kubectl();
+    kubectl.run(&["create", "namespace", "display-unknown"]).await.unwrap();
+    let mut spec = tenant();
+    spec["offBoarding"] = json!({"gracePeriodSeconds": 0});
+    let object = json!({
+        "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant",
+        "metadata": {"name": "one", "namespace": "display-unknown"}, "spec": spec,
+    });
+    let error = kubectl.run_with(&["apply", "-f", "-"], &object.to_string()).await.unwrap_err().to_string();
+    assert!(error.contains(r#"unknown field "spec.offBoarding""#), "{error}");
+}

@@ -1,0 +1,159 @@
+//! What a TenantPlan may say, and the four that ship.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use tenantry::api::plan::{LimitValue, LimitWord, TenantPlan};
+
+use super::{Objects, assert_accepted, assert_refused};
+use crate::world;
+
+fn limits(count: usize) -> Value {
+    (0..count).map(|n| (format!("limit{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn features(count: usize) -> Value {
+    (0..count).map(|n| format!("f{n}")).collect()
+}
+
+#[tokio::test]
+async fn every_refusal_names_the_field_and_says_what_is_right() {
+    let client = world::plane().await.client().await.unwrap();
+    let plans = Objects::cluster::<TenantPlan>(&client);
+    for (spec, field, words) in [
+        (
+            json!({"limits": {"users": -1}}),
+            "spec.limits",
+            "a limit must be a whole number from 0 to 9007199254740991, unlimited, or custom",
+        ),
+        (json!({"limits": {"users": 9007199254740992_i64}}), "spec.limits", "a limit must be a whole number"),
+        (json!({"limits": {"users": "many"}}), "spec.limits", "a limit must be a whole number"),
+        (json!({"limits": {"users": "5"}}), "spec.limits", "a limit must be a whole number"),
+        (json!({"limits": {"users": 1.5}}), "spec.limits.users", "must be of type integer,string"),
+        (json!({"limits": {"users": "unlimited!"}}), "spec.limits.users", "may not be more than 9"),
+        (
+            json!({"limits": {"Users": 5}}),
+            "spec.limits",
+            "the name of a limit must have at most 63 letters and digits and start with a lower-case letter, as in storageBytes",
+        ),
+        (json!({"limits": {"storage-bytes": 5}}), "spec.limits", "the name of a limit must"),
+        (json!({"limits": {"": 5}}), "spec.limits", "the name of a limit must"),
+        (json!({"limits": {"a".repeat(64): 5}}), "spec.limits", "the name of a limit must"),
+        (json!({"limits": limits(51)}), "spec.limits", "must have at most 50 items"),
+        (
+            json!({"features": ["SSO"]}),
+            "spec.features",
+            "a feature must be a name of a-z, 0-9 and '-' that starts with a letter, as in sso",
+        ),
+        (json!({"features": ["sso", "sso"]}), "spec.features[1]", "Duplicate value"),
+        (json!({"features": ["x".repeat(64)]}), "spec.features[0]", "may not be more than 63"),
+        (json!({"features": features(51)}), "spec.features", "must have at most 50 items"),
+        (json!({"sla": "99,9"}), "spec.sla", "sla must be a percentage in quotes"),
+        (json!({"sla": "101"}), "spec.sla", "as in \"99.9\"; leave it out for none"),
+        (json!({"sla": "99.9%"}), "spec.sla", "without a sign"),
+        (json!({"sla": ""}), "spec.sla", "sla must be a percentage"),
+        (json!({"sla": 99.9}), "spec.sla", "must be of type string"),
+        (json!({"modules": ["core"]}), "spec.modules", "a choice is not supported yet"),
+        (
+            json!({"trialDays": 14}),
+            "spec.trialDays",
+            "trialDays must be 0 or left out: trials are not supported yet",
+        ),
+        (
+            json!({"trialEnd": {"action": "Suspend", "mode": "ReadOnly"}}),
+            "spec.trialEnd",
+            "trialEnd is not supported yet",
+        ),
+        (
+            json!({"graceSeconds": {"CustomerRequest": 2592000}}),
+            "spec.graceSeconds",
+            "graceSeconds is not supported yet",
+        ),
+        (
+            json!({"suspensionMode": {"PaymentFailure": "ReadOnly"}}),
+            "spec.suspensionMode",
+            "suspensionMode is not supported",
+        ),
+        (
+            json!({"inactivity": {"warnDays": 60, "holdDays": 90}}),
+            "spec.inactivity",
+            "inactivity is not supported yet",
+        ),
+        (
+            json!({"onFailure": "Rollback"}),
+            "spec.onFailure",
+            "onFailure must be Resume or left out: Rollback is not",
+        ),
+        (json!({"gates": [{"name": "contract"}]}), "spec.gates", "gates must be empty or left out"),
+        (
+            json!({"selfService": {"settings": ["theme"]}}),
+            "spec.selfService",
+            "selfService is not supported yet",
+        ),
+    ] {
+        assert_refused(&spec, plans.try_create("trial", &spec).await, field, words);
+    }
+    let verdict = plans.try_create(&"a".repeat(64), &json!({})).await;
+    assert_refused(&json!("64"), verdict, "<nil>", "metadata.name must have at most 63 characters");
+}
+
+#[tokio::test]
+async fn what_is_right_is_accepted() {
+    let client = world::plane().await.client().await.unwrap();
+    let plans = Objects::cluster::<TenantPlan>(&client);
+    for spec in [
+        json!({}),
+        json!({"limits": {"users": 0, "projects": "unlimited", "storageBytes": "custom", "seats2": 9007199254740991_i64}}),
+        json!({"limits": limits(50), "features": features(50)}),
+        json!({"features": ["sso", "single-sign-on2"]}),
+        json!({"sla": "0"}),
+        json!({"sla": "99.999"}),
+        json!({"sla": "100"}),
+        json!({"modules": [], "gates": [], "trialDays": 0, "onFailure": "Resume"}),
+    ] {
+        let stored = plans.try_create(&"a".repeat(63), &spec).await;
+        assert_accepted(&spec, stored.as_ref().map(Clone::clone).map_err(|_| Vec::new()));
+        assert_eq!(stored.unwrap(), json!({"spec": spec, "status": {"observedGeneration": -1}}));
+    }
+}
+
+#[tokio::test]
+async fn the_plans_that_ship_are_accepted_and_say_what_they_should() {
+    let client = world::plane().await.client().await.unwrap();
+    let plans = Objects::cluster::<TenantPlan>(&client);
+    let number = LimitValue::Number;
+    let unlimited = LimitValue::Word(LimitWord::Unlimited);
+    let custom = LimitValue::Word(LimitWord::Custom);
+    let names = ["users", "projects", "storageBytes", "apiCallsPer15Minutes", "connections"];
+    for (name, limits, features, sla) in [
+        ("free", [number(5), number(10), number(100 << 20), number(100), number(10)], vec![], None),
+        ("starter", [number(20), number(50), number(1 << 30), number(500), number(20)], vec![], Some("99")),
+        (
+            "professional",
+            [number(100), number(200), number(10 << 30), number(2000), number(50)],
+            vec![],
+            Some("99.5"),
+        ),
+        (
+            "enterprise",
+            [unlimited, unlimited, custom, custom, number(100)],
+            vec!["sso", "scim"],
+            Some("99.9"),
+        ),
+    ] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/plans/{name}.yaml"));
+        let plan: TenantPlan = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        assert_eq!(plan.metadata.name.as_deref(), Some(name));
+        assert_eq!(plan.spec.limits.len(), names.len(), "{name}");
+        for (limit, value) in names.iter().zip(limits) {
+            assert_eq!(plan.spec.limits.get(*limit), Some(&value), "{name}: {limit}");
+        }
+        assert_eq!(plan.spec.features, features, "{name}");
+        assert_eq!(plan.spec.sla.as_deref(), sla, "{name}");
+        let spec = serde_json::to_value(&plan.spec).unwrap();
+        let stored = plans.try_create(name, &spec).await.unwrap();
+        assert_eq!(stored["spec"], spec);
+    }
+    let shipped = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/plans")).unwrap().count();
+    assert_eq!(shipped, 4);
+}

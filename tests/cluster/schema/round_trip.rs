@@ -1,0 +1,203 @@
+//! The Rust types and the schemas agree: whatever the types can say is kept by the API server as it is.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tenantry::api::conditions::{self, ConditionStatus, condition, reason};
+use tenantry::api::database_server::*;
+use tenantry::api::plan::*;
+use tenantry::api::tenant::*;
+use tenantry::api::tenant_status::*;
+use tenantry::api::{API_VERSION, MANAGED_BY};
+
+use crate::world;
+
+fn now() -> Timestamp {
+    "2026-11-21T12:34:56Z".parse().unwrap()
+}
+
+fn time() -> Option<Time> {
+    Some(Time(now()))
+}
+
+fn all_conditions() -> Vec<Condition> {
+    let make =
+        |type_: &&str| condition(type_, ConditionStatus::Unknown, reason::NOT_REACHED, "", Some(3), now());
+    conditions::TYPES.iter().map(make).collect()
+}
+
+/// A status with something in every field; a field that is added must be added here.
+fn tenant_status() -> TenantStatus {
+    TenantStatus {
+        observed_generation: Some(3),
+        state: Some(TenantState::Active),
+        plan: Some("professional".into()),
+        access: Some(Access::ReadWrite),
+        tenant_id: Some("6f0c1f6e-7d7b-4b8e-9f0a-0123456789ab".into()),
+        server: Some("default".into()),
+        database: Some("tenant_acme".into()),
+        schema: Some("acme".into()),
+        binding: Some(Binding { name: "acme-db".into() }),
+        modules: vec![ModuleStatus { name: "core".into(), version: 2, target: 2 }],
+        limits: BTreeMap::from([
+            ("storageBytes".into(), LimitValue::Number(10 << 30)),
+            ("users".into(), LimitValue::Word(LimitWord::Unlimited)),
+        ]),
+        usage: Some(Usage {
+            measured_at: time(),
+            amounts: BTreeMap::from([("storageBytes".into(), 8 << 30)]),
+        }),
+        holds: vec![HoldStatus {
+            name: "billing".into(),
+            mode: SuspensionMode::ReadOnly,
+            trigger: Some(SuspensionTrigger::PaymentFailure),
+            reason: Some("unpaid".into()),
+            since: time(),
+        }],
+        trial_ends_at: time(),
+        suspended_at: time(),
+        deprovisioned_at: time(),
+        purge_after: time(),
+        state_updated_at: time(),
+        state_updated_by: Some("ada".into()),
+        workflow: Some(WorkflowStatus {
+            id: "0b1c".into(),
+            kind: WorkflowKind::Provision,
+            attempt: 1,
+            started_at: time(),
+            finished_at: time(),
+            next_attempt_at: time(),
+            steps: vec![StepStatus {
+                name: "CreateDatabase".into(),
+                state: StepState::Failed,
+                attempts: 2,
+                started_at: time(),
+                finished_at: time(),
+                message: Some("disk full".into()),
+                sql_state: Some("53100".into()),
+            }],
+        }),
+        conditions: all_conditions(),
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_kept_as_it_was_said() {
+    let client = world::plane().await.client().await.unwrap();
+    let namespace = world::namespace(&client, "schema-round-trip").await;
+    let tenants: Api<Tenant> = Api::namespaced(client, &namespace);
+    let spec = TenantSpec {
+        slug: "round-trip".into(),
+        display_name: "Round Trip".into(),
+        plan: "starter".into(),
+        state: Some(DesiredState::Active),
+        state_reason: Some("as agreed".into()),
+        suspension: Some(Suspension {
+            mode: Some(SuspensionMode::ReadOnly),
+            trigger: Some(SuspensionTrigger::Inactivity),
+        }),
+        offboarding: Some(Offboarding {
+            trigger: Some(OffboardingTrigger::NonPayment),
+            reason: Some("unpaid".into()),
+            grace_period_seconds: Some(0),
+            export: Some(false),
+        }),
+        deletion_policy: Some(DeletionPolicy::Purge),
+        admins: vec![Admin {
+            email: "ada@acme.example".into(),
+            name: Some("Ada".into()),
+            credential: Some(AdminCredential::OneTimePassword),
+        }],
+        server: Some("elsewhere".into()),
+        isolation: Some(Isolation::Database),
+        demo_data: Some(true),
+        settings: BTreeMap::from([("theme".into(), json!({"dark": true, "list": [1, 2.5, "x"]}))]),
+        provisioning: Some(Provisioning { on_failure: Some(OnFailure::Resume) }),
+        account_namespace: Some(String::new()),
+        connection_secret_name: Some("round-trip-database".into()),
+        paused: Some(true),
+        // Refused, whatever they say.
+        trial: None,
+        validity: None,
+        gates: vec![],
+        server_selector: None,
+        modules: vec![],
+        limits: BTreeMap::new(),
+        adopt: None,
+        bootstrap: None,
+    };
+    let tenant = Tenant::new("round-trip", spec.clone());
+    let created = tenants.create(&PostParams::default(), &tenant).await.unwrap();
+    assert_eq!(created.spec, spec);
+    let unseen = TenantStatus { observed_generation: Some(-1), ..Default::default() };
+    assert_eq!(created.status, Some(unseen));
+
+    // An operator that runs beside this test may write a status of its own, as another manager; dry runs do not meet it.
+    let status = tenant_status();
+    let patch = json!({"apiVersion": API_VERSION, "kind": "Tenant", "status": status});
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(MANAGED_BY).force() };
+    let patched = tenants.patch_status("round-trip", &params, &Patch::Apply(&patch)).await.unwrap();
+    assert_eq!(patched.status, Some(status));
+}
+
+#[tokio::test]
+async fn statuses_of_cluster_resources_are_kept_as_they_were_said() {
+    let client = world::plane().await.client().await.unwrap();
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(MANAGED_BY).force() };
+
+    let plans: Api<TenantPlan> = Api::all(client.clone());
+    plans.create(&PostParams::default(), &TenantPlan::new("round-trip", Default::default())).await.unwrap();
+    let status = TenantPlanStatus { observed_generation: Some(1), conditions: all_conditions() };
+    let patch = json!({"apiVersion": API_VERSION, "kind": "TenantPlan", "status": status});
+    let patched = plans.patch_status("round-trip", &params, &Patch::Apply(&patch)).await.unwrap();
+    assert_eq!(patched.status, Some(status));
+
+    let servers: Api<DatabaseServer> = Api::all(client);
+    let spec = DatabaseServerSpec {
+        engine: Engine::PostgreSQL,
+        host: "db.example".into(),
+        port: Some(5433),
+        admin_secret_ref: SecretRef { name: "db-admin".into() },
+        tls: Some(ServerTls {
+            mode: Some(TlsMode::VerifyCa),
+            ca_secret_ref: Some(SecretKeyRef { name: "db-ca".into(), key: "ca.crt".into() }),
+        }),
+        publish: Some(Publish {
+            host: Some("pooler.example".into()),
+            port: Some(6432),
+            sslmode: Some(SslMode::VerifyFull),
+        }),
+        prefix: Some("t_".into()),
+        allowed_namespaces: Some(vec![]),
+        capacity: None,
+        warm_pool: Some(0),
+    };
+    let metadata = ObjectMeta { name: Some("round-trip".into()), ..Default::default() };
+    let server = DatabaseServer { metadata, spec: spec.clone(), status: None };
+    let created = servers.create(&PostParams::default(), &server).await.unwrap();
+    assert_eq!(created.spec, spec);
+    let status = DatabaseServerStatus {
+        observed_generation: Some(1),
+        version: Some("18.1".into()),
+        tenants: Some(7),
+        conditions: all_conditions(),
+    };
+    let patch = json!({"apiVersion": API_VERSION, "kind": "DatabaseServer", "status": status});
+    let patched = servers.patch_status("round-trip", &params, &Patch::Apply(&patch)).await.unwrap();
+    assert_eq!(patched.status, Some(status));
+}
+
+#[test]
+fn what_is_not_said_is_not_written() {
+    assert_eq!(serde_json::to_value(TenantStatus::default()).unwrap(), json!({}));
+    assert_eq!(serde_json::to_value(TenantPlanStatus::default()).unwrap(), json!({}));
+    assert_eq!(serde_json::to_value(TenantPlanSpec::default()).unwrap(), json!({}));
+    assert_eq!(serde_json::to_value(DatabaseServerStatus::default()).unwrap(), json!({}));
+    assert_eq!(
+        serde_json::to_value(TenantSpec::default()).unwrap(),
+        json!({"slug": "", "displayName": "", "plan": ""})
+    );
+}

@@ -1,0 +1,99 @@
+//! What may change in a Tenant, and what may not.
+
+use serde_json::json;
+use tenantry::api::tenant::Tenant;
+
+use super::{Objects, assert_accepted, assert_refused, tenant, with};
+use crate::world;
+
+#[tokio::test]
+async fn what_cannot_change_says_so() {
+    let client = world::plane().await.client().await.unwrap();
+    let namespace = world::namespace(&client, "schema-tenant-fixed").await;
+    let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
+    let full = json!({"server": "elsewhere", "connectionSecretName": "acme-database", "paused": true});
+    tenants.create("bare", &with(&tenant(), &json!({"slug": "bare", "paused": true}))).await;
+    tenants.create("full", &with(&with(&tenant(), &full), &json!({"slug": "full"}))).await;
+    for (name, change, field, words) in [
+        (
+            "bare",
+            json!({"slug": "other"}),
+            "spec.slug",
+            "slug cannot be changed, which is not supported yet: write",
+        ),
+        (
+            "bare",
+            json!({"plan": "free"}),
+            "spec.plan",
+            "plan cannot be changed, which is not supported yet: write",
+        ),
+        (
+            "bare",
+            json!({"server": "x"}),
+            "spec.server",
+            "server cannot be added, changed or removed, because moving",
+        ),
+        ("full", json!({"server": "x"}), "spec.server", "server cannot be added, changed or removed"),
+        ("full", json!({"server": null}), "spec.server", "write the value that the Tenant was created with"),
+        (
+            "bare",
+            json!({"connectionSecretName": "x"}),
+            "spec.connectionSecretName",
+            "cannot be added, changed or removed",
+        ),
+        (
+            "full",
+            json!({"connectionSecretName": "x"}),
+            "spec.connectionSecretName",
+            "cannot be added, changed or",
+        ),
+        (
+            "full",
+            json!({"connectionSecretName": null}),
+            "spec.connectionSecretName",
+            "write the value that the",
+        ),
+        ("full", json!({"deletionPolicy": null}), "spec", "a Tenant must say what its deletion means"),
+        ("full", json!({"state": "Suspended", "stateReason": "x"}), "spec.state", "not supported yet"),
+        ("full", json!({"trial": {"endsAt": "2027-01-01T00:00:00Z"}}), "spec.trial", "not supported yet"),
+    ] {
+        assert_refused(&change, tenants.try_change(name, &change).await, field, words);
+    }
+}
+
+#[tokio::test]
+async fn what_may_change_can_come_and_go() {
+    let client = world::plane().await.client().await.unwrap();
+    let namespace = world::namespace(&client, "schema-tenant-changes").await;
+    let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
+    let full = json!({
+        "slug": "full", "state": "Active", "stateReason": "as agreed", "paused": true,
+        "suspension": {"mode": "ReadOnly"}, "offboarding": {"gracePeriodSeconds": 0, "trigger": "NonPayment"},
+        "admins": [{"email": "ada@acme.example", "name": "Ada"}], "settings": {"theme": "dark"}, "demoData": true,
+        "provisioning": {"onFailure": "Resume"}, "isolation": "Database",
+    });
+    tenants.create("bare", &with(&tenant(), &json!({"slug": "bare", "paused": true}))).await;
+    tenants.create("full", &with(&tenant(), &full)).await;
+    for (name, change) in [
+        ("bare", json!({"displayName": "Acme Incorporated"})),
+        ("bare", json!({"state": "Active", "stateReason": "as agreed"})),
+        ("full", json!({"state": null, "stateReason": null})),
+        ("bare", json!({"suspension": {"mode": "Blocked", "trigger": "TermsViolation"}})),
+        ("full", json!({"suspension": null})),
+        ("bare", json!({"deletionPolicy": "Purge", "offboarding": {"gracePeriodSeconds": 0}})),
+        ("full", json!({"deletionPolicy": null})),
+        ("full", json!({"offboarding": null})),
+        ("bare", json!({"admins": [{"email": "ada@acme.example"}, {"email": "bob@acme.example"}]})),
+        ("full", json!({"admins": [{"email": "ada@acme.example", "credential": "OneTimePassword"}]})),
+        ("full", json!({"admins": null})),
+        ("bare", json!({"settings": {"theme": "light"}})),
+        ("full", json!({"settings": {"theme": null, "colour": {"r": 1}}})),
+        ("bare", json!({"demoData": true})),
+        ("full", json!({"demoData": null})),
+        ("full", json!({"provisioning": null, "isolation": null})),
+        ("full", json!({"paused": false})),
+        ("full", json!({"paused": null})),
+    ] {
+        assert_accepted(&change, tenants.try_change(name, &change).await);
+    }
+}
