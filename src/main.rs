@@ -10,7 +10,9 @@ async fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
         Command::Run(arguments) => cli::run::run(arguments).await.map_err(Into::into),
         Command::Crds(arguments) => cli::crds::crds(arguments).map_err(Into::into),
-        Command::ServerSetup(arguments) => cli::server_setup::server_setup(arguments).await.map_err(Into::into),
+        Command::ServerSetup(arguments) => {
+            cli::server_setup::server_setup(arguments).await.map_err(Into::into)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

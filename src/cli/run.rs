@@ -31,7 +31,12 @@ pub struct Arguments {
     system_database_url: SecretText,
 
     /// Namespace of the operator: of its Lease and of the Secrets that DatabaseServers name
-    #[arg(long, env = "TENANTRY_OPERATOR_NAMESPACE", default_value = "tenantry-system", value_name = "NAMESPACE")]
+    #[arg(
+        long,
+        env = "TENANTRY_OPERATOR_NAMESPACE",
+        default_value = "tenantry-system",
+        value_name = "NAMESPACE"
+    )]
     operator_namespace: String,
 
     /// Manage the Tenants of these namespaces only, separated by commas; none: of all namespaces
@@ -114,7 +119,8 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
 
     let client = Client::try_from(Config::infer().await?)?;
     let registry =
-        Registry::connect(arguments.system_database_url.expose(), &identity, arguments.registry_connections).await?;
+        Registry::connect(arguments.system_database_url.expose(), &identity, arguments.registry_connections)
+            .await?;
     registry.migrate().await?;
     let installation = registry.installation().await?;
     registry_gate.open();
@@ -133,8 +139,13 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     }
     info!(installation = %installation.id, "leading");
     metrics.leader(true);
-    let ground =
-        Ground { client, registry: registry.clone(), installation, metrics: metrics.clone(), leadership: leadership.clone() };
+    let ground = Ground {
+        client,
+        registry: registry.clone(),
+        installation,
+        metrics: metrics.clone(),
+        leadership: leadership.clone(),
+    };
     let options = Options {
         watch_namespaces: arguments.watch_namespaces,
         operator_namespace: arguments.operator_namespace,
@@ -161,7 +172,8 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
 fn stop_on_signal(shutdown: CancellationToken) {
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
             error!("signals cannot be handled; only SIGKILL ends this process");
             return;

@@ -19,7 +19,8 @@ const MAX_NOTE_BYTES: usize = 1000;
 impl Events {
     /// An Event source that signs as `tenantry`, instance `identity`.
     pub fn new(client: Client, identity: &str) -> Self {
-        let reporter = Reporter { controller: "tenantry.dev/operator".into(), instance: Some(identity.into()) };
+        let reporter =
+            Reporter { controller: "tenantry.dev/operator".into(), instance: Some(identity.into()) };
         Self { recorder: Recorder::new(client, reporter) }
     }
 
@@ -33,7 +34,14 @@ impl Events {
         self.publish(about, EventType::Warning, action, reason, note);
     }
 
-    fn publish(&self, about: ObjectReference, type_: EventType, action: &str, reason: &str, mut note: String) {
+    fn publish(
+        &self,
+        about: ObjectReference,
+        type_: EventType,
+        action: &str,
+        reason: &str,
+        mut note: String,
+    ) {
         note.truncate(note.floor_char_boundary(MAX_NOTE_BYTES));
         let event =
             Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };

@@ -19,6 +19,7 @@ use kube::{
         controller::Config,
         predicates,
         reflector::{self, Lookup, ObjectRef, Store, store::Writer},
+        utils::Predicate,
         watcher,
     },
 };
@@ -40,7 +41,10 @@ use super::{
     },
 };
 use crate::{
-    api::{LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_status::TenantState},
+    api::{
+        LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant,
+        tenant_status::TenantState,
+    },
     leader::Leadership,
     metrics::Metrics,
     postgres::modules::ModuleSet,
@@ -82,7 +86,11 @@ const WATCH_SECONDS: u32 = 200;
 const COUNT_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs until `shutdown`: then running visits end, and nothing new begins.
-pub async fn run(ground: Ground, options: Options, shutdown: CancellationToken) -> Result<(), registry::Error> {
+pub async fn run(
+    ground: Ground,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), registry::Error> {
     let client = ground.client.clone();
     let (plans, plan_writer) = reflector::store::<TenantPlan>();
     let (database_servers, server_writer) = reflector::store::<DatabaseServer>();
@@ -126,7 +134,9 @@ pub async fn run(ground: Ground, options: Options, shutdown: CancellationToken) 
     let servers = tokio::spawn(run_servers(context.clone(), server_writer, shutdown.clone()));
     ready_stores(&context).await;
     visited_servers(&context).await;
-    let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, options.concurrency, shutdown.clone()));
+    let tenants = inputs
+        .into_iter()
+        .map(|input| run_tenants(context.clone(), input, options.concurrency, shutdown.clone()));
     join_all(tenants).await;
     if let Err(error) = servers.await {
         error!(%error, "the controller of DatabaseServers ended badly");
@@ -164,7 +174,14 @@ fn spawn_follow<K>(
     told: impl FnMut(&ObjectRef<K>, &K, Change) + Send + 'static,
     shutdown: &CancellationToken,
 ) where
-    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
     ObjectRef<K>: Hash + Eq,
 {
     let events = watcher(api, config).default_backoff().reflect(writer);
@@ -213,7 +230,11 @@ async fn ready_stores(context: &SharedContext) {
     {
         let begun = std::time::Instant::now();
         while tokio::time::timeout(Duration::from_secs(5), store.wait_until_ready()).await.is_err() {
-            warn!(what, seconds = begun.elapsed().as_secs(), "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?");
+            warn!(
+                what,
+                seconds = begun.elapsed().as_secs(),
+                "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
+            );
         }
     }
     ready(&context.plans, "tenantplans").await;
@@ -253,9 +274,9 @@ fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
                 let tenants = tenants.iter().filter_map(|tenant| tenant.status.as_ref());
                 tenants.filter(|status| status.state == Some(state)).count()
             };
-            let counts = TenantState::ALL.iter().map(|state| {
-                (state.as_str(), i64::try_from(in_state(*state)).unwrap_or(i64::MAX))
-            });
+            let counts = TenantState::ALL
+                .iter()
+                .map(|state| (state.as_str(), i64::try_from(in_state(*state)).unwrap_or(i64::MAX)));
             context.metrics.tenants(counts);
         }
     });

@@ -48,7 +48,9 @@ impl fmt::Debug for SecretText {
 
 /// Makes a password.
 pub fn generate_password() -> SecretText {
-    SecretText::new(rand::rng().sample_iter(Alphanumeric).take(PASSWORD_LENGTH).map(char::from).collect::<String>())
+    SecretText::new(
+        rand::rng().sample_iter(Alphanumeric).take(PASSWORD_LENGTH).map(char::from).collect::<String>(),
+    )
 }
 
 /// The SCRAM-SHA-256 verifier of a password: what PostgreSQL stores, and all that it is ever sent.

@@ -59,13 +59,11 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
-        let open = Script::of(
-            "COMMENT ON DATABASE {} IS {}",
-            &[&building, &Literal(&mark::database(id, digest))],
-        )
-        .then("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[&building])
-        .then("GRANT CONNECT ON DATABASE {} TO {}", &[&building, &MIGRATOR])
-        .then("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[&building]);
+        let open =
+            Script::of("COMMENT ON DATABASE {} IS {}", &[&building, &Literal(&mark::database(id, digest))])
+                .then("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[&building])
+                .then("GRANT CONNECT ON DATABASE {} TO {}", &[&building, &MIGRATOR])
+                .then("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[&building]);
         self.run("mark the database", &open).await
     }
 

@@ -64,7 +64,9 @@ pub enum Error {
         who: String,
     },
     /// Prepared transactions are in the way.
-    #[error("database {database} has prepared transactions ({gids}); COMMIT PREPARED or ROLLBACK PREPARED them")]
+    #[error(
+        "database {database} has prepared transactions ({gids}); COMMIT PREPARED or ROLLBACK PREPARED them"
+    )]
     PreparedTransaction {
         /// The database.
         database: String,
@@ -192,7 +194,8 @@ pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
 /// Whether two sessions changed one row of a shared catalogue at once; nothing was done, and it can be run again.
 pub(super) fn is_concurrent_update(error: &sqlx::Error) -> bool {
     reported(error).is_some_and(|error| {
-        error.code() == "40P01" || (error.code() == "XX000" && error.message().starts_with("tuple concurrently"))
+        error.code() == "40P01"
+            || (error.code() == "XX000" && error.message().starts_with("tuple concurrently"))
     })
 }
 

@@ -25,8 +25,6 @@ pub const DBA: Ident = Ident::fixed("tenantry_dba");
 pub const OWNER: Ident = Ident::fixed("tenantry_owner");
 /// The login under which modules' SQL and seeds run.
 pub const MIGRATOR: Ident = Ident::fixed("tenantry_migrator");
-/// The role that may read the registry's public view.
-pub const REGISTRY_READER: Ident = Ident::fixed("tenantry_registry_reader");
 /// The three groups, widest first: what [`AccessLevel::group`](crate::domain::access::AccessLevel::group) names.
 pub const GROUPS: [Ident; 3] =
     [Ident::fixed("tenantry_rw"), Ident::fixed("tenantry_shrink"), Ident::fixed("tenantry_ro")];
@@ -85,7 +83,7 @@ pub struct Literal<'a>(pub &'a str);
 pub struct Word(pub &'static str);
 
 /// What may stand for a `{}`.
-pub trait Part {
+pub trait Part: Sync {
     /// Writes the part, quoted.
     fn write(&self, sql: &mut String);
 }

@@ -146,11 +146,6 @@ impl Inventory {
         self.databases.contains_key(database)
     }
 
-    /// Whether a role exists.
-    pub(super) fn has_role(&self, role: &str) -> bool {
-        self.roles.contains_key(role)
-    }
-
     /// The databases with a tenant's mark, and that tenant: whatever is ours, wherever a registry believes it to be.
     pub fn marked_databases(&self) -> impl Iterator<Item = (&str, TenantId)> {
         self.databases.iter().filter_map(|(name, row)| match Mark::of(row.comment.as_deref(), NOBODY) {
@@ -237,10 +232,7 @@ SELECT
     'stats', pg_has_role('pg_read_all_stats', 'USAGE')) AS rights";
 
 /// Reads the given databases and roles, or everything.
-pub(super) async fn read(
-    session: &mut PgConnection,
-    only: Option<(&[&str], &[&str])>,
-) -> Result<Inventory> {
+pub(super) async fn read(session: &mut PgConnection, only: Option<(&[&str], &[&str])>) -> Result<Inventory> {
     let (databases, roles) = only.unzip();
     let (Json(databases), Json(roles), Json(rights)) =
         sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>)>(QUERY)

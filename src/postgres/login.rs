@@ -14,7 +14,12 @@ use super::{
 
 impl Server {
     /// Logs in with the tenant's own credentials and reads the module versions there.
-    pub async fn verify(&self, database: &str, login: &str, password: &SecretText) -> Result<Vec<ModuleVersion>> {
+    pub async fn verify(
+        &self,
+        database: &str,
+        login: &str,
+        password: &SecretText,
+    ) -> Result<Vec<ModuleVersion>> {
         let doing = "log in as the tenant";
         let (database, login) = (Ident::new(database)?, Ident::new(login)?);
         let seat = Seat::Tenant { database: &database, login: &login, password };
@@ -34,7 +39,9 @@ impl Server {
     pub async fn verify_refused(&self, database: &str, login: &str, password: &SecretText) -> Result<()> {
         match self.verify(database, login, password).await {
             Ok(_) => Err(Error::LoginAccepted { login: login.to_owned(), database: database.to_owned() }),
-            Err(error) if matches!(error.sql_state().as_deref(), Some("28000" | "28P01" | "42501" | "3D000")) => {
+            Err(error)
+                if matches!(error.sql_state().as_deref(), Some("28000" | "28P01" | "42501" | "3D000")) =>
+            {
                 Ok(())
             }
             Err(error) => Err(error),

@@ -38,8 +38,7 @@ CREATE TABLE tenantry.migrations (
 )";
 
 /// The versions in a database, as everybody who may read the ledger sees them.
-pub(super) const VERSIONS: &str =
-    "SELECT module, max(version) AS version, pg_backend_pid() AS pid FROM tenantry.migrations GROUP BY module ORDER BY min(applied_at), module";
+pub(super) const VERSIONS: &str = "SELECT module, max(version) AS version, pg_backend_pid() AS pid FROM tenantry.migrations GROUP BY module ORDER BY min(applied_at), module";
 
 /// Where and why a module's SQL failed.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +83,14 @@ pub(super) async fn apply(session: &mut PgConnection, modules: &ModuleSet) -> Re
         .map_err(Error::sql("read the migration ledger"))?;
     for module in modules.modules() {
         for migration in module.migrations.iter() {
-            match applied.iter().find(|(name, version, _)| *name == module.name && *version == migration.version)
+            match applied
+                .iter()
+                .find(|(name, version, _)| *name == module.name && *version == migration.version)
             {
                 Some((.., checksum)) if *checksum == migration.checksum() => {}
-                Some(_) => return Err(failed(module, migration, "was changed after it had been applied", false)),
+                Some(_) => {
+                    return Err(failed(module, migration, "was changed after it had been applied", false));
+                }
                 None => run(session, module, migration).await?,
             }
         }

@@ -21,7 +21,12 @@ pub(super) struct Visit {
 
 impl Server {
     /// Brings a tenant's database to the target versions, and returns those in force then.
-    pub async fn migrate(&self, id: TenantId, database: &str, modules: &ModuleSet) -> Result<Vec<ModuleVersion>> {
+    pub async fn migrate(
+        &self,
+        id: TenantId,
+        database: &str,
+        modules: &ModuleSet,
+    ) -> Result<Vec<ModuleVersion>> {
         let mut visit = self.enter(id, database, "connect to migrate").await?;
         let result = migrate::apply(&mut visit.session, modules).await;
         self.leave(visit, result).await

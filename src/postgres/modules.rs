@@ -117,7 +117,8 @@ impl ModuleSet {
 
     /// The versions that a tenant is to have.
     pub fn targets(&self) -> Vec<ModuleVersion> {
-        let target = |module: &Module| ModuleVersion { name: module.name.to_string(), version: module.target() };
+        let target =
+            |module: &Module| ModuleVersion { name: module.name.to_string(), version: module.target() };
         self.modules.iter().map(target).collect()
     }
 }
@@ -156,7 +157,8 @@ mod tests {
         let embedded: Vec<&str> = set.modules().iter().map(|module| module.name.as_ref()).collect();
         assert_eq!(names(&folder), embedded);
         for module in set.modules() {
-            let files: Vec<&str> = module.migrations.iter().map(|migration| migration.file.as_ref()).collect();
+            let files: Vec<&str> =
+                module.migrations.iter().map(|migration| migration.file.as_ref()).collect();
             assert_eq!(names(&folder.join(module.name.as_ref())), files);
             let versions: Vec<i32> = module.migrations.iter().map(|migration| migration.version).collect();
             assert_eq!(versions, (1..=module.target()).collect::<Vec<_>>(), "{}", module.name);

@@ -57,9 +57,13 @@ impl fmt::Display for MissingRight {
             Self::AdminCreateDb => "tenantry_admin lacks CREATEDB",
             Self::AdminCreateRole => "tenantry_admin lacks CREATEROLE",
             Self::Membership => "the operator's login is not a member of tenantry_admin",
-            Self::Superuser => "the operator's login or tenantry_admin is a SUPERUSER, which is never needed: NOSUPERUSER",
+            Self::Superuser => {
+                "the operator's login or tenantry_admin is a SUPERUSER, which is never needed: NOSUPERUSER"
+            }
             Self::SignalBackend => "tenantry_admin lacks pg_signal_backend, to end tenants' sessions",
-            Self::ReadAllStats => "tenantry_admin lacks pg_read_all_stats, to prove that tenants' sessions are gone",
+            Self::ReadAllStats => {
+                "tenantry_admin lacks pg_read_all_stats, to prove that tenants' sessions are gone"
+            }
             Self::PostgresOpen => "PUBLIC may CONNECT to database postgres",
             Self::Template1Open => "PUBLIC may CONNECT to database template1",
         })
@@ -115,7 +119,8 @@ impl Server {
             return Err(Error::VersionTooOld(found.version));
         }
         let ours = mark::installation(installation);
-        let in_use_by = found.comment.as_deref().filter(|comment| *comment != ours).map(mark::installation_of);
+        let in_use_by =
+            found.comment.as_deref().filter(|comment| *comment != ours).map(mark::installation_of);
         Ok(Preflight { missing: found.missing(), version: found.version, in_use_by })
     }
 }

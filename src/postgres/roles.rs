@@ -29,7 +29,8 @@ impl Server {
         let mut session = self.admin().await?;
         claim(&mut session, installation).await?;
         let found = shared_roles(&mut session).await?;
-        let script = shared_roles_script(&found, options_known(&session), &scram_verifier(&self.inner.migrator));
+        let script =
+            shared_roles_script(&found, options_known(&session), &scram_verifier(&self.inner.migrator));
         run_on(&mut session, "prepare the shared roles", &script).await.map_err(|error| {
             if error.reason() != "MissingRight" {
                 return error;
@@ -50,7 +51,9 @@ impl Server {
         let script = Script::of("CREATE ROLE {} NOLOGIN {}", &[&login, &PLAIN])
             .then("COMMENT ON ROLE {} IS {}", &[&login, &Literal(&mark::login(id, false))]);
         match self.run("create the login", &script).await {
-            Err(Error::Sql { source, .. }) if is_duplicate(&source) => self.own_login(id, &login).await.map(drop),
+            Err(Error::Sql { source, .. }) if is_duplicate(&source) => {
+                self.own_login(id, &login).await.map(drop)
+            }
             other => other,
         }
     }
@@ -66,8 +69,7 @@ impl Server {
             return Err(Error::LoginMissing(login.to_string()));
         }
         let may = Word(if can_login { "LOGIN" } else { "NOLOGIN" });
-        let script =
-            Script::of("ALTER ROLE {} {} PASSWORD {}", &[&login, &may, &Literal(verifier)]);
+        let script = Script::of("ALTER ROLE {} {} PASSWORD {}", &[&login, &may, &Literal(verifier)]);
         self.run("set the login's password", &script).await
     }
 

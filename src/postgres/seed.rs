@@ -67,9 +67,10 @@ impl OneTimeSecret {
 
     fn hash(&self) -> Result<String> {
         match self {
-            Self::ResetToken(token) => {
-                Ok(Sha256::digest(token.expose().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
-            }
+            Self::ResetToken(token) => Ok(Sha256::digest(token.expose().as_bytes())
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()),
             Self::Password(password) => Argon2::default()
                 .hash_password(password.expose().as_bytes())
                 .map(|hash| hash.to_string())

@@ -151,7 +151,12 @@ impl Sessions {
         }
     }
 
-    fn session(self: &Arc<Self>, connection: PgConnection, place: OwnedSemaphorePermit, kind: Kind) -> Session {
+    fn session(
+        self: &Arc<Self>,
+        connection: PgConnection,
+        place: OwnedSemaphorePermit,
+        kind: Kind,
+    ) -> Session {
         Session { connection: Some(connection), place: Some(place), home: Arc::clone(self), kind, pid: None }
     }
 

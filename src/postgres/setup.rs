@@ -46,10 +46,11 @@ pub struct SetupReport {
 pub async fn server_setup(admin: PgConnectOptions, options: &SetupOptions) -> Result<SetupReport> {
     let doing = "connect as the administrator";
     let pinned = |database: &str| {
-        admin.clone().database(database).application_name("tenantry server-setup").options([
-            ("search_path", "pg_catalog,pg_temp"),
-            ("client_min_messages", "error"),
-        ])
+        admin
+            .clone()
+            .database(database)
+            .application_name("tenantry server-setup")
+            .options([("search_path", "pg_catalog,pg_temp"), ("client_min_messages", "error")])
     };
     let mut session = PgConnection::connect_with(&pinned("postgres")).await.map_err(Error::sql(doing))?;
     let mut report = SetupReport::default();
@@ -80,11 +81,12 @@ async fn roles(
     report: &mut SetupReport,
 ) -> Result<()> {
     let operator = Ident::new(&options.operator)?;
-    let found: Vec<String> = sqlx::query_scalar("SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1)")
-        .bind([ADMIN.as_str(), operator.as_str()])
-        .fetch_all(&mut *session)
-        .await
-        .map_err(Error::sql("read the roles"))?;
+    let found: Vec<String> =
+        sqlx::query_scalar("SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1)")
+            .bind([ADMIN.as_str(), operator.as_str()])
+            .fetch_all(&mut *session)
+            .await
+            .map_err(Error::sql("read the roles"))?;
     let verb = |name: &Ident| Word(if found.iter().any(|f| f == name.as_str()) { "ALTER" } else { "CREATE" });
     let verifier = scram_verifier(&options.password);
     let login: &[&dyn Part] = &[&verb(&operator), &operator, &Literal(&verifier)];
@@ -145,8 +147,12 @@ async fn large_objects(options: &PgConnectOptions, report: &mut SetupReport) {
         let doing = "take the large-object writers from PUBLIC in template1";
         let mut session = PgConnection::connect_with(options).await.map_err(Error::sql(doing))?;
         for function in LARGE_OBJECT_WRITERS {
-            run(&mut session, doing, &Script::of("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC", &[&Word(function)]))
-                .await?;
+            run(
+                &mut session,
+                doing,
+                &Script::of("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC", &[&Word(function)]),
+            )
+            .await?;
         }
         let left: i64 = sqlx::query(OPEN_WRITERS)
             .fetch_one(&mut session)
@@ -158,7 +164,9 @@ async fn large_objects(options: &PgConnectOptions, report: &mut SetupReport) {
     }
     .await;
     match outcome {
-        Ok(()) => report.done.push("EXECUTE on the large-object writers taken from PUBLIC in template1".to_owned()),
+        Ok(()) => {
+            report.done.push("EXECUTE on the large-object writers taken from PUBLIC in template1".to_owned())
+        }
         Err(error) => report.refused.push(error.to_string()),
     }
 }
@@ -171,5 +179,4 @@ WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE' AND p.pronamespace = 'pg_ca
                     'lo_unlink')";
 
 /// What that means.
-pub(super) const LARGE_OBJECTS_OPEN: &str =
-    "PUBLIC may EXECUTE the large-object writers (lo_create and others) in template1, so that a tenant's login could own something";
+pub(super) const LARGE_OBJECTS_OPEN: &str = "PUBLIC may EXECUTE the large-object writers (lo_create and others) in template1, so that a tenant's login could own something";

@@ -58,10 +58,12 @@ impl Error {
             Self::Url(_) => "RegistryUrlInvalid",
             Self::Sql(error) => reason(error),
             Self::Migration(error) => match error.as_ref() {
-                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => match reason(error) {
-                    "RegistryError" | "RegistryNotSetUp" => "RegistryMigrationFailed",
-                    cause => cause,
-                },
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                    match reason(error) {
+                        "RegistryError" | "RegistryNotSetUp" => "RegistryMigrationFailed",
+                        cause => cause,
+                    }
+                }
                 MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => "RegistryTooNew",
                 _ => "RegistryMigrationFailed",
             },

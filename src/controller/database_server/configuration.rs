@@ -9,10 +9,7 @@ use crate::{
         database_server::{DatabaseServer, TlsMode},
     },
     controller::context::Context,
-    postgres::{
-        ServerConfig, Tls,
-        credentials::SecretText,
-    },
+    postgres::{ServerConfig, Tls, credentials::SecretText},
 };
 
 /// PostgreSQL's own port.
@@ -68,7 +65,10 @@ impl ConfigurationError {
 
 /// Reads the configuration. All Secrets are in the operator's namespace, so that a `DatabaseServer` cannot name
 /// somebody else's.
-pub async fn configuration(server: &DatabaseServer, context: &Context) -> Result<ServerConfig, ConfigurationError> {
+pub async fn configuration(
+    server: &DatabaseServer,
+    context: &Context,
+) -> Result<ServerConfig, ConfigurationError> {
     let spec = &server.spec;
     let admin = secret(context, &spec.admin_secret_ref.name, "username and password").await?;
     let text = |key: &str| {

@@ -75,9 +75,18 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         server.ensure_template(&context.modules).await?;
         context.bulk.read_server(&server.config().name, server.observe_all().await?);
     }
-    let privileged =
-        finding(PRIVILEGED, true, reason::RIGHTS_COMPLETE, "the operator's login has every right it needs".into());
-    Ok(Verdict { version, findings: vec![reachable, privileged], server: Some(server.clone()), permanent: false })
+    let privileged = finding(
+        PRIVILEGED,
+        true,
+        reason::RIGHTS_COMPLETE,
+        "the operator's login has every right it needs".into(),
+    );
+    Ok(Verdict {
+        version,
+        findings: vec![reachable, privileged],
+        server: Some(server.clone()),
+        permanent: false,
+    })
 }
 
 fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: String) -> Finding {
@@ -113,5 +122,10 @@ fn refused_configuration(error: &ConfigurationError) -> Verdict {
         reason: error.reason(),
         message: error.to_string(),
     };
-    Verdict { version: None, findings: vec![unknown(REACHABLE), unknown(PRIVILEGED)], server: None, permanent: false }
+    Verdict {
+        version: None,
+        findings: vec![unknown(REACHABLE), unknown(PRIVILEGED)],
+        server: None,
+        permanent: false,
+    }
 }

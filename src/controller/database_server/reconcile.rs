@@ -16,8 +16,8 @@ use crate::{
     api::{
         FINALIZER,
         conditions::{
-            ConditionStatus, READY, RECONCILING, STALLED, condition, reason, remove_condition, same_ignoring_times,
-            set_condition,
+            ConditionStatus, READY, RECONCILING, STALLED, condition, reason, remove_condition,
+            same_ignoring_times, set_condition,
         },
         database_server::{DatabaseServer, DatabaseServerStatus},
     },
@@ -44,7 +44,10 @@ pub enum ReconcileError {
 }
 
 /// Visits a `DatabaseServer`.
-pub async fn reconcile(resource: Arc<DatabaseServer>, context: SharedContext) -> Result<Action, ReconcileError> {
+pub async fn reconcile(
+    resource: Arc<DatabaseServer>,
+    context: SharedContext,
+) -> Result<Action, ReconcileError> {
     let name = resource.name_any();
     let tenants = context.registry.count_by_server(&name).await?;
     let leaving = resource.metadata.deletion_timestamp.is_some();
@@ -107,14 +110,24 @@ async fn write_status(
     let ready = ConditionStatus::from(verdict.server.is_some());
     set_condition(&mut conditions, condition(READY, ready, ready_reason, message.clone(), generation, now));
     for finding in &verdict.findings {
-        let told = condition(finding.type_, finding.status, finding.reason, finding.message.clone(), generation, now);
+        let told = condition(
+            finding.type_,
+            finding.status,
+            finding.reason,
+            finding.message.clone(),
+            generation,
+            now,
+        );
         set_condition(&mut conditions, told);
     }
     remove_condition(&mut conditions, RECONCILING);
     remove_condition(&mut conditions, STALLED);
     if verdict.server.is_none() {
         let type_ = if verdict.permanent { STALLED } else { RECONCILING };
-        set_condition(&mut conditions, condition(type_, ConditionStatus::True, ready_reason, message, generation, now));
+        set_condition(
+            &mut conditions,
+            condition(type_, ConditionStatus::True, ready_reason, message, generation, now),
+        );
     }
     let status = DatabaseServerStatus {
         observed_generation: generation,
@@ -152,7 +165,11 @@ async fn apply_finalizers(
         "metadata": {"name": resource.name_any(), "uid": resource.uid(), "finalizers": finalizers},
     });
     Api::<DatabaseServer>::all(context.client.clone())
-        .patch_metadata(&resource.name_any(), &PatchParams::apply(FINALIZER_MANAGER).force(), &Patch::Apply(patch))
+        .patch_metadata(
+            &resource.name_any(),
+            &PatchParams::apply(FINALIZER_MANAGER).force(),
+            &Patch::Apply(patch),
+        )
         .await
         .map(|_| ())
 }

@@ -134,7 +134,11 @@ impl Offers {
         let list: Vec<&Entry> = self.entries.values().collect();
         let json = serde_json::json!(list).to_string();
         if let Found::Ours(secret) = &self.found
-            && secret.data.as_ref().and_then(|data| data.get(KEY)).is_some_and(|data| data.0 == json.as_bytes())
+            && secret
+                .data
+                .as_ref()
+                .and_then(|data| data.get(KEY))
+                .is_some_and(|data| data.0 == json.as_bytes())
         {
             return Ok(());
         }
@@ -149,7 +153,8 @@ impl Offers {
 
     async fn remove(&mut self, context: &Context) -> Result<(), StepError> {
         let Found::Ours(secret) = std::mem::replace(&mut self.found, Found::Absent) else { return Ok(()) };
-        let secrets = Api::<Secret>::namespaced(context.client.clone(), &secret.namespace().unwrap_or_default());
+        let secrets =
+            Api::<Secret>::namespaced(context.client.clone(), &secret.namespace().unwrap_or_default());
         let exactly = Preconditions { uid: secret.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
         match secrets.delete(&secret.name_any(), &params).await {

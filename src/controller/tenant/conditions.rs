@@ -1,21 +1,15 @@
 //! Which conditions a visit leads to. Each step belongs to one condition; `Ready` sums up.
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::visit::{Failure, Obstacle, StepResult, Visit};
 use crate::{
     api::conditions::{
-        self as api, ConditionStatus::{self, False, True, Unknown}, condition, reason,
+        self as api,
+        ConditionStatus::{self, False, True, Unknown},
+        condition, reason,
     },
-    domain::{
-        desired::Invalid,
-        plan::Blocked,
-        settings::SettingsError,
-        steps::Step,
-    },
+    domain::{desired::Invalid, plan::Blocked, settings::SettingsError, steps::Step},
 };
 
 /// Conditions that exist only while True (kstatus): absent is their False.
@@ -35,7 +29,12 @@ pub struct Told {
 }
 
 impl Told {
-    fn new(type_: &'static str, status: ConditionStatus, reason: &'static str, message: impl Into<String>) -> Self {
+    fn new(
+        type_: &'static str,
+        status: ConditionStatus,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self { type_, status, reason, message: message.into() }
     }
 
@@ -81,7 +80,11 @@ impl Summary {
         }
         if let Some((step, Failure { reason, message, permanent, .. })) = visit.failure() {
             let message = format!("{step}: {message}");
-            return if *permanent { Self::Stuck { reason, message } } else { Self::Waiting { reason, message } };
+            return if *permanent {
+                Self::Stuck { reason, message }
+            } else {
+                Self::Waiting { reason, message }
+            };
         }
         let open: Vec<_> = visit.steps.iter().filter(|run| run.result != StepResult::Succeeded).collect();
         match open.first() {
@@ -103,7 +106,9 @@ impl Summary {
         let database = visit.row.as_ref().map(|row| row.database_name.as_str()).unwrap_or_default();
         match obstacle {
             // What is named may be applied a moment later, in any order: waited for, not given up on.
-            Obstacle::Invalid(error @ Invalid::PlanNotFound(_)) => waiting(reason::PLAN_NOT_FOUND, error.to_string()),
+            Obstacle::Invalid(error @ Invalid::PlanNotFound(_)) => {
+                waiting(reason::PLAN_NOT_FOUND, error.to_string())
+            }
             Obstacle::Invalid(error @ Invalid::ServerNotFound(_)) => {
                 waiting(reason::SERVER_NOT_FOUND, error.to_string())
             }
@@ -113,27 +118,40 @@ impl Summary {
             Obstacle::Invalid(error @ Invalid::Settings(SettingsError::TooLarge { .. })) => {
                 stuck(reason::SETTINGS_TOO_LARGE, error.to_string())
             }
-            Obstacle::Invalid(error @ (Invalid::Slug { .. } | Invalid::Settings(SettingsError::Integer { .. }))) => {
-                stuck(reason::INVALID_SPEC, error.to_string())
-            }
+            Obstacle::Invalid(
+                error @ (Invalid::Slug { .. } | Invalid::Settings(SettingsError::Integer { .. })),
+            ) => stuck(reason::INVALID_SPEC, error.to_string()),
             Obstacle::ServerNotReady { message } => waiting(reason::SERVER_NOT_READY, message.clone()),
-            Obstacle::Blocked(Blocked::RegistryUnknown(why)) => waiting(reason::REGISTRY_UNREACHABLE, why.clone()),
-            Obstacle::Blocked(Blocked::ServerUnknown(why)) => waiting(reason::DATABASE_UNREACHABLE, why.clone()),
+            Obstacle::Blocked(Blocked::RegistryUnknown(why)) => {
+                waiting(reason::REGISTRY_UNREACHABLE, why.clone())
+            }
+            Obstacle::Blocked(Blocked::ServerUnknown(why)) => {
+                waiting(reason::DATABASE_UNREACHABLE, why.clone())
+            }
             Obstacle::Blocked(Blocked::ForeignDatabase) => stuck(
                 reason::CONFLICT,
-                format!("database {database:?} exists and is not this tenant's: it is left as it is; rename it, or use another slug or server"),
+                format!(
+                    "database {database:?} exists and is not this tenant's: it is left as it is; rename it, or use another slug or server"
+                ),
             ),
             Obstacle::Blocked(Blocked::ForeignLogin) => stuck(
                 reason::CONFLICT,
-                format!("role \"{database}_app\" exists and is not this tenant's: it is left as it is; rename it, or use another slug or server"),
+                format!(
+                    "role \"{database}_app\" exists and is not this tenant's: it is left as it is; rename it, or use another slug or server"
+                ),
             ),
             Obstacle::Blocked(Blocked::DatabaseMissing) => stuck(
                 reason::DATABASE_MISSING,
-                format!("database {database:?} is gone; it is not made again, since that would be an empty one: restore it under this name, or delete the Tenant"),
+                format!(
+                    "database {database:?} is gone; it is not made again, since that would be an empty one: restore it under this name, or delete the Tenant"
+                ),
             ),
             Obstacle::Blocked(Blocked::RowGone(status)) => stuck(
                 reason::CONFLICT,
-                format!("the registry says that this tenant is {}: delete this Tenant and apply it again", status.as_str()),
+                format!(
+                    "the registry says that this tenant is {}: delete this Tenant and apply it again",
+                    status.as_str()
+                ),
             ),
             Obstacle::Blocked(Blocked::Paused) => Self::Paused,
         }
@@ -185,7 +203,9 @@ pub fn of(visit: &Visit<'_>, summary: &Summary) -> Vec<Told> {
         Summary::Waiting { reason, message } => {
             told.push(Told::new(api::RECONCILING, True, reason, message.clone()));
         }
-        Summary::Stuck { reason, message } => told.push(Told::new(api::STALLED, True, reason, message.clone())),
+        Summary::Stuck { reason, message } => {
+            told.push(Told::new(api::STALLED, True, reason, message.clone()))
+        }
         Summary::InForce | Summary::Paused => {}
     }
     if visit.is_leaving() {
@@ -208,16 +228,19 @@ fn ready(visit: &Visit<'_>, summary: &Summary) -> Told {
         }
         Summary::InForce => {
             let row = visit.row.as_ref();
-            let (database, server) = row.map(|r| (r.database_name.as_str(), r.server.as_str())).unwrap_or_default();
+            let (database, server) =
+                row.map(|r| (r.database_name.as_str(), r.server.as_str())).unwrap_or_default();
             told(True, reason::ACTIVE, format!("database {database} on server {server} is in use"))
         }
         Summary::Working { message } => told(False, working_reason(visit), message.clone()),
         Summary::Waiting { reason, message } | Summary::Stuck { reason, message } => {
             told(False, reason, message.clone())
         }
-        Summary::Paused => {
-            told(False, reason::PAUSED, "spec.paused is set, and there is work waiting: unset it to go on".into())
-        }
+        Summary::Paused => told(
+            False,
+            reason::PAUSED,
+            "spec.paused is set, and there is work waiting: unset it to go on".into(),
+        ),
     }
 }
 
@@ -268,7 +291,12 @@ fn part(visit: &Visit<'_>, summary: &Summary, type_: &'static str, fulfilled: &s
     let runs: Vec<_> = visit.steps.iter().filter(|run| condition_of(run.step) == Some(type_)).collect();
     for run in &runs {
         if let StepResult::Failed(failure) = &run.result {
-            return Some(Told::new(type_, False, failure.reason, format!("{}: {}", run.step, failure.message)));
+            return Some(Told::new(
+                type_,
+                False,
+                failure.reason,
+                format!("{}: {}", run.step, failure.message),
+            ));
         }
     }
     if let Some(open) = runs.iter().find(|run| run.result != StepResult::Succeeded) {

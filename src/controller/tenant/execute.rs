@@ -113,7 +113,11 @@ fn fail(run: &mut StepRun, error: &StepError) {
 }
 
 /// Begins the workflow in the registry, or resumes the unfinished one, once the tenant has a row.
-async fn join_workflow(visit: &mut Visit<'_>, kind: WorkflowKind, context: &SharedContext) -> Result<(), StepError> {
+async fn join_workflow(
+    visit: &mut Visit<'_>,
+    kind: WorkflowKind,
+    context: &SharedContext,
+) -> Result<(), StepError> {
     let Some(row) = &visit.row else { return Ok(()) };
     if visit.workflow.is_some() || row.status == RegistryStatus::Deprovisioned {
         return Ok(());
@@ -166,7 +170,9 @@ async fn record(visit: &Visit<'_>, context: &SharedContext) -> Result<(), StepEr
                 StepResult::Pending => ("Pending", None, None),
                 StepResult::Running => ("Running", None, None),
                 StepResult::Succeeded => ("Succeeded", None, None),
-                StepResult::Failed(failure) => ("Failed", Some(failure.message.clone()), failure.sql_state.clone()),
+                StepResult::Failed(failure) => {
+                    ("Failed", Some(failure.message.clone()), failure.sql_state.clone())
+                }
             };
             StepRecord {
                 step: run.step.as_str().to_owned(),

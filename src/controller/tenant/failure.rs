@@ -23,7 +23,9 @@ pub enum StepError {
         owner: String,
     },
     /// A Secret of the wanted name exists and is not this tenant's.
-    #[error("Secret {name:?} exists and does not belong to this tenant: it is left as it is; rename or delete it, or set spec.connectionSecretName on a new Tenant")]
+    #[error(
+        "Secret {name:?} exists and does not belong to this tenant: it is left as it is; rename or delete it, or set spec.connectionSecretName on a new Tenant"
+    )]
     SecretConflict {
         /// The Secret.
         name: String,

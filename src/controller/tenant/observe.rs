@@ -4,11 +4,7 @@ use kube::ResourceExt;
 
 use super::{secrets, visit::Visit};
 use crate::{
-    api::{
-        LABEL_TENANT_ID,
-        tenant::Tenant,
-        tenant_status::ModuleStatus,
-    },
+    api::{LABEL_TENANT_ID, tenant::Tenant, tenant_status::ModuleStatus},
     controller::{context::SharedContext, servers::Standing},
     domain::{
         access::AccessLevel,
@@ -170,8 +166,10 @@ pub fn versions(modules: &ModuleSet) -> serde_json::Value {
 /// The tenant's modules for its status: recorded versions beside the target ones.
 pub fn module_statuses(visit: &Visit<'_>, target: &ModuleSet) -> Vec<ModuleStatus> {
     let Some(row) = &visit.row else { return Vec::new() };
-    let recorded: Vec<ModuleVersion> = serde_json::from_value(row.module_versions.clone()).unwrap_or_default();
-    let version = |name: &str| recorded.iter().find(|module| module.name == name).map_or(0, |module| module.version);
+    let recorded: Vec<ModuleVersion> =
+        serde_json::from_value(row.module_versions.clone()).unwrap_or_default();
+    let version =
+        |name: &str| recorded.iter().find(|module| module.name == name).map_or(0, |module| module.version);
     let targets = target.targets();
     targets
         .iter()

@@ -1,6 +1,9 @@
 //! The driver: one visit to one Tenant, from what is read to the status that is written.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{
@@ -27,8 +30,7 @@ use crate::{
     },
     controller::context::SharedContext,
     domain::{
-        backoff,
-        desired,
+        backoff, desired,
         plan::{Blocked, ObjectFacts, Plan, plan_leaving, plan_living},
     },
     telemetry::tenant_span,
@@ -91,7 +93,12 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
 }
 
 /// Observes, plans and executes until there is nothing more to do, or something is in the way.
-async fn work(visit: &mut Visit<'_>, object: ObjectFacts, context: &SharedContext, status: &mut StatusWriter) {
+async fn work(
+    visit: &mut Visit<'_>,
+    object: ObjectFacts,
+    context: &SharedContext,
+    status: &mut StatusWriter,
+) {
     loop {
         let Seen { observed, server, not_ready } = observe(visit, context).await;
         let plan = match &visit.desired {
@@ -151,7 +158,9 @@ fn next_visit(visit: &Visit<'_>, summary: &Summary) -> Action {
         Summary::Waiting { .. } => match visit.next_attempt_at {
             Some(at) => Action::requeue(until(at)),
             // A watch resolves these; the slow look is for a watch that missed something.
-            None if matches!(visit.obstacle, Some(Obstacle::Invalid(_))) => Action::requeue(backoff::PERMANENT),
+            None if matches!(visit.obstacle, Some(Obstacle::Invalid(_))) => {
+                Action::requeue(backoff::PERMANENT)
+            }
             None => Action::requeue(backoff::temporary(4, rand::random())),
         },
         Summary::Stuck { .. } => Action::requeue(backoff::PERMANENT),
@@ -216,7 +225,11 @@ impl StatusWriter {
             "status": status,
         });
         let written = api
-            .patch_status(&tenant.name_any(), &PatchParams::apply(STATUS_MANAGER).force(), &Patch::Apply(patch))
+            .patch_status(
+                &tenant.name_any(),
+                &PatchParams::apply(STATUS_MANAGER).force(),
+                &Patch::Apply(patch),
+            )
             .await;
         match written {
             Ok(_) => {}
@@ -244,7 +257,9 @@ fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, cont
     if before != Some(after) {
         info!(from = before.map(|s| s.as_str()), to = after.as_str(), "state changed");
         let note = match (&visit.row, after) {
-            (Some(row), TenantState::Active) => format!("database {} on server {} is in use", row.database_name, row.server),
+            (Some(row), TenantState::Active) => {
+                format!("database {} on server {} is in use", row.database_name, row.server)
+            }
             (Some(row), TenantState::Deprovisioned) => format!("database {} is closed", row.database_name),
             (_, after) => format!("the tenant is {}", after.as_str()),
         };

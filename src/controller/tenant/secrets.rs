@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
 
@@ -39,7 +39,12 @@ pub enum Found {
 }
 
 /// Looks for a Secret, in the API and not in the store. One that is not this tenant's is an error.
-pub async fn find(context: &Context, namespace: &str, name: &str, row: &TenantRow) -> Result<Found, StepError> {
+pub async fn find(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    row: &TenantRow,
+) -> Result<Found, StepError> {
     let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
     match api.get_opt(name).await? {
         None => Ok(Found::Absent),
@@ -56,7 +61,10 @@ pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<S
     let name = secret.name_any();
     let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     match found {
-        Found::Absent => match api.create(&PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }, &secret).await {
+        Found::Absent => match api
+            .create(&PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }, &secret)
+            .await
+        {
             Ok(written) => Ok(written),
             Err(kube::Error::Api(answer)) if answer.is_already_exists() => {
                 Err(StepError::SecretConflict { name, uid: None })
@@ -110,7 +118,11 @@ impl Connection<'_> {
         Secret {
             metadata: metadata(self.tenant, self.row, name),
             type_: Some(CONNECTION_TYPE.into()),
-            data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect()),
+            data: Some(
+                data.into_iter()
+                    .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+                    .collect(),
+            ),
             ..Secret::default()
         }
     }
@@ -175,7 +187,9 @@ fn entries(address: &Address, login: &str, password: &str, database: &str) -> BT
         ("uri", format!("postgresql://{login}:{password}@{url_host}:{port}/{database}?sslmode={sslmode}")),
         (
             "jdbc-uri",
-            format!("jdbc:postgresql://{url_host}:{port}/{database}?user={login}&password={password}&sslmode={sslmode}"),
+            format!(
+                "jdbc:postgresql://{url_host}:{port}/{database}?user={login}&password={password}&sslmode={sslmode}"
+            ),
         ),
         ("pgpass", format!("{}:{port}:{database}:{login}:{password}\n", host.replace(':', "\\:"))),
         ("sslmode", sslmode.clone()),
@@ -211,11 +225,25 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "certificates", "database", "dbname", "host", "jdbc-uri", "password", "pgpass", "port", "provider",
-                "sslmode", "type", "uri", "username",
+                "certificates",
+                "database",
+                "dbname",
+                "host",
+                "jdbc-uri",
+                "password",
+                "pgpass",
+                "port",
+                "provider",
+                "sslmode",
+                "type",
+                "uri",
+                "username",
             ]
         );
-        assert_eq!(entries["uri"], "postgresql://tenant_acme_app:pw@db.example:5432/tenant_acme?sslmode=verify-full");
+        assert_eq!(
+            entries["uri"],
+            "postgresql://tenant_acme_app:pw@db.example:5432/tenant_acme?sslmode=verify-full"
+        );
         assert_eq!(
             entries["jdbc-uri"],
             "jdbc:postgresql://db.example:5432/tenant_acme?user=tenant_acme_app&password=pw&sslmode=verify-full"

@@ -89,7 +89,8 @@ fn state(visit: &Visit<'_>, summary: &Summary) -> TenantState {
 
 /// The level in force. It is only ever said after PostgreSQL was read: `EnforceAccess` and `CutAccess` read back.
 fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
-    let cut = |step: Step| visit.steps.iter().any(|run| run.step == step && run.result == StepResult::Succeeded);
+    let cut =
+        |step: Step| visit.steps.iter().any(|run| run.step == step && run.result == StepResult::Succeeded);
     let Some(row) = &visit.row else { return Access::Blocked };
     if visit.is_leaving() {
         // Without a CutAccess among the steps there is no login to cut.
@@ -112,7 +113,8 @@ fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
 fn binding(visit: &Visit<'_>) -> Option<Binding> {
     let desired = visit.desired.as_ref()?;
     let row = visit.row.as_ref()?;
-    (row.status.was_active() && visit.is_settled()).then(|| Binding { name: desired.connection_secret.clone() })
+    (row.status.was_active() && visit.is_settled())
+        .then(|| Binding { name: desired.connection_secret.clone() })
 }
 
 fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -> Option<WorkflowStatus> {
@@ -185,7 +187,12 @@ fn merge_steps(earlier: Vec<StepStatus>, runs: &[StepRun]) -> Vec<StepStatus> {
 
 /// New conditions over old ones: a transition time is kept while the status is the same, and conditions that exist
 /// only while True are taken away.
-fn merge(mut before: Vec<Condition>, new: Vec<conditions::Told>, visit: &Visit<'_>, now: Timestamp) -> Vec<Condition> {
+fn merge(
+    mut before: Vec<Condition>,
+    new: Vec<conditions::Told>,
+    visit: &Visit<'_>,
+    now: Timestamp,
+) -> Vec<Condition> {
     before.retain(|condition| {
         !conditions::ONLY_WHILE_TRUE.contains(&condition.type_.as_str())
             || new.iter().any(|told| told.type_ == condition.type_)

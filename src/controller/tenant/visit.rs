@@ -1,6 +1,5 @@
 //! One visit to one Tenant: what was read, what was decided, what was done. The status is computed from this.
 
-use k8s_openapi::jiff::Timestamp;
 use crate::{
     api::{tenant::Tenant, tenant_status::WorkflowKind},
     domain::{
@@ -10,6 +9,7 @@ use crate::{
     },
     registry::{TenantRow, Workflow},
 };
+use k8s_openapi::jiff::Timestamp;
 
 /// How a step ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -161,7 +161,7 @@ pub async fn follow<K>(
                 told(&reference, &object, Change::Gone);
             }
             // The watcher goes on by itself, with a backoff.
-            Err(error) => warn!(%error, kind = %K::kind(&()), "watch interrupted"),
+            Err(error) => warn!(%error, kind = %<K as Resource>::kind(&()), "watch interrupted"),
         }
     }
 }
@@ -169,7 +169,7 @@ pub async fn follow<K>(
 /// The Tenant that a Secret belongs to, by its label.
 pub fn tenant_of(secret: &Secret) -> Option<ObjectRef<Tenant>> {
     let name = secret.labels().get(LABEL_TENANT)?;
-    Some(ObjectRef::new(name).within(&secret.namespace()?))
+    Some(ObjectRef::new(name).within(&ResourceExt::namespace(secret)?))
 }
 
 impl Context {
@@ -188,21 +188,24 @@ impl Context {
 
     /// Visits the tenants that wait for a slug.
     pub fn slug_is_free(&self, slug: &str, former_owner: &str) {
-        self.scopes.visit_where(|tenant| tenant.spec.slug == slug && tenant.uid().as_deref() != Some(former_owner));
+        self.scopes.visit_where(|tenant| {
+            tenant.spec.slug == slug && ResourceExt::uid(tenant).as_deref() != Some(former_owner)
+        });
     }
 
     /// Visits a Tenant when the Secret that is in its way is gone. Such a Secret has no label of ours, so that no
     /// watch sees it; this one watch is on its name alone.
     pub fn watch_conflict(&self, tenant: &Tenant, error: &StepError) {
         let StepError::SecretConflict { name, uid: Some(uid) } = error else { return };
-        let namespace = tenant.namespace().unwrap_or_default();
+        let namespace = ResourceExt::namespace(tenant).unwrap_or_default();
         let mut watched = self.conflicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !watched.insert(uid.clone()) {
             return;
         }
         let (conflicts, client) = (self.conflicts.clone(), self.client.clone());
         let (name, uid, reference) = (name.clone(), uid.clone(), ObjectRef::from_obj(tenant));
-        let visits = self.scopes.0.iter().find(|scope| scope.namespace.as_deref().is_none_or(|n| n == namespace));
+        let visits =
+            self.scopes.0.iter().find(|scope| scope.namespace.as_deref().is_none_or(|n| n == namespace));
         let Some(visits) = visits.map(|scope| scope.visits.clone()) else { return };
         tokio::spawn(async move {
             let secrets = Api::<Secret>::namespaced(client, &namespace);

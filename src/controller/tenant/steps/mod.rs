@@ -20,7 +20,10 @@ mod seed;
 mod tombstone;
 mod verify;
 
-use kube::{Api, Resource, ResourceExt, api::{Patch, PatchParams}};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 use super::{failure::StepError, visit::Visit};
@@ -97,7 +100,11 @@ impl Run<'_, '_> {
 
     /// The workflow's id, which correlates log lines and activity rows.
     fn correlation(&self) -> Result<uuid::Uuid, StepError> {
-        self.visit.workflow.as_ref().map(|workflow| workflow.record.id).ok_or(StepError::Missing("the workflow"))
+        self.visit
+            .workflow
+            .as_ref()
+            .map(|workflow| workflow.record.id)
+            .ok_or(StepError::Missing("the workflow"))
     }
 
     /// What was read of this tenant in bulk no longer holds once a step has changed something.

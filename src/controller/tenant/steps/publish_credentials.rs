@@ -31,7 +31,8 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         run.context.registry.set_credential(id, None, None).await?;
     }
     let password = generate_password();
-    let connection = Connection { row, login: &login, server: run.server()?, tenant: run.tenant(), password: &password };
+    let connection =
+        Connection { row, login: &login, server: run.server()?, tenant: run.tenant(), password: &password };
     secrets::write(run.context, connection.secret(&secret_name, run.context), &found).await?;
     let verifier = scram_verifier(&password);
     let digest = password_digest(&run.context.installation.digest_key, id, &password);

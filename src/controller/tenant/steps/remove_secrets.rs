@@ -1,11 +1,11 @@
 //! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id and never by name alone. A Secret that
 //! is not ours stays.
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Preconditions},
 };
-use k8s_openapi::api::core::v1::Secret;
 
 use super::{Run, StepError};
 use crate::api::LABEL_TENANT_ID;

@@ -27,6 +27,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     };
     run.context.registry.begin_deprovisioning(id, &tombstone, correlation).await?;
     let row = run.row_mut()?;
-    (row.status, row.deprovisioned_at, row.purge_after) = (RegistryStatus::Deprovisioning, Some(now), Some(now));
+    (row.status, row.deprovisioned_at, row.purge_after) =
+        (RegistryStatus::Deprovisioning, Some(now), Some(now));
     Ok(())
 }
