@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
+mod conditions;
+mod fleet;
+mod leaving;
+mod provisioning;
 mod schema;
+mod tenants;
 mod world;

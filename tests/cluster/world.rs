@@ -1,27 +1,24 @@
 //! What the tests of one run share.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Client, ResourceExt};
-use tenantry::api;
-use tenantry_dev::{ControlPlane, ControlPlaneOptions};
-use tokio::sync::OnceCell;
+use tenantry_dev::{ControlPlane, Environment, EnvironmentOptions};
 
-/// The control plane, with our definitions installed. It ends with the process.
+/// The control plane, PostgreSQL and the operator, with our definitions, the plans and the server `default`. All of
+/// it ends with the process.
+pub static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
+    let tenantry = env!("CARGO_BIN_EXE_tenantry").into();
+    Environment::start_blocking(EnvironmentOptions { tenantry, ..Default::default() }).unwrap()
+});
+
+/// The control plane of the run.
 pub async fn plane() -> &'static ControlPlane {
-    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
-    PLANE
-        .get_or_init(|| async {
-            let plane = ControlPlane::start(ControlPlaneOptions::default()).await.unwrap();
-            let client = plane.client().await.unwrap();
-            for crd in api::crds() {
-                install(&client, &crd).await.unwrap();
-            }
-            plane
-        })
-        .await
+    ENVIRONMENT.control_plane()
 }
 
 /// Installs a definition and waits until its kind is served.

@@ -1,0 +1,125 @@
+//! What is wrong has a reason of its own, which goes away when its cause does.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tenantry::api::{
+    conditions::{READY, REGISTERED, STALLED, find_condition, reason},
+    database_server::DatabaseServer,
+    plan::TenantPlan,
+};
+
+use crate::tenants::{Fleet, database_exists};
+
+#[tokio::test]
+async fn a_plan_that_comes_later_is_waited_for() {
+    let fleet = Fleet::new("wait-plan").await;
+    fleet.apply("wait-plan", json!({"plan": "later-plan"})).await;
+    let tenant = fleet.reason("wait-plan", READY, reason::PLAN_NOT_FOUND).await;
+    assert!(find_condition(&tenant.status.unwrap().conditions, STALLED).is_none());
+    let plan = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": "later-plan"},
+        "spec": {"limits": {"users": 5}}});
+    let plans = Api::<TenantPlan>::all(fleet.client.clone());
+    plans.patch("later-plan", &PatchParams::apply("tests"), &Patch::Apply(plan)).await.unwrap();
+    fleet.ready("wait-plan").await;
+}
+
+#[tokio::test]
+async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told() {
+    let fleet = Fleet::new("wait-server").await;
+    fleet.apply("wait-server", json!({"server": "later-server"})).await;
+    fleet.reason("wait-server", READY, reason::SERVER_NOT_FOUND).await;
+    let servers = Api::<DatabaseServer>::all(fleet.client.clone());
+    let server = |secret: &str, port: i32| {
+        json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": "later-server"},
+            "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": port, "adminSecretRef": {"name": secret},
+                "tls": {"mode": "Disable"}, "prefix": "later_"}})
+    };
+    let existing = servers.get("default").await.unwrap();
+    let port = existing.spec.port.unwrap();
+    let params = PatchParams::apply("tests").force();
+    servers.patch("later-server", &params, &Patch::Apply(server("no-such-secret", port))).await.unwrap();
+    let tenant = fleet.reason("wait-server", READY, reason::SERVER_NOT_READY).await;
+    let status = tenant.status.unwrap();
+    let ready = find_condition(&status.conditions, READY).unwrap();
+    assert!(ready.message.contains("no-such-secret"), "{}", ready.message);
+    let secret = existing.spec.admin_secret_ref.name.clone();
+    servers.patch("later-server", &params, &Patch::Apply(server(&secret, port))).await.unwrap();
+    let status = fleet.ready("wait-server").await.status.unwrap();
+    assert_eq!(status.database.as_deref(), Some("later_wait_server"));
+
+    // A server with a tenant is not let go; without one it is.
+    let uid = servers.get("later-server").await.unwrap().metadata.uid.unwrap();
+    servers.delete("later-server", &DeleteParams::default()).await.unwrap();
+    assert!(servers.get_opt("later-server").await.unwrap().is_some());
+    fleet.delete("wait-server").await;
+    let gone = kube::runtime::conditions::is_deleted(&uid);
+    tokio::time::timeout(
+        std::time::Duration::from_secs(120),
+        kube::runtime::wait::await_condition(servers, "later-server", gone),
+    )
+    .await
+    .expect("the server is released once its last tenant is gone")
+    .unwrap();
+}
+
+#[tokio::test]
+async fn settings_over_64_kib_are_refused_by_a_condition() {
+    let fleet = Fleet::new("large-settings").await;
+    fleet.apply("large-settings", json!({"settings": {"a": "x".repeat(70_000)}})).await;
+    fleet.reason("large-settings", READY, reason::SETTINGS_TOO_LARGE).await;
+    fleet.apply("large-settings", json!({"settings": {"a": "x"}})).await;
+    fleet.ready("large-settings").await;
+}
+
+#[tokio::test]
+async fn a_slug_belongs_to_one_tenant_and_the_loser_touches_nothing() {
+    let winner = Fleet::new("slug-winner").await;
+    let loser = Fleet::new("slug-loser").await;
+    winner.apply("contested", json!({})).await;
+    winner.ready("contested").await;
+    loser.apply("other", json!({"slug": "contested"})).await;
+    let tenant = loser.reason("other", REGISTERED, reason::SLUG_TAKEN).await;
+    let status = tenant.status.unwrap();
+    assert!(find_condition(&status.conditions, STALLED).is_some());
+    assert!(find_condition(&status.conditions, READY).unwrap().message.contains("slug-winner/contested"));
+
+    // The loser goes: the winner's database stays, and works.
+    loser.delete("other").await;
+    assert!(database_exists("tenant_contested").await);
+    winner.login("contested").await.unwrap();
+
+    // The winner goes: whoever waits for the slug gets it.
+    loser.apply("other", json!({"slug": "contested"})).await;
+    loser.reason("other", REGISTERED, reason::SLUG_TAKEN).await;
+    winner.delete("contested").await;
+    loser.ready("other").await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_ours_is_left_alone() {
+    let fleet = Fleet::new("secret-conflict").await;
+    let secret: Secret =
+        serde_json::from_value(json!({"metadata": {"name": "conflict-db"}, "stringData": {"mine": "yes"}})).unwrap();
+    let secret = fleet.secrets.create(&PostParams::default(), &secret).await.unwrap();
+    fleet.apply("conflict", json!({})).await;
+    fleet.reason("conflict", READY, reason::SECRET_CONFLICT).await;
+    let now = fleet.secrets.get("conflict-db").await.unwrap();
+    assert_eq!(now.metadata.resource_version, secret.metadata.resource_version);
+    fleet.secrets.delete("conflict-db", &DeleteParams::default()).await.unwrap();
+    fleet.ready("conflict").await;
+}
+
+#[tokio::test]
+async fn a_foreign_database_is_a_conflict_and_stays() {
+    let fleet = Fleet::new("foreign-database").await;
+    let mut superuser = crate::tenants::superuser("postgres").await;
+    sqlx::raw_sql("CREATE DATABASE tenant_foreign_db").execute(&mut superuser).await.unwrap();
+    fleet.apply("foreign-db", json!({})).await;
+    fleet.reason("foreign-db", READY, reason::CONFLICT).await;
+    fleet.delete("foreign-db").await;
+    assert!(database_exists("tenant_foreign_db").await);
+}

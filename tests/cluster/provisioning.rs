@@ -1,0 +1,234 @@
+//! From `kubectl apply` to Ready, and what is there then.
+
+use serde_json::json;
+use sqlx::{Executor, Row};
+use tenantry::api::{
+    conditions::{self, RECONCILING, STALLED, find_condition},
+    tenant_status::{Access, StepState, TenantState},
+};
+
+use crate::tenants::{Fleet, ask, superuser};
+
+#[tokio::test]
+async fn a_tenant_becomes_ready_and_its_status_tells_how() {
+    let fleet = Fleet::new("provision-status").await;
+    fleet.apply("prov-status", json!({})).await;
+    let tenant = fleet.ready("prov-status").await;
+    let status = tenant.status.unwrap();
+    assert_eq!(status.state, Some(TenantState::Active));
+    assert_eq!(status.access, Some(Access::ReadWrite));
+    assert_eq!(status.plan.as_deref(), Some("starter"));
+    assert_eq!(status.server.as_deref(), Some("default"));
+    assert_eq!(status.database.as_deref(), Some("tenant_prov_status"));
+    assert_eq!(status.binding.unwrap().name, "prov-status-db");
+    assert_eq!(status.observed_generation, tenant.metadata.generation);
+    for type_ in ["Registered", "DatabaseReady", "MigrationsApplied", "Seeded", "CredentialsPublished", "AccessEnforced"] {
+        let condition = find_condition(&status.conditions, type_).unwrap_or_else(|| panic!("{type_} is missing"));
+        assert_eq!(condition.status, "True", "{type_}: {}", condition.message);
+        assert_eq!(condition.observed_generation, tenant.metadata.generation, "{type_}");
+    }
+    assert!(find_condition(&status.conditions, RECONCILING).is_none());
+    assert!(find_condition(&status.conditions, STALLED).is_none());
+    let modules: Vec<_> = status.modules.iter().map(|m| (m.name.as_str(), m.version == m.target)).collect();
+    assert_eq!(modules, [("core", true), ("identity", true)]);
+    let workflow = status.workflow.unwrap();
+    assert_eq!(workflow.attempt, 1);
+    assert!(workflow.finished_at.is_some());
+    let steps: Vec<&str> = workflow.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(
+        steps,
+        [
+            "ClaimFinalizer", "Register", "CreateRoles", "CreateDatabase", "ApplyMigrations", "Seed", "PublishDatabase",
+            "EnforceAccess", "PublishCredentials", "Verify", "Activate",
+        ]
+    );
+    for step in &workflow.steps {
+        assert_eq!((step.state, step.attempts), (StepState::Succeeded, 1), "{}", step.name);
+        assert!(step.started_at.is_some() && step.finished_at.is_some(), "{}", step.name);
+    }
+    assert_eq!(tenant.metadata.finalizers.unwrap(), ["tenantry.dev/deprovision"]);
+}
+
+#[tokio::test]
+async fn the_registry_and_the_activity_log_know_the_tenant() {
+    let fleet = Fleet::new("provision-registry").await;
+    fleet.apply("prov-reg", json!({"settings": {"theme": "dark"}})).await;
+    let id = fleet.ready("prov-reg").await.status.unwrap().tenant_id.unwrap();
+    let mut registry = superuser("tenantry_system").await;
+    let row = sqlx::query("SELECT id::text, status, settings, access, server FROM tenants WHERE slug = 'prov-reg'")
+        .fetch_one(&mut registry)
+        .await
+        .unwrap();
+    assert_eq!(row.get::<String, _>("id"), id);
+    assert_eq!(row.get::<String, _>("status"), "active");
+    assert_eq!(row.get::<String, _>("access"), "ReadWrite");
+    assert_eq!(row.get::<serde_json::Value, _>("settings"), json!({"theme": "dark"}));
+    let steps: i64 = ask(
+        "tenantry_system",
+        "SELECT count(*) FROM workflow_steps s JOIN workflows w ON w.id = s.workflow_id
+         WHERE w.tenant_id = $1::uuid AND s.state = 'Succeeded' AND w.outcome = 'Succeeded'",
+        &id,
+    )
+    .await;
+    assert_eq!(steps, 11);
+    let actions: Vec<String> =
+        sqlx::query_scalar("SELECT action FROM activity WHERE tenant_id = $1::uuid ORDER BY at, id")
+            .bind(&id)
+            .fetch_all(&mut registry)
+            .await
+            .unwrap();
+    assert_eq!(actions, ["Registered", "Activated"]);
+}
+
+#[tokio::test]
+async fn the_tenants_own_credentials_work_on_its_tables_and_nowhere_else() {
+    let fleet = Fleet::new("provision-login").await;
+    fleet.apply("prov-login", json!({"settings": {"theme": "dark"}, "demoData": true})).await;
+    fleet.apply("prov-other", json!({})).await;
+    fleet.ready("prov-login").await;
+    fleet.ready("prov-other").await;
+    let mut session = fleet.login("prov-login").await.unwrap();
+    session.execute("INSERT INTO users (email) VALUES ('new@prov.example')").await.unwrap();
+    let theme: serde_json::Value =
+        sqlx::query_scalar("SELECT value FROM settings WHERE key = 'theme'").fetch_one(&mut session).await.unwrap();
+    assert_eq!(theme, json!("dark"));
+    let demo: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM users WHERE is_demo").fetch_one(&mut session).await.unwrap();
+    assert_eq!(demo, 2);
+    for refused in [
+        "CREATE TABLE mine (a int)",
+        "CREATE TEMP TABLE mine (a int)",
+        "CREATE SCHEMA mine",
+        "CREATE ROLE mine",
+        "SELECT lo_create(0)",
+        "TRUNCATE users",
+        "DELETE FROM tenantry.migrations",
+        "INSERT INTO tenantry.seeds (name) VALUES ('x')",
+        "SET ROLE tenantry_rw",
+        "SET ROLE tenantry_owner",
+        "ALTER DATABASE tenant_prov_login CONNECTION LIMIT 5",
+    ] {
+        let error = session.execute(refused).await.expect_err(refused);
+        assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{refused}: {error}");
+    }
+    let uri = fleet.secret("prov-login-db", "uri").await;
+    for elsewhere in ["tenant_prov_other", "tenantry_system", "postgres", "template1"] {
+        let there = uri.replace("/tenant_prov_login?", &format!("/{elsewhere}?"));
+        assert_ne!(there, uri);
+        let error = <sqlx::PgConnection as sqlx::Connection>::connect(&there).await.expect_err(elsewhere);
+        assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{elsewhere}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_connection_secret_has_the_keys_of_the_service_binding_specification() {
+    let fleet = Fleet::new("provision-secret").await;
+    fleet.apply("prov-secret", json!({"connectionSecretName": "elsewhere"})).await;
+    fleet.ready("prov-secret").await;
+    let secret = fleet.secrets.get("elsewhere").await.unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("servicebinding.io/postgresql"));
+    assert!(secret.metadata.owner_references.is_none());
+    let keys: Vec<String> = secret.data.unwrap().into_keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "certificates", "database", "dbname", "host", "jdbc-uri", "password", "pgpass", "port", "provider", "sslmode",
+            "type", "uri", "username",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn admins_get_one_time_credentials_and_are_never_doubled() {
+    let fleet = Fleet::new("provision-admins").await;
+    let admins = json!({"admins": [
+        {"email": "ada@adm.example", "name": "Ada"},
+        {"email": "bob@adm.example", "credential": "OneTimePassword"},
+    ]});
+    fleet.apply("prov-admins", admins).await;
+    fleet.ready("prov-admins").await;
+    let read = async || -> serde_json::Value {
+        serde_json::from_str(&fleet.secret("prov-admins-admin", "admins.json").await).unwrap()
+    };
+    let first = read().await;
+    assert_eq!(first.as_array().unwrap().len(), 2);
+    let mut session = fleet.login("prov-admins").await.unwrap();
+    let hashes: Vec<(String, String)> =
+        sqlx::query_as("SELECT kind, secret_hash FROM user_credentials ORDER BY kind").fetch_all(&mut session).await.unwrap();
+    let plain: Vec<&str> = first.as_array().unwrap().iter().map(|e| e["secret"].as_str().unwrap()).collect();
+    assert!(hashes.iter().all(|(_, hash)| plain.iter().all(|plain| !hash.contains(plain))));
+    assert!(hashes.iter().any(|(kind, hash)| kind == "one_time_password" && hash.starts_with("$argon2id$")));
+
+    // A third one; the first two keep what they have.
+    let admins = json!({"admins": [
+        {"email": "ada@adm.example", "name": "Ada"},
+        {"email": "bob@adm.example", "credential": "OneTimePassword"},
+        {"email": "eve@adm.example"},
+    ]});
+    fleet.apply("prov-admins", admins).await;
+    fleet.ready("prov-admins").await;
+    let second = read().await;
+    assert_eq!(second.as_array().unwrap().len(), 3);
+    assert_eq!(second[0], first[0]);
+    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+    assert_eq!(users, 3);
+
+    // One goes: the row stays, the open token does not.
+    fleet.apply("prov-admins", json!({"admins": [{"email": "ada@adm.example", "name": "Ada"}]})).await;
+    fleet.ready("prov-admins").await;
+    let open: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM user_credentials c JOIN users u ON u.id = c.user_id
+         WHERE u.email <> 'ada@adm.example' AND c.revoked_at IS NULL",
+    )
+    .fetch_one(&mut session)
+    .await
+    .unwrap();
+    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+    assert_eq!((open, users), (0, 3));
+}
+
+#[tokio::test]
+async fn a_lost_secret_gets_a_new_password_and_the_old_one_stops_working() {
+    let fleet = Fleet::new("provision-lost").await;
+    fleet.apply("prov-lost", json!({})).await;
+    fleet.ready("prov-lost").await;
+    let old = fleet.secret("prov-lost-db", "uri").await;
+    fleet.secrets.delete("prov-lost-db", &Default::default()).await.unwrap();
+    let appeared = |secret: Option<&k8s_openapi::api::core::v1::Secret>| secret.is_some();
+    kube::runtime::wait::await_condition(fleet.secrets.clone(), "prov-lost-db", appeared).await.unwrap();
+    fleet
+        .wait("prov-lost", "repaired", |tenant: Option<&tenantry::api::tenant::Tenant>| {
+            let workflow = tenant.and_then(|t| t.status.as_ref()).and_then(|s| s.workflow.as_ref());
+            workflow.is_some_and(|w| w.kind.as_str() == "Repair" && w.finished_at.is_some())
+        })
+        .await;
+    assert_ne!(fleet.secret("prov-lost-db", "uri").await, old);
+    fleet.login("prov-lost").await.unwrap();
+    let error = <sqlx::PgConnection as sqlx::Connection>::connect(&old).await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "28P01");
+}
+
+#[tokio::test]
+async fn settings_follow_the_spec_and_leave_the_applications_own_alone() {
+    let fleet = Fleet::new("provision-settings").await;
+    fleet.apply("prov-set", json!({"settings": {"theme": "dark", "beta": true}})).await;
+    fleet.ready("prov-set").await;
+    let mut session = fleet.login("prov-set").await.unwrap();
+    session.execute("INSERT INTO settings (key, value) VALUES ('own', '1')").await.unwrap();
+    fleet.apply("prov-set", json!({"settings": {"theme": "light"}})).await;
+    fleet.ready("prov-set").await;
+    let settings: Vec<(String, serde_json::Value)> =
+        sqlx::query_as("SELECT key, value FROM settings ORDER BY key").fetch_all(&mut session).await.unwrap();
+    assert_eq!(settings, [("own".into(), json!(1)), ("theme".into(), json!("light"))]);
+}
+
+#[tokio::test]
+async fn a_paused_tenant_waits_and_goes_on() {
+    let fleet = Fleet::new("provision-paused").await;
+    fleet.apply("prov-paused", json!({"paused": true})).await;
+    let tenant = fleet.reason("prov-paused", conditions::READY, conditions::reason::PAUSED).await;
+    assert!(tenant.metadata.finalizers.is_none());
+    assert_eq!(crate::tenants::registry_status("prov-paused").await, None);
+    fleet.apply("prov-paused", json!({"paused": false})).await;
+    fleet.ready("prov-paused").await;
+}
