@@ -5,12 +5,13 @@
 --   TN001  a transition that a tenant's life does not have
 --   TN002  the tenant is in the hands of another process
 --   TN003  a record that is written once and never changed
+--   TN004  a password where a verifier belongs
 
 DO $$
 BEGIN
     IF NOT pg_has_role(current_user, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE') THEN
-        RAISE EXCEPTION 'the database % does not belong to %', current_database(), current_user
-            USING ERRCODE = '42501', HINT = 'Run `tenantry server-setup` as an administrator of this server.';
+        RAISE EXCEPTION 'the database % does not belong to %: an administrator must run `tenantry server-setup`',
+            current_database(), current_user USING ERRCODE = '42501';
     END IF;
     -- Nobody comes in without being let in. (A new database lets PUBLIC in, with TEMP.)
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
@@ -35,7 +36,7 @@ CREATE TABLE installation (
     -- The key of the digests by which a Secret's password is compared with the one in force.
     digest_key bytea NOT NULL DEFAULT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()),
     created_at timestamptz NOT NULL DEFAULT now(),
-    only boolean PRIMARY KEY DEFAULT true CHECK (only)
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton)
 );
 INSERT INTO installation DEFAULT VALUES;
 
@@ -75,8 +76,7 @@ CREATE TABLE tenants (
     -- The level that was last seen in force; 'Unknown' before that.
     access text NOT NULL DEFAULT 'Unknown'
         CHECK (access IN ('Unknown', 'Blocked', 'ReadOnly', 'ShrinkOnly', 'ReadWrite')),
-    -- A verifier, so that no mistake can ever put a password here.
-    password_verifier text CHECK (password_verifier LIKE 'SCRAM-SHA-256$%'),
+    password_verifier text,
     password_digest bytea,
     module_versions jsonb NOT NULL DEFAULT '{}',
     seed_digest text,
@@ -210,10 +210,15 @@ DECLARE
     other text;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.status <> 'provisioning' THEN
-            RAISE EXCEPTION 'a tenant starts as provisioning, not as %', NEW.status USING ERRCODE = 'TN001';
+        IF NEW.status <> 'provisioning' OR NEW.password_verifier IS NOT NULL THEN
+            RAISE EXCEPTION 'a tenant starts as provisioning, without credentials, not as %', NEW.status USING ERRCODE = 'TN001';
         END IF;
         RETURN NEW;
+    END IF;
+
+    -- Not a CHECK: the server would log the whole row that failed it, with the password.
+    IF NEW.password_verifier NOT LIKE 'SCRAM-SHA-256$%' THEN
+        RAISE EXCEPTION 'what was given for tenant % is not a SCRAM verifier', NEW.id USING ERRCODE = 'TN004';
     END IF;
 
     -- A process that was frozen and woke up again finds its work taken over.
@@ -230,7 +235,7 @@ BEGIN
     END IF;
 
     IF NEW.status <> OLD.status THEN
-        IF NOT CASE OLD.status
+        IF NOT (CASE OLD.status
             WHEN 'provisioning' THEN NEW.status IN ('trial', 'active', 'suspended', 'failed', 'deprovisioning')
             WHEN 'failed' THEN NEW.status IN ('provisioning', 'deprovisioning')
             WHEN 'trial' THEN NEW.status IN ('active', 'suspended', 'deprovisioning')
@@ -240,7 +245,7 @@ BEGIN
             WHEN 'deprovisioning' THEN NEW.status IN ('trial', 'active', 'suspended', 'deprovisioned')
                 OR NEW.status = 'provisioning' AND OLD.activated_at IS NULL
             ELSE false
-        END THEN
+        END) THEN
             RAISE EXCEPTION 'tenant % cannot go from % to %', OLD.id, OLD.status, NEW.status
                 USING ERRCODE = 'TN001';
         END IF;

@@ -17,6 +17,9 @@ mod words;
 
 pub use manifest::{crd_files, crds, crds_yaml};
 
+/// Annotation of a Tenant: any new value leads to a visit, as `reconcile.fluxcd.io/requestedAt` does in Flux.
+pub const ANNOTATION_RECONCILE_REQUESTED_AT: &str = "tenantry.dev/reconcile-requested-at";
+
 /// The API group of every kind.
 pub const GROUP: &str = "tenantry.dev";
 

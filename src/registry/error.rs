@@ -58,7 +58,12 @@ impl Error {
             Self::Url(_) => "RegistryUrlInvalid",
             Self::Sql(error) => reason(error),
             Self::Migration(error) => match error.as_ref() {
-                MigrateError::Execute(error) if is_connection(error) => reason(error),
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                    match reason(error) {
+                        "RegistryError" | "RegistryNotSetUp" => "RegistryMigrationFailed",
+                        cause => cause,
+                    }
+                }
                 MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => "RegistryTooNew",
                 _ => "RegistryMigrationFailed",
             },
@@ -101,14 +106,6 @@ impl Error {
 
 fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
-}
-
-/// The server could not be asked at all.
-fn is_connection(error: &sqlx::Error) -> bool {
-    matches!(
-        error,
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
-    ) || error.as_database_error().is_some()
 }
 
 fn reason(error: &sqlx::Error) -> &'static str {
@@ -162,9 +159,7 @@ fn is_permanent(error: &sqlx::Error) -> bool {
 /// What the driver says, and what could be done about it.
 fn explain(error: &sqlx::Error) -> String {
     match error {
-        sqlx::Error::PoolTimedOut => {
-            "no connection became free, or none could be made, within 10 s".to_owned()
-        }
+        sqlx::Error::PoolTimedOut => "no connection came free, or none could be made, in time".to_owned(),
         sqlx::Error::Database(database) if reason(error) == "RegistryNotSetUp" => {
             format!("{database} (was `tenantry server-setup` run there?)")
         }

@@ -21,7 +21,7 @@ mod workflows;
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection, PgPool,
+    ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use uuid::Uuid;
@@ -30,7 +30,7 @@ use self::claim::Claim;
 pub use self::{
     error::Error,
     lifecycle::{Activity, Tombstone},
-    row::{Hidden, NewTenant, Registration, RegistryStatus, TenantRow},
+    row::{Hidden, NewTenant, Registration, TenantRow},
     workflows::{Outcome, StepRecord, Workflow},
 };
 
@@ -42,6 +42,9 @@ const ROLE: &str = "tenantry_admin";
 
 /// A connection that waited for longer than this is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// How long a statement waits for a connection, to come free or to be made.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The system database. Cheap to clone: all clones share one small pool.
 #[derive(Clone, Debug)]
@@ -68,7 +71,7 @@ impl Registry {
         let options = options(url, application_name)?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections.saturating_sub(1).max(1))
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(Duration::from_secs(300))
             // A round trip per statement only to see whether the server is there would double all of them.
             .test_before_acquire(false)
@@ -80,8 +83,9 @@ impl Registry {
                     Ok(true)
                 })
             })
-            .connect_with(options.clone())
-            .await?;
+            .connect_lazy_with(options.clone());
+        // Not through the pool, which would try for a while and then only say that it did.
+        options.connect().await?.close().await?;
         let options = Arc::new(options);
         let claim = Arc::new(Claim::new(Arc::clone(&options)));
         Ok(Self { pool, options, claim })

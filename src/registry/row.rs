@@ -8,7 +8,7 @@ use sqlx::{FromRow, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::Error;
-use crate::domain::{access::AccessLevel, identity::TenantId, slug::Slug};
+use crate::domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus, slug::Slug};
 
 /// All columns of [`TenantRow`], for every statement that returns one.
 macro_rules! columns {
@@ -174,62 +174,4 @@ pub enum Registration {
         /// Where it is in its life.
         status: RegistryStatus,
     },
-}
-
-/// The registry's status of a tenant (`tenants.status`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RegistryStatus {
-    /// Registered; the first provisioning has not ended yet.
-    Provisioning,
-    /// In use, for a limited time.
-    Trial,
-    /// In use.
-    Active,
-    /// Cut off, by somebody's decision.
-    Suspended,
-    /// Going away: cut off, a tombstone.
-    Deprovisioning,
-    /// Gone. Nothing leaves this status.
-    Deprovisioned,
-    /// The first provisioning met a permanent error.
-    Failed,
-}
-
-impl RegistryStatus {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Provisioning,
-        Self::Trial,
-        Self::Active,
-        Self::Suspended,
-        Self::Deprovisioning,
-        Self::Deprovisioned,
-        Self::Failed,
-    ];
-
-    /// The text in the registry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Provisioning => "provisioning",
-            Self::Trial => "trial",
-            Self::Active => "active",
-            Self::Suspended => "suspended",
-            Self::Deprovisioning => "deprovisioning",
-            Self::Deprovisioned => "deprovisioned",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Reads the registry's text.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-
-    /// Whether the tenant was handed out: from then on its database is never made again, only reported as lost.
-    pub fn was_active(self) -> bool {
-        match self {
-            Self::Trial | Self::Active | Self::Suspended => true,
-            Self::Provisioning | Self::Failed | Self::Deprovisioning | Self::Deprovisioned => false,
-        }
-    }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Error, NewTenant, Registration, Registry, RegistryStatus, Result, TenantRow, row::columns};
-use crate::domain::{access::AccessLevel, identity::TenantId, names};
+use super::{Error, NewTenant, Registration, Registry, Result, TenantRow, row::columns};
+use crate::domain::{access::AccessLevel, identity::TenantId, names, observed::RegistryStatus};
 
 /// How many names are tried for one slug: those that retained databases keep are not given again.
 const OCCURRENCES: u32 = 99;

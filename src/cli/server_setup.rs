@@ -1,0 +1,80 @@
+//! `tenantry server-setup`.
+
+use std::str::FromStr;
+
+use clap::Args;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::postgres::{
+    self,
+    credentials::SecretText,
+    setup::{SetupOptions, server_setup as set_up},
+};
+
+/// Flags of `tenantry server-setup`.
+#[derive(Args)]
+#[command(after_help = "\
+What it does, and only an administrator can:\n  \
+- makes role tenantry_admin (NOLOGIN CREATEDB CREATEROLE) and the operator's login as its member, neither a superuser\n  \
+- grants pg_signal_backend and pg_read_all_stats to tenantry_admin\n  \
+- makes the registry's database, closed to PUBLIC\n  \
+- takes CONNECT on postgres and template1 from PUBLIC, and EXECUTE on the large-object writers in template1\n\n\
+It may be run again, after a change of the operator's password for instance. What this administrator is not allowed to \
+do is listed at the end, and the exit code is 2.\n\n\
+Example:\n  \
+TENANTRY_ADMIN_URL=postgresql://postgres:…@db:5432/postgres TENANTRY_OPERATOR_PASSWORD=… tenantry server-setup")]
+pub struct Arguments {
+    /// URL of the administrator: postgresql://USER:PASSWORD@HOST:PORT/postgres?sslmode=verify-full
+    #[arg(long, env = "TENANTRY_ADMIN_URL", hide_env_values = true, value_name = "URL")]
+    admin_url: SecretText,
+
+    /// Name of the operator's login
+    #[arg(long, env = "TENANTRY_OPERATOR_USER", default_value = "tenantry_operator", value_name = "NAME")]
+    operator_user: String,
+
+    /// Password of the operator's login: only from the environment variable, so that no process list shows it
+    #[arg(env = "TENANTRY_OPERATOR_PASSWORD", hide_env_values = true, value_name = "PASSWORD", hide = true)]
+    operator_password: Option<SecretText>,
+
+    /// Database of the registry
+    #[arg(long, env = "TENANTRY_SYSTEM_DATABASE", default_value = "tenantry_system", value_name = "NAME")]
+    system_database: String,
+
+    /// Make no registry on this server: it is on another one
+    #[arg(long, env = "TENANTRY_NO_SYSTEM_DATABASE")]
+    no_system_database: bool,
+}
+
+/// Why the setup failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No password was given.
+    #[error("set TENANTRY_OPERATOR_PASSWORD to the password that the operator's login shall have")]
+    Password,
+    /// The URL cannot be read.
+    #[error("TENANTRY_ADMIN_URL cannot be used: {0}")]
+    Url(sqlx::Error),
+    /// The server refused.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    /// The setup is not complete.
+    #[error("not complete: have the refused statements run by somebody who may, then run this again")]
+    Incomplete,
+}
+
+/// Sets a server up, and says what was done.
+pub async fn server_setup(arguments: Arguments) -> Result<(), SetupError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let password = arguments.operator_password.ok_or(SetupError::Password)?;
+    let admin = PgConnectOptions::from_str(arguments.admin_url.expose()).map_err(SetupError::Url)?;
+    let system_database = (!arguments.no_system_database).then_some(arguments.system_database);
+    let options = SetupOptions { operator: arguments.operator_user, password, system_database };
+    let report = set_up(admin, &options).await?;
+    for line in &report.done {
+        println!("done     {line}");
+    }
+    for line in &report.refused {
+        println!("refused  {line}");
+    }
+    if report.refused.is_empty() { Ok(()) } else { Err(SetupError::Incomplete) }
+}

@@ -1,0 +1,93 @@
+//! What every reconciliation is given.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
+
+use kube::{
+    Client,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use super::{
+    database_server::configuration::{DEFAULT_PREFIX, prefix},
+    events::Events,
+    servers::Servers,
+    tenant::{bulk::Bulk, watch::Scopes},
+};
+use crate::{
+    api::{database_server::DatabaseServer, plan::TenantPlan},
+    domain::desired::{ServerOffer, Surroundings},
+    leader::Leadership,
+    metrics::Metrics,
+    postgres::modules::ModuleSet,
+    registry::{Installation, Registry},
+};
+
+/// Shared by all reconciliations of a leader.
+pub struct Context {
+    /// The Kubernetes API.
+    pub client: Client,
+    /// The system database.
+    pub registry: Registry,
+    /// This installation's id and its key for password digests.
+    pub installation: Installation,
+    /// The servers that are ready for work.
+    pub servers: Servers,
+    /// All plans.
+    pub plans: Store<TenantPlan>,
+    /// All servers' resources.
+    pub database_servers: Store<DatabaseServer>,
+    /// The Tenants and Secrets that are watched.
+    pub scopes: Scopes,
+    /// Uids of Secrets that are in some tenant's way, and watched until they go.
+    pub conflicts: Arc<Mutex<HashSet<String>>>,
+    /// What was read in bulk at start-up.
+    pub bulk: Bulk,
+    /// Where Events go.
+    pub events: Events,
+    /// Where figures go.
+    pub metrics: Metrics,
+    /// Whether this process still leads: asked before each step.
+    pub leadership: Leadership,
+    /// Who this process is: `application_name` of its sessions, holder of its workflows.
+    pub identity: String,
+    /// Where the Secrets of `DatabaseServer`s are.
+    pub operator_namespace: String,
+    /// The most sessions on one server.
+    pub max_connections: u32,
+    /// The modules that every tenant has.
+    pub modules: ModuleSet,
+}
+
+/// As the controllers pass it around.
+pub type SharedContext = Arc<Context>;
+
+impl Context {
+    /// The `DatabaseServer` of this name.
+    pub fn database_server(&self, name: &str) -> Option<Arc<DatabaseServer>> {
+        self.database_servers.get(&ObjectRef::new(name))
+    }
+
+    /// What the names of the databases on a server begin with.
+    pub fn prefix_of(&self, server: &str) -> String {
+        self.database_server(server).map_or_else(|| DEFAULT_PREFIX.to_owned(), |server| prefix(&server))
+    }
+}
+
+impl Surroundings for Context {
+    fn has_plan(&self, name: &str) -> bool {
+        self.plans.get(&ObjectRef::new(name)).is_some()
+    }
+
+    fn server(&self, name: &str) -> ServerOffer {
+        match self.database_server(name) {
+            None => ServerOffer::Missing,
+            Some(server) => match &server.spec.allowed_namespaces {
+                None => ServerOffer::Everyone,
+                Some(namespaces) => ServerOffer::Only(namespaces.clone()),
+            },
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! From a `DatabaseServer` and its Secrets to a configuration that can be connected with.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+
+use crate::{
+    api::{
+        conditions::reason,
+        database_server::{DatabaseServer, TlsMode},
+    },
+    controller::context::Context,
+    postgres::{ServerConfig, Tls, credentials::SecretText},
+};
+
+/// PostgreSQL's own port.
+const DEFAULT_PORT: u16 = 5432;
+
+/// What databases' names begin with, unless the server says otherwise.
+pub const DEFAULT_PREFIX: &str = "tenant_";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// The API server did not give a Secret.
+    #[error("could not read Secret {name:?} in namespace {namespace:?}: {source}")]
+    Read {
+        /// The Secret.
+        name: String,
+        /// The operator's namespace.
+        namespace: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// A Secret is not there.
+    #[error("there is no Secret {name:?} in namespace {namespace:?}: create it with the keys {keys}")]
+    Missing {
+        /// The Secret.
+        name: String,
+        /// The operator's namespace.
+        namespace: String,
+        /// What it should hold.
+        keys: &'static str,
+    },
+    /// A Secret has not the key.
+    #[error("Secret {name:?} in namespace {namespace:?} has no usable key {key:?}")]
+    Key {
+        /// The Secret.
+        name: String,
+        /// The operator's namespace.
+        namespace: String,
+        /// The key.
+        key: String,
+    },
+}
+
+impl ConfigurationError {
+    /// The condition reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => reason::KUBERNETES_API_ERROR,
+            Self::Missing { .. } | Self::Key { .. } => reason::SECRET_NOT_FOUND,
+        }
+    }
+}
+
+/// Reads the configuration. All Secrets are in the operator's namespace, so that a `DatabaseServer` cannot name
+/// somebody else's.
+pub async fn configuration(
+    server: &DatabaseServer,
+    context: &Context,
+) -> Result<ServerConfig, ConfigurationError> {
+    let spec = &server.spec;
+    let admin = secret(context, &spec.admin_secret_ref.name, "username and password").await?;
+    let text = |key: &str| {
+        entry(&admin, key).ok_or_else(|| ConfigurationError::Key {
+            name: spec.admin_secret_ref.name.clone(),
+            namespace: context.operator_namespace.clone(),
+            key: key.to_owned(),
+        })
+    };
+    let (username, password) = (text("username")?, text("password")?);
+    let mode = spec.tls.as_ref().and_then(|tls| tls.mode).unwrap_or(TlsMode::VerifyFull);
+    let ca = match spec.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref()) {
+        None => None,
+        Some(reference) => {
+            let secret = secret(context, &reference.name, "of a certificate authority in PEM").await?;
+            let pem = entry(&secret, &reference.key).ok_or_else(|| ConfigurationError::Key {
+                name: reference.name.clone(),
+                namespace: context.operator_namespace.clone(),
+                key: reference.key.clone(),
+            })?;
+            Some(pem.into_bytes())
+        }
+    };
+    Ok(ServerConfig {
+        name: server.name_any(),
+        host: spec.host.clone(),
+        port: spec.port.and_then(|port| u16::try_from(port).ok()).unwrap_or(DEFAULT_PORT),
+        tls: match mode {
+            TlsMode::Disable => Tls::Disable,
+            TlsMode::Require => Tls::Require,
+            TlsMode::VerifyCa => Tls::VerifyCa { ca },
+            TlsMode::VerifyFull => Tls::VerifyFull { ca },
+        },
+        username,
+        password: SecretText::new(password),
+        prefix: prefix(server),
+        application_name: context.identity.clone(),
+        max_connections: context.max_connections,
+    })
+}
+
+/// What the names of a server's databases begin with.
+pub fn prefix(server: &DatabaseServer) -> String {
+    server.spec.prefix.clone().unwrap_or_else(|| DEFAULT_PREFIX.to_owned())
+}
+
+async fn secret(context: &Context, name: &str, keys: &'static str) -> Result<Secret, ConfigurationError> {
+    let namespace = context.operator_namespace.clone();
+    match Api::<Secret>::namespaced(context.client.clone(), &namespace).get_opt(name).await {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => Err(ConfigurationError::Missing { name: name.to_owned(), namespace, keys }),
+        Err(source) => Err(ConfigurationError::Read { name: name.to_owned(), namespace, source }),
+    }
+}
+
+fn entry(secret: &Secret, key: &str) -> Option<String> {
+    let bytes = secret.data.as_ref()?.get(key)?;
+    String::from_utf8(bytes.0.clone()).ok().filter(|text| !text.is_empty())
+}

@@ -1,0 +1,131 @@
+//! The preflight: connect, compare the rights with those needed, make the shared roles, read everything once. It ends
+//! in a verdict, never in an error: what is wrong is what the conditions are for.
+
+use super::configuration::{ConfigurationError, configuration};
+use crate::{
+    api::{
+        conditions::{ConditionStatus, PRIVILEGED, REACHABLE, reason},
+        database_server::DatabaseServer,
+    },
+    controller::{context::Context, servers::Standing},
+    postgres::{self, server::Server},
+};
+
+/// One condition of a verdict.
+pub struct Finding {
+    /// The condition type.
+    pub type_: &'static str,
+    /// Its status.
+    pub status: ConditionStatus,
+    /// Its reason.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// What came out.
+pub struct Verdict {
+    /// PostgreSQL's version, once connected.
+    pub version: Option<String>,
+    /// `Reachable` and `Privileged`.
+    pub findings: Vec<Finding>,
+    /// The server, if it may take tenants.
+    pub server: Option<Server>,
+    /// Whether only a person can mend it.
+    pub permanent: bool,
+}
+
+/// Checks a server. The one in use goes on being used while its configuration stays the same, with its sessions.
+pub async fn preflight(resource: &DatabaseServer, in_use: &Standing, context: &Context) -> Verdict {
+    let config = match configuration(resource, context).await {
+        Ok(config) => config,
+        Err(error) => return refused_configuration(&error),
+    };
+    let (server, known) = match in_use {
+        Standing::Ready(server) if *server.config() == config => (server.clone(), true),
+        Standing::Ready(_) | Standing::NotReady { .. } | Standing::Unvisited => (Server::new(config), false),
+    };
+    match check(&server, known, context).await {
+        Ok(verdict) => verdict,
+        Err(error) => refused(&error),
+    }
+}
+
+async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdict, postgres::Error> {
+    let found = server.preflight(context.installation.id).await?;
+    let version = Some(found.version.clone());
+    let reachable = finding(REACHABLE, true, reason::CONNECTED, format!("PostgreSQL {}", found.version));
+    if let Some(other) = &found.in_use_by {
+        let message = format!(
+            "the server belongs to the Tenantry installation {other}, by the comment on role tenantry_admin; this one is {}",
+            context.installation.id
+        );
+        let findings = vec![reachable, finding(PRIVILEGED, false, reason::SERVER_IN_USE, message)];
+        return Ok(Verdict { version, findings, server: None, permanent: true });
+    }
+    if !found.missing.is_empty() {
+        let list: Vec<_> = found.missing.iter().map(ToString::to_string).collect();
+        let message = format!("{} (run `tenantry server-setup` as an administrator)", list.join("; "));
+        let findings = vec![reachable, finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message)];
+        return Ok(Verdict { version, findings, server: None, permanent: true });
+    }
+    if !known {
+        server.prepare(context.installation.id).await?;
+        // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
+        server.ensure_template(&context.modules).await?;
+        context.bulk.read_server(&server.config().name, server.observe_all().await?);
+    }
+    let privileged = finding(
+        PRIVILEGED,
+        true,
+        reason::RIGHTS_COMPLETE,
+        "the operator's login has every right it needs".into(),
+    );
+    Ok(Verdict {
+        version,
+        findings: vec![reachable, privileged],
+        server: Some(server.clone()),
+        permanent: false,
+    })
+}
+
+fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: String) -> Finding {
+    Finding { type_, status: ConditionStatus::from(fulfilled), reason, message }
+}
+
+fn refused(error: &postgres::Error) -> Verdict {
+    let message = error.to_string();
+    if error.reason() == "MissingRight" {
+        let message = format!("{message} (run `tenantry server-setup` as an administrator)");
+        let findings = vec![
+            finding(REACHABLE, true, reason::CONNECTED, "the server answers".into()),
+            finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message),
+        ];
+        return Verdict { version: None, findings, server: None, permanent: true };
+    }
+    let findings = vec![
+        finding(REACHABLE, false, error.reason(), message),
+        Finding {
+            type_: PRIVILEGED,
+            status: ConditionStatus::Unknown,
+            reason: reason::NOT_REACHED,
+            message: "not checked, since the server could not be worked with".into(),
+        },
+    ];
+    Verdict { version: None, findings, server: None, permanent: error.is_permanent() }
+}
+
+fn refused_configuration(error: &ConfigurationError) -> Verdict {
+    let unknown = |type_| Finding {
+        type_,
+        status: ConditionStatus::Unknown,
+        reason: error.reason(),
+        message: error.to_string(),
+    };
+    Verdict {
+        version: None,
+        findings: vec![unknown(REACHABLE), unknown(PRIVILEGED)],
+        server: None,
+        permanent: false,
+    }
+}

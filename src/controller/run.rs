@@ -1,0 +1,345 @@
+//! Starts everything that a leader runs: the watches, the bulk reading, one controller per kind and namespace.
+
+use std::{
+    collections::HashSet,
+    fmt::Debug,
+    future::ready,
+    hash::Hash,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{StreamExt, future::join_all};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::NamespaceResourceScope,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::Config,
+        predicates,
+        reflector::{self, Lookup, ObjectRef, Store, store::Writer},
+        utils::Predicate,
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    context::{Context, SharedContext},
+    database_server,
+    events::Events,
+    servers::{Servers, Standing},
+    tenant::{
+        self,
+        bulk::Bulk,
+        watch::{Change, Scope, Scopes, follow, secret_interest, server_interest, tenant_of},
+    },
+};
+use crate::{
+    api::{
+        LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant,
+        tenant_status::TenantState,
+    },
+    leader::Leadership,
+    metrics::Metrics,
+    postgres::modules::ModuleSet,
+    registry::{self, Installation, Registry},
+};
+
+/// How a leader runs.
+pub struct Options {
+    /// The namespaces whose Tenants are managed; none: all.
+    pub watch_namespaces: Vec<String>,
+    /// Where the Secrets of `DatabaseServer`s are.
+    pub operator_namespace: String,
+    /// The most visits at once, per watched namespace.
+    pub concurrency: u16,
+    /// The most sessions on one server.
+    pub max_connections: u32,
+    /// Who this process is.
+    pub identity: String,
+}
+
+/// What is there before the controllers are.
+pub struct Ground {
+    /// The Kubernetes API.
+    pub client: Client,
+    /// The system database, migrated.
+    pub registry: Registry,
+    /// Its installation.
+    pub installation: Installation,
+    /// Figures.
+    pub metrics: Metrics,
+    /// The Lease, held.
+    pub leadership: Leadership,
+}
+
+/// The API server closes a watch after this many seconds, well before load balancers drop idle connections.
+const WATCH_SECONDS: u32 = 200;
+
+/// How often the number of tenants by state is counted, from memory.
+const COUNT_PERIOD: Duration = Duration::from_secs(5);
+
+/// Runs until `shutdown`: then running visits end, and nothing new begins.
+pub async fn run(
+    ground: Ground,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), registry::Error> {
+    let client = ground.client.clone();
+    let (plans, plan_writer) = reflector::store::<TenantPlan>();
+    let (database_servers, server_writer) = reflector::store::<DatabaseServer>();
+    let namespaces: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
+        [] => vec![None],
+        named => named.iter().cloned().map(Some).collect(),
+    };
+    let mut scopes = Vec::new();
+    let mut inputs = Vec::new();
+    let mut secret_writers = Vec::new();
+    for namespace in namespaces {
+        let (tenants, tenant_writer) = reflector::store::<Tenant>();
+        let (secrets, secret_writer) = reflector::store::<Secret>();
+        let (visits, requests) = mpsc::unbounded_channel();
+        inputs.push(Input { namespace: namespace.clone(), tenant_writer, requests });
+        secret_writers.push(secret_writer);
+        scopes.push(Scope { namespace, tenants, secrets, visits });
+    }
+    let context = Arc::new(Context {
+        events: Events::new(client.clone(), &options.identity),
+        client: client.clone(),
+        registry: ground.registry,
+        installation: ground.installation,
+        servers: Servers::default(),
+        plans,
+        database_servers,
+        scopes: Scopes(scopes),
+        conflicts: Arc::new(Mutex::new(HashSet::new())),
+        bulk: Bulk::default(),
+        metrics: ground.metrics,
+        leadership: ground.leadership,
+        identity: options.identity,
+        operator_namespace: options.operator_namespace,
+        max_connections: options.max_connections,
+        modules: ModuleSet::built_in(),
+    });
+    watch_plans(&context, plan_writer, &shutdown);
+    watch_secrets(&context, secret_writers, &shutdown);
+    context.bulk.read_registry(context.registry.all_living().await?);
+    count_tenants(&context, &shutdown);
+    let servers = tokio::spawn(run_servers(context.clone(), server_writer, shutdown.clone()));
+    ready_stores(&context).await;
+    visited_servers(&context).await;
+    let tenants = inputs
+        .into_iter()
+        .map(|input| run_tenants(context.clone(), input, options.concurrency, shutdown.clone()));
+    join_all(tenants).await;
+    if let Err(error) = servers.await {
+        error!(%error, "the controller of DatabaseServers ended badly");
+    }
+    Ok(())
+}
+
+/// What one watched namespace's controller is fed with.
+struct Input {
+    namespace: Option<String>,
+    tenant_writer: Writer<Tenant>,
+    requests: mpsc::UnboundedReceiver<ObjectRef<Tenant>>,
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn watch_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// Keeps a store up to date, and tells of what changes.
+fn spawn_follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    writer: Writer<K>,
+    interest: impl Fn(&K) -> u64 + Send + 'static,
+    told: impl FnMut(&ObjectRef<K>, &K, Change) + Send + 'static,
+    shutdown: &CancellationToken,
+) where
+    K: Resource<DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+    ObjectRef<K>: Hash + Eq,
+{
+    let events = watcher(api, config).default_backoff().reflect(writer);
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { shutdown.run_until_cancelled(follow(events, interest, told)).await });
+}
+
+fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown: &CancellationToken) {
+    let told = context.clone();
+    spawn_follow(
+        Api::<TenantPlan>::all(context.client.clone()),
+        watch_config(),
+        writer,
+        // Whether a plan exists is all that matters to its tenants so far.
+        |_| 0,
+        move |plan, _, _| told.plan_changed(&plan.name),
+        shutdown,
+    );
+}
+
+fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shutdown: &CancellationToken) {
+    for (scope, writer) in context.scopes.0.iter().zip(writers) {
+        let visits = scope.visits.clone();
+        spawn_follow(
+            api::<Secret>(&context.client, scope.namespace.as_deref()),
+            watch_config().labels(LABEL_TENANT_ID),
+            writer,
+            secret_interest,
+            move |_, secret, change| {
+                // A Secret that appears is the one that we have just written.
+                if let (Change::Changed | Change::Gone, Some(tenant)) = (change, tenant_of(secret)) {
+                    let _ = visits.send(tenant);
+                }
+            },
+            shutdown,
+        );
+    }
+}
+
+/// Without these a first visit would take what is there for missing.
+async fn ready_stores(context: &SharedContext) {
+    async fn ready<K>(store: &Store<K>, what: &str)
+    where
+        K: Lookup + Clone + 'static,
+        K::DynamicType: Eq + Hash + Clone,
+    {
+        let begun = std::time::Instant::now();
+        while tokio::time::timeout(Duration::from_secs(5), store.wait_until_ready()).await.is_err() {
+            warn!(
+                what,
+                seconds = begun.elapsed().as_secs(),
+                "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
+            );
+        }
+    }
+    ready(&context.plans, "tenantplans").await;
+    ready(&context.database_servers, "databaseservers").await;
+    for scope in &context.scopes.0 {
+        ready(&scope.secrets, "secrets").await;
+    }
+}
+
+/// How long tenants wait for the first visit to their servers. One server that hangs must not hold up the others.
+const FIRST_VISITS: Duration = Duration::from_secs(5);
+
+/// Tenants visited before their servers would all be told that their server is not ready.
+async fn visited_servers(context: &SharedContext) {
+    let visited = async {
+        while context
+            .database_servers
+            .state()
+            .iter()
+            .any(|server| matches!(context.servers.get(&server.name_any()), Standing::Unvisited))
+        {
+            context.servers.changed().await;
+        }
+    };
+    if tokio::time::timeout(FIRST_VISITS, visited).await.is_err() {
+        warn!("not all servers answered yet; their tenants wait, the others go on");
+    }
+}
+
+fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
+    let (context, shutdown) = (context.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let mut period = tokio::time::interval(COUNT_PERIOD);
+        while shutdown.run_until_cancelled(period.tick()).await.is_some() {
+            let tenants = context.scopes.tenants();
+            let in_state = |state: TenantState| {
+                let tenants = tenants.iter().filter_map(|tenant| tenant.status.as_ref());
+                tenants.filter(|status| status.state == Some(state)).count()
+            };
+            let counts = TenantState::ALL
+                .iter()
+                .map(|state| (state.as_str(), i64::try_from(in_state(*state)).unwrap_or(i64::MAX)));
+            context.metrics.tenants(counts);
+        }
+    });
+}
+
+async fn run_servers(context: SharedContext, writer: Writer<DatabaseServer>, shutdown: CancellationToken) {
+    let reader = writer.as_reader();
+    let api = Api::<DatabaseServer>::all(context.client.clone());
+    let told = context.clone();
+    let mut known = std::collections::HashMap::new();
+    let stream = watcher(api, watch_config())
+        .default_backoff()
+        .reflect(writer)
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Apply(server) | watcher::Event::InitApply(server)) => {
+                let name = server.metadata.name.clone().unwrap_or_default();
+                let interest = server_interest(server);
+                if known.insert(name.clone(), interest) != Some(interest) {
+                    told.server_changed(&name);
+                }
+            }
+            Ok(watcher::Event::Delete(server)) => {
+                let name = server.metadata.name.clone().unwrap_or_default();
+                known.remove(&name);
+                told.server_changed(&name);
+            }
+            Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => {}
+        })
+        .applied_objects()
+        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
+    // A changed admin or CA Secret counts at once, not at the next period.
+    let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.operator_namespace);
+    let servers = reader.clone();
+    Controller::for_stream(stream, reader)
+        .watches(secrets, watch_config(), move |secret| {
+            let name = secret.metadata.name.clone().unwrap_or_default();
+            let named = servers.state_filter(move |server| {
+                let ca = server.spec.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref());
+                server.spec.admin_secret_ref.name == name || ca.is_some_and(|ca| ca.name == name)
+            });
+            named.into_iter().map(|server| ObjectRef::from_obj(server.as_ref()))
+        })
+        .with_config(Config::default().concurrency(4))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(database_server::reconcile::reconcile, database_server::reconcile::after_error, context)
+        .for_each(|_| ready(()))
+        .await;
+}
+
+async fn run_tenants(context: SharedContext, input: Input, concurrency: u16, shutdown: CancellationToken) {
+    let reader = input.tenant_writer.as_reader();
+    let namespace = input.namespace.as_deref();
+    info!(namespace = namespace.unwrap_or("all"), concurrency, "watching tenants");
+    let stream = watcher(api::<Tenant>(&context.client, namespace), watch_config())
+        .default_backoff()
+        .reflect(input.tenant_writer)
+        .applied_objects()
+        .predicate_filter(tenant::watch::interest, Default::default());
+    Controller::for_stream(stream, reader)
+        .reconcile_on(UnboundedReceiverStream::new(input.requests))
+        .with_config(Config::default().concurrency(concurrency))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(tenant::reconcile::reconcile, tenant::reconcile::after_error, context)
+        .for_each(|_| ready(()))
+        .await;
+}

@@ -1,0 +1,57 @@
+//! The servers that are ready for work. The controller of `DatabaseServer` fills this, the one of `Tenant` reads it.
+
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, RwLock},
+};
+
+use tokio::sync::Notify;
+
+use crate::postgres::server::Server;
+
+/// What a server's name leads to, in this process.
+#[derive(Clone)]
+pub enum Standing {
+    /// It passed its preflight and its shared roles are there.
+    Ready(Server),
+    /// It was visited and is not ready; the reason and message are its `Ready` condition's.
+    NotReady {
+        /// A condition reason.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// It was not visited yet, or there is no such server.
+    Unvisited,
+}
+
+/// All servers, by the name of their `DatabaseServer`.
+#[derive(Default)]
+pub struct Servers {
+    by_name: RwLock<HashMap<String, Standing>>,
+    changed: Notify,
+}
+
+impl Servers {
+    /// What is known of the server of this name.
+    pub fn get(&self, name: &str) -> Standing {
+        let servers = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        servers.get(name).cloned().unwrap_or(Standing::Unvisited)
+    }
+
+    /// Records the outcome of a visit.
+    pub fn set(&self, name: &str, standing: Standing) {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), standing);
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets a server whose `DatabaseServer` is gone.
+    pub fn remove(&self, name: &str) {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Returns after the next visit's outcome, or soon: one recorded just before the call is not missed for long.
+    pub async fn changed(&self) {
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), self.changed.notified()).await;
+    }
+}

@@ -1,0 +1,78 @@
+//! Why a step failed, with the reason that its condition shows.
+
+use crate::{api::conditions::reason, postgres, registry};
+
+/// A step's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// PostgreSQL said no, or nothing.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    /// So did the registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// So did the Kubernetes API.
+    #[error("the Kubernetes API refused: {0}")]
+    Kubernetes(#[from] kube::Error),
+    /// The slug belongs to another living tenant.
+    #[error("slug {slug:?} is taken by {owner}; choose another, or remove that tenant first")]
+    SlugTaken {
+        /// The slug.
+        slug: String,
+        /// Who has it, for people.
+        owner: String,
+    },
+    /// A Secret of the wanted name exists and is not this tenant's.
+    #[error(
+        "Secret {name:?} exists and does not belong to this tenant: it is left as it is; rename or delete it, or set spec.connectionSecretName on a new Tenant"
+    )]
+    SecretConflict {
+        /// The Secret.
+        name: String,
+        /// Its uid, to see it go.
+        uid: Option<String>,
+    },
+    /// This process no longer leads.
+    #[error("this operator no longer holds the Lease; the new leader goes on")]
+    NotLeader,
+    /// Something that an earlier step makes is not there. The next visit observes anew.
+    #[error("{0} is not there yet; observed anew at the next attempt")]
+    Missing(&'static str),
+}
+
+impl StepError {
+    /// The condition reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Postgres(error) => error.reason(),
+            Self::Registry(error) => error.reason(),
+            Self::Kubernetes(_) => reason::KUBERNETES_API_ERROR,
+            Self::SlugTaken { .. } => reason::SLUG_TAKEN,
+            Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
+            Self::NotLeader | Self::Missing(_) => reason::WAITING,
+        }
+    }
+
+    /// The SQLSTATE, where PostgreSQL gave one.
+    pub fn sql_state(&self) -> Option<String> {
+        match self {
+            Self::Postgres(error) => error.sql_state(),
+            Self::Registry(error) => error.sql_state(),
+            Self::Kubernetes(_)
+            | Self::SlugTaken { .. }
+            | Self::SecretConflict { .. }
+            | Self::NotLeader
+            | Self::Missing(_) => None,
+        }
+    }
+
+    /// Whether only a change by a person can help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.is_permanent(),
+            Self::Registry(error) => error.is_permanent(),
+            Self::SlugTaken { .. } | Self::SecretConflict { .. } => true,
+            Self::Kubernetes(_) | Self::NotLeader | Self::Missing(_) => false,
+        }
+    }
+}

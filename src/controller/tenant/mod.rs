@@ -1,0 +1,14 @@
+//! The controller of `Tenant`: observe → plan → execute → status, one file each.
+
+pub mod admins;
+pub mod bulk;
+pub mod conditions;
+pub mod execute;
+pub mod failure;
+pub mod observe;
+pub mod reconcile;
+pub mod secrets;
+pub mod status;
+pub mod steps;
+pub mod visit;
+pub mod watch;

@@ -1,0 +1,182 @@
+//! Reads what there is: the registry's row, the server's catalogues (one query), the Secret. Nothing is written.
+
+use kube::ResourceExt;
+
+use super::{secrets, visit::Visit};
+use crate::{
+    api::{LABEL_TENANT_ID, tenant::Tenant, tenant_status::ModuleStatus},
+    controller::{context::SharedContext, servers::Standing},
+    domain::{
+        access::AccessLevel,
+        desired,
+        observed::{
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
+            SecretFacts, ServerFacts,
+        },
+    },
+    postgres::{
+        self,
+        inventory::TenantFacts,
+        mark::Mark,
+        modules::{ModuleSet, ModuleVersion},
+        server::Server,
+    },
+    registry::{self, TenantRow},
+};
+
+/// What one look found.
+pub struct Seen {
+    /// For the plan.
+    pub observed: Observed,
+    /// For the steps.
+    pub server: Option<Server>,
+    /// The server is unknown because its `DatabaseServer` is not ready.
+    pub not_ready: bool,
+}
+
+/// Looks at everything that the plan needs. The row is left in the visit.
+pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
+    let unseen = |registry| Seen {
+        observed: Observed { registry, server: Observation::Absent, connection_secret: SecretFacts::Absent },
+        server: None,
+        not_ready: false,
+    };
+    if visit.row.is_none() {
+        match row(visit.tenant, context).await {
+            Ok(Some(row)) => visit.row = Some(row),
+            Ok(None) => return standing_first(visit, context, unseen(Observation::Absent)),
+            Err(error) => return unseen(Observation::Unknown(error.to_string())),
+        }
+    }
+    let Some(row) = &visit.row else { return unseen(Observation::Absent) };
+    let registry = Observation::Known(registry_facts(row, visit, context));
+    if row.status == RegistryStatus::Deprovisioned {
+        return unseen(registry);
+    }
+    let connection_secret = secret_facts(visit, row, context);
+    let (server, facts, not_ready) = match context.servers.get(&row.server) {
+        Standing::Ready(server) => {
+            let facts = match server_facts(&server, row, context).await {
+                Ok(facts) => Observation::Known(domain_facts(&facts, AccessLevel::ReadWrite)),
+                Err(error) => Observation::Unknown(error.to_string()),
+            };
+            (Some(server), facts, false)
+        }
+        Standing::NotReady { message, .. } => (None, Observation::Unknown(message), true),
+        Standing::Unvisited => {
+            (None, Observation::Unknown(format!("DatabaseServer {:?} was not visited yet", row.server)), true)
+        }
+    };
+    Seen { observed: Observed { registry, server: facts, connection_secret }, server, not_ready }
+}
+
+/// Before anything is registered for a new tenant, its server must have passed the preflight.
+fn standing_first(visit: &Visit<'_>, context: &SharedContext, seen: Seen) -> Seen {
+    let Some(desired) = &visit.desired else { return seen };
+    let why = match context.servers.get(&desired.server) {
+        Standing::Ready(_) => return seen,
+        Standing::NotReady { message, .. } => message,
+        Standing::Unvisited => format!("DatabaseServer {:?} was not visited yet", desired.server),
+    };
+    let observed = Observed { server: Observation::Unknown(why), ..seen.observed };
+    Seen { observed, not_ready: true, ..seen }
+}
+
+/// The Tenant's row: from the bulk reading while that is good, else by one query.
+pub async fn row(tenant: &Tenant, context: &SharedContext) -> Result<Option<TenantRow>, registry::Error> {
+    let uid = tenant.uid().unwrap_or_default();
+    if let Some(row) = context.bulk.row(&uid) {
+        return Ok(Some(row));
+    }
+    let namespace = tenant.namespace().unwrap_or_default();
+    context.registry.by_resource(&namespace, &tenant.name_any(), &uid).await
+}
+
+async fn server_facts(
+    server: &Server,
+    row: &TenantRow,
+    context: &SharedContext,
+) -> Result<TenantFacts, postgres::Error> {
+    if let Some(facts) = context.bulk.facts(row) {
+        return Ok(facts);
+    }
+    server.observe(row.id, &row.database_name, &row.login_name).await
+}
+
+fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -> RegistryFacts {
+    let declared_current = visit.desired.as_ref().is_none_or(|desired| {
+        row.name == desired.display_name
+            && row.plan == desired.plan
+            && row.settings == serde_json::json!(desired.settings)
+    });
+    RegistryFacts {
+        status: row.status,
+        seed_digest: row.seed_digest.clone(),
+        modules_current: row.module_versions == versions(&context.modules),
+        declared_current,
+        has_verifier: row.password_verifier.is_some(),
+    }
+}
+
+/// The server's facts in the words of the plan. `wanted` is the access level that should be in force.
+fn domain_facts(facts: &TenantFacts, wanted: AccessLevel) -> ServerFacts {
+    ServerFacts {
+        database: match &facts.database {
+            None => DatabaseFacts::Absent,
+            Some(database) if database.mark == Mark::Ours => DatabaseFacts::Ours,
+            Some(_) => DatabaseFacts::Foreign,
+        },
+        building: match &facts.building {
+            None => BuildingFacts::Absent,
+            Some(building) if building.mark == Mark::Ours && !building.open_to_public => BuildingFacts::Ready,
+            Some(_) => BuildingFacts::Incomplete,
+        },
+        login: match &facts.login {
+            None => LoginFacts::Absent,
+            Some(login) if login.mark == Mark::Ours => LoginFacts::Ours {
+                can_login: login.can_login,
+                access_current: facts.access() == Some(wanted),
+            },
+            Some(_) => LoginFacts::Foreign,
+        },
+    }
+}
+
+fn secret_facts(visit: &Visit<'_>, row: &TenantRow, context: &SharedContext) -> SecretFacts {
+    let namespace = visit.tenant.namespace().unwrap_or_default();
+    let name = desired::connection_secret_name(visit.tenant);
+    let Some(secret) = context.scopes.secret(&namespace, &name) else {
+        return SecretFacts::Absent;
+    };
+    if secret.labels().get(LABEL_TENANT_ID) != Some(&row.id.to_string()) {
+        return SecretFacts::Absent;
+    }
+    if secrets::holds_password_of(&secret, row, &context.installation) {
+        SecretFacts::Current
+    } else {
+        SecretFacts::Stale
+    }
+}
+
+/// Module versions as the registry keeps them.
+pub fn versions(modules: &ModuleSet) -> serde_json::Value {
+    serde_json::json!(modules.targets())
+}
+
+/// The tenant's modules for its status: recorded versions beside the target ones.
+pub fn module_statuses(visit: &Visit<'_>, target: &ModuleSet) -> Vec<ModuleStatus> {
+    let Some(row) = &visit.row else { return Vec::new() };
+    let recorded: Vec<ModuleVersion> =
+        serde_json::from_value(row.module_versions.clone()).unwrap_or_default();
+    let version =
+        |name: &str| recorded.iter().find(|module| module.name == name).map_or(0, |module| module.version);
+    let targets = target.targets();
+    targets
+        .iter()
+        .map(|module| ModuleStatus {
+            name: module.name.clone(),
+            version: i64::from(version(&module.name)),
+            target: i64::from(module.version),
+        })
+        .collect()
+}

@@ -1,0 +1,276 @@
+//! The driver: one visit to one Tenant, from what is read to the status that is written.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::controller::Action,
+};
+use serde_json::json;
+use tracing::{Instrument, info, warn};
+
+use super::{
+    conditions::Summary,
+    execute::execute,
+    observe::{Seen, module_statuses, observe},
+    status::{next_status, same},
+    visit::{Obstacle, Visit},
+};
+use crate::{
+    api::{
+        FINALIZER,
+        conditions::{READY, find_condition, reason},
+        tenant::Tenant,
+        tenant_status::{TenantState, TenantStatus},
+    },
+    controller::context::SharedContext,
+    domain::{
+        backoff, desired,
+        plan::{Blocked, ObjectFacts, Plan, plan_leaving, plan_living},
+    },
+    telemetry::tenant_span,
+};
+
+/// Field manager of the status. There is one writer.
+const STATUS_MANAGER: &str = "tenantry/status";
+
+/// A visit's own failure: the status could not be written. Everything else is in the status.
+#[derive(Debug, thiserror::Error)]
+#[error("could not write the status: {0}")]
+pub struct ReconcileError(#[source] kube::Error);
+
+/// Visits a Tenant.
+pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Action, ReconcileError> {
+    let span = tenant_span(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
+    let started = Instant::now();
+    async move {
+        let (visit, written) = visit(&tenant, &context).await;
+        let summary = Summary::of(&visit);
+        let outcome = outcome(&summary);
+        context.metrics.reconciled(outcome, started.elapsed());
+        if let Summary::Waiting { reason, .. } | Summary::Stuck { reason, .. } = &summary {
+            context.metrics.reconcile_failed(reason);
+        }
+        written?;
+        Ok(next_visit(&visit, &summary))
+    }
+    .instrument(span)
+    .await
+}
+
+/// What to do when even the status could not be written.
+pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContext) -> Action {
+    warn!(%error, "visit failed");
+    context.metrics.reconcile_failed(reason::KUBERNETES_API_ERROR);
+    Action::requeue(backoff::temporary(3, rand::random()))
+}
+
+async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
+    let mut visit = Visit::new(tenant);
+    let object = object_facts(tenant);
+    if object.deleting && !object.has_finalizer {
+        return (visit, Ok(()));
+    }
+    if !object.deleting {
+        match desired::desired(tenant, context.as_ref()) {
+            Ok(desired) => visit.desired = Some(desired),
+            Err(invalid) => visit.obstacle = Some(Obstacle::Invalid(invalid)),
+        }
+    }
+    let mut status = StatusWriter::new(tenant);
+    if visit.obstacle.is_none() {
+        work(&mut visit, object, context, &mut status).await;
+    } else {
+        visit.row = super::observe::row(tenant, context).await.ok().flatten();
+    }
+    let written = status.write(&visit, context).await;
+    (visit, written)
+}
+
+/// Observes, plans and executes until there is nothing more to do, or something is in the way.
+async fn work(
+    visit: &mut Visit<'_>,
+    object: ObjectFacts,
+    context: &SharedContext,
+    status: &mut StatusWriter,
+) {
+    loop {
+        let Seen { observed, server, not_ready } = observe(visit, context).await;
+        let plan = match &visit.desired {
+            Some(desired) => plan_living(object_now(object, visit), &desired.seed_digest(), &observed),
+            None => plan_leaving(object, &observed),
+        };
+        match plan {
+            Plan::Nothing => return,
+            Plan::Blocked(Blocked::ServerUnknown(why)) if not_ready => {
+                visit.obstacle = Some(Obstacle::ServerNotReady { message: why });
+                return;
+            }
+            Plan::Blocked(blocked) => {
+                visit.obstacle = Some(Obstacle::Blocked(blocked));
+                return;
+            }
+            Plan::Run { kind, steps, again } => {
+                execute(visit, kind, &steps, server, context, status).await;
+                if visit.failure().is_some() || !again {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn object_facts(tenant: &Tenant) -> ObjectFacts {
+    ObjectFacts {
+        has_finalizer: tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+        deleting: tenant.meta().deletion_timestamp.is_some(),
+        paused: desired::is_paused(tenant),
+        deletion_policy: desired::deletion_policy(tenant),
+    }
+}
+
+/// The object's facts in a later round of the same visit: what this visit did to it counts.
+fn object_now(object: ObjectFacts, visit: &Visit<'_>) -> ObjectFacts {
+    let claimed = visit.steps.iter().any(|run| run.step == crate::domain::steps::Step::ClaimFinalizer);
+    ObjectFacts { has_finalizer: object.has_finalizer || claimed, ..object }
+}
+
+fn outcome(summary: &Summary) -> &'static str {
+    match summary {
+        Summary::InForce => "in_force",
+        Summary::Working { .. } => "working",
+        Summary::Waiting { .. } => "waiting",
+        Summary::Stuck { .. } => "stuck",
+        Summary::Paused => "paused",
+    }
+}
+
+fn next_visit(visit: &Visit<'_>, summary: &Summary) -> Action {
+    match summary {
+        Summary::InForce | Summary::Paused => Action::await_change(),
+        // Something that was to be done in this visit was not: at once.
+        Summary::Working { .. } => Action::requeue(Duration::from_millis(100)),
+        Summary::Waiting { .. } => match visit.next_attempt_at {
+            Some(at) => Action::requeue(until(at)),
+            // A watch resolves these; the slow look is for a watch that missed something.
+            None if matches!(visit.obstacle, Some(Obstacle::Invalid(_))) => {
+                Action::requeue(backoff::PERMANENT)
+            }
+            None => Action::requeue(backoff::temporary(4, rand::random())),
+        },
+        Summary::Stuck { .. } => Action::requeue(backoff::PERMANENT),
+    }
+}
+
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+}
+
+/// When the next attempt is, after `attempt` failed ones.
+pub fn next_attempt(attempt: i32, permanent: bool) -> Timestamp {
+    let wait = if permanent {
+        backoff::PERMANENT
+    } else {
+        backoff::temporary(u32::try_from(attempt).unwrap_or(1), rand::random())
+    };
+    Timestamp::now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO)
+}
+
+/// Writes the status when it says something new, and at most once a second while a workflow runs.
+pub struct StatusWriter {
+    last: TenantStatus,
+    last_at: Option<Instant>,
+}
+
+/// The least time between two writes while a workflow runs.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl StatusWriter {
+    fn new(tenant: &Tenant) -> Self {
+        Self { last: tenant.status.clone().unwrap_or_default(), last_at: None }
+    }
+
+    /// Writes progress, if there was no write within the last second. A failure is not worth stopping the work for:
+    /// the last write of the visit tells it all again.
+    pub async fn progress(&mut self, visit: &Visit<'_>, context: &SharedContext) {
+        if self.last_at.is_none_or(|at| at.elapsed() >= WRITE_INTERVAL)
+            && let Err(error) = self.write(visit, context).await
+        {
+            warn!(%error, "progress is not shown");
+        }
+    }
+
+    async fn write(&mut self, visit: &Visit<'_>, context: &SharedContext) -> Result<(), ReconcileError> {
+        let tenant = visit.tenant;
+        if gone(visit) {
+            tell(self.last.state, TenantState::Deprovisioned, visit, context);
+            return Ok(());
+        }
+        let modules = module_statuses(visit, &context.modules);
+        let status = next_status(visit, modules, Timestamp::now());
+        if same(&self.last, &status) && tenant.status.is_some() {
+            return Ok(());
+        }
+        let api = Api::<Tenant>::namespaced(context.client.clone(), &tenant.namespace().unwrap_or_default());
+        let patch = json!({
+            "apiVersion": Tenant::api_version(&()),
+            "kind": Tenant::kind(&()),
+            // With the uid, a Tenant that was deleted and made anew meanwhile does not get this one's status.
+            "metadata": {"name": tenant.name_any(), "uid": tenant.uid()},
+            "status": status,
+        });
+        let written = api
+            .patch_status(
+                &tenant.name_any(),
+                &PatchParams::apply(STATUS_MANAGER).force(),
+                &Patch::Apply(patch),
+            )
+            .await;
+        match written {
+            Ok(_) => {}
+            // The object is gone, or another has its name: there is nobody to tell.
+            Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
+            Err(error) => return Err(ReconcileError(error)),
+        }
+        tell(self.last.state, status.state.unwrap_or(TenantState::Provisioning), visit, context);
+        self.last = status;
+        self.last_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// Whether this visit released the object.
+fn gone(visit: &Visit<'_>) -> bool {
+    use crate::{controller::tenant::visit::StepResult, domain::steps::Step};
+    visit.steps.iter().any(|run| run.step == Step::ReleaseFinalizer && run.result == StepResult::Succeeded)
+}
+
+/// An Event for a transition, and for a failure whose reason is new.
+fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, context: &SharedContext) {
+    let about = visit.tenant.object_ref(&());
+    let summary = Summary::of(visit);
+    if before != Some(after) {
+        info!(from = before.map(|s| s.as_str()), to = after.as_str(), "state changed");
+        let note = match (&visit.row, after) {
+            (Some(row), TenantState::Active) => {
+                format!("database {} on server {} is in use", row.database_name, row.server)
+            }
+            (Some(row), TenantState::Deprovisioned) => format!("database {} is closed", row.database_name),
+            (_, after) => format!("the tenant is {}", after.as_str()),
+        };
+        context.events.normal(about.clone(), "Transition", after.as_str(), note);
+    }
+    if let Summary::Waiting { reason, message } | Summary::Stuck { reason, message } = &summary {
+        let known = visit.tenant.status.as_ref().is_some_and(|status| {
+            find_condition(&status.conditions, READY).is_some_and(|ready| ready.reason == *reason)
+        });
+        if !known {
+            context.events.warning(about, "Reconcile", reason, message.clone());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The connection Secret: what it holds, whose it is, and how it is written. Key names are API.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+
+use super::failure::StepError;
+use crate::{
+    api::{
+        LABEL_MANAGED_BY, LABEL_TENANT, LABEL_TENANT_ID, MANAGED_BY,
+        database_server::{DatabaseServer, TlsMode},
+        tenant::Tenant,
+    },
+    controller::context::Context,
+    postgres::{
+        Tls,
+        credentials::{SecretText, password_digest},
+        server::Server,
+    },
+    registry::{Installation, TenantRow},
+};
+
+/// Field manager of the Secrets.
+const MANAGER: &str = "tenantry";
+
+/// The Secret type of the Service Binding specification. A Secret's type can never be changed.
+pub const CONNECTION_TYPE: &str = "servicebinding.io/postgresql";
+
+/// What a look for a Secret found.
+pub enum Found {
+    /// None of that name.
+    Absent,
+    /// One with this tenant's id. It may be read and written; everything else is left alone.
+    Ours(Box<Secret>),
+}
+
+/// Looks for a Secret, in the API and not in the store. One that is not this tenant's is an error.
+pub async fn find(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    row: &TenantRow,
+) -> Result<Found, StepError> {
+    let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    match api.get_opt(name).await? {
+        None => Ok(Found::Absent),
+        Some(secret) if secret.labels().get(LABEL_TENANT_ID) == Some(&row.id.to_string()) => {
+            Ok(Found::Ours(Box::new(secret)))
+        }
+        Some(secret) => Err(StepError::SecretConflict { name: name.to_owned(), uid: secret.uid() }),
+    }
+}
+
+/// Writes a Secret over what was found. A Secret that appears in between is somebody else's.
+pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<Secret, StepError> {
+    let namespace = secret.namespace().unwrap_or_default();
+    let name = secret.name_any();
+    let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
+    match found {
+        Found::Absent => match api
+            .create(&PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }, &secret)
+            .await
+        {
+            Ok(written) => Ok(written),
+            Err(kube::Error::Api(answer)) if answer.is_already_exists() => {
+                Err(StepError::SecretConflict { name, uid: None })
+            }
+            Err(error) => Err(error.into()),
+        },
+        Found::Ours(ours) => {
+            let mut secret = secret;
+            secret.metadata.uid = ours.uid();
+            let params = PatchParams::apply(MANAGER).force();
+            Ok(api.patch(&name, &params, &Patch::Apply(&secret)).await?)
+        }
+    }
+}
+
+/// The metadata of every Secret of a tenant. There is no ownerReference: a Secret lives until the row is closed.
+pub fn metadata(tenant: &Tenant, row: &TenantRow, name: &str) -> ObjectMeta {
+    let labels = [
+        (LABEL_MANAGED_BY, MANAGED_BY.to_owned()),
+        (LABEL_TENANT, tenant.name_any()),
+        (LABEL_TENANT_ID, row.id.to_string()),
+    ];
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: tenant.namespace(),
+        labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// What a connection Secret is made from.
+pub struct Connection<'a> {
+    /// The Tenant.
+    pub tenant: &'a Tenant,
+    /// Its row.
+    pub row: &'a TenantRow,
+    /// Its login.
+    pub login: &'a str,
+    /// Its password.
+    pub password: &'a SecretText,
+    /// Its server, as the operator reaches it.
+    pub server: &'a Server,
+}
+
+impl Connection<'_> {
+    /// The Secret, with the address that tenants are told.
+    pub fn secret(&self, name: &str, context: &Context) -> Secret {
+        let resource = context.database_server(&self.row.server);
+        let address = Address::of(self.server, resource.as_deref());
+        let data = entries(&address, self.login, self.password.expose(), &self.row.database_name);
+        Secret {
+            metadata: metadata(self.tenant, self.row, name),
+            type_: Some(CONNECTION_TYPE.into()),
+            data: Some(
+                data.into_iter()
+                    .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+                    .collect(),
+            ),
+            ..Secret::default()
+        }
+    }
+}
+
+/// Where tenants are told to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    host: String,
+    port: u16,
+    sslmode: String,
+    certificates: String,
+}
+
+impl Address {
+    fn of(server: &Server, resource: Option<&DatabaseServer>) -> Self {
+        let publish = resource.and_then(|resource| resource.spec.publish.as_ref());
+        let config = server.config();
+        let (mode, ca) = match &config.tls {
+            Tls::Disable => (TlsMode::Disable, None),
+            Tls::Require => (TlsMode::Require, None),
+            Tls::VerifyCa { ca } => (TlsMode::VerifyCa, ca.as_deref()),
+            Tls::VerifyFull { ca } => (TlsMode::VerifyFull, ca.as_deref()),
+        };
+        Self {
+            host: publish.and_then(|publish| publish.host.clone()).unwrap_or_else(|| config.host.clone()),
+            port: publish
+                .and_then(|publish| publish.port)
+                .and_then(|port| u16::try_from(port).ok())
+                .unwrap_or(config.port),
+            sslmode: publish
+                .and_then(|publish| publish.sslmode)
+                .map_or_else(|| sslmode(mode).to_owned(), |sslmode| sslmode.as_str().to_owned()),
+            certificates: ca.map(|ca| String::from_utf8_lossy(ca).into_owned()).unwrap_or_default(),
+        }
+    }
+}
+
+fn sslmode(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::Disable => "disable",
+        TlsMode::Require => "require",
+        TlsMode::VerifyCa => "verify-ca",
+        TlsMode::VerifyFull => "verify-full",
+    }
+}
+
+/// The entries. Login, password and database name are of `[A-Za-z0-9_]`, so that no URL needs escapes.
+fn entries(address: &Address, login: &str, password: &str, database: &str) -> BTreeMap<&'static str, String> {
+    let Address { host, port, sslmode, certificates } = address;
+    // RFC 3986 wants an IPv6 address in brackets.
+    let url_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    BTreeMap::from([
+        ("type", "postgresql".to_owned()),
+        ("provider", "tenantry".to_owned()),
+        ("host", host.clone()),
+        ("port", port.to_string()),
+        ("username", login.to_owned()),
+        ("password", password.to_owned()),
+        ("database", database.to_owned()),
+        ("dbname", database.to_owned()),
+        ("uri", format!("postgresql://{login}:{password}@{url_host}:{port}/{database}?sslmode={sslmode}")),
+        (
+            "jdbc-uri",
+            format!(
+                "jdbc:postgresql://{url_host}:{port}/{database}?user={login}&password={password}&sslmode={sslmode}"
+            ),
+        ),
+        ("pgpass", format!("{}:{port}:{database}:{login}:{password}\n", host.replace(':', "\\:"))),
+        ("sslmode", sslmode.clone()),
+        ("certificates", certificates.clone()),
+    ])
+}
+
+/// The password in a connection Secret.
+pub fn password(secret: &Secret) -> Option<SecretText> {
+    let bytes = secret.data.as_ref()?.get("password")?;
+    String::from_utf8(bytes.0.clone()).ok().map(SecretText::new)
+}
+
+/// Whether a Secret's password is the one that the login has, by the registry's digest.
+pub fn holds_password_of(secret: &Secret, row: &TenantRow, installation: &Installation) -> bool {
+    let Some(password) = password(secret) else { return false };
+    let digest = password_digest(&installation.digest_key, row.id, &password);
+    row.password_digest.as_ref().is_some_and(|known| known.0 == digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(host: &str) -> Address {
+        Address { host: host.into(), port: 5432, sslmode: "verify-full".into(), certificates: "PEM".into() }
+    }
+
+    #[test]
+    fn the_keys_are_api() {
+        let entries = entries(&address("db.example"), "tenant_acme_app", "pw", "tenant_acme");
+        let keys: Vec<_> = entries.keys().copied().collect();
+        assert_eq!(
+            keys,
+            [
+                "certificates",
+                "database",
+                "dbname",
+                "host",
+                "jdbc-uri",
+                "password",
+                "pgpass",
+                "port",
+                "provider",
+                "sslmode",
+                "type",
+                "uri",
+                "username",
+            ]
+        );
+        assert_eq!(
+            entries["uri"],
+            "postgresql://tenant_acme_app:pw@db.example:5432/tenant_acme?sslmode=verify-full"
+        );
+        assert_eq!(
+            entries["jdbc-uri"],
+            "jdbc:postgresql://db.example:5432/tenant_acme?user=tenant_acme_app&password=pw&sslmode=verify-full"
+        );
+        assert_eq!(entries["pgpass"], "db.example:5432:tenant_acme:tenant_acme_app:pw\n");
+    }
+
+    #[test]
+    fn an_ipv6_host_is_written_as_each_format_wants_it() {
+        let entries = entries(&address("::1"), "u", "pw", "d");
+        assert_eq!(entries["host"], "::1");
+        assert!(entries["uri"].contains("@[::1]:5432/"));
+        assert!(entries["pgpass"].starts_with("\\:\\:1:5432:"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The status that a visit leaves behind. Pure: the visit, the time, and what the status said before.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use super::{
+    conditions::{self, Summary},
+    visit::{StepResult, StepRun, Visit},
+};
+use crate::{
+    api::{
+        conditions::{same_ignoring_times, set_condition},
+        tenant_status::{
+            Access, Binding, ModuleStatus, StepState, StepStatus, TenantState, TenantStatus, WorkflowStatus,
+        },
+    },
+    domain::{observed::RegistryStatus, steps::Step},
+};
+
+/// The status after (or during) a visit. `modules` are the tenant's modules with their target versions.
+pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp) -> TenantStatus {
+    let before = visit.tenant.status.clone().unwrap_or_default();
+    let summary = Summary::of(visit);
+    let state = state(visit, &summary);
+    let changed = before.state != Some(state);
+    let row = visit.row.as_ref();
+    TenantStatus {
+        observed_generation: visit.tenant.metadata.generation,
+        state: Some(state),
+        plan: visit.desired.as_ref().map(|d| d.plan.clone()).or(before.plan),
+        access: Some(access(visit, before.access)),
+        tenant_id: row.map(|row| row.id.to_string()).or(before.tenant_id),
+        server: row.map(|row| row.server.clone()).or(before.server),
+        database: row.map(|row| row.database_name.clone()).or(before.database),
+        binding: if visit.is_leaving() { None } else { binding(visit).or(before.binding) },
+        modules: if modules.is_empty() { before.modules } else { modules },
+        state_updated_at: if changed { Some(Time(now)) } else { before.state_updated_at },
+        state_updated_by: row.map(|row| row.status_updated_by.clone()).or(before.state_updated_by),
+        deprovisioned_at: row.and_then(|row| row.deprovisioned_at).map(Time).or(before.deprovisioned_at),
+        purge_after: row.and_then(|row| row.purge_after).map(Time).or(before.purge_after),
+        workflow: workflow(visit, before.workflow, now),
+        conditions: merge(before.conditions, conditions::of(visit, &summary), visit, now),
+        // What later parts of the lifecycle bring is left out, not written as empty.
+        ..TenantStatus::default()
+    }
+}
+
+/// Whether two statuses say the same, whatever their times. A status is written only when they do not.
+pub fn same(a: &TenantStatus, b: &TenantStatus) -> bool {
+    let strip = |status: &TenantStatus| {
+        let mut status = status.clone();
+        status.state_updated_at = None;
+        if let Some(workflow) = &mut status.workflow {
+            (workflow.started_at, workflow.finished_at, workflow.next_attempt_at) = (None, None, None);
+            for step in &mut workflow.steps {
+                (step.started_at, step.finished_at) = (None, None);
+            }
+        }
+        let conditions = std::mem::take(&mut status.conditions);
+        (status, conditions)
+    };
+    let ((a, a_conditions), (b, b_conditions)) = (strip(a), strip(b));
+    a == b && same_ignoring_times(&a_conditions, &b_conditions)
+}
+
+fn state(visit: &Visit<'_>, summary: &Summary) -> TenantState {
+    let Some(row) = &visit.row else {
+        return if visit.is_leaving() {
+            TenantState::Deprovisioning
+        } else if summary.is_stalled() {
+            TenantState::Failed
+        } else {
+            TenantState::Provisioning
+        };
+    };
+    match row.status {
+        RegistryStatus::Deprovisioned => TenantState::Deprovisioned,
+        RegistryStatus::Deprovisioning => TenantState::Deprovisioning,
+        _ if visit.is_leaving() => TenantState::Deprovisioning,
+        RegistryStatus::Provisioning | RegistryStatus::Failed if summary.is_stalled() => TenantState::Failed,
+        RegistryStatus::Provisioning | RegistryStatus::Failed => TenantState::Provisioning,
+        RegistryStatus::Trial => TenantState::Trial,
+        RegistryStatus::Active => TenantState::Active,
+        RegistryStatus::Suspended => TenantState::Suspended,
+    }
+}
+
+/// The level in force. It is only ever said after PostgreSQL was read: `EnforceAccess` and `CutAccess` read back.
+fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
+    let cut =
+        |step: Step| visit.steps.iter().any(|run| run.step == step && run.result == StepResult::Succeeded);
+    let Some(row) = &visit.row else { return Access::Blocked };
+    if visit.is_leaving() {
+        // Without a CutAccess among the steps there is no login to cut.
+        let asked = visit.steps.iter().any(|run| run.step == Step::CutAccess);
+        let blocked = cut(Step::CutAccess) || (!asked && visit.obstacle.is_none());
+        return if blocked || before == Some(Access::Blocked) { Access::Blocked } else { Access::Unknown };
+    }
+    if !row.status.was_active() {
+        return Access::Blocked;
+    }
+    if visit.is_settled() {
+        return Access::ReadWrite;
+    }
+    match (&visit.obstacle, before) {
+        (None, Some(before)) => before,
+        _ => Access::Unknown,
+    }
+}
+
+fn binding(visit: &Visit<'_>) -> Option<Binding> {
+    let desired = visit.desired.as_ref()?;
+    let row = visit.row.as_ref()?;
+    (row.status.was_active() && visit.is_settled())
+        .then(|| Binding { name: desired.connection_secret.clone() })
+}
+
+fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -> Option<WorkflowStatus> {
+    let Some(run) = &visit.workflow else {
+        return before.map(|workflow| settle_unfinished(workflow, visit, now));
+    };
+    let id = run.record.id.to_string();
+    let earlier = before.filter(|workflow| workflow.id == id);
+    let started_at = earlier.as_ref().and_then(|workflow| workflow.started_at.clone());
+    let earlier_steps = earlier.map(|workflow| workflow.steps).unwrap_or_default();
+    let steps = merge_steps(earlier_steps, &visit.steps);
+    let finished = visit.is_settled();
+    Some(WorkflowStatus {
+        id,
+        kind: run.kind,
+        attempt: run.record.attempt,
+        started_at: started_at.or(Some(Time(run.record.started_at))),
+        finished_at: finished.then_some(Time(now)),
+        next_attempt_at: visit.next_attempt_at.map(Time),
+        steps,
+    })
+}
+
+/// A run that ended before it could write its status leaves steps that look unfinished. Once everything is observed
+/// to be in force, they are.
+fn settle_unfinished(mut workflow: WorkflowStatus, visit: &Visit<'_>, now: Timestamp) -> WorkflowStatus {
+    if workflow.finished_at.is_none() && visit.is_settled() && visit.row.is_some() {
+        for step in &mut workflow.steps {
+            if step.state != StepState::Succeeded {
+                step.state = StepState::Succeeded;
+                step.message = Some("observed as done".into());
+                step.sql_state = None;
+            }
+        }
+        workflow.finished_at = Some(Time(now));
+        workflow.next_attempt_at = None;
+    }
+    workflow
+}
+
+/// The steps of earlier attempts, overwritten by those of this one; order is that of the work.
+fn merge_steps(earlier: Vec<StepStatus>, runs: &[StepRun]) -> Vec<StepStatus> {
+    let mut steps = earlier;
+    for run in runs {
+        let name = run.step.as_str();
+        let position = steps.iter().position(|step| step.name == name);
+        let previous = position.map(|at| steps[at].attempts).unwrap_or(0);
+        let (state, tried, failure) = match &run.result {
+            StepResult::Pending => (StepState::Pending, 0, None),
+            StepResult::Running => (StepState::Running, 1, None),
+            StepResult::Succeeded => (StepState::Succeeded, 1, None),
+            StepResult::Failed(failure) => (StepState::Failed, 1, Some(failure)),
+        };
+        let status = StepStatus {
+            name: name.to_owned(),
+            state,
+            attempts: previous + tried,
+            started_at: run.started_at.map(Time),
+            finished_at: run.finished_at.map(Time),
+            message: failure.map(|failure| failure.message.clone()),
+            sql_state: failure.and_then(|failure| failure.sql_state.clone()),
+        };
+        match position {
+            Some(at) => steps[at] = status,
+            None => steps.push(status),
+        }
+    }
+    steps
+}
+
+/// New conditions over old ones: a transition time is kept while the status is the same, and conditions that exist
+/// only while True are taken away.
+fn merge(
+    mut before: Vec<Condition>,
+    new: Vec<conditions::Told>,
+    visit: &Visit<'_>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    before.retain(|condition| {
+        !conditions::ONLY_WHILE_TRUE.contains(&condition.type_.as_str())
+            || new.iter().any(|told| told.type_ == condition.type_)
+    });
+    for told in new {
+        set_condition(&mut before, told.into_condition(visit.tenant.metadata.generation, now));
+    }
+    before
+}

@@ -1,0 +1,130 @@
+//! The steps, one file each, with the step's rules at its head. Every step may be run again, and may be cut at any
+//! await: it looks at what is there before it changes anything.
+
+mod activate;
+mod apply_migrations;
+mod claim_finalizer;
+mod close;
+mod create_database;
+mod create_roles;
+mod cut_access;
+mod drop_database;
+mod drop_roles;
+mod enforce_access;
+mod publish_credentials;
+mod publish_database;
+mod register;
+mod release_finalizer;
+mod remove_secrets;
+mod seed;
+mod tombstone;
+mod verify;
+
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{failure::StepError, visit::Visit};
+use crate::{
+    api::tenant::Tenant,
+    controller::context::SharedContext,
+    domain::{desired::Desired, steps::Step},
+    postgres::server::Server,
+    registry::TenantRow,
+};
+
+/// What a step works with.
+pub struct Run<'r, 'v> {
+    /// The visit: steps read the object and the row, and leave a changed row here.
+    pub visit: &'r mut Visit<'v>,
+    /// The tenant's server.
+    pub server: Option<&'r Server>,
+    /// Everything else.
+    pub context: &'r SharedContext,
+}
+
+/// Runs one step.
+pub async fn run(step: Step, run: &mut Run<'_, '_>) -> Result<(), StepError> {
+    match step {
+        Step::ClaimFinalizer => claim_finalizer::run(run).await,
+        Step::Register => register::run(run).await,
+        Step::CreateRoles => create_roles::run(run).await,
+        Step::CreateDatabase => create_database::run(run).await,
+        Step::ApplyMigrations => apply_migrations::run(run).await,
+        Step::Seed => seed::run(run).await,
+        Step::PublishDatabase => publish_database::run(run).await,
+        Step::EnforceAccess => enforce_access::run(run).await,
+        Step::PublishCredentials => publish_credentials::run(run).await,
+        Step::Verify => verify::run(run).await,
+        Step::Activate => activate::run(run).await,
+        Step::CutAccess => cut_access::run(run).await,
+        Step::Tombstone => tombstone::run(run).await,
+        Step::DropDatabase => drop_database::run(run).await,
+        Step::DropRoles => drop_roles::run(run).await,
+        Step::RemoveSecrets => remove_secrets::run(run).await,
+        Step::Close => close::run(run).await,
+        Step::ReleaseFinalizer => release_finalizer::run(run).await,
+    }
+}
+
+impl Run<'_, '_> {
+    fn tenant(&self) -> &Tenant {
+        self.visit.tenant
+    }
+
+    fn namespace(&self) -> String {
+        self.visit.tenant.namespace().unwrap_or_default()
+    }
+
+    fn row(&self) -> Result<&TenantRow, StepError> {
+        self.visit.row.as_ref().ok_or(StepError::Missing("the registry row"))
+    }
+
+    fn row_mut(&mut self) -> Result<&mut TenantRow, StepError> {
+        self.visit.row.as_mut().ok_or(StepError::Missing("the registry row"))
+    }
+
+    fn desired(&self) -> Result<&Desired, StepError> {
+        self.visit.desired.as_ref().ok_or(StepError::Missing("a valid spec"))
+    }
+
+    fn server(&self) -> Result<&Server, StepError> {
+        self.server.ok_or(StepError::Missing("the server"))
+    }
+
+    fn login(&self) -> Result<String, StepError> {
+        Ok(self.row()?.login_name.clone())
+    }
+
+    /// The workflow's id, which correlates log lines and activity rows.
+    fn correlation(&self) -> Result<uuid::Uuid, StepError> {
+        self.visit
+            .workflow
+            .as_ref()
+            .map(|workflow| workflow.record.id)
+            .ok_or(StepError::Missing("the workflow"))
+    }
+
+    /// What was read of this tenant in bulk no longer holds once a step has changed something.
+    fn changed(&self) {
+        self.context.bulk.forget(&self.tenant().uid().unwrap_or_default());
+    }
+}
+
+/// Field manager of the finalizer. Server-side apply adds and removes this one entry, whatever else is on the list
+/// and however old the copy is that we saw; the uid keeps it off an object that was made anew under the same name.
+const FINALIZER_MANAGER: &str = "tenantry/finalizer";
+
+async fn apply_finalizers(run: &Run<'_, '_>, finalizers: &[&str]) -> Result<(), kube::Error> {
+    let tenant = run.tenant();
+    let api = Api::<Tenant>::namespaced(run.context.client.clone(), &run.namespace());
+    let patch = json!({
+        "apiVersion": Tenant::api_version(&()),
+        "kind": Tenant::kind(&()),
+        "metadata": {"name": tenant.name_any(), "uid": tenant.uid(), "finalizers": finalizers},
+    });
+    let params = PatchParams::apply(FINALIZER_MANAGER).force();
+    api.patch_metadata(&tenant.name_any(), &params, &Patch::Apply(patch)).await.map(|_| ())
+}

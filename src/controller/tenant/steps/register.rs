@@ -1,0 +1,49 @@
+//! Register: the slug becomes this tenant's, by the registry's unique index, and the names of its database are fixed
+//! for ever. The loser stops here, having made nothing. A row that exists already gets what the spec declares.
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{Run, StepError};
+use crate::{
+    api::tenant::DeletionPolicy,
+    domain::desired::deletion_policy,
+    registry::{NewTenant, Registration},
+};
+
+pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
+    let desired = run.desired()?.clone();
+    let settings = json!(desired.settings);
+    run.changed();
+    if let Some(row) = &run.visit.row {
+        run.context.registry.update_declared(row.id, &desired.display_name, &desired.plan, &settings).await?;
+        let row = run.row_mut()?;
+        (row.name, row.plan, row.settings) = (desired.display_name, desired.plan, settings);
+        return Ok(());
+    }
+    let prefix = run.context.prefix_of(&desired.server);
+    let new = NewTenant {
+        slug: desired.slug.clone(),
+        name: desired.display_name,
+        plan: desired.plan,
+        settings,
+        server: desired.server,
+        prefix,
+        resource_namespace: run.namespace(),
+        resource_name: run.tenant().name_any(),
+        resource_uid: run.tenant().uid().unwrap_or_default(),
+        retain: deletion_policy(run.tenant()) == DeletionPolicy::Retain,
+        actor: "unknown".to_owned(),
+        correlation: None,
+    };
+    match run.context.registry.register(&new).await? {
+        Registration::Created(row) | Registration::Existing(row) => {
+            run.visit.row = Some(row);
+            Ok(())
+        }
+        Registration::SlugTaken { namespace, name, status } => Err(StepError::SlugTaken {
+            slug: desired.slug.to_string(),
+            owner: format!("Tenant {namespace}/{name} ({})", status.as_str()),
+        }),
+    }
+}

@@ -1,0 +1,125 @@
+//! One visit to one Tenant: what was read, what was decided, what was done. The status is computed from this.
+
+use crate::{
+    api::{tenant::Tenant, tenant_status::WorkflowKind},
+    domain::{
+        desired::{Desired, Invalid},
+        plan::Blocked,
+        steps::Step,
+    },
+    registry::{TenantRow, Workflow},
+};
+use k8s_openapi::jiff::Timestamp;
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepResult {
+    /// Not reached yet.
+    Pending,
+    /// Under way.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed.
+    Failed(Failure),
+}
+
+/// A failure as a value, for the status and the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The condition reason.
+    pub reason: &'static str,
+    /// For people; never a secret.
+    pub message: String,
+    /// PostgreSQL's code, where it gave one.
+    pub sql_state: Option<String>,
+    /// Whether only a change by a person can help.
+    pub permanent: bool,
+}
+
+/// A step of this visit.
+#[derive(Clone, Debug)]
+pub struct StepRun {
+    /// Which.
+    pub step: Step,
+    /// How it ended.
+    pub result: StepResult,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// The workflow that the visit's steps belong to.
+#[derive(Clone, Debug)]
+pub struct WorkflowRun {
+    /// Which kind.
+    pub kind: WorkflowKind,
+    /// As the registry has it: the correlation id, the attempt, the failures so far.
+    pub record: Workflow,
+}
+
+/// What a visit found in its way, if anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The spec cannot be acted on.
+    Invalid(Invalid),
+    /// The plan is blocked.
+    Blocked(Blocked),
+    /// The server is not ready; reason and message are the `DatabaseServer`'s.
+    ServerNotReady {
+        /// For people.
+        message: String,
+    },
+}
+
+/// One visit.
+pub struct Visit<'a> {
+    /// The Tenant, as it was read.
+    pub tenant: &'a Tenant,
+    /// What it should be, unless it is going away or invalid.
+    pub desired: Option<Desired>,
+    /// Its registry row, as far as known.
+    pub row: Option<TenantRow>,
+    /// The workflow, once there is one.
+    pub workflow: Option<WorkflowRun>,
+    /// The steps, in order.
+    pub steps: Vec<StepRun>,
+    /// What was in the way.
+    pub obstacle: Option<Obstacle>,
+    /// When the next attempt is, after a failure.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+impl<'a> Visit<'a> {
+    /// A visit that has seen only the object.
+    pub fn new(tenant: &'a Tenant) -> Self {
+        Self {
+            tenant,
+            desired: None,
+            row: None,
+            workflow: None,
+            steps: Vec::new(),
+            obstacle: None,
+            next_attempt_at: None,
+        }
+    }
+
+    /// Whether the Tenant was deleted.
+    pub fn is_leaving(&self) -> bool {
+        self.tenant.metadata.deletion_timestamp.is_some()
+    }
+
+    /// The failed step, if one failed.
+    pub fn failure(&self) -> Option<(Step, &Failure)> {
+        self.steps.iter().find_map(|run| match &run.result {
+            StepResult::Failed(failure) => Some((run.step, failure)),
+            StepResult::Pending | StepResult::Running | StepResult::Succeeded => None,
+        })
+    }
+
+    /// Whether every step that was asked for is done, and nothing was in the way.
+    pub fn is_settled(&self) -> bool {
+        self.obstacle.is_none() && self.steps.iter().all(|run| run.result == StepResult::Succeeded)
+    }
+}

@@ -1,0 +1,219 @@
+//! What leads to a visit: the Tenant itself, the plan or server it names, its Secrets, and the slug it waits for.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use futures::{Stream, StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{
+        reflector::{Lookup, ObjectRef, Store},
+        wait::{await_condition, conditions::is_deleted},
+        watcher,
+    },
+};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::failure::StepError;
+use crate::{
+    api::{
+        ANNOTATION_RECONCILE_REQUESTED_AT, LABEL_TENANT, conditions::READY, database_server::DatabaseServer,
+        tenant::Tenant,
+    },
+    controller::context::Context,
+    domain::desired::DEFAULT_SERVER,
+};
+
+/// The part of the fleet that one watch sees: a namespace, or all of them.
+pub struct Scope {
+    /// The namespace, or none for all.
+    pub namespace: Option<String>,
+    /// Its Tenants.
+    pub tenants: Store<Tenant>,
+    /// Its Secrets that carry a tenant's id.
+    pub secrets: Store<Secret>,
+    /// Where its controller takes requests for visits.
+    pub visits: mpsc::UnboundedSender<ObjectRef<Tenant>>,
+}
+
+/// All that is watched.
+#[derive(Default)]
+pub struct Scopes(pub Vec<Scope>);
+
+impl Scopes {
+    /// A Secret with a tenant's id.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Secret>> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.secrets.get(&reference))
+    }
+
+    /// All Tenants.
+    pub fn tenants(&self) -> Vec<std::sync::Arc<Tenant>> {
+        self.0.iter().flat_map(|scope| scope.tenants.state()).collect()
+    }
+
+    /// Visits all Tenants for which `wanted` holds.
+    pub fn visit_where(&self, wanted: impl Fn(&Tenant) -> bool) {
+        for scope in &self.0 {
+            for tenant in scope.tenants.state_filter(|tenant| wanted(tenant)) {
+                // A closed channel means that the process is on its way out.
+                let _ = scope.visits.send(ObjectRef::from_obj(tenant.as_ref()));
+            }
+        }
+    }
+}
+
+/// What of a Tenant leads to a visit when it changes. Its status does not: we write that.
+pub fn interest(tenant: &Tenant) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    tenant.metadata.generation.hash(&mut hasher);
+    tenant.finalizers().hash(&mut hasher);
+    tenant.metadata.deletion_timestamp.is_some().hash(&mut hasher);
+    tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// What of a `DatabaseServer` matters to its tenants: its spec, and whether it is ready.
+pub fn server_interest(server: &DatabaseServer) -> u64 {
+    let ready = server
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.iter().find(|condition| condition.type_ == READY))
+        .map(|condition| condition.status.clone());
+    let mut hasher = DefaultHasher::new();
+    (server.metadata.generation, ready).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What of a Secret matters: its content.
+pub fn secret_interest(secret: &Secret) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (key, value) in secret.data.iter().flatten() {
+        (key, &value.0).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// How an object came to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new to us.
+    Appeared,
+    /// Its interest changed.
+    Changed,
+    /// It is gone.
+    Gone,
+}
+
+/// Follows a watch and tells of objects that came, changed in what matters, or went; also of those that went while
+/// the watch was down. What is there at the beginning is not told of.
+pub async fn follow<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    interest: impl Fn(&K) -> u64,
+    mut told: impl FnMut(&ObjectRef<K>, &K, Change),
+) where
+    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + std::fmt::Debug,
+{
+    let mut known: HashMap<ObjectRef<K>, (u64, K)> = HashMap::new();
+    let mut listed: Option<HashMap<ObjectRef<K>, (u64, K)>> = None;
+    let mut begun = false;
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed = Some(HashMap::new()),
+            Ok(watcher::Event::InitApply(object)) => {
+                let entry = (ObjectRef::from_obj(&object), (interest(&object), object));
+                listed.get_or_insert_default().insert(entry.0, entry.1);
+            }
+            Ok(watcher::Event::InitDone) => {
+                let now = listed.take().unwrap_or_default();
+                if begun {
+                    for (reference, (_, object)) in &known {
+                        if !now.contains_key(reference) {
+                            told(reference, object, Change::Gone);
+                        }
+                    }
+                    for (reference, (hash, object)) in &now {
+                        match known.get(reference) {
+                            None => told(reference, object, Change::Appeared),
+                            Some((before, _)) if before != hash => told(reference, object, Change::Changed),
+                            Some(_) => {}
+                        }
+                    }
+                }
+                (known, begun) = (now, true);
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                let (reference, hash) = (ObjectRef::from_obj(&object), interest(&object));
+                match known.insert(reference.clone(), (hash, object.clone())) {
+                    None => told(&reference, &object, Change::Appeared),
+                    Some((before, _)) if before != hash => told(&reference, &object, Change::Changed),
+                    Some(_) => {}
+                }
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                let reference = ObjectRef::from_obj(&object);
+                known.remove(&reference);
+                told(&reference, &object, Change::Gone);
+            }
+            // The watcher goes on by itself, with a backoff.
+            Err(error) => warn!(%error, kind = %<K as Resource>::kind(&()), "watch interrupted"),
+        }
+    }
+}
+
+/// The Tenant that a Secret belongs to, by its label.
+pub fn tenant_of(secret: &Secret) -> Option<ObjectRef<Tenant>> {
+    let name = secret.labels().get(LABEL_TENANT)?;
+    Some(ObjectRef::new(name).within(&ResourceExt::namespace(secret)?))
+}
+
+impl Context {
+    /// Visits the tenants that are on a plan.
+    pub fn plan_changed(&self, plan: &str) {
+        self.scopes.visit_where(|tenant| tenant.spec.plan == plan);
+    }
+
+    /// Visits the tenants that are, or want to be, on a server.
+    pub fn server_changed(&self, server: &str) {
+        self.scopes.visit_where(|tenant| {
+            let recorded = tenant.status.as_ref().and_then(|status| status.server.as_deref());
+            recorded.or(tenant.spec.server.as_deref()).unwrap_or(DEFAULT_SERVER) == server
+        });
+    }
+
+    /// Visits the tenants that wait for a slug.
+    pub fn slug_is_free(&self, slug: &str, former_owner: &str) {
+        self.scopes.visit_where(|tenant| {
+            tenant.spec.slug == slug && ResourceExt::uid(tenant).as_deref() != Some(former_owner)
+        });
+    }
+
+    /// Visits a Tenant when the Secret that is in its way is gone. Such a Secret has no label of ours, so that no
+    /// watch sees it; this one watch is on its name alone.
+    pub fn watch_conflict(&self, tenant: &Tenant, error: &StepError) {
+        let StepError::SecretConflict { name, uid: Some(uid) } = error else { return };
+        let namespace = ResourceExt::namespace(tenant).unwrap_or_default();
+        let mut watched = self.conflicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !watched.insert(uid.clone()) {
+            return;
+        }
+        let (conflicts, client) = (self.conflicts.clone(), self.client.clone());
+        let (name, uid, reference) = (name.clone(), uid.clone(), ObjectRef::from_obj(tenant));
+        let visits =
+            self.scopes.0.iter().find(|scope| scope.namespace.as_deref().is_none_or(|n| n == namespace));
+        let Some(visits) = visits.map(|scope| scope.visits.clone()) else { return };
+        tokio::spawn(async move {
+            let secrets = Api::<Secret>::namespaced(client, &namespace);
+            if let Err(error) = await_condition(secrets, &name, is_deleted(&uid)).await {
+                warn!(%error, secret = name, "watch on a conflicting Secret ended");
+            }
+            conflicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&uid);
+            let _ = visits.send(reference);
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! `tenantry_migrator` in a tenant's database: it may connect while a database is built, and later only for as long
+//! as there is something to do there.
+
+use crate::domain::identity::TenantId;
+
+use super::{
+    error::{Error, Result},
+    identifier::{Ident, MIGRATOR, Script},
+    migrate,
+    modules::{ModuleSet, ModuleVersion},
+    server::Server,
+    sessions::Session,
+};
+
+/// A session of the migrator in a tenant's database.
+pub(super) struct Visit {
+    pub(super) session: Session,
+    /// The published database that was opened to the migrator for this visit.
+    opened: Option<Ident>,
+}
+
+impl Server {
+    /// Brings a tenant's database to the target versions, and returns those in force then.
+    pub async fn migrate(
+        &self,
+        id: TenantId,
+        database: &str,
+        modules: &ModuleSet,
+    ) -> Result<Vec<ModuleVersion>> {
+        let mut visit = self.enter(id, database, "connect to migrate").await?;
+        let result = migrate::apply(&mut visit.session, modules).await;
+        self.leave(visit, result).await
+    }
+
+    /// Lets the migrator into the tenant's database, the one being built or the published one.
+    pub(super) async fn enter(&self, id: TenantId, database: &str, doing: &'static str) -> Result<Visit> {
+        match self.migrator(&Ident::building(id), doing).await {
+            Ok(session) => return Ok(Visit { session: known(session).await, opened: None }),
+            Err(Error::DatabaseMissing(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let name = Ident::new(database)?;
+        let _one = self.serialise(id).await;
+        match self.observe(id, database, "").await?.database {
+            Some(facts) if facts.mark.is_ours() => {}
+            Some(facts) => {
+                let detail = facts.mark.describe();
+                return Err(Error::Conflict { kind: "database", name: database.to_owned(), detail });
+            }
+            None => return Err(Error::DatabaseMissing(database.to_owned())),
+        }
+        let open = Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&name, &MIGRATOR]);
+        self.run("open the database to the migrator", &open).await?;
+        match self.migrator(&name, doing).await {
+            Ok(session) => Ok(Visit { session: known(session).await, opened: Some(name) }),
+            Err(error) => {
+                self.shut(&name).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a visit, however it went.
+    pub(super) async fn leave<T>(&self, visit: Visit, result: Result<T>) -> Result<T> {
+        match visit.opened {
+            // The rename that follows would stumble over a session that is still there.
+            None => visit.session.close_and_wait().await,
+            Some(name) => {
+                visit.session.close().await;
+                self.shut(&name).await?;
+            }
+        }
+        result
+    }
+
+    async fn shut(&self, database: &Ident) -> Result<()> {
+        let shut = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[database, &MIGRATOR]);
+        self.run("close the database to the migrator", &shut).await
+    }
+}
+
+/// A session counts until its process is gone, so its process must be known.
+async fn known(mut session: Session) -> Session {
+    session.pid = migrate::pid(&mut session).await;
+    session
+}

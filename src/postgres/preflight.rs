@@ -1,0 +1,143 @@
+//! The preflight: what the operator's login may do on a server, compared with what it needs, before any tenant is
+//! touched.
+
+use std::fmt;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{
+    connect::{MAINTENANCE_DATABASE, Seat},
+    error::{Error, Result},
+    mark, migrate,
+    server::Server,
+};
+
+/// The oldest version that is supported, as `server_version_num`.
+const OLDEST: i32 = 150_000;
+
+/// What a server's preflight found.
+#[derive(Clone, Debug)]
+pub struct Preflight {
+    /// `server_version`.
+    pub version: String,
+    /// What is missing; nothing, when all is well.
+    pub missing: Vec<MissingRight>,
+    /// Another installation that has this server.
+    pub in_use_by: Option<String>,
+}
+
+/// A right that the operator's login needs and has not, or that somebody has and should not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingRight {
+    /// There is no role `tenantry_admin`.
+    AdminRole,
+    /// `tenantry_admin` has not CREATEDB.
+    AdminCreateDb,
+    /// `tenantry_admin` has not CREATEROLE.
+    AdminCreateRole,
+    /// The login is not a member of `tenantry_admin`.
+    Membership,
+    /// The login or `tenantry_admin` is a superuser.
+    Superuser,
+    /// `tenantry_admin` may not end other roles' sessions.
+    SignalBackend,
+    /// `tenantry_admin` does not see when other roles' sessions began.
+    ReadAllStats,
+    /// PUBLIC may connect to `postgres`.
+    PostgresOpen,
+    /// PUBLIC may connect to `template1`.
+    Template1Open,
+}
+
+impl fmt::Display for MissingRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AdminRole => "role tenantry_admin does not exist",
+            Self::AdminCreateDb => "tenantry_admin lacks CREATEDB",
+            Self::AdminCreateRole => "tenantry_admin lacks CREATEROLE",
+            Self::Membership => "the operator's login is not a member of tenantry_admin",
+            Self::Superuser => {
+                "the operator's login or tenantry_admin is a SUPERUSER, which is never needed: NOSUPERUSER"
+            }
+            Self::SignalBackend => "tenantry_admin lacks pg_signal_backend, to end tenants' sessions",
+            Self::ReadAllStats => {
+                "tenantry_admin lacks pg_read_all_stats, to prove that tenants' sessions are gone"
+            }
+            Self::PostgresOpen => "PUBLIC may CONNECT to database postgres",
+            Self::Template1Open => "PUBLIC may CONNECT to database template1",
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct Found {
+    version: String,
+    version_num: i32,
+    superuser: bool,
+    admin: bool,
+    create_db: bool,
+    create_role: bool,
+    member: bool,
+    signal: bool,
+    stats: bool,
+    comment: Option<String>,
+    postgres_open: bool,
+    template1_open: bool,
+}
+
+const QUERY: &str = "\
+SELECT current_setting('server_version') AS version,
+       current_setting('server_version_num')::int AS version_num,
+       l.rolsuper OR coalesce(a.rolsuper, false) AS superuser,
+       a.oid IS NOT NULL AS admin,
+       coalesce(a.rolcreatedb, false) AS create_db,
+       coalesce(a.rolcreaterole, false) AS create_role,
+       coalesce(pg_has_role(l.oid, a.oid, 'MEMBER'), false) AS member,
+       coalesce(pg_has_role(a.oid, 'pg_signal_backend', 'USAGE'), false) AS signal,
+       coalesce(pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'), false) AS stats,
+       shobj_description(a.oid, 'pg_authid') AS comment,
+       o.postgres_open, o.template1_open
+FROM pg_roles l LEFT JOIN pg_roles a ON a.rolname = 'tenantry_admin',
+     LATERAL (
+         SELECT coalesce(bool_or(d.datname = 'postgres'), false) AS postgres_open,
+                coalesce(bool_or(d.datname = 'template1'), false) AS template1_open
+         FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS x
+         WHERE d.datname IN ('postgres', 'template1') AND x.grantee = 0 AND x.privilege_type = 'CONNECT') AS o
+WHERE l.rolname = session_user";
+
+impl Server {
+    /// Compares what the operator's login may do with what it needs. It changes nothing.
+    pub async fn preflight(&self, installation: Uuid) -> Result<Preflight> {
+        let doing = "check the operator's rights";
+        let seat = Seat::Login(MAINTENANCE_DATABASE);
+        let mut session = self.inner.sessions.single(&seat, "connect").await?;
+        session.pid = migrate::pid(&mut session).await;
+        let found: Found = sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
+        session.close().await;
+        if found.version_num < OLDEST {
+            return Err(Error::VersionTooOld(found.version));
+        }
+        let ours = mark::installation(installation);
+        let in_use_by =
+            found.comment.as_deref().filter(|comment| *comment != ours).map(mark::installation_of);
+        Ok(Preflight { missing: found.missing(), version: found.version, in_use_by })
+    }
+}
+
+impl Found {
+    fn missing(&self) -> Vec<MissingRight> {
+        let checks = [
+            (self.superuser, MissingRight::Superuser),
+            (!self.admin, MissingRight::AdminRole),
+            (self.admin && !self.create_db, MissingRight::AdminCreateDb),
+            (self.admin && !self.create_role, MissingRight::AdminCreateRole),
+            (self.admin && !self.member, MissingRight::Membership),
+            (self.admin && !self.signal, MissingRight::SignalBackend),
+            (self.admin && !self.stats, MissingRight::ReadAllStats),
+            (self.postgres_open, MissingRight::PostgresOpen),
+            (self.template1_open, MissingRight::Template1Open),
+        ];
+        checks.into_iter().filter(|(missing, _)| *missing).map(|(_, right)| right).collect()
+    }
+}

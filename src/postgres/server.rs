@@ -1,0 +1,195 @@
+//! A handle on one server.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use rand::RngExt;
+use sqlx::Connection;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::domain::{identity::TenantId, names::building_name};
+
+use super::{
+    connect::{Seat, ServerConfig},
+    credentials::{SecretText, generate_password},
+    error::{Error, Result, code, is_concurrent_update},
+    identifier::{Ident, Script},
+    inventory::{self, Inventory, TenantFacts},
+    migrate,
+    sessions::{Session, Sessions},
+};
+
+/// How often something that met a concurrent change of the same catalogue row is run again.
+const ATTEMPTS: u32 = 6;
+/// How often, and how far apart, a former leader's sessions are looked for until they are gone.
+const FENCE_ROUNDS: u32 = 500;
+const FENCE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A server that hosts tenant databases. Cheap to clone; all clones share the sessions and their cap.
+///
+/// Every operation is idempotent: it may be cut at any await and run again, and finds what is there.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) sessions: Arc<Sessions>,
+    /// The password of `tenantry_migrator`: made new with this handle, kept in memory alone.
+    pub(super) migrator: SecretText,
+    /// Templates that are known to be there, by digest.
+    pub(super) templates: Mutex<HashSet<String>>,
+    /// One template is built at a time.
+    pub(super) building: tokio::sync::Mutex<()>,
+    /// One database is dropped at a time.
+    pub(super) dropping: tokio::sync::Mutex<()>,
+    /// Shared roles are prepared by one at a time.
+    pub(super) preparing: tokio::sync::Mutex<()>,
+    /// Changes of one tenant's rights come one after the other.
+    tenants: Mutex<HashMap<TenantId, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Server {
+    /// A handle; nothing is opened yet.
+    pub fn new(config: ServerConfig) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                sessions: Arc::new(Sessions::new(config)),
+                migrator: generate_password(),
+                templates: Mutex::default(),
+                building: tokio::sync::Mutex::default(),
+                dropping: tokio::sync::Mutex::default(),
+                preparing: tokio::sync::Mutex::default(),
+                tenants: Mutex::default(),
+            }),
+        }
+    }
+
+    /// How the server is reached.
+    pub fn config(&self) -> &ServerConfig {
+        &self.inner.sessions.config
+    }
+
+    /// How many sessions were opened on it so far.
+    pub fn sessions_opened(&self) -> u64 {
+        self.inner.sessions.opened()
+    }
+
+    /// What the server has of one tenant: one query.
+    pub async fn observe(&self, id: TenantId, database: &str, login: &str) -> Result<TenantFacts> {
+        let building = building_name(id);
+        let inventory = self.read(Some((&[database, &building], &[login]))).await?;
+        Ok(inventory.facts(id, database, login))
+    }
+
+    /// What the server has, whole: one query.
+    pub async fn observe_all(&self) -> Result<Inventory> {
+        self.read(None).await
+    }
+
+    /// Ends all sessions with the given `application_name`, which is a former holder's of the Lease, and waits until
+    /// they are gone. Returns how many there were.
+    pub async fn end_sessions_of(&self, holder: &str) -> Result<usize> {
+        let doing = "end the sessions of the former leader";
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE application_name = $1 AND pid <> pg_backend_pid()";
+        let mut session = self.admin().await?;
+        let mut ended = 0;
+        for round in 0..FENCE_ROUNDS {
+            let mut transaction = session.begin().await.map_err(Error::sql(doing))?;
+            // Without pg_signal_backend, `tenantry_admin` may not end the operator's own sessions, but the login
+            // may: they take turns.
+            if round % 2 == 1 {
+                let own = "SET LOCAL ROLE NONE";
+                sqlx::raw_sql(own).execute(&mut *transaction).await.map_err(Error::sql(doing))?;
+            }
+            let found = sqlx::query_scalar::<_, i64>(end).bind(holder).fetch_one(&mut *transaction).await;
+            transaction.rollback().await.map_err(Error::sql(doing))?;
+            match found {
+                Ok(0) => {
+                    session.give_back();
+                    return Ok(ended);
+                }
+                Ok(found) => ended = ended.max(usize::try_from(found).unwrap_or(usize::MAX)),
+                Err(error) if code(&error) == Some("42501") => ended = ended.max(1),
+                Err(error) => return Err(Error::sql(doing)(error)),
+            }
+            tokio::time::sleep(FENCE_PAUSE).await;
+        }
+        Err(Error::SessionsInTheWay {
+            database: self.config().name.clone(),
+            count: ended,
+            who: format!("application_name {holder}"),
+        })
+    }
+
+    /// Reads part of the catalogues, or all.
+    pub(super) async fn read(&self, only: Option<(&[&str], &[&str])>) -> Result<Inventory> {
+        let mut session = self.admin().await?;
+        let inventory = inventory::read(&mut session, only).await?;
+        session.give_back();
+        Ok(inventory)
+    }
+
+    /// An admin session.
+    pub(super) async fn admin(&self) -> Result<Session> {
+        self.inner.sessions.admin().await
+    }
+
+    /// A session of `tenantry_migrator` in a database.
+    pub(super) async fn migrator(&self, database: &Ident, doing: &'static str) -> Result<Session> {
+        let seat = Seat::Migrator { database, password: &self.inner.migrator };
+        let opened = self.inner.sessions.single(&seat, doing).await;
+        opened.map_err(|error| migrate::missing(error, database))
+    }
+
+    /// Runs a script as `tenantry_admin`, in one round trip and one transaction.
+    pub(super) async fn run(&self, doing: &'static str, script: &Script) -> Result<()> {
+        let mut session = self.admin().await?;
+        let result = run_on(&mut session, doing, script).await;
+        // A statement that the server refused leaves the session as it was.
+        if result.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
+            session.give_back();
+        }
+        result
+    }
+
+    /// The right to change one tenant's roles, database and rights: for one at a time.
+    pub(super) async fn serialise(&self, id: TenantId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut tenants = self.inner.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = tenants.get(&id).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                tenants.retain(|_, lock| lock.strong_count() > 0);
+                let lock = Arc::new(tokio::sync::Mutex::default());
+                tenants.insert(id, Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+}
+
+/// Runs a script on a session. Meeting a concurrent change of a shared catalogue's row, it is run again: PostgreSQL
+/// did nothing of it then.
+pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &Script) -> Result<()> {
+    if script.is_empty() {
+        return Ok(());
+    }
+    let mut attempt = 1;
+    loop {
+        match sqlx::raw_sql(script.sql()).execute(&mut **session).await {
+            Ok(_) => return Ok(()),
+            Err(error) if attempt < ATTEMPTS && is_concurrent_update(&error) => {
+                let wait = rand::rng().random_range(2..=15) * u64::from(attempt);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(Error::sql(doing)(error)),
+        }
+    }
+}

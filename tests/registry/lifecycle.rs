@@ -1,0 +1,247 @@
+//! What a tenant can become, whoever asks.
+
+use sqlx::{AssertSqlSafe, Executor};
+use tenantry::{
+    domain::observed::RegistryStatus,
+    registry::{Activity, Error, Registry, TenantRow},
+};
+use uuid::Uuid;
+
+use crate::{
+    registration::tombstone,
+    system::{System, created, refused, tenant},
+};
+
+async fn status(registry: &Registry, row: &TenantRow) -> RegistryStatus {
+    registry.by_id(row.id).await.unwrap().unwrap().status
+}
+
+#[tokio::test]
+async fn a_whole_life_leaves_its_record() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let (up, down) = (Uuid::new_v4(), Uuid::new_v4());
+        let row = created(&registry, &tenant("acme")).await;
+        let id = row.id;
+        assert!(registry.fail(id, "MigrationFailed", up).await.unwrap());
+        assert!(!registry.fail(id, "MigrationFailed", up).await.unwrap());
+        assert_eq!(
+            registry.by_id(id).await.unwrap().unwrap().status_reason.as_deref(),
+            Some("MigrationFailed")
+        );
+        assert!(registry.retry(id, up).await.unwrap());
+        registry.database_exists(id, true).await.unwrap();
+        registry.set_credential(id, Some("SCRAM-SHA-256$x"), Some(b"d")).await.unwrap();
+        assert!(registry.activate(id, up).await.unwrap());
+        assert!(!registry.activate(id, up).await.unwrap());
+        let active = registry.by_id(id).await.unwrap().unwrap();
+        assert_eq!((active.status, active.status_reason), (RegistryStatus::Active, None));
+        assert!(active.activated_at.is_some());
+
+        let stone = tombstone(false);
+        assert!(registry.begin_deprovisioning(id, &stone, down).await.unwrap());
+        // A second tombstone changes nothing, not even the time.
+        let mut later = stone.clone();
+        later.purge_after += jiff::SignedDuration::from_hours(24);
+        assert!(!registry.begin_deprovisioning(id, &later, down).await.unwrap());
+        let going = registry.by_id(id).await.unwrap().unwrap();
+        assert_eq!(going.status, RegistryStatus::Deprovisioning);
+        let microseconds = |time: jiff::Timestamp| time.as_microsecond();
+        assert_eq!(going.purge_after.map(microseconds), Some(microseconds(stone.purge_after)));
+        assert_eq!(going.deprovisioned_at.map(microseconds), Some(microseconds(stone.at)));
+        assert_eq!(going.offboarding_trigger.as_deref(), Some("CustomerRequest"));
+
+        // Not before the database is gone.
+        let early = registry.close(id, down).await.unwrap_err();
+        assert_eq!((early.reason(), early.sql_state().as_deref()), ("TransitionRefused", Some("TN001")));
+        assert_eq!(status(&registry, &row).await, RegistryStatus::Deprovisioning);
+        registry.database_exists(id, false).await.unwrap();
+        assert!(registry.close(id, down).await.unwrap());
+        assert!(!registry.close(id, down).await.unwrap());
+        let closed = registry.by_id(id).await.unwrap().unwrap();
+        assert_eq!(closed.status, RegistryStatus::Deprovisioned);
+        assert_eq!((closed.password_verifier, closed.password_digest), (None, None));
+
+        let mut session = system.session().await;
+        let log: Vec<(String, String, Option<Uuid>)> = sqlx::query_as(
+            "SELECT action, actor, correlation_id FROM activity WHERE tenant_id = $1 ORDER BY id",
+        )
+        .bind(id.0)
+        .fetch_all(&mut session)
+        .await
+        .unwrap();
+        let log: Vec<_> = log
+            .iter()
+            .map(|(action, actor, workflow)| (action.as_str(), actor.as_str(), *workflow))
+            .collect();
+        assert_eq!(
+            log,
+            [
+                ("Registered", "ada", None),
+                ("Failed", "tenantry", Some(up)),
+                ("Retried", "tenantry", Some(up)),
+                ("Activated", "tenantry", Some(up)),
+                ("DeprovisioningBegun", "ada", Some(down)),
+                ("Deprovisioned", "tenantry", Some(down)),
+            ]
+        );
+        let receipt: (String, String, bool, String, String, Uuid) = sqlx::query_as(
+            "SELECT slug, database_name, database_retained, requested_by, reason, correlation_id
+             FROM deletion_receipts WHERE tenant_id = $1",
+        )
+        .bind(id.0)
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
+        let (slug, database, retained, by, why, workflow) = receipt;
+        assert_eq!((slug.as_str(), database.as_str(), retained), ("acme", "tenant_acme", false));
+        assert_eq!((by.as_str(), why.as_str(), workflow), ("ada", "has left", down));
+        let slugs: Vec<String> = sqlx::query_scalar("SELECT slug FROM slug_history WHERE tenant_id = $1")
+            .bind(id.0)
+            .fetch_all(&mut session)
+            .await
+            .unwrap();
+        assert_eq!(slugs, ["acme"]);
+    }
+}
+
+#[tokio::test]
+async fn the_module_refuses_what_a_life_does_not_have() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let workflow = Uuid::new_v4();
+        let row = created(&registry, &tenant("acme")).await;
+        let id = row.id;
+        let refusals = [
+            registry.close(id, workflow).await.unwrap_err(),
+            {
+                registry.activate(id, workflow).await.unwrap();
+                registry.close(id, workflow).await.unwrap_err()
+            },
+            registry.fail(id, "Broken", workflow).await.unwrap_err(),
+            registry.retry(id, workflow).await.unwrap_err(),
+            {
+                registry.begin_deprovisioning(id, &tombstone(false), workflow).await.unwrap();
+                registry.activate(id, workflow).await.unwrap_err()
+            },
+            {
+                registry.close(id, workflow).await.unwrap();
+                registry.begin_deprovisioning(id, &tombstone(false), workflow).await.unwrap_err()
+            },
+            registry.activate(id, workflow).await.unwrap_err(),
+            registry.retry(id, workflow).await.unwrap_err(),
+        ];
+        for refusal in refusals {
+            assert!(matches!(refusal, Error::Transition { .. }), "{refusal:?}");
+            assert!(refusal.is_permanent());
+        }
+        let nobody = tenantry::domain::identity::TenantId(Uuid::new_v4());
+        assert!(matches!(registry.activate(nobody, workflow).await, Err(Error::NotFound(_))));
+        assert!(matches!(registry.set_access(nobody, None).await, Err(Error::NotFound(_))));
+    }
+}
+
+/// Statements that take a new tenant to each status, by the ways that exist.
+fn way_to(status: RegistryStatus) -> &'static [&'static str] {
+    match status {
+        RegistryStatus::Provisioning => &[],
+        RegistryStatus::Trial => &["trial"],
+        RegistryStatus::Active => &["active"],
+        RegistryStatus::Suspended => &["suspended"],
+        RegistryStatus::Deprovisioning => &["active", "deprovisioning"],
+        RegistryStatus::Deprovisioned => &["active", "deprovisioning", "deprovisioned"],
+        RegistryStatus::Failed => &["failed"],
+    }
+}
+
+#[tokio::test]
+async fn the_database_refuses_it_too_whoever_asks() {
+    use RegistryStatus::{Active, Deprovisioned, Deprovisioning, Failed, Provisioning, Suspended, Trial};
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let mut session = system.session().await;
+        for from in RegistryStatus::ALL {
+            for to in RegistryStatus::ALL {
+                let slug = format!("{}-{}", from.as_str(), to.as_str());
+                let row = created(&registry, &tenant(&slug)).await;
+                let update = |status: &str| {
+                    AssertSqlSafe(format!("UPDATE tenants SET status = '{status}' WHERE id = '{}'", row.id))
+                };
+                for step in way_to(from) {
+                    session.execute(update(step)).await.unwrap();
+                }
+                let possible = from == to
+                    || match from {
+                        Provisioning => matches!(to, Trial | Active | Suspended | Failed | Deprovisioning),
+                        Failed => matches!(to, Provisioning | Deprovisioning),
+                        Trial | Active | Suspended => {
+                            matches!(to, Trial | Active | Suspended | Deprovisioning)
+                        }
+                        // It was active: it never becomes as if it had not been.
+                        Deprovisioning => matches!(to, Trial | Active | Suspended | Deprovisioned),
+                        Deprovisioned => false,
+                    };
+                let outcome = session.execute(update(to.as_str())).await;
+                assert_eq!(outcome.is_ok(), possible, "{slug}: {outcome:?}");
+                if let Err(error) = outcome {
+                    assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some("TN001"));
+                }
+            }
+        }
+        // One that was never active can go back to the beginning.
+        let row = created(&registry, &tenant("never-active")).await;
+        for status in ["deprovisioning", "provisioning"] {
+            let statement = format!("UPDATE tenants SET status = '{status}' WHERE id = '{}'", row.id);
+            session.execute(AssertSqlSafe(statement)).await.unwrap();
+        }
+        for status in RegistryStatus::ALL.into_iter().filter(|status| *status != Provisioning) {
+            let insert = format!(
+                "INSERT INTO tenants (id, slug, name, plan, server, database_name, login_name, resource_namespace,
+                     resource_name, resource_uid, status)
+                 VALUES (gen_random_uuid(), 'born-late', 'x', 'x', 'x', 'x', 'x', 'x', 'x', 'x', '{}')",
+                status.as_str()
+            );
+            assert_eq!(refused(&mut session, insert).await, "TN001");
+        }
+        let fixed = format!("UPDATE tenants SET created_at = now() WHERE id = '{}'", row.id);
+        assert_eq!(refused(&mut session, fixed).await, "TN003");
+    }
+}
+
+#[tokio::test]
+async fn the_activity_log_takes_entries_and_gives_none_back() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let row = created(&registry, &tenant("acme")).await;
+        let entry = Activity {
+            tenant: Some(row.id),
+            action: "Viewed",
+            actor: "grace",
+            reason: Some("ticket 7"),
+            details: serde_json::json!({"page": "usage"}),
+            correlation: None,
+        };
+        registry.activity(&entry).await.unwrap();
+        registry.close(row.id, Uuid::new_v4()).await.unwrap_err();
+        let mut session = system.session().await;
+        for table in ["activity", "deletion_receipts", "installation"] {
+            let (delete, truncate) = (format!("DELETE FROM {table}"), format!("TRUNCATE {table}"));
+            assert_eq!(refused(&mut session, delete).await, "TN003");
+            assert_eq!(refused(&mut session, truncate).await, "TN003");
+        }
+        assert_eq!(refused(&mut session, "UPDATE activity SET actor = 'nobody'").await, "TN003");
+        assert_eq!(refused(&mut session, "UPDATE installation SET id = gen_random_uuid()").await, "TN003");
+        assert_eq!(refused(&mut session, "INSERT INTO installation DEFAULT VALUES").await, "23505");
+        assert_eq!(refused(&mut session, "DELETE FROM tenants").await, "TN003");
+        assert_eq!(refused(&mut session, "TRUNCATE tenants CASCADE").await, "TN003");
+        let kept: (String, Option<String>, serde_json::Value) =
+            sqlx::query_as("SELECT actor, reason, details FROM activity WHERE action = 'Viewed'")
+                .fetch_one(&mut session)
+                .await
+                .unwrap();
+        assert_eq!(
+            kept,
+            ("grace".to_owned(), Some("ticket 7".to_owned()), serde_json::json!({"page": "usage"}))
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! The registry on real PostgreSQL servers, the oldest and the newest version that are supported.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
+mod failures;
+mod lifecycle;
+mod migrations;
+mod registration;
+mod rights;
+mod system;
+mod workflows;

@@ -1,0 +1,251 @@
+//! Who gets a slug, and which names.
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tenantry::{
+    domain::observed::RegistryStatus,
+    registry::{Registration, Registry, TenantRow, Tombstone},
+};
+use uuid::Uuid;
+
+use crate::system::{System, created, tenant};
+
+pub fn tombstone(retain: bool) -> Tombstone {
+    let now = Timestamp::now();
+    Tombstone {
+        reason: Some("has left".to_owned()),
+        trigger: "CustomerRequest".to_owned(),
+        at: now,
+        purge_after: now,
+        retain,
+        actor: "ada".to_owned(),
+    }
+}
+
+/// Takes a tenant through its life, to the end.
+async fn live_and_go(registry: &Registry, row: &TenantRow, retain: bool) {
+    let workflow = Uuid::new_v4();
+    registry.database_exists(row.id, true).await.unwrap();
+    registry.activate(row.id, workflow).await.unwrap();
+    registry.begin_deprovisioning(row.id, &tombstone(retain), workflow).await.unwrap();
+    registry.database_exists(row.id, retain).await.unwrap();
+    registry.close(row.id, workflow).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_twenty_who_want_a_slug_at_once_one_gets_it() {
+    for system in System::both().await {
+        let registries = [system.registry("one").await, system.registry("two").await];
+        let wanted: Vec<_> = (0..20)
+            .map(|n| {
+                let mut new = tenant("acme");
+                new.resource_name = format!("acme-{n}");
+                new.resource_uid = format!("uid-{n}");
+                new
+            })
+            .collect();
+        let outcomes =
+            join_all(wanted.iter().enumerate().map(|(n, new)| registries[n % 2].register(new))).await;
+        let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+        let winners: Vec<_> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                Registration::Created(row) => Some(row),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(winners.len(), 1, "{outcomes:?}");
+        let losers = outcomes
+            .iter()
+            .filter(|outcome| {
+                **outcome
+                    == Registration::SlugTaken {
+                        namespace: "customers".to_owned(),
+                        name: winners[0].resource_name.clone(),
+                        status: RegistryStatus::Provisioning,
+                    }
+            })
+            .count();
+        assert_eq!(losers, 19, "{outcomes:?}");
+        assert_eq!(registries[0].all_living().await.unwrap(), [winners[0].clone()]);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_registered_once_however_often_it_is_asked_for() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let new = tenant("acme-corp");
+        let outcomes = join_all((0..10).map(|_| registry.register(&new))).await;
+        let rows: Vec<_> = outcomes
+            .into_iter()
+            .map(|outcome| match outcome.unwrap() {
+                Registration::Created(row) | Registration::Existing(row) => row,
+                taken @ Registration::SlugTaken { .. } => panic!("{taken:?}"),
+            })
+            .collect();
+        assert!(rows.iter().all(|row| *row == rows[0]), "{rows:?}");
+        let row = &rows[0];
+        assert_eq!(row.database_name, "tenant_acme_corp");
+        assert_eq!(row.login_name, "tenant_acme_corp_app");
+        assert_eq!((row.slug.as_str(), row.name.as_str()), ("acme-corp", "The company acme-corp"));
+        assert_eq!(
+            (row.status, row.access, row.database_exists),
+            (RegistryStatus::Provisioning, None, false)
+        );
+        assert_eq!((row.settings.clone(), row.status_updated_by.as_str()), (new.settings.clone(), "ada"));
+        let found = registry.by_resource("customers", "acme-corp", "uid-of-acme-corp").await.unwrap();
+        assert_eq!(found.as_ref(), Some(row));
+        assert_eq!(registry.by_id(row.id).await.unwrap(), found);
+        assert_eq!(registry.by_resource("customers", "acme-corp", "another-uid").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_retained_database_keeps_its_name_and_a_dropped_one_gives_it_back() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let mut names = Vec::new();
+        for (n, retain) in [true, true, false, false].into_iter().enumerate() {
+            let mut new = tenant("acme");
+            new.resource_uid = format!("uid-{n}");
+            let row = created(&registry, &new).await;
+            names.push((row.database_name.clone(), row.login_name.clone()));
+            live_and_go(&registry, &row, retain).await;
+        }
+        let expected = ["tenant_acme", "tenant_acme_2", "tenant_acme_3", "tenant_acme_3"]
+            .map(|name| (name.to_owned(), format!("{name}_app")));
+        assert_eq!(names, expected);
+        // The slug acme-2 would have had the name that acme's second database keeps.
+        let row = created(&registry, &tenant("acme-2")).await;
+        assert_eq!(row.database_name, "tenant_acme_2_2");
+        // On another server the name is free.
+        let mut elsewhere = tenant("acme");
+        elsewhere.server = "second".to_owned();
+        assert_eq!(created(&registry, &elsewhere).await.database_name, "tenant_acme");
+        assert_eq!(registry.count_by_server("default").await.unwrap(), 3);
+        assert_eq!(registry.count_by_server("second").await.unwrap(), 1);
+        assert_eq!(registry.count_by_server("third").await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn two_slugs_that_want_one_name_at_once_get_two() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let retained = created(&registry, &tenant("acme")).await;
+        live_and_go(&registry, &retained, true).await;
+        // Both would be tenant_acme_2.
+        let mut again = tenant("acme");
+        again.resource_uid = "uid-again".to_owned();
+        let other = tenant("acme-2");
+        let (again, other) = tokio::join!(created(&registry, &again), created(&registry, &other));
+        assert_ne!(again.database_name, other.database_name);
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_was_made_anew_finds_its_tenant() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let row = created(&registry, &tenant("acme")).await;
+        registry.activate(row.id, Uuid::new_v4()).await.unwrap();
+
+        let mut anew = tenant("acme");
+        anew.resource_uid = "uid-anew".to_owned();
+        let Registration::Existing(found) = registry.register(&anew).await.unwrap() else {
+            panic!("not found");
+        };
+        assert_eq!((found.id, found.resource_uid.as_str()), (row.id, "uid-anew"));
+        assert_eq!(registry.by_resource("customers", "acme", "uid-of-acme").await.unwrap(), None);
+
+        let mut other_namespace = anew.clone();
+        other_namespace.resource_namespace = "others".to_owned();
+        other_namespace.resource_uid = "uid-other".to_owned();
+        let taken = registry.register(&other_namespace).await.unwrap();
+        assert!(matches!(taken, Registration::SlugTaken { .. }), "{taken:?}");
+
+        // One that is going away is not given to an object that comes late.
+        registry.begin_deprovisioning(row.id, &tombstone(false), Uuid::new_v4()).await.unwrap();
+        anew.resource_uid = "uid-late".to_owned();
+        let taken = registry.register(&anew).await.unwrap();
+        let status = RegistryStatus::Deprovisioning;
+        assert!(matches!(&taken, Registration::SlugTaken { status: s, .. } if *s == status), "{taken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_finished_deletion_is_seen_as_finished_and_stays_so() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let row = created(&registry, &tenant("acme")).await;
+        live_and_go(&registry, &row, false).await;
+        assert_eq!(registry.all_living().await.unwrap(), []);
+        let found = registry.by_resource("customers", "acme", "uid-of-acme").await.unwrap().unwrap();
+        assert_eq!((found.id, found.status), (row.id, RegistryStatus::Deprovisioned));
+        // The same object again: never a second life.
+        let Registration::Existing(found) = registry.register(&tenant("acme")).await.unwrap() else {
+            panic!("registered again");
+        };
+        assert_eq!((found.id, found.status), (row.id, RegistryStatus::Deprovisioned));
+        // A new object is a new tenant.
+        let mut new = tenant("acme");
+        new.resource_uid = "uid-new".to_owned();
+        assert_ne!(created(&registry, &new).await.id, row.id);
+    }
+}
+
+#[tokio::test]
+async fn only_what_differs_is_written_and_everybody_who_listens_hears_of_it() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let mut listener = sqlx::postgres::PgListener::connect(&system.url()).await.unwrap();
+        listener.listen("tenantry_tenants").await.unwrap();
+        let row = created(&registry, &tenant("acme")).await;
+        let id = row.id;
+        let heard = listener.recv().await.unwrap();
+        assert_eq!(heard.payload(), id.to_string());
+
+        let settings = serde_json::json!({"theme": "light"});
+        let modules = serde_json::json!({"core": 2});
+        let verifier = "SCRAM-SHA-256$4096:salt$stored:server";
+        for expected in [true, false] {
+            let level = tenantry::domain::access::AccessLevel::ReadWrite;
+            assert_eq!(registry.update_declared(id, "Acme", "free", &settings).await.unwrap(), expected);
+            assert_eq!(registry.set_access(id, Some(level)).await.unwrap(), expected);
+            assert_eq!(registry.set_credential(id, Some(verifier), Some(b"digest")).await.unwrap(), expected);
+            assert_eq!(registry.set_modules(id, &modules).await.unwrap(), expected);
+            assert_eq!(registry.set_seed_digest(id, "abc").await.unwrap(), expected);
+            assert_eq!(registry.database_exists(id, true).await.unwrap(), expected);
+        }
+        let changed = registry.by_id(id).await.unwrap().unwrap();
+        assert_eq!((changed.name.as_str(), changed.plan.as_str()), ("Acme", "free"));
+        assert_eq!((changed.settings, changed.module_versions), (settings, modules));
+        assert_eq!(changed.access.unwrap().as_str(), "ReadWrite");
+        assert_eq!(changed.password_verifier.unwrap().as_str(), verifier);
+        assert_eq!(changed.password_digest.unwrap().as_slice(), b"digest");
+        assert_eq!((changed.seed_digest.as_deref(), changed.database_exists), (Some("abc"), true));
+
+        // One note per change, none for what was not one: the next one after these six is another tenant's.
+        let second = created(&registry, &tenant("second")).await;
+        for _ in 0..6 {
+            assert_eq!(listener.recv().await.unwrap().payload(), id.to_string());
+        }
+        assert_eq!(listener.recv().await.unwrap().payload(), second.id.to_string());
+    }
+}
+
+#[tokio::test]
+async fn the_counts_name_every_status() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        for slug in ["one", "two", "three"] {
+            created(&registry, &tenant(slug)).await;
+        }
+        let gone = created(&registry, &tenant("gone")).await;
+        live_and_go(&registry, &gone, false).await;
+        let counts = registry.count_by_status().await.unwrap();
+        assert_eq!(counts.len(), RegistryStatus::ALL.len());
+        assert_eq!((counts["provisioning"], counts["deprovisioned"], counts["active"]), (3, 1, 0));
+    }
+}

@@ -1,0 +1,129 @@
+//! A registry database of its own for each test, on servers that all tests share.
+
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU32, Ordering},
+};
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
+use tenantry::{
+    domain::slug::Slug,
+    registry::{NewTenant, Registration, Registry, TenantRow},
+};
+use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
+
+const LOGIN: &str = "operator";
+const PASSWORD: &str = "operator-password";
+
+static SERVERS: LazyLock<[Postgres; 2]> =
+    LazyLock::new(|| [15, 18].map(|major| on_a_thread(move || prepared(major)).unwrap()));
+
+/// A server as an administrator hands it over.
+pub async fn prepared(major: u16) -> tenantry_dev::Result<Postgres> {
+    let options = PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() };
+    let server = Postgres::start(options).await?;
+    let mut admin = server.connect("postgres").await?;
+    let statements = format!(
+        "CREATE ROLE tenantry_admin NOLOGIN CREATEDB CREATEROLE;
+         CREATE ROLE {LOGIN} LOGIN NOSUPERUSER CREATEDB CREATEROLE PASSWORD '{PASSWORD}' IN ROLE tenantry_admin;"
+    );
+    admin.execute(AssertSqlSafe(statements)).await.unwrap();
+    Ok(server)
+}
+
+/// A database for a registry, on one of the servers.
+pub struct System<'a> {
+    pub server: &'a Postgres,
+    pub database: String,
+}
+
+impl System<'static> {
+    /// One per version, with the migrations run.
+    pub async fn both() -> Vec<Self> {
+        let mut systems = Vec::new();
+        for server in &*SERVERS {
+            let system = System::empty_on(server).await;
+            system.registry("migration").await.migrate().await.unwrap();
+            systems.push(system);
+        }
+        systems
+    }
+
+    /// One per version, empty.
+    pub async fn both_empty() -> Vec<Self> {
+        let mut systems = Vec::new();
+        for server in &*SERVERS {
+            systems.push(System::empty_on(server).await);
+        }
+        systems
+    }
+}
+
+impl<'a> System<'a> {
+    pub async fn empty_on(server: &'a Postgres) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let database = format!("registry_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut admin = server.connect("postgres").await.unwrap();
+        admin
+            .execute(AssertSqlSafe(format!("CREATE DATABASE {database} OWNER tenantry_admin")))
+            .await
+            .unwrap();
+        Self { server, database }
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url(LOGIN, PASSWORD, &self.database)
+    }
+
+    /// The registry as a process of this name has it.
+    pub async fn registry(&self, name: &str) -> Registry {
+        Registry::connect(&self.url(), name, 5).await.unwrap()
+    }
+
+    /// A superuser's session in the registry's database.
+    pub async fn superuser(&self) -> PgConnection {
+        self.server.connect(&self.database).await.unwrap()
+    }
+
+    /// A session like the operator's own, for statements that the module does not have.
+    pub async fn session(&self) -> PgConnection {
+        let options: PgConnectOptions = self.url().parse().unwrap();
+        options.options([("role", "tenantry_admin")]).connect().await.unwrap()
+    }
+}
+
+/// What registers the tenant `slug`, as the Tenant of the same name.
+pub fn tenant(slug: &str) -> NewTenant {
+    NewTenant {
+        slug: Slug::parse(slug).unwrap(),
+        name: format!("The company {slug}"),
+        plan: "starter".to_owned(),
+        settings: json!({"theme": "dark"}),
+        server: "default".to_owned(),
+        prefix: "tenant_".to_owned(),
+        resource_namespace: "customers".to_owned(),
+        resource_name: slug.to_owned(),
+        resource_uid: format!("uid-of-{slug}"),
+        retain: false,
+        actor: "ada".to_owned(),
+        correlation: None,
+    }
+}
+
+/// Registers a tenant that must be new.
+pub async fn created(registry: &Registry, new: &NewTenant) -> TenantRow {
+    match registry.register(new).await.unwrap() {
+        Registration::Created(row) => row,
+        other => panic!("not created: {other:?}"),
+    }
+}
+
+/// The SQLSTATE of a statement that must fail.
+pub async fn refused(session: &mut PgConnection, statement: impl Into<String>) -> String {
+    let statement: String = statement.into();
+    match session.execute(AssertSqlSafe(statement.clone())).await {
+        Ok(done) => panic!("{statement} was allowed: {done:?}"),
+        Err(error) => error.as_database_error().unwrap().code().unwrap().into_owned(),
+    }
+}
