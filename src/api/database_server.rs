@@ -71,7 +71,7 @@ pub struct DatabaseServerSpec {
     pub prefix: Option<String>,
 
     /// The namespaces whose Tenants may be hosted here; unset: all; empty: none. At most 500. A Tenant from elsewhere
-    /// has Ready False with the reason NamespaceNotAllowed; one that is hosted here already stays.
+    /// has Ready False with the reason NamespaceNotAllowed; one that is hosted here already keeps its database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500), inner(length(max = 63)))]
     #[x_kube(

@@ -150,9 +150,9 @@ pub struct TenantSpec {
     )]
     pub gates: Vec<Gate>,
 
-    /// The name of the DatabaseServer that hosts the tenant; unset: the one that the operator was started with as
-    /// its default. One that does not exist (yet) is accepted: Ready is then False with the reason ServerNotFound
-    /// until it does. It cannot be changed, added or removed (not supported yet); status.server says which it is.
+    /// The name of the DatabaseServer that hosts the tenant; unset: the one named default. One that does not exist
+    /// (yet) is accepted: Ready is then False with the reason ServerNotFound until it does. It cannot be changed, added
+    /// or removed (not supported yet); status.server says which it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     #[x_kube(validation = resource_name("server", "DatabaseServer"))]

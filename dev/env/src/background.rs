@@ -8,7 +8,8 @@ use kube::Client;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::control_plane::{ControlPlane, ControlPlanePorts};
+use crate::callers_cluster::{self, CallersCluster};
+use crate::control_plane::{ControlPlane, ControlPlanePorts, read_config};
 use crate::error::{Context, Error, Result};
 use crate::installation::{self, Names, OPERATOR_LOGIN, SYSTEM_DATABASE};
 use crate::kubectl::Kubectl;
@@ -30,8 +31,10 @@ struct State {
     operator_digest: String,
     /// Whether namespaces, plans and the `DatabaseServer` were applied: once; later changes are the user's.
     installed: bool,
-    /// The caller's kubeconfig, when the cluster is not ours.
-    existing: Option<PathBuf>,
+    /// The API server of the caller's cluster, when the cluster is not ours.
+    existing: Option<String>,
+    /// Whether anything was applied to the cluster, or may have been.
+    touched: bool,
 }
 
 /// An environment in the background.
@@ -57,46 +60,56 @@ fn dev() -> PathBuf {
 }
 
 impl Background {
-    /// Starts whatever of it does not run, and replaces an operator that is not of this binary. `existing` is the
-    /// kubeconfig of a cluster to use in place of one of our own.
-    pub async fn up(tenantry: &Path, existing: Option<&Path>) -> Result<Self> {
+    /// Starts whatever of it does not run, and replaces an operator that is not of this binary. `existing`: in the
+    /// caller's cluster, not one of our own.
+    pub async fn up(tenantry: &Path, existing: bool) -> Result<Self> {
         let home = places::directory(home()?, if places::user_id()? == 0 { 0o711 } else { 0o700 })?;
         let _lock = places::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
+        let callers = if existing { Some(CallersCluster::current().await?) } else { None };
+        let cluster = callers.as_ref().map(|callers| callers.server.clone());
         let mut state = match State::read(&home)? {
-            Some(state) if state.existing.as_deref() != existing => {
+            Some(state) if state.existing != cluster => {
                 return Err(Error::message(
                     "an environment for another cluster is up: run `make down` first",
                 ));
             }
             Some(state) => state,
-            None => State::new(existing)?,
+            None => State::new(cluster)?,
         };
+        let callers = match callers {
+            Some(callers) => {
+                let kubectl = callers.pin(&home)?;
+                if !state.touched {
+                    callers_cluster::refuse_in_use(&kubectl).await?;
+                }
+                Some(kubectl)
+            }
+            None => None,
+        };
+        state.touched = true;
         state.write(&home)?;
 
         let on_disk = PostgresOptions { fsync: true, ..Default::default() };
-        let (control_plane, postgres) = tokio::join!(
+        let (cluster, postgres) = tokio::join!(
             async {
-                match existing {
-                    Some(_) => Ok(None),
-                    None => ControlPlane::place(&home, state.control_plane).await.map(Some),
+                match callers {
+                    Some(kubectl) => Ok((kubectl, None)),
+                    None => {
+                        let plane = ControlPlane::place(&home, state.control_plane).await?;
+                        Ok::<_, Error>((plane.kubectl(), Some(plane)))
+                    }
                 }
             },
             Postgres::place(&home, state.postgres, &state.superuser_password, &on_disk),
         );
-        let (control_plane, postgres) = (control_plane?, postgres?);
-        let kubectl = match (&control_plane, existing) {
-            (Some(plane), _) => plane.kubectl(),
-            (None, Some(kubeconfig)) => Kubectl::of_caller(kubeconfig)?,
-            (None, None) => return Err(Error::message("there is no cluster")),
-        };
+        let ((kubectl, control_plane), postgres) = (cluster?, postgres?);
 
         let options = OperatorOptions {
             binary: tenantry.to_owned(),
-            kubeconfig: kubectl.kubeconfig().to_owned(),
+            kubeconfig: kubectl.kubeconfig()?.to_owned(),
             registry_url: postgres.url(OPERATOR_LOGIN, &state.operator_password, SYSTEM_DATABASE),
             namespace: Names::default().namespace,
-            // Access to somebody's cluster may need more of the environment, such as a cloud's profile.
-            environment: if existing.is_some() { callers_environment() } else { Vec::new() },
+            environment: if existing { callers_cluster::environment() } else { Vec::new() },
             ..Default::default()
         };
         let operator = Operator::new(&options, &home, state.operator, Lifetime::Detached);
@@ -146,11 +159,7 @@ impl Background {
 
     /// A client of its cluster, with the rights of its kubeconfig.
     pub async fn client(&self) -> Result<Client> {
-        match &self.control_plane {
-            Some(plane) => plane.client().await,
-            // The caller's way, with several files and plugins.
-            None => Ok(Client::try_default().await?),
-        }
+        Ok(Client::try_from(read_config(self.kubectl.kubeconfig()?).await?)?)
     }
 
     /// Writes `.dev/env` and `.dev/bin`.
@@ -173,7 +182,7 @@ impl Background {
         let pid = self.operator.service().record().map(|record| record.pid.to_string()).unwrap_or_default();
         let mut text = "# Written by `make up`; read it into a shell with: . .dev/env\n".to_owned();
         for (name, value) in [
-            ("KUBECONFIG", self.kubectl.kubeconfig().display().to_string()),
+            ("KUBECONFIG", self.kubectl.kubeconfig()?.display().to_string()),
             ("TENANTRY_SYSTEM_DATABASE_URL", self.registry_url.clone()),
             ("DEV_PG_ADMIN_URL", admin_url.to_owned()),
             ("TENANTRY_HTTP", self.operator.base_url()),
@@ -197,8 +206,11 @@ pub async fn down() -> Result<bool> {
         return Ok(false);
     }
     let _lock = places::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
-    if let Some(State { existing: Some(kubeconfig), .. }) = State::read(&home)? {
-        leave(&Kubectl::of_caller(&kubeconfig)?).await?;
+    if State::read(&home)?.is_some_and(|state| state.existing.is_some() && state.touched) {
+        // A cluster that is gone must not keep us from ending what is here.
+        if let Err(error) = callers_cluster::leave(&home).await {
+            progress::line(&format!("  your cluster could not be cleaned up: {error}"));
+        }
     }
     let step = progress::step("stopping");
     // The operator first, what it depends on last. PostgreSQL ends sessions on SIGINT, and waits for them on SIGTERM.
@@ -221,22 +233,6 @@ pub async fn down() -> Result<bool> {
     }
 }
 
-/// Takes from somebody's cluster what a demo put there while the operator still runs, so that no finalizer stays.
-/// CRDs and namespaces stay: others may have put something in.
-async fn leave(kubectl: &Kubectl) -> Result<()> {
-    let step = progress::step("removing the demo's tenants, plans and server from your cluster");
-    let names = Names::default();
-    let examples = places::checkout().join("examples/quickstart").display().to_string();
-    let secret = ["delete", "secret", &names.secret, "-n", &names.namespace, "--ignore-not-found"];
-    let outcome = async {
-        kubectl.run(&["delete", "-f", &examples, "--ignore-not-found", "--timeout=120s"]).await?;
-        let server = ["delete", "databaseserver", &names.server, "--ignore-not-found", "--timeout=60s"];
-        kubectl.run(&server).await?;
-        kubectl.run(&secret).await
-    };
-    step.end(outcome.await.map(|_| ()))
-}
-
 async fn end(record: ProcessRecord, signal: Signal) -> Result<()> {
     record.signal(signal)?;
     let begun = std::time::Instant::now();
@@ -250,7 +246,7 @@ async fn end(record: ProcessRecord, signal: Signal) -> Result<()> {
 }
 
 impl State {
-    fn new(existing: Option<&Path>) -> Result<Self> {
+    fn new(existing: Option<String>) -> Result<Self> {
         Ok(Self {
             control_plane: ControlPlanePorts::pick()?,
             postgres: ports::free()?,
@@ -259,7 +255,8 @@ impl State {
             operator_password: postgres::password(),
             operator_digest: String::new(),
             installed: false,
-            existing: existing.map(Path::to_owned),
+            existing,
+            touched: false,
         })
     }
 
@@ -283,10 +280,6 @@ impl State {
 fn digest(file: &Path) -> Result<String> {
     let content = std::fs::read(file).at("reading", file)?;
     Ok(Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn callers_environment() -> Vec<(String, String)> {
-    std::env::vars().filter(|(name, _)| !name.starts_with("TENANTRY_") && !name.starts_with("PG")).collect()
 }
 
 /// For a POSIX shell.

@@ -1,6 +1,7 @@
 //! `make demo`: the example tenants from `kubectl apply` to Ready, their steps, and rows read as the tenant itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
@@ -21,10 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What the demo reads with a tenant's own credentials; every column is text.
 const QUERIES: [&str; 3] = [
-    "SELECT u.email, u.name, string_agg(r.name, ', ' ORDER BY r.name) AS roles FROM users u \
-     LEFT JOIN user_roles ON user_id = u.id LEFT JOIN roles r ON r.id = role_id GROUP BY u.id ORDER BY u.email",
-    "SELECT r.name AS role, string_agg(p.name, ', ' ORDER BY p.name) AS permissions FROM roles r \
-     JOIN role_permissions ON role_id = r.id JOIN permissions p ON p.id = permission_id GROUP BY r.id ORDER BY r.name",
+    "SELECT u.email, u.name, string_agg(r.name, ', ' ORDER BY r.name) AS roles\n\
+     FROM users u LEFT JOIN user_roles ON user_id = u.id LEFT JOIN roles r ON r.id = role_id\n\
+     GROUP BY u.id ORDER BY u.email",
+    "SELECT r.name AS role, string_agg(p.name, ', ' ORDER BY p.name) AS permissions\n\
+     FROM roles r JOIN role_permissions ON role_id = r.id JOIN permissions p ON p.id = permission_id\n\
+     GROUP BY r.id ORDER BY r.name",
     "SELECT key, value::text FROM settings ORDER BY key",
 ];
 
@@ -43,7 +46,7 @@ pub async fn show(environment: &Background) -> Result<()> {
     let begun = Instant::now();
     print(&environment.kubectl().run(&["apply", "-f", &examples]).await?);
     let names = applied(environment, &examples).await?;
-    wait(&tenants, &names, begun).await?;
+    wait(&tenants, &names, begun, &environment.operator().log()).await?;
 
     heading(&format!("kubectl get ten -n {CUSTOMERS} -o wide"));
     print(&environment.kubectl().run(&["get", "ten", "-n", CUSTOMERS, "-o", "wide"]).await?);
@@ -102,14 +105,27 @@ async fn applied(environment: &Background, examples: &str) -> Result<Vec<String>
 }
 
 /// Waits until all are Ready, saying what each one is doing.
-async fn wait(tenants: &Api<DynamicObject>, names: &[String], begun: Instant) -> Result<()> {
+async fn wait(tenants: &Api<DynamicObject>, names: &[String], begun: Instant, log: &Path) -> Result<()> {
     let mut waiting: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let mut shown = Instant::now();
+    let mut said: BTreeMap<String, (String, Instant)> = BTreeMap::new();
     loop {
         let listed = tenants.list(&ListParams::default()).await?;
         for tenant in &listed {
-            if is_ready(tenant) && waiting.remove(tenant.name_any().as_str()) {
-                line(&format!("  {}: Ready after {}", tenant.name_any(), words(begun.elapsed())));
+            let name = tenant.name_any();
+            if !waiting.contains(name.as_str()) {
+                continue;
+            }
+            if is_ready(tenant) {
+                waiting.remove(name.as_str());
+                line(&format!("  {name}: Ready after {}", words(begun.elapsed())));
+            } else if begun.elapsed() > Duration::from_secs(2) {
+                // What is new, and now and then that nothing is.
+                let report = report(tenant);
+                let old = said.get(&name);
+                if old.is_none_or(|(text, at)| *text != report || at.elapsed() > Duration::from_secs(10)) {
+                    line(&format!("  {report} … {}", words(begun.elapsed())));
+                    said.insert(name, (report, Instant::now()));
+                }
             }
         }
         if waiting.is_empty() {
@@ -117,13 +133,12 @@ async fn wait(tenants: &Api<DynamicObject>, names: &[String], begun: Instant) ->
         }
         if begun.elapsed() > PATIENCE {
             let reports: Vec<String> = listed.iter().filter(|tenant| !is_ready(tenant)).map(report).collect();
-            return Err(Error::message(format!("not Ready after 3 minutes:\n{}", reports.join("\n"))));
-        }
-        if shown.elapsed() > Duration::from_secs(2) {
-            shown = Instant::now();
-            for tenant in listed.iter().filter(|tenant| waiting.contains(tenant.name_any().as_str())) {
-                line(&format!("  {} … {}", report(tenant), words(begun.elapsed())));
-            }
+            return Err(Error::message(format!(
+                "not Ready after {}; the operator's log is {}\n{}",
+                words(PATIENCE),
+                log.display(),
+                reports.join("\n")
+            )));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

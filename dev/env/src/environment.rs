@@ -82,7 +82,7 @@ impl Installation {
             let run = RunDirectory::new()?;
             let operator_options = OperatorOptions {
                 binary: tenantry,
-                kubeconfig: kubectl.kubeconfig().to_owned(),
+                kubeconfig: kubectl.kubeconfig()?.to_owned(),
                 registry_url: postgres.url(OPERATOR_LOGIN, &password, SYSTEM_DATABASE),
                 namespace: options.names.namespace,
                 watch_namespaces: options.watch_namespaces,

@@ -1,6 +1,6 @@
 //! What an operator needs around it: its rights on a PostgreSQL server, and its objects in a cluster.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -111,12 +111,15 @@ fn list(items: &[Value]) -> String {
 
 /// Applies the four plans that ship with the product.
 pub async fn install_plans(kubectl: &Kubectl) -> Result<()> {
-    let plans = plans().ok_or_else(|| Error::message("examples/plans is missing in this checkout"))?;
-    let path = plans.display().to_string();
+    let path = plans()?;
     kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &path]).await.map(|_| ())
 }
 
-fn plans() -> Option<PathBuf> {
-    let examples = places::checkout().join("examples");
-    ["plans", "plans.yaml"].map(|name| examples.join(name)).into_iter().find(|path| path.exists())
+/// Where the four plans are.
+pub(crate) fn plans() -> Result<String> {
+    let place = places::checkout().join("examples/plans");
+    if !place.is_dir() {
+        return Err(Error::message("examples/plans is missing in this checkout"));
+    }
+    Ok(place.display().to_string())
 }

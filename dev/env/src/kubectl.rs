@@ -16,8 +16,8 @@ pub struct Kubectl {
     program: PathBuf,
     /// What comes before the arguments: the part's name where the program is the control plane's binary.
     part: Option<&'static str>,
-    /// A kubeconfig, or several as `KUBECONFIG` lists them.
-    kubeconfig: PathBuf,
+    /// The kubeconfig, if not the caller's.
+    kubeconfig: Option<PathBuf>,
     /// Whether the caller's environment is passed on: plugins that log in to somebody's cluster may need it.
     inherits: bool,
 }
@@ -28,21 +28,21 @@ impl Kubectl {
         Self {
             program: binary.to_owned(),
             part: Some("kubectl"),
-            kubeconfig: kubeconfig.to_owned(),
+            kubeconfig: Some(kubeconfig.to_owned()),
             inherits: false,
         }
     }
 
-    /// The caller's own, for the caller's own cluster.
-    pub fn of_caller(kubeconfig: &Path) -> Result<Self> {
+    /// The caller's own, for the caller's own cluster; without a kubeconfig of ours, the caller's.
+    pub(crate) fn of_caller(kubeconfig: Option<&Path>) -> Result<Self> {
         let program = places::on_path("kubectl")
             .ok_or_else(|| Error::message("kubectl is missing: install it to use an existing cluster"))?;
-        Ok(Self { program, part: None, kubeconfig: kubeconfig.to_owned(), inherits: true })
+        Ok(Self { program, part: None, kubeconfig: kubeconfig.map(Path::to_owned), inherits: true })
     }
 
     /// The kubeconfig that it uses.
-    pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
+    pub fn kubeconfig(&self) -> Result<&Path> {
+        self.kubeconfig.as_deref().ok_or_else(|| Error::message("this kubectl uses the caller's kubeconfig"))
     }
 
     /// Runs it and returns what it printed; what it complained of becomes the error.
@@ -62,7 +62,10 @@ impl Kubectl {
         if !self.inherits {
             bare(&mut command);
         }
-        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::piped());
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        command.stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = "running kubectl";
         let mut child = Command::from(command).kill_on_drop(true).spawn().context(failed)?;

@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod binaries;
+mod callers_cluster;
 pub mod certificates;
 pub mod control_plane;
 pub mod demo;

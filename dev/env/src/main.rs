@@ -65,7 +65,7 @@ async fn run(command: Command) -> Result<()> {
     match command {
         Command::Prepare => prepare().await,
         Command::Up(operator) => {
-            let environment = Background::up(&operator.binary()?, None).await?;
+            let environment = Background::up(&operator.binary()?, false).await?;
             println!(
                 "up: the operator leads and serves {}\n  . .dev/env    for kubectl and the rest\n  make down     to stop",
                 environment.operator().base_url()
@@ -77,8 +77,7 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Demo { operator, existing } => {
-            let kubeconfig = if existing { Some(callers_kubeconfig()?) } else { None };
-            let environment = Background::up(&operator.binary()?, kubeconfig.as_deref()).await?;
+            let environment = Background::up(&operator.binary()?, existing).await?;
             demo::show(&environment).await?;
             demo::farewell(&environment);
             Ok(())
@@ -92,22 +91,4 @@ async fn prepare() -> Result<()> {
         binaries::find(version).await?;
     }
     Ok(())
-}
-
-/// `KUBECONFIG`, each of its files by its full path, else the usual place.
-fn callers_kubeconfig() -> Result<PathBuf> {
-    let listed = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
-    let files: Vec<PathBuf> = match (&listed, std::env::var_os("HOME")) {
-        (Some(listed), _) => {
-            std::env::split_paths(listed).filter_map(|path| path.canonicalize().ok()).collect()
-        }
-        (None, Some(home)) => vec![PathBuf::from(home).join(".kube/config")],
-        (None, None) => Vec::new(),
-    };
-    if !files.iter().any(|file| file.is_file()) {
-        return Err(Error::message("EXISTING=1: set KUBECONFIG to the kubeconfig of the cluster to use"));
-    }
-    std::env::join_paths(&files)
-        .map(PathBuf::from)
-        .map_err(|error| Error::message(format!("KUBECONFIG: {error}")))
 }

@@ -1,0 +1,98 @@
+//! Somebody's own cluster, for `make demo EXISTING=1`: used with care, left as it was but for CRDs and namespaces.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::installation::{self, Names};
+use crate::kubectl::Kubectl;
+use crate::places;
+use crate::progress;
+
+/// The cluster that `KUBECONFIG` and its current context name now.
+#[derive(Debug)]
+pub(crate) struct CallersCluster {
+    /// The API server's address.
+    pub(crate) server: String,
+    kubeconfig: String,
+}
+
+impl CallersCluster {
+    /// Reads the caller's kubeconfig, down to the one context.
+    pub(crate) async fn current() -> Result<Self> {
+        let kubectl = Kubectl::of_caller(None)?;
+        let view = ["config", "view", "--minify", "--flatten", "--raw"];
+        let kubeconfig = kubectl.run(&view).await.map_err(|error| {
+            Error::message(format!(
+                "EXISTING=1: KUBECONFIG and its current context must name a cluster: {error}"
+            ))
+        })?;
+        let path = "jsonpath={.clusters[0].cluster.server}";
+        let server = kubectl.run(&["config", "view", "--minify", "-o", path]).await?.trim().to_owned();
+        if server.is_empty() {
+            return Err(Error::message("EXISTING=1: the current context of KUBECONFIG names no cluster"));
+        }
+        Ok(Self { server, kubeconfig })
+    }
+
+    /// Keeps a copy of it: what the caller switches to later must not change what we, or `make down`, talk to.
+    pub(crate) fn pin(&self, home: &Path) -> Result<Kubectl> {
+        places::write_secret(&file(home), &self.kubeconfig)?;
+        pinned(home)
+    }
+}
+
+/// kubectl for the cluster that was pinned.
+fn pinned(home: &Path) -> Result<Kubectl> {
+    let file = file(home);
+    if !file.is_file() {
+        return Err(Error::message(format!("{} is gone", file.display())));
+    }
+    Kubectl::of_caller(Some(&file))
+}
+
+fn file(home: &Path) -> PathBuf {
+    home.join("callers-kubeconfig")
+}
+
+/// The caller's environment, which access to the cluster may need: a cloud's profile for instance.
+pub(crate) fn environment() -> Vec<(String, String)> {
+    std::env::vars().filter(|(name, _)| !name.starts_with("TENANTRY_") && !name.starts_with("PG")).collect()
+}
+
+/// Refuses a cluster in which somebody uses Tenantry: a demo would take over their server and their plans.
+pub(crate) async fn refuse_in_use(kubectl: &Kubectl) -> Result<()> {
+    let crds =
+        kubectl.run(&["get", "crd", "tenants.tenantry.dev", "--ignore-not-found", "-o", "name"]).await?;
+    if crds.trim().is_empty() {
+        return Ok(());
+    }
+    let used = kubectl.run(&["get", "tenants,databaseservers,tenantplans", "-A", "-o", "name"]).await?;
+    match used.lines().next() {
+        Some(object) => {
+            Err(Error::message(format!("Tenantry is in use in this cluster ({object}): not touching it")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Takes from the cluster what a demo put there, while the operator still runs, so that no finalizer stays. CRDs and
+/// namespaces stay: others may have put something in.
+pub(crate) async fn leave(home: &Path) -> Result<()> {
+    let kubectl = pinned(home)?;
+    let step = progress::step("removing the demo's tenants, server and plans from your cluster");
+    let names = Names::default();
+    let examples = places::checkout().join("examples/quickstart").display().to_string();
+    let plans = installation::plans()?;
+    let outcome = async {
+        for what in [
+            vec!["-f", &examples, "--timeout=120s"],
+            vec!["databaseserver", &names.server, "--timeout=60s"],
+            vec!["-f", &plans, "--timeout=60s"],
+            vec!["secret", &names.secret, "-n", &names.namespace],
+        ] {
+            kubectl.run(&[vec!["delete", "--ignore-not-found"], what].concat()).await?;
+        }
+        Ok(())
+    };
+    step.end(outcome.await)
+}
