@@ -93,6 +93,8 @@ pub struct RegistryFacts {
     pub declared_current: bool,
     /// Whether a password verifier is recorded: it is, once the login has it.
     pub has_verifier: bool,
+    /// Whether a database may be there: recorded before it is made, and until its drop is recorded.
+    pub database_recorded: bool,
 }
 
 /// What the tenant's server says of it.

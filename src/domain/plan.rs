@@ -153,6 +153,7 @@ pub fn plan_leaving(object: ObjectFacts, observed: &Observed) -> Plan {
     };
     let login_ours = matches!(server.login, LoginFacts::Ours { .. });
     let database_ours = server.database == DatabaseFacts::Ours || server.building != BuildingFacts::Absent;
+    // One that is recorded and not there was dropped by a run that was cut off, or by hand: that is recorded then.
     let purge = object.deletion_policy == DeletionPolicy::Purge;
     // A paused deletion is cut and marked at once; only what cannot be undone waits.
     let held = purge && object.paused;
@@ -162,7 +163,7 @@ pub fn plan_leaving(object: ObjectFacts, observed: &Observed) -> Plan {
     let wanted = [
         (Step::CutAccess, login_ours),
         (Step::Tombstone, row.status != RegistryStatus::Deprovisioning),
-        (Step::DropDatabase, purge && !held && database_ours),
+        (Step::DropDatabase, purge && !held && (database_ours || row.database_recorded)),
         (Step::DropRoles, purge && !held && login_ours),
         (Step::RemoveSecrets, !held),
         (Step::Close, !held),
@@ -190,6 +191,7 @@ mod tests {
             modules_current: true,
             declared_current: true,
             has_verifier: true,
+            database_recorded: true,
         }
     }
 
@@ -207,7 +209,8 @@ mod tests {
 
     fn registered() -> Observed {
         let mut row = row(RegistryStatus::Provisioning);
-        (row.seed_digest, row.modules_current, row.has_verifier) = (None, false, false);
+        (row.seed_digest, row.modules_current, row.has_verifier, row.database_recorded) =
+            (None, false, false, false);
         Observed {
             registry: Observation::Known(row),
             server: Observation::Known(ServerFacts {
@@ -342,7 +345,7 @@ mod tests {
 
     #[test]
     fn nothing_foreign_is_ever_cut_or_dropped() {
-        let mut observed = whole(RegistryStatus::Provisioning);
+        let mut observed = registered();
         observed.server = Observation::Known(ServerFacts {
             database: DatabaseFacts::Foreign,
             building: BuildingFacts::Absent,
@@ -353,6 +356,17 @@ mod tests {
             [Step::Tombstone, Step::RemoveSecrets, Step::Close, Step::ReleaseFinalizer]
         );
         assert_eq!(plan_living(OBJECT, "seed", &observed), Plan::Blocked(Blocked::ForeignDatabase));
+    }
+
+    #[test]
+    fn a_database_that_is_gone_already_is_recorded_as_gone() {
+        let mut observed = whole(RegistryStatus::Deprovisioning);
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        (server.database, server.login) = (DatabaseFacts::Absent, LoginFacts::Absent);
+        assert_eq!(
+            steps(plan_leaving(OBJECT, &observed)),
+            [Step::DropDatabase, Step::RemoveSecrets, Step::Close, Step::ReleaseFinalizer]
+        );
     }
 
     #[test]

@@ -21,6 +21,18 @@ pub enum SettingsError {
         /// Bytes of the compact JSON.
         bytes: usize,
     },
+    /// A null inside an object or a list, which the API server cannot refuse.
+    #[error("spec.settings.{key} holds a null: leave the key out instead")]
+    Null {
+        /// The top-level key under which it was found.
+        key: String,
+    },
+    /// A character that PostgreSQL cannot hold.
+    #[error("spec.settings.{key} holds the character U+0000, which PostgreSQL cannot store: remove it")]
+    Nul {
+        /// The top-level key under which it was found.
+        key: String,
+    },
     /// An integer that the Kubernetes API would round.
     #[error(
         "spec.settings.{key} holds an integer beyond 2^53, which the Kubernetes API rounds: write it as a string"
@@ -34,8 +46,14 @@ pub enum SettingsError {
 /// Checks all settings of a tenant.
 pub fn check(settings: &BTreeMap<String, Value>) -> Result<(), SettingsError> {
     for (key, value) in settings {
-        if holds_large_integer(value) {
+        if any(value, &is_large_integer) {
             return Err(SettingsError::Integer { key: key.clone() });
+        }
+        if any(value, &Value::is_null) {
+            return Err(SettingsError::Null { key: key.clone() });
+        }
+        if key.contains('\0') || any(value, &holds_nul) {
+            return Err(SettingsError::Nul { key: key.clone() });
         }
     }
     // `Value` writes itself as compact JSON; two braces and a colon and comma per entry are the object's own.
@@ -47,18 +65,30 @@ pub fn check(settings: &BTreeMap<String, Value>) -> Result<(), SettingsError> {
     Ok(())
 }
 
-fn holds_large_integer(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => {
-            number.as_i64().is_some_and(|n| n.unsigned_abs() > MAX_INTEGER as u64)
-                || number.as_u64().is_some_and(|n| n > MAX_INTEGER as u64)
-                || number.is_f64()
-                    && number.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() > MAX_INTEGER as f64)
+/// Whether something holds for a value or for any inside it.
+fn any(value: &Value, holds: &dyn Fn(&Value) -> bool) -> bool {
+    holds(value)
+        || match value {
+            Value::Array(items) => items.iter().any(|item| any(item, holds)),
+            Value::Object(fields) => fields.values().any(|field| any(field, holds)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         }
-        Value::Array(items) => items.iter().any(holds_large_integer),
-        Value::Object(fields) => fields.values().any(holds_large_integer),
-        Value::Null | Value::Bool(_) | Value::String(_) => false,
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Object(fields) => fields.keys().any(|key| key.contains('\0')),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => false,
     }
+}
+
+fn is_large_integer(value: &Value) -> bool {
+    let Value::Number(number) = value else { return false };
+    number.as_i64().is_some_and(|n| n.unsigned_abs() > MAX_INTEGER as u64)
+        || number.as_u64().is_some_and(|n| n > MAX_INTEGER as u64)
+        || number.is_f64()
+            && number.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() > MAX_INTEGER as f64)
 }
 
 #[cfg(test)]
@@ -86,6 +116,14 @@ mod tests {
         ] {
             assert_eq!(check(&settings(value)), Err(SettingsError::Integer { key: "a".into() }));
         }
+    }
+
+    #[test]
+    fn what_postgresql_or_the_api_would_lose_is_refused() {
+        let refuse = |value| check(&settings(value)).unwrap_err();
+        assert_eq!(refuse(json!({"a": {"b": [null]}})), SettingsError::Null { key: "a".into() });
+        assert_eq!(refuse(json!({"a": ["x\0"]})), SettingsError::Nul { key: "a".into() });
+        assert_eq!(refuse(json!({"a": {"b\0": 1}})), SettingsError::Nul { key: "a".into() });
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     error::{Error, Result, code, describe, is_duplicate},
     identifier::{ADMIN, DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Part, Script, Word},
     mark::{self, Mark},
-    server::{Server, run_on},
+    server::{MIGRATOR_PASSWORD, Server, run_on},
     sessions::Session,
 };
 
@@ -22,7 +22,7 @@ const PLAIN: Word = Word("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBY
 
 impl Server {
     /// Makes the shared roles, or brings them to what they should be, gives `tenantry_migrator` the password that
-    /// this handle holds, and writes the installation's id onto the server. Done once by each leader, before
+    /// this process holds, and writes the installation's id onto the server. Done once by each leader, before
     /// anything else on the server.
     pub async fn prepare(&self, installation: Uuid) -> Result<()> {
         let _one = self.inner.preparing.lock().await;
@@ -30,7 +30,7 @@ impl Server {
         claim(&mut session, installation).await?;
         let found = shared_roles(&mut session).await?;
         let script =
-            shared_roles_script(&found, options_known(&session), &scram_verifier(&self.inner.migrator));
+            shared_roles_script(&found, options_known(&session), &scram_verifier(&MIGRATOR_PASSWORD));
         run_on(&mut session, "prepare the shared roles", &script).await.map_err(|error| {
             if error.reason() != "MissingRight" {
                 return error;

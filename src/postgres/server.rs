@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -28,6 +28,10 @@ const ATTEMPTS: u32 = 6;
 const FENCE_ROUNDS: u32 = 500;
 const FENCE_PAUSE: Duration = Duration::from_millis(10);
 
+/// The password of `tenantry_migrator`: made new by each process, kept in memory alone. One for all handles, since two
+/// `DatabaseServer`s may lead to one server, whose role has one password.
+pub(super) static MIGRATOR_PASSWORD: LazyLock<SecretText> = LazyLock::new(generate_password);
+
 /// A server that hosts tenant databases. Cheap to clone; all clones share the sessions and their cap.
 ///
 /// Every operation is idempotent: it may be cut at any await and run again, and finds what is there.
@@ -39,8 +43,6 @@ pub struct Server {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) sessions: Arc<Sessions>,
-    /// The password of `tenantry_migrator`: made new with this handle, kept in memory alone.
-    pub(super) migrator: SecretText,
     /// Templates that are known to be there, by digest.
     pub(super) templates: Mutex<HashSet<String>>,
     /// One template is built at a time.
@@ -59,7 +61,6 @@ impl Server {
         Self {
             inner: Arc::new(Inner {
                 sessions: Arc::new(Sessions::new(config)),
-                migrator: generate_password(),
                 templates: Mutex::default(),
                 building: tokio::sync::Mutex::default(),
                 dropping: tokio::sync::Mutex::default(),
@@ -142,7 +143,7 @@ impl Server {
 
     /// A session of `tenantry_migrator` in a database.
     pub(super) async fn migrator(&self, database: &Ident, doing: &'static str) -> Result<Session> {
-        let seat = Seat::Migrator { database, password: &self.inner.migrator };
+        let seat = Seat::Migrator { database, password: &MIGRATOR_PASSWORD };
         let opened = self.inner.sessions.single(&seat, doing).await;
         opened.map_err(|error| migrate::missing(error, database))
     }

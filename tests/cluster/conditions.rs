@@ -103,7 +103,8 @@ async fn a_slug_belongs_to_one_tenant_and_the_loser_touches_nothing() {
 async fn a_secret_that_is_not_ours_is_left_alone() {
     let fleet = Fleet::new("secret-conflict").await;
     let secret: Secret =
-        serde_json::from_value(json!({"metadata": {"name": "conflict-db"}, "stringData": {"mine": "yes"}})).unwrap();
+        serde_json::from_value(json!({"metadata": {"name": "conflict-db"}, "stringData": {"mine": "yes"}}))
+            .unwrap();
     let secret = fleet.secrets.create(&PostParams::default(), &secret).await.unwrap();
     fleet.apply("conflict", json!({})).await;
     fleet.reason("conflict", READY, reason::SECRET_CONFLICT).await;

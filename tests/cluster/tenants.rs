@@ -59,11 +59,16 @@ impl Fleet {
 
     /// Waits for something to be true of a Tenant.
     pub async fn wait(&self, name: &str, what: &str, condition: impl Condition<Tenant>) -> Tenant {
-        let waited = tokio::time::timeout(PATIENCE, await_condition(self.tenants.clone(), name, condition)).await;
+        let waited =
+            tokio::time::timeout(PATIENCE, await_condition(self.tenants.clone(), name, condition)).await;
         match waited {
             Ok(found) => found.unwrap().unwrap(),
             Err(_) => {
-                let now = self.tenants.get(name).await.map(|tenant| serde_json::to_string_pretty(&tenant.status).unwrap());
+                let now = self
+                    .tenants
+                    .get(name)
+                    .await
+                    .map(|tenant| serde_json::to_string_pretty(&tenant.status).unwrap());
                 panic!("{name} is not {what}: {}\n{}", now.unwrap_or_else(|e| e.to_string()), operator_log())
             }
         }

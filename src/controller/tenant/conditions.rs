@@ -118,9 +118,9 @@ impl Summary {
             Obstacle::Invalid(error @ Invalid::Settings(SettingsError::TooLarge { .. })) => {
                 stuck(reason::SETTINGS_TOO_LARGE, error.to_string())
             }
-            Obstacle::Invalid(
-                error @ (Invalid::Slug { .. } | Invalid::Settings(SettingsError::Integer { .. })),
-            ) => stuck(reason::INVALID_SPEC, error.to_string()),
+            Obstacle::Invalid(error @ (Invalid::Slug { .. } | Invalid::Settings(_))) => {
+                stuck(reason::INVALID_SPEC, error.to_string())
+            }
             Obstacle::ServerNotReady { message } => waiting(reason::SERVER_NOT_READY, message.clone()),
             Obstacle::Blocked(Blocked::RegistryUnknown(why)) => {
                 waiting(reason::REGISTRY_UNREACHABLE, why.clone())

@@ -87,7 +87,12 @@ async fn run_steps(
             }
             Err(error) => {
                 context.metrics.step(step.as_str(), "failed", elapsed);
-                error!(step = step.as_str(), duration_ms, outcome = "failed", reason = error.reason(), %error, "step");
+                let reason = error.reason();
+                if error.is_permanent() {
+                    error!(step = step.as_str(), duration_ms, outcome = "failed", reason, %error, "step");
+                } else {
+                    warn!(step = step.as_str(), duration_ms, outcome = "failed", reason, %error, "step");
+                }
                 context.watch_conflict(visit.tenant, &error);
                 fail(&mut visit.steps[at], &error);
                 return;

@@ -12,7 +12,7 @@ pub enum StepError {
     #[error(transparent)]
     Registry(#[from] registry::Error),
     /// So did the Kubernetes API.
-    #[error("the Kubernetes API refused: {0}")]
+    #[error("the Kubernetes API refused: {}", answer(.0))]
     Kubernetes(#[from] kube::Error),
     /// The slug belongs to another living tenant.
     #[error("slug {slug:?} is taken by {owner}; choose another, or remove that tenant first")]
@@ -38,6 +38,14 @@ pub enum StepError {
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
+}
+
+/// What the API server said, without the rest of its answer.
+fn answer(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl StepError {

@@ -115,6 +115,7 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         modules_current: row.module_versions == versions(&context.modules),
         declared_current,
         has_verifier: row.password_verifier.is_some(),
+        database_recorded: row.database_exists,
     }
 }
 

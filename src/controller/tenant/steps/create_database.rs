@@ -9,9 +9,12 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let id = run.row()?.id;
     let server = run.server()?;
     let template = server.ensure_template(&run.context.modules).await?;
+    // Recorded before it is made: a database that is there is never one that the registry does not know of.
+    run.context.registry.database_exists(id, true).await?;
     server.create_database(id, &template).await?;
     let versions = versions(&run.context.modules);
     run.context.registry.set_modules(id, &versions).await?;
-    run.row_mut()?.module_versions = versions;
+    let row = run.row_mut()?;
+    (row.module_versions, row.database_exists) = (versions, true);
     Ok(())
 }
