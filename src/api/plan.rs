@@ -266,7 +266,7 @@ pub struct SelfService {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantPlanStatus {
-    /// The metadata.generation that this status is about; -1 until the operator has seen the plan.
+    /// The metadata.generation that this status is about. Nothing writes it yet: a plan is looked up, not visited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The conditions, by type.
