@@ -38,7 +38,8 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         // GitOps tools take an object without a status for finished; with this one they wait for the first visit. A
         // plan is only looked up, not visited: it is finished when it is stored.
         if crd.spec.names.kind != "TenantPlan"
-            && let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            && let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status"))
+        {
             status.default = Some(JSON(json!({"observedGeneration": -1})));
         }
     }

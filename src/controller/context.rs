@@ -14,7 +14,7 @@ use super::{
     database_server::configuration::{DEFAULT_PREFIX, prefix},
     events::Events,
     servers::Servers,
-    tenant::{bulk::Bulk, watch::Scopes},
+    tenant::{bulk::Bulk, watch::Scopes, written::Written},
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
@@ -43,6 +43,8 @@ pub struct Context {
     pub scopes: Scopes,
     /// Uids of Secrets that are in some tenant's way, and watched until they go.
     pub conflicts: Arc<Mutex<HashSet<String>>>,
+    /// What was written and may not be seen yet.
+    pub written: Written,
     /// What was read in bulk at start-up.
     pub bulk: Bulk,
     /// Where Events go.

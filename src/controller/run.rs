@@ -38,6 +38,7 @@ use super::{
         self,
         bulk::Bulk,
         watch::{Change, Scope, Scopes, follow, secret_interest, server_interest, tenant_of},
+        written::Written,
     },
 };
 use crate::{
@@ -119,6 +120,7 @@ pub async fn run(
         database_servers,
         scopes: Scopes(scopes),
         conflicts: Arc::new(Mutex::new(HashSet::new())),
+        written: Written::default(),
         bulk: Bulk::default(),
         metrics: ground.metrics,
         leadership: ground.leadership,

@@ -265,7 +265,7 @@ fn deprovisioned(visit: &Visit<'_>, summary: &Summary) -> Told {
 /// One part's condition, or nothing where this visit says nothing new of it.
 fn part(visit: &Visit<'_>, summary: &Summary, type_: &'static str, fulfilled: &str) -> Option<Told> {
     let unknown = |reason, message: &str| Told::new(type_, Unknown, reason, message);
-    let first_visit = visit.tenant.status.as_ref().is_none_or(|status| status.conditions.is_empty());
+    let first_visit = visit.before.conditions.is_empty();
     if let Some(obstacle) = &visit.obstacle {
         return match (obstacle, summary) {
             (

@@ -12,3 +12,4 @@ pub mod status;
 pub mod steps;
 pub mod visit;
 pub mod watch;
+pub mod written;

@@ -71,7 +71,7 @@ pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContex
 }
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
-    let mut visit = Visit::new(tenant);
+    let mut visit = Visit::new(tenant, context.written.newest(tenant));
     let object = object_facts(tenant);
     if object.deleting && !object.has_finalizer {
         return (visit, Ok(()));
@@ -82,7 +82,7 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
             Err(invalid) => visit.obstacle = Some(Obstacle::Invalid(invalid)),
         }
     }
-    let mut status = StatusWriter::new(tenant);
+    let mut status = StatusWriter::new(visit.before.clone());
     if visit.obstacle.is_none() {
         work(&mut visit, object, context, &mut status).await;
     } else {
@@ -191,8 +191,8 @@ pub struct StatusWriter {
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl StatusWriter {
-    fn new(tenant: &Tenant) -> Self {
-        Self { last: tenant.status.clone().unwrap_or_default(), last_at: None }
+    fn new(before: TenantStatus) -> Self {
+        Self { last: before, last_at: None }
     }
 
     /// Writes progress, if there was no write within the last second. A failure is not worth stopping the work for:
@@ -208,12 +208,13 @@ impl StatusWriter {
     async fn write(&mut self, visit: &Visit<'_>, context: &SharedContext) -> Result<(), ReconcileError> {
         let tenant = visit.tenant;
         if gone(visit) {
+            context.written.forget(tenant);
             tell(self.last.state, TenantState::Deprovisioned, visit, context);
             return Ok(());
         }
         let modules = module_statuses(visit, &context.modules);
         let status = next_status(visit, modules, Timestamp::now());
-        if same(&self.last, &status) && tenant.status.is_some() {
+        if same(&self.last, &status) {
             return Ok(());
         }
         let api = Api::<Tenant>::namespaced(context.client.clone(), &tenant.namespace().unwrap_or_default());
@@ -232,7 +233,7 @@ impl StatusWriter {
             )
             .await;
         match written {
-            Ok(_) => {}
+            Ok(tenant) => context.written.remember(&tenant, status.clone()),
             // The object is gone, or another has its name: there is nobody to tell.
             Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
             Err(error) => return Err(ReconcileError(error)),
@@ -266,9 +267,8 @@ fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, cont
         context.events.normal(about.clone(), "Transition", after.as_str(), note);
     }
     if let Summary::Waiting { reason, message } | Summary::Stuck { reason, message } = &summary {
-        let known = visit.tenant.status.as_ref().is_some_and(|status| {
-            find_condition(&status.conditions, READY).is_some_and(|ready| ready.reason == *reason)
-        });
+        let known =
+            find_condition(&visit.before.conditions, READY).is_some_and(|ready| ready.reason == *reason);
         if !known {
             context.events.warning(about, "Reconcile", reason, message.clone());
         }

@@ -21,7 +21,7 @@ use crate::{
 
 /// The status after (or during) a visit. `modules` are the tenant's modules with their target versions.
 pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp) -> TenantStatus {
-    let before = visit.tenant.status.clone().unwrap_or_default();
+    let before = visit.before.clone();
     let summary = Summary::of(visit);
     let state = state(visit, &summary);
     let changed = before.state != Some(state);

@@ -1,7 +1,10 @@
 //! One visit to one Tenant: what was read, what was decided, what was done. The status is computed from this.
 
 use crate::{
-    api::{tenant::Tenant, tenant_status::WorkflowKind},
+    api::{
+        tenant::Tenant,
+        tenant_status::{TenantStatus, WorkflowKind},
+    },
     domain::{
         desired::{Desired, Invalid},
         plan::Blocked,
@@ -77,6 +80,8 @@ pub enum Obstacle {
 pub struct Visit<'a> {
     /// The Tenant, as it was read.
     pub tenant: &'a Tenant,
+    /// The newest status known, which may be newer than the Tenant's copy.
+    pub before: TenantStatus,
     /// What it should be, unless it is going away or invalid.
     pub desired: Option<Desired>,
     /// Its registry row, as far as known.
@@ -93,9 +98,10 @@ pub struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     /// A visit that has seen only the object.
-    pub fn new(tenant: &'a Tenant) -> Self {
+    pub fn new(tenant: &'a Tenant, before: TenantStatus) -> Self {
         Self {
             tenant,
+            before,
             desired: None,
             row: None,
             workflow: None,

@@ -21,8 +21,8 @@ use tracing::warn;
 use super::failure::StepError;
 use crate::{
     api::{
-        ANNOTATION_RECONCILE_REQUESTED_AT, LABEL_TENANT, conditions::READY, database_server::DatabaseServer,
-        tenant::Tenant,
+        ANNOTATION_RECONCILE_REQUESTED_AT, FINALIZER, LABEL_TENANT, conditions::READY,
+        database_server::DatabaseServer, tenant::Tenant,
     },
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
@@ -71,7 +71,9 @@ impl Scopes {
 pub fn interest(tenant: &Tenant) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     tenant.metadata.generation.hash(&mut hasher);
-    tenant.finalizers().hash(&mut hasher);
+    // A finalizer that is lost, not the one that we put there ourselves a moment ago.
+    let registered = tenant.status.as_ref().is_some_and(|status| status.tenant_id.is_some());
+    (registered && !tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER)).hash(&mut hasher);
     tenant.metadata.deletion_timestamp.is_some().hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).hash(&mut hasher);
     Some(hasher.finish())
