@@ -17,6 +17,9 @@ use super::{
 /// GRANT has INHERIT and SET options from here on.
 pub(super) const GRANT_OPTIONS_SINCE: u32 = 160_000;
 
+/// How often roles are looked for again that appeared in between.
+const PREPARE_ATTEMPTS: u32 = 5;
+
 /// What every tenant's login is, besides LOGIN.
 const PLAIN: Word = Word("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS");
 
@@ -28,18 +31,20 @@ impl Server {
         let _one = self.inner.preparing.lock().await;
         let mut session = self.admin().await?;
         claim(&mut session, installation).await?;
-        let found = shared_roles(&mut session).await?;
-        let script =
-            shared_roles_script(&found, options_known(&session), &scram_verifier(&MIGRATOR_PASSWORD));
-        run_on(&mut session, "prepare the shared roles", &script).await.map_err(|error| {
-            if error.reason() != "MissingRight" {
-                return error;
+        let verifier = scram_verifier(&MIGRATOR_PASSWORD);
+        let mut attempt = 1;
+        loop {
+            let found = shared_roles(&mut session).await?;
+            let script = shared_roles_script(&found, options_known(&session), &verifier);
+            match run_on(&mut session, "prepare the shared roles", &script).await {
+                Ok(()) => break,
+                // Another process makes the same roles at this moment: they are there when looked for again.
+                Err(Error::Sql { source, .. }) if attempt < PREPARE_ATTEMPTS && is_duplicate(&source) => {
+                    attempt += 1
+                }
+                Err(error) => return Err(whose_roles(error)),
             }
-            Error::MissingRight(format!(
-                "{error}: one of the roles tenantry_dba, tenantry_owner, tenantry_migrator, tenantry_rw, \
-                 tenantry_shrink and tenantry_ro was made by somebody else than tenantry_admin; drop or rename it"
-            ))
-        })?;
+        }
         session.give_back();
         Ok(())
     }
@@ -103,6 +108,17 @@ impl Server {
 
 pub(super) fn conflict(login: &Ident, mark: &Mark) -> Error {
     Error::Conflict { kind: "role", name: login.to_string(), detail: mark.describe() }
+}
+
+/// A role that somebody else made cannot be changed from 16 on: say which ones they may be.
+fn whose_roles(error: Error) -> Error {
+    if error.reason() != "MissingRight" {
+        return error;
+    }
+    Error::MissingRight(format!(
+        "{error}: one of the roles tenantry_dba, tenantry_owner, tenantry_migrator, tenantry_rw, tenantry_shrink and \
+         tenantry_ro was made by somebody else than tenantry_admin; drop or rename it"
+    ))
 }
 
 /// Whether the server knows `WITH INHERIT …, SET …`.

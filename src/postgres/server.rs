@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -32,6 +32,10 @@ const FENCE_PAUSE: Duration = Duration::from_millis(10);
 /// `DatabaseServer`s may lead to one server, whose role has one password.
 pub(super) static MIGRATOR_PASSWORD: LazyLock<SecretText> = LazyLock::new(generate_password);
 
+/// By host and port: two `DatabaseServer`s may lead to one server, and must not build one template twice.
+static BUILDING: LazyLock<Mutex<HashMap<(String, u16), Arc<tokio::sync::Mutex<()>>>>> =
+    LazyLock::new(Mutex::default);
+
 /// A server that hosts tenant databases. Cheap to clone; all clones share the sessions and their cap.
 ///
 /// Every operation is idempotent: it may be cut at any await and run again, and finds what is there.
@@ -45,8 +49,8 @@ pub(super) struct Inner {
     pub(super) sessions: Arc<Sessions>,
     /// Templates that are known to be there, by digest.
     pub(super) templates: Mutex<HashSet<String>>,
-    /// One template is built at a time.
-    pub(super) building: tokio::sync::Mutex<()>,
+    /// One template is built at a time, whichever handle on the server it is for.
+    pub(super) building: Arc<tokio::sync::Mutex<()>>,
     /// One database is dropped at a time.
     pub(super) dropping: tokio::sync::Mutex<()>,
     /// Shared roles are prepared by one at a time.
@@ -58,11 +62,13 @@ pub(super) struct Inner {
 impl Server {
     /// A handle; nothing is opened yet.
     pub fn new(config: ServerConfig) -> Self {
+        let place = (config.host.clone(), config.port);
+        let building = Arc::clone(lock(&BUILDING).entry(place).or_default());
         Self {
             inner: Arc::new(Inner {
                 sessions: Arc::new(Sessions::new(config)),
                 templates: Mutex::default(),
-                building: tokio::sync::Mutex::default(),
+                building,
                 dropping: tokio::sync::Mutex::default(),
                 preparing: tokio::sync::Mutex::default(),
                 tenants: Mutex::default(),
@@ -162,7 +168,7 @@ impl Server {
     /// The right to change one tenant's roles, database and rights: for one at a time.
     pub(super) async fn serialise(&self, id: TenantId) -> OwnedMutexGuard<()> {
         let lock = {
-            let mut tenants = self.inner.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tenants = lock(&self.inner.tenants);
             let known = tenants.get(&id).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
                 tenants.retain(|_, lock| lock.strong_count() > 0);
@@ -193,4 +199,8 @@ pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &
             Err(error) => return Err(Error::sql(doing)(error)),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,80 @@
+//! Access levels, and the proof that what was taken is gone.
+
+use sqlx::Executor;
+use tenantry::domain::access::AccessLevel;
+
+use crate::servers::{SERVERS, Tenant, ready, refusal};
+
+#[tokio::test]
+async fn each_level_allows_what_it_says() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_levels");
+        tenant.provision(&server, 1).await;
+        let mut session = tenant.session(postgres).await.unwrap();
+        session.execute("INSERT INTO users (email) VALUES ('a@b.example'), ('c@d.example')").await.unwrap();
+        for level in [AccessLevel::ShrinkOnly, AccessLevel::ReadOnly] {
+            server.set_access(tenant.id, &tenant.database, &tenant.login, level).await.unwrap();
+            // The session from before is gone: it might have had a plan or a COPY from when it could write.
+            assert!(session.execute("SELECT 1").await.is_err());
+            session = tenant.session(postgres).await.unwrap();
+            session.execute("SELECT * FROM users").await.unwrap();
+            assert_eq!(
+                refusal(&mut session, "INSERT INTO users (email) VALUES ('e@f.example')").await,
+                "42501"
+            );
+            assert_eq!(refusal(&mut session, "UPDATE users SET name = 'x'").await, "42501");
+            let delete = "DELETE FROM users WHERE email = 'a@b.example'";
+            match level {
+                AccessLevel::ShrinkOnly => drop(session.execute(delete).await.unwrap()),
+                _ => assert_eq!(refusal(&mut session, delete).await, "42501"),
+            }
+            let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+            assert_eq!(facts.access(), Some(level));
+        }
+        // Widening ends nobody's session.
+        server.set_access(tenant.id, &tenant.database, &tenant.login, AccessLevel::ReadWrite).await.unwrap();
+        session.execute("INSERT INTO users (email) VALUES ('g@h.example')").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn blocked_ends_every_session_and_refuses_new_ones() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_blocked");
+        tenant.provision(&server, 1).await;
+        let mut prepared = tenant.session(postgres).await.unwrap();
+        prepared
+            .execute("BEGIN; PREPARE w AS INSERT INTO users (email) VALUES ('p@b.example')")
+            .await
+            .unwrap();
+        let mut cursor = tenant.session(postgres).await.unwrap();
+        cursor.execute("DECLARE c CURSOR WITH HOLD FOR SELECT * FROM users").await.unwrap();
+        let mut idle = tenant.session(postgres).await.unwrap();
+        idle.execute("SET default_transaction_read_only = off").await.unwrap();
+        let mut copying = tenant.session(postgres).await.unwrap();
+        let mut stream = copying.copy_in_raw("COPY users (email) FROM STDIN").await.unwrap();
+        stream.send("one@b.example\n".as_bytes()).await.unwrap();
+
+        server.set_access(tenant.id, &tenant.database, &tenant.login, AccessLevel::Blocked).await.unwrap();
+        let left: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_blocked_app'")
+                .fetch_one(&mut postgres.connect("postgres").await.unwrap())
+                .await
+                .unwrap();
+        assert_eq!(left, 0);
+        assert!(prepared.execute("EXECUTE w; COMMIT").await.is_err());
+        assert!(cursor.execute("FETCH c").await.is_err());
+        assert!(idle.execute("SELECT 1").await.is_err());
+        assert!(stream.finish().await.is_err());
+        server.verify_refused(&tenant.database, &tenant.login, &tenant.password).await.unwrap();
+        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        assert_eq!(facts.access(), Some(AccessLevel::Blocked));
+        let written: i64 = sqlx::query_scalar("SELECT count(*) FROM users")
+            .fetch_one(&mut postgres.connect("tenant_blocked").await.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(written, 0);
+    }
+}

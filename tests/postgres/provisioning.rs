@@ -1,0 +1,233 @@
+//! Making and dropping tenants: twice, cut off, and with strangers in the way.
+
+use std::time::Instant;
+
+use futures::future::join_all;
+use sqlx::Executor;
+use tenantry::{
+    domain::access::AccessLevel,
+    postgres::{
+        databases::Dropped,
+        modules::{Migration, Module, ModuleSet},
+        server::Server,
+    },
+};
+use tenantry_dev::Postgres;
+
+use crate::servers::{SERVERS, Tenant, config, ready, refusal, set_up, start};
+
+#[tokio::test]
+async fn every_operation_may_be_run_twice() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_twice");
+        tenant.provision(&server, 2).await;
+        let versions = server.verify(&tenant.database, &tenant.login, &tenant.password).await.unwrap();
+        assert_eq!(versions, ModuleSet::built_in().targets());
+        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        assert_eq!(facts.access(), Some(AccessLevel::ReadWrite));
+        assert!(facts.building.is_none());
+        for dropped in [Dropped::Dropped, Dropped::Absent] {
+            server
+                .set_access(tenant.id, &tenant.database, &tenant.login, AccessLevel::Blocked)
+                .await
+                .unwrap();
+            assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), dropped);
+            server.drop_login(tenant.id, &tenant.login).await.unwrap();
+        }
+        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        assert!(facts.database.is_none() && facts.login.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_does_its_own_work_and_nothing_else() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let (tenant, other) = (Tenant::new("tenant_own"), Tenant::new("tenant_neighbour"));
+        tenant.provision(&server, 1).await;
+        other.provision(&server, 1).await;
+        let mut session = tenant.session(postgres).await.unwrap();
+        session.execute("INSERT INTO users (email) VALUES ('a@own.example')").await.unwrap();
+        session
+            .execute("UPDATE users SET name = 'A'; DELETE FROM users; SELECT * FROM tenantry.migrations")
+            .await
+            .unwrap();
+        for statement in [
+            "CREATE TABLE t (a int)",
+            "CREATE TABLE tenantry.t (a int)",
+            "CREATE TEMP TABLE t (a int)",
+            "CREATE SCHEMA s",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "CREATE ROLE r",
+            "SELECT lo_create(0)",
+            "SELECT lo_creat(-1)",
+            "SELECT lo_from_bytea(0, 'x')",
+            "TRUNCATE users",
+            "DELETE FROM tenantry.migrations",
+            "UPDATE tenantry.mirrored_settings SET value = '1'",
+            "INSERT INTO tenantry.seeds (name) VALUES ('x')",
+            "DROP TABLE users",
+            "ALTER TABLE users ADD COLUMN x int",
+            "SET ROLE tenantry_owner",
+            "SET ROLE tenantry_admin",
+            "SET ROLE tenantry_dba",
+            "DROP DATABASE tenant_neighbour",
+            "ALTER DATABASE tenant_own ALLOW_CONNECTIONS true",
+            "GRANT CONNECT ON DATABASE tenant_neighbour TO tenant_own_app",
+            "CREATE DATABASE d",
+        ] {
+            let code = refusal(&mut session, statement).await;
+            assert!(["42501", "25001"].contains(&code.as_str()), "{statement}: {code}");
+        }
+        for database in ["tenant_neighbour", "tenantry_system", "postgres", "template1"] {
+            let url = postgres.url(&tenant.login, tenant.password.expose(), database);
+            let error = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.expect_err(database);
+            assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{database}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_left_alone() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin.execute("CREATE DATABASE tenant_stranger").await.unwrap();
+        admin.execute("CREATE ROLE tenant_stranger_app").await.unwrap();
+        let tenant = Tenant::new("tenant_stranger");
+        assert_eq!(server.create_login(tenant.id, &tenant.login).await.unwrap_err().reason(), "Conflict");
+        let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+        server.create_database(tenant.id, &template).await.unwrap();
+        assert_eq!(
+            server.publish_database(tenant.id, &tenant.database).await.unwrap_err().reason(),
+            "Conflict"
+        );
+        // What is being built is ours, and goes; what has the name is not, and stays.
+        server.drop_database(tenant.id, &tenant.database).await.unwrap();
+        assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::NotOurs);
+        assert_eq!(server.drop_login(tenant.id, &tenant.login).await.unwrap_err().reason(), "Conflict");
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM pg_database WHERE datname = 'tenant_stranger')
+                  + (SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_stranger_app')",
+        )
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+        assert_eq!(left, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_drop_ends_sessions_and_finishes_what_was_interrupted() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_interrupted");
+        tenant.provision(&server, 1).await;
+        let mut session = tenant.session(postgres).await.unwrap();
+        session.execute("BEGIN; SELECT * FROM users").await.unwrap();
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin
+            .execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'tenant_interrupted'")
+            .await
+            .unwrap();
+        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        assert!(facts.database.unwrap().drop_interrupted);
+        assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::Dropped);
+        assert!(session.execute("SELECT 1").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_in_the_way_is_named() {
+    let settings = vec![("max_prepared_transactions".to_owned(), "4".to_owned())];
+    let postgres = set_up(start(18, settings).await).await;
+    let server = ready(&postgres).await;
+    let tenant = Tenant::new("tenant_prepared");
+    tenant.provision(&server, 1).await;
+    let mut session = tenant.session(&postgres).await.unwrap();
+    session
+        .execute("BEGIN; INSERT INTO users (email) VALUES ('a@b.example'); PREPARE TRANSACTION 'left-behind'")
+        .await
+        .unwrap();
+    let error = server.drop_database(tenant.id, &tenant.database).await.unwrap_err();
+    assert_eq!(error.reason(), "PreparedTransaction");
+    assert!(error.to_string().contains("left-behind"), "{error}");
+    let mut own = postgres.connect("tenant_prepared").await.unwrap();
+    own.execute("ROLLBACK PREPARED 'left-behind'").await.unwrap();
+    sqlx::Connection::close(own).await.unwrap();
+    assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::Dropped);
+}
+
+#[tokio::test]
+async fn a_module_that_fails_says_where_and_one_that_resets_its_role_reaches_nothing() {
+    let module = |sql: &str| {
+        let file = Migration { version: 1, file: "0001_broken.sql".into(), sql: sql.to_owned().into() };
+        let mut modules = ModuleSet::built_in().modules().to_vec();
+        modules.push(Module { name: "broken".into(), migrations: vec![file].into() });
+        ModuleSet::new(modules)
+    };
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_module");
+        tenant.provision(&server, 1).await;
+        let broken = module("CREATE TABLE fine (a int);\nCREATE TABLE bad (a no_such_type);");
+        let error = server.migrate(tenant.id, &tenant.database, &broken).await.unwrap_err();
+        assert_eq!((error.reason(), error.sql_state().as_deref()), ("MigrationFailed", Some("42704")));
+        assert!(error.is_permanent());
+        let text = error.to_string();
+        assert!(
+            text.contains("broken") && text.contains("0001_broken.sql") && text.contains("line 2"),
+            "{text}"
+        );
+        for escape in [
+            "RESET ROLE; CREATE ROLE mine",
+            "SET ROLE tenantry_admin",
+            "RESET SESSION AUTHORIZATION; CREATE DATABASE mine",
+            "SET SESSION AUTHORIZATION tenantry_admin",
+            "COPY (SELECT 1) TO PROGRAM 'true'",
+        ] {
+            let error = server.migrate(tenant.id, &tenant.database, &module(escape)).await.unwrap_err();
+            assert_eq!(error.reason(), "MigrationFailed", "{escape}: {error}");
+        }
+        // The migrator was let in for that only.
+        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        assert!(!facts.database.unwrap().migrator_may_connect);
+    }
+}
+
+#[tokio::test]
+async fn forty_at_once_stay_under_the_cap() {
+    let postgres = set_up(start(15, vec![]).await).await;
+    let server = Server::new(tenantry::postgres::ServerConfig { max_connections: 6, ..config(&postgres) });
+    server.prepare(crate::servers::INSTALLATION).await.unwrap();
+    server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+    let tenants: Vec<Tenant> = (0..40).map(|n| Tenant::new(&format!("tenant_many_{n}"))).collect();
+    let begun = Instant::now();
+    let work = join_all(tenants.iter().map(|tenant| tenant.provision(&server, 1)));
+    let most = most_sessions(&postgres, work).await;
+    println!("40 provisionings in {:.1} s, {most} sessions at most", begun.elapsed().as_secs_f64());
+    assert!((1..=6).contains(&most), "{most}");
+}
+
+/// The most sessions of the operator that are seen while something is done.
+async fn most_sessions<T>(postgres: &Postgres, work: impl Future<Output = T>) -> i64 {
+    let mut admin = postgres.connect("postgres").await.unwrap();
+    let mut most = 0;
+    let mut samples = tokio::time::interval(std::time::Duration::from_millis(5));
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            _ = &mut work => return most,
+            _ = samples.tick() => {
+                let now: i64 = sqlx::query_scalar(
+                    "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('operator', 'tenantry_migrator')",
+                )
+                .fetch_one(&mut admin)
+                .await
+                .unwrap();
+                most = most.max(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Seeds: the spec's settings and admins, and nobody else's.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use sqlx::Executor;
+use tenantry::postgres::{
+    credentials::{SecretText, generate_password},
+    seed::{AdminSeed, OneTimeSecret, Seed},
+};
+
+use crate::servers::{SERVERS, Tenant, ready};
+
+fn admin(email: &str, token: &SecretText) -> AdminSeed {
+    AdminSeed {
+        email: email.into(),
+        name: None,
+        offer: OneTimeSecret::ResetToken(token.clone()),
+        expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+    }
+}
+
+#[tokio::test]
+async fn admins_are_offered_a_credential_until_they_have_one() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_admins");
+        tenant.provision(&server, 1).await;
+        let seed = |admins: Vec<AdminSeed>| Seed { settings: Default::default(), admins, demo_data: false };
+        let (first, second) = (generate_password(), generate_password());
+        let mut session = tenant.session(postgres).await.unwrap();
+        let mut open = async || -> i64 {
+            sqlx::query_scalar(
+                "SELECT count(*) FROM user_credentials WHERE revoked_at IS NULL AND used_at IS NULL",
+            )
+            .fetch_one(&mut session)
+            .await
+            .unwrap()
+        };
+        for _ in 0..2 {
+            let outcome = server
+                .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]))
+                .await
+                .unwrap();
+            assert_eq!(outcome.offered, ["ada@a.example"]);
+            assert_eq!(open().await, 1);
+        }
+        // A new token replaces the one that was never used.
+        server.seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &second)])).await.unwrap();
+        assert_eq!(open().await, 1);
+        // Used: nothing more is offered.
+        let mut other = tenant.session(postgres).await.unwrap();
+        other.execute("UPDATE user_credentials SET used_at = now() WHERE revoked_at IS NULL").await.unwrap();
+        let outcome = server
+            .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]))
+            .await
+            .unwrap();
+        assert_eq!((outcome.offered.len(), open().await), (0, 0));
+        // Another one, who is taken out again before she came.
+        server
+            .seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &first)]))
+            .await
+            .unwrap_err();
+        let third = generate_password();
+        server.seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &third)])).await.unwrap();
+        assert_eq!(open().await, 1);
+        server.seed(tenant.id, &tenant.database, &seed(vec![])).await.unwrap();
+        assert_eq!(open().await, 0);
+        let users: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut other).await.unwrap();
+        assert_eq!(users, 2);
+    }
+}
+
+#[tokio::test]
+async fn demo_data_is_put_in_once_and_is_visible_as_such() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_demo");
+        tenant.provision(&server, 1).await;
+        let settings = [("theme".to_owned(), json!("dark"))].into();
+        let seed = Seed { settings, admins: vec![], demo_data: true };
+        let mut session = tenant.session(postgres).await.unwrap();
+        for _ in 0..2 {
+            server.seed(tenant.id, &tenant.database, &seed).await.unwrap();
+        }
+        let demo: Vec<String> = sqlx::query_scalar("SELECT email FROM users WHERE is_demo ORDER BY email")
+            .fetch_all(&mut session)
+            .await
+            .unwrap();
+        assert_eq!(demo, ["ada@demo.example", "grace@demo.example"]);
+        let seeded: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM activity_log WHERE action = 'demo.seeded'")
+                .fetch_one(&mut session)
+                .await
+                .unwrap();
+        assert_eq!(seeded, 1);
+    }
+}
