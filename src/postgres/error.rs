@@ -106,6 +106,9 @@ pub enum Error {
     /// The server is older than 15.
     #[error("PostgreSQL {0} is not supported; 15 or newer is")]
     VersionTooOld(String),
+    /// The server is a standby.
+    #[error("the server is a standby and takes no writes; point the DatabaseServer at the primary")]
+    Standby,
     /// A name that PostgreSQL cannot hold.
     #[error("{0:?} is no possible name in PostgreSQL: it must have 1 to 63 bytes")]
     Name(String),
@@ -150,6 +153,7 @@ impl Error {
             Self::LoginAccepted { .. } => "LoginAccepted",
             Self::ServerInUse(_) => "ServerInUse",
             Self::VersionTooOld(_) => "VersionTooOld",
+            Self::Standby => "ReadOnlyServer",
             Self::Name(_) => "NameNotPossible",
             Self::NotAVerifier => "NotAVerifier",
             Self::PasswordNotHashed => "PasswordNotHashed",
