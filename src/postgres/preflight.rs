@@ -13,8 +13,8 @@ use super::{
     server::Server,
 };
 
-/// The oldest version that is supported, as `server_version_num`.
-const OLDEST: i32 = 150_000;
+/// The versions that are supported and tested, as `server_version_num`.
+const SUPPORTED: std::ops::Range<i32> = 150_000..190_000;
 
 /// What a server's preflight found.
 #[derive(Clone, Debug)]
@@ -132,8 +132,8 @@ impl Server {
         session.pid = migrate::pid(&mut session).await;
         let found: Found = sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
         session.close().await;
-        if found.version_num < OLDEST {
-            return Err(Error::VersionTooOld(found.version));
+        if !SUPPORTED.contains(&found.version_num) {
+            return Err(Error::UnsupportedVersion(found.version));
         }
         if found.standby {
             return Err(Error::Standby);

@@ -134,10 +134,10 @@ impl Setup<'_> {
         let what = "role tenantry_admin, NOLOGIN CREATEDB CREATEROLE";
         let script = match self.ask(ADMIN_IS_RIGHT, ADMIN.as_str()).await? {
             Some(true) => Script::new(),
-            Some(false) => Script::of("ALTER ROLE {} NOLOGIN CREATEDB CREATEROLE INHERIT {}", &[
-                &ADMIN,
-                &self.no_superuser(&ADMIN).await?,
-            ]),
+            Some(false) => Script::of(
+                "ALTER ROLE {} NOLOGIN CREATEDB CREATEROLE INHERIT {}",
+                &[&ADMIN, &self.no_superuser(&ADMIN).await?],
+            ),
             None => Script::of("CREATE ROLE {} NOLOGIN CREATEDB CREATEROLE", &[&ADMIN]),
         };
         self.point(what, &script, ADMIN_IS_RIGHT, &ADMIN).await
@@ -148,10 +148,10 @@ impl Setup<'_> {
         let what = format!("login {operator}, NOSUPERUSER CREATEDB CREATEROLE");
         let script = match self.ask(OPERATOR_IS_RIGHT, operator.as_str()).await? {
             Some(true) => Script::new(),
-            Some(false) => Script::of("ALTER ROLE {} LOGIN CREATEDB CREATEROLE INHERIT {}", &[
-                operator,
-                &self.no_superuser(operator).await?,
-            ]),
+            Some(false) => Script::of(
+                "ALTER ROLE {} LOGIN CREATEDB CREATEROLE INHERIT {}",
+                &[operator, &self.no_superuser(operator).await?],
+            ),
             None => Script::of("CREATE ROLE {} LOGIN CREATEDB CREATEROLE", &[operator]),
         };
         self.point(what, &script, OPERATOR_IS_RIGHT, operator).await?;
@@ -199,14 +199,14 @@ impl Setup<'_> {
     }
 
     async fn system_database(&mut self, name: &Ident) -> Result<()> {
-        let what =
-            format!("database {name} for the registry, owned by tenantry_admin, closed to PUBLIC");
+        let what = format!("database {name} for the registry, owned by tenantry_admin, closed to PUBLIC");
         if self.ask(SYSTEM_IS_RIGHT, name.as_str()).await? == Some(true) {
             self.report.done.push(what);
             return Ok(());
         }
         // Whoever is no superuser must be a member of the owner that it names: for this moment.
-        let member = "SELECT rolsuper OR pg_has_role($1, 'tenantry_admin', 'USAGE') FROM pg_roles WHERE rolname = $1";
+        let member =
+            "SELECT rolsuper OR pg_has_role($1, 'tenantry_admin', 'USAGE') FROM pg_roles WHERE rolname = $1";
         let me: String = sqlx::query_scalar("SELECT current_user::text")
             .fetch_one(&mut *self.session)
             .await
@@ -214,7 +214,9 @@ impl Setup<'_> {
         let me = Ident::new(&me)?;
         let joins = self.ask(member, me.as_str()).await? != Some(true);
         let options = Word(if self.with_options { "WITH INHERIT TRUE, SET TRUE" } else { "" });
-        if joins && let Err(why) = self.run(&Script::of("GRANT {} TO {} {}", &[&ADMIN, &me, &options])).await? {
+        if joins
+            && let Err(why) = self.run(&Script::of("GRANT {} TO {} {}", &[&ADMIN, &me, &options])).await?
+        {
             self.report.refused.push(format!("{what}: {why}"));
             return Ok(());
         }
@@ -312,7 +314,9 @@ impl Setup<'_> {
             Ok(()) if self.ask(is_right, about.as_str()).await? == Some(true) => {
                 self.report.done.push(what.to_string());
             }
-            Ok(()) => self.report.refused.push(format!("{what}: the server took no notice; its owner can do it")),
+            Ok(()) => {
+                self.report.refused.push(format!("{what}: the server took no notice; its owner can do it"))
+            }
         }
         Ok(())
     }
