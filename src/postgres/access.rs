@@ -14,7 +14,7 @@ use sqlx::{Either, Row, postgres::PgRow};
 use crate::domain::{access::AccessLevel, identity::TenantId};
 
 use super::{
-    error::{Error, Result, code},
+    error::{Error, Result},
     identifier::{ADMIN, GROUPS, Ident, Literal, Script, Word},
     inventory::{self, DatabaseFacts, LoginFacts, Rights},
     mark,
@@ -74,7 +74,8 @@ impl Server {
             None => return Err(Error::DatabaseMissing(database.to_string())),
         };
 
-        let narrows = blocked || now.is_none_or(|now| now > level);
+        // Full access takes nothing. What is between two levels, or not proven yet, counts as more than any.
+        let narrows = blocked || level != AccessLevel::ReadWrite && now.is_none_or(|now| now > level);
         let options = options_known(&session);
         let mut swap = swap(&database, database_facts.as_ref(), &login, &login_facts, level, options);
         let changes = !swap.is_empty();
@@ -221,12 +222,10 @@ async fn read_left(session: &mut Session, script: &Script) -> Result<Left, sqlx:
     let mut rows = sqlx::raw_sql(script.sql()).fetch_many(&mut **session);
     let mut left = Left::default();
     loop {
-        let row: PgRow = match rows.try_next().await {
-            Ok(Some(Either::Right(row))) => row,
-            Ok(Some(Either::Left(_))) => continue,
-            Ok(None) => return Ok(left),
-            Err(error) if code(&error) == Some("42501") => return Err(error),
-            Err(error) => return Err(error),
+        let row: PgRow = match rows.try_next().await? {
+            Some(Either::Right(row)) => row,
+            Some(Either::Left(_)) => continue,
+            None => return Ok(left),
         };
         let pid = row.try_get::<i32, _>("pid")?;
         match row.try_get::<&str, _>("what")? {

@@ -135,7 +135,7 @@ impl Server {
                     return Ok(());
                 }
                 Err(error) if error.sql_state().as_deref() != Some("55006") => return Err(error),
-                Err(_) if attempt < DROP_ATTEMPTS => attempt += 1,
+                Err(_) if attempt < DROP_ATTEMPTS && obstacles.foreign.is_empty() => attempt += 1,
                 Err(error) => {
                     session.give_back();
                     return Err(obstacles.sessions(name).unwrap_or(error));
@@ -164,8 +164,10 @@ struct Obstacles {
     gids: Vec<String>,
     slots: Vec<String>,
     subscribed: bool,
-    /// Sessions that were not ours to end, or have not ended yet.
-    sessions: Vec<String>,
+    /// Sessions that are not ours to end. (One in `DROP DATABASE`'s own five seconds may still leave by itself.)
+    foreign: Vec<String>,
+    /// How many were ended just now.
+    ended: i64,
 }
 
 impl Obstacles {
@@ -184,10 +186,15 @@ impl Obstacles {
     }
 
     fn sessions(&self, name: &Ident) -> Option<Error> {
-        (!self.sessions.is_empty()).then(|| Error::SessionsInTheWay {
+        let ended = usize::try_from(self.ended).unwrap_or_default();
+        let mut who = self.foreign.join(", ");
+        if ended > 0 {
+            who = format!("{who}{}{ended} that come back", if who.is_empty() { "" } else { " and " });
+        }
+        (!who.is_empty()).then(|| Error::SessionsInTheWay {
             database: name.to_string(),
-            count: self.sessions.len(),
-            who: self.sessions.join(", "),
+            count: self.foreign.len() + ended,
+            who,
         })
     }
 }
@@ -195,17 +202,16 @@ impl Obstacles {
 /// Ends the sessions on a database that are ours to end, and lists what else is in the way.
 async fn clear(session: &mut Session, name: &Ident) -> Result<Obstacles> {
     sqlx::query_as(
-        "SELECT ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = $1)::text[] AS gids,
+        "WITH s AS (
+            SELECT a.pid, a.usename, NOT r.rolsuper
+                AND (pg_has_role('pg_signal_backend', 'USAGE') OR pg_has_role(r.oid, 'USAGE')) AS ours
+            FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid WHERE a.datname = $1)
+         SELECT ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = $1)::text[] AS gids,
                 ARRAY(SELECT slot_name FROM pg_replication_slots WHERE database = $1 AND active)::text[] AS slots,
                 EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
                         WHERE d.datname = $1) AS subscribed,
-                ARRAY(SELECT format('%s (pid %s)', a.usename, a.pid)
-                      FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
-                      WHERE a.datname = $1
-                        AND CASE WHEN r.rolsuper
-                                   OR NOT (pg_has_role('pg_signal_backend', 'USAGE') OR pg_has_role(r.oid, 'USAGE'))
-                                 THEN true
-                                 ELSE pg_terminate_backend(a.pid) END)::text[] AS sessions",
+                ARRAY(SELECT format('%s (pid %s)', s.usename, s.pid) FROM s WHERE NOT s.ours)::text[] AS foreign,
+                (SELECT count(*) FROM s WHERE s.ours AND pg_terminate_backend(s.pid)) AS ended",
     )
     .bind(name.as_str())
     .fetch_one(&mut **session)

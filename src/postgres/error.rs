@@ -103,6 +103,9 @@ pub enum Error {
     /// Another installation has this server.
     #[error("the server belongs to installation {0}")]
     ServerInUse(String),
+    /// The server is a standby.
+    #[error("the server is a standby and takes no writes; point the DatabaseServer at the primary")]
+    Standby,
     /// The server is older than 15 or newer than 18.
     #[error("PostgreSQL {0} is not supported; 15 to 18 are")]
     UnsupportedVersion(String),
@@ -149,6 +152,7 @@ impl Error {
             Self::LoginInUse { .. } => "LoginInUse",
             Self::LoginAccepted { .. } => "LoginAccepted",
             Self::ServerInUse(_) => "ServerInUse",
+            Self::Standby => "ReadOnlyServer",
             Self::UnsupportedVersion(_) => "UnsupportedVersion",
             Self::Name(_) => "NameNotPossible",
             Self::NotAVerifier => "NotAVerifier",

@@ -36,8 +36,10 @@ pub enum MissingRight {
     AdminCreateDb,
     /// `tenantry_admin` has not CREATEROLE.
     AdminCreateRole,
-    /// The login is not a member of `tenantry_admin`.
+    /// The login is not a member of `tenantry_admin`, or not one that inherits and may act as it.
     Membership,
+    /// The login cannot write the installation's id onto `tenantry_admin`, which has none yet.
+    AdminOption,
     /// The login or `tenantry_admin` is a superuser.
     Superuser,
     /// `tenantry_admin` may not end other roles' sessions.
@@ -56,7 +58,13 @@ impl fmt::Display for MissingRight {
             Self::AdminRole => "role tenantry_admin does not exist",
             Self::AdminCreateDb => "tenantry_admin lacks CREATEDB",
             Self::AdminCreateRole => "tenantry_admin lacks CREATEROLE",
-            Self::Membership => "the operator's login is not a member of tenantry_admin",
+            Self::Membership => {
+                "the operator's login is not a member of tenantry_admin (from 16 on, WITH INHERIT TRUE, SET TRUE)"
+            }
+            Self::AdminOption => {
+                "the operator's login lacks CREATEROLE, or from 16 on ADMIN OPTION on tenantry_admin, to write the \
+                 installation's id onto it"
+            }
             Self::Superuser => {
                 "the operator's login or tenantry_admin is a SUPERUSER, which is never needed: NOSUPERUSER"
             }
@@ -79,6 +87,8 @@ struct Found {
     create_db: bool,
     create_role: bool,
     member: bool,
+    marks: bool,
+    standby: bool,
     signal: bool,
     stats: bool,
     comment: Option<String>,
@@ -93,7 +103,14 @@ SELECT current_setting('server_version') AS version,
        a.oid IS NOT NULL AS admin,
        coalesce(a.rolcreatedb, false) AS create_db,
        coalesce(a.rolcreaterole, false) AS create_role,
-       coalesce(pg_has_role(l.oid, a.oid, 'MEMBER'), false) AS member,
+       coalesce(pg_has_role(l.oid, a.oid, 'USAGE') AND CASE
+           WHEN current_setting('server_version_num')::int >= 160000 THEN pg_has_role(l.oid, a.oid, 'SET')
+           ELSE true END, false) AS member,
+       l.rolcreaterole AND CASE
+           WHEN current_setting('server_version_num')::int >= 160000
+           THEN coalesce(pg_has_role(l.oid, a.oid, 'MEMBER WITH ADMIN OPTION'), false)
+           ELSE true END AS marks,
+       pg_is_in_recovery() AS standby,
        coalesce(pg_has_role(a.oid, 'pg_signal_backend', 'USAGE'), false) AS signal,
        coalesce(pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'), false) AS stats,
        shobj_description(a.oid, 'pg_authid') AS comment,
@@ -118,6 +135,9 @@ impl Server {
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
         }
+        if found.standby {
+            return Err(Error::Standby);
+        }
         let ours = mark::installation(installation);
         let in_use_by =
             found.comment.as_deref().filter(|comment| *comment != ours).map(mark::installation_of);
@@ -133,6 +153,7 @@ impl Found {
             (self.admin && !self.create_db, MissingRight::AdminCreateDb),
             (self.admin && !self.create_role, MissingRight::AdminCreateRole),
             (self.admin && !self.member, MissingRight::Membership),
+            (self.member && self.comment.is_none() && !self.marks, MissingRight::AdminOption),
             (self.admin && !self.signal, MissingRight::SignalBackend),
             (self.admin && !self.stats, MissingRight::ReadAllStats),
             (self.postgres_open, MissingRight::PostgresOpen),

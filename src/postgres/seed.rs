@@ -79,12 +79,14 @@ impl OneTimeSecret {
     }
 }
 
+/// The spec's keys get the spec's values. A key that it dropped goes, unless the application has put a value of its own
+/// there; a key that it never had is the application's.
 const SETTINGS: &str = "\
 WITH wanted AS (SELECT key, value FROM jsonb_each($1)),
 gone AS (
     DELETE FROM tenantry.mirrored_settings m WHERE NOT EXISTS (SELECT FROM wanted w WHERE w.key = m.key)
-    RETURNING m.key),
-removed AS (DELETE FROM public.settings s USING gone g WHERE s.key = g.key),
+    RETURNING m.key, m.value),
+removed AS (DELETE FROM public.settings s USING gone g WHERE s.key = g.key AND s.value = g.value),
 mirrored AS (
     INSERT INTO tenantry.mirrored_settings AS m (key, value) SELECT key, value FROM wanted
     ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE m.value IS DISTINCT FROM excluded.value)
@@ -110,20 +112,23 @@ WHERE u.id = c.user_id AND c.issued_by = 'tenantry' AND c.used_at IS NULL AND c.
       SELECT FROM jsonb_to_recordset($1) AS a (email text, hash text)
       WHERE a.email = u.email AND a.hash = c.secret_hash)";
 
-/// Whoever has used a credential, or has one from the application, needs no first one.
+/// Whoever has used a credential, has one from the application, or is known to own the address, has an account and
+/// needs no first one: an offer would be a second key to it. One that is there already is opened again.
 const OFFER: &str = "\
 WITH wanted AS (
     SELECT u.id, a.*
     FROM jsonb_to_recordset($1) AS a (email text, kind text, hash text, expires_at timestamptz)
     JOIN public.users u USING (email)
-    WHERE NOT EXISTS (
+    WHERE u.email_verified_at IS NULL AND NOT EXISTS (
         SELECT FROM public.user_credentials c
         WHERE c.user_id = u.id AND (c.used_at IS NOT NULL OR c.issued_by <> 'tenantry'))),
+again AS (
+    UPDATE public.user_credentials c SET revoked_at = NULL, expires_at = w.expires_at FROM wanted w
+    WHERE c.user_id = w.id AND c.kind = w.kind AND c.secret_hash = w.hash RETURNING c.user_id),
 offered AS (
     INSERT INTO public.user_credentials (user_id, kind, secret_hash, issued_by, expires_at)
     SELECT id, kind, hash, 'tenantry', expires_at FROM wanted w
-    WHERE NOT EXISTS (
-        SELECT FROM public.user_credentials c WHERE c.user_id = w.id AND c.secret_hash = w.hash))
+    WHERE NOT EXISTS (SELECT FROM again WHERE again.user_id = w.id))
 SELECT email FROM wanted ORDER BY email";
 
 const DEMO: &str = "\
@@ -143,7 +148,11 @@ SELECT 'demo.seeded', 'demo', '{\"demo\": true}' FROM first";
 impl Server {
     /// Seeds a tenant's database, the one being built or the published one.
     pub async fn seed(&self, id: TenantId, database: &str, seed: &Seed) -> Result<SeedOutcome> {
-        let admins = admins(seed)?;
+        let wanted = seed.admins.clone();
+        // Argon2 takes its time by design: not on the threads that serve everybody.
+        let admins = tokio::task::spawn_blocking(move || admins(&wanted))
+            .await
+            .unwrap_or(Err(Error::PasswordNotHashed))?;
         let mut visit = self.enter(id, database, "connect to seed").await?;
         let result = write(&mut visit.session, seed, &admins).await.map_err(Error::sql("seed the database"));
         self.leave(visit, result).await
@@ -151,8 +160,8 @@ impl Server {
 }
 
 /// The admins as the statements take them.
-fn admins(seed: &Seed) -> Result<Value> {
-    let admins = seed.admins.iter().map(|admin| {
+fn admins(admins: &[AdminSeed]) -> Result<Value> {
+    let admins = admins.iter().map(|admin| {
         Ok(json!({
             "email": admin.email,
             "name": admin.name,

@@ -1,27 +1,21 @@
-//! `tenantry server-setup`: what only an administrator can do, once per server. It may be run again: it brings what is
-//! there to what should be.
+//! `tenantry server-setup`: what only an administrator can do, once per server. It may be run again: it looks at what
+//! is there, and changes only what is not as it should be.
+//!
+//! The administrator is a superuser, or the role with CREATEROLE and CREATEDB that a managed service gives. What such
+//! a role may not do is listed, not fatal; so is what PostgreSQL answers with a mere warning (a REVOKE by somebody
+//! who did not grant), which is why every point is looked at again after it was done.
 
-use sqlx::{Connection, PgConnection, Row, postgres::PgConnectOptions};
+use std::fmt::Display;
+
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
+    connect::{MAINTENANCE_DATABASE, connect},
     credentials::{SecretText, scram_verifier},
     error::{Error, Result},
-    identifier::{ADMIN, Ident, Literal, Part, Script, Word},
+    identifier::{ADMIN, Ident, Literal, Script, Word},
     roles::GRANT_OPTIONS_SINCE,
 };
-
-/// The functions by which a login writes large objects, which belong to nobody's schema. `lo_import` and `lo_export`
-/// are the superuser's already.
-const LARGE_OBJECT_WRITERS: [&str; 8] = [
-    "lo_creat(integer)",
-    "lo_create(oid)",
-    "lo_from_bytea(oid, bytea)",
-    "lo_put(oid, bigint, bytea)",
-    "lowrite(integer, bytea)",
-    "lo_truncate(integer, integer)",
-    "lo_truncate64(integer, bigint)",
-    "lo_unlink(oid)",
-];
 
 /// What to set up.
 pub struct SetupOptions {
@@ -42,141 +36,332 @@ pub struct SetupReport {
     pub refused: Vec<String>,
 }
 
-/// Sets a server up, as the administrator whose options are given, in the database `postgres`.
+/// Sets a server up, as the administrator whose options are given.
 pub async fn server_setup(admin: PgConnectOptions, options: &SetupOptions) -> Result<SetupReport> {
+    let admin = admin
+        .application_name("tenantry server-setup")
+        // sqlx would log statements, and slow ones as warnings: a verifier is in one of them.
+        .disable_statement_logging()
+        .options([
+            ("search_path", "pg_catalog,pg_temp"),
+            ("client_min_messages", "error"),
+            ("statement_timeout", "0"),
+        ]);
     let doing = "connect as the administrator";
-    let pinned = |database: &str| {
-        admin
-            .clone()
-            .database(database)
-            .application_name("tenantry server-setup")
-            .options([("search_path", "pg_catalog,pg_temp"), ("client_min_messages", "error")])
-    };
-    let mut session = PgConnection::connect_with(&pinned("postgres")).await.map_err(Error::sql(doing))?;
-    let mut report = SetupReport::default();
-    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
-        .fetch_one(&mut session)
-        .await
-        .map_err(Error::sql(doing))?;
-    let with_options = u32::try_from(version).is_ok_and(|version| version >= GRANT_OPTIONS_SINCE);
-    roles(&mut session, options, with_options, &mut report).await?;
-    predefined_roles(&mut session, &mut report).await;
-    if let Some(name) = &options.system_database {
-        system_database(&mut session, &Ident::new(name)?, &mut report).await?;
+    let mut session = connect(&admin.clone().database(MAINTENANCE_DATABASE), doing).await?;
+    let with_options = session.server_version_num().is_some_and(|version| version >= GRANT_OPTIONS_SINCE);
+    let operator = Ident::new(&options.operator)?;
+    let mut setup = Setup { session: &mut session, with_options, report: SetupReport::default() };
+    setup.admin_role().await?;
+    if !setup.report.refused.is_empty() {
+        // Everything else is about that role.
+        return Ok(setup.report);
     }
-    doors(&mut session, &mut report).await;
+    setup.operator(&operator, &options.password).await?;
+    setup.membership(&operator).await?;
+    setup.predefined_roles().await?;
+    if let Some(name) = &options.system_database {
+        setup.system_database(&Ident::new(name)?).await?;
+    }
+    setup.doors().await?;
+    let mut report = setup.report;
     session.close().await.map_err(Error::sql(doing))?;
-    large_objects(&pinned("template1"), &mut report).await;
+
+    let mut session = match connect(&admin.database("template1"), "connect to template1").await {
+        Ok(session) => session,
+        Err(error) if error.sql_state().is_some() => {
+            report.refused.push(format!("{LARGE_OBJECTS_OPEN}, or not: {error}"));
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut setup = Setup { session: &mut session, with_options, report };
+    setup.large_objects().await?;
+    setup.schema_public().await?;
+    let report = setup.report;
+    session.close().await.map_err(Error::sql("leave template1"))?;
     Ok(report)
 }
 
-async fn run(session: &mut PgConnection, doing: &'static str, script: &Script) -> Result<()> {
-    sqlx::raw_sql(script.sql()).execute(session).await.map(|_| ()).map_err(Error::sql(doing))
-}
-
-async fn roles(
-    session: &mut PgConnection,
-    options: &SetupOptions,
+struct Setup<'a> {
+    session: &'a mut PgConnection,
     with_options: bool,
-    report: &mut SetupReport,
-) -> Result<()> {
-    let operator = Ident::new(&options.operator)?;
-    let found: Vec<String> =
-        sqlx::query_scalar("SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1)")
-            .bind([ADMIN.as_str(), operator.as_str()])
-            .fetch_all(&mut *session)
-            .await
-            .map_err(Error::sql("read the roles"))?;
-    let verb = |name: &Ident| Word(if found.iter().any(|f| f == name.as_str()) { "ALTER" } else { "CREATE" });
-    let verifier = scram_verifier(&options.password);
-    let login: &[&dyn Part] = &[&verb(&operator), &operator, &Literal(&verifier)];
-    let granted = Word(if with_options { "ADMIN TRUE, INHERIT TRUE, SET TRUE" } else { "ADMIN OPTION" });
-    let script = Script::of("{} ROLE {} NOLOGIN NOSUPERUSER CREATEDB CREATEROLE", &[&verb(&ADMIN), &ADMIN])
-        .then("{} ROLE {} LOGIN NOSUPERUSER CREATEDB CREATEROLE PASSWORD {}", login)
-        .then("GRANT {} TO {} WITH {}", &[&ADMIN, &operator, &granted]);
-    run(session, "make tenantry_admin and the operator's login", &script).await?;
-    report.done.push(format!("role tenantry_admin, and login {operator} as its member"));
-    Ok(())
+    report: SetupReport,
 }
 
-async fn predefined_roles(session: &mut PgConnection, report: &mut SetupReport) {
-    for (role, why) in [
-        ("pg_signal_backend", "tenants' sessions can be ended"),
-        ("pg_read_all_stats", "it can be proven that tenants' sessions are gone"),
-    ] {
-        let outcome = match Ident::new(role) {
-            Ok(name) => run(session, "grant", &Script::of("GRANT {} TO {}", &[&name, &ADMIN])).await,
-            Err(error) => Err(error),
+/// Roles whose attributes are as they should be, as questions about one name.
+const ADMIN_IS_RIGHT: &str = "\
+SELECT rolcreatedb AND rolcreaterole AND rolinherit AND NOT rolcanlogin AND NOT rolsuper
+FROM pg_roles WHERE rolname = $1";
+const OPERATOR_IS_RIGHT: &str = "\
+SELECT rolcanlogin AND rolcreatedb AND rolcreaterole AND rolinherit AND NOT rolsuper FROM pg_roles WHERE rolname = $1";
+const IS_SUPERUSER: &str = "SELECT rolsuper FROM pg_roles WHERE rolname = $1";
+
+/// From 16 on a membership has three options, in one row for each grantor.
+const IS_MEMBER: &str = "\
+SELECT coalesce(bool_or(m.admin_option), false) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
+WHERE r.rolname = $1 AND m.roleid = 'tenantry_admin'::regrole";
+const IS_FULL_MEMBER: &str = "\
+SELECT coalesce(bool_or(m.inherit_option) AND bool_or(m.set_option), false)
+FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
+WHERE r.rolname = $1 AND m.roleid = 'tenantry_admin'::regrole";
+
+/// Closed to PUBLIC as far as connecting goes.
+const IS_SHUT: &str = "\
+SELECT NOT EXISTS (
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
+    WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
+FROM pg_database AS d WHERE d.datname = $1";
+const IS_OPEN_TO_ADMIN: &str = "\
+SELECT EXISTS (
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
+    WHERE a.grantee = 'tenantry_admin'::regrole AND a.privilege_type = 'CONNECT')
+FROM pg_database AS d WHERE d.datname = $1";
+/// Nothing at all for PUBLIC, and `tenantry_admin`'s.
+const SYSTEM_IS_RIGHT: &str = "\
+SELECT pg_get_userbyid(d.datdba) = 'tenantry_admin' AND NOT EXISTS (
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0)
+FROM pg_database AS d WHERE d.datname = $1";
+
+/// A schema of an older server, upgraded, may be the superuser's and let everybody create.
+const SCHEMA_IS_RIGHT: &str = "\
+SELECT pg_get_userbyid(n.nspowner) = 'pg_database_owner' AND NOT EXISTS (
+    SELECT FROM aclexplode(n.nspacl) AS a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE')
+FROM pg_namespace AS n WHERE n.nspname = $1";
+
+impl Setup<'_> {
+    async fn admin_role(&mut self) -> Result<()> {
+        let what = "role tenantry_admin, NOLOGIN CREATEDB CREATEROLE";
+        let script = match self.ask(ADMIN_IS_RIGHT, ADMIN.as_str()).await? {
+            Some(true) => Script::new(),
+            Some(false) => Script::of(
+                "ALTER ROLE {} NOLOGIN CREATEDB CREATEROLE INHERIT {}",
+                &[&ADMIN, &self.no_superuser(&ADMIN).await?],
+            ),
+            None => Script::of("CREATE ROLE {} NOLOGIN CREATEDB CREATEROLE", &[&ADMIN]),
         };
-        match outcome {
-            Ok(()) => report.done.push(format!("{role} for tenantry_admin: {why}")),
-            Err(error) => report.refused.push(format!("GRANT {role} TO tenantry_admin: {error}")),
+        self.point(what, &script, ADMIN_IS_RIGHT, &ADMIN).await
+    }
+
+    async fn operator(&mut self, operator: &Ident, password: &SecretText) -> Result<()> {
+        // CREATEROLE of its own: from 16 on, COMMENT ON ROLE tenantry_admin asks for it.
+        let what = format!("login {operator}, NOSUPERUSER CREATEDB CREATEROLE");
+        let script = match self.ask(OPERATOR_IS_RIGHT, operator.as_str()).await? {
+            Some(true) => Script::new(),
+            Some(false) => Script::of(
+                "ALTER ROLE {} LOGIN CREATEDB CREATEROLE INHERIT {}",
+                &[operator, &self.no_superuser(operator).await?],
+            ),
+            None => Script::of("CREATE ROLE {} LOGIN CREATEDB CREATEROLE", &[operator]),
+        };
+        self.point(what, &script, OPERATOR_IS_RIGHT, operator).await?;
+        let verifier = scram_verifier(password);
+        let script = Script::of("ALTER ROLE {} PASSWORD {}", &[operator, &Literal(&verifier)]);
+        match self.run(&script).await? {
+            Ok(()) => self.report.done.push(format!("password of {operator}")),
+            Err(why) => self.report.refused.push(format!("password of {operator}: {why}")),
         }
+        Ok(())
     }
-}
 
-async fn system_database(session: &mut PgConnection, name: &Ident, report: &mut SetupReport) -> Result<()> {
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-        .bind(name.as_str())
-        .fetch_one(&mut *session)
-        .await
-        .map_err(Error::sql("look for the system database"))?;
-    if !exists {
-        let create = Script::of("CREATE DATABASE {} OWNER {}", &[name, &ADMIN]);
-        run(session, "create the system database", &create).await?;
-    }
-    let close = Script::of("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[name]);
-    run(session, "close the system database to PUBLIC", &close).await?;
-    report.done.push(format!("database {name} for the registry, owned by tenantry_admin, closed to PUBLIC"));
-    Ok(())
-}
-
-/// Nobody but the operator has business in the maintenance databases.
-async fn doors(session: &mut PgConnection, report: &mut SetupReport) {
-    let script = Script::of("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC", &[])
-        .then("GRANT CONNECT ON DATABASE postgres TO {}", &[&ADMIN]);
-    match run(session, "close postgres and template1 to PUBLIC", &script).await {
-        Ok(()) => report.done.push("CONNECT on postgres and template1 taken from PUBLIC".to_owned()),
-        Err(error) => report.refused.push(error.to_string()),
-    }
-}
-
-/// What is taken in `template1` is taken in every database that is made from it: function rights are cloned.
-async fn large_objects(options: &PgConnectOptions, report: &mut SetupReport) {
-    let outcome = async {
-        let doing = "take the large-object writers from PUBLIC in template1";
-        let mut session = PgConnection::connect_with(options).await.map_err(Error::sql(doing))?;
-        for function in LARGE_OBJECT_WRITERS {
-            run(
-                &mut session,
-                doing,
-                &Script::of("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC", &[&Word(function)]),
-            )
-            .await?;
+    /// With the ADMIN option, which no role has on itself, the login can write the installation's id onto
+    /// `tenantry_admin`, and let its successor in.
+    async fn membership(&mut self, operator: &Ident) -> Result<()> {
+        let what = format!("{operator} is a member of tenantry_admin, with ADMIN OPTION");
+        let admin = self.ask(IS_MEMBER, operator.as_str()).await? == Some(true);
+        if !admin {
+            let option = Word(if self.with_options { "ADMIN TRUE" } else { "ADMIN OPTION" });
+            let script = Script::of("GRANT {} TO {} WITH {}", &[&ADMIN, operator, &option]);
+            self.point(&what, &script, IS_MEMBER, operator).await?;
+        } else {
+            self.report.done.push(what.clone());
         }
-        let left: i64 = sqlx::query(OPEN_WRITERS)
-            .fetch_one(&mut session)
+        if self.with_options && self.ask(IS_FULL_MEMBER, operator.as_str()).await? != Some(true) {
+            let script = Script::of("GRANT {} TO {} WITH INHERIT TRUE, SET TRUE", &[&ADMIN, operator]);
+            self.point("the membership has INHERIT and SET", &script, IS_FULL_MEMBER, operator).await?;
+        }
+        Ok(())
+    }
+
+    async fn predefined_roles(&mut self) -> Result<()> {
+        let is_member = "SELECT pg_has_role('tenantry_admin', $1, 'USAGE')";
+        for (name, why) in [
+            ("pg_signal_backend", "tenants' sessions can be ended"),
+            ("pg_read_all_stats", "it can be proven that tenants' sessions are gone"),
+        ] {
+            let role = Ident::new(name)?;
+            let there = self.ask(is_member, name).await? == Some(true);
+            let script = Script::of("GRANT {} TO {}", &[&role, &ADMIN]);
+            let script = if there { Script::new() } else { script };
+            self.point(format!("{name} for tenantry_admin: {why}"), &script, is_member, &role).await?;
+        }
+        Ok(())
+    }
+
+    async fn system_database(&mut self, name: &Ident) -> Result<()> {
+        let what = format!("database {name} for the registry, owned by tenantry_admin, closed to PUBLIC");
+        if self.ask(SYSTEM_IS_RIGHT, name.as_str()).await? == Some(true) {
+            self.report.done.push(what);
+            return Ok(());
+        }
+        // Whoever is no superuser must be a member of the owner that it names: for this moment.
+        let member =
+            "SELECT rolsuper OR pg_has_role($1, 'tenantry_admin', 'USAGE') FROM pg_roles WHERE rolname = $1";
+        let me: String = sqlx::query_scalar("SELECT current_user::text")
+            .fetch_one(&mut *self.session)
             .await
-            .and_then(|row| row.try_get(0))
-            .map_err(Error::sql(doing))?;
-        session.close().await.map_err(Error::sql(doing))?;
-        if left == 0 { Ok(()) } else { Err(Error::MissingRight(LARGE_OBJECTS_OPEN.to_owned())) }
-    }
-    .await;
-    match outcome {
-        Ok(()) => {
-            report.done.push("EXECUTE on the large-object writers taken from PUBLIC in template1".to_owned())
+            .map_err(Error::sql("ask who the administrator is"))?;
+        let me = Ident::new(&me)?;
+        let joins = self.ask(member, me.as_str()).await? != Some(true);
+        let options = Word(if self.with_options { "WITH INHERIT TRUE, SET TRUE" } else { "" });
+        if joins
+            && let Err(why) = self.run(&Script::of("GRANT {} TO {} {}", &[&ADMIN, &me, &options])).await?
+        {
+            self.report.refused.push(format!("{what}: {why}"));
+            return Ok(());
         }
-        Err(error) => report.refused.push(error.to_string()),
+        let exists = "SELECT true FROM pg_database WHERE datname = $1";
+        let made = if self.ask(exists, name.as_str()).await? == Some(true) {
+            self.run(&Script::of("ALTER DATABASE {} OWNER TO {}", &[name, &ADMIN])).await?
+        } else {
+            self.run(&Script::of("CREATE DATABASE {} OWNER {}", &[name, &ADMIN])).await?
+        };
+        match made {
+            Ok(()) => {
+                let close = Script::of("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[name]);
+                self.point(&what, &close, SYSTEM_IS_RIGHT, name).await?;
+            }
+            Err(why) => self.report.refused.push(format!("{what}: {why}")),
+        }
+        if joins && let Err(why) = self.run(&Script::of("REVOKE {} FROM {}", &[&ADMIN, &me])).await? {
+            self.report.refused.push(format!("take {me} out of tenantry_admin again: {why}"));
+        }
+        Ok(())
+    }
+
+    /// Nobody but the operator has business in the maintenance databases, and it in `postgres` alone: a session in
+    /// `template1` stops every creation from it.
+    async fn doors(&mut self) -> Result<()> {
+        let postgres = Ident::new(MAINTENANCE_DATABASE)?;
+        let script = match self.ask(IS_OPEN_TO_ADMIN, postgres.as_str()).await? {
+            Some(true) => Script::new(),
+            _ => Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&postgres, &ADMIN]),
+        };
+        self.point("CONNECT on postgres for tenantry_admin", &script, IS_OPEN_TO_ADMIN, &postgres).await?;
+        for name in [postgres, Ident::new("template1")?] {
+            let script = match self.ask(IS_SHUT, name.as_str()).await? {
+                Some(true) => Script::new(),
+                _ => Script::of("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", &[&name]),
+            };
+            self.point(format!("CONNECT on {name} taken from PUBLIC"), &script, IS_SHUT, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// What is taken in `template1` is taken in every database that is made from it: function rights are cloned.
+    async fn large_objects(&mut self) -> Result<()> {
+        let mut failure = None;
+        if self.open_writers().await? > 0 {
+            failure = self.run(&Script::of(REVOKE_WRITERS, &[])).await?.err();
+        }
+        if failure.is_none() && self.open_writers().await? == 0 {
+            let what = "EXECUTE on the large-object writers taken from PUBLIC in template1";
+            self.report.done.push(what.to_owned());
+        } else {
+            let why = failure.map(|why| format!(": {why}")).unwrap_or_default();
+            self.report.refused.push(format!("{LARGE_OBJECTS_OPEN}{why}"));
+        }
+        Ok(())
+    }
+
+    async fn schema_public(&mut self) -> Result<()> {
+        let public = Ident::new("public")?;
+        let script = match self.ask(SCHEMA_IS_RIGHT, public.as_str()).await? {
+            // Somebody dropped it: then nobody creates in it either, and the template says what it misses.
+            None => return Ok(()),
+            Some(true) => Script::new(),
+            Some(false) => Script::of("ALTER SCHEMA {} OWNER TO pg_database_owner", &[&public])
+                .then("REVOKE CREATE ON SCHEMA {} FROM PUBLIC", &[&public]),
+        };
+        let what = "in template1, schema public is the database owner's, and PUBLIC may not create in it";
+        self.point(what, &script, SCHEMA_IS_RIGHT, &public).await
+    }
+
+    async fn open_writers(&mut self) -> Result<i64> {
+        sqlx::query_scalar(OPEN_WRITERS)
+            .fetch_one(&mut *self.session)
+            .await
+            .map_err(Error::sql("look for the large-object writers"))
+    }
+
+    /// `NOSUPERUSER` may be said to superusers only, and by superusers only.
+    async fn no_superuser(&mut self, role: &Ident) -> Result<Word> {
+        let superuser = self.ask(IS_SUPERUSER, role.as_str()).await? == Some(true);
+        Ok(Word(if superuser { "NOSUPERUSER" } else { "" }))
+    }
+
+    /// Runs what is to be run, asks whether it is right now, and notes the answer.
+    async fn point(
+        &mut self,
+        what: impl Display,
+        script: &Script,
+        is_right: &'static str,
+        about: &Ident,
+    ) -> Result<()> {
+        let outcome = if script.is_empty() { Ok(()) } else { self.run(script).await? };
+        match outcome {
+            Err(why) => self.report.refused.push(format!("{what}: {why}")),
+            Ok(()) if self.ask(is_right, about.as_str()).await? == Some(true) => {
+                self.report.done.push(what.to_string());
+            }
+            Ok(()) => {
+                self.report.refused.push(format!("{what}: the server took no notice; its owner can do it"))
+            }
+        }
+        Ok(())
+    }
+
+    /// A question about one name; `None` when there is nothing of that name.
+    async fn ask(&mut self, question: &'static str, about: &str) -> Result<Option<bool>> {
+        sqlx::query_scalar(question)
+            .bind(about)
+            .fetch_optional(&mut *self.session)
+            .await
+            .map_err(Error::sql("look at the server"))
+    }
+
+    /// Runs a script. A refusal by the server is an outcome; only a server that does not answer ends the setup.
+    async fn run(&mut self, script: &Script) -> Result<Result<(), String>> {
+        match sqlx::raw_sql(script.sql()).execute(&mut *self.session).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error) if super::error::reported(&error).is_some() => Ok(Err(super::error::describe(&error))),
+            Err(error) => Err(Error::sql("set the server up")(error)),
+        }
     }
 }
 
-/// How many of the functions that write large objects PUBLIC may call, in the database that is asked.
+/// How many of the functions that write large objects PUBLIC may call, in the database that is asked. Large objects
+/// are in nobody's schema. (`lo_import` and `lo_export` are the superuser's already, unless somebody changed that.)
 pub(super) const OPEN_WRITERS: &str = "\
 SELECT count(*) FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
 WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE' AND p.pronamespace = 'pg_catalog'::regnamespace
-  AND p.proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_put', 'lowrite', 'lo_truncate', 'lo_truncate64',
-                    'lo_unlink')";
+  AND p.proname IN ('lo_creat', 'lo_create', 'lo_export', 'lo_from_bytea', 'lo_import', 'lo_put', 'lo_truncate',
+                    'lo_truncate64', 'lo_unlink', 'lowrite')";
 
-/// What that means.
+/// The same functions.
+const REVOKE_WRITERS: &str = "\
+DO $$
+DECLARE writer regprocedure;
+BEGIN
+    FOR writer IN
+        SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+          AND p.proname IN ('lo_creat', 'lo_create', 'lo_export', 'lo_from_bytea', 'lo_import', 'lo_put',
+                            'lo_truncate', 'lo_truncate64', 'lo_unlink', 'lowrite')
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', writer);
+    END LOOP;
+END
+$$";
+
+/// What it means when one is left.
 pub(super) const LARGE_OBJECTS_OPEN: &str = "PUBLIC may EXECUTE the large-object writers (lo_create and others) in template1, so that a tenant's login could own something";

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
 mod access;
+mod cuts;
+mod managed;
 mod preflight;
 mod provisioning;
 mod seeds;

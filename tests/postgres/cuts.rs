@@ -1,0 +1,109 @@
+//! Operations that are cut off while they wait, later and later, and run again.
+
+use std::{future::poll_fn, pin::pin, task::Poll};
+
+use tenantry::{
+    domain::access::AccessLevel,
+    postgres::{
+        Result,
+        credentials::scram_verifier,
+        databases::Dropped,
+        modules::{Migration, Module, ModuleSet},
+    },
+};
+
+use crate::servers::{SERVERS, Tenant, empty_seed, ready};
+
+/// Polls an operation so many times, then drops it. `None`: it was cut.
+async fn cut_after<T>(polls: usize, operation: impl Future<Output = T>) -> Option<T> {
+    let mut operation = pin!(operation);
+    let mut polled = 0;
+    poll_fn(|context| {
+        if polled == polls {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        operation.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Runs an operation again and again, cut a little later each time, until it ends by itself.
+async fn through<T>(name: &str, operation: impl AsyncFn() -> Result<T>) -> T {
+    let mut polls = 0;
+    while polls < 100_000 {
+        match cut_after(polls, operation()).await {
+            None => polls += 1 + polls / 12,
+            Some(Ok(value)) => return value,
+            Some(Err(error)) => panic!("{name}, after a cut at poll {polls}: {error}"),
+        }
+    }
+    panic!("{name} never ended");
+}
+
+#[tokio::test]
+async fn every_operation_may_be_cut_and_run_again() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let (t, server) = (&Tenant::new("tenant_cut"), &server);
+        // A set of its own, so that its template is built here.
+        let sql = format!("CREATE TABLE cut (id int); -- {}", t.id);
+        let file = Migration { version: 1, file: "0001_cut.sql".into(), sql: sql.into() };
+        let mut modules = ModuleSet::built_in().modules().to_vec();
+        modules.push(Module { name: "cut".into(), migrations: vec![file].into() });
+        let modules = &ModuleSet::new(modules);
+
+        let template = &through("ensure_template", async || server.ensure_template(modules).await).await;
+        through("create_login", async || server.create_login(t.id, &t.login).await).await;
+        through("create_database", async || server.create_database(t.id, template).await).await;
+        through("seed", async || server.seed(t.id, &t.database, &empty_seed()).await).await;
+        through("publish", async || server.publish_database(t.id, &t.database).await).await;
+        let verifier = scram_verifier(&t.password);
+        for level in [AccessLevel::ReadWrite, AccessLevel::ReadOnly, AccessLevel::ReadWrite] {
+            through("set_access", async || server.set_access(t.id, &t.database, &t.login, level).await).await;
+            let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+            assert_eq!(facts.access(), Some(level));
+        }
+        through("set_login", async || server.set_login(t.id, &t.login, &verifier, true).await).await;
+        through("seed again", async || server.seed(t.id, &t.database, &empty_seed()).await).await;
+        through("migrate", async || server.migrate(t.id, &t.database, modules).await).await;
+        let verify = async || server.verify(&t.database, &t.login, &t.password).await;
+        assert_eq!(through("verify", verify).await, modules.targets());
+        let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+        assert!(facts.building.is_none());
+        assert!(!facts.database.unwrap().migrator_may_connect);
+
+        let blocked = AccessLevel::Blocked;
+        through("block", async || server.set_access(t.id, &t.database, &t.login, blocked).await).await;
+        server.verify_refused(&t.database, &t.login, &t.password).await.unwrap();
+        through("drop_database", async || server.drop_database(t.id, &t.database).await).await;
+        assert_eq!(server.drop_database(t.id, &t.database).await.unwrap(), Dropped::Absent);
+        through("drop_login", async || server.drop_login(t.id, &t.login).await).await;
+        let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+        assert!(facts.database.is_none() && facts.login.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_narrowing_that_was_cut_is_finished_by_the_next_one() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let t = Tenant::new("tenant_half_narrowed");
+        t.provision(&server, 1).await;
+        let mut session = t.session(postgres).await.unwrap();
+        let narrow = || server.set_access(t.id, &t.database, &t.login, AccessLevel::ReadOnly);
+        // Cut later and later, until the swap has been committed and is not proven yet.
+        for polls in 0.. {
+            assert!(cut_after(polls, narrow()).await.is_none(), "never seen half-way");
+            let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+            if facts.login.as_ref().unwrap().narrowing {
+                assert_eq!(facts.access(), None);
+                break;
+            }
+        }
+        narrow().await.unwrap();
+        assert!(sqlx::Executor::execute(&mut session, "SELECT 1").await.is_err());
+        let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+        assert_eq!(facts.access(), Some(AccessLevel::ReadOnly));
+    }
+}
