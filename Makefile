@@ -29,7 +29,7 @@ test: tools ## All tests, from nothing
 check: tools ## Formatting, lints and the quick tests
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
-	@cargo test --workspace --lib --test domain --test tidy
+	@cargo test --workspace --lib --test crds --test tidy
 
 bench: tools ## The benchmarks
 	@cargo bench --package tenantry

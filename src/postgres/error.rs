@@ -103,9 +103,9 @@ pub enum Error {
     /// Another installation has this server.
     #[error("the server belongs to installation {0}")]
     ServerInUse(String),
-    /// The server is older than 15.
-    #[error("PostgreSQL {0} is not supported; 15 or newer is")]
-    VersionTooOld(String),
+    /// The server is older than 15 or newer than 18.
+    #[error("PostgreSQL {0} is not supported; 15 to 18 are")]
+    UnsupportedVersion(String),
     /// A name that PostgreSQL cannot hold.
     #[error("{0:?} is no possible name in PostgreSQL: it must have 1 to 63 bytes")]
     Name(String),
@@ -149,7 +149,7 @@ impl Error {
             Self::LoginInUse { .. } => "LoginInUse",
             Self::LoginAccepted { .. } => "LoginAccepted",
             Self::ServerInUse(_) => "ServerInUse",
-            Self::VersionTooOld(_) => "VersionTooOld",
+            Self::UnsupportedVersion(_) => "UnsupportedVersion",
             Self::Name(_) => "NameNotPossible",
             Self::NotAVerifier => "NotAVerifier",
             Self::PasswordNotHashed => "PasswordNotHashed",
@@ -163,7 +163,7 @@ impl Error {
             Self::Conflict { .. }
             | Self::MissingRight(_)
             | Self::ServerInUse(_)
-            | Self::VersionTooOld(_)
+            | Self::UnsupportedVersion(_)
             | Self::Name(_)
             | Self::LoginInUse { .. }
             | Self::NotAVerifier => true,

@@ -13,8 +13,8 @@ use super::{
     server::Server,
 };
 
-/// The oldest version that is supported, as `server_version_num`.
-const OLDEST: i32 = 150_000;
+/// The versions that are supported and tested, as `server_version_num`.
+const SUPPORTED: std::ops::Range<i32> = 150_000..190_000;
 
 /// What a server's preflight found.
 #[derive(Clone, Debug)]
@@ -115,8 +115,8 @@ impl Server {
         session.pid = migrate::pid(&mut session).await;
         let found: Found = sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
         session.close().await;
-        if found.version_num < OLDEST {
-            return Err(Error::VersionTooOld(found.version));
+        if !SUPPORTED.contains(&found.version_num) {
+            return Err(Error::UnsupportedVersion(found.version));
         }
         let ours = mark::installation(installation);
         let in_use_by =

@@ -33,8 +33,10 @@ const FENCE_PAUSE: Duration = Duration::from_millis(10);
 pub(super) static MIGRATOR_PASSWORD: LazyLock<SecretText> = LazyLock::new(generate_password);
 
 /// By host and port: two `DatabaseServer`s may lead to one server, and must not build one template twice.
-static BUILDING: LazyLock<Mutex<HashMap<(String, u16), Arc<tokio::sync::Mutex<()>>>>> =
-    LazyLock::new(Mutex::default);
+static BUILDING: LazyLock<Mutex<HashMap<(String, u16), Turn>>> = LazyLock::new(Mutex::default);
+
+/// One at a time.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// A server that hosts tenant databases. Cheap to clone; all clones share the sessions and their cap.
 ///
@@ -50,7 +52,7 @@ pub(super) struct Inner {
     /// Templates that are known to be there, by digest.
     pub(super) templates: Mutex<HashSet<String>>,
     /// One template is built at a time, whichever handle on the server it is for.
-    pub(super) building: Arc<tokio::sync::Mutex<()>>,
+    pub(super) building: Turn,
     /// One database is dropped at a time.
     pub(super) dropping: tokio::sync::Mutex<()>,
     /// Shared roles are prepared by one at a time.

@@ -23,7 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A namespace, and what is done in it.
 pub struct Fleet {
     pub client: Client,
-    pub namespace: String,
     pub tenants: Api<Tenant>,
     pub secrets: Api<Secret>,
 }
@@ -37,7 +36,6 @@ impl Fleet {
             tenants: Api::namespaced(client.clone(), &namespace),
             secrets: Api::namespaced(client.clone(), &namespace),
             client,
-            namespace,
         }
     }
 

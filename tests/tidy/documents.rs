@@ -21,8 +21,17 @@ fn what_is_named_is_there() {
 }
 
 #[test]
+fn every_reason_of_a_failure_is_documented() {
+    let conditions = &tree::file("docs/conditions.md").text;
+    let errors = ["src/postgres/error.rs", "src/registry/error.rs"].map(tree::file);
+    tree::demand(errors, |file| undocumented(file, conditions));
+}
+
+#[test]
 fn lines_can_be_read_side_by_side() {
-    tree::demand(documents(), wide_lines);
+    let read = ["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
+    let prose = |file: &&File| file.path.starts_with("docs/") || read.contains(&file.path.as_str());
+    tree::demand(documents().filter(prose), wide_lines);
 }
 
 #[test]
@@ -34,6 +43,19 @@ fn the_first_tenant_of_the_readme_is_the_one_of_the_demo() {
         readme.contains(example.trim_end()),
         "README.md:1: must show examples/quickstart/acme.yaml as it is"
     );
+}
+
+/// The reasons that an error gives itself; those of `src/api/conditions.rs` have a test there.
+fn undocumented(file: &File, conditions: &str) -> Vec<Finding> {
+    let reasons = file.lines().filter_map(|(number, line)| {
+        let reason = line.split("=> \"").nth(1)?.split('"').next()?;
+        let camel =
+            reason.starts_with(|c: char| c.is_ascii_uppercase()) && reason.chars().all(char::is_alphanumeric);
+        let known = conditions.contains(&format!("`{reason}`"));
+        (camel && !known)
+            .then(|| Finding::new(number, format!("the reason {reason} is not in docs/conditions.md")))
+    });
+    reasons.collect()
 }
 
 fn exists(path: &str) -> bool {
@@ -111,6 +133,13 @@ fn each_dead_end_is_seen() {
     assert_eq!(sees("`src/gone.rs` and `src/gone.rs:12`"), 2);
     assert_eq!(sees("`src/<module>/x.rs` `migrations/NNNN_x.sql` `source/x` src/gone.rs"), 0);
     assert_eq!(sees("`make test` `make nonsense EXISTING=1`"), 1);
+}
+
+#[test]
+fn an_undocumented_reason_is_seen() {
+    let file = File::sample("x.rs", "A => \"Known\",\nB => \"Unknown\",\nC => \"no reason\",\n");
+    let found = undocumented(&file, "| `Known` |");
+    assert_eq!(found.iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
 }
 
 #[test]

@@ -18,6 +18,10 @@ const HOSTS: [&str; 9] = [
     "www.apache.org",
 ];
 
+/// Registries, which a machine may reach by another name; in two pieces as well.
+const REGISTRIES: [(&str, &str); 4] =
+    [("proxy.gol", "ang"), ("repo1.ma", "ven"), ("static.cra", "tes.io"), ("index.cra", "tes.io")];
+
 /// Made by tools, and full of hosts and hashes; Cargo.lock has a rule of its own.
 const GENERATED: [&str; 2] = ["Cargo.lock", "dev/controlplane/go.sum"];
 
@@ -34,6 +38,11 @@ fn machines(file: &File) -> Vec<Finding> {
             let disk = format!("{one}{two}");
             if line.match_indices(&disk).any(|(at, _)| begins_a_path(&line[..at])) {
                 found.push(Finding::new(number, format!("{disk}…: a path of one machine")));
+            }
+        }
+        for (one, two) in REGISTRIES {
+            if line.contains(&format!("{one}{two}")) {
+                found.push(Finding::new(number, format!("{one}{two}: a registry is chosen by the machine")));
             }
         }
         for scheme in ["http://", "https://"] {
@@ -69,6 +78,7 @@ fn each_place_is_seen() {
     assert_eq!(sees(&format!("see {one}{two}notes")), 1);
     assert_eq!(sees(&format!("\"{}{}x\"", DISKS[1].0, DISKS[1].1)), 1);
     assert_eq!(sees(&format!("target{}{}x", DISKS[1].0, DISKS[1].1)), 0);
+    assert_eq!(sees(&format!("GOPROXY={}{}.org", REGISTRIES[0].0, REGISTRIES[0].1)), 1);
     assert_eq!(sees(concat!("https", "://mirror.corp.test/simple/")), 1);
     assert_eq!(sees(concat!("http", "://10.0.0.1:3128")), 1);
     assert_eq!(

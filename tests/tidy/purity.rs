@@ -62,10 +62,10 @@ fn impurities(file: &File) -> Vec<Finding> {
     }
     for path in &code.paths {
         let text = path.segments.join("::");
-        let begins = |with: &&str| text == **with || text.starts_with(&format!("{with}::"));
+        let begins = |with: &str| text == with || text.starts_with(&format!("{with}::"));
         let calls = path.segments.len() > 1
             && path.segments.last().is_some_and(|last| CALLS.contains(&last.as_str()));
-        if PATHS.iter().any(|with| begins(&with)) || calls {
+        if PATHS.iter().any(|with| begins(with)) || calls {
             say(path.line, &text);
         }
     }
