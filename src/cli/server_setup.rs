@@ -20,7 +20,7 @@ What it does, and only an administrator can:\n  \
 - makes the registry's database, closed to PUBLIC\n  \
 - takes CONNECT on postgres and template1 from PUBLIC, and EXECUTE on the large-object writers in template1\n\n\
 It may be run again, after a change of the operator's password for instance. What this administrator is not allowed to \
-do is listed at the end, and the exit code is 2.\n\n\
+do is listed at the end, and the exit code is not 0.\n\n\
 Example:\n  \
 TENANTRY_ADMIN_URL=postgresql://postgres:…@db:5432/postgres TENANTRY_OPERATOR_PASSWORD=… tenantry server-setup")]
 pub struct Arguments {

@@ -10,6 +10,7 @@ use tenantry::api::{
     conditions::{READY, REGISTERED, STALLED, find_condition, reason},
     database_server::DatabaseServer,
     plan::TenantPlan,
+    tenant::Tenant,
 };
 
 use crate::tenants::{Fleet, database_exists};
@@ -42,10 +43,15 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
     let port = existing.spec.port.unwrap();
     let params = PatchParams::apply("tests").force();
     servers.patch("later-server", &params, &Patch::Apply(server("no-such-secret", port))).await.unwrap();
-    let tenant = fleet.reason("wait-server", READY, reason::SERVER_NOT_READY).await;
-    let status = tenant.status.unwrap();
-    let ready = find_condition(&status.conditions, READY).unwrap();
-    assert!(ready.message.contains("no-such-secret"), "{}", ready.message);
+    fleet
+        .wait("wait-server", "told of its server's trouble", |tenant: Option<&Tenant>| {
+            let status = tenant.and_then(|tenant| tenant.status.as_ref());
+            let ready = status.and_then(|status| find_condition(&status.conditions, READY));
+            ready.is_some_and(|ready| {
+                ready.reason == reason::SERVER_NOT_READY && ready.message.contains("no-such-secret")
+            })
+        })
+        .await;
     let secret = existing.spec.admin_secret_ref.name.clone();
     servers.patch("later-server", &params, &Patch::Apply(server(&secret, port))).await.unwrap();
     let status = fleet.ready("wait-server").await.status.unwrap();

@@ -17,7 +17,7 @@ use tracing::{Instrument, info, warn};
 use super::{
     conditions::Summary,
     execute::execute,
-    observe::{Seen, module_statuses, observe},
+    observe::{Seen, module_statuses, observe, row},
     status::{next_status, same},
     visit::{Obstacle, Visit},
 };
@@ -32,6 +32,7 @@ use crate::{
     domain::{
         backoff, desired,
         plan::{Blocked, ObjectFacts, Plan, plan_leaving, plan_living},
+        steps::Step,
     },
     telemetry::tenant_span,
 };
@@ -86,7 +87,8 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     if visit.obstacle.is_none() {
         work(&mut visit, object, context, &mut status).await;
     } else {
-        visit.row = super::observe::row(tenant, context).await.ok().flatten();
+        // For its names only: what the spec asks for is not acted on.
+        visit.row = row(tenant, context).await.ok().flatten();
     }
     let written = status.write(&visit, context).await;
     (visit, written)
@@ -136,8 +138,7 @@ fn object_facts(tenant: &Tenant) -> ObjectFacts {
 
 /// The object's facts in a later round of the same visit: what this visit did to it counts.
 fn object_now(object: ObjectFacts, visit: &Visit<'_>) -> ObjectFacts {
-    let claimed = visit.steps.iter().any(|run| run.step == crate::domain::steps::Step::ClaimFinalizer);
-    ObjectFacts { has_finalizer: object.has_finalizer || claimed, ..object }
+    ObjectFacts { has_finalizer: object.has_finalizer || visit.has_done(Step::ClaimFinalizer), ..object }
 }
 
 fn outcome(summary: &Summary) -> &'static str {
@@ -207,7 +208,7 @@ impl StatusWriter {
 
     async fn write(&mut self, visit: &Visit<'_>, context: &SharedContext) -> Result<(), ReconcileError> {
         let tenant = visit.tenant;
-        if gone(visit) {
+        if visit.has_done(Step::ReleaseFinalizer) {
             context.written.forget(tenant);
             tell(self.last.state, TenantState::Deprovisioned, visit, context);
             return Ok(());
@@ -243,12 +244,6 @@ impl StatusWriter {
         self.last_at = Some(Instant::now());
         Ok(())
     }
-}
-
-/// Whether this visit released the object.
-fn gone(visit: &Visit<'_>) -> bool {
-    use crate::{controller::tenant::visit::StepResult, domain::steps::Step};
-    visit.steps.iter().any(|run| run.step == Step::ReleaseFinalizer && run.result == StepResult::Succeeded)
 }
 
 /// An Event for a transition, and for a failure whose reason is new.

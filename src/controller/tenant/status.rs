@@ -89,13 +89,11 @@ fn state(visit: &Visit<'_>, summary: &Summary) -> TenantState {
 
 /// The level in force. It is only ever said after PostgreSQL was read: `EnforceAccess` and `CutAccess` read back.
 fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
-    let cut =
-        |step: Step| visit.steps.iter().any(|run| run.step == step && run.result == StepResult::Succeeded);
     let Some(row) = &visit.row else { return Access::Blocked };
     if visit.is_leaving() {
         // Without a CutAccess among the steps there is no login to cut.
         let asked = visit.steps.iter().any(|run| run.step == Step::CutAccess);
-        let blocked = cut(Step::CutAccess) || (!asked && visit.obstacle.is_none());
+        let blocked = visit.has_done(Step::CutAccess) || (!asked && visit.obstacle.is_none());
         return if blocked || before == Some(Access::Blocked) { Access::Blocked } else { Access::Unknown };
     }
     if !row.status.was_active() {

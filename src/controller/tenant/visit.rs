@@ -124,6 +124,11 @@ impl<'a> Visit<'a> {
         })
     }
 
+    /// Whether a step was run in this visit, and is done.
+    pub fn has_done(&self, step: Step) -> bool {
+        self.steps.iter().any(|run| run.step == step && run.result == StepResult::Succeeded)
+    }
+
     /// Whether every step that was asked for is done, and nothing was in the way.
     pub fn is_settled(&self) -> bool {
         self.obstacle.is_none() && self.steps.iter().all(|run| run.result == StepResult::Succeeded)

@@ -21,8 +21,10 @@ use tracing::warn;
 use super::failure::StepError;
 use crate::{
     api::{
-        ANNOTATION_RECONCILE_REQUESTED_AT, FINALIZER, LABEL_TENANT, conditions::READY,
-        database_server::DatabaseServer, tenant::Tenant,
+        ANNOTATION_RECONCILE_REQUESTED_AT, FINALIZER, LABEL_TENANT,
+        conditions::{READY, find_condition},
+        database_server::DatabaseServer,
+        tenant::Tenant,
     },
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
@@ -79,13 +81,10 @@ pub fn interest(tenant: &Tenant) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// What of a `DatabaseServer` matters to its tenants: its spec, and whether it is ready.
+/// What of a `DatabaseServer` matters to its tenants: its spec, whether it is ready, and what they are told if not.
 pub fn server_interest(server: &DatabaseServer) -> u64 {
-    let ready = server
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.iter().find(|condition| condition.type_ == READY))
-        .map(|condition| condition.status.clone());
+    let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let ready = find_condition(conditions, READY).map(|ready| (&ready.status, &ready.reason, &ready.message));
     let mut hasher = DefaultHasher::new();
     (server.metadata.generation, ready).hash(&mut hasher);
     hasher.finish()
