@@ -1,0 +1,149 @@
+//! Who may use what: `api ← domain ← {postgres, registry} ← controller`, and which library is at home where.
+
+use crate::{
+    code,
+    tree::{self, File, Finding},
+};
+
+/// The modules of `src`, and the others that each may use. `cli` puts all of them together; nobody uses `cli` but `main`.
+const MODULES: [(&str, &[&str]); 10] = [
+    ("api", &[]),
+    ("domain", &["api"]),
+    ("postgres", &["api", "domain"]),
+    ("registry", &["api", "domain"]),
+    ("leader", &[]),
+    ("metrics", &[]),
+    ("telemetry", &[]),
+    ("web", &["metrics"]),
+    ("controller", &["api", "domain", "leader", "metrics", "postgres", "registry", "telemetry"]),
+    (
+        "cli",
+        &["api", "controller", "domain", "leader", "metrics", "postgres", "registry", "telemetry", "web"],
+    ),
+];
+
+/// Libraries that are used in one part only.
+const LIBRARIES: [(&str, &[&str]); 4] = [
+    ("sqlx", &["src/postgres/", "src/registry/", "src/cli/server_setup.rs"]),
+    ("jiff_sqlx", &["src/postgres/", "src/registry/"]),
+    ("axum", &["src/web/"]),
+    ("prometheus_client", &["src/metrics/"]),
+];
+
+/// What of kube is not the Kubernetes API, but how a resource is described.
+const DESCRIPTION: [&str; 5] = ["CustomResource", "CustomResourceExt", "KubeSchema", "CELSchema", "core"];
+
+/// Who talks to the Kubernetes API. `cli/run.rs` makes the one client and hands it over.
+const CLIENTS: [&str; 3] = ["src/controller/", "src/leader/", "src/cli/run.rs"];
+
+#[test]
+fn the_modules_use_each_other_in_one_direction() {
+    tree::demand(sources(), directions);
+}
+
+#[test]
+fn libraries_stay_where_they_belong() {
+    tree::demand(sources(), libraries);
+}
+
+#[test]
+fn one_place_turns_names_into_sql() {
+    tree::demand(tree::rust().filter(|file| file.path.contains("src/")), sql);
+}
+
+fn sources() -> impl Iterator<Item = &'static File> {
+    tree::rust().filter(|file| file.path.starts_with("src/"))
+}
+
+fn is_in(file: &File, places: &[&str]) -> bool {
+    places.iter().any(|place| file.path.starts_with(place))
+}
+
+fn directions(file: &File) -> Vec<Finding> {
+    let home = file.path.trim_start_matches("src/").trim_end_matches(".rs").split('/').next().unwrap();
+    // The roots only declare and dispatch.
+    let (allowed, root): (&[&str], &str) = match home {
+        "main" => (&["cli"], "tenantry"),
+        "lib" => (&[], "crate"),
+        "bin" => return Vec::new(),
+        _ => match MODULES.iter().find(|(name, _)| *name == home) {
+            Some((_, allowed)) => (allowed, "crate"),
+            None => {
+                let rule = format!("module {home} is not in tests/tidy/imports.rs: say what it may use");
+                return vec![Finding::new(1, rule)];
+            }
+        },
+    };
+    let outside = code::read(file).paths.into_iter().filter_map(|path| {
+        let [first, used, ..] = path.segments.as_slice() else { return None };
+        let known = MODULES.iter().any(|(name, _)| name == used) || used == "*";
+        (first == root && known && used != home && !allowed.contains(&used.as_str())).then(|| {
+            Finding::new(path.line, format!("{home} must not use {used}: see the import directions"))
+        })
+    });
+    outside.collect()
+}
+
+fn libraries(file: &File) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for path in code::read(file).paths {
+        let first = path.segments[0].as_str();
+        if let Some((library, places)) = LIBRARIES.iter().find(|(library, _)| *library == first)
+            && !is_in(file, places)
+        {
+            found.push(Finding::new(path.line, format!("{library} is used in {} only", places.join(", "))));
+        }
+        let described = path.segments.get(1).is_some_and(|name| DESCRIPTION.contains(&name.as_str()));
+        if first == "kube" && !described && !is_in(file, &CLIENTS) {
+            let name = path.segments.join("::");
+            let rule = format!("{name}: the Kubernetes API is for {} only", CLIENTS.join(", "));
+            found.push(Finding::new(path.line, rule));
+        }
+    }
+    found
+}
+
+fn sql(file: &File) -> Vec<Finding> {
+    if file.path == "src/postgres/identifier.rs" {
+        return Vec::new();
+    }
+    let uses = code::read(file).words.into_iter().filter(|word| word.text == "AssertSqlSafe");
+    uses.map(|word| {
+        Finding::new(word.line, "AssertSqlSafe belongs in src/postgres/identifier.rs: use a Script")
+    })
+    .collect()
+}
+
+#[cfg(test)]
+fn lines(findings: &[Finding]) -> Vec<usize> {
+    findings.iter().map(|finding| finding.line).collect()
+}
+
+#[test]
+fn a_wrong_direction_is_seen_however_it_is_written() {
+    let text = "//! x\n\
+         use crate::{api::tenant, postgres::{self, server::Server}};\n\
+         use super::super::registry::Registry;\n\
+         fn f() { crate::controller::run::run(); crate::domain::plan(); super::plan::x() }\n";
+    assert_eq!(lines(&directions(&File::sample("src/domain/plan.rs", text))), [2, 2, 3, 4]);
+    assert_eq!(lines(&directions(&File::sample("src/postgres/roles.rs", text))), [3, 4]);
+    assert_eq!(lines(&directions(&File::sample("src/registry/mod.rs", "use super::leader;"))), [1]);
+    assert_eq!(lines(&directions(&File::sample("src/main.rs", "use tenantry::{cli, registry};"))), [1]);
+    assert_eq!(lines(&directions(&File::sample("src/new.rs", ""))), [1]);
+    assert_eq!(lines(&directions(&File::sample("src/cli/run.rs", "use crate::controller::run;"))), [0; 0]);
+}
+
+#[test]
+fn a_library_outside_its_place_is_seen() {
+    let text = "use kube::{Client, KubeSchema, api::Api};\nuse sqlx::PgPool;\nfn f() { axum::serve(); }\n";
+    assert_eq!(lines(&libraries(&File::sample("src/api/x.rs", text))), [1, 1, 2, 3]);
+    assert_eq!(lines(&libraries(&File::sample("src/leader/x.rs", text))), [2, 3]);
+    assert_eq!(lines(&libraries(&File::sample("src/registry/x.rs", text))), [1, 1, 3]);
+}
+
+#[test]
+fn sql_made_of_text_is_seen() {
+    let text = "fn f() {\n sqlx::raw_sql(sqlx::AssertSqlSafe(format!(\"DROP ROLE {x}\"))); }";
+    assert_eq!(lines(&sql(&File::sample("src/registry/x.rs", text))), [2]);
+    assert_eq!(lines(&sql(&File::sample("src/postgres/identifier.rs", text))), [0; 0]);
+}
