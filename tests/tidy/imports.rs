@@ -36,6 +36,9 @@ const DESCRIPTION: [&str; 5] = ["CustomResource", "CustomResourceExt", "KubeSche
 /// Who talks to the Kubernetes API. `cli/run.rs` makes the one client and hands it over.
 const CLIENTS: [&str; 3] = ["src/controller/", "src/leader/", "src/cli/run.rs"];
 
+/// Who reads the environment: the command line, and the log for NO_COLOR. Everybody else is given what they need.
+const ENVIRONMENT: [&str; 2] = ["src/cli/", "src/telemetry.rs"];
+
 #[test]
 fn the_modules_use_each_other_in_one_direction() {
     tree::demand(sources(), directions);
@@ -93,6 +96,13 @@ fn libraries(file: &File) -> Vec<Finding> {
         {
             found.push(Finding::new(path.line, format!("{library} is used in {} only", places.join(", "))));
         }
+        if first == "std"
+            && path.segments.get(1).is_some_and(|name| name == "env")
+            && !is_in(file, &ENVIRONMENT)
+        {
+            let rule = format!("the environment is read in {} only: pass it in", ENVIRONMENT.join(", "));
+            found.push(Finding::new(path.line, rule));
+        }
         let described = path.segments.get(1).is_some_and(|name| DESCRIPTION.contains(&name.as_str()));
         if first == "kube" && !described && !is_in(file, &CLIENTS) {
             let name = path.segments.join("::");
@@ -139,6 +149,9 @@ fn a_library_outside_its_place_is_seen() {
     assert_eq!(lines(&libraries(&File::sample("src/api/x.rs", text))), [1, 1, 2, 3]);
     assert_eq!(lines(&libraries(&File::sample("src/leader/x.rs", text))), [2, 3]);
     assert_eq!(lines(&libraries(&File::sample("src/registry/x.rs", text))), [1, 1, 3]);
+    let text = "use std::{env, fs};\nfn f() { std::env::var(\"X\"); env!(\"X\"); }\n";
+    assert_eq!(lines(&libraries(&File::sample("src/registry/x.rs", text))), [1, 2]);
+    assert_eq!(lines(&libraries(&File::sample("src/cli/x.rs", text))), [0; 0]);
 }
 
 #[test]
