@@ -12,6 +12,11 @@ use tenantry::api::{
     plan::TenantPlan,
     tenant::Tenant,
 };
+use tenantry::postgres::{
+    credentials::SecretText,
+    setup::{SetupOptions, server_setup},
+};
+use tenantry_dev::{Postgres, PostgresOptions};
 
 use crate::tenants::{Fleet, database_exists};
 
@@ -39,8 +44,17 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
             "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": port, "adminSecretRef": {"name": secret},
                 "tls": {"mode": "Disable"}, "prefix": "later_"}})
     };
-    let existing = servers.get("default").await.unwrap();
-    let port = existing.spec.port.unwrap();
+    // A PostgreSQL of its own: each server has a cap of its own, and another test counts the sessions of `default`.
+    let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
+    let port = i32::from(postgres.port());
+    let options = SetupOptions {
+        operator: "later_operator".into(),
+        password: SecretText::new("later-password"),
+        system_database: None,
+    };
+    let refused =
+        server_setup(postgres.admin_url("postgres").parse().unwrap(), &options).await.unwrap().refused;
+    assert!(refused.is_empty(), "{refused:?}");
     let params = PatchParams::apply("tests").force();
     servers.patch("later-server", &params, &Patch::Apply(server("no-such-secret", port))).await.unwrap();
     fleet
@@ -52,8 +66,14 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
             })
         })
         .await;
-    let secret = existing.spec.admin_secret_ref.name.clone();
-    servers.patch("later-server", &params, &Patch::Apply(server(&secret, port))).await.unwrap();
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "later-admin"},
+        "stringData": {"username": "later_operator", "password": "later-password"},
+    }))
+    .unwrap();
+    let secrets = Api::<Secret>::namespaced(fleet.client.clone(), "tenantry-system");
+    secrets.create(&PostParams::default(), &secret).await.unwrap();
+    servers.patch("later-server", &params, &Patch::Apply(server("later-admin", port))).await.unwrap();
     let status = fleet.ready("wait-server").await.status.unwrap();
     assert_eq!(status.database.as_deref(), Some("later_wait_server"));
 

@@ -56,24 +56,26 @@ impl Bulk {
         readings.rows.as_ref().and_then(|(_, rows)| rows.get(uid).cloned())
     }
 
-    /// A tenant's facts on its server, while the reading counts.
+    /// A tenant's facts on its server, while the reading counts. Only for a tenant that was there at start-up too: a
+    /// server that is read again later is read while others are being made on it.
     pub fn facts(&self, row: &TenantRow) -> Option<TenantFacts> {
         let mut readings = self.lock();
         readings.servers.retain(|_, (at, _)| at.elapsed() <= AGE);
-        if readings.changed.contains(&row.resource_uid) {
-            return None;
-        }
+        let (at, rows) = readings.rows.as_ref()?;
+        let counts = at.elapsed() <= AGE
+            && rows.contains_key(&row.resource_uid)
+            && !readings.changed.contains(&row.resource_uid);
         let (_, inventory) = readings.servers.get(&row.server)?;
-        Some(inventory.facts(row.id, &row.database_name, &row.login_name))
+        counts.then(|| inventory.facts(row.id, &row.database_name, &row.login_name))
     }
 
     /// A tenant is about to be changed: what was read of it no longer holds.
     pub fn forget(&self, uid: &str) {
         let mut readings = self.lock();
-        if readings.rows.is_none() && readings.servers.is_empty() {
-            readings.changed.clear();
-        } else {
+        if readings.rows.is_some() {
             readings.changed.insert(uid.to_owned());
+        } else {
+            readings.changed.clear();
         }
     }
 }

@@ -129,7 +129,15 @@ fn domain_facts(facts: &TenantFacts, wanted: AccessLevel) -> ServerFacts {
         },
         building: match &facts.building {
             None => BuildingFacts::Absent,
-            Some(building) if building.mark == Mark::Ours && !building.open_to_public => BuildingFacts::Ready,
+            Some(building)
+                if building.mark == Mark::Ours
+                    && !building.open_to_public
+                    && !building.drop_interrupted
+                    && building.allow_connections
+                    && building.migrator_may_connect =>
+            {
+                BuildingFacts::Ready
+            }
             Some(_) => BuildingFacts::Incomplete,
         },
         login: match &facts.login {
