@@ -2,6 +2,7 @@
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
+use sqlx::Executor;
 use tenantry::{
     domain::access::AccessLevel,
     postgres::{
@@ -91,18 +92,19 @@ async fn a_narrowing_that_was_cut_is_finished_by_the_next_one() {
         let t = Tenant::new("tenant_half_narrowed");
         t.provision(&server, 1).await;
         let mut session = t.session(postgres).await.unwrap();
-        let narrow = || server.set_access(t.id, &t.database, &t.login, AccessLevel::ReadOnly);
-        // Cut later and later, until the swap has been committed and is not proven yet.
-        for polls in 0.. {
-            assert!(cut_after(polls, narrow()).await.is_none(), "never seen half-way");
-            let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
-            if facts.login.as_ref().unwrap().narrowing {
-                assert_eq!(facts.access(), None);
-                break;
-            }
-        }
-        narrow().await.unwrap();
-        assert!(sqlx::Executor::execute(&mut session, "SELECT 1").await.is_err());
+        // What a cut between the swap and its proof leaves behind.
+        let half_way = format!(
+            "REVOKE tenantry_rw FROM {login}; GRANT tenantry_ro TO {login};
+             COMMENT ON ROLE {login} IS 'tenantry:tenant:{id} narrowing'",
+            login = t.login,
+            id = t.id,
+        );
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(half_way)).await.unwrap();
+        let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+        assert_eq!((facts.login.as_ref().unwrap().narrowing, facts.access()), (true, None));
+        server.set_access(t.id, &t.database, &t.login, AccessLevel::ReadOnly).await.unwrap();
+        assert!(session.execute("SELECT 1").await.is_err());
         let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
         assert_eq!(facts.access(), Some(AccessLevel::ReadOnly));
     }
