@@ -160,8 +160,9 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     metrics.leader(false);
     // A holder that lost its Lease has nothing to release, and must not go on for a moment longer.
     if outcome.is_ok() {
-        leadership.release().await;
+        // In this order: the next leader never meets a claim that is still ending.
         registry.disconnect().await;
+        leadership.release().await;
     }
     shutdown.cancel();
     let _ = serving.await;

@@ -44,7 +44,7 @@ const ROLE: &str = "tenantry_admin";
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// How long a statement waits for a connection, to come free or to be made.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The system database. Cheap to clone: all clones share one small pool.
 #[derive(Clone, Debug)]

@@ -9,6 +9,10 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
     domain::slug::Slug,
+    postgres::{
+        credentials::SecretText,
+        setup::{SetupOptions, server_setup},
+    },
     registry::{NewTenant, Registration, Registry, TenantRow},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
@@ -23,12 +27,13 @@ static SERVERS: LazyLock<[Postgres; 2]> =
 pub async fn prepared(major: u16) -> tenantry_dev::Result<Postgres> {
     let options = PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() };
     let server = Postgres::start(options).await?;
-    let mut admin = server.connect("postgres").await?;
-    let statements = format!(
-        "CREATE ROLE tenantry_admin NOLOGIN CREATEDB CREATEROLE;
-         CREATE ROLE {LOGIN} LOGIN NOSUPERUSER CREATEDB CREATEROLE PASSWORD '{PASSWORD}' IN ROLE tenantry_admin;"
-    );
-    admin.execute(AssertSqlSafe(statements)).await.unwrap();
+    let options = SetupOptions {
+        operator: LOGIN.to_owned(),
+        password: SecretText::new(PASSWORD),
+        system_database: None,
+    };
+    let report = server_setup(server.admin_url("postgres").parse().unwrap(), &options).await.unwrap();
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
     Ok(server)
 }
 
@@ -126,4 +131,19 @@ pub async fn refused(session: &mut PgConnection, statement: impl Into<String>) -
         Ok(done) => panic!("{statement} was allowed: {done:?}"),
         Err(error) => error.as_database_error().unwrap().code().unwrap().into_owned(),
     }
+}
+
+/// Waits until something is so that does not depend on this process alone, such as the end of a session that was
+/// closed: the server does it in its own time.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        loop {
+            if let Some(found) = look().await {
+                break found;
+            }
+            tick.tick().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
 }

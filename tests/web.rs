@@ -1,0 +1,110 @@
+//! Health, readiness and metrics, over real HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use tenantry::{
+    metrics::Metrics,
+    web::{Pages, Readiness, Server},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+struct Running {
+    address: SocketAddr,
+    readiness: Readiness,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+async fn running() -> Running {
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = server.address().unwrap();
+    let (readiness, metrics, shutdown) = (Readiness::default(), Metrics::new(), CancellationToken::new());
+    let pages = Pages { readiness: readiness.clone(), metrics: metrics.clone() };
+    let serving = tokio::spawn(server.serve(pages, shutdown.clone().cancelled_owned()));
+    Running { address, readiness, metrics, shutdown, serving }
+}
+
+/// Status, headers in lower case, body.
+async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+#[tokio::test]
+async fn readiness_follows_its_gates_and_says_which_are_closed() {
+    let running = running().await;
+    let (leader, registry) = (running.readiness.gate("leader"), running.readiness.gate("registry"));
+    let (status, _, body) = ask(running.address, "GET", "/readyz").await;
+    assert_eq!((status, body.as_str()), (503, "not ready\nleader: not yet\nregistry: not yet\n"));
+    leader.open();
+    registry.close("no answer");
+    let (status, _, body) = ask(running.address, "GET", "/readyz").await;
+    assert_eq!((status, body.as_str()), (503, "not ready\nregistry: no answer\n"));
+    registry.open();
+    let (status, _, body) = ask(running.address, "GET", "/readyz").await;
+    assert_eq!((status, body.as_str()), (200, "ready\n"));
+    registry.close("gone");
+    assert_eq!(ask(running.address, "GET", "/readyz").await.0, 503);
+    assert_eq!(ask(running.address, "GET", "/livez").await.0, 200, "alive, ready or not");
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_of_now() {
+    let running = running().await;
+    running.metrics.leader(true);
+    running.metrics.step("Verify", "succeeded", Duration::from_millis(5));
+    let (status, head, body) = ask(running.address, "GET", "/metrics").await;
+    assert_eq!(status, 200);
+    let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.lines().any(|line| line == content_type), "{head}");
+    assert!(body.contains("\ntenantry_leader 1\n"), "{body}");
+    assert!(body.contains("tenantry_steps_total{step=\"Verify\",outcome=\"succeeded\"} 1"), "{body}");
+    assert!(body.contains("\nprocess_resident_memory_bytes "), "{body}");
+    assert!(body.ends_with("# EOF\n"), "{body}");
+    running.metrics.leader(false);
+    assert!(ask(running.address, "GET", "/metrics").await.2.contains("\ntenantry_leader 0\n"));
+}
+
+#[tokio::test]
+async fn the_root_says_what_is_where_and_nothing_else_is_there() {
+    let running = running().await;
+    let (status, _, body) = ask(running.address, "GET", "/").await;
+    assert_eq!(status, 200);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert!(body.contains(path), "{body}");
+        assert_eq!(ask(running.address, "POST", path).await.0, 405);
+    }
+    assert_eq!(ask(running.address, "GET", "/elsewhere").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_no_idle_client() {
+    let running = running().await;
+    // As Prometheus does: one request, and the connection stays open.
+    let mut idle = BufReader::new(TcpStream::connect(running.address).await.unwrap());
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut line = String::new();
+    while line != "ok\n" {
+        line.clear();
+        assert_ne!(idle.read_line(&mut line).await.unwrap(), 0, "closed too early");
+    }
+    running.shutdown.cancel();
+    let served = tokio::time::timeout(Duration::from_secs(5), running.serving).await;
+    served.expect("it ends in time").unwrap().unwrap();
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "the idle client is told");
+    assert!(TcpStream::connect(running.address).await.is_err());
+}
