@@ -109,6 +109,8 @@ pub mod reason {
         SERVER_IN_USE = "ServerInUse";
         /// The operator's login has every right that it needs.
         RIGHTS_COMPLETE = "RightsComplete";
+        /// The operator's login lacks rights that it can work without.
+        RIGHTS_REDUCED = "RightsReduced";
     }
 }
 

@@ -66,6 +66,10 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
         Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
         Observation::Absent if object.paused => return Plan::Blocked(Blocked::Paused),
         Observation::Absent => {
+            // Nothing of a new tenant is anywhere before its server has passed the preflight.
+            if let Observation::Unknown(why) = &observed.server {
+                return Plan::Blocked(Blocked::ServerUnknown(why.clone()));
+            }
             let mut steps = Vec::new();
             if !object.has_finalizer {
                 steps.push(Step::ClaimFinalizer);
@@ -246,6 +250,18 @@ mod tests {
                 again: true
             }
         );
+    }
+
+    #[test]
+    fn a_new_tenant_is_not_even_claimed_before_its_server_is_ready() {
+        let waiting = Observed {
+            registry: Observation::Absent,
+            server: Observation::Unknown("not ready".into()),
+            connection_secret: SecretFacts::Absent,
+        };
+        let object = ObjectFacts { has_finalizer: false, ..OBJECT };
+        let wait = Plan::Blocked(Blocked::ServerUnknown("not ready".into()));
+        assert_eq!(plan_living(object, "seed", &waiting), wait);
     }
 
     #[test]

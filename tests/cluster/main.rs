@@ -7,5 +7,6 @@ mod fleet;
 mod leaving;
 mod provisioning;
 mod schema;
+mod servers;
 mod tenants;
 mod world;

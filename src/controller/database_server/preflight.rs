@@ -11,6 +11,8 @@ use crate::{
     postgres::{self, server::Server},
 };
 
+const HOW_TO_MEND: &str = "run `tenantry server-setup` as an administrator";
+
 /// One condition of a verdict.
 pub struct Finding {
     /// The condition type.
@@ -63,9 +65,9 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         let findings = vec![reachable, finding(PRIVILEGED, false, reason::SERVER_IN_USE, message)];
         return Ok(Verdict { version, findings, server: None, permanent: true });
     }
-    if !found.missing.is_empty() {
-        let list: Vec<_> = found.missing.iter().map(ToString::to_string).collect();
-        let message = format!("{} (run `tenantry server-setup` as an administrator)", list.join("; "));
+    let lacks = found.missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if found.missing.iter().any(|right| right.is_needed()) {
+        let message = format!("{lacks} ({HOW_TO_MEND})");
         let findings = vec![reachable, finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message)];
         return Ok(Verdict { version, findings, server: None, permanent: true });
     }
@@ -75,12 +77,15 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         server.ensure_template(&context.modules).await?;
         context.bulk.read_server(&server.config().name, server.observe_all().await?);
     }
-    let privileged = finding(
-        PRIVILEGED,
-        true,
-        reason::RIGHTS_COMPLETE,
-        "the operator's login has every right it needs".into(),
-    );
+    let (why, message) = if found.missing.is_empty() {
+        (reason::RIGHTS_COMPLETE, "the operator's login has every right it needs".to_owned())
+    } else {
+        let message = format!(
+            "{lacks}: it works without, by borrowing a tenant's login while its sessions are ended ({HOW_TO_MEND})"
+        );
+        (reason::RIGHTS_REDUCED, message)
+    };
+    let privileged = finding(PRIVILEGED, true, why, message);
     Ok(Verdict {
         version,
         findings: vec![reachable, privileged],
@@ -96,7 +101,7 @@ fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: 
 fn refused(error: &postgres::Error) -> Verdict {
     let message = error.to_string();
     if error.reason() == "MissingRight" {
-        let message = format!("{message} (run `tenantry server-setup` as an administrator)");
+        let message = format!("{message} ({HOW_TO_MEND})");
         let findings = vec![
             finding(REACHABLE, true, reason::CONNECTED, "the server answers".into()),
             finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message),
