@@ -223,6 +223,9 @@ fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shutdown
     }
 }
 
+/// How often stores are asked whether they are filled.
+const STORE_POLL: Duration = Duration::from_millis(20);
+
 /// Without these a first visit would take what is there for missing.
 async fn ready_stores(context: &SharedContext) {
     async fn ready<K>(store: &Store<K>, what: &str)
@@ -230,13 +233,16 @@ async fn ready_stores(context: &SharedContext) {
         K: Lookup + Clone + 'static,
         K::DynamicType: Eq + Hash + Clone,
     {
-        let begun = std::time::Instant::now();
-        while tokio::time::timeout(Duration::from_secs(5), store.wait_until_ready()).await.is_err() {
-            warn!(
-                what,
-                seconds = begun.elapsed().as_secs(),
-                "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
-            );
+        let mut said = std::time::Instant::now();
+        // Asked again and again: of several that wait for one store, kube wakes only the one that asked last.
+        while tokio::time::timeout(STORE_POLL, store.wait_until_ready()).await.is_err() {
+            if said.elapsed() >= Duration::from_secs(5) {
+                said = std::time::Instant::now();
+                warn!(
+                    what,
+                    "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
+                );
+            }
         }
     }
     ready(&context.plans, "tenantplans").await;
