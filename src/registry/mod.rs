@@ -16,6 +16,7 @@ mod lifecycle;
 mod migrate;
 mod row;
 mod tenants;
+mod tombstones;
 mod workflows;
 
 use std::{sync::Arc, time::Duration};
@@ -29,8 +30,9 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     error::Error,
-    lifecycle::{Activity, Tombstone},
+    lifecycle::Activity,
     row::{Hidden, NewTenant, Registration, TenantRow},
+    tombstones::{PurgeStart, Tombstone},
     workflows::{Outcome, StepRecord, Workflow},
 };
 

@@ -61,7 +61,7 @@ impl Registry {
 
     /// Registers a tenant: its slug and the names of what it will have are its own from here on. A Tenant that was
     /// registered before gets its row, a closed one too; so does one of the same namespace, name and slug whose
-    /// object was made anew, unless the row is going away.
+    /// object was made anew: a tombstone too, as long as its purge has not begun.
     pub async fn register(&self, new: &NewTenant) -> Result<Registration> {
         let databases: Vec<String> =
             (1..=OCCURRENCES).map(|n| names::database_name(&new.prefix, &new.slug, n)).collect();
@@ -136,18 +136,18 @@ impl Registry {
         }
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
-        if !same_name || row.status == RegistryStatus::Deprovisioning {
+        if !same_name || row.purge_started_at.is_some() {
             return Ok(Some(Registration::SlugTaken {
                 namespace: row.resource_namespace,
                 name: row.resource_name,
                 status: row.status,
             }));
         }
-        // The object was lost and made anew, from a backup perhaps: the tenant is the same.
+        // The object was lost or deleted, and made anew: the tenant is the same.
         let rebound = sqlx::query_as(concat!(
             "WITH rebound AS (
                  UPDATE tenants SET resource_uid = $3
-                 WHERE id = $1 AND resource_uid = $2 AND status NOT IN ('deprovisioning', 'deprovisioned')
+                 WHERE id = $1 AND resource_uid = $2 AND status <> 'deprovisioned' AND purge_started_at IS NULL
                  RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
