@@ -31,8 +31,9 @@ check: tools ## Formatting, lints and the quick tests
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@cargo test --workspace --lib --test crds --test tidy
 
-bench: tools ## The benchmarks
-	@cargo bench --package tenantry
+bench: tools ## What a tenant takes and costs: times, SQL statements, sessions, API writes
+	@cargo build --release --workspace --bins
+	@$(DEV) bench
 
 # One line each for what cannot be fetched from here.
 tools:

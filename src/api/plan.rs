@@ -194,7 +194,10 @@ pub enum TrialEndAction {
 words!(TrialEndAction { Suspend => "Suspend", ChangePlan => "ChangePlan" });
 
 fn seconds(field: &str) -> Rule {
-    rule("self >= 0 && self <= 315360000", &format!("{field} must be between 0 and 315360000 seconds, which is ten years"))
+    rule(
+        "self >= 0 && self <= 315360000",
+        &format!("{field} must be between 0 and 315360000 seconds, which is ten years"),
+    )
 }
 
 /// Seconds of grace, by what caused the deprovisioning.

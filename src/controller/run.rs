@@ -30,13 +30,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
+    clock::Clock,
     context::{Context, SharedContext},
     database_server,
     events::Events,
     servers::{Servers, Standing},
     tenant::{
         self,
+        attempts::Attempts,
         bulk::Bulk,
+        tombstones::Tombstones,
+        turns::Turns,
         watch::{Change, Scope, Scopes, follow, secret_interest, server_interest, tenant_of},
         written::Written,
     },
@@ -46,6 +50,7 @@ use crate::{
         LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant,
         tenant_status::TenantState,
     },
+    fence::Fence,
     leader::Leadership,
     metrics::Metrics,
     postgres::modules::ModuleSet,
@@ -56,6 +61,8 @@ use crate::{
 pub struct Options {
     /// The namespaces whose Tenants are managed; none: all.
     pub watch_namespaces: Vec<String>,
+    /// The labels of the `DatabaseServer`s that are managed; none: all.
+    pub server_selector: Option<String>,
     /// Where the Secrets of `DatabaseServer`s are.
     pub operator_namespace: String,
     /// The most visits at once, per watched namespace.
@@ -64,6 +71,8 @@ pub struct Options {
     pub max_connections: u32,
     /// Who this process is.
     pub identity: String,
+    /// The clock by which deadlines are kept.
+    pub clock: Clock,
 }
 
 /// What is there before the controllers are.
@@ -78,6 +87,8 @@ pub struct Ground {
     pub metrics: Metrics,
     /// The Lease, held.
     pub leadership: Leadership,
+    /// Shut once the Lease is not held any more.
+    pub fence: Fence,
 }
 
 /// The API server closes a watch after this many seconds, well before load balancers drop idle connections.
@@ -122,8 +133,13 @@ pub async fn run(
         conflicts: Arc::new(Mutex::new(HashSet::new())),
         written: Written::default(),
         bulk: Bulk::default(),
+        tombstones: Tombstones::default(),
+        attempts: Attempts::default(),
+        turns: Turns::default(),
+        clock: options.clock.clone(),
         metrics: ground.metrics,
         leadership: ground.leadership,
+        fence: ground.fence,
         identity: options.identity,
         operator_namespace: options.operator_namespace,
         max_connections: options.max_connections,
@@ -131,15 +147,35 @@ pub async fn run(
     });
     watch_plans(&context, plan_writer, &shutdown);
     watch_secrets(&context, secret_writers, &shutdown);
-    context.bulk.read_registry(context.registry.all_living().await?);
+    if let Some(former) = context.leadership.predecessor() {
+        let ended = context.registry.end_sessions_of(&former).await?;
+        info!(
+            former,
+            ended, "the former leader's sessions in the registry are ended, and its claims with them"
+        );
+    }
+    let rows = context.registry.all_living().await?;
+    for row in &rows {
+        context.tombstones.see(row, None);
+    }
+    context.bulk.read_registry(rows);
     count_tenants(&context, &shutdown);
-    let servers = tokio::spawn(run_servers(context.clone(), server_writer, shutdown.clone()));
+    let servers = tokio::spawn(run_servers(
+        context.clone(),
+        options.server_selector.clone(),
+        server_writer,
+        shutdown.clone(),
+    ));
     ready_stores(&context).await;
     visited_servers(&context).await;
+    let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
     let tenants = inputs
         .into_iter()
         .map(|input| run_tenants(context.clone(), input, options.concurrency, shutdown.clone()));
     join_all(tenants).await;
+    if let Err(error) = tombstones.await {
+        error!(%error, "the driver of tombstones ended badly");
+    }
     if let Err(error) = servers.await {
         error!(%error, "the controller of DatabaseServers ended badly");
     }
@@ -223,6 +259,9 @@ fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shutdown
     }
 }
 
+/// How often stores are asked whether they are filled.
+const STORE_POLL: Duration = Duration::from_millis(20);
+
 /// Without these a first visit would take what is there for missing.
 async fn ready_stores(context: &SharedContext) {
     async fn ready<K>(store: &Store<K>, what: &str)
@@ -230,13 +269,16 @@ async fn ready_stores(context: &SharedContext) {
         K: Lookup + Clone + 'static,
         K::DynamicType: Eq + Hash + Clone,
     {
-        let begun = std::time::Instant::now();
-        while tokio::time::timeout(Duration::from_secs(5), store.wait_until_ready()).await.is_err() {
-            warn!(
-                what,
-                seconds = begun.elapsed().as_secs(),
-                "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
-            );
+        let mut said = std::time::Instant::now();
+        // Asked again and again: of several that wait for one store, kube wakes only the one that asked last.
+        while tokio::time::timeout(STORE_POLL, store.wait_until_ready()).await.is_err() {
+            if said.elapsed() >= Duration::from_secs(5) {
+                said = std::time::Instant::now();
+                warn!(
+                    what,
+                    "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
+                );
+            }
         }
     }
     ready(&context.plans, "tenantplans").await;
@@ -284,12 +326,21 @@ fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
     });
 }
 
-async fn run_servers(context: SharedContext, writer: Writer<DatabaseServer>, shutdown: CancellationToken) {
+async fn run_servers(
+    context: SharedContext,
+    selector: Option<String>,
+    writer: Writer<DatabaseServer>,
+    shutdown: CancellationToken,
+) {
     let reader = writer.as_reader();
     let api = Api::<DatabaseServer>::all(context.client.clone());
     let told = context.clone();
     let mut known = std::collections::HashMap::new();
-    let stream = watcher(api, watch_config())
+    let config = match selector {
+        Some(labels) => watch_config().labels(&labels),
+        None => watch_config(),
+    };
+    let stream = watcher(api, config)
         .default_backoff()
         .reflect(writer)
         .inspect(move |event| match event {

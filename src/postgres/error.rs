@@ -31,6 +31,9 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// This process does not lead any more, and touches nothing.
+    #[error("this operator no longer holds the Lease; the new leader goes on")]
+    Fenced,
     /// Something of that name exists and is not ours.
     #[error("{kind} {name} exists and is not this tenant's: {detail}. It is left alone; rename or remove it")]
     Conflict {
@@ -140,6 +143,7 @@ impl Error {
         match self {
             Self::Sql { source, .. } => reason(source),
             Self::Timeout { .. } => "DatabaseTimeout",
+            Self::Fenced => "Waiting",
             Self::Conflict { .. } => "Conflict",
             Self::MissingRight(_) => "MissingRight",
             Self::DatabaseMissing(_) => "DatabaseMissing",

@@ -52,6 +52,24 @@ pub enum MissingRight {
     Template1Open,
 }
 
+impl MissingRight {
+    /// Whether nothing works without it. Without the two predefined roles, which some services do not give, a
+    /// tenant's login is borrowed for the one transaction that ends its sessions.
+    pub fn is_needed(self) -> bool {
+        match self {
+            Self::SignalBackend | Self::ReadAllStats => false,
+            Self::AdminRole
+            | Self::AdminCreateDb
+            | Self::AdminCreateRole
+            | Self::Membership
+            | Self::AdminOption
+            | Self::Superuser
+            | Self::PostgresOpen
+            | Self::Template1Open => true,
+        }
+    }
+}
+
 impl fmt::Display for MissingRight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -10,7 +10,10 @@ use rand::RngExt;
 use sqlx::Connection;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::domain::{identity::TenantId, names::building_name};
+use crate::{
+    domain::{identity::TenantId, names::building_name},
+    fence::Fence,
+};
 
 use super::{
     connect::{Seat, ServerConfig},
@@ -64,11 +67,16 @@ pub(super) struct Inner {
 impl Server {
     /// A handle; nothing is opened yet.
     pub fn new(config: ServerConfig) -> Self {
+        Self::fenced(config, Fence::default())
+    }
+
+    /// A handle that opens and uses no session once the fence is shut.
+    pub fn fenced(config: ServerConfig, fence: Fence) -> Self {
         let place = (config.host.clone(), config.port);
         let building = Arc::clone(lock(&BUILDING).entry(place).or_default());
         Self {
             inner: Arc::new(Inner {
-                sessions: Arc::new(Sessions::new(config)),
+                sessions: Arc::new(Sessions::new(config, fence)),
                 templates: Mutex::default(),
                 building,
                 dropping: tokio::sync::Mutex::default(),

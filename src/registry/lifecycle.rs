@@ -50,13 +50,7 @@ impl Registry {
     }
 
     /// The first provisioning met a permanent error. `roll_back`: what it made is to be removed.
-    pub async fn fail(
-        &self,
-        id: TenantId,
-        reason: &str,
-        roll_back: bool,
-        correlation: Uuid,
-    ) -> Result<bool> {
+    pub async fn fail(&self, id: TenantId, reason: &str, roll_back: bool, correlation: Uuid) -> Result<bool> {
         let found = sqlx::query_as(
             "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (

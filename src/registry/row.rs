@@ -24,6 +24,15 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
+/// When a tenant's last workflow is tried again. Beside [`columns`], where `tenants` is what is selected from.
+macro_rules! next_attempt {
+    () => {
+        ", (SELECT w.next_attempt_at FROM workflows w WHERE w.tenant_id = tenants.id \
+            ORDER BY w.started_at DESC LIMIT 1) AS next_attempt_at"
+    };
+}
+pub(super) use next_attempt;
+
 /// A value that must not appear in a log line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hidden<T>(pub T);
@@ -83,6 +92,9 @@ pub struct TenantRow {
     pub purge_started_at: Option<Timestamp>,
     pub purge_held: Option<String>,
     pub rolling_back: bool,
+    /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
+    /// their object, or all together.
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 impl TenantRow {
@@ -137,6 +149,10 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             purge_started_at: maybe_time("purge_started_at")?,
             purge_held: row.try_get("purge_held")?,
             rolling_back: row.try_get("rolling_back")?,
+            next_attempt_at: match maybe_time("next_attempt_at") {
+                Err(sqlx::Error::ColumnNotFound(_)) => None,
+                found => found?,
+            },
         })
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Error, NewTenant, Registration, Registry, Result, TenantRow, row::columns};
+use super::{
+    Error, NewTenant, Registration, Registry, Result, TenantRow,
+    row::{columns, next_attempt},
+};
 use crate::domain::{access::AccessLevel, identity::TenantId, names, observed::RegistryStatus};
 
 /// How many names are tried for one slug: those that retained databases keep are not given again.
@@ -30,6 +33,7 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
+            next_attempt!(),
             " FROM tenants WHERE resource_uid = $3 AND resource_namespace = $1 AND resource_name = $2
               ORDER BY status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
@@ -43,19 +47,24 @@ impl Registry {
 
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRow>> {
-        let row = sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1"))
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row =
+            sqlx::query_as(concat!("SELECT ", columns!(), next_attempt!(), " FROM tenants WHERE id = $1"))
+                .bind(id.0)
+                .fetch_optional(&self.pool)
+                .await?;
         Ok(row)
     }
 
     /// All rows that are not closed, for the start.
     pub async fn all_living(&self) -> Result<Vec<TenantRow>> {
-        let rows =
-            sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE status <> 'deprovisioned'"))
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            next_attempt!(),
+            " FROM tenants WHERE status <> 'deprovisioned'"
+        ))
+        .fetch_all(&self.pool)
+        .await?;
         Ok(rows)
     }
 

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
 mod conditions;
+#[path = "../shared/fleet.rs"]
 mod fleet;
 mod leaving;
+mod many;
 mod provisioning;
 mod schema;
+mod servers;
 mod tenants;
 mod world;

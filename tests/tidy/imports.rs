@@ -6,19 +6,31 @@ use crate::{
 };
 
 /// The modules of `src`, and the others that each may use. `cli` puts all of them together; nobody uses `cli` but `main`.
-const MODULES: [(&str, &[&str]); 10] = [
+const MODULES: [(&str, &[&str]); 11] = [
     ("api", &[]),
     ("domain", &["api"]),
-    ("postgres", &["api", "domain"]),
-    ("registry", &["api", "domain"]),
+    ("fence", &[]),
+    ("postgres", &["api", "domain", "fence"]),
+    ("registry", &["api", "domain", "fence"]),
     ("leader", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
     ("web", &["metrics"]),
-    ("controller", &["api", "domain", "leader", "metrics", "postgres", "registry", "telemetry"]),
+    ("controller", &["api", "domain", "fence", "leader", "metrics", "postgres", "registry", "telemetry"]),
     (
         "cli",
-        &["api", "controller", "domain", "leader", "metrics", "postgres", "registry", "telemetry", "web"],
+        &[
+            "api",
+            "controller",
+            "domain",
+            "fence",
+            "leader",
+            "metrics",
+            "postgres",
+            "registry",
+            "telemetry",
+            "web",
+        ],
     ),
 ];
 

@@ -136,6 +136,12 @@ impl Background {
         }
         let step = progress::step(format!("operator on port {}", state.operator));
         step.end(operator.start().await)?;
+        // Its first visit builds a template: the first tenant would wait for that.
+        let ready = ["wait", "--for=condition=Ready", "databaseservers", "--all", "--timeout=60s"];
+        let step = progress::step("DatabaseServer");
+        if let Err(error) = step.end(kubectl.run(&ready).await) {
+            progress::line(&format!("not every DatabaseServer is ready yet: {error}"));
+        }
 
         let background = Self { control_plane, kubectl, operator, registry_url: options.registry_url };
         background.publish(tenantry, &postgres.admin_url("postgres"))?;

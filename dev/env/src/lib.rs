@@ -4,6 +4,7 @@
 //! Linux only: children are tied to their parent with `setpriv --pdeathsig`, so that a killed run leaves none behind.
 
 pub mod background;
+pub mod bench;
 pub mod binaries;
 mod callers_cluster;
 pub mod certificates;

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tenantry_dev::background::{self, Background};
-use tenantry_dev::{Error, Result, Version, binaries, control_plane, demo, progress};
+use tenantry_dev::{
+    Environment, EnvironmentOptions, Error, PostgresOptions, Result, Version, bench, binaries, control_plane,
+    demo, progress,
+};
 
 /// Tenantry's development environment.
 #[derive(Parser)]
@@ -31,6 +34,8 @@ enum Command {
         #[arg(long)]
         existing: bool,
     },
+    /// Measures what a tenant takes and costs, on an environment of its own that ends with it.
+    Bench(Operator),
 }
 
 #[derive(clap::Args)]
@@ -81,6 +86,14 @@ async fn run(command: Command) -> Result<()> {
             demo::show(&environment).await?;
             demo::farewell(&environment);
             Ok(())
+        }
+        Command::Bench(operator) => {
+            let environment = Environment::start(EnvironmentOptions {
+                tenantry: operator.binary()?,
+                postgres: PostgresOptions { fsync: true, ..Default::default() },
+                ..Default::default()
+            });
+            bench::run(&environment.await?).await
         }
     }
 }

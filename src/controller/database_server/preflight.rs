@@ -10,6 +10,9 @@ use crate::{
     controller::{context::Context, servers::Standing},
     postgres::{self, server::Server},
 };
+use tracing::info;
+
+const HOW_TO_MEND: &str = "run `tenantry server-setup` as an administrator";
 
 /// One condition of a verdict.
 pub struct Finding {
@@ -43,7 +46,9 @@ pub async fn preflight(resource: &DatabaseServer, in_use: &Standing, context: &C
     };
     let (server, known) = match in_use {
         Standing::Ready(server) if *server.config() == config => (server.clone(), true),
-        Standing::Ready(_) | Standing::NotReady { .. } | Standing::Unvisited => (Server::new(config), false),
+        Standing::Ready(_) | Standing::NotReady { .. } | Standing::Unvisited => {
+            (Server::fenced(config, context.fence.clone()), false)
+        }
     };
     match check(&server, known, context).await {
         Ok(verdict) => verdict,
@@ -63,24 +68,32 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         let findings = vec![reachable, finding(PRIVILEGED, false, reason::SERVER_IN_USE, message)];
         return Ok(Verdict { version, findings, server: None, permanent: true });
     }
-    if !found.missing.is_empty() {
-        let list: Vec<_> = found.missing.iter().map(ToString::to_string).collect();
-        let message = format!("{} (run `tenantry server-setup` as an administrator)", list.join("; "));
+    let lacks = found.missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if found.missing.iter().any(|right| right.is_needed()) {
+        let message = format!("{lacks} ({HOW_TO_MEND})");
         let findings = vec![reachable, finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message)];
         return Ok(Verdict { version, findings, server: None, permanent: true });
     }
     if !known {
+        // What a former leader had under way there ends before anything is begun.
+        if let Some(former) = context.leadership.predecessor() {
+            let ended = server.end_sessions_of(&former).await?;
+            info!(server = server.config().name, former, ended, "the former leader's sessions are ended");
+        }
         server.prepare(context.installation.id).await?;
         // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
         server.ensure_template(&context.modules).await?;
         context.bulk.read_server(&server.config().name, server.observe_all().await?);
     }
-    let privileged = finding(
-        PRIVILEGED,
-        true,
-        reason::RIGHTS_COMPLETE,
-        "the operator's login has every right it needs".into(),
-    );
+    let (why, message) = if found.missing.is_empty() {
+        (reason::RIGHTS_COMPLETE, "the operator's login has every right it needs".to_owned())
+    } else {
+        let message = format!(
+            "{lacks}: it works without, by borrowing a tenant's login while its sessions are ended ({HOW_TO_MEND})"
+        );
+        (reason::RIGHTS_REDUCED, message)
+    };
+    let privileged = finding(PRIVILEGED, true, why, message);
     Ok(Verdict {
         version,
         findings: vec![reachable, privileged],
@@ -96,7 +109,7 @@ fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: 
 fn refused(error: &postgres::Error) -> Verdict {
     let message = error.to_string();
     if error.reason() == "MissingRight" {
-        let message = format!("{message} (run `tenantry server-setup` as an administrator)");
+        let message = format!("{message} ({HOW_TO_MEND})");
         let findings = vec![
             finding(REACHABLE, true, reason::CONNECTED, "the server answers".into()),
             finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message),

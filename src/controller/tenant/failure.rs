@@ -35,6 +35,11 @@ pub enum StepError {
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader goes on")]
     NotLeader,
+    /// The operator's clock says that the grace is over, the registry's does not.
+    #[error(
+        "the grace period is over by the operator's clock and not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
+    )]
+    ClocksDisagree,
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
@@ -57,6 +62,7 @@ impl StepError {
             Self::Kubernetes(_) => reason::KUBERNETES_API_ERROR,
             Self::SlugTaken { .. } => reason::SLUG_TAKEN,
             Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
+            Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
             Self::NotLeader | Self::Missing(_) => reason::WAITING,
         }
     }
@@ -70,6 +76,7 @@ impl StepError {
             | Self::SlugTaken { .. }
             | Self::SecretConflict { .. }
             | Self::NotLeader
+            | Self::ClocksDisagree
             | Self::Missing(_) => None,
         }
     }
@@ -80,7 +87,7 @@ impl StepError {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
             Self::SlugTaken { .. } | Self::SecretConflict { .. } => true,
-            Self::Kubernetes(_) | Self::NotLeader | Self::Missing(_) => false,
+            Self::Kubernetes(_) | Self::NotLeader | Self::ClocksDisagree | Self::Missing(_) => false,
         }
     }
 }

@@ -54,10 +54,11 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
         return unseen(registry);
     }
     let connection_secret = secret_facts(visit, row, context);
+    let wanted = if visit.is_leaving() { AccessLevel::Blocked } else { AccessLevel::ReadWrite };
     let (server, facts, not_ready) = match context.servers.get(&row.server) {
         Standing::Ready(server) => {
             let facts = match server_facts(&server, row, context).await {
-                Ok(facts) => Observation::Known(domain_facts(&facts, AccessLevel::ReadWrite)),
+                Ok(facts) => Observation::Known(domain_facts(&facts, wanted)),
                 Err(error) => Observation::Unknown(error.to_string()),
             };
             (Some(server), facts, false)
@@ -116,6 +117,11 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         declared_current,
         has_verifier: row.password_verifier.is_some(),
         database_recorded: row.database_exists,
+        handed_out: row.activated_at.is_some(),
+        cut_recorded: row.access == Some(AccessLevel::Blocked),
+        tombstone: row.terms(),
+        purging: row.purge_started_at.is_some(),
+        rolling_back: row.rolling_back,
     }
 }
 

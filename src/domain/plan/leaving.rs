@@ -7,7 +7,9 @@ use crate::{
     api::tenant_status::WorkflowKind,
     domain::{
         departure::Terms,
-        observed::{BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus},
+        observed::{
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
+        },
         steps::Step,
     },
 };
@@ -61,7 +63,9 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     let waited_long = early.is_some_and(|at| marked && now.duration_since(at) >= RELEASE_UNCUT_AFTER);
     let server = match &observed.server {
         Observation::Known(facts) => facts,
-        Observation::Unknown(_) | Observation::Absent if !marked => return leave(vec![Step::Tombstone], true),
+        Observation::Unknown(_) | Observation::Absent if !marked => {
+            return leave(vec![Step::Tombstone], true);
+        }
         Observation::Unknown(_) | Observation::Absent if waited_long => {
             return leave(vec![Step::ReleaseFinalizer], false);
         }
@@ -72,7 +76,8 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     };
     let (login_ours, cut) = match server.login {
         LoginFacts::Ours { access_current, .. } => (true, access_current && row.cut_recorded),
-        LoginFacts::Absent | LoginFacts::Foreign => (false, true),
+        LoginFacts::Absent => (false, row.cut_recorded),
+        LoginFacts::Foreign => (false, true),
     };
     if waited_long && !cut {
         // It was tried, and the registry goes on trying.
@@ -115,7 +120,8 @@ mod tests {
     /// Cut, and marked with these terms.
     fn marked(terms: Terms) -> Observed {
         let mut observed = whole(RegistryStatus::Deprovisioning);
-        let (Observation::Known(row), Observation::Known(server)) = (&mut observed.registry, &mut observed.server)
+        let (Observation::Known(row), Observation::Known(server)) =
+            (&mut observed.registry, &mut observed.server)
         else {
             unreachable!()
         };

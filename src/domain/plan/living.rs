@@ -18,6 +18,10 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
         Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
         Observation::Absent if object.paused => return Plan::Blocked(Blocked::Paused),
         Observation::Absent => {
+            // Nothing of a new tenant is anywhere before its server has passed the preflight.
+            if let Observation::Unknown(why) = &observed.server {
+                return Plan::Blocked(Blocked::ServerUnknown(why.clone()));
+            }
             let mut steps = Vec::new();
             if !object.has_finalizer {
                 steps.push(Step::ClaimFinalizer);
@@ -34,8 +38,7 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
     if object.paused && (returning || row.rolling_back) {
         return Plan::Blocked(Blocked::Paused);
     }
-    let undelete =
-        |steps, again| Plan::Run { kind: WorkflowKind::Undelete, steps, again };
+    let undelete = |steps, again| Plan::Run { kind: WorkflowKind::Undelete, steps, again };
     let server = match &observed.server {
         Observation::Known(facts) => facts,
         // The registry can be told at once, and the clock of the purge stops.
@@ -141,6 +144,18 @@ mod tests {
     }
 
     #[test]
+    fn a_new_tenant_is_not_even_claimed_before_its_server_is_ready() {
+        let waiting = Observed {
+            registry: Observation::Absent,
+            server: Observation::Unknown("not ready".into()),
+            connection_secret: SecretFacts::Absent,
+        };
+        let object = ObjectFacts { has_finalizer: false, ..OBJECT };
+        let wait = Plan::Blocked(Blocked::ServerUnknown("not ready".into()));
+        assert_eq!(plan_living(object, "seed", &waiting), wait);
+    }
+
+    #[test]
     fn a_registered_tenant_is_built_and_activated_last() {
         assert_eq!(
             steps(plan_living(OBJECT, "seed", &registered())),
@@ -233,7 +248,10 @@ mod tests {
         let mut observed = tombstone();
         observed.server = Observation::Unknown("down".into());
         let plan = plan_living(OBJECT, "seed", &observed);
-        assert_eq!(plan, Plan::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true });
+        assert_eq!(
+            plan,
+            Plan::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true }
+        );
     }
 
     #[test]
@@ -252,13 +270,7 @@ mod tests {
         (row.rolling_back, row.handed_out) = (true, false);
         assert_eq!(
             steps(plan_living(OBJECT, "seed", &observed)),
-            [
-                Step::CutAccess,
-                Step::DropDatabase,
-                Step::DropRoles,
-                Step::RemoveSecrets,
-                Step::RecordRollback
-            ]
+            [Step::CutAccess, Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::RecordRollback]
         );
     }
 

@@ -77,14 +77,12 @@ pub enum Blocked {
 mod fixtures {
     use super::*;
     use crate::domain::observed::{
-        BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, SecretFacts, ServerFacts,
+        BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, SecretFacts,
+        ServerFacts,
     };
 
-    pub const OBJECT: ObjectFacts = ObjectFacts {
-        has_finalizer: true,
-        presence: Presence::Living,
-        paused: false,
-    };
+    pub const OBJECT: ObjectFacts =
+        ObjectFacts { has_finalizer: true, presence: Presence::Living, paused: false };
 
     pub fn row(status: RegistryStatus) -> RegistryFacts {
         RegistryFacts {

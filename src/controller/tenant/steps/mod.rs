@@ -13,7 +13,9 @@ mod drop_roles;
 mod enforce_access;
 mod publish_credentials;
 mod publish_database;
+mod record_rollback;
 mod register;
+mod reinstate;
 mod release_finalizer;
 mod remove_secrets;
 mod seed;
@@ -59,6 +61,8 @@ pub async fn run(step: Step, run: &mut Run<'_, '_>) -> Result<(), StepError> {
         Step::PublishCredentials => publish_credentials::run(run).await,
         Step::Verify => verify::run(run).await,
         Step::Activate => activate::run(run).await,
+        Step::Reinstate => reinstate::run(run).await,
+        Step::RecordRollback => record_rollback::run(run).await,
         Step::CutAccess => cut_access::run(run).await,
         Step::Tombstone => tombstone::run(run).await,
         Step::DropDatabase => drop_database::run(run).await,

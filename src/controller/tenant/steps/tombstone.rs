@@ -3,7 +3,10 @@
 //! object exists, terms that changed are written here too; the clock is never started again.
 
 use super::{Run, StepError};
-use crate::{domain::observed::RegistryStatus, registry::Tombstone};
+use crate::{
+    domain::{access::AccessLevel, observed::RegistryStatus, steps::Step},
+    registry::Tombstone,
+};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
@@ -24,6 +27,11 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
             actor: "unknown".to_owned(),
         };
         run.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
+    }
+    if !run.visit.has_done(Step::CutAccess) && run.row()?.access != Some(AccessLevel::Blocked) {
+        // Whatever it was, it is to be cut, and nobody has proven yet that it is.
+        run.context.registry.set_access(id, None).await?;
+        run.row_mut()?.access = None;
     }
     let row = run.row_mut()?;
     row.status = RegistryStatus::Deprovisioning;

@@ -1,0 +1,245 @@
+//! What is wrong with a server is in its conditions before any tenant is touched.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::wait::await_condition,
+};
+use serde_json::{Value, json};
+use sqlx::Executor;
+use tenantry::api::{
+    conditions::{PRIVILEGED, REACHABLE, READY, STALLED, find_condition, reason},
+    database_server::DatabaseServer,
+};
+use tenantry::postgres::{
+    credentials::SecretText,
+    setup::{SetupOptions, server_setup},
+};
+use tenantry_dev::{Postgres, PostgresOptions, Stop, Version, certificates::Authority};
+
+use crate::tenants::{Fleet, registry_status};
+
+const LOGIN: &str = "servers_operator";
+const PASSWORD: &str = "servers-password";
+const OPERATOR_NAMESPACE: &str = "tenantry-system";
+
+/// A server of the test's own, and a tenant that waits for it.
+struct Troubled {
+    fleet: Fleet,
+    name: &'static str,
+    postgres: Postgres,
+    servers: Api<DatabaseServer>,
+    secrets: Api<Secret>,
+    touched: u32,
+}
+
+impl Troubled {
+    async fn new(name: &'static str, options: PostgresOptions) -> Self {
+        let fleet = Fleet::new(name).await;
+        let postgres = Postgres::start(options).await.unwrap();
+        let setup = SetupOptions {
+            operator: LOGIN.into(),
+            password: SecretText::new(PASSWORD),
+            system_database: None,
+        };
+        server_setup(postgres.admin_url("postgres").parse().unwrap(), &setup).await.unwrap();
+        let servers = Api::all(fleet.client.clone());
+        let secrets = Api::namespaced(fleet.client.clone(), OPERATOR_NAMESPACE);
+        let troubled = Self { fleet, name, postgres, servers, secrets, touched: 0 };
+        troubled.put_secret(json!({"username": LOGIN, "password": PASSWORD}), 0).await;
+        troubled
+    }
+
+    async fn put_secret(&self, data: Value, touched: u32) {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": self.name, "annotations": {"touched": touched.to_string()}}, "stringData": data});
+        self.secrets
+            .patch(self.name, &PatchParams::apply("tests").force(), &Patch::Apply(secret))
+            .await
+            .unwrap();
+    }
+
+    /// Applies the DatabaseServer, whose Secret has its name.
+    async fn apply(&self, tls: Value) {
+        let server = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "DatabaseServer",
+            "metadata": {"name": self.name},
+            "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": self.postgres.port(),
+                "adminSecretRef": {"name": self.name}, "tls": tls}});
+        self.servers
+            .patch(self.name, &PatchParams::apply("tests").force(), &Patch::Apply(server))
+            .await
+            .unwrap();
+    }
+
+    /// A change of its Secret makes the operator look at the server now.
+    async fn look_again(&mut self) {
+        self.touched += 1;
+        self.put_secret(json!({"username": LOGIN, "password": PASSWORD}), self.touched).await;
+    }
+
+    /// Waits for a reason of a condition, and returns the message.
+    async fn reason(&self, type_: &'static str, reason: &'static str, says: &'static str) -> String {
+        let condition = move |server: Option<&DatabaseServer>| {
+            server.and_then(|server| server.status.as_ref()).is_some_and(|status| {
+                find_condition(&status.conditions, type_)
+                    .is_some_and(|found| found.reason == reason && found.message.contains(says))
+            })
+        };
+        let waited = await_condition(self.servers.clone(), self.name, condition);
+        let Ok(found) = tokio::time::timeout(Duration::from_secs(60), waited).await else {
+            let status = self.servers.get(self.name).await.unwrap().status;
+            panic!("{type_} is not {reason} with {says:?}: {status:#?}\n{}", self.fleet.operator_log());
+        };
+        let status = found.unwrap().unwrap().status.unwrap();
+        let ready = find_condition(&status.conditions, READY).unwrap();
+        let found = find_condition(&status.conditions, type_).unwrap();
+        assert_eq!(ready.status == "True", found.status == "True", "{status:?}");
+        found.message.clone()
+    }
+
+    /// A tenant on the server is told of its trouble, and nothing was made for it anywhere.
+    async fn untouched_tenant(&self) {
+        let slug = self.name;
+        self.fleet.apply(slug, json!({"server": self.name})).await;
+        self.fleet.reason(slug, READY, reason::SERVER_NOT_READY).await;
+        assert_eq!(registry_status(slug).await, None);
+        let mut superuser = self.postgres.connect("postgres").await.unwrap();
+        let made: Vec<String> = sqlx::query_scalar(
+            "SELECT datname::text FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'
+             UNION SELECT rolname::text FROM pg_roles WHERE rolname LIKE '%\\_app'",
+        )
+        .fetch_all(&mut superuser)
+        .await
+        .unwrap();
+        assert_eq!(made, [""; 0]);
+    }
+
+    /// All is well now: the tenant that waited is made, and everything goes.
+    async fn works(self) {
+        self.reason(PRIVILEGED, reason::RIGHTS_COMPLETE, "").await;
+        self.fleet.ready(self.name).await;
+        self.leave().await;
+    }
+
+    async fn leave(self) {
+        self.fleet.delete(self.name).await;
+        self.servers.delete(self.name, &DeleteParams::default()).await.unwrap();
+        let gone = |server: Option<&DatabaseServer>| server.is_none();
+        await_condition(self.servers.clone(), self.name, gone).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_prove_the_server_is_refused() {
+    let authority = Authority::new("right").unwrap();
+    let options = |certificate| PostgresOptions {
+        version: Version::Major(18),
+        tls: Some(certificate),
+        ..PostgresOptions::default()
+    };
+    let right = options(authority.server(&["127.0.0.1"]).unwrap());
+    let mut server = Troubled::new("server-tls", right.clone()).await;
+    let ca = |authority: &Authority| json!({"username": LOGIN, "password": PASSWORD, "ca.crt": authority.certificate()});
+    // No mode: VerifyFull.
+    let verify = json!({"caSecretRef": {"name": "server-tls", "key": "ca.crt"}});
+
+    server.put_secret(ca(&Authority::new("wrong").unwrap()), 1).await;
+    server.apply(verify).await;
+    server.reason(REACHABLE, reason::TLS_FAILED, "UnknownIssuer").await;
+    server.untouched_tenant().await;
+
+    server.put_secret(ca(&authority), 2).await;
+    server.reason(REACHABLE, reason::CONNECTED, "PostgreSQL 18").await;
+
+    for (certificate, says) in [
+        (authority.expired_server(&["127.0.0.1"]).unwrap(), "expired"),
+        (authority.server(&["elsewhere.example"]).unwrap(), "not valid for name"),
+    ] {
+        server.postgres.stop(Stop::Fast).await.unwrap();
+        server.postgres.configure(&options(certificate)).unwrap();
+        server.postgres.start_again().await.unwrap();
+        server.touched += 10;
+        server.put_secret(ca(&authority), server.touched).await;
+        server.reason(REACHABLE, reason::TLS_FAILED, says).await;
+    }
+    server.postgres.stop(Stop::Fast).await.unwrap();
+    server.postgres.configure(&right).unwrap();
+    server.postgres.start_again().await.unwrap();
+    server.put_secret(ca(&authority), 100).await;
+    server.works().await;
+}
+
+#[tokio::test]
+async fn every_missing_right_is_named_before_any_tenant_is_touched() {
+    let mut server = Troubled::new("server-rights", PostgresOptions::default()).await;
+    let mut admin = server.postgres.connect("postgres").await.unwrap();
+    admin
+        .execute(
+            "ALTER ROLE tenantry_admin NOCREATEDB NOCREATEROLE;
+             GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC;
+             REVOKE pg_signal_backend, pg_read_all_stats FROM tenantry_admin",
+        )
+        .await
+        .unwrap();
+    server.apply(json!({"mode": "Disable"})).await;
+    let message = server.reason(PRIVILEGED, reason::MISSING_RIGHTS, "").await;
+    for right in [
+        "tenantry_admin lacks CREATEDB",
+        "tenantry_admin lacks CREATEROLE",
+        "CONNECT to database postgres",
+        "CONNECT to database template1",
+        "pg_signal_backend",
+        "pg_read_all_stats",
+        "tenantry server-setup",
+    ] {
+        assert!(message.contains(right), "{right}: {message}");
+    }
+    let status = server.servers.get(server.name).await.unwrap().status.unwrap();
+    assert!(find_condition(&status.conditions, STALLED).is_some());
+    server.untouched_tenant().await;
+
+    // What can be done without is told, and does not stop anything.
+    admin
+        .execute(
+            "ALTER ROLE tenantry_admin CREATEDB CREATEROLE;
+             REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC",
+        )
+        .await
+        .unwrap();
+    server.look_again().await;
+    server.reason(PRIVILEGED, reason::RIGHTS_REDUCED, "pg_signal_backend").await;
+    server.fleet.ready(server.name).await;
+    let mut session = server.fleet.login(server.name).await.unwrap();
+
+    // Its tenant goes with a session connected, and comes again with all rights.
+    server.fleet.delete(server.name).await;
+    assert!(session.execute("SELECT 1").await.is_err());
+    admin.execute("GRANT pg_signal_backend, pg_read_all_stats TO tenantry_admin").await.unwrap();
+    server.look_again().await;
+    server.fleet.apply(server.name, json!({"server": server.name})).await;
+    server.works().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_another_installation_are_told_apart() {
+    let mut server = Troubled::new("server-taken", PostgresOptions::default()).await;
+    server.put_secret(json!({"username": LOGIN, "password": "wrong"}), 1).await;
+    server.apply(json!({"mode": "Disable"})).await;
+    server.reason(REACHABLE, reason::AUTHENTICATION_FAILED, "28P01").await;
+    server.untouched_tenant().await;
+
+    let mut admin = server.postgres.connect("postgres").await.unwrap();
+    let other = "00000000-0000-0000-0000-00000000beef";
+    let mark = format!("COMMENT ON ROLE tenantry_admin IS 'tenantry:installation:{other}'");
+    admin.execute(sqlx::AssertSqlSafe(mark)).await.unwrap();
+    server.touched = 1;
+    server.look_again().await;
+    server.reason(PRIVILEGED, reason::SERVER_IN_USE, other).await;
+
+    admin.execute("COMMENT ON ROLE tenantry_admin IS NULL").await.unwrap();
+    server.look_again().await;
+    server.works().await;
+}

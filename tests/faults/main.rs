@@ -1,0 +1,11 @@
+//! What happens when something fails, and when time passes. One control plane for the run; every test has an operator
+//! and a PostgreSQL of its own, to stop, kill and set ahead.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+
+#[path = "../shared/fleet.rs"]
+mod fleet;
+mod grace;
+mod leaders;
+mod rollback;
+mod world;
