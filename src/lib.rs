@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod postgres;
 pub mod registry;
 pub mod telemetry;
+mod turns;
 pub mod web;

@@ -1,10 +1,14 @@
--- Tombstones that can be undone, until their purge has begun; failed provisionings that are taken back.
+-- Tombstones that can be undone, until their purge has begun; failed provisionings that are taken back; what tells a
+-- tenant's database and login from others of the same name when their comments are lost.
 
 ALTER TABLE tenants
     -- The point of no return: set just before the first thing is destroyed. From then on there is no undelete.
     ADD COLUMN purge_started_at timestamptz,
     -- Why the purge waits although its time has come; none while nothing holds it.
     ADD COLUMN purge_held text,
+    -- As they were last seen with their marks.
+    ADD COLUMN database_oid bigint,
+    ADD COLUMN login_oid bigint,
     -- A first provisioning failed and what it made is being removed. Not set on a tenant that was ever handed out.
     ADD COLUMN rolling_back boolean NOT NULL DEFAULT false CHECK (NOT rolling_back OR activated_at IS NULL);
 

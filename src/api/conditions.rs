@@ -113,6 +113,8 @@ pub mod reason {
         GRACE_PERIOD = "GracePeriod";
         /// The purge is under way: there is no way back.
         PURGING = "Purging";
+        /// The database is older than what was applied to it.
+        SCHEMA_BEHIND = "SchemaBehind";
         /// The clocks of the operator and of the registry disagree on whether a grace is over.
         CLOCKS_DISAGREE = "ClocksDisagree";
         /// The operator's login lacks rights that it can work without.

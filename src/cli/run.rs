@@ -66,7 +66,7 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     http_address: SocketAddr,
 
-    /// The most Tenants worked on at once, per watched namespace
+    /// The most Tenants of one DatabaseServer worked on at once
     #[arg(long, env = "TENANTRY_CONCURRENCY", default_value_t = 16, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,

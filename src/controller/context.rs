@@ -15,9 +15,7 @@ use super::{
     database_server::configuration::{DEFAULT_PREFIX, prefix},
     events::Events,
     servers::Servers,
-    tenant::{
-        attempts::Attempts, bulk::Bulk, tombstones::Tombstones, turns::Turns, watch::Scopes, written::Written,
-    },
+    tenant::{attempts::Attempts, bulk::Bulk, tombstones::Tombstones, watch::Scopes, written::Written},
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
@@ -27,6 +25,7 @@ use crate::{
     metrics::Metrics,
     postgres::modules::ModuleSet,
     registry::{Installation, Registry},
+    turns::Turns,
 };
 
 /// Shared by all reconciliations of a leader.
@@ -56,7 +55,7 @@ pub struct Context {
     /// What was tried, and may be tried again.
     pub attempts: Attempts,
     /// Whose turn it is on a tenant.
-    pub turns: Turns,
+    pub turns: Turns<(String, String)>,
     /// What time it is.
     pub clock: Clock,
     /// Where Events go.
@@ -71,6 +70,8 @@ pub struct Context {
     pub identity: String,
     /// Where the Secrets of `DatabaseServer`s are.
     pub operator_namespace: String,
+    /// The most tenants of one server that are worked on at once.
+    pub concurrency: u16,
     /// The most sessions on one server.
     pub max_connections: u32,
     /// The modules that every tenant has.

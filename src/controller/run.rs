@@ -40,7 +40,6 @@ use super::{
         attempts::Attempts,
         bulk::Bulk,
         tombstones::Tombstones,
-        turns::Turns,
         watch::{Change, Scope, Scopes, follow, secret_interest, server_interest, tenant_of},
         written::Written,
     },
@@ -55,6 +54,7 @@ use crate::{
     metrics::Metrics,
     postgres::modules::ModuleSet,
     registry::{self, Installation, Registry},
+    turns::Turns,
 };
 
 /// How a leader runs.
@@ -65,7 +65,7 @@ pub struct Options {
     pub server_selector: Option<String>,
     /// Where the Secrets of `DatabaseServer`s are.
     pub operator_namespace: String,
-    /// The most visits at once, per watched namespace.
+    /// The most tenants of one server that are worked on at once.
     pub concurrency: u16,
     /// The most sessions on one server.
     pub max_connections: u32,
@@ -93,6 +93,9 @@ pub struct Ground {
 
 /// The API server closes a watch after this many seconds, well before load balancers drop idle connections.
 const WATCH_SECONDS: u32 = 200;
+
+/// A server that many tenants could not reach at once is looked at once.
+const SUSPICION: Duration = Duration::from_millis(100);
 
 /// How often the number of tenants by state is counted, from memory.
 const COUNT_PERIOD: Duration = Duration::from_secs(5);
@@ -142,6 +145,7 @@ pub async fn run(
         fence: ground.fence,
         identity: options.identity,
         operator_namespace: options.operator_namespace,
+        concurrency: options.concurrency,
         max_connections: options.max_connections,
         modules: ModuleSet::built_in(),
     });
@@ -168,11 +172,13 @@ pub async fn run(
     ));
     ready_stores(&context).await;
     visited_servers(&context).await;
+    let drift = tokio::spawn(tenant::drift::run(context.clone(), shutdown.clone()));
     let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
-    let tenants = inputs
-        .into_iter()
-        .map(|input| run_tenants(context.clone(), input, options.concurrency, shutdown.clone()));
+    let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, shutdown.clone()));
     join_all(tenants).await;
+    if let Err(error) = drift.await {
+        error!(%error, "the search for drift ended badly");
+    }
     if let Err(error) = tombstones.await {
         error!(%error, "the driver of tombstones ended badly");
     }
@@ -360,10 +366,14 @@ async fn run_servers(
         })
         .applied_objects()
         .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
+    let (suspects, suspected) = mpsc::unbounded_channel();
+    context.servers.tell(suspects);
     // A changed admin or CA Secret counts at once, not at the next period.
     let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.operator_namespace);
     let servers = reader.clone();
     Controller::for_stream(stream, reader)
+        .reconcile_on(UnboundedReceiverStream::new(suspected))
+        .with_config(Config::default().debounce(SUSPICION))
         .watches(secrets, watch_config(), move |secret| {
             let name = secret.metadata.name.clone().unwrap_or_default();
             let named = servers.state_filter(move |server| {
@@ -372,17 +382,16 @@ async fn run_servers(
             });
             named.into_iter().map(|server| ObjectRef::from_obj(server.as_ref()))
         })
-        .with_config(Config::default().concurrency(4))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(database_server::reconcile::reconcile, database_server::reconcile::after_error, context)
         .for_each(|_| ready(()))
         .await;
 }
 
-async fn run_tenants(context: SharedContext, input: Input, concurrency: u16, shutdown: CancellationToken) {
+async fn run_tenants(context: SharedContext, input: Input, shutdown: CancellationToken) {
     let reader = input.tenant_writer.as_reader();
     let namespace = input.namespace.as_deref();
-    info!(namespace = namespace.unwrap_or("all"), concurrency, "watching tenants");
+    info!(namespace = namespace.unwrap_or("all"), "watching tenants");
     let stream = watcher(api::<Tenant>(&context.client, namespace), watch_config())
         .default_backoff()
         .reflect(input.tenant_writer)
@@ -390,7 +399,6 @@ async fn run_tenants(context: SharedContext, input: Input, concurrency: u16, shu
         .predicate_filter(tenant::watch::interest, Default::default());
     Controller::for_stream(stream, reader)
         .reconcile_on(UnboundedReceiverStream::new(input.requests))
-        .with_config(Config::default().concurrency(concurrency))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(tenant::reconcile::reconcile, tenant::reconcile::after_error, context)
         .for_each(|_| ready(()))

@@ -164,6 +164,19 @@ impl Error {
         }
     }
 
+    /// Whether the server did not answer, or does not let the operator in: whatever was wanted of it.
+    pub fn is_unreachable(&self) -> bool {
+        let reasons = [
+            "DatabaseUnreachable",
+            "DatabaseTimeout",
+            "StartingUp",
+            "TlsFailed",
+            "AuthenticationFailed",
+            "SessionEnded",
+        ];
+        reasons.contains(&self.reason())
+    }
+
     /// Whether trying again cannot help until somebody changes something.
     pub fn is_permanent(&self) -> bool {
         match self {

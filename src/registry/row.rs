@@ -19,7 +19,7 @@ macro_rules! columns {
          suspended_at, deprovisioned_at, purge_after, closed_at, offboarding_trigger, deletion_policy, settings, \
          holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
-         created_at, updated_at, purge_started_at, purge_held, rolling_back"
+         created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid"
     };
 }
 pub(super) use columns;
@@ -92,6 +92,8 @@ pub struct TenantRow {
     pub purge_started_at: Option<Timestamp>,
     pub purge_held: Option<String>,
     pub rolling_back: bool,
+    pub database_oid: Option<i64>,
+    pub login_oid: Option<i64>,
     /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
     /// their object, or all together.
     pub next_attempt_at: Option<Timestamp>,
@@ -149,6 +151,8 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             purge_started_at: maybe_time("purge_started_at")?,
             purge_held: row.try_get("purge_held")?,
             rolling_back: row.try_get("rolling_back")?,
+            database_oid: row.try_get("database_oid")?,
+            login_oid: row.try_get("login_oid")?,
             next_attempt_at: match maybe_time("next_attempt_at") {
                 Err(sqlx::Error::ColumnNotFound(_)) => None,
                 found => found?,

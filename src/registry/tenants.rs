@@ -268,6 +268,28 @@ impl Registry {
         changed(id, outcome)
     }
 
+    /// Records the oids under which databases and logins were seen with their marks: of all those that differ, by one
+    /// statement.
+    pub async fn record_oids(&self, seen: &[(TenantId, i64, i64)]) -> Result<()> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = seen.iter().map(|(id, _, _)| id.0).collect();
+        let databases: Vec<_> = seen.iter().map(|(_, database, _)| *database).collect();
+        let logins: Vec<_> = seen.iter().map(|(_, _, login)| *login).collect();
+        sqlx::query(
+            "UPDATE tenants t SET database_oid = n.database, login_oid = n.login
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, database, login)
+             WHERE t.id = n.id AND (t.database_oid, t.login_oid) IS DISTINCT FROM (n.database, n.login)",
+        )
+        .bind(ids)
+        .bind(databases)
+        .bind(logins)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// How many tenants have, or will have, a database on this server; retained ones count.
     pub async fn count_by_server(&self, server: &str) -> Result<i64> {
         let count = sqlx::query_scalar(

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
 mod conditions;
-#[path = "../shared/fleet.rs"]
 mod fleet;
 mod leaving;
 mod many;

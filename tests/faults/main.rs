@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
-#[path = "../shared/fleet.rs"]
+mod drift;
+#[path = "../cluster/fleet.rs"]
 mod fleet;
 mod grace;
 mod leaders;
 mod rollback;
+mod vanished;
 mod world;

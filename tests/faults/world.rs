@@ -137,8 +137,9 @@ impl World {
     /// Waits until something is so.
     pub async fn until(&self, what: &str, mut so: impl AsyncFnMut() -> bool) {
         let waited = tokio::time::timeout(PATIENCE, async {
+            let mut looks = tokio::time::interval(Duration::from_millis(50));
             while !so().await {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                looks.tick().await;
             }
         });
         assert!(waited.await.is_ok(), "not so: {what}\n{}", self.fleet.operator_log());

@@ -21,6 +21,8 @@ struct Known {
     acted_on: HashMap<String, Option<u64>>,
     /// Those for whom something changed.
     woken: HashSet<ObjectRef<Tenant>>,
+    /// Those whose database is to be looked into.
+    unverified: HashSet<ObjectRef<Tenant>>,
 }
 
 /// What was tried, and what changed since. Cheap to clone: all clones are one.
@@ -33,6 +35,21 @@ impl Attempts {
     /// Something that this tenant may have waited for has changed.
     pub fn wake(&self, tenant: ObjectRef<Tenant>) {
         self.lock().woken.insert(tenant);
+    }
+
+    /// The databases of these tenants are to be looked into: their server was restored.
+    pub fn verify_all<'t>(&self, tenants: impl Iterator<Item = &'t Arc<Tenant>>) {
+        self.lock().unverified.extend(tenants.map(|tenant| ObjectRef::from_obj(tenant.as_ref())));
+    }
+
+    /// Whether a tenant's database is to be looked into.
+    pub fn is_unverified(&self, tenant: &Tenant) -> bool {
+        self.lock().unverified.contains(&ObjectRef::from_obj(tenant))
+    }
+
+    /// A tenant's database was looked into.
+    pub fn verified(&self, tenant: &Tenant) {
+        self.lock().unverified.remove(&ObjectRef::from_obj(tenant));
     }
 
     /// Until when a tenant has to wait; none if it may be tried. `before` is its newest status.

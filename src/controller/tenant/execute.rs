@@ -116,6 +116,9 @@ async fn run_steps(
                     warn!(step = step.as_str(), duration_ms, outcome = "failed", reason, %error, "step");
                 }
                 context.watch_conflict(visit.tenant, &error);
+                if let (true, Some(row)) = (error.is_unreachable(), &visit.row) {
+                    context.servers.suspect(&row.server);
+                }
                 fail(&mut visit.steps[at], &error);
                 // That the tenant goes away is to be known even where its access cannot be cut yet.
                 if !(step == Step::CutAccess && visit.steps.get(at + 1).is_some_and(is_tombstone)) {

@@ -35,6 +35,18 @@ pub enum StepError {
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader goes on")]
     NotLeader,
+    /// The database is older than what was applied to it.
+    #[error(
+        "module {module} is at version {found} in the database, and version {recorded} was applied to it: it was restored to an older state; restore a newer one, or bring it up to date"
+    )]
+    SchemaBehind {
+        /// The module.
+        module: String,
+        /// The version that was applied.
+        recorded: i32,
+        /// The version that is there.
+        found: i32,
+    },
     /// The operator's clock says that the grace is over, the registry's does not.
     #[error(
         "the grace period is over by the operator's clock and not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
@@ -62,6 +74,7 @@ impl StepError {
             Self::Kubernetes(_) => reason::KUBERNETES_API_ERROR,
             Self::SlugTaken { .. } => reason::SLUG_TAKEN,
             Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
+            Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
             Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
             Self::NotLeader | Self::Missing(_) => reason::WAITING,
         }
@@ -77,7 +90,16 @@ impl StepError {
             | Self::SecretConflict { .. }
             | Self::NotLeader
             | Self::ClocksDisagree
+            | Self::SchemaBehind { .. }
             | Self::Missing(_) => None,
+        }
+    }
+
+    /// Whether the tenant's server could not be reached.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.is_unreachable(),
+            _ => false,
         }
     }
 
@@ -86,7 +108,7 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
-            Self::SlugTaken { .. } | Self::SecretConflict { .. } => true,
+            Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(_) | Self::NotLeader | Self::ClocksDisagree | Self::Missing(_) => false,
         }
     }

@@ -56,7 +56,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
 
 /// Visits a tenant whose object is gone.
 async fn visit_gone(entry: &Entry, context: &SharedContext) {
-    let _turn = context.turns.take(&entry.namespace, &entry.name).await;
+    let _turn = context.turns.take((entry.namespace.clone(), entry.name.clone())).await;
     // Read anew: it may have come back, or be gone, since.
     let row = match context.registry.by_id(entry.id).await {
         Ok(Some(row)) if row.resource_uid == entry.uid => row,
@@ -73,7 +73,8 @@ async fn visit_gone(entry: &Entry, context: &SharedContext) {
     let tenant = remembered(&row);
     let mut visit = Visit::new(&tenant, TenantStatus::default(), Presence::Gone);
     visit.row = Some(row);
-    let object = ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false };
+    let object =
+        ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false, unverified: false };
     // There is no object to write a status to.
     let mut status = StatusWriter::silent();
     work(&mut visit, object, context, &mut status).await;

@@ -33,7 +33,7 @@ use crate::{
         access::AccessLevel,
         backoff,
         departure::Terms,
-        desired,
+        desired::{self, DEFAULT_SERVER},
         observed::RegistryStatus,
         plan::{Blocked, ObjectFacts, Plan, Presence, plan_leaving, plan_living},
         steps::Step,
@@ -80,8 +80,10 @@ pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContex
 }
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
-    let _turn = context.turns.take(&tenant.namespace().unwrap_or_default(), &tenant.name_any()).await;
-    let object = object_facts(tenant);
+    let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
+    let _place = context.servers.place(server, context.concurrency).await;
+    let _turn = context.turns.take((tenant.namespace().unwrap_or_default(), tenant.name_any())).await;
+    let object = ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
     let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
     let living = object.presence == Presence::Living;
     if !living && !object.has_finalizer {
@@ -161,7 +163,13 @@ pub async fn work(
                 return;
             }
             Plan::Run { kind, steps, again } => {
+                let drift = std::mem::take(&mut visit.drift);
                 execute(visit, Order { kind, steps: &steps, again }, server, context, status).await;
+                if kind == WorkflowKind::Repair && !drift.is_empty() && visit.failure().is_none() {
+                    let about = visit.tenant.object_ref(&());
+                    let note = format!("changed by hand, and put right: {}", drift.join("; "));
+                    context.events.warning(about, "Repair", "DriftRepaired", note);
+                }
                 // What a failed first provisioning made is removed in the same visit.
                 let roll_back =
                     visit.row.as_ref().is_some_and(|row| row.rolling_back) && kind == WorkflowKind::Provision;
@@ -182,6 +190,7 @@ fn object_facts(tenant: &Tenant) -> ObjectFacts {
             .as_ref()
             .map_or(Presence::Living, |at| Presence::Deleted(at.0)),
         paused: desired::is_paused(tenant),
+        unverified: false,
     }
 }
 

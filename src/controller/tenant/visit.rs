@@ -98,6 +98,8 @@ pub struct Visit<'a> {
     pub steps: Vec<StepRun>,
     /// What was in the way.
     pub obstacle: Option<Obstacle>,
+    /// What was found changed by hand.
+    pub drift: Vec<String>,
     /// It failed before and waits: nothing was looked at.
     pub waits_until: Option<Timestamp>,
     /// When the next attempt is, after a failure.
@@ -116,6 +118,7 @@ impl<'a> Visit<'a> {
             workflow: None,
             steps: Vec::new(),
             obstacle: None,
+            drift: Vec::new(),
             waits_until: None,
             next_attempt_at: None,
         }

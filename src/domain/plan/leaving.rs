@@ -109,7 +109,8 @@ mod tests {
     const RETAIN: Terms = Terms { purge_after: LATER, retain: true, held: false };
     const DELETED: ObjectFacts = ObjectFacts { presence: Presence::Deleted(NOW), ..OBJECT };
     const KEPT: ObjectFacts = OBJECT;
-    const GONE: ObjectFacts = ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false };
+    const GONE: ObjectFacts =
+        ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false, unverified: false };
     /// Long enough after the deletion.
     const AT_LAST: Timestamp = Timestamp::constant(1_000_060, 0);
 

@@ -85,7 +85,7 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
         (Step::PublishDatabase, !published),
         (Step::EnforceAccess, !published || !access_current),
         (Step::PublishCredentials, !credentials_current),
-        (Step::Verify, !handed_out || !credentials_current),
+        (Step::Verify, !handed_out || !credentials_current || object.unverified),
         (Step::Activate, !handed_out),
     ];
     let steps: Vec<Step> = wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();

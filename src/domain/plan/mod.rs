@@ -34,6 +34,8 @@ pub struct ObjectFacts {
     pub presence: Presence,
     /// `spec.paused`.
     pub paused: bool,
+    /// The database is to be looked into, as its server was restored.
+    pub unverified: bool,
 }
 
 /// What to do next.
@@ -82,7 +84,7 @@ mod fixtures {
     };
 
     pub const OBJECT: ObjectFacts =
-        ObjectFacts { has_finalizer: true, presence: Presence::Living, paused: false };
+        ObjectFacts { has_finalizer: true, presence: Presence::Living, paused: false, unverified: false };
 
     pub fn row(status: RegistryStatus) -> RegistryFacts {
         RegistryFacts {

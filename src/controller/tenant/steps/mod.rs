@@ -28,12 +28,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{failure::StepError, visit::Visit};
+use super::{failure::StepError, observe::known, visit::Visit};
 use crate::{
     api::tenant::Tenant,
     controller::context::SharedContext,
     domain::{desired::Desired, steps::Step},
-    postgres::server::Server,
+    postgres::{drift::Known, server::Server},
     registry::TenantRow,
 };
 
@@ -115,6 +115,16 @@ impl Run<'_, '_> {
     fn changed(&self) {
         self.context.bulk.forget(&self.tenant().uid().unwrap_or_default());
     }
+}
+
+/// Gives back the marks that were taken from what is known to be the tenant's: nothing else may touch it without.
+async fn restore_marks(run: &Run<'_, '_>) -> Result<(), StepError> {
+    let row = run.row()?;
+    let known = known(row);
+    if known != Known::default() {
+        run.server()?.restore_marks(row.id, &row.database_name, &row.login_name, known).await?;
+    }
+    Ok(())
 }
 
 /// Field manager of the finalizer. Server-side apply adds and removes this one entry, whatever else is on the list
