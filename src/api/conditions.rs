@@ -109,6 +109,14 @@ pub mod reason {
         SERVER_IN_USE = "ServerInUse";
         /// The operator's login has every right that it needs.
         RIGHTS_COMPLETE = "RightsComplete";
+        /// The tenant can still come back.
+        GRACE_PERIOD = "GracePeriod";
+        /// The purge is under way: there is no way back.
+        PURGING = "Purging";
+        /// The database is older than what was applied to it.
+        SCHEMA_BEHIND = "SchemaBehind";
+        /// The clocks of the operator and of the registry disagree on whether a grace is over.
+        CLOCKS_DISAGREE = "ClocksDisagree";
         /// The operator's login lacks rights that it can work without.
         RIGHTS_REDUCED = "RightsReduced";
     }

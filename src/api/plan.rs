@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -95,10 +96,9 @@ pub struct TenantPlanSpec {
     #[x_kube(validation = not_yet("trialEnd"))]
     pub trial_end: Option<TrialEnd>,
 
-    /// For how many seconds the deprovisioning of a tenant can be undone, by what caused it. Not supported yet:
-    /// refused.
+    /// For how many seconds the deprovisioning of a tenant can be undone, by what caused it, where the tenant's
+    /// offboarding.gracePeriodSeconds does not say; 0 to 315360000, which is ten years.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("graceSeconds"))]
     pub grace_seconds: Option<GraceSeconds>,
 
     /// What a suspended tenant may still do, by what caused the suspension. Not supported yet: refused.
@@ -111,10 +111,9 @@ pub struct TenantPlanSpec {
     #[x_kube(validation = not_yet("inactivity"))]
     pub inactivity: Option<Inactivity>,
 
-    /// What becomes of a tenant whose first provisioning fails, where the tenant does not say. Resume (the default):
-    /// what is done stays, and the work goes on at the step that failed. Rollback is not supported yet: refused.
+    /// What becomes of a tenant whose first provisioning fails for good, where the tenant does not say. Resume (the
+    /// default): what is done stays, and the work goes on at the step that failed. Rollback: what was made is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule("self == 'Resume'", "onFailure must be Resume or left out: Rollback is not supported yet"))]
     pub on_failure: Option<OnFailure>,
 
     /// The gates that a new tenant starts with. Not supported yet: must be empty.
@@ -194,21 +193,32 @@ pub enum TrialEndAction {
 }
 words!(TrialEndAction { Suspend => "Suspend", ChangePlan => "ChangePlan" });
 
+fn seconds(field: &str) -> Rule {
+    rule(
+        "self >= 0 && self <= 315360000",
+        &format!("{field} must be between 0 and 315360000 seconds, which is ten years"),
+    )
+}
+
 /// Seconds of grace, by what caused the deprovisioning.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraceSeconds {
     /// The customer asked for it, or the Tenant was deleted without another reason; 30 days if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = seconds("graceSeconds.CustomerRequest"))]
     pub customer_request: Option<i64>,
     /// The contract is over; 30 days if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = seconds("graceSeconds.ContractEnd"))]
     pub contract_end: Option<i64>,
     /// The customer did not pay; 60 days if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = seconds("graceSeconds.NonPayment"))]
     pub non_payment: Option<i64>,
     /// The customer broke the terms; 0 if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = seconds("graceSeconds.TermsViolation"))]
     pub terms_violation: Option<i64>,
 }
 

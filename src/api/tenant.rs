@@ -49,10 +49,6 @@ use super::{
         "!has(self.state) || self.state == 'Active' || (has(self.stateReason) && self.stateReason != '')",
         "stateReason is required unless state is Active: say for the audit trail why the state is wanted",
     ).field_path(".stateReason"),
-    validation = rule_on_spec(
-        "(has(self.deletionPolicy) && self.deletionPolicy == 'Retain') || (has(self.offboarding) && has(self.offboarding.gracePeriodSeconds))",
-        "a Tenant must say what its deletion means: set offboarding.gracePeriodSeconds: 0 (the database is dropped at once) or deletionPolicy: Retain (the database is cut off and kept); grace periods are not supported yet",
-    ),
     validation = immutable("server", "server cannot be added, changed or removed, because moving a tenant is not supported yet: write the value that the Tenant was created with"),
     validation = immutable("connectionSecretName", "connectionSecretName cannot be added, changed or removed: write the value that the Tenant was created with"),
 )]
@@ -94,10 +90,11 @@ pub struct TenantSpec {
     )]
     pub plan: String,
 
-    /// The state that the platform operator wants; Active if unset. Suspended and Deprovisioned are not supported
-    /// yet and are refused: to take a tenant down, delete it. What is in force is in status.state.
+    /// The state that the platform operator wants; Active if unset. Deprovisioned takes the tenant down as a deletion
+    /// does, with the same grace, and keeps the resource: set it back before status.purgeAfter to undo it. Suspended is
+    /// not supported yet: refused. What is in force is in status.state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule("self == 'Active'", "state must be Active or left out: Suspended and Deprovisioned are not supported yet; to take the tenant down, delete it"))]
+    #[x_kube(validation = rule("self != 'Suspended'", "state must be Active, Deprovisioned or left out: Suspended is not supported yet"))]
     pub state: Option<DesiredState>,
 
     /// Why the state is wanted, for the audit trail: one line, at most 1000 characters. Required unless state is
@@ -121,8 +118,8 @@ pub struct TenantSpec {
     #[x_kube(validation = not_yet("validity"))]
     pub validity: Option<Validity>,
 
-    /// How the tenant leaves: what a deletion of the Tenant does, and when. May change at any time; what counts is
-    /// what it says when the Tenant is deleted.
+    /// How the tenant leaves: what a deletion of the Tenant, or state: Deprovisioned, does, and when. May change at any
+    /// time; what counts in the end is what it says when the Tenant is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offboarding: Option<Offboarding>,
 
@@ -309,10 +306,11 @@ words!(Isolation { Database => "Database", Schema => "Schema" });
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Provisioning {
-    /// Resume (the default): what is done stays, and the work goes on at the step that failed. Rollback is not
-    /// supported yet: refused.
+    /// What becomes of a tenant whose first provisioning meets an error that does not pass by itself. Resume: what is
+    /// done stays, and the work goes on at the step that failed. Rollback: what was made is removed, and made anew
+    /// when something changes. Unset: what the plan says, else Resume. A tenant that was ever in use is never rolled
+    /// back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule("self == 'Resume'", "provisioning.onFailure must be Resume or left out: Rollback is not supported yet"))]
     pub on_failure: Option<OnFailure>,
 }
 

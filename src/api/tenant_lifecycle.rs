@@ -100,11 +100,13 @@ pub struct Offboarding {
     #[schemars(length(max = 1000))]
     #[x_kube(validation = one_line("offboarding.reason"))]
     pub reason: Option<String>,
-    /// For how many seconds the deletion can be undone: access is cut at once, and the database is dropped when they
-    /// are over. Only 0 is supported yet, which drops the database at once; it must be written down unless
-    /// deletionPolicy is Retain, so that no deletion means more than it says.
+    /// For how many seconds a deletion, or state: Deprovisioned, can be undone: access is cut at once, and the database
+    /// is dropped when they are over. Until then, applying the same Tenant again (namespace, name and slug), or setting
+    /// state back, gives back the same tenant with its data and its password. 0 drops the database at once; at most ten
+    /// years. Unset: what the plan says for the trigger, else 30 days, 60 for NonPayment and 0 for TermsViolation. A
+    /// tenant that was never in use has no grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule("self == 0", "offboarding.gracePeriodSeconds must be 0, which drops the database as soon as the Tenant is deleted: grace periods are not supported yet; to keep the data, set deletionPolicy: Retain"))]
+    #[x_kube(validation = rule("self >= 0 && self <= 315360000", "offboarding.gracePeriodSeconds must be between 0, which drops the database at once, and 315360000, which is ten years"))]
     pub grace_period_seconds: Option<i64>,
     /// Whether the database is exported before it is dropped. true is not supported yet: refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

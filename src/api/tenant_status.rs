@@ -237,12 +237,18 @@ pub enum WorkflowKind {
     Repair,
     /// The tenant is taken down.
     Deprovision,
+    /// A tenant that was going away is brought back.
+    Undelete,
+    /// What a failed first provisioning made is removed.
+    Rollback,
 }
 words!(WorkflowKind {
     Provision => "Provision",
     Update => "Update",
     Repair => "Repair",
     Deprovision => "Deprovision",
+    Undelete => "Undelete",
+    Rollback => "Rollback",
 });
 
 /// One step of a workflow.

@@ -1,14 +1,23 @@
 //! `tenantry run`: the operator.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use kube::{Client, Config};
+use http::Request;
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+};
 use tokio_util::sync::CancellationToken;
+use tower::{BoxError, filter::FilterLayer};
 use tracing::{error, info};
 
 use crate::{
-    controller::run::{Ground, Options, run as run_controllers},
+    controller::{
+        clock::Clock,
+        run::{Ground, Options, run as run_controllers},
+    },
+    fence::Fence,
     leader::{self, Election, Timing},
     metrics::Metrics,
     postgres::credentials::SecretText,
@@ -43,6 +52,11 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACES")]
     watch_namespaces: Vec<String>,
 
+    /// Manage the DatabaseServers with these labels only, as in `kubectl get -l`; none: all of them. For several
+    /// operators in one cluster: each needs a registry, namespaces and servers of its own
+    #[arg(long, env = "TENANTRY_SERVER_SELECTOR", value_name = "SELECTOR")]
+    server_selector: Option<String>,
+
     /// Name of the Lease. Operators with different Leases do not know of each other: give them disjoint namespaces
     /// and registries
     #[arg(long, env = "TENANTRY_LEASE_NAME", default_value = "tenantry", value_name = "NAME")]
@@ -52,7 +66,7 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     http_address: SocketAddr,
 
-    /// The most Tenants worked on at once, per watched namespace
+    /// The most Tenants of one DatabaseServer worked on at once
     #[arg(long, env = "TENANTRY_CONCURRENCY", default_value_t = 16, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
@@ -66,6 +80,10 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_REGISTRY_CONNECTIONS", default_value_t = 5, value_name = "N",
           value_parser = clap::value_parser!(u32).range(2..=1000))]
     registry_connections: u32,
+
+    /// For tests: a file with the seconds by which the clock of all deadlines is ahead of the system's
+    #[arg(long, hide = true, value_name = "FILE")]
+    test_clock: Option<PathBuf>,
 
     /// Format of the log
     #[arg(long, env = "TENANTRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -117,10 +135,12 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let serving = tokio::spawn(server.serve(pages, shutdown.clone().cancelled_owned()));
     stop_on_signal(shutdown.clone());
 
-    let client = Client::try_from(Config::infer().await?)?;
+    let fence = Fence::default();
+    let config = Config::infer().await?;
+    let client = Client::try_from(config.clone())?;
+    let url = arguments.system_database_url.expose();
     let registry =
-        Registry::connect(arguments.system_database_url.expose(), &identity, arguments.registry_connections)
-            .await?;
+        Registry::connect_fenced(url, &identity, arguments.registry_connections, fence.clone()).await?;
     registry.migrate().await?;
     let installation = registry.installation().await?;
     registry_gate.open();
@@ -139,19 +159,24 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     }
     info!(installation = %installation.id, "leading");
     metrics.leader(true);
+    let asked = leadership.clone();
+    fence.set(move || asked.is_current());
     let ground = Ground {
-        client,
+        client: fenced_client(config, fence.clone())?,
         registry: registry.clone(),
         installation,
         metrics: metrics.clone(),
         leadership: leadership.clone(),
+        fence,
     };
     let options = Options {
         watch_namespaces: arguments.watch_namespaces,
+        server_selector: arguments.server_selector,
         operator_namespace: arguments.operator_namespace,
         concurrency: arguments.concurrency,
         max_connections: arguments.max_connections_per_server,
         identity,
+        clock: arguments.test_clock.as_deref().map_or_else(Clock::default, Clock::ahead_by),
     };
     let outcome = tokio::select! {
         result = run_controllers(ground, options, shutdown.clone()) => result.map_err(RunError::from),
@@ -168,6 +193,18 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let _ = serving.await;
     info!("stopped");
     outcome
+}
+
+/// A client that changes nothing once the fence is shut. (The election has one of its own.)
+fn fenced_client(config: Config, fence: Fence) -> Result<Client, kube::Error> {
+    let filter = FilterLayer::new(move |request: Request<Body>| -> Result<_, BoxError> {
+        if request.method().is_safe() || fence.is_open() {
+            Ok(request)
+        } else {
+            Err("this operator no longer holds the Lease; the new leader goes on".into())
+        }
+    });
+    Ok(ClientBuilder::try_from(config)?.with_layer(&filter).build())
 }
 
 fn stop_on_signal(shutdown: CancellationToken) {

@@ -11,18 +11,21 @@ use kube::{
 };
 
 use super::{
+    clock::Clock,
     database_server::configuration::{DEFAULT_PREFIX, prefix},
     events::Events,
     servers::Servers,
-    tenant::{bulk::Bulk, watch::Scopes, written::Written},
+    tenant::{attempts::Attempts, bulk::Bulk, tombstones::Tombstones, watch::Scopes, written::Written},
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
     domain::desired::{ServerOffer, Surroundings},
+    fence::Fence,
     leader::Leadership,
     metrics::Metrics,
     postgres::modules::ModuleSet,
     registry::{Installation, Registry},
+    turns::Turns,
 };
 
 /// Shared by all reconciliations of a leader.
@@ -47,16 +50,28 @@ pub struct Context {
     pub written: Written,
     /// What was read in bulk at start-up.
     pub bulk: Bulk,
+    /// The tombstones, by when they are to be looked at.
+    pub tombstones: Tombstones,
+    /// What was tried, and may be tried again.
+    pub attempts: Attempts,
+    /// Whose turn it is on a tenant.
+    pub turns: Turns<(String, String)>,
+    /// What time it is.
+    pub clock: Clock,
     /// Where Events go.
     pub events: Events,
     /// Where figures go.
     pub metrics: Metrics,
+    /// Whether anything may leave this process: asked before each session and each write.
+    pub fence: Fence,
     /// Whether this process still leads: asked before each step.
     pub leadership: Leadership,
     /// Who this process is: `application_name` of its sessions, holder of its workflows.
     pub identity: String,
     /// Where the Secrets of `DatabaseServer`s are.
     pub operator_namespace: String,
+    /// The most tenants of one server that are worked on at once.
+    pub concurrency: u16,
     /// The most sessions on one server.
     pub max_connections: u32,
     /// The modules that every tenant has.
@@ -72,6 +87,11 @@ impl Context {
         self.database_servers.get(&ObjectRef::new(name))
     }
 
+    /// The `TenantPlan` of this name.
+    pub fn plan(&self, name: &str) -> Option<Arc<TenantPlan>> {
+        self.plans.get(&ObjectRef::new(name))
+    }
+
     /// What the names of the databases on a server begin with.
     pub fn prefix_of(&self, server: &str) -> String {
         self.database_server(server).map_or_else(|| DEFAULT_PREFIX.to_owned(), |server| prefix(&server))
@@ -80,7 +100,7 @@ impl Context {
 
 impl Surroundings for Context {
     fn has_plan(&self, name: &str) -> bool {
-        self.plans.get(&ObjectRef::new(name)).is_some()
+        self.plan(name).is_some()
     }
 
     fn server(&self, name: &str) -> ServerOffer {

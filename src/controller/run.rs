@@ -30,13 +30,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
+    clock::Clock,
     context::{Context, SharedContext},
     database_server,
     events::Events,
     servers::{Servers, Standing},
     tenant::{
         self,
+        attempts::Attempts,
         bulk::Bulk,
+        tombstones::Tombstones,
         watch::{Change, Scope, Scopes, follow, secret_interest, server_interest, tenant_of},
         written::Written,
     },
@@ -46,24 +49,30 @@ use crate::{
         LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant,
         tenant_status::TenantState,
     },
+    fence::Fence,
     leader::Leadership,
     metrics::Metrics,
     postgres::modules::ModuleSet,
     registry::{self, Installation, Registry},
+    turns::Turns,
 };
 
 /// How a leader runs.
 pub struct Options {
     /// The namespaces whose Tenants are managed; none: all.
     pub watch_namespaces: Vec<String>,
+    /// The labels of the `DatabaseServer`s that are managed; none: all.
+    pub server_selector: Option<String>,
     /// Where the Secrets of `DatabaseServer`s are.
     pub operator_namespace: String,
-    /// The most visits at once, per watched namespace.
+    /// The most tenants of one server that are worked on at once.
     pub concurrency: u16,
     /// The most sessions on one server.
     pub max_connections: u32,
     /// Who this process is.
     pub identity: String,
+    /// The clock by which deadlines are kept.
+    pub clock: Clock,
 }
 
 /// What is there before the controllers are.
@@ -78,10 +87,15 @@ pub struct Ground {
     pub metrics: Metrics,
     /// The Lease, held.
     pub leadership: Leadership,
+    /// Shut once the Lease is not held any more.
+    pub fence: Fence,
 }
 
 /// The API server closes a watch after this many seconds, well before load balancers drop idle connections.
 const WATCH_SECONDS: u32 = 200;
+
+/// A server that many tenants could not reach at once is looked at once.
+const SUSPICION: Duration = Duration::from_millis(100);
 
 /// How often the number of tenants by state is counted, from memory.
 const COUNT_PERIOD: Duration = Duration::from_secs(5);
@@ -122,24 +136,52 @@ pub async fn run(
         conflicts: Arc::new(Mutex::new(HashSet::new())),
         written: Written::default(),
         bulk: Bulk::default(),
+        tombstones: Tombstones::default(),
+        attempts: Attempts::default(),
+        turns: Turns::default(),
+        clock: options.clock.clone(),
         metrics: ground.metrics,
         leadership: ground.leadership,
+        fence: ground.fence,
         identity: options.identity,
         operator_namespace: options.operator_namespace,
+        concurrency: options.concurrency,
         max_connections: options.max_connections,
         modules: ModuleSet::built_in(),
     });
     watch_plans(&context, plan_writer, &shutdown);
     watch_secrets(&context, secret_writers, &shutdown);
-    context.bulk.read_registry(context.registry.all_living().await?);
+    if let Some(former) = context.leadership.predecessor() {
+        let ended = context.registry.end_sessions_of(&former).await?;
+        info!(
+            former,
+            ended, "the former leader's sessions in the registry are ended, and its claims with them"
+        );
+    }
+    let rows = context.registry.all_living().await?;
+    for row in &rows {
+        context.tombstones.see(row, None);
+    }
+    context.bulk.read_registry(rows);
     count_tenants(&context, &shutdown);
-    let servers = tokio::spawn(run_servers(context.clone(), server_writer, shutdown.clone()));
+    let servers = tokio::spawn(run_servers(
+        context.clone(),
+        options.server_selector.clone(),
+        server_writer,
+        shutdown.clone(),
+    ));
     ready_stores(&context).await;
     visited_servers(&context).await;
-    let tenants = inputs
-        .into_iter()
-        .map(|input| run_tenants(context.clone(), input, options.concurrency, shutdown.clone()));
+    let drift = tokio::spawn(tenant::drift::run(context.clone(), shutdown.clone()));
+    let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
+    let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, shutdown.clone()));
     join_all(tenants).await;
+    if let Err(error) = drift.await {
+        error!(%error, "the search for drift ended badly");
+    }
+    if let Err(error) = tombstones.await {
+        error!(%error, "the driver of tombstones ended badly");
+    }
     if let Err(error) = servers.await {
         error!(%error, "the controller of DatabaseServers ended badly");
     }
@@ -290,12 +332,21 @@ fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
     });
 }
 
-async fn run_servers(context: SharedContext, writer: Writer<DatabaseServer>, shutdown: CancellationToken) {
+async fn run_servers(
+    context: SharedContext,
+    selector: Option<String>,
+    writer: Writer<DatabaseServer>,
+    shutdown: CancellationToken,
+) {
     let reader = writer.as_reader();
     let api = Api::<DatabaseServer>::all(context.client.clone());
     let told = context.clone();
     let mut known = std::collections::HashMap::new();
-    let stream = watcher(api, watch_config())
+    let config = match selector {
+        Some(labels) => watch_config().labels(&labels),
+        None => watch_config(),
+    };
+    let stream = watcher(api, config)
         .default_backoff()
         .reflect(writer)
         .inspect(move |event| match event {
@@ -315,10 +366,14 @@ async fn run_servers(context: SharedContext, writer: Writer<DatabaseServer>, shu
         })
         .applied_objects()
         .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
+    let (suspects, suspected) = mpsc::unbounded_channel();
+    context.servers.tell(suspects);
     // A changed admin or CA Secret counts at once, not at the next period.
     let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.operator_namespace);
     let servers = reader.clone();
     Controller::for_stream(stream, reader)
+        .reconcile_on(UnboundedReceiverStream::new(suspected))
+        .with_config(Config::default().debounce(SUSPICION))
         .watches(secrets, watch_config(), move |secret| {
             let name = secret.metadata.name.clone().unwrap_or_default();
             let named = servers.state_filter(move |server| {
@@ -327,17 +382,16 @@ async fn run_servers(context: SharedContext, writer: Writer<DatabaseServer>, shu
             });
             named.into_iter().map(|server| ObjectRef::from_obj(server.as_ref()))
         })
-        .with_config(Config::default().concurrency(4))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(database_server::reconcile::reconcile, database_server::reconcile::after_error, context)
         .for_each(|_| ready(()))
         .await;
 }
 
-async fn run_tenants(context: SharedContext, input: Input, concurrency: u16, shutdown: CancellationToken) {
+async fn run_tenants(context: SharedContext, input: Input, shutdown: CancellationToken) {
     let reader = input.tenant_writer.as_reader();
     let namespace = input.namespace.as_deref();
-    info!(namespace = namespace.unwrap_or("all"), concurrency, "watching tenants");
+    info!(namespace = namespace.unwrap_or("all"), "watching tenants");
     let stream = watcher(api::<Tenant>(&context.client, namespace), watch_config())
         .default_backoff()
         .reflect(input.tenant_writer)
@@ -345,7 +399,6 @@ async fn run_tenants(context: SharedContext, input: Input, concurrency: u16, shu
         .predicate_filter(tenant::watch::interest, Default::default());
     Controller::for_stream(stream, reader)
         .reconcile_on(UnboundedReceiverStream::new(input.requests))
-        .with_config(Config::default().concurrency(concurrency))
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(tenant::reconcile::reconcile, tenant::reconcile::after_error, context)
         .for_each(|_| ready(()))

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use tokio::sync::Notify;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::postgres::server::Server;
+use crate::{api::database_server::DatabaseServer, postgres::server::Server};
 
 /// What a server's name leads to, in this process.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub enum Standing {
 pub struct Servers {
     by_name: RwLock<HashMap<String, Standing>>,
     changed: Notify,
+    places: Mutex<HashMap<String, Arc<Semaphore>>>,
+    suspects: Mutex<Option<mpsc::UnboundedSender<ObjectRef<DatabaseServer>>>>,
 }
 
 impl Servers {
@@ -43,6 +46,29 @@ impl Servers {
     pub fn set(&self, name: &str, standing: Standing) {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), standing);
         self.changed.notify_waiters();
+    }
+
+    /// Waits for one of the places for tenants on a server: `most` are worked on at once, so that a server that hangs
+    /// holds up its own tenants and no others.
+    pub async fn place(&self, name: &str, most: u16) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(usize::from(most)));
+            Arc::clone(places.entry(name.to_owned()).or_insert_with(new))
+        };
+        places.acquire_owned().await.ok()
+    }
+
+    /// Where it is told of servers that a tenant's step could not reach.
+    pub fn tell(&self, visits: mpsc::UnboundedSender<ObjectRef<DatabaseServer>>) {
+        *self.suspects.lock().unwrap_or_else(PoisonError::into_inner) = Some(visits);
+    }
+
+    /// A step could not reach this server: it is looked at now, not at its next period.
+    pub fn suspect(&self, name: &str) {
+        if let Some(visits) = self.suspects.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            let _ = visits.send(ObjectRef::new(name));
+        }
     }
 
     /// Forgets a server whose `DatabaseServer` is gone.

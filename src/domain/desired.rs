@@ -9,7 +9,7 @@ use super::{
     settings::{self, SettingsError},
     slug::{Slug, SlugError},
 };
-use crate::api::tenant::{AdminCredential, DeletionPolicy, Tenant};
+use crate::api::tenant::{AdminCredential, OnFailure, Tenant};
 
 /// The `DatabaseServer` of a tenant that names none.
 pub const DEFAULT_SERVER: &str = "default";
@@ -48,6 +48,8 @@ pub struct Desired {
     pub admin_secret: String,
     /// Nothing is to be changed, for now.
     pub paused: bool,
+    /// Whether what a failed first provisioning made is removed; none where the plan decides.
+    pub on_failure: Option<OnFailure>,
 }
 
 /// What is around the Tenant: which of the things it names exist.
@@ -142,6 +144,7 @@ pub fn desired(tenant: &Tenant, surroundings: &dyn Surroundings) -> Result<Desir
         connection_secret: connection_secret_name(tenant),
         admin_secret: admin_secret_name(&name),
         paused: is_paused(tenant),
+        on_failure: spec.provisioning.as_ref().and_then(|provisioning| provisioning.on_failure),
     })
 }
 
@@ -159,11 +162,6 @@ pub fn admin_secret_name(tenant_name: &str) -> String {
 /// Whether `spec.paused` is set.
 pub fn is_paused(tenant: &Tenant) -> bool {
     tenant.spec.paused.unwrap_or(false)
-}
-
-/// Whether the tenant's database is dropped at the end, or kept.
-pub fn deletion_policy(tenant: &Tenant) -> DeletionPolicy {
-    tenant.spec.deletion_policy.unwrap_or(DeletionPolicy::Purge)
 }
 
 impl Desired {

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod backoff;
+pub mod departure;
 pub mod desired;
 pub mod identity;
 pub mod names;

@@ -1,6 +1,8 @@
 //! What was found, as three values: absent, unknown, known. An unknown is never taken for an absent: that is how
 //! databases get lost.
 
+use super::departure::Terms;
+
 /// One observation of something outside this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation<T> {
@@ -95,6 +97,16 @@ pub struct RegistryFacts {
     pub has_verifier: bool,
     /// Whether a database may be there: recorded before it is made, and until its drop is recorded.
     pub database_recorded: bool,
+    /// Whether the tenant was ever handed out.
+    pub handed_out: bool,
+    /// Whether `Blocked` is recorded as in force.
+    pub cut_recorded: bool,
+    /// The terms of the tombstone, while there is one.
+    pub tombstone: Option<Terms>,
+    /// The purge has begun: there is no way back.
+    pub purging: bool,
+    /// A failed first provisioning is being taken back.
+    pub rolling_back: bool,
 }
 
 /// What the tenant's server says of it.

@@ -27,6 +27,10 @@ pub enum Step {
     Verify,
     /// Write the registry's status, after which the tenant is handed out.
     Activate,
+    /// Take the tombstone back: the tenant is no longer going away.
+    Reinstate,
+    /// Record that what a failed first provisioning made is gone.
+    RecordRollback,
     /// Take the login's rights and end its sessions.
     CutAccess,
     /// Mark the registry row as going away.
@@ -58,6 +62,8 @@ impl Step {
             Self::PublishCredentials => "PublishCredentials",
             Self::Verify => "Verify",
             Self::Activate => "Activate",
+            Self::Reinstate => "Reinstate",
+            Self::RecordRollback => "RecordRollback",
             Self::CutAccess => "CutAccess",
             Self::Tombstone => "Tombstone",
             Self::DropDatabase => "DropDatabase",

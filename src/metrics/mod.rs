@@ -48,6 +48,11 @@ struct ByState {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByAccess {
+    access: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
     revision: &'static str,
@@ -63,6 +68,7 @@ pub struct Metrics {
     steps: Family<ByStep, Counter>,
     step_durations: Histograms<ByStep>,
     tenants: Family<ByState, Gauge>,
+    tombstones: Family<ByAccess, Gauge>,
     provision_durations: Histogram,
     leader: Gauge,
 }
@@ -98,6 +104,12 @@ impl Metrics {
         );
         let tenants = Family::default();
         registry.register("tenants", "Tenants, by state", tenants.clone());
+        let tombstones = Family::default();
+        registry.register(
+            "tombstones",
+            "Tenants that are going away, by whether their access is proven to be cut",
+            tombstones.clone(),
+        );
         let provision_durations = histogram();
         registry.register(
             "provision_duration_seconds",
@@ -120,6 +132,7 @@ impl Metrics {
             steps,
             step_durations,
             tenants,
+            tombstones,
             provision_durations,
             leader,
         }
@@ -141,6 +154,15 @@ impl Metrics {
         let labels = ByStep { step, outcome };
         self.steps.get_or_create(&labels).inc();
         self.step_durations.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How many tombstones there are, and how many of them are not proven to be cut.
+    pub fn tombstones(&self, all: usize, uncut: usize) {
+        let set = |access, count| {
+            self.tombstones.get_or_create(&ByAccess { access }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        set("Blocked", all.saturating_sub(uncut));
+        set("Unknown", uncut);
     }
 
     /// How many tenants are in each state. A state that is not named keeps its number: name them all.

@@ -60,6 +60,11 @@ impl Server {
             Some(facts) if !facts.mark.is_ours() => return Err(conflict(&login, &facts.mark)),
             Some(facts) => facts,
         };
+        if login_facts.beyond_us && !blocked {
+            return Err(Error::MissingRight(format!(
+                "role {login} has SUPERUSER, REPLICATION or BYPASSRLS, which only a superuser can take: ALTER ROLE {login} NOSUPERUSER NOREPLICATION NOBYPASSRLS"
+            )));
+        }
         let database_facts = match facts.database {
             Some(facts) if facts.mark.is_ours() => Some(facts),
             // A database that is not ours is not touched; the login has no business there.
@@ -127,6 +132,12 @@ fn swap(
             script.add("REVOKE {} FROM {}", &[login, &member]);
         }
     }
+    if facts.privileged {
+        script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
+    }
+    if facts.connection_limit != -1 {
+        script.add("ALTER ROLE {} CONNECTION LIMIT -1", &[login]);
+    }
     if level == AccessLevel::Blocked && facts.can_login {
         script.add("ALTER ROLE {} NOLOGIN", &[login]);
     }
@@ -135,6 +146,12 @@ fn swap(
             (true, false) => script.add("REVOKE CONNECT ON DATABASE {} FROM {}", &[database, login]),
             (false, true) => script.add("GRANT CONNECT ON DATABASE {} TO {}", &[database, login]),
             _ => {}
+        }
+        if facts.connection_limit > -1 {
+            script.add("ALTER DATABASE {} CONNECTION LIMIT -1", &[database]);
+        }
+        if !facts.allow_connections {
+            script.add("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[database]);
         }
         if facts.open_to_public {
             script.add("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[database]);

@@ -31,6 +31,9 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// This process does not lead any more, and touches nothing.
+    #[error("this operator no longer holds the Lease; the new leader goes on")]
+    Fenced,
     /// Something of that name exists and is not ours.
     #[error("{kind} {name} exists and is not this tenant's: {detail}. It is left alone; rename or remove it")]
     Conflict {
@@ -140,6 +143,7 @@ impl Error {
         match self {
             Self::Sql { source, .. } => reason(source),
             Self::Timeout { .. } => "DatabaseTimeout",
+            Self::Fenced => "Waiting",
             Self::Conflict { .. } => "Conflict",
             Self::MissingRight(_) => "MissingRight",
             Self::DatabaseMissing(_) => "DatabaseMissing",
@@ -158,6 +162,19 @@ impl Error {
             Self::NotAVerifier => "NotAVerifier",
             Self::PasswordNotHashed => "PasswordNotHashed",
         }
+    }
+
+    /// Whether the server did not answer, or does not let the operator in: whatever was wanted of it.
+    pub fn is_unreachable(&self) -> bool {
+        let reasons = [
+            "DatabaseUnreachable",
+            "DatabaseTimeout",
+            "StartingUp",
+            "TlsFailed",
+            "AuthenticationFailed",
+            "SessionEnded",
+        ];
+        reasons.contains(&self.reason())
     }
 
     /// Whether trying again cannot help until somebody changes something.

@@ -30,6 +30,8 @@ pub struct TenantFacts {
 pub struct DatabaseFacts {
     /// Its name.
     pub name: String,
+    /// What tells it from another of the same name.
+    pub oid: i64,
     /// Whose it is.
     pub mark: Mark,
     /// Whether `tenantry_dba` owns it.
@@ -38,6 +40,8 @@ pub struct DatabaseFacts {
     pub allow_connections: bool,
     /// A DROP DATABASE was interrupted (`datconnlimit` is -2): nothing but another one is possible.
     pub drop_interrupted: bool,
+    /// The most sessions in it; -1 for no limit.
+    pub connection_limit: i32,
     /// The digest of the template it was made from.
     pub template_digest: Option<String>,
     /// Whether the tenant's login has the CONNECT right itself.
@@ -51,6 +55,8 @@ pub struct DatabaseFacts {
 /// A tenant's login.
 #[derive(Clone, Debug)]
 pub struct LoginFacts {
+    /// What tells it from another of the same name.
+    pub oid: i64,
     /// Whose it is.
     pub mark: Mark,
     /// LOGIN.
@@ -61,8 +67,12 @@ pub struct LoginFacts {
     pub foreign_memberships: Vec<String>,
     /// Roles that are members of it: there should be none (before 16, a tenant can grant its own role away).
     pub foreign_members: Vec<String>,
-    /// It has attributes that no tenant's login has: SUPERUSER, CREATEDB, CREATEROLE, REPLICATION or BYPASSRLS.
+    /// It has CREATEDB or CREATEROLE, which no tenant's login has.
     pub privileged: bool,
+    /// It has SUPERUSER, REPLICATION or BYPASSRLS, which no tenant's login has and only a superuser can take.
+    pub beyond_us: bool,
+    /// The most sessions of it; -1 for no limit.
+    pub connection_limit: i32,
     /// Rights were taken, and it is not proven yet that no session from before still has them.
     pub narrowing: bool,
 }
@@ -76,8 +86,12 @@ impl TenantFacts {
         let clean = login.foreign_memberships.is_empty()
             && login.foreign_members.is_empty()
             && !login.privileged
+            && !login.beyond_us
+            && login.connection_limit == -1
             && !login.narrowing
-            && !self.database.as_ref().is_some_and(|database| database.open_to_public);
+            && self.database.as_ref().is_none_or(|database| {
+                !database.open_to_public && database.connection_limit == -1 && database.allow_connections
+            });
         if !clean {
             return None;
         }
@@ -97,9 +111,16 @@ pub struct Inventory {
     databases: HashMap<String, DatabaseRow>,
     roles: HashMap<String, RoleRow>,
     rights: Rights,
+    last_transaction: i64,
 }
 
 impl Inventory {
+    /// The next transaction id (64 bits, never reused) when this was read: a server on which it is lower than before
+    /// was restored to an older state.
+    pub fn last_transaction(&self) -> i64 {
+        self.last_transaction
+    }
+
     /// What there is of one tenant.
     pub fn facts(&self, id: TenantId, database: &str, login: &str) -> TenantFacts {
         let database_facts = |name: &str| {
@@ -107,10 +128,12 @@ impl Inventory {
             let may_connect = |role: &str| row.connect.iter().flatten().any(|grantee| grantee == role);
             Some(DatabaseFacts {
                 name: name.to_owned(),
+                oid: row.oid,
                 mark: Mark::of(row.comment.as_deref(), id),
                 owned: row.owner == DBA.as_str(),
                 allow_connections: row.open,
                 drop_interrupted: row.connection_limit == -2,
+                connection_limit: row.connection_limit,
                 template_digest: row.comment.as_deref().and_then(mark::template_digest),
                 login_may_connect: may_connect(login),
                 migrator_may_connect: may_connect(MIGRATOR.as_str()),
@@ -124,12 +147,15 @@ impl Inventory {
                 let (groups, foreign) =
                     row.member_of.iter().cloned().partition(|name| GROUPS.iter().any(|g| g.as_str() == name));
                 LoginFacts {
+                    oid: row.oid,
                     mark: Mark::of(row.comment.as_deref(), id),
                     can_login: row.can_login,
                     groups,
                     foreign_memberships: foreign,
                     foreign_members: row.members.clone(),
                     privileged: row.privileged,
+                    beyond_us: row.beyond_us,
+                    connection_limit: row.connection_limit,
                     narrowing: row.comment.as_deref().is_some_and(mark::is_narrowing),
                 }
             }),
@@ -175,6 +201,7 @@ pub(super) struct Rights {
 #[derive(Clone, Debug, Deserialize)]
 struct DatabaseRow {
     name: String,
+    oid: i64,
     comment: Option<String>,
     owner: String,
     open: bool,
@@ -187,9 +214,12 @@ struct DatabaseRow {
 #[derive(Clone, Debug, Deserialize)]
 struct RoleRow {
     name: String,
+    oid: i64,
     comment: Option<String>,
     can_login: bool,
     privileged: bool,
+    beyond_us: bool,
+    connection_limit: i32,
     member_of: Vec<String>,
     members: Vec<String>,
 }
@@ -200,6 +230,7 @@ SELECT
   coalesce((
     SELECT jsonb_agg(jsonb_build_object(
       'name', d.datname,
+      'oid', d.oid::bigint,
       'comment', shobj_description(d.oid, 'pg_database'),
       'owner', pg_get_userbyid(d.datdba),
       'open', d.datallowconn,
@@ -215,9 +246,12 @@ SELECT
   coalesce((
     SELECT jsonb_agg(jsonb_build_object(
       'name', r.rolname,
+      'oid', r.oid::bigint,
       'comment', shobj_description(r.oid, 'pg_authid'),
       'can_login', r.rolcanlogin,
-      'privileged', r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls,
+      'privileged', r.rolcreatedb OR r.rolcreaterole,
+      'beyond_us', r.rolsuper OR r.rolreplication OR r.rolbypassrls,
+      'connection_limit', r.rolconnlimit,
       'member_of', (
         SELECT coalesce(jsonb_agg(DISTINCT pg_get_userbyid(m.roleid)), '[]')
         FROM pg_auth_members AS m WHERE m.member = r.oid),
@@ -229,13 +263,14 @@ SELECT
     WHERE r.rolname !~ '^pg_' AND ($2::text[] IS NULL OR r.rolname = ANY ($2))), '[]') AS roles,
   jsonb_build_object(
     'signal', pg_has_role('pg_signal_backend', 'USAGE'),
-    'stats', pg_has_role('pg_read_all_stats', 'USAGE')) AS rights";
+    'stats', pg_has_role('pg_read_all_stats', 'USAGE')) AS rights,
+  pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS last_transaction";
 
 /// Reads the given databases and roles, or everything.
 pub(super) async fn read(session: &mut PgConnection, only: Option<(&[&str], &[&str])>) -> Result<Inventory> {
     let (databases, roles) = only.unzip();
-    let (Json(databases), Json(roles), Json(rights)) =
-        sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>)>(QUERY)
+    let (Json(databases), Json(roles), Json(rights), last_transaction) =
+        sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>, i64)>(QUERY)
             .bind(databases)
             .bind(roles)
             .fetch_one(session)
@@ -245,5 +280,6 @@ pub(super) async fn read(session: &mut PgConnection, only: Option<(&[&str], &[&s
         databases: databases.into_iter().map(|row| (row.name.clone(), row)).collect(),
         roles: roles.into_iter().map(|row| (row.name.clone(), row)).collect(),
         rights,
+        last_transaction,
     })
 }

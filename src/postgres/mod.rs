@@ -5,6 +5,7 @@ mod access;
 mod connect;
 pub mod credentials;
 pub mod databases;
+pub mod drift;
 mod error;
 mod identifier;
 pub mod inventory;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,7 +10,11 @@ use rand::RngExt;
 use sqlx::Connection;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::domain::{identity::TenantId, names::building_name};
+use crate::{
+    domain::{identity::TenantId, names::building_name},
+    fence::Fence,
+    turns::Turns,
+};
 
 use super::{
     connect::{Seat, ServerConfig},
@@ -58,22 +62,27 @@ pub(super) struct Inner {
     /// Shared roles are prepared by one at a time.
     pub(super) preparing: tokio::sync::Mutex<()>,
     /// Changes of one tenant's rights come one after the other.
-    tenants: Mutex<HashMap<TenantId, Weak<tokio::sync::Mutex<()>>>>,
+    tenants: Turns<TenantId>,
 }
 
 impl Server {
     /// A handle; nothing is opened yet.
     pub fn new(config: ServerConfig) -> Self {
+        Self::fenced(config, Fence::default())
+    }
+
+    /// A handle that opens and uses no session once the fence is shut.
+    pub fn fenced(config: ServerConfig, fence: Fence) -> Self {
         let place = (config.host.clone(), config.port);
         let building = Arc::clone(lock(&BUILDING).entry(place).or_default());
         Self {
             inner: Arc::new(Inner {
-                sessions: Arc::new(Sessions::new(config)),
+                sessions: Arc::new(Sessions::new(config, fence)),
                 templates: Mutex::default(),
                 building,
                 dropping: tokio::sync::Mutex::default(),
                 preparing: tokio::sync::Mutex::default(),
-                tenants: Mutex::default(),
+                tenants: Turns::default(),
             }),
         }
     }
@@ -169,17 +178,7 @@ impl Server {
 
     /// The right to change one tenant's roles, database and rights: for one at a time.
     pub(super) async fn serialise(&self, id: TenantId) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut tenants = lock(&self.inner.tenants);
-            let known = tenants.get(&id).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                tenants.retain(|_, lock| lock.strong_count() > 0);
-                let lock = Arc::new(tokio::sync::Mutex::default());
-                tenants.insert(id, Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
+        self.inner.tenants.take(id).await
     }
 }
 

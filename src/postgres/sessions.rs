@@ -20,6 +20,8 @@ use std::{
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::fence::Fence;
+
 use super::{
     connect::{MAINTENANCE_DATABASE, Seat, ServerConfig, connect},
     error::{Error, Result, is_transient},
@@ -38,6 +40,7 @@ const GONE_AT_LAST: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Sessions {
     pub(super) config: ServerConfig,
+    fence: Fence,
     admin: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
     idle: Mutex<Vec<(PgConnection, Instant)>>,
@@ -72,11 +75,12 @@ pub(super) struct Session {
 }
 
 impl Sessions {
-    pub(super) fn new(config: ServerConfig) -> Self {
+    pub(super) fn new(config: ServerConfig, fence: Fence) -> Self {
         let cap = config.max_connections.clamp(2, 1000) as usize;
         let admin = cap.div_ceil(2);
         Self {
             config,
+            fence,
             admin: Arc::new(Semaphore::new(admin)),
             tenant: Arc::new(Semaphore::new(cap - admin)),
             idle: Mutex::default(),
@@ -95,6 +99,7 @@ impl Sessions {
     /// An admin session in the maintenance database, an idle one if there is one that still answers.
     pub(super) async fn admin(self: &Arc<Self>) -> Result<Session> {
         let place = place(&self.admin).await;
+        self.pass_fence()?;
         loop {
             let idle = self.pop_idle();
             let Some((mut connection, since)) = idle else { break };
@@ -126,6 +131,11 @@ impl Sessions {
         self.open(seat, place, Kind::Tenant, doing).await
     }
 
+    /// A process that was frozen, and whose work another does by now, finds out here when it wakes up.
+    fn pass_fence(&self) -> Result<()> {
+        if self.fence.is_open() { Ok(()) } else { Err(Error::Fenced) }
+    }
+
     async fn open(
         self: &Arc<Self>,
         seat: &Seat<'_>,
@@ -136,6 +146,7 @@ impl Sessions {
         let options = self.config.options(seat);
         let mut attempt = 0;
         loop {
+            self.pass_fence()?;
             match connect(&options, doing).await {
                 Ok(connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);

@@ -3,30 +3,11 @@
 //! Each can be repeated: where the tenant is already what it should become, nothing is written and `false` is
 //! returned. A transition that a tenant's life does not have is an [`Error::Transition`].
 
-use jiff::Timestamp;
-use jiff_sqlx::ToSqlx;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Error, Registry, Result, tenants::policy};
+use super::{Error, Registry, Result};
 use crate::domain::identity::TenantId;
-
-/// What is recorded before a tenant is taken down, and all that is needed to finish that.
-#[derive(Clone, Debug)]
-pub struct Tombstone {
-    /// Why, in the words of whoever asked for it.
-    pub reason: Option<String>,
-    /// `CustomerRequest`, `ContractEnd`, `NonPayment` or `TermsViolation`.
-    pub trigger: String,
-    /// When it began: the grace counts from here.
-    pub at: Timestamp,
-    /// When the database may be dropped.
-    pub purge_after: Timestamp,
-    /// Whether the database is kept, cut off, for good.
-    pub retain: bool,
-    /// Who asked for it.
-    pub actor: String,
-}
 
 /// An entry of the activity log.
 #[derive(Clone, Debug)]
@@ -46,7 +27,7 @@ pub struct Activity<'a> {
 }
 
 /// What a statement of this module returns: the status it found, and whether it changed it.
-type Found = Option<(String, bool)>;
+pub(super) type Found = Option<(String, bool)>;
 
 impl Registry {
     /// The tenant is handed out.
@@ -68,12 +49,13 @@ impl Registry {
         settle(id, "active", &["active", "trial", "suspended"], found)
     }
 
-    /// The first provisioning met a permanent error.
-    pub async fn fail(&self, id: TenantId, reason: &str, correlation: Uuid) -> Result<bool> {
+    /// The first provisioning met a permanent error. `roll_back`: what it made is to be removed.
+    pub async fn fail(&self, id: TenantId, reason: &str, roll_back: bool, correlation: Uuid) -> Result<bool> {
         let found = sqlx::query_as(
             "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
-                 UPDATE tenants SET status = 'failed', status_reason = $2, status_updated_by = 'tenantry'
+                 UPDATE tenants SET status = 'failed', status_reason = $2, status_updated_by = 'tenantry',
+                     rolling_back = $4
                  WHERE id = $1 AND status = 'provisioning' RETURNING id),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id)
@@ -82,6 +64,27 @@ impl Registry {
         )
         .bind(id.0)
         .bind(reason)
+        .bind(correlation)
+        .bind(roll_back)
+        .fetch_optional(&self.pool)
+        .await?;
+        settle(id, "failed", &["failed"], found)
+    }
+
+    /// What a failed first provisioning made is gone: nothing is recorded of it any more but that it was.
+    pub async fn rolled_back(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET rolling_back = false, database_exists = false, access = 'Blocked',
+                     password_verifier = NULL, password_digest = NULL, module_versions = '{}', seed_digest = NULL
+                 WHERE id = $1 AND rolling_back RETURNING id, database_name),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                 SELECT id, 'RolledBack', 'tenantry', $2, jsonb_build_object('database', database_name) FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+        )
+        .bind(id.0)
         .bind(correlation)
         .fetch_optional(&self.pool)
         .await?;
@@ -94,7 +97,7 @@ impl Registry {
             "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET status = 'provisioning', status_reason = NULL, status_updated_by = 'tenantry'
-                 WHERE id = $1 AND status = 'failed' RETURNING id),
+                 WHERE id = $1 AND status = 'failed' AND NOT rolling_back RETURNING id),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id)
                  SELECT id, 'Retried', 'tenantry', $2 FROM changed)
@@ -105,39 +108,6 @@ impl Registry {
         .fetch_optional(&self.pool)
         .await?;
         settle(id, "provisioning", &["provisioning"], found)
-    }
-
-    /// Writes the tombstone: from here on the registry alone is enough to take the tenant down.
-    pub async fn begin_deprovisioning(
-        &self,
-        id: TenantId,
-        tombstone: &Tombstone,
-        correlation: Uuid,
-    ) -> Result<bool> {
-        let found = sqlx::query_as(
-            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
-             changed AS (
-                 UPDATE tenants SET status = 'deprovisioning', status_reason = $2, offboarding_trigger = $3,
-                     deprovisioned_at = $4, purge_after = $5, deletion_policy = $6, status_updated_by = $7
-                 WHERE id = $1 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
-             logged AS (
-                 INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
-                 SELECT id, 'DeprovisioningBegun', $7, $2, $8, jsonb_build_object(
-                     'trigger', offboarding_trigger, 'purgeAfter', purge_after, 'deletionPolicy', deletion_policy)
-                 FROM changed)
-             SELECT status, EXISTS (SELECT FROM changed) FROM before",
-        )
-        .bind(id.0)
-        .bind(&tombstone.reason)
-        .bind(&tombstone.trigger)
-        .bind(tombstone.at.to_sqlx())
-        .bind(tombstone.purge_after.to_sqlx())
-        .bind(policy(tombstone.retain))
-        .bind(&tombstone.actor)
-        .bind(correlation)
-        .fetch_optional(&self.pool)
-        .await?;
-        settle(id, "deprovisioning", &["deprovisioning"], found)
     }
 
     /// Closes the row and writes the receipt. Refused unless the tenant is deprovisioning and its database is
@@ -187,7 +157,7 @@ impl Registry {
     }
 }
 
-fn settle(id: TenantId, to: &'static str, already: &[&str], found: Found) -> Result<bool> {
+pub(super) fn settle(id: TenantId, to: &'static str, already: &[&str], found: Found) -> Result<bool> {
     match found {
         None => Err(Error::NotFound(id)),
         Some((_, true)) => Ok(true),

@@ -16,6 +16,7 @@ mod lifecycle;
 mod migrate;
 mod row;
 mod tenants;
+mod tombstones;
 mod workflows;
 
 use std::{sync::Arc, time::Duration};
@@ -29,10 +30,12 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     error::Error,
-    lifecycle::{Activity, Tombstone},
+    lifecycle::Activity,
     row::{Hidden, NewTenant, Registration, TenantRow},
+    tombstones::{PurgeStart, Tombstone},
     workflows::{Outcome, StepRecord, Workflow},
 };
+use crate::fence::Fence;
 
 /// What a function of this module returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,6 +71,17 @@ impl Registry {
     /// printable ASCII. At most `max_connections` sessions are ever open, one of which is the one that holds this
     /// process's claims. The migrations need not have run yet.
     pub async fn connect(url: &str, application_name: &str, max_connections: u32) -> Result<Self> {
+        Self::connect_fenced(url, application_name, max_connections, Fence::default()).await
+    }
+
+    /// As `connect`; once the fence is shut, no statement is sent any more.
+    pub async fn connect_fenced(
+        url: &str,
+        application_name: &str,
+        max_connections: u32,
+        fence: Fence,
+    ) -> Result<Self> {
+        let (idle, fresh) = (fence.clone(), fence);
         let options = options(url, application_name)?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections.saturating_sub(1).max(1))
@@ -75,8 +89,16 @@ impl Registry {
             .idle_timeout(Duration::from_secs(300))
             // A round trip per statement only to see whether the server is there would double all of them.
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .after_connect(move |_, _| {
+                let open = fresh.is_open();
+                Box::pin(async move { if open { Ok(()) } else { Err(fenced()) } })
+            })
+            .before_acquire(move |connection, meta| {
+                let open = idle.is_open();
                 Box::pin(async move {
+                    if !open {
+                        return Err(fenced());
+                    }
                     if meta.idle_for > TRUSTED_IDLE {
                         connection.ping().await?;
                     }
@@ -133,6 +155,10 @@ impl Registry {
         self.claim.close().await;
         self.pool.close().await;
     }
+}
+
+fn fenced() -> sqlx::Error {
+    sqlx::Error::Protocol("this operator no longer holds the Lease; the new leader goes on".into())
 }
 
 fn options(url: &str, application_name: &str) -> Result<PgConnectOptions> {

@@ -8,7 +8,9 @@ use sqlx::{FromRow, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::Error;
-use crate::domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus, slug::Slug};
+use crate::domain::{
+    access::AccessLevel, departure::Terms, identity::TenantId, observed::RegistryStatus, slug::Slug,
+};
 
 /// All columns of [`TenantRow`], for every statement that returns one.
 macro_rules! columns {
@@ -17,10 +19,19 @@ macro_rules! columns {
          suspended_at, deprovisioned_at, purge_after, closed_at, offboarding_trigger, deletion_policy, settings, \
          holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
-         created_at, updated_at"
+         created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid"
     };
 }
 pub(super) use columns;
+
+/// When a tenant's last workflow is tried again. Beside [`columns`], where `tenants` is what is selected from.
+macro_rules! next_attempt {
+    () => {
+        ", (SELECT w.next_attempt_at FROM workflows w WHERE w.tenant_id = tenants.id \
+            ORDER BY w.started_at DESC LIMIT 1) AS next_attempt_at"
+    };
+}
+pub(super) use next_attempt;
 
 /// A value that must not appear in a log line.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,7 +53,7 @@ impl<T> Deref for Hidden<T> {
 
 /// A row of `tenants`.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the columns are described in migrations/system/0001_registry.sql")]
+#[expect(missing_docs, reason = "the columns are described in migrations/system")]
 pub struct TenantRow {
     pub id: TenantId,
     pub slug: String,
@@ -78,6 +89,22 @@ pub struct TenantRow {
     pub seed_digest: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    pub purge_started_at: Option<Timestamp>,
+    pub purge_held: Option<String>,
+    pub rolling_back: bool,
+    pub database_oid: Option<i64>,
+    pub login_oid: Option<i64>,
+    /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
+    /// their object, or all together.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+impl TenantRow {
+    /// The terms on which the tenant goes away, while it does.
+    pub fn terms(&self) -> Option<Terms> {
+        let purge_after = self.purge_after.filter(|_| self.status == RegistryStatus::Deprovisioning)?;
+        Some(Terms { purge_after, retain: self.retain, held: self.purge_held.is_some() })
+    }
 }
 
 impl<'r> FromRow<'r, PgRow> for TenantRow {
@@ -121,6 +148,15 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             seed_digest: row.try_get("seed_digest")?,
             created_at: time("created_at")?,
             updated_at: time("updated_at")?,
+            purge_started_at: maybe_time("purge_started_at")?,
+            purge_held: row.try_get("purge_held")?,
+            rolling_back: row.try_get("rolling_back")?,
+            database_oid: row.try_get("database_oid")?,
+            login_oid: row.try_get("login_oid")?,
+            next_attempt_at: match maybe_time("next_attempt_at") {
+                Err(sqlx::Error::ColumnNotFound(_)) => None,
+                found => found?,
+            },
         })
     }
 }

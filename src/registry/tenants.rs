@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Error, NewTenant, Registration, Registry, Result, TenantRow, row::columns};
+use super::{
+    Error, NewTenant, Registration, Registry, Result, TenantRow,
+    row::{columns, next_attempt},
+};
 use crate::domain::{access::AccessLevel, identity::TenantId, names, observed::RegistryStatus};
 
 /// How many names are tried for one slug: those that retained databases keep are not given again.
@@ -30,6 +33,7 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
+            next_attempt!(),
             " FROM tenants WHERE resource_uid = $3 AND resource_namespace = $1 AND resource_name = $2
               ORDER BY status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
@@ -43,25 +47,30 @@ impl Registry {
 
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRow>> {
-        let row = sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1"))
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row =
+            sqlx::query_as(concat!("SELECT ", columns!(), next_attempt!(), " FROM tenants WHERE id = $1"))
+                .bind(id.0)
+                .fetch_optional(&self.pool)
+                .await?;
         Ok(row)
     }
 
     /// All rows that are not closed, for the start.
     pub async fn all_living(&self) -> Result<Vec<TenantRow>> {
-        let rows =
-            sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE status <> 'deprovisioned'"))
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            next_attempt!(),
+            " FROM tenants WHERE status <> 'deprovisioned'"
+        ))
+        .fetch_all(&self.pool)
+        .await?;
         Ok(rows)
     }
 
     /// Registers a tenant: its slug and the names of what it will have are its own from here on. A Tenant that was
     /// registered before gets its row, a closed one too; so does one of the same namespace, name and slug whose
-    /// object was made anew, unless the row is going away.
+    /// object was made anew: a tombstone too, as long as its purge has not begun.
     pub async fn register(&self, new: &NewTenant) -> Result<Registration> {
         let databases: Vec<String> =
             (1..=OCCURRENCES).map(|n| names::database_name(&new.prefix, &new.slug, n)).collect();
@@ -136,18 +145,18 @@ impl Registry {
         }
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
-        if !same_name || row.status == RegistryStatus::Deprovisioning {
+        if !same_name || row.purge_started_at.is_some() {
             return Ok(Some(Registration::SlugTaken {
                 namespace: row.resource_namespace,
                 name: row.resource_name,
                 status: row.status,
             }));
         }
-        // The object was lost and made anew, from a backup perhaps: the tenant is the same.
+        // The object was lost or deleted, and made anew: the tenant is the same.
         let rebound = sqlx::query_as(concat!(
             "WITH rebound AS (
                  UPDATE tenants SET resource_uid = $3
-                 WHERE id = $1 AND resource_uid = $2 AND status NOT IN ('deprovisioning', 'deprovisioned')
+                 WHERE id = $1 AND resource_uid = $2 AND status <> 'deprovisioned' AND purge_started_at IS NULL
                  RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
@@ -257,6 +266,28 @@ impl Registry {
             .fetch_one(&self.pool)
             .await?;
         changed(id, outcome)
+    }
+
+    /// Records the oids under which databases and logins were seen with their marks: of all those that differ, by one
+    /// statement.
+    pub async fn record_oids(&self, seen: &[(TenantId, i64, i64)]) -> Result<()> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = seen.iter().map(|(id, _, _)| id.0).collect();
+        let databases: Vec<_> = seen.iter().map(|(_, database, _)| *database).collect();
+        let logins: Vec<_> = seen.iter().map(|(_, _, login)| *login).collect();
+        sqlx::query(
+            "UPDATE tenants t SET database_oid = n.database, login_oid = n.login
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, database, login)
+             WHERE t.id = n.id AND (t.database_oid, t.login_oid) IS DISTINCT FROM (n.database, n.login)",
+        )
+        .bind(ids)
+        .bind(databases)
+        .bind(logins)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// How many tenants have, or will have, a database on this server; retained ones count.

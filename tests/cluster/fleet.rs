@@ -1,86 +1,139 @@
-//! Many tenants at once, and none of them doing anything.
+//! Tenants as the tests make and watch them.
 
-use std::time::{Duration, Instant};
+use std::{path::PathBuf, time::Duration};
 
-use futures::{StreamExt, future::join_all};
-use kube::runtime::watcher;
-use serde_json::json;
-use sqlx::PgConnection;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::wait::{Condition, await_condition},
+};
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use tenantry::api::{
+    conditions::{READY, find_condition},
+    tenant::Tenant,
+};
 
-use crate::tenants::{Fleet, superuser};
+/// Longer than anything should take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The operator's default for the sessions on one server.
-const CAP: i64 = 8;
+/// A namespace, and what is done in it.
+pub struct Fleet {
+    pub client: Client,
+    pub tenants: Api<Tenant>,
+    pub secrets: Api<Secret>,
+    log: PathBuf,
+}
 
-#[tokio::test]
-async fn a_hundred_at_once_need_no_retry_and_stay_under_the_cap() {
-    let fleet = Fleet::new("fleet-hundred").await;
-    let names: Vec<String> = (0..100).map(|n| format!("hundred-{n}")).collect();
-    let mut watcher = superuser("postgres").await;
-    let mut most = 0;
-    let begun = Instant::now();
-    let work = async {
-        join_all(names.iter().map(|name| fleet.apply(name, json!({})))).await;
-        join_all(names.iter().map(|name| fleet.ready(name))).await
-    };
-    tokio::pin!(work);
-    let mut samples = tokio::time::interval(Duration::from_millis(20));
-    let tenants = loop {
-        tokio::select! {
-            tenants = &mut work => break tenants,
-            _ = samples.tick() => most = most.max(sessions(&mut watcher).await),
+impl Fleet {
+    /// In a namespace that exists, under an operator with this log.
+    pub fn of(client: Client, namespace: &str, log: PathBuf) -> Self {
+        Self {
+            tenants: Api::namespaced(client.clone(), namespace),
+            secrets: Api::namespaced(client.clone(), namespace),
+            client,
+            log,
         }
-    };
-    println!("100 tenants Ready after {:.1} s, with {most} sessions at most", begun.elapsed().as_secs_f64());
-    assert!(most > 0 && most <= CAP, "{most} sessions");
-    for tenant in tenants {
-        let workflow = tenant.status.unwrap().workflow.unwrap();
-        assert_eq!(workflow.attempt, 1);
-        assert!(workflow.steps.iter().all(|step| step.attempts == 1));
+    }
+
+    /// Applies a Tenant whose slug is its name, with more spec over the least there is; null removes.
+    pub async fn apply(&self, name: &str, more: Value) -> Tenant {
+        self.try_apply(name, more).await.unwrap()
+    }
+
+    pub async fn try_apply(&self, name: &str, more: Value) -> kube::Result<Tenant> {
+        let mut spec = json!({
+            "slug": name, "displayName": name, "plan": "starter", "offboarding": {"gracePeriodSeconds": 0},
+        });
+        let fields = spec.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        fields.retain(|_, value| !value.is_null());
+        let object = json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": spec,
+        });
+        self.tenants.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(object)).await
+    }
+
+    /// Waits for something to be true of a Tenant.
+    pub async fn wait(&self, name: &str, what: &str, condition: impl Condition<Tenant>) -> Tenant {
+        let waited =
+            tokio::time::timeout(PATIENCE, await_condition(self.tenants.clone(), name, condition)).await;
+        match waited {
+            Ok(found) => found.unwrap().unwrap(),
+            Err(_) => {
+                let now = self
+                    .tenants
+                    .get(name)
+                    .await
+                    .map(|tenant| serde_json::to_string_pretty(&tenant.status).unwrap());
+                panic!(
+                    "{name} is not {what}: {}\n{}",
+                    now.unwrap_or_else(|e| e.to_string()),
+                    self.operator_log()
+                )
+            }
+        }
+    }
+
+    /// Waits until a Tenant is Ready for what its spec says now.
+    pub async fn ready(&self, name: &str) -> Tenant {
+        self.wait(name, "Ready", is_ready()).await
+    }
+
+    /// Waits until `Ready` has a reason.
+    pub async fn reason(&self, name: &str, type_: &'static str, reason: &'static str) -> Tenant {
+        self.wait(name, reason, move |tenant: Option<&Tenant>| {
+            tenant.and_then(|t| t.status.as_ref()).is_some_and(|status| {
+                find_condition(&status.conditions, type_).is_some_and(|condition| condition.reason == reason)
+            })
+        })
+        .await
+    }
+
+    /// Deletes a Tenant and waits until it is gone.
+    pub async fn delete(&self, name: &str) {
+        let tenant = self.tenants.get(name).await.unwrap();
+        self.tenants.delete(name, &DeleteParams::default()).await.unwrap();
+        self.gone(name, &tenant).await;
+    }
+
+    /// Waits until a Tenant is gone.
+    pub async fn gone(&self, name: &str, tenant: &Tenant) {
+        let uid = tenant.metadata.uid.clone().unwrap();
+        let gone = kube::runtime::conditions::is_deleted(&uid);
+        if tokio::time::timeout(PATIENCE, await_condition(self.tenants.clone(), name, gone)).await.is_err() {
+            let now = self.tenants.get(name).await.map(|t| serde_json::to_string_pretty(&t.status).unwrap());
+            panic!("{name} is not gone: {now:?}\n{}", self.operator_log());
+        }
+    }
+
+    /// The last lines of the operator's log, for a test that failed.
+    pub fn operator_log(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// An entry of a Secret.
+    pub async fn secret(&self, name: &str, key: &str) -> String {
+        let secret = self.secrets.get(name).await.unwrap();
+        String::from_utf8(secret.data.unwrap()[key].0.clone()).unwrap()
+    }
+
+    /// Logs in as the tenant, with the `uri` of its connection Secret.
+    pub async fn login(&self, name: &str) -> sqlx::Result<PgConnection> {
+        PgConnection::connect(&self.secret(&format!("{name}-db"), "uri").await).await
     }
 }
 
-/// Sessions of the operator on the server, those in the registry apart: they have a cap of their own.
-async fn sessions(session: &mut PgConnection) -> i64 {
-    sqlx::query_scalar(
-        "SELECT count(*) FROM pg_stat_activity
-         WHERE usename IN ('tenantry_operator', 'tenantry_migrator') AND datname <> 'tenantry_system'",
-    )
-    .fetch_one(session)
-    .await
-    .unwrap()
-}
-
-#[tokio::test]
-async fn steady_state_writes_nothing_and_opens_no_tenant_session() {
-    let fleet = Fleet::new("fleet-quiet").await;
-    let names: Vec<String> = (0..10).map(|n| format!("quiet-{n}")).collect();
-    join_all(names.iter().map(|name| fleet.apply(name, json!({})))).await;
-    join_all(names.iter().map(|name| fleet.ready(name))).await;
-    let mut superuser = superuser("postgres").await;
-    let before = tenant_sessions(&mut superuser).await;
-
-    // From the present state on, a minute without an event on a Tenant or a Secret.
-    let mut tenants = watcher(fleet.tenants.clone(), watcher::Config::default()).boxed();
-    let mut secrets = watcher(fleet.secrets.clone(), watcher::Config::default()).boxed();
-    while !matches!(tenants.next().await, Some(Ok(watcher::Event::InitDone))) {}
-    while !matches!(secrets.next().await, Some(Ok(watcher::Event::InitDone))) {}
-    let minute = Duration::from_secs(60);
-    let quiet = tokio::join!(
-        tokio::time::timeout(minute, tenants.next()),
-        tokio::time::timeout(minute, secrets.next())
-    );
-    assert!(quiet.0.is_err(), "a Tenant changed: {:?}", quiet.0);
-    assert!(quiet.1.is_err(), "a Secret changed");
-    assert_eq!(tenant_sessions(&mut superuser).await, before);
-}
-
-/// How many sessions there ever were in this test's databases.
-async fn tenant_sessions(session: &mut PgConnection) -> i64 {
-    sqlx::query_scalar(
-        "SELECT sum(sessions)::bigint FROM pg_stat_database WHERE datname LIKE 'tenant\\_quiet\\_%'",
-    )
-    .fetch_one(session)
-    .await
-    .unwrap()
+/// `Ready` is True for the generation that is there.
+pub fn is_ready() -> impl Condition<Tenant> {
+    |tenant: Option<&Tenant>| {
+        tenant.is_some_and(|tenant| {
+            let Some(status) = &tenant.status else { return false };
+            status.observed_generation == tenant.metadata.generation
+                && find_condition(&status.conditions, READY).is_some_and(|ready| ready.status == "True")
+        })
+    }
 }

@@ -100,25 +100,21 @@ async fn a_retained_database_is_cut_off_and_kept() {
 }
 
 #[tokio::test]
-async fn a_paused_deletion_is_cut_and_waits() {
+async fn a_paused_deletion_is_cut_and_its_purge_waits_in_the_registry() {
     let fleet = Fleet::new("leave-paused").await;
     fleet.apply("leave-paused", json!({})).await;
-    let tenant = fleet.ready("leave-paused").await;
+    let id = fleet.ready("leave-paused").await.status.unwrap().tenant_id;
+    let uri = fleet.secret("leave-paused-db", "uri").await;
     fleet.apply("leave-paused", json!({"paused": true})).await;
-    fleet.tenants.delete("leave-paused", &DeleteParams::default()).await.unwrap();
-    fleet
-        .wait("leave-paused", "cut", |tenant: Option<&Tenant>| {
-            let status = tenant.and_then(|tenant| tenant.status.as_ref());
-            status.is_some_and(|status| {
-                status.state.is_some_and(|state| state.as_str() == "Deprovisioning")
-                    && status.access.is_some_and(|access| access.as_str() == "Blocked")
-            })
-        })
-        .await;
-    assert!(fleet.login("leave-paused").await.is_err());
-    assert!(database_exists("tenant_leave_paused").await);
+    fleet.delete("leave-paused").await;
+    assert!(<sqlx::PgConnection as sqlx::Connection>::connect(&uri).await.is_err());
+    assert_eq!(registry_status("leave-paused").await.as_deref(), Some("deprovisioning"));
+
+    // Applied again it is the same tenant, and without the pause it goes to the end.
     fleet.apply("leave-paused", json!({"paused": false})).await;
-    fleet.gone("leave-paused", &tenant).await;
+    assert_eq!(fleet.ready("leave-paused").await.status.unwrap().tenant_id, id);
+    <sqlx::PgConnection as sqlx::Connection>::connect(&uri).await.unwrap();
+    fleet.delete("leave-paused").await;
     assert!(!database_exists("tenant_leave_paused").await);
 }
 

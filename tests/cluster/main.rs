@@ -5,6 +5,7 @@
 mod conditions;
 mod fleet;
 mod leaving;
+mod many;
 mod provisioning;
 mod schema;
 mod servers;

@@ -20,7 +20,7 @@ use tenantry::postgres::{
 };
 use tenantry_dev::{Postgres, PostgresOptions, Stop, Version, certificates::Authority};
 
-use crate::tenants::{Fleet, operator_log, registry_status};
+use crate::tenants::{Fleet, registry_status};
 
 const LOGIN: &str = "servers_operator";
 const PASSWORD: &str = "servers-password";
@@ -91,7 +91,7 @@ impl Troubled {
         let waited = await_condition(self.servers.clone(), self.name, condition);
         let Ok(found) = tokio::time::timeout(Duration::from_secs(60), waited).await else {
             let status = self.servers.get(self.name).await.unwrap().status;
-            panic!("{type_} is not {reason} with {says:?}: {status:#?}\n{}", operator_log());
+            panic!("{type_} is not {reason} with {says:?}: {status:#?}\n{}", self.fleet.operator_log());
         };
         let status = found.unwrap().unwrap().status.unwrap();
         let ready = find_condition(&status.conditions, READY).unwrap();

@@ -23,8 +23,8 @@ async fn a_whole_life_leaves_its_record() {
         let (up, down) = (Uuid::new_v4(), Uuid::new_v4());
         let row = created(&registry, &tenant("acme")).await;
         let id = row.id;
-        assert!(registry.fail(id, "MigrationFailed", up).await.unwrap());
-        assert!(!registry.fail(id, "MigrationFailed", up).await.unwrap());
+        assert!(registry.fail(id, "MigrationFailed", false, up).await.unwrap());
+        assert!(!registry.fail(id, "MigrationFailed", false, up).await.unwrap());
         assert_eq!(
             registry.by_id(id).await.unwrap().unwrap().status_reason.as_deref(),
             Some("MigrationFailed")
@@ -39,15 +39,15 @@ async fn a_whole_life_leaves_its_record() {
         assert!(active.activated_at.is_some());
 
         let stone = tombstone(false);
-        assert!(registry.begin_deprovisioning(id, &stone, down).await.unwrap());
+        assert!(registry.begin_deprovisioning(id, &stone, Some(down)).await.unwrap());
         // A second tombstone changes nothing, not even the time.
         let mut later = stone.clone();
-        later.purge_after += jiff::SignedDuration::from_hours(24);
-        assert!(!registry.begin_deprovisioning(id, &later, down).await.unwrap());
+        later.terms.purge_after += jiff::SignedDuration::from_hours(24);
+        assert!(!registry.begin_deprovisioning(id, &later, Some(down)).await.unwrap());
         let going = registry.by_id(id).await.unwrap().unwrap();
         assert_eq!(going.status, RegistryStatus::Deprovisioning);
         let microseconds = |time: jiff::Timestamp| time.as_microsecond();
-        assert_eq!(going.purge_after.map(microseconds), Some(microseconds(stone.purge_after)));
+        assert_eq!(going.purge_after.map(microseconds), Some(microseconds(stone.terms.purge_after)));
         assert_eq!(going.deprovisioned_at.map(microseconds), Some(microseconds(stone.at)));
         assert_eq!(going.offboarding_trigger.as_deref(), Some("CustomerRequest"));
 
@@ -118,15 +118,15 @@ async fn the_module_refuses_what_a_life_does_not_have() {
                 registry.activate(id, workflow).await.unwrap();
                 registry.close(id, workflow).await.unwrap_err()
             },
-            registry.fail(id, "Broken", workflow).await.unwrap_err(),
+            registry.fail(id, "Broken", false, workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),
             {
-                registry.begin_deprovisioning(id, &tombstone(false), workflow).await.unwrap();
+                registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap();
                 registry.activate(id, workflow).await.unwrap_err()
             },
             {
                 registry.close(id, workflow).await.unwrap();
-                registry.begin_deprovisioning(id, &tombstone(false), workflow).await.unwrap_err()
+                registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap_err()
             },
             registry.activate(id, workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),

@@ -8,4 +8,5 @@ mod migrations;
 mod registration;
 mod rights;
 mod system;
+mod tombstones;
 mod workflows;

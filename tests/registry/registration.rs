@@ -1,10 +1,10 @@
 //! Who gets a slug, and which names.
 
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tenantry::{
-    domain::observed::RegistryStatus,
-    registry::{Registration, Registry, TenantRow, Tombstone},
+    domain::{departure::Terms, observed::RegistryStatus},
+    registry::{PurgeStart, Registration, Registry, TenantRow, Tombstone},
 };
 use uuid::Uuid;
 
@@ -16,8 +16,7 @@ pub fn tombstone(retain: bool) -> Tombstone {
         reason: Some("has left".to_owned()),
         trigger: "CustomerRequest".to_owned(),
         at: now,
-        purge_after: now,
-        retain,
+        terms: Terms { purge_after: now, retain, held: false },
         actor: "ada".to_owned(),
     }
 }
@@ -27,7 +26,7 @@ async fn live_and_go(registry: &Registry, row: &TenantRow, retain: bool) {
     let workflow = Uuid::new_v4();
     registry.database_exists(row.id, true).await.unwrap();
     registry.activate(row.id, workflow).await.unwrap();
-    registry.begin_deprovisioning(row.id, &tombstone(retain), workflow).await.unwrap();
+    registry.begin_deprovisioning(row.id, &tombstone(retain), Some(workflow)).await.unwrap();
     registry.database_exists(row.id, retain).await.unwrap();
     registry.close(row.id, workflow).await.unwrap();
 }
@@ -165,9 +164,15 @@ async fn an_object_that_was_made_anew_finds_its_tenant() {
         let taken = registry.register(&other_namespace).await.unwrap();
         assert!(matches!(taken, Registration::SlugTaken { .. }), "{taken:?}");
 
-        // One that is going away is not given to an object that comes late.
-        registry.begin_deprovisioning(row.id, &tombstone(false), Uuid::new_v4()).await.unwrap();
+        // One that is going away comes back with its object, until its purge has begun.
+        registry.begin_deprovisioning(row.id, &tombstone(false), Some(Uuid::new_v4())).await.unwrap();
         anew.resource_uid = "uid-late".to_owned();
+        let found = registry.register(&anew).await.unwrap();
+        assert!(matches!(&found, Registration::Existing(r) if r.id == row.id), "{found:?}");
+        let begun =
+            registry.begin_purge(row.id, "uid-late", SignedDuration::ZERO, Uuid::new_v4()).await.unwrap();
+        assert_eq!(begun, PurgeStart::Begun);
+        anew.resource_uid = "uid-too-late".to_owned();
         let taken = registry.register(&anew).await.unwrap();
         let status = RegistryStatus::Deprovisioning;
         assert!(matches!(&taken, Registration::SlugTaken { status: s, .. } if *s == status), "{taken:?}");

@@ -119,7 +119,7 @@ async fn a_claim_ends_with_its_process_and_not_before() {
             new.begin_workflow(id, "Deprovision").await.unwrap_err(),
             new.activate(id, run.id).await.unwrap_err(),
             new.database_exists(id, true).await.unwrap_err(),
-            new.begin_deprovisioning(id, &tombstone(false), run.id).await.unwrap_err(),
+            new.begin_deprovisioning(id, &tombstone(false), Some(run.id)).await.unwrap_err(),
         ];
         for refusal in refusals {
             assert_eq!(

@@ -6,19 +6,35 @@ use crate::{
 };
 
 /// The modules of `src`, and the others that each may use. `cli` puts all of them together; nobody uses `cli` but `main`.
-const MODULES: [(&str, &[&str]); 10] = [
+const MODULES: [(&str, &[&str]); 12] = [
     ("api", &[]),
     ("domain", &["api"]),
-    ("postgres", &["api", "domain"]),
-    ("registry", &["api", "domain"]),
+    ("fence", &[]),
+    ("turns", &[]),
+    ("postgres", &["api", "domain", "fence", "turns"]),
+    ("registry", &["api", "domain", "fence"]),
     ("leader", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
     ("web", &["metrics"]),
-    ("controller", &["api", "domain", "leader", "metrics", "postgres", "registry", "telemetry"]),
+    (
+        "controller",
+        &["api", "domain", "fence", "leader", "metrics", "postgres", "registry", "telemetry", "turns"],
+    ),
     (
         "cli",
-        &["api", "controller", "domain", "leader", "metrics", "postgres", "registry", "telemetry", "web"],
+        &[
+            "api",
+            "controller",
+            "domain",
+            "fence",
+            "leader",
+            "metrics",
+            "postgres",
+            "registry",
+            "telemetry",
+            "web",
+        ],
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! What an operator needs around it: its rights on a PostgreSQL server, and its objects in a cluster.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -26,12 +27,14 @@ pub struct Names {
     pub server: String,
     /// The Secret with the operator's login, in the operator's namespace.
     pub secret: String,
+    /// Labels of the `DatabaseServer`, for an operator that selects its own.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Default for Names {
     fn default() -> Self {
         let [namespace, server, secret] = ["tenantry-system", "default", "db-admin"].map(str::to_owned);
-        Self { namespace, server, secret }
+        Self { namespace, server, secret, labels: BTreeMap::new() }
     }
 }
 
@@ -91,7 +94,7 @@ pub async fn install_server(
     let server = json!({
         "apiVersion": "tenantry.dev/v1alpha1",
         "kind": "DatabaseServer",
-        "metadata": {"name": names.server},
+        "metadata": {"name": names.server, "labels": names.labels},
         "spec": {
             "engine": "PostgreSQL",
             "host": "127.0.0.1",

@@ -227,6 +227,11 @@ impl Postgres {
         format!("postgres://{user}:{password}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
+    /// Where its data is: to be copied, and put back, while it is stopped.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port

@@ -10,6 +10,7 @@ use crate::{
     controller::{context::Context, servers::Standing},
     postgres::{self, server::Server},
 };
+use tracing::info;
 
 const HOW_TO_MEND: &str = "run `tenantry server-setup` as an administrator";
 
@@ -45,7 +46,9 @@ pub async fn preflight(resource: &DatabaseServer, in_use: &Standing, context: &C
     };
     let (server, known) = match in_use {
         Standing::Ready(server) if *server.config() == config => (server.clone(), true),
-        Standing::Ready(_) | Standing::NotReady { .. } | Standing::Unvisited => (Server::new(config), false),
+        Standing::Ready(_) | Standing::NotReady { .. } | Standing::Unvisited => {
+            (Server::fenced(config, context.fence.clone()), false)
+        }
     };
     match check(&server, known, context).await {
         Ok(verdict) => verdict,
@@ -72,6 +75,11 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         return Ok(Verdict { version, findings, server: None, permanent: true });
     }
     if !known {
+        // What a former leader had under way there ends before anything is begun.
+        if let Some(former) = context.leadership.predecessor() {
+            let ended = server.end_sessions_of(&former).await?;
+            info!(server = server.config().name, former, ended, "the former leader's sessions are ended");
+        }
         server.prepare(context.installation.id).await?;
         // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
         server.ensure_template(&context.modules).await?;

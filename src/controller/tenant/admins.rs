@@ -70,7 +70,7 @@ impl Offers {
             Found::Absent => BTreeMap::new(),
             Found::Ours(secret) => read(secret),
         };
-        let now = Timestamp::now();
+        let now = context.clock.now();
         let entries = desired.admins.iter().map(|admin| {
             let kept = known.get(&admin.email).filter(|entry| {
                 entry.credential == admin.credential && entry.expires_at.duration_since(now) > WORTH_KEEPING

@@ -9,7 +9,9 @@ use crate::{
         ConditionStatus::{self, False, True, Unknown},
         condition, reason,
     },
-    domain::{desired::Invalid, plan::Blocked, settings::SettingsError, steps::Step},
+    domain::{
+        desired::Invalid, observed::RegistryStatus, plan::Blocked, settings::SettingsError, steps::Step,
+    },
 };
 
 /// Conditions that exist only while True (kstatus): absent is their False.
@@ -146,6 +148,11 @@ impl Summary {
                     "database {database:?} is gone; it is not made again, since that would be an empty one: restore it under this name, or delete the Tenant"
                 ),
             ),
+            // Whoever waits for the slug is visited when it is free; this one has the row, and is not.
+            Obstacle::Blocked(Blocked::RowGone(RegistryStatus::Deprovisioning)) => waiting(
+                reason::PURGING,
+                "the purge of this tenant has begun, and cannot be undone: delete this Tenant; one that is applied after that is a new tenant".into(),
+            ),
             Obstacle::Blocked(Blocked::RowGone(status)) => stuck(
                 reason::CONFLICT,
                 format!(
@@ -173,6 +180,8 @@ fn condition_of(step: Step) -> Option<&'static str> {
         Step::PublishCredentials => Some(api::CREDENTIALS_PUBLISHED),
         Step::CreateRoles | Step::EnforceAccess | Step::Verify => Some(api::ACCESS_ENFORCED),
         Step::Activate
+        | Step::Reinstate
+        | Step::RecordRollback
         | Step::CutAccess
         | Step::Tombstone
         | Step::DropDatabase
@@ -216,6 +225,17 @@ pub fn of(visit: &Visit<'_>, summary: &Summary) -> Vec<Told> {
     told
 }
 
+/// Whether the tenant is cut off and waits for its time.
+fn in_grace(visit: &Visit<'_>) -> Option<String> {
+    let row = visit.row.as_ref().filter(|row| row.status == RegistryStatus::Deprovisioning)?;
+    let ending = if row.retain { "kept for good, and the tenant closed," } else { "dropped" };
+    let when = match (row.purge_held.is_some(), row.purge_after) {
+        (true, _) | (_, None) => "once spec.paused is unset".to_owned(),
+        (false, Some(at)) => format!("after {at}"),
+    };
+    Some(format!("access is cut; the database is {ending} {when}; until then the tenant can come back"))
+}
+
 fn working_reason(visit: &Visit<'_>) -> &'static str {
     if visit.is_leaving() { reason::DEPROVISIONING } else { reason::PROVISIONING }
 }
@@ -223,9 +243,10 @@ fn working_reason(visit: &Visit<'_>) -> &'static str {
 fn ready(visit: &Visit<'_>, summary: &Summary) -> Told {
     let told = |status, reason, message: String| Told::new(api::READY, status, reason, message);
     match summary {
-        Summary::InForce if visit.is_leaving() => {
-            told(True, reason::DEPROVISIONED, "the tenant is gone".into())
-        }
+        Summary::InForce if visit.is_leaving() => match in_grace(visit) {
+            Some(message) => told(True, reason::GRACE_PERIOD, message),
+            None => told(True, reason::DEPROVISIONED, "the tenant is gone".into()),
+        },
         Summary::InForce => {
             let row = visit.row.as_ref();
             let (database, server) =
@@ -246,7 +267,10 @@ fn ready(visit: &Visit<'_>, summary: &Summary) -> Told {
 
 fn deprovisioned(visit: &Visit<'_>, summary: &Summary) -> Told {
     match summary {
-        Summary::InForce => Told::new(api::DEPROVISIONED, True, reason::DEPROVISIONED, "the tenant is gone"),
+        Summary::InForce => match in_grace(visit) {
+            Some(message) => Told::new(api::DEPROVISIONED, False, reason::GRACE_PERIOD, message),
+            None => Told::new(api::DEPROVISIONED, True, reason::DEPROVISIONED, "the tenant is gone"),
+        },
         Summary::Working { message } => {
             Told::new(api::DEPROVISIONED, False, working_reason(visit), message.clone())
         }

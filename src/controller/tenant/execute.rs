@@ -13,43 +13,64 @@ use super::{
     visit::{Failure, StepResult, StepRun, Visit, WorkflowRun},
 };
 use crate::{
-    api::tenant_status::WorkflowKind,
+    api::{tenant::OnFailure, tenant_status::WorkflowKind},
     controller::context::SharedContext,
-    domain::{observed::RegistryStatus, steps::Step},
+    domain::{
+        observed::RegistryStatus,
+        plan::{Presence, RELEASE_UNCUT_AFTER},
+        steps::Step,
+    },
     postgres::server::Server,
     registry::{Outcome, StepRecord},
 };
 
-/// Runs `steps` as one workflow of `kind`.
+/// What is to be run, and as what.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'s> {
+    /// Which kind of workflow.
+    pub kind: WorkflowKind,
+    /// Its steps.
+    pub steps: &'s [Step],
+    /// More will follow, which cannot be seen yet: the workflow does not end with these.
+    pub again: bool,
+}
+
+/// Runs an order's steps as one workflow.
 pub async fn execute(
     visit: &mut Visit<'_>,
-    kind: WorkflowKind,
-    steps: &[Step],
+    Order { kind, steps, again }: Order<'_>,
     server: Option<Server>,
     context: &SharedContext,
     status: &mut StatusWriter,
 ) {
     let first = visit.steps.len();
+    // Another kind of work is another workflow, which takes the place of the one before.
+    if visit.workflow.as_ref().is_some_and(|workflow| workflow.kind != kind) {
+        visit.workflow = None;
+    }
     visit.steps.extend(steps.iter().map(|step| StepRun {
         step: *step,
         result: StepResult::Pending,
         started_at: None,
         finished_at: None,
     }));
-    if let Err(error) = join_workflow(visit, kind, context).await {
+    if let Err(error) = join_workflow(visit, kind, first, context).await {
         fail(&mut visit.steps[first], &error);
     } else {
         run_steps(visit, first, kind, server, context, status).await;
     }
-    if let Some((step, failure)) = visit.failure() {
-        let (step, failure) = (step, failure.clone());
+    let failed = visit.steps[first..].iter().find_map(|run| match &run.result {
+        StepResult::Failed(failure) => Some((run.step, failure.clone())),
+        StepResult::Pending | StepResult::Running | StepResult::Succeeded => None,
+    });
+    if let Some((step, failure)) = failed {
         let failures = visit.workflow.as_ref().map_or(0, |workflow| workflow.record.failures);
-        visit.next_attempt_at = Some(next_attempt(failures + 1, failure.permanent));
+        visit.next_attempt_at = Some(in_time(visit, next_attempt(failures + 1, failure.permanent, context)));
         if let Err(error) = note_failure(visit, step, &failure, context).await {
             warn!(%error, "the registry does not know of the failure");
         }
     }
-    if let Err(error) = record(visit, context).await {
+    if let Err(error) = record(visit, again, context).await {
         warn!(%error, "the workflow's history is not complete: the registry did not take it");
     }
 }
@@ -62,10 +83,11 @@ async fn run_steps(
     context: &SharedContext,
     status: &mut StatusWriter,
 ) {
+    let mut failed = false;
     for at in first..visit.steps.len() {
         let step = visit.steps[at].step;
         visit.steps[at].result = StepResult::Running;
-        visit.steps[at].started_at = Some(Timestamp::now());
+        visit.steps[at].started_at = Some(context.clock.now());
         // Releasing the object is the end of it: a status written now would find nobody.
         if step != Step::ReleaseFinalizer {
             status.progress(visit, context).await;
@@ -77,7 +99,7 @@ async fn run_steps(
             Err(StepError::NotLeader)
         };
         let elapsed = began.elapsed();
-        visit.steps[at].finished_at = Some(Timestamp::now());
+        visit.steps[at].finished_at = Some(context.clock.now());
         let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         match result {
             Ok(()) => {
@@ -94,18 +116,44 @@ async fn run_steps(
                     warn!(step = step.as_str(), duration_ms, outcome = "failed", reason, %error, "step");
                 }
                 context.watch_conflict(visit.tenant, &error);
+                if let (true, Some(row)) = (error.is_unreachable(), &visit.row) {
+                    context.servers.suspect(&row.server);
+                }
                 fail(&mut visit.steps[at], &error);
-                return;
+                // That the tenant goes away is to be known even where its access cannot be cut yet.
+                if !(step == Step::CutAccess && visit.steps.get(at + 1).is_some_and(is_tombstone)) {
+                    return;
+                }
+                failed = true;
+                continue;
             }
+        }
+        if failed {
+            return;
         }
         // The row is there from Register on, and with it the workflow's record.
         if step == Step::Register
-            && let Err(error) = join_workflow(visit, kind, context).await
+            && let Err(error) = join_workflow(visit, kind, first, context).await
         {
             fail(&mut visit.steps[at], &error);
             return;
         }
     }
+}
+
+/// An object that was deleted is let go after a minute, whatever the failure.
+fn in_time(visit: &Visit<'_>, next: Timestamp) -> Timestamp {
+    match visit.presence {
+        Presence::Deleted(at) => match at.checked_add(RELEASE_UNCUT_AFTER) {
+            Ok(release) if visit.steps.iter().all(|run| run.step != Step::DropDatabase) => next.min(release),
+            _ => next,
+        },
+        Presence::Living | Presence::Gone => next,
+    }
+}
+
+fn is_tombstone(run: &StepRun) -> bool {
+    run.step == Step::Tombstone
 }
 
 fn fail(run: &mut StepRun, error: &StepError) {
@@ -121,13 +169,14 @@ fn fail(run: &mut StepRun, error: &StepError) {
 async fn join_workflow(
     visit: &mut Visit<'_>,
     kind: WorkflowKind,
+    first: usize,
     context: &SharedContext,
 ) -> Result<(), StepError> {
     let Some(row) = &visit.row else { return Ok(()) };
     if visit.workflow.is_some() || row.status == RegistryStatus::Deprovisioned {
         return Ok(());
     }
-    let (id, failed) = (row.id, row.status == RegistryStatus::Failed);
+    let (id, failed) = (row.id, row.status == RegistryStatus::Failed && kind == WorkflowKind::Provision);
     let record = context.registry.begin_workflow(id, kind.as_str()).await?;
     Span::current().record("correlation_id", record.id.to_string());
     if failed && !visit.is_leaving() {
@@ -136,7 +185,7 @@ async fn join_workflow(
             row.status = RegistryStatus::Provisioning;
         }
     }
-    visit.workflow = Some(WorkflowRun { kind, record });
+    visit.workflow = Some(WorkflowRun { kind, record, first });
     Ok(())
 }
 
@@ -153,22 +202,29 @@ async fn note_failure(
         context.registry.postpone_workflow(&workflow.record, failure.reason, &message, next).await?;
     }
     let leaving = visit.is_leaving();
+    let roll_back = on_failure(visit, context) == OnFailure::Rollback;
     if let Some(row) = &mut visit.row
         && row.status == RegistryStatus::Provisioning
         && failure.permanent
         && !leaving
     {
-        context.registry.fail(row.id, &message, workflow.record.id).await?;
-        row.status = RegistryStatus::Failed;
+        context.registry.fail(row.id, &message, roll_back, workflow.record.id).await?;
+        (row.status, row.rolling_back) = (RegistryStatus::Failed, roll_back);
     }
     Ok(())
 }
 
-/// One statement per run: the steps with their times and errors, and the workflow's end.
-async fn record(visit: &Visit<'_>, context: &SharedContext) -> Result<(), StepError> {
+/// What becomes of a failed first provisioning: as the tenant says, else as its plan says.
+fn on_failure(visit: &Visit<'_>, context: &SharedContext) -> OnFailure {
+    let plan = || context.plan(&visit.tenant.spec.plan).and_then(|plan| plan.spec.on_failure);
+    visit.desired.as_ref().and_then(|desired| desired.on_failure).or_else(plan).unwrap_or_default()
+}
+
+/// One statement per run, the steps with their times and errors; and the workflow's end.
+async fn record(visit: &Visit<'_>, again: bool, context: &SharedContext) -> Result<(), StepError> {
     let Some(workflow) = &visit.workflow else { return Ok(()) };
-    let records: Vec<StepRecord> = visit
-        .steps
+    let steps = visit.current_steps();
+    let records: Vec<StepRecord> = steps
         .iter()
         .map(|run| {
             let (state, message, sql_state) = match &run.result {
@@ -191,7 +247,15 @@ async fn record(visit: &Visit<'_>, context: &SharedContext) -> Result<(), StepEr
         })
         .collect();
     context.registry.record_steps(&workflow.record, &records).await?;
-    if visit.is_settled() {
+    let done = steps.iter().all(|run| run.result == StepResult::Succeeded);
+    if done
+        && workflow.kind == WorkflowKind::Rollback
+        && let (Some((_, failure)), Some(next)) = (visit.failure(), visit.next_attempt_at)
+    {
+        // What led to it waits as any failure does.
+        context.registry.postpone_workflow(&workflow.record, failure.reason, &failure.message, next).await?;
+    }
+    if done && !again && visit.obstacle.is_none() {
         context.registry.finish_workflow(&workflow.record, Outcome::Succeeded).await?;
     }
     Ok(())

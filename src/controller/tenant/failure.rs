@@ -35,6 +35,23 @@ pub enum StepError {
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader goes on")]
     NotLeader,
+    /// The database is older than what was applied to it.
+    #[error(
+        "module {module} is at version {found} in the database, and version {recorded} was applied to it: it was restored to an older state; restore a newer one, or bring it up to date"
+    )]
+    SchemaBehind {
+        /// The module.
+        module: String,
+        /// The version that was applied.
+        recorded: i32,
+        /// The version that is there.
+        found: i32,
+    },
+    /// The operator's clock says that the grace is over, the registry's does not.
+    #[error(
+        "the grace period is over by the operator's clock and not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
+    )]
+    ClocksDisagree,
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
@@ -57,6 +74,8 @@ impl StepError {
             Self::Kubernetes(_) => reason::KUBERNETES_API_ERROR,
             Self::SlugTaken { .. } => reason::SLUG_TAKEN,
             Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
+            Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
+            Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
             Self::NotLeader | Self::Missing(_) => reason::WAITING,
         }
     }
@@ -70,7 +89,17 @@ impl StepError {
             | Self::SlugTaken { .. }
             | Self::SecretConflict { .. }
             | Self::NotLeader
+            | Self::ClocksDisagree
+            | Self::SchemaBehind { .. }
             | Self::Missing(_) => None,
+        }
+    }
+
+    /// Whether the tenant's server could not be reached.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.is_unreachable(),
+            _ => false,
         }
     }
 
@@ -79,8 +108,8 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
-            Self::SlugTaken { .. } | Self::SecretConflict { .. } => true,
-            Self::Kubernetes(_) | Self::NotLeader | Self::Missing(_) => false,
+            Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
+            Self::Kubernetes(_) | Self::NotLeader | Self::ClocksDisagree | Self::Missing(_) => false,
         }
     }
 }

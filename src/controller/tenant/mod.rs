@@ -1,15 +1,19 @@
 //! The controller of `Tenant`: observe → plan → execute → status, one file each.
 
 pub mod admins;
+pub mod attempts;
 pub mod bulk;
 pub mod conditions;
+pub mod drift;
 pub mod execute;
 pub mod failure;
 pub mod observe;
+pub mod purge;
 pub mod reconcile;
 pub mod secrets;
 pub mod status;
 pub mod steps;
+pub mod tombstones;
 pub mod visit;
 pub mod watch;
 pub mod written;

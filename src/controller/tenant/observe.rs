@@ -2,7 +2,10 @@
 
 use kube::ResourceExt;
 
-use super::{secrets, visit::Visit};
+use super::{
+    secrets::{self, Connection},
+    visit::Visit,
+};
 use crate::{
     api::{LABEL_TENANT_ID, tenant::Tenant, tenant_status::ModuleStatus},
     controller::{context::SharedContext, servers::Standing},
@@ -16,6 +19,7 @@ use crate::{
     },
     postgres::{
         self,
+        drift::Known,
         inventory::TenantFacts,
         mark::Mark,
         modules::{ModuleSet, ModuleVersion},
@@ -53,12 +57,22 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
     if row.status == RegistryStatus::Deprovisioned {
         return unseen(registry);
     }
-    let connection_secret = secret_facts(visit, row, context);
+    let wanted = if visit.is_leaving() { AccessLevel::Blocked } else { AccessLevel::ReadWrite };
     let (server, facts, not_ready) = match context.servers.get(&row.server) {
         Standing::Ready(server) => {
             let facts = match server_facts(&server, row, context).await {
-                Ok(facts) => Observation::Known(domain_facts(&facts, AccessLevel::ReadWrite)),
-                Err(error) => Observation::Unknown(error.to_string()),
+                Ok(facts) => {
+                    if row.status.was_active() && !visit.is_leaving() {
+                        visit.drift = facts.differences(wanted, known(row));
+                    }
+                    Observation::Known(domain_facts(&facts, wanted, row))
+                }
+                Err(error) => {
+                    if error.is_unreachable() {
+                        context.servers.suspect(&row.server);
+                    }
+                    Observation::Unknown(error.to_string())
+                }
             };
             (Some(server), facts, false)
         }
@@ -67,6 +81,7 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
             (None, Observation::Unknown(format!("DatabaseServer {:?} was not visited yet", row.server)), true)
         }
     };
+    let connection_secret = secret_facts(visit, row, server.as_ref(), context);
     Seen { observed: Observed { registry, server: facts, connection_secret }, server, not_ready }
 }
 
@@ -116,15 +131,26 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         declared_current,
         has_verifier: row.password_verifier.is_some(),
         database_recorded: row.database_exists,
+        handed_out: row.activated_at.is_some(),
+        cut_recorded: row.access == Some(AccessLevel::Blocked),
+        tombstone: row.terms(),
+        purging: row.purge_started_at.is_some(),
+        rolling_back: row.rolling_back,
     }
 }
 
+/// The oids by which what is the tenant's is known when its marks are lost.
+pub fn known(row: &TenantRow) -> Known {
+    Known { database: row.database_oid, login: row.login_oid }
+}
+
 /// The server's facts in the words of the plan. `wanted` is the access level that should be in force.
-fn domain_facts(facts: &TenantFacts, wanted: AccessLevel) -> ServerFacts {
+fn domain_facts(facts: &TenantFacts, wanted: AccessLevel, row: &TenantRow) -> ServerFacts {
+    let known = known(row);
     ServerFacts {
         database: match &facts.database {
             None => DatabaseFacts::Absent,
-            Some(database) if database.mark == Mark::Ours => DatabaseFacts::Ours,
+            Some(_) if facts.has_own_database(known) => DatabaseFacts::Ours,
             Some(_) => DatabaseFacts::Foreign,
         },
         building: match &facts.building {
@@ -142,16 +168,21 @@ fn domain_facts(facts: &TenantFacts, wanted: AccessLevel) -> ServerFacts {
         },
         login: match &facts.login {
             None => LoginFacts::Absent,
-            Some(login) if login.mark == Mark::Ours => LoginFacts::Ours {
+            Some(login) if facts.has_own_login(known) => LoginFacts::Ours {
                 can_login: login.can_login,
-                access_current: facts.access() == Some(wanted),
+                access_current: facts.access() == Some(wanted) && !facts.has_lost_mark(known),
             },
             Some(_) => LoginFacts::Foreign,
         },
     }
 }
 
-fn secret_facts(visit: &Visit<'_>, row: &TenantRow, context: &SharedContext) -> SecretFacts {
+fn secret_facts(
+    visit: &Visit<'_>,
+    row: &TenantRow,
+    server: Option<&Server>,
+    context: &SharedContext,
+) -> SecretFacts {
     let namespace = visit.tenant.namespace().unwrap_or_default();
     let name = desired::connection_secret_name(visit.tenant);
     let Some(secret) = context.scopes.secret(&namespace, &name) else {
@@ -160,7 +191,14 @@ fn secret_facts(visit: &Visit<'_>, row: &TenantRow, context: &SharedContext) -> 
     if secret.labels().get(LABEL_TENANT_ID) != Some(&row.id.to_string()) {
         return SecretFacts::Absent;
     }
-    if secrets::holds_password_of(&secret, row, &context.installation) {
+    let as_written = |server: &Server| {
+        secrets::password(&secret).is_some_and(|password| {
+            let connection =
+                Connection { tenant: visit.tenant, row, login: &row.login_name, password: &password, server };
+            connection.secret(&name, context).data == secret.data
+        })
+    };
+    if secrets::holds_password_of(&secret, row, &context.installation) && server.is_none_or(as_written) {
         SecretFacts::Current
     } else {
         SecretFacts::Stale

@@ -16,7 +16,7 @@ use tracing::{Instrument, info, warn};
 
 use super::{
     conditions::Summary,
-    execute::execute,
+    execute::{Order, execute},
     observe::{Seen, module_statuses, observe, row},
     status::{next_status, same},
     visit::{Obstacle, Visit},
@@ -26,14 +26,19 @@ use crate::{
         FINALIZER,
         conditions::{READY, find_condition, reason},
         tenant::Tenant,
-        tenant_status::{TenantState, TenantStatus},
+        tenant_status::{TenantState, TenantStatus, WorkflowKind},
     },
     controller::context::SharedContext,
     domain::{
-        backoff, desired,
-        plan::{Blocked, ObjectFacts, Plan, plan_leaving, plan_living},
+        access::AccessLevel,
+        backoff,
+        departure::Terms,
+        desired::{self, DEFAULT_SERVER},
+        observed::RegistryStatus,
+        plan::{Blocked, ObjectFacts, Plan, Presence, plan_leaving, plan_living},
         steps::Step,
     },
+    registry::TenantRow,
     telemetry::tenant_span,
 };
 
@@ -51,6 +56,9 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
     let started = Instant::now();
     async move {
         let (visit, written) = visit(&tenant, &context).await;
+        if let Some(at) = visit.waits_until {
+            return Ok(Action::requeue(until(at, context.clock.now())));
+        }
         let summary = Summary::of(&visit);
         let outcome = outcome(&summary);
         context.metrics.reconciled(outcome, started.elapsed());
@@ -58,7 +66,7 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
             context.metrics.reconcile_failed(reason);
         }
         written?;
-        Ok(next_visit(&visit, &summary))
+        Ok(next_visit(&visit, &summary, context.clock.now()))
     }
     .instrument(span)
     .await
@@ -72,18 +80,33 @@ pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContex
 }
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
-    let mut visit = Visit::new(tenant, context.written.newest(tenant));
-    let object = object_facts(tenant);
-    if object.deleting && !object.has_finalizer {
+    let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
+    let _place = context.servers.place(server, context.concurrency).await;
+    let _turn = context.turns.take((tenant.namespace().unwrap_or_default(), tenant.name_any())).await;
+    let object = ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
+    let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
+    let living = object.presence == Presence::Living;
+    if !living && !object.has_finalizer {
         return (visit, Ok(()));
     }
-    if !object.deleting {
+    ignored_change(&visit, context);
+    if living {
         match desired::desired(tenant, context.as_ref()) {
             Ok(desired) => visit.desired = Some(desired),
+            // Going away needs no valid spec.
+            Err(_) if visit.is_leaving() => {}
             Err(invalid) => visit.obstacle = Some(Obstacle::Invalid(invalid)),
         }
     }
     let mut status = StatusWriter::new(visit.before.clone());
+    if visit.obstacle.is_none() {
+        visit.row = row(tenant, context).await.ok().flatten();
+        let now = context.clock.now();
+        visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
+        if visit.waits_until.is_some() {
+            return (visit, Ok(()));
+        }
+    }
     if visit.obstacle.is_none() {
         work(&mut visit, object, context, &mut status).await;
     } else {
@@ -91,11 +114,29 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
         visit.row = row(tenant, context).await.ok().flatten();
     }
     let written = status.write(&visit, context).await;
+    if let Some(row) = &visit.row {
+        context.tombstones.see(row, visit.next_attempt_at);
+    }
     (visit, written)
 }
 
+/// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.
+fn ignored_change(visit: &Visit<'_>, context: &SharedContext) {
+    let generation = visit.tenant.metadata.generation;
+    let known = visit.before.state == Some(TenantState::Deprovisioning)
+        && visit.before.observed_generation.is_some_and(|seen| Some(seen) < generation);
+    if known && visit.presence != Presence::Living {
+        context.events.warning(
+            visit.tenant.object_ref(&()),
+            "Reconcile",
+            "ChangeIgnored",
+            "this Tenant is being deleted, and no change of its spec brings it back: to undo the deletion, apply the same Tenant again when this object is gone; only offboarding, deletionPolicy and paused still count".into(),
+        );
+    }
+}
+
 /// Observes, plans and executes until there is nothing more to do, or something is in the way.
-async fn work(
+pub async fn work(
     visit: &mut Visit<'_>,
     object: ObjectFacts,
     context: &SharedContext,
@@ -104,8 +145,12 @@ async fn work(
     loop {
         let Seen { observed, server, not_ready } = observe(visit, context).await;
         let plan = match &visit.desired {
-            Some(desired) => plan_living(object_now(object, visit), &desired.seed_digest(), &observed),
-            None => plan_leaving(object, &observed),
+            Some(desired) if !visit.is_leaving() => {
+                plan_living(object_now(object, visit), &desired.seed_digest(), &observed)
+            }
+            _ => {
+                plan_leaving(object_now(object, visit), terms(visit, context), &observed, context.clock.now())
+            }
         };
         match plan {
             Plan::Nothing => return,
@@ -118,8 +163,17 @@ async fn work(
                 return;
             }
             Plan::Run { kind, steps, again } => {
-                execute(visit, kind, &steps, server, context, status).await;
-                if visit.failure().is_some() || !again {
+                let drift = std::mem::take(&mut visit.drift);
+                execute(visit, Order { kind, steps: &steps, again }, server, context, status).await;
+                if kind == WorkflowKind::Repair && !drift.is_empty() && visit.failure().is_none() {
+                    let about = visit.tenant.object_ref(&());
+                    let note = format!("changed by hand, and put right: {}", drift.join("; "));
+                    context.events.warning(about, "Repair", "DriftRepaired", note);
+                }
+                // What a failed first provisioning made is removed in the same visit.
+                let roll_back =
+                    visit.row.as_ref().is_some_and(|row| row.rolling_back) && kind == WorkflowKind::Provision;
+                if !roll_back && (visit.failure().is_some() || !again) {
                     return;
                 }
             }
@@ -130,9 +184,25 @@ async fn work(
 fn object_facts(tenant: &Tenant) -> ObjectFacts {
     ObjectFacts {
         has_finalizer: tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
-        deleting: tenant.meta().deletion_timestamp.is_some(),
+        presence: tenant
+            .meta()
+            .deletion_timestamp
+            .as_ref()
+            .map_or(Presence::Living, |at| Presence::Deleted(at.0)),
         paused: desired::is_paused(tenant),
-        deletion_policy: desired::deletion_policy(tenant),
+        unverified: false,
+    }
+}
+
+/// The terms on which a tenant goes away: as its object and its plan say while it exists, then as recorded.
+fn terms(visit: &Visit<'_>, context: &SharedContext) -> Terms {
+    let row = visit.row.as_ref();
+    match row.and_then(TenantRow::terms) {
+        Some(recorded) if visit.presence == Presence::Gone => recorded,
+        _ => {
+            let began = row.and_then(|row| row.deprovisioned_at).unwrap_or_else(|| context.clock.now());
+            visit.departure(context).terms(began, row.is_some_and(|row| row.activated_at.is_some()))
+        }
     }
 }
 
@@ -151,13 +221,13 @@ fn outcome(summary: &Summary) -> &'static str {
     }
 }
 
-fn next_visit(visit: &Visit<'_>, summary: &Summary) -> Action {
+fn next_visit(visit: &Visit<'_>, summary: &Summary, now: Timestamp) -> Action {
     match summary {
         Summary::InForce | Summary::Paused => Action::await_change(),
         // Something that was to be done in this visit was not: at once.
         Summary::Working { .. } => Action::requeue(Duration::from_millis(100)),
         Summary::Waiting { .. } => match visit.next_attempt_at {
-            Some(at) => Action::requeue(until(at)),
+            Some(at) => Action::requeue(until(at, now)),
             // A watch resolves these; the slow look is for a watch that missed something.
             None if matches!(visit.obstacle, Some(Obstacle::Invalid(_))) => {
                 Action::requeue(backoff::PERMANENT)
@@ -168,22 +238,24 @@ fn next_visit(visit: &Visit<'_>, summary: &Summary) -> Action {
     }
 }
 
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
 }
 
 /// When the next attempt is, after `attempt` failed ones.
-pub fn next_attempt(attempt: i32, permanent: bool) -> Timestamp {
+pub fn next_attempt(attempt: i32, permanent: bool, context: &SharedContext) -> Timestamp {
     let wait = if permanent {
         backoff::PERMANENT
     } else {
         backoff::temporary(u32::try_from(attempt).unwrap_or(1), rand::random())
     };
-    Timestamp::now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO)
+    context.clock.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO)
 }
 
 /// Writes the status when it says something new, and at most once a second while a workflow runs.
 pub struct StatusWriter {
+    /// Whether there is an object to write to.
+    heard: bool,
     last: TenantStatus,
     last_at: Option<Instant>,
 }
@@ -193,13 +265,19 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl StatusWriter {
     fn new(before: TenantStatus) -> Self {
-        Self { last: before, last_at: None }
+        Self { heard: true, last: before, last_at: None }
+    }
+
+    /// One that writes nothing: for a tenant whose object is gone.
+    pub fn silent() -> Self {
+        Self { heard: false, last: TenantStatus::default(), last_at: None }
     }
 
     /// Writes progress, if there was no write within the last second. A failure is not worth stopping the work for:
     /// the last write of the visit tells it all again.
     pub async fn progress(&mut self, visit: &Visit<'_>, context: &SharedContext) {
-        if self.last_at.is_none_or(|at| at.elapsed() >= WRITE_INTERVAL)
+        if self.heard
+            && self.last_at.is_none_or(|at| at.elapsed() >= WRITE_INTERVAL)
             && let Err(error) = self.write(visit, context).await
         {
             warn!(%error, "progress is not shown");
@@ -210,11 +288,14 @@ impl StatusWriter {
         let tenant = visit.tenant;
         if visit.has_done(Step::ReleaseFinalizer) {
             context.written.forget(tenant);
-            tell(self.last.state, TenantState::Deprovisioned, visit, context);
+            context.attempts.forget(tenant);
+            let gone = visit.row.as_ref().is_none_or(|row| row.status == RegistryStatus::Deprovisioned);
+            let state = if gone { TenantState::Deprovisioned } else { TenantState::Deprovisioning };
+            tell(self.last.state, state, visit, context);
             return Ok(());
         }
         let modules = module_statuses(visit, &context.modules);
-        let status = next_status(visit, modules, Timestamp::now());
+        let status = next_status(visit, modules, context.clock.now());
         if same(&self.last, &status) {
             return Ok(());
         }
@@ -246,6 +327,23 @@ impl StatusWriter {
     }
 }
 
+/// What a tenant that goes away is told of.
+fn departing(row: &TenantRow) -> String {
+    let cut = match row.access {
+        Some(AccessLevel::Blocked) => "access is cut",
+        _ => "access is not proven to be cut yet, and will be",
+    };
+    match row.terms() {
+        Some(Terms { retain: true, .. }) => format!("{cut}; database {} is kept", row.database_name),
+        Some(Terms { held: true, .. }) => format!("{cut}; spec.paused holds the purge back"),
+        Some(terms) => format!(
+            "{cut}; database {} is dropped after {}: until then, apply the same Tenant again to bring it back",
+            row.database_name, terms.purge_after
+        ),
+        None => cut.to_owned(),
+    }
+}
+
 /// An Event for a transition, and for a failure whose reason is new.
 fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, context: &SharedContext) {
     let about = visit.tenant.object_ref(&());
@@ -256,7 +354,11 @@ fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, cont
             (Some(row), TenantState::Active) => {
                 format!("database {} on server {} is in use", row.database_name, row.server)
             }
-            (Some(row), TenantState::Deprovisioned) => format!("database {} is closed", row.database_name),
+            (Some(row), TenantState::Deprovisioned) if row.retain => {
+                format!("database {} on server {} is kept, cut off", row.database_name, row.server)
+            }
+            (Some(row), TenantState::Deprovisioned) => format!("database {} is gone", row.database_name),
+            (Some(row), TenantState::Deprovisioning) => departing(row),
             (_, after) => format!("the tenant is {}", after.as_str()),
         };
         context.events.normal(about.clone(), "Transition", after.as_str(), note);

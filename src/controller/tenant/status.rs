@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{
-        conditions::{same_ignoring_times, set_condition},
+        conditions::{DEPROVISIONED, remove_condition, same_ignoring_times, set_condition},
         tenant_status::{
             Access, Binding, ModuleStatus, StepState, StepStatus, TenantState, TenantStatus, WorkflowStatus,
         },
@@ -38,8 +38,9 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
         modules: if modules.is_empty() { before.modules } else { modules },
         state_updated_at: if changed { Some(Time(now)) } else { before.state_updated_at },
         state_updated_by: row.map(|row| row.status_updated_by.clone()).or(before.state_updated_by),
-        deprovisioned_at: row.and_then(|row| row.deprovisioned_at).map(Time).or(before.deprovisioned_at),
-        purge_after: row.and_then(|row| row.purge_after).map(Time).or(before.purge_after),
+        // A tenant that came back has neither.
+        deprovisioned_at: row.map_or(before.deprovisioned_at, |row| row.deprovisioned_at.map(Time)),
+        purge_after: row.map_or(before.purge_after, |row| row.purge_after.map(Time)),
         workflow: workflow(visit, before.workflow, now),
         conditions: merge(before.conditions, conditions::of(visit, &summary), visit, now),
         // What later parts of the lifecycle bring is left out, not written as empty.
@@ -123,8 +124,9 @@ fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -
     let earlier = before.filter(|workflow| workflow.id == id);
     let started_at = earlier.as_ref().and_then(|workflow| workflow.started_at.clone());
     let earlier_steps = earlier.map(|workflow| workflow.steps).unwrap_or_default();
-    let steps = merge_steps(earlier_steps, &visit.steps);
-    let finished = visit.is_settled();
+    let steps = merge_steps(earlier_steps, visit.current_steps());
+    let finished = visit.obstacle.is_none()
+        && visit.current_steps().iter().all(|run| run.result == StepResult::Succeeded);
     Some(WorkflowStatus {
         id,
         kind: run.kind,
@@ -195,6 +197,9 @@ fn merge(
         !conditions::ONLY_WHILE_TRUE.contains(&condition.type_.as_str())
             || new.iter().any(|told| told.type_ == condition.type_)
     });
+    if !visit.is_leaving() {
+        remove_condition(&mut before, DEPROVISIONED);
+    }
     for told in new {
         set_condition(&mut before, told.into_condition(visit.tenant.metadata.generation, now));
     }

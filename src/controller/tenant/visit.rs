@@ -2,12 +2,14 @@
 
 use crate::{
     api::{
-        tenant::Tenant,
+        tenant::{DesiredState, Tenant},
         tenant_status::{TenantStatus, WorkflowKind},
     },
+    controller::context::Context,
     domain::{
+        departure::{Departure, departure},
         desired::{Desired, Invalid},
-        plan::Blocked,
+        plan::{Blocked, Presence},
         steps::Step,
     },
     registry::{TenantRow, Workflow},
@@ -60,6 +62,8 @@ pub struct WorkflowRun {
     pub kind: WorkflowKind,
     /// As the registry has it: the correlation id, the attempt, the failures so far.
     pub record: Workflow,
+    /// Where in the visit's steps its own begin.
+    pub first: usize,
 }
 
 /// What a visit found in its way, if anything.
@@ -80,9 +84,11 @@ pub enum Obstacle {
 pub struct Visit<'a> {
     /// The Tenant, as it was read.
     pub tenant: &'a Tenant,
+    /// Where the object is.
+    pub presence: Presence,
     /// The newest status known, which may be newer than the Tenant's copy.
     pub before: TenantStatus,
-    /// What it should be, unless it is going away or invalid.
+    /// What it should be, unless it is deleted or invalid.
     pub desired: Option<Desired>,
     /// Its registry row, as far as known.
     pub row: Option<TenantRow>,
@@ -92,28 +98,41 @@ pub struct Visit<'a> {
     pub steps: Vec<StepRun>,
     /// What was in the way.
     pub obstacle: Option<Obstacle>,
+    /// What was found changed by hand.
+    pub drift: Vec<String>,
+    /// It failed before and waits: nothing was looked at.
+    pub waits_until: Option<Timestamp>,
     /// When the next attempt is, after a failure.
     pub next_attempt_at: Option<Timestamp>,
 }
 
 impl<'a> Visit<'a> {
     /// A visit that has seen only the object.
-    pub fn new(tenant: &'a Tenant, before: TenantStatus) -> Self {
+    pub fn new(tenant: &'a Tenant, before: TenantStatus, presence: Presence) -> Self {
         Self {
             tenant,
+            presence,
             before,
             desired: None,
             row: None,
             workflow: None,
             steps: Vec::new(),
             obstacle: None,
+            drift: Vec::new(),
+            waits_until: None,
             next_attempt_at: None,
         }
     }
 
-    /// Whether the Tenant was deleted.
+    /// Whether the tenant goes away: its object was deleted or is gone, or its spec says so.
     pub fn is_leaving(&self) -> bool {
-        self.tenant.metadata.deletion_timestamp.is_some()
+        self.presence != Presence::Living || self.tenant.spec.state == Some(DesiredState::Deprovisioned)
+    }
+
+    /// How it leaves, by its spec and its plan.
+    pub fn departure(&self, context: &Context) -> Departure {
+        let plan = context.plan(&self.tenant.spec.plan);
+        departure(self.tenant, plan.as_ref().and_then(|plan| plan.spec.grace_seconds.as_ref()))
     }
 
     /// The failed step, if one failed.
@@ -122,6 +141,11 @@ impl<'a> Visit<'a> {
             StepResult::Failed(failure) => Some((run.step, failure)),
             StepResult::Pending | StepResult::Running | StepResult::Succeeded => None,
         })
+    }
+
+    /// The steps of the workflow at hand: those of one before it in the same visit are not its own.
+    pub fn current_steps(&self) -> &[StepRun] {
+        &self.steps[self.workflow.as_ref().map_or(0, |workflow| workflow.first)..]
     }
 
     /// Whether a step was run in this visit, and is done.

@@ -53,6 +53,15 @@ impl Scopes {
         self.0.iter().find_map(|scope| scope.secrets.get(&reference))
     }
 
+    /// Visits the Tenant of this name, if there is one.
+    pub fn visit(&self, namespace: &str, name: &str) -> bool {
+        let reference = ObjectRef::new(name).within(namespace);
+        let Some(scope) = self.0.iter().find(|scope| scope.tenants.get(&reference).is_some()) else {
+            return false;
+        };
+        scope.visits.send(reference).is_ok()
+    }
+
     /// All Tenants.
     pub fn tenants(&self) -> Vec<std::sync::Arc<Tenant>> {
         self.0.iter().flat_map(|scope| scope.tenants.state()).collect()
@@ -174,14 +183,25 @@ pub fn tenant_of(secret: &Secret) -> Option<ObjectRef<Tenant>> {
 }
 
 impl Context {
+    /// Visits those Tenants for which something changed that they may have waited for.
+    fn wake_where(&self, wanted: impl Fn(&Tenant) -> bool) {
+        self.scopes.visit_where(|tenant| {
+            let wanted = wanted(tenant);
+            if wanted {
+                self.attempts.wake(ObjectRef::from_obj(tenant));
+            }
+            wanted
+        });
+    }
+
     /// Visits the tenants that are on a plan.
     pub fn plan_changed(&self, plan: &str) {
-        self.scopes.visit_where(|tenant| tenant.spec.plan == plan);
+        self.wake_where(|tenant| tenant.spec.plan == plan);
     }
 
     /// Visits the tenants that are, or want to be, on a server.
     pub fn server_changed(&self, server: &str) {
-        self.scopes.visit_where(|tenant| {
+        self.wake_where(|tenant| {
             let recorded = tenant.status.as_ref().and_then(|status| status.server.as_deref());
             recorded.or(tenant.spec.server.as_deref()).unwrap_or(DEFAULT_SERVER) == server
         });
@@ -189,7 +209,7 @@ impl Context {
 
     /// Visits the tenants that wait for a slug.
     pub fn slug_is_free(&self, slug: &str, former_owner: &str) {
-        self.scopes.visit_where(|tenant| {
+        self.wake_where(|tenant| {
             tenant.spec.slug == slug && ResourceExt::uid(tenant).as_deref() != Some(former_owner)
         });
     }
@@ -203,7 +223,8 @@ impl Context {
         if !watched.insert(uid.clone()) {
             return;
         }
-        let (conflicts, client) = (self.conflicts.clone(), self.client.clone());
+        let (conflicts, client, attempts) =
+            (self.conflicts.clone(), self.client.clone(), self.attempts.clone());
         let (name, uid, reference) = (name.clone(), uid.clone(), ObjectRef::from_obj(tenant));
         let visits =
             self.scopes.0.iter().find(|scope| scope.namespace.as_deref().is_none_or(|n| n == namespace));
@@ -214,6 +235,7 @@ impl Context {
                 warn!(%error, secret = name, "watch on a conflicting Secret ended");
             }
             conflicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&uid);
+            attempts.wake(reference.clone());
             let _ = visits.send(reference);
         });
     }

@@ -168,7 +168,10 @@ async fn short_names_the_category_and_the_manual_work() {
         ("tenant", "A customer with a PostgreSQL database of its own."),
         ("tenant.spec", "Unique among all living tenants"),
         ("tenant.spec.deletionPolicy", "Retain: it is cut off"),
-        ("tenant.spec.offboarding.gracePeriodSeconds", "For how many seconds the deletion can be undone"),
+        (
+            "tenant.spec.offboarding.gracePeriodSeconds",
+            "For how many seconds a deletion, or state: Deprovisioned, can be undone",
+        ),
         ("tenant.spec.admins.credential", "OneTimePassword: a password that must be replaced"),
         ("tenant.status.workflow.steps.sqlState", "PostgreSQL's error code"),
         ("tenantplan.spec.limits", "apiCallsPer15Minutes"),

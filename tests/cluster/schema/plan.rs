@@ -65,9 +65,9 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
             "trialEnd is not supported yet",
         ),
         (
-            json!({"graceSeconds": {"CustomerRequest": 2592000}}),
-            "spec.graceSeconds",
-            "graceSeconds is not supported yet",
+            json!({"graceSeconds": {"NonPayment": -1}}),
+            "spec.graceSeconds.NonPayment",
+            "graceSeconds.NonPayment must be between 0 and 315360000 seconds",
         ),
         (
             json!({"suspensionMode": {"PaymentFailure": "ReadOnly"}}),
@@ -79,11 +79,7 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
             "spec.inactivity",
             "inactivity is not supported yet",
         ),
-        (
-            json!({"onFailure": "Rollback"}),
-            "spec.onFailure",
-            "onFailure must be Resume or left out: Rollback is not",
-        ),
+        (json!({"onFailure": "Retry"}), "spec.onFailure", r#"supported values: "Resume", "Rollback""#),
         (json!({"gates": [{"name": "contract"}]}), "spec.gates", "gates must be empty or left out"),
         (
             json!({"selfService": {"settings": ["theme"]}}),
@@ -109,6 +105,7 @@ async fn what_is_right_is_accepted() {
         json!({"sla": "0"}),
         json!({"sla": "99.999"}),
         json!({"sla": "100"}),
+        json!({"graceSeconds": {"CustomerRequest": 2592000, "ContractEnd": 0}, "onFailure": "Rollback"}),
         json!({"modules": [], "gates": [], "trialDays": 0, "onFailure": "Resume"}),
     ] {
         let stored = plans.try_create(&"a".repeat(63), &spec).await;

@@ -37,8 +37,7 @@ async fn a_tenant_that_is_wrong_by_now_can_be_deleted() {
         json!({"slug": "postgres", "displayName": "", "plan": "No Plan"}),
         json!({"state": "Suspended"}),
         json!({"state": "Nonsense", "isolation": "Schema", "modules": ["core"], "adopt": {"a": 1}}),
-        json!({"deletionPolicy": null}),
-        json!({"offboarding": {"gracePeriodSeconds": 2592000, "export": true}}),
+        json!({"offboarding": {"gracePeriodSeconds": -1, "export": true}}),
         json!({"admins": [{"email": "A"}, {"email": "A"}], "limits": {"a": 1}}),
         json!({"connectionSecretName": "acme-admin", "displayName": "x".repeat(300)}),
     ];

@@ -53,7 +53,6 @@ async fn what_cannot_change_says_so() {
             "spec.connectionSecretName",
             "write the value that the",
         ),
-        ("full", json!({"deletionPolicy": null}), "spec", "a Tenant must say what its deletion means"),
         ("full", json!({"state": "Suspended", "stateReason": "x"}), "spec.state", "not supported yet"),
         ("full", json!({"trial": {"endsAt": "2027-01-01T00:00:00Z"}}), "spec.trial", "not supported yet"),
     ] {

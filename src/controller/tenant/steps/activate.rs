@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
-
 use super::{Run, StepError};
 use crate::domain::observed::RegistryStatus;
 
@@ -14,7 +12,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.context.registry.activate(id, correlation).await?;
     run.row_mut()?.status = RegistryStatus::Active;
     if let Some(created) = &run.tenant().metadata.creation_timestamp {
-        let took = Timestamp::now().duration_since(created.0);
+        let took = run.context.clock.now().duration_since(created.0);
         run.context.metrics.provisioned(Duration::try_from(took).unwrap_or_default());
     }
     Ok(())

@@ -13,7 +13,9 @@ mod drop_roles;
 mod enforce_access;
 mod publish_credentials;
 mod publish_database;
+mod record_rollback;
 mod register;
+mod reinstate;
 mod release_finalizer;
 mod remove_secrets;
 mod seed;
@@ -26,12 +28,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{failure::StepError, visit::Visit};
+use super::{failure::StepError, observe::known, visit::Visit};
 use crate::{
     api::tenant::Tenant,
     controller::context::SharedContext,
     domain::{desired::Desired, steps::Step},
-    postgres::server::Server,
+    postgres::{drift::Known, server::Server},
     registry::TenantRow,
 };
 
@@ -59,6 +61,8 @@ pub async fn run(step: Step, run: &mut Run<'_, '_>) -> Result<(), StepError> {
         Step::PublishCredentials => publish_credentials::run(run).await,
         Step::Verify => verify::run(run).await,
         Step::Activate => activate::run(run).await,
+        Step::Reinstate => reinstate::run(run).await,
+        Step::RecordRollback => record_rollback::run(run).await,
         Step::CutAccess => cut_access::run(run).await,
         Step::Tombstone => tombstone::run(run).await,
         Step::DropDatabase => drop_database::run(run).await,
@@ -111,6 +115,16 @@ impl Run<'_, '_> {
     fn changed(&self) {
         self.context.bulk.forget(&self.tenant().uid().unwrap_or_default());
     }
+}
+
+/// Gives back the marks that were taken from what is known to be the tenant's: nothing else may touch it without.
+async fn restore_marks(run: &Run<'_, '_>) -> Result<(), StepError> {
+    let row = run.row()?;
+    let known = known(row);
+    if known != Known::default() {
+        run.server()?.restore_marks(row.id, &row.database_name, &row.login_name, known).await?;
+    }
+    Ok(())
 }
 
 /// Field manager of the finalizer. Server-side apply adds and removes this one entry, whatever else is on the list

@@ -23,6 +23,16 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         && secrets::holds_password_of(secret, row, &run.context.installation)
     {
         run.server()?.set_login(id, &login, verifier, true).await?;
+        // The rest of what it says may be old, or changed by hand.
+        if let Some(password) = secrets::password(secret) {
+            let server = run.server()?;
+            let connection =
+                Connection { row, login: &login, server, tenant: run.tenant(), password: &password };
+            let wanted = connection.secret(&secret_name, run.context);
+            if wanted.data != secret.data {
+                secrets::write(run.context, wanted, &found).await?;
+            }
+        }
         return Ok(());
     }
     let replaced = row.password_verifier.is_some();

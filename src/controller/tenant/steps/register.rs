@@ -5,11 +5,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{Run, StepError};
-use crate::{
-    api::tenant::DeletionPolicy,
-    domain::desired::deletion_policy,
-    registry::{NewTenant, Registration},
-};
+use crate::registry::{NewTenant, Registration};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let desired = run.desired()?.clone();
@@ -32,7 +28,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         resource_namespace: run.namespace(),
         resource_name: run.tenant().name_any(),
         resource_uid: run.tenant().uid().unwrap_or_default(),
-        retain: deletion_policy(run.tenant()) == DeletionPolicy::Retain,
+        retain: run.visit.departure(run.context).retain,
         actor: "unknown".to_owned(),
         correlation: None,
     };

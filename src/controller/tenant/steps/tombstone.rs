@@ -1,33 +1,42 @@
 //! Tombstone: the registry says `deprovisioning`, why, and from when on the database may be dropped. It is written
-//! before anything is dropped, so that a run that is cut off afterwards is finished and not begun anew.
-
-use k8s_openapi::jiff::Timestamp;
+//! before anything is dropped, so that a run that is cut off afterwards is finished and not begun anew. While the
+//! object exists, terms that changed are written here too; the clock is never started again.
 
 use super::{Run, StepError};
 use crate::{
-    api::tenant::{DeletionPolicy, OffboardingTrigger},
-    domain::{desired::deletion_policy, observed::RegistryStatus},
+    domain::{access::AccessLevel, observed::RegistryStatus, steps::Step},
     registry::Tombstone,
 };
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
-    let offboarding = run.tenant().spec.offboarding.as_ref();
-    // A bare `kubectl delete` counts as the customer's request.
-    let trigger = offboarding.and_then(|o| o.trigger).unwrap_or(OffboardingTrigger::CustomerRequest);
-    let now = Timestamp::now();
-    let (id, correlation) = (run.row()?.id, run.correlation()?);
-    let tombstone = Tombstone {
-        reason: offboarding.and_then(|o| o.reason.clone()),
-        trigger: trigger.as_str().to_owned(),
-        at: now,
-        purge_after: now,
-        retain: deletion_policy(run.tenant()) == DeletionPolicy::Retain,
-        actor: "unknown".to_owned(),
-    };
-    run.context.registry.begin_deprovisioning(id, &tombstone, correlation).await?;
+    let departure = run.visit.departure(run.context);
+    let now = run.context.clock.now();
+    let row = run.row()?;
+    let (id, began) = (row.id, row.deprovisioned_at.unwrap_or(now));
+    let terms = departure.terms(began, row.activated_at.is_some());
+    let correlation = run.correlation()?;
+    if row.status == RegistryStatus::Deprovisioning {
+        run.context.registry.change_terms(id, terms, correlation).await?;
+    } else {
+        let tombstone = Tombstone {
+            reason: departure.reason,
+            trigger: departure.trigger.as_str().to_owned(),
+            at: began,
+            terms,
+            actor: "unknown".to_owned(),
+        };
+        run.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
+    }
+    if !run.visit.has_done(Step::CutAccess) && run.row()?.access != Some(AccessLevel::Blocked) {
+        // Whatever it was, it is to be cut, and nobody has proven yet that it is.
+        run.context.registry.set_access(id, None).await?;
+        run.row_mut()?.access = None;
+    }
     let row = run.row_mut()?;
-    (row.status, row.deprovisioned_at, row.purge_after) =
-        (RegistryStatus::Deprovisioning, Some(now), Some(now));
+    row.status = RegistryStatus::Deprovisioning;
+    (row.deprovisioned_at, row.purge_after) = (Some(began), Some(terms.purge_after));
+    (row.retain, row.purge_held) = (terms.retain, terms.held.then(|| "Paused".to_owned()));
+    row.rolling_back = false;
     Ok(())
 }

@@ -2,7 +2,10 @@
 //! is proven by using it.
 
 use super::{Run, StepError};
-use crate::controller::tenant::secrets::{self, Found};
+use crate::{
+    controller::tenant::secrets::{self, Found},
+    postgres::modules::ModuleVersion,
+};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let secret_name = run.desired()?.connection_secret.clone();
@@ -13,6 +16,18 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let password =
         secrets::password(&secret).ok_or(StepError::Missing("the password in the connection Secret"))?;
     let versions = run.server()?.verify(&row.database_name, &run.login()?, &password).await?;
+    let recorded: Vec<ModuleVersion> =
+        serde_json::from_value(run.row()?.module_versions.clone()).unwrap_or_default();
+    let found =
+        |name: &str| versions.iter().find(|module| module.name == name).map_or(0, |module| module.version);
+    if let Some(module) = recorded.iter().find(|module| found(&module.name) < module.version) {
+        return Err(StepError::SchemaBehind {
+            module: module.name.clone(),
+            recorded: module.version,
+            found: found(&module.name),
+        });
+    }
+    run.context.attempts.verified(run.tenant());
     let behind = run.context.modules.targets().iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
 }

@@ -1,0 +1,195 @@
+//! Drift: what was changed by hand is seen within a minute. One query for the registry and one per server, from memory
+//! the rest: a tenant on which nothing differs costs nothing.
+
+use std::{collections::HashMap, time::Duration};
+
+use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::ObjectRef};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::observe::known;
+use crate::{
+    api::{
+        conditions::{READY, find_condition, reason},
+        tenant::{OffboardingTrigger, Tenant},
+    },
+    controller::{
+        context::{Context, SharedContext},
+        servers::Standing,
+    },
+    domain::{
+        access::AccessLevel,
+        departure::{Terms, VANISHED_GRACE, planned_grace, purge_after},
+        observed::RegistryStatus,
+    },
+    postgres::{inventory::Inventory, mark::Mark},
+    registry::{TenantRow, Tombstone},
+};
+
+/// How often it is looked. Twice as often as it has to be seen.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// How often it is asked whether a store is filled.
+const STORE_POLL: Duration = Duration::from_millis(20);
+
+/// Looks until `shutdown`.
+pub async fn run(context: SharedContext, shutdown: CancellationToken) {
+    // The highest transaction id seen on each server.
+    let mut transactions = HashMap::new();
+    let mut period = tokio::time::interval(PERIOD);
+    // An empty store would make every tenant look as if its object had vanished.
+    for scope in &context.scopes.0 {
+        while timeout(STORE_POLL, scope.tenants.wait_until_ready()).await.is_err() {
+            if shutdown.is_cancelled() {
+                return;
+            }
+        }
+    }
+    while shutdown.run_until_cancelled(period.tick()).await.is_some() {
+        if let Err(error) = look(&context, &mut transactions).await {
+            warn!(%error, "drift was not looked for");
+        }
+    }
+}
+
+async fn look(
+    context: &SharedContext,
+    transactions: &mut HashMap<String, i64>,
+) -> Result<(), crate::registry::Error> {
+    let rows = context.registry.all_living().await?;
+    let mut inventories: HashMap<&str, Option<Inventory>> = HashMap::new();
+    let mut restored = Vec::new();
+    let mut seen = Vec::new();
+    for row in &rows {
+        if vanished(row, context) {
+            tombstone_of_vanished(row, context).await;
+            continue;
+        }
+        if row.status == RegistryStatus::Deprovisioning {
+            continue;
+        }
+        if !inventories.contains_key(row.server.as_str()) {
+            let inventory = read(&row.server, context).await;
+            if let Some(inventory) = &inventory {
+                let last = inventory.last_transaction();
+                let before = transactions.insert(row.server.clone(), last);
+                if before.is_some_and(|before| before > last) {
+                    warn!(
+                        server = row.server,
+                        "the server is in an older state than before: it was restored"
+                    );
+                    restored.push(row.server.clone());
+                }
+            }
+            inventories.insert(&row.server, inventory);
+        }
+        let Some(Some(inventory)) = inventories.get(row.server.as_str()) else { continue };
+        if !row.status.was_active() {
+            continue;
+        }
+        let facts = inventory.facts(row.id, &row.database_name, &row.login_name);
+        let differs = !facts.differences(AccessLevel::ReadWrite, known(row)).is_empty();
+        if differs != is_told(row, context) {
+            wake(row, context);
+        }
+        if let (Some(database), Some(login)) = (&facts.database, &facts.login)
+            && database.mark == Mark::Ours
+            && login.mark == Mark::Ours
+            && (row.database_oid, row.login_oid) != (Some(database.oid), Some(login.oid))
+        {
+            seen.push((row.id, database.oid, login.oid));
+        }
+    }
+    for server in restored {
+        context.attempts.verify_all(context.scopes.tenants().iter().filter(|tenant| {
+            tenant.status.as_ref().and_then(|status| status.server.as_deref()) == Some(server.as_str())
+        }));
+        context.server_changed(&server);
+    }
+    context.registry.record_oids(&seen).await
+}
+
+async fn read(server: &str, context: &Context) -> Option<Inventory> {
+    let Standing::Ready(server) = context.servers.get(server) else { return None };
+    match server.observe_all().await {
+        Ok(inventory) => Some(inventory),
+        Err(error) => {
+            warn!(server = server.config().name, %error, "drift was not looked for on this server");
+            None
+        }
+    }
+}
+
+/// Whether the status already tells of a difference that nobody but a person can put right.
+fn is_told(row: &TenantRow, context: &Context) -> bool {
+    let reference = ObjectRef::new(&row.resource_name).within(&row.resource_namespace);
+    let tenant = context.scopes.0.iter().find_map(|scope| scope.tenants.get(&reference));
+    let ready = tenant.as_ref().and_then(|tenant| tenant.status.as_ref());
+    let ready = ready.and_then(|status| find_condition(&status.conditions, READY));
+    ready.is_some_and(|ready| [reason::DATABASE_MISSING, reason::CONFLICT].contains(&ready.reason.as_str()))
+}
+
+fn wake(row: &TenantRow, context: &Context) {
+    let reference = ObjectRef::new(&row.resource_name).within(&row.resource_namespace);
+    context.attempts.wake(reference);
+    context.scopes.visit(&row.resource_namespace, &row.resource_name);
+}
+
+/// Whether a tenant that is not going away has no object any more, in a namespace that is watched.
+fn vanished(row: &TenantRow, context: &Context) -> bool {
+    let watched = |scope: &&super::watch::Scope| {
+        scope.namespace.as_ref().is_none_or(|namespace| *namespace == row.resource_namespace)
+    };
+    let Some(scope) = context.scopes.0.iter().find(watched) else { return false };
+    let reference = ObjectRef::<Tenant>::new(&row.resource_name).within(&row.resource_namespace);
+    row.status != RegistryStatus::Deprovisioning && scope.tenants.get(&reference).is_none()
+}
+
+/// A tenant that nobody asked to take down is cut off like one that was, and kept for a day at least.
+async fn tombstone_of_vanished(row: &TenantRow, context: &SharedContext) {
+    let _turn = context.turns.take((row.resource_namespace.clone(), row.resource_name.clone())).await;
+    // The store may be behind, and a list that the API server cannot give says nothing.
+    let api = Api::<Tenant>::namespaced(context.client.clone(), &row.resource_namespace);
+    match api.list_metadata(&ListParams::default()).await {
+        Ok(list) if list.iter().any(|tenant| tenant.name_any() == row.resource_name) => return,
+        Ok(_) => {}
+        Err(error) => {
+            warn!(%error, tenant = row.resource_name, "a Tenant seems to be gone, and cannot be looked for");
+            return;
+        }
+    }
+    let plan = context.plan(&row.plan);
+    let trigger = OffboardingTrigger::CustomerRequest;
+    let grace = planned_grace(plan.as_ref().and_then(|plan| plan.spec.grace_seconds.as_ref()), trigger);
+    let at = context.clock.now();
+    let tombstone = Tombstone {
+        reason: Some("the Tenant vanished without its finalizer".into()),
+        trigger: trigger.as_str().to_owned(),
+        at,
+        terms: Terms {
+            purge_after: purge_after(at, grace.max(VANISHED_GRACE)),
+            retain: row.retain,
+            held: false,
+        },
+        actor: "tenantry".into(),
+    };
+    let written = async {
+        context.registry.begin_deprovisioning(row.id, &tombstone, None).await?;
+        context.registry.set_access(row.id, None).await?;
+        context.registry.by_id(row.id).await
+    };
+    match written.await {
+        Ok(Some(row)) => {
+            warn!(
+                namespace = row.resource_namespace,
+                tenant = row.resource_name,
+                purge_after = %tombstone.terms.purge_after,
+                "a Tenant vanished without its finalizer: its access is cut, and its data kept until then"
+            );
+            context.tombstones.see(&row, None);
+        }
+        Ok(None) => {}
+        Err(error) => info!(%error, "the tombstone of a vanished Tenant is not written yet"),
+    }
+}

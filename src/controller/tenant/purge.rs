@@ -1,0 +1,98 @@
+//! Drives tombstones to their end from the registry alone: when the Tenant, its namespace and its plan are gone.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, warn};
+
+use super::{
+    conditions::Summary,
+    reconcile::{StatusWriter, work},
+    tombstones::Entry,
+    visit::Visit,
+};
+use crate::{
+    api::{tenant::Tenant, tenant_status::TenantStatus},
+    controller::context::SharedContext,
+    domain::{
+        observed::RegistryStatus,
+        plan::{ObjectFacts, Presence},
+    },
+    registry::TenantRow,
+    telemetry::tenant_span,
+};
+
+/// How often the clock is looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How many tombstones are worked on at once. A purge is slow and in no hurry.
+const CONCURRENCY: usize = 4;
+
+/// Looks at the clock until `shutdown`, and has those tombstones visited whose time has come.
+pub async fn run(context: SharedContext, shutdown: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONCURRENCY));
+    let mut ticks = tokio::time::interval(PERIOD);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let (all, uncut) = context.tombstones.count();
+        context.metrics.tombstones(all, uncut);
+        for entry in context.tombstones.due(context.clock.now()) {
+            // Its own controller looks after a tenant whose object is there. One of its name that is not registered yet
+            // is the same tenant coming back: nothing is purged before that is decided.
+            if context.scopes.visit(&entry.namespace, &entry.name) {
+                continue;
+            }
+            let (context, places) = (context.clone(), places.clone());
+            tokio::spawn(async move {
+                let Ok(_place) = places.acquire().await else { return };
+                let span = tenant_span(&entry.namespace, &entry.name);
+                visit_gone(&entry, &context).instrument(span).await;
+            });
+        }
+    }
+    // What runs is waited for: its session and its claim end in order.
+    let _ = places.acquire_many(CONCURRENCY as u32).await;
+}
+
+/// Visits a tenant whose object is gone.
+async fn visit_gone(entry: &Entry, context: &SharedContext) {
+    let _turn = context.turns.take((entry.namespace.clone(), entry.name.clone())).await;
+    // Read anew: it may have come back, or be gone, since.
+    let row = match context.registry.by_id(entry.id).await {
+        Ok(Some(row)) if row.resource_uid == entry.uid => row,
+        Ok(_) => return,
+        Err(error) => {
+            warn!(%error, "a tombstone waits: the registry cannot be asked");
+            return;
+        }
+    };
+    context.tombstones.see(&row, None);
+    if row.status != RegistryStatus::Deprovisioning {
+        return;
+    }
+    let tenant = remembered(&row);
+    let mut visit = Visit::new(&tenant, TenantStatus::default(), Presence::Gone);
+    visit.row = Some(row);
+    let object =
+        ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false, unverified: false };
+    // There is no object to write a status to.
+    let mut status = StatusWriter::silent();
+    work(&mut visit, object, context, &mut status).await;
+    if let Some(row) = &visit.row {
+        context.tombstones.see(row, visit.next_attempt_at);
+    }
+    if let Summary::Waiting { reason, message } | Summary::Stuck { reason, message } = Summary::of(&visit) {
+        context.metrics.reconcile_failed(reason);
+        warn!(reason, message, "a tombstone waits");
+    }
+}
+
+/// The Tenant as the registry remembers it: enough to name its Secrets and its log lines.
+fn remembered(row: &TenantRow) -> Tenant {
+    let mut tenant = Tenant::new(&row.resource_name, Default::default());
+    tenant.metadata.namespace = Some(row.resource_namespace.clone());
+    tenant.metadata.uid = Some(row.resource_uid.clone());
+    (tenant.spec.slug, tenant.spec.display_name, tenant.spec.plan) =
+        (row.slug.clone(), row.name.clone(), row.plan.clone());
+    tenant
+}

@@ -1,0 +1,89 @@
+//! The tombstones that this process knows: which tenant is to be looked at when. Kept in memory, filled from the
+//! registry at start-up and by every visit, and read once a second, so that a deadline is met by the clock on the wall
+//! whatever that does meanwhile.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus},
+    registry::TenantRow,
+};
+
+/// After a look was asked for, the next one is not before this: a visit that is under way says when itself.
+const AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// A tombstone, as far as it matters when to look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub id: TenantId,
+    /// The Tenant's namespace.
+    pub namespace: String,
+    /// The Tenant's name.
+    pub name: String,
+    /// The Tenant's uid.
+    pub uid: String,
+    /// Access is not proven to be cut.
+    pub uncut: bool,
+    /// When to look.
+    next: Timestamp,
+}
+
+/// All tombstones.
+#[derive(Default)]
+pub struct Tombstones {
+    by_id: Mutex<HashMap<TenantId, Entry>>,
+}
+
+impl Tombstones {
+    /// Takes in how a row stands after a visit, or after it was read. `not_before`: a failure waits until then.
+    pub fn see(&self, row: &TenantRow, not_before: Option<Timestamp>) {
+        let mut by_id = self.lock();
+        if row.status != RegistryStatus::Deprovisioning {
+            by_id.remove(&row.id);
+            return;
+        }
+        let uncut = row.access != Some(AccessLevel::Blocked);
+        let due = match row.terms() {
+            _ if uncut => Timestamp::MIN,
+            Some(terms) if terms.held => Timestamp::MAX,
+            Some(terms) => terms.purge_after,
+            None => Timestamp::MAX,
+        };
+        let entry = Entry {
+            id: row.id,
+            namespace: row.resource_namespace.clone(),
+            name: row.resource_name.clone(),
+            uid: row.resource_uid.clone(),
+            uncut,
+            next: not_before.map_or(due, |at| due.max(at)),
+        };
+        by_id.insert(row.id, entry);
+    }
+
+    /// Those that are to be looked at now.
+    pub fn due(&self, now: Timestamp) -> Vec<Entry> {
+        let mut by_id = self.lock();
+        let due = by_id.values_mut().filter(|entry| entry.next <= now);
+        due.map(|entry| {
+            entry.next = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
+            entry.clone()
+        })
+        .collect()
+    }
+
+    /// How many there are, and how many of them are not proven to be cut.
+    pub fn count(&self) -> (usize, usize) {
+        let by_id = self.lock();
+        (by_id.len(), by_id.values().filter(|entry| entry.uncut).count())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Entry>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,293 @@
+//! The plan of a tenant that leaves.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Blocked, ObjectFacts, Plan, Presence};
+use crate::{
+    api::tenant_status::WorkflowKind,
+    domain::{
+        departure::Terms,
+        observed::{
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
+        },
+        steps::Step,
+    },
+};
+
+/// How long an object waits for its access to be cut before it is let go all the same; the registry goes on alone.
+pub const RELEASE_UNCUT_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// Plans for a tenant that leaves: its object was deleted or is gone, or its spec says so. It needs no valid spec:
+/// only the row, the recorded names, and the terms.
+///
+/// The finalizer guards one thing: that the registry knows. With grace left, or where the database is kept, it is let
+/// go once the tombstone is written and the cut is verified, or after [`RELEASE_UNCUT_AFTER`]; with none left it is held
+/// until everything is gone.
+pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now: Timestamp) -> Plan {
+    let deleted_at = match object.presence {
+        Presence::Deleted(_) if !object.has_finalizer => return Plan::Nothing,
+        Presence::Deleted(at) => Some(at),
+        Presence::Living | Presence::Gone => None,
+    };
+    let leave = |steps: Vec<Step>, again| match steps.is_empty() {
+        true => Plan::Nothing,
+        false => Plan::Run { kind: WorkflowKind::Deprovision, steps, again },
+    };
+    let row: &RegistryFacts = match &observed.registry {
+        Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
+        // Never registered, or the loser of a slug conflict: nothing outside the object is its own.
+        Observation::Absent if deleted_at.is_some() => return leave(vec![Step::ReleaseFinalizer], false),
+        Observation::Absent if object.presence == Presence::Gone => return Plan::Nothing,
+        // It may be the same Tenant as a tombstone's: registering finds that out.
+        Observation::Absent if object.paused => return Plan::Blocked(Blocked::Paused),
+        Observation::Absent => return leave(vec![Step::ClaimFinalizer, Step::Register], true),
+        Observation::Known(row) => row,
+    };
+    if row.status == RegistryStatus::Deprovisioned {
+        let release = [Step::RemoveSecrets, Step::ReleaseFinalizer];
+        return leave(if deleted_at.is_some() { release.into() } else { vec![] }, false);
+    }
+    if object.presence == Presence::Living && object.paused && row.tombstone.is_none() {
+        return Plan::Blocked(Blocked::Paused);
+    }
+    // A purge that has begun is finished on the terms on which it began.
+    let terms = match row.tombstone {
+        Some(recorded) if row.purging => recorded,
+        _ => terms,
+    };
+    let marked = row.tombstone == Some(terms);
+    // What cannot be undone waits for its time, and while it is held; a paused deletion is cut and marked at once.
+    let closing = terms.purge_after <= now && !terms.held;
+    let purging = closing && !terms.retain;
+    let early = deleted_at.filter(|_| !purging);
+    let waited_long = early.is_some_and(|at| marked && now.duration_since(at) >= RELEASE_UNCUT_AFTER);
+    let server = match &observed.server {
+        Observation::Known(facts) => facts,
+        Observation::Unknown(_) | Observation::Absent if !marked => {
+            return leave(vec![Step::Tombstone], true);
+        }
+        Observation::Unknown(_) | Observation::Absent if waited_long => {
+            return leave(vec![Step::ReleaseFinalizer], false);
+        }
+        Observation::Unknown(why) => return Plan::Blocked(Blocked::ServerUnknown(why.clone())),
+        Observation::Absent => {
+            return Plan::Blocked(Blocked::ServerUnknown("the server was not asked".into()));
+        }
+    };
+    let (login_ours, cut) = match server.login {
+        LoginFacts::Ours { access_current, .. } => (true, access_current && row.cut_recorded),
+        LoginFacts::Absent => (false, row.cut_recorded),
+        LoginFacts::Foreign => (false, true),
+    };
+    if waited_long && !cut {
+        // It was tried, and the registry goes on trying.
+        return leave(vec![Step::ReleaseFinalizer], false);
+    }
+    let database_ours = server.database == DatabaseFacts::Ours || server.building != BuildingFacts::Absent;
+    // One that is recorded and not there was dropped by a run that was cut off, or by hand: that is recorded then.
+    let wanted = [
+        (Step::CutAccess, !cut),
+        (Step::Tombstone, !marked),
+        (Step::DropDatabase, purging && (database_ours || row.database_recorded)),
+        (Step::DropRoles, purging && login_ours),
+        (Step::RemoveSecrets, closing),
+        (Step::Close, closing),
+        (Step::ReleaseFinalizer, deleted_at.is_some()),
+    ];
+    leave(wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect(), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::fixtures::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_000_000, 0);
+    const LATER: Timestamp = Timestamp::constant(2_000_000, 0);
+    const NO_GRACE: Terms = Terms { purge_after: NOW, retain: false, held: false };
+    const GRACE: Terms = Terms { purge_after: LATER, retain: false, held: false };
+    const RETAIN: Terms = Terms { purge_after: LATER, retain: true, held: false };
+    const DELETED: ObjectFacts = ObjectFacts { presence: Presence::Deleted(NOW), ..OBJECT };
+    const KEPT: ObjectFacts = OBJECT;
+    const GONE: ObjectFacts =
+        ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false, unverified: false };
+    /// Long enough after the deletion.
+    const AT_LAST: Timestamp = Timestamp::constant(1_000_060, 0);
+
+    fn plan(object: ObjectFacts, terms: Terms, observed: &Observed) -> Vec<Step> {
+        steps(plan_leaving(object, terms, observed, NOW))
+    }
+
+    /// Cut, and marked with these terms.
+    fn marked(terms: Terms) -> Observed {
+        let mut observed = whole(RegistryStatus::Deprovisioning);
+        let (Observation::Known(row), Observation::Known(server)) =
+            (&mut observed.registry, &mut observed.server)
+        else {
+            unreachable!()
+        };
+        (row.tombstone, row.cut_recorded) = (Some(terms), true);
+        server.login = LoginFacts::Ours { can_login: false, access_current: true };
+        observed
+    }
+
+    /// Not cut: the login has what it had.
+    fn active() -> Observed {
+        let mut observed = whole(RegistryStatus::Active);
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        server.login = LoginFacts::Ours { can_login: true, access_current: false };
+        observed
+    }
+
+    fn unreachable_server(mut observed: Observed) -> Observed {
+        observed.server = Observation::Unknown("down".into());
+        observed
+    }
+
+    #[test]
+    fn without_grace_it_runs_to_the_end_in_the_order_that_loses_nothing() {
+        assert_eq!(
+            plan(DELETED, NO_GRACE, &active()),
+            [
+                Step::CutAccess,
+                Step::Tombstone,
+                Step::DropDatabase,
+                Step::DropRoles,
+                Step::RemoveSecrets,
+                Step::Close,
+                Step::ReleaseFinalizer,
+            ]
+        );
+    }
+
+    #[test]
+    fn with_grace_the_object_goes_once_the_registry_knows_and_access_is_cut() {
+        for terms in [GRACE, RETAIN, Terms { held: true, ..NO_GRACE }] {
+            let wanted = [Step::CutAccess, Step::Tombstone, Step::ReleaseFinalizer];
+            assert_eq!(plan(DELETED, terms, &active()), wanted, "{terms:?}");
+            assert_eq!(plan(DELETED, terms, &marked(terms)), [Step::ReleaseFinalizer], "{terms:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_is_kept_is_cut_and_waits_for_its_time() {
+        assert_eq!(plan(KEPT, GRACE, &active()), [Step::CutAccess, Step::Tombstone]);
+        assert_eq!(plan_leaving(KEPT, GRACE, &marked(GRACE), NOW), Plan::Nothing);
+        let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
+        assert_eq!(steps(plan_leaving(KEPT, GRACE, &marked(GRACE), LATER)), ends);
+        let row = |status| {
+            let mut observed = whole(status);
+            observed.server = Observation::Absent;
+            observed
+        };
+        assert_eq!(plan_leaving(KEPT, GRACE, &row(RegistryStatus::Deprovisioned), NOW), Plan::Nothing);
+    }
+
+    #[test]
+    fn the_registry_alone_is_enough_to_end_it() {
+        assert_eq!(plan_leaving(GONE, GRACE, &marked(GRACE), NOW), Plan::Nothing);
+        let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
+        assert_eq!(steps(plan_leaving(GONE, GRACE, &marked(GRACE), LATER)), ends);
+        let kept = [Step::RemoveSecrets, Step::Close];
+        assert_eq!(steps(plan_leaving(GONE, RETAIN, &marked(RETAIN), LATER)), kept);
+        let held = Terms { held: true, ..GRACE };
+        assert_eq!(plan_leaving(GONE, held, &marked(held), LATER), Plan::Nothing);
+    }
+
+    #[test]
+    fn changed_terms_are_recorded_until_the_purge_has_begun() {
+        assert_eq!(plan(KEPT, RETAIN, &marked(GRACE)), [Step::Tombstone]);
+        let mut begun = marked(NO_GRACE);
+        let Observation::Known(row) = &mut begun.registry else { unreachable!() };
+        row.purging = true;
+        let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
+        assert_eq!(plan(KEPT, RETAIN, &begun), ends, "half a database is nothing to retain");
+    }
+
+    #[test]
+    fn the_registry_knows_even_if_the_server_does_not_answer() {
+        let wait = Plan::Blocked(Blocked::ServerUnknown("down".into()));
+        for terms in [GRACE, NO_GRACE] {
+            let before = unreachable_server(active());
+            assert_eq!(plan(DELETED, terms, &before), [Step::Tombstone]);
+            assert_eq!(plan_leaving(DELETED, terms, &unreachable_server(marked(terms)), NOW), wait);
+        }
+        // After a minute the object goes, and the registry goes on; with nothing left to undo it is held.
+        let at_last = |terms| plan_leaving(DELETED, terms, &unreachable_server(marked(terms)), AT_LAST);
+        assert_eq!(steps(at_last(GRACE)), [Step::ReleaseFinalizer]);
+        assert_eq!(steps(at_last(RETAIN)), [Step::ReleaseFinalizer]);
+        assert_eq!(at_last(NO_GRACE), wait);
+    }
+
+    #[test]
+    fn a_cut_that_does_not_succeed_holds_the_object_for_a_minute() {
+        let mut uncut = marked(GRACE);
+        let Observation::Known(server) = &mut uncut.server else { unreachable!() };
+        server.login = LoginFacts::Ours { can_login: false, access_current: false };
+        assert_eq!(plan(DELETED, GRACE, &uncut), [Step::CutAccess, Step::ReleaseFinalizer]);
+        assert_eq!(steps(plan_leaving(DELETED, GRACE, &uncut, AT_LAST)), [Step::ReleaseFinalizer]);
+        // The first attempt is made however late it is.
+        let first = plan_leaving(DELETED, GRACE, &active(), AT_LAST);
+        assert_eq!(steps(first), [Step::CutAccess, Step::Tombstone, Step::ReleaseFinalizer]);
+    }
+
+    #[test]
+    fn retain_drops_nothing() {
+        let retain = Terms { retain: true, ..NO_GRACE };
+        let steps = plan(DELETED, retain, &active());
+        assert!(!steps.contains(&Step::DropDatabase) && !steps.contains(&Step::DropRoles));
+        assert!(steps.contains(&Step::Close));
+        assert_eq!(steps.last(), Some(&Step::ReleaseFinalizer));
+    }
+
+    #[test]
+    fn a_database_that_is_gone_already_is_recorded_as_gone() {
+        let mut observed = marked(NO_GRACE);
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        (server.database, server.login) = (DatabaseFacts::Absent, LoginFacts::Absent);
+        assert_eq!(
+            plan(DELETED, NO_GRACE, &observed),
+            [Step::DropDatabase, Step::RemoveSecrets, Step::Close, Step::ReleaseFinalizer]
+        );
+    }
+
+    #[test]
+    fn a_tenant_that_never_registered_leaves_at_once() {
+        let mut observed = registered();
+        observed.registry = Observation::Absent;
+        assert_eq!(plan(DELETED, NO_GRACE, &observed), [Step::ReleaseFinalizer]);
+        assert_eq!(plan(KEPT, NO_GRACE, &observed), [Step::ClaimFinalizer, Step::Register]);
+        assert_eq!(plan_leaving(GONE, NO_GRACE, &observed, NOW), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_paused_object_that_stays_is_left_alone() {
+        let object = ObjectFacts { paused: true, ..KEPT };
+        let held = Terms { held: true, ..GRACE };
+        assert_eq!(plan_leaving(object, held, &active(), NOW), Plan::Blocked(Blocked::Paused));
+    }
+
+    #[test]
+    fn an_unknown_is_never_taken_for_an_absent() {
+        let mut observed = active();
+        observed.registry = Observation::Unknown("down".into());
+        for object in [DELETED, KEPT, GONE] {
+            let plan = plan_leaving(object, NO_GRACE, &observed, NOW);
+            assert_eq!(plan, Plan::Blocked(Blocked::RegistryUnknown("down".into())));
+        }
+    }
+
+    #[test]
+    fn nothing_foreign_is_ever_cut_or_dropped() {
+        let mut observed = registered();
+        observed.server = Observation::Known(crate::domain::observed::ServerFacts {
+            database: DatabaseFacts::Foreign,
+            building: BuildingFacts::Absent,
+            login: LoginFacts::Foreign,
+        });
+        assert_eq!(
+            plan(DELETED, NO_GRACE, &observed),
+            [Step::Tombstone, Step::RemoveSecrets, Step::Close, Step::ReleaseFinalizer]
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! The plan of a tenant that lives: made, kept, repaired, brought back, or taken back.
+
+use super::{Blocked, ObjectFacts, Plan};
+use crate::{
+    api::tenant_status::WorkflowKind,
+    domain::{
+        observed::{
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
+            SecretFacts, ServerFacts,
+        },
+        steps::Step,
+    },
+};
+
+/// Plans for a Tenant that lives, with a valid spec whose seed has the digest `seed_digest`.
+pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) -> Plan {
+    let row = match &observed.registry {
+        Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
+        Observation::Absent if object.paused => return Plan::Blocked(Blocked::Paused),
+        Observation::Absent => {
+            // Nothing of a new tenant is anywhere before its server has passed the preflight.
+            if let Observation::Unknown(why) = &observed.server {
+                return Plan::Blocked(Blocked::ServerUnknown(why.clone()));
+            }
+            let mut steps = Vec::new();
+            if !object.has_finalizer {
+                steps.push(Step::ClaimFinalizer);
+            }
+            steps.push(Step::Register);
+            return Plan::Run { kind: WorkflowKind::Provision, steps, again: true };
+        }
+        Observation::Known(row) => row,
+    };
+    let returning = row.status == RegistryStatus::Deprovisioning;
+    if row.status == RegistryStatus::Deprovisioned || returning && row.purging {
+        return Plan::Blocked(Blocked::RowGone(row.status));
+    }
+    if object.paused && (returning || row.rolling_back) {
+        return Plan::Blocked(Blocked::Paused);
+    }
+    let undelete = |steps, again| Plan::Run { kind: WorkflowKind::Undelete, steps, again };
+    let server = match &observed.server {
+        Observation::Known(facts) => facts,
+        // The registry can be told at once, and the clock of the purge stops.
+        Observation::Unknown(_) | Observation::Absent if returning => {
+            return undelete(vec![Step::Reinstate], true);
+        }
+        Observation::Unknown(why) => return Plan::Blocked(Blocked::ServerUnknown(why.clone())),
+        Observation::Absent => {
+            return Plan::Blocked(Blocked::ServerUnknown("the server was not asked".into()));
+        }
+    };
+    if row.rolling_back {
+        return roll_back(row, server);
+    }
+    let handed_out = row.status.was_active() || returning && row.handed_out;
+    match server.database {
+        DatabaseFacts::Foreign => return Plan::Blocked(Blocked::ForeignDatabase),
+        DatabaseFacts::Absent if handed_out && !returning => return Plan::Blocked(Blocked::DatabaseMissing),
+        // It is missed once the tenant is back: until then nothing is lost that a tombstone does not account for.
+        DatabaseFacts::Absent if handed_out => return undelete(vec![Step::Reinstate], true),
+        DatabaseFacts::Absent | DatabaseFacts::Ours => {}
+    }
+    if server.login == LoginFacts::Foreign {
+        return Plan::Blocked(Blocked::ForeignLogin);
+    }
+    let published = server.database == DatabaseFacts::Ours;
+    let create = !published && server.building != BuildingFacts::Ready;
+    let (can_login, access_current) = match server.login {
+        LoginFacts::Ours { can_login, access_current } => (can_login, access_current),
+        LoginFacts::Absent | LoginFacts::Foreign => (false, false),
+    };
+    let credentials_current =
+        row.has_verifier && can_login && observed.connection_secret == SecretFacts::Current;
+
+    // Each step with the observation that asks for it, in the order in which they are run.
+    let wanted = [
+        (Step::ClaimFinalizer, !object.has_finalizer),
+        (Step::Reinstate, returning),
+        (Step::Register, !row.declared_current),
+        (Step::CreateRoles, server.login == LoginFacts::Absent),
+        (Step::CreateDatabase, create),
+        (Step::ApplyMigrations, create || !row.modules_current),
+        (Step::Seed, create || row.seed_digest.as_deref() != Some(seed_digest)),
+        (Step::PublishDatabase, !published),
+        (Step::EnforceAccess, !published || !access_current),
+        (Step::PublishCredentials, !credentials_current),
+        (Step::Verify, !handed_out || !credentials_current || object.unverified),
+        (Step::Activate, !handed_out),
+    ];
+    let steps: Vec<Step> = wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+    if steps.is_empty() {
+        return Plan::Nothing;
+    }
+    // A paused tenant that needs nothing is as good as any other; one that needs work waits.
+    if object.paused {
+        return Plan::Blocked(Blocked::Paused);
+    }
+    let kind = match (returning, handed_out) {
+        (true, _) => WorkflowKind::Undelete,
+        (false, true) => WorkflowKind::Repair,
+        (false, false) => WorkflowKind::Provision,
+    };
+    Plan::Run { kind, steps, again: false }
+}
+
+/// Takes back what a failed first provisioning made. What was ever handed out is never rolled back: the registry
+/// refuses even to note it.
+fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> Plan {
+    let login_ours = matches!(server.login, LoginFacts::Ours { .. });
+    let database_ours = server.database == DatabaseFacts::Ours || server.building != BuildingFacts::Absent;
+    let wanted = [
+        (Step::CutAccess, login_ours),
+        (Step::DropDatabase, database_ours || row.database_recorded),
+        (Step::DropRoles, login_ours),
+        (Step::RemoveSecrets, true),
+        (Step::RecordRollback, true),
+    ];
+    let steps = wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+    Plan::Run { kind: WorkflowKind::Rollback, steps, again: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::plan::fixtures::*;
+
+    #[test]
+    fn a_new_tenant_is_claimed_and_registered_before_anything_else() {
+        let nothing = Observed {
+            registry: Observation::Absent,
+            server: Observation::Absent,
+            connection_secret: SecretFacts::Absent,
+        };
+        let plan = plan_living(ObjectFacts { has_finalizer: false, ..OBJECT }, "seed", &nothing);
+        assert_eq!(
+            plan,
+            Plan::Run {
+                kind: WorkflowKind::Provision,
+                steps: vec![Step::ClaimFinalizer, Step::Register],
+                again: true
+            }
+        );
+    }
+
+    #[test]
+    fn a_new_tenant_is_not_even_claimed_before_its_server_is_ready() {
+        let waiting = Observed {
+            registry: Observation::Absent,
+            server: Observation::Unknown("not ready".into()),
+            connection_secret: SecretFacts::Absent,
+        };
+        let object = ObjectFacts { has_finalizer: false, ..OBJECT };
+        let wait = Plan::Blocked(Blocked::ServerUnknown("not ready".into()));
+        assert_eq!(plan_living(object, "seed", &waiting), wait);
+    }
+
+    #[test]
+    fn a_registered_tenant_is_built_and_activated_last() {
+        assert_eq!(
+            steps(plan_living(OBJECT, "seed", &registered())),
+            [
+                Step::CreateRoles,
+                Step::CreateDatabase,
+                Step::ApplyMigrations,
+                Step::Seed,
+                Step::PublishDatabase,
+                Step::EnforceAccess,
+                Step::PublishCredentials,
+                Step::Verify,
+                Step::Activate,
+            ]
+        );
+    }
+
+    #[test]
+    fn steady_state_plans_nothing() {
+        assert_eq!(plan_living(OBJECT, "seed", &whole(RegistryStatus::Active)), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_database_cut_off_while_being_built_is_seeded_again() {
+        let mut observed = registered();
+        observed.server = Observation::Known(ServerFacts {
+            database: DatabaseFacts::Absent,
+            building: BuildingFacts::Incomplete,
+            login: LoginFacts::Ours { can_login: false, access_current: false },
+        });
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        (row.seed_digest, row.modules_current) = (Some("seed".into()), true);
+        let steps = steps(plan_living(OBJECT, "seed", &observed));
+        assert!(steps.contains(&Step::CreateDatabase) && steps.contains(&Step::Seed));
+    }
+
+    #[test]
+    fn a_lost_database_is_reported_never_made_again() {
+        let mut observed = whole(RegistryStatus::Active);
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        server.database = DatabaseFacts::Absent;
+        assert_eq!(plan_living(OBJECT, "seed", &observed), Plan::Blocked(Blocked::DatabaseMissing));
+    }
+
+    #[test]
+    fn a_changed_seed_is_one_step() {
+        let plan = plan_living(OBJECT, "other", &whole(RegistryStatus::Active));
+        assert_eq!(plan, Plan::Run { kind: WorkflowKind::Repair, steps: vec![Step::Seed], again: false });
+    }
+
+    #[test]
+    fn a_lost_secret_gets_new_credentials_and_a_proof() {
+        let mut observed = whole(RegistryStatus::Active);
+        observed.connection_secret = SecretFacts::Absent;
+        assert_eq!(steps(plan_living(OBJECT, "seed", &observed)), [Step::PublishCredentials, Step::Verify]);
+    }
+
+    #[test]
+    fn an_unknown_is_never_taken_for_an_absent() {
+        let mut observed = whole(RegistryStatus::Active);
+        observed.server = Observation::Unknown("down".into());
+        assert_eq!(
+            plan_living(OBJECT, "seed", &observed),
+            Plan::Blocked(Blocked::ServerUnknown("down".into()))
+        );
+    }
+
+    #[test]
+    fn nothing_foreign_is_ever_adopted() {
+        let mut observed = registered();
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        (server.database, server.login) = (DatabaseFacts::Foreign, LoginFacts::Foreign);
+        assert_eq!(plan_living(OBJECT, "seed", &observed), Plan::Blocked(Blocked::ForeignDatabase));
+    }
+
+    /// Going away, cut off, still whole.
+    fn tombstone() -> Observed {
+        let mut observed = whole(RegistryStatus::Deprovisioning);
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        server.login = LoginFacts::Ours { can_login: false, access_current: false };
+        observed
+    }
+
+    #[test]
+    fn a_tombstone_comes_back_with_its_data_and_its_password() {
+        let wanted = vec![Step::Reinstate, Step::EnforceAccess, Step::PublishCredentials, Step::Verify];
+        let plan = plan_living(OBJECT, "seed", &tombstone());
+        assert_eq!(plan, Plan::Run { kind: WorkflowKind::Undelete, steps: wanted, again: false });
+        // The registry is told at once, whatever the server does: the purge must not come first.
+        let mut observed = tombstone();
+        observed.server = Observation::Unknown("down".into());
+        let plan = plan_living(OBJECT, "seed", &observed);
+        assert_eq!(
+            plan,
+            Plan::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true }
+        );
+    }
+
+    #[test]
+    fn a_purge_that_has_begun_is_not_undone() {
+        let mut observed = tombstone();
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        row.purging = true;
+        let gone = Plan::Blocked(Blocked::RowGone(RegistryStatus::Deprovisioning));
+        assert_eq!(plan_living(OBJECT, "seed", &observed), gone);
+    }
+
+    #[test]
+    fn a_failed_first_provisioning_is_taken_back_whole() {
+        let mut observed = whole(RegistryStatus::Failed);
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        (row.rolling_back, row.handed_out) = (true, false);
+        assert_eq!(
+            steps(plan_living(OBJECT, "seed", &observed)),
+            [Step::CutAccess, Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::RecordRollback]
+        );
+    }
+
+    #[test]
+    fn a_paused_tenant_is_left_alone_and_told_from_one_that_waits() {
+        let object = ObjectFacts { paused: true, ..OBJECT };
+        assert_eq!(plan_living(object, "seed", &whole(RegistryStatus::Active)), Plan::Nothing);
+        assert_eq!(
+            plan_living(object, "other", &whole(RegistryStatus::Active)),
+            Plan::Blocked(Blocked::Paused)
+        );
+        let mut observed = registered();
+        observed.registry = Observation::Absent;
+        assert_eq!(plan_living(object, "seed", &observed), Plan::Blocked(Blocked::Paused));
+    }
+}

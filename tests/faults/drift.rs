@@ -1,0 +1,154 @@
+//! What is changed by hand is seen within a minute and put right; what is lost is told, and never made again, empty.
+
+use std::process::Command;
+
+use futures::future::join_all;
+use k8s_openapi::api::events::v1::Event;
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use sqlx::Executor;
+use tenantry::api::conditions::{READY, reason};
+use tenantry_dev::Stop;
+
+use crate::world::{World, login};
+
+/// What is done to which tenant, and what its Event says of it.
+const CHANGES: [(&str, &str, &str); 10] = [
+    (
+        "group",
+        "REVOKE tenantry_rw FROM tenant_group_app; GRANT tenantry_ro TO tenant_group_app",
+        "member of tenantry_ro",
+    ),
+    ("connect", "REVOKE CONNECT ON DATABASE tenant_connect FROM tenant_connect_app", "lacked CONNECT"),
+    ("opened", "GRANT CONNECT ON DATABASE tenant_opened TO PUBLIC", "PUBLIC had rights"),
+    ("database-mark", "COMMENT ON DATABASE tenant_database_mark IS NULL", "database's comment was changed"),
+    ("login-mark", "COMMENT ON ROLE tenant_login_mark_app IS 'mine'", "login's comment was changed"),
+    ("role-limit", "ALTER ROLE tenant_role_limit_app CONNECTION LIMIT 0", "connection limit of 0"),
+    ("database-limit", "ALTER DATABASE tenant_database_limit CONNECTION LIMIT 1", "connection limit of 1"),
+    ("nologin", "ALTER ROLE tenant_nologin_app NOLOGIN", "NOLOGIN"),
+    ("createdb", "ALTER ROLE tenant_createdb_app CREATEDB", "CREATEDB or CREATEROLE"),
+    (
+        "dropped",
+        "REVOKE CONNECT ON DATABASE tenant_dropped FROM tenant_dropped_app; DROP ROLE tenant_dropped_app",
+        "login is gone",
+    ),
+];
+
+#[tokio::test]
+async fn what_is_changed_by_hand_is_put_right_and_told() {
+    let world = World::new("drift-repair").await;
+    join_all(CHANGES.map(|(name, _, _)| world.apply(name, json!({})))).await;
+    join_all(CHANGES.map(|(name, _, _)| world.fleet.ready(name))).await;
+    let uris =
+        join_all(CHANGES.map(async |(name, _, _)| world.fleet.secret(&format!("{name}-db"), "uri").await))
+            .await;
+    // Seen once with their marks, they are known without.
+    let known =
+        "SELECT bool_and(database_oid IS NOT NULL AND login_oid IS NOT NULL) FROM tenants WHERE slug <> $1";
+    world.until("all were seen", async || world.holds("tenantry_system", known, "").await).await;
+    let mut superuser = world.superuser("postgres").await;
+    for (_, change, _) in CHANGES {
+        superuser.execute(change).await.unwrap();
+    }
+    let events = Api::<Event>::namespaced(world.fleet.client.clone(), world.name);
+    for ((name, _, says), uri) in CHANGES.iter().zip(&uris) {
+        let told = async || {
+            let all = events.list(&ListParams::default()).await.unwrap();
+            all.iter().any(|event| {
+                event.reason.as_deref() == Some("DriftRepaired")
+                    && event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(*name)
+                    && event.note.as_deref().unwrap_or_default().contains(says)
+            })
+        };
+        world.until(&format!("{name}: an Event says {says:?}"), told).await;
+        // The same password, all rights, and no more than those.
+        let mut session = login(uri).await.unwrap();
+        session.execute("INSERT INTO users (email) VALUES ('still@works.example')").await.unwrap();
+    }
+    let left = "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE $1 AND (rolcreatedb OR rolconnlimit <> -1))
+                AND NOT EXISTS (SELECT FROM pg_database WHERE datname LIKE 'tenant\\_%' AND
+                    (datconnlimit <> -1 OR shobj_description(oid, 'pg_database') NOT LIKE 'tenantry:tenant:%'))";
+    assert!(world.holds("postgres", left, "tenant\\_%\\_app").await);
+}
+
+#[tokio::test]
+async fn a_secret_is_written_again_with_its_password_or_with_a_new_one() {
+    let world = World::new("drift-secret").await;
+    world.apply("acme", json!({})).await;
+    world.fleet.ready("acme").await;
+    let before = world.fleet.secret("acme-db", "uri").await;
+    let change = |key: &str, value: &str| {
+        let patch = json!({"stringData": {key: value}});
+        let secrets = world.fleet.secrets.clone();
+        async move { secrets.patch("acme-db", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap() }
+    };
+    change("host", "elsewhere.example").await;
+    world
+        .until("the host is right", async || world.fleet.secret("acme-db", "host").await == "127.0.0.1")
+        .await;
+    assert_eq!(world.fleet.secret("acme-db", "uri").await, before);
+
+    change("password", "guessed").await;
+    let new = async || {
+        let uri = world.fleet.secret("acme-db", "uri").await;
+        uri != before && login(&uri).await.is_ok()
+    };
+    world.until("there is a new password", new).await;
+    assert!(login(&before).await.is_err());
+}
+
+#[tokio::test]
+async fn a_lost_database_is_told_and_never_made_again() {
+    let world = World::new("drift-lost").await;
+    world.apply("acme", json!({})).await;
+    world.fleet.ready("acme").await;
+    let mut superuser = world.superuser("postgres").await;
+    superuser.execute("ALTER DATABASE tenant_acme RENAME TO elsewhere").await.unwrap();
+    world.fleet.reason("acme", READY, reason::DATABASE_MISSING).await;
+    assert!(!world.database_exists("tenant_acme").await);
+    superuser.execute("ALTER DATABASE elsewhere RENAME TO tenant_acme").await.unwrap();
+    world.fleet.ready("acme").await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_restored_to_an_older_state_is_told() {
+    let world = World::new("drift-restored").await;
+    let second = world.second_server("drift-restored-2").await;
+    world.apply("acme", json!({"server": "drift-restored-2"})).await;
+    world.apply("fine", json!({"server": "drift-restored-2"})).await;
+    world.fleet.ready("acme").await;
+    world.fleet.ready("fine").await;
+    // An older state of one of them, as a backup would have it.
+    let mut inside = second.connect("tenant_acme").await.unwrap();
+    inside
+        .execute("DELETE FROM tenantry.migrations WHERE (module, version) = (SELECT module, max(version) FROM tenantry.migrations WHERE module = 'identity' GROUP BY 1)")
+        .await
+        .unwrap();
+    drop(inside);
+    let copy = second.data().with_extension("copy");
+    second.stop(Stop::Fast).await.unwrap();
+    let run = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    run(second.data(), &copy);
+    second.start_again().await.unwrap();
+    // Life goes on, and is seen to go on.
+    let mut superuser = second.connect("postgres").await.unwrap();
+    for _ in 0..50 {
+        superuser.execute("SELECT pg_current_xact_id()").await.unwrap();
+    }
+    superuser.execute("ALTER ROLE tenant_fine_app CONNECTION LIMIT 3").await.unwrap();
+    let unlimited = "SELECT rolconnlimit = -1 FROM pg_roles WHERE rolname = 'tenant_fine_app'";
+    let looked = async || sqlx::query_scalar::<_, bool>(unlimited).fetch_one(&mut superuser).await.unwrap();
+    world.until("the server was looked at", looked).await;
+    drop(superuser);
+    second.stop(Stop::Immediate).await.unwrap();
+    std::fs::remove_dir_all(second.data()).unwrap();
+    run(&copy, second.data());
+    second.start_again().await.unwrap();
+    world.fleet.reason("acme", READY, reason::SCHEMA_BEHIND).await;
+    world.fleet.ready("fine").await;
+}

@@ -1,0 +1,47 @@
+//! `onFailure: Rollback`: a first provisioning that fails for good leaves nothing.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+use tenantry::api::{
+    conditions::{READY, STALLED, find_condition, reason},
+    tenant_status::TenantState,
+};
+
+use crate::world::World;
+
+#[tokio::test]
+async fn a_first_provisioning_that_fails_is_taken_back_and_made_anew_when_its_cause_is_gone() {
+    let world = World::new("rollback").await;
+    let foreign: Secret =
+        serde_json::from_value(json!({"metadata": {"name": "acme-db"}, "stringData": {"mine": "yes"}}))
+            .unwrap();
+    world.fleet.secrets.create(&PostParams::default(), &foreign).await.unwrap();
+    let rollback =
+        json!({"provisioning": {"onFailure": "Rollback"}, "admins": [{"email": "a@acme.example"}]});
+    world.apply("acme", rollback).await;
+    let status = world.fleet.reason("acme", READY, reason::SECRET_CONFLICT).await.status.unwrap();
+    assert_eq!(status.state, Some(TenantState::Failed));
+    assert!(find_condition(&status.conditions, STALLED).is_some());
+    let gone =
+        "SELECT status = 'failed' AND NOT database_exists AND NOT rolling_back AND password_verifier IS NULL
+                FROM tenants WHERE slug = $1";
+    world.until("it is rolled back", async || world.holds("tenantry_system", gone, "acme").await).await;
+    assert!(!world.database_exists("tenant_acme").await && !world.role_exists("tenant_acme_app").await);
+    assert!(world.fleet.secrets.get_opt("acme-admin").await.unwrap().is_none());
+    assert_eq!(world.fleet.secret("acme-db", "mine").await, "yes");
+    let recorded = "SELECT EXISTS (SELECT FROM activity WHERE action = $1)";
+    assert!(world.holds("tenantry_system", recorded, "RolledBack").await);
+
+    world.fleet.secrets.delete("acme-db", &DeleteParams::default()).await.unwrap();
+    world.fleet.ready("acme").await;
+
+    // What was ever in use is never taken back, whatever fails then.
+    world.fleet.secrets.delete("acme-db", &DeleteParams::default()).await.unwrap();
+    world
+        .until("a new Secret is there", async || {
+            world.fleet.secrets.get_opt("acme-db").await.unwrap().is_some()
+        })
+        .await;
+    assert!(world.database_exists("tenant_acme").await);
+}

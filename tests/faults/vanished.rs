@@ -1,0 +1,45 @@
+//! Deletions that nobody meant.
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+use tenantry::api::FINALIZER;
+
+use crate::world::{World, login};
+
+#[tokio::test]
+async fn a_finalizer_that_is_taken_away_is_put_back() {
+    let world = World::new("vanished-finalizer").await;
+    world.apply("acme", json!({})).await;
+    world.fleet.ready("acme").await;
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world.fleet.tenants.patch("acme", &PatchParams::default(), &none).await.unwrap();
+    let back = |tenant: Option<&tenantry::api::tenant::Tenant>| {
+        tenant.is_some_and(|t| t.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER))
+    };
+    world.fleet.wait("acme", "claimed again", back).await;
+    world.fleet.ready("acme").await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_vanished_without_its_finalizer_is_cut_off_and_kept_for_a_day_at_least() {
+    let world = World::new("vanished-object").await;
+    world.apply("acme", json!({"offboarding": {"gracePeriodSeconds": 0}})).await;
+    let id = world.fleet.ready("acme").await.status.unwrap().tenant_id;
+    let uri = world.fleet.secret("acme-db", "uri").await;
+    // Nobody is there to put it back.
+    world.installation.operator().stop().await.unwrap();
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world.fleet.tenants.patch("acme", &PatchParams::default(), &none).await.unwrap();
+    world.fleet.tenants.delete("acme", &DeleteParams::default()).await.unwrap();
+    world.installation.operator().start().await.unwrap();
+
+    world.until_status("acme", "deprovisioning").await;
+    let kept = "SELECT access = 'Blocked' AND purge_after >= now() + interval '23 hours' FROM tenants WHERE slug = $1";
+    world.until("it is cut off and kept", async || world.holds("tenantry_system", kept, "acme").await).await;
+    assert!(login(&uri).await.is_err());
+    assert!(world.database_exists("tenant_acme").await);
+
+    world.apply("acme", json!({})).await;
+    assert_eq!(world.fleet.ready("acme").await.status.unwrap().tenant_id, id);
+    login(&uri).await.unwrap();
+}

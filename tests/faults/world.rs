@@ -1,0 +1,167 @@
+//! An operator of a test's own.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock, time::Duration};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, api::DeleteParams};
+use serde_json::{Value, json};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
+use tenantry::{
+    api::tenant::Tenant,
+    postgres::{
+        credentials::SecretText,
+        setup::{SetupOptions, server_setup},
+    },
+};
+use tenantry_dev::{
+    ControlPlane, ControlPlaneOptions, Installation, InstallationOptions, Postgres, PostgresOptions,
+    environment::on_a_thread, installation::Names,
+};
+
+use crate::fleet::Fleet;
+
+/// The control plane of the run.
+pub static PLANE: LazyLock<ControlPlane> =
+    LazyLock::new(|| on_a_thread(|| ControlPlane::start(ControlPlaneOptions::default())).unwrap());
+
+/// Longer than anything should take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An operator with a PostgreSQL and a namespace of its own.
+pub struct World {
+    pub name: &'static str,
+    pub installation: Installation,
+    pub fleet: Fleet,
+    clock: PathBuf,
+}
+
+impl World {
+    /// Starts it; `name` is that of the namespace and the server.
+    pub async fn new(name: &'static str) -> Self {
+        Self::with(name, PostgresOptions::default()).await
+    }
+
+    /// Starts it with a PostgreSQL of this kind.
+    pub async fn with(name: &'static str, postgres: PostgresOptions) -> Self {
+        let client = PLANE.client().await.unwrap();
+        let kubectl = PLANE.kubectl();
+        kubectl.run(&["create", "namespace", name]).await.unwrap();
+        let clock = std::env::temp_dir().join(format!("tenantry-clock-{}-{name}", std::process::id()));
+        std::fs::write(&clock, "0").unwrap();
+        let options = InstallationOptions {
+            names: Names {
+                namespace: format!("{name}-system"),
+                server: name.to_owned(),
+                labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
+                ..Names::default()
+            },
+            watch_namespaces: vec![name.to_owned()],
+            arguments: vec![
+                format!("--server-selector=tenantry.dev/test={name}"),
+                format!("--test-clock={}", clock.display()),
+            ],
+            ..InstallationOptions::default()
+        };
+        let binary = env!("CARGO_BIN_EXE_tenantry").into();
+        let installation = Installation::start(binary, &kubectl, postgres, options).await.unwrap();
+        let fleet = Fleet::of(client, name, installation.operator().log());
+        Self { name, installation, fleet, clock }
+    }
+
+    /// Applies a Tenant on this world's server, with more spec.
+    pub async fn apply(&self, name: &str, more: Value) -> Tenant {
+        let mut spec = json!({"server": self.name, "offboarding": null});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.fleet.apply(name, spec).await
+    }
+
+    /// Another PostgreSQL, as a `DatabaseServer` of this name: one that can be stopped without the registry.
+    pub async fn second_server(&self, server: &str) -> Postgres {
+        let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
+        let setup = SetupOptions {
+            operator: "second_operator".into(),
+            password: SecretText::new("second-password"),
+            system_database: None,
+        };
+        server_setup(postgres.admin_url("postgres").parse().unwrap(), &setup).await.unwrap();
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": server, "namespace": format!("{}-system", self.name)},
+                "stringData": {"username": "second_operator", "password": "second-password"}},
+            {"apiVersion": "tenantry.dev/v1alpha1", "kind": "DatabaseServer",
+                "metadata": {"name": server, "labels": {"tenantry.dev/test": self.name}},
+                "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": postgres.port(),
+                    "adminSecretRef": {"name": server}, "tls": {"mode": "Disable"}}},
+        ]});
+        PLANE.kubectl().apply(&objects.to_string()).await.unwrap();
+        postgres
+    }
+
+    /// Sets the operator's clock ahead by so many seconds in all.
+    pub fn ahead(&self, seconds: i64) {
+        std::fs::write(&self.clock, seconds.to_string()).unwrap();
+    }
+
+    /// Deletes the Lease, which an operator that was killed left behind.
+    pub async fn free_the_lease(&self) {
+        let leases = Api::<Lease>::namespaced(self.fleet.client.clone(), &format!("{}-system", self.name));
+        leases.delete("tenantry", &DeleteParams::default()).await.unwrap();
+    }
+
+    /// A superuser's session.
+    pub async fn superuser(&self, database: &str) -> PgConnection {
+        self.installation.postgres().connect(database).await.unwrap()
+    }
+
+    /// A truth of the registry or the catalogues.
+    pub async fn holds(&self, database: &str, query: &'static str, name: &str) -> bool {
+        let mut session = self.superuser(database).await;
+        sqlx::query_scalar(query).bind(name).fetch_one(&mut session).await.unwrap()
+    }
+
+    pub async fn database_exists(&self, name: &str) -> bool {
+        self.holds("postgres", "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).await
+    }
+
+    pub async fn role_exists(&self, name: &str) -> bool {
+        self.holds("postgres", "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", name).await
+    }
+
+    /// The registry's status of the newest tenant with a slug.
+    pub async fn status(&self, slug: &str) -> Option<String> {
+        let query = "SELECT status FROM tenants WHERE slug = $1 ORDER BY created_at DESC LIMIT 1";
+        let mut session = self.superuser("tenantry_system").await;
+        sqlx::query_scalar(query).bind(slug).fetch_optional(&mut session).await.unwrap()
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, mut so: impl AsyncFnMut() -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            let mut looks = tokio::time::interval(Duration::from_millis(50));
+            while !so().await {
+                looks.tick().await;
+            }
+        });
+        assert!(waited.await.is_ok(), "not so: {what}\n{}", self.fleet.operator_log());
+    }
+
+    /// Waits until the registry has this status for a slug.
+    pub async fn until_status(&self, slug: &str, status: &str) {
+        self.until(&format!("{slug} is {status}"), async || {
+            self.status(slug).await.as_deref() == Some(status)
+        })
+        .await;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.clock);
+    }
+}
+
+/// Logs in with the URI of a Secret that was read before.
+pub async fn login(uri: &str) -> sqlx::Result<PgConnection> {
+    use sqlx::ConnectOptions;
+    uri.parse::<PgConnectOptions>()?.connect().await
+}
