@@ -6,7 +6,7 @@ use super::{
     error::{Error, Result, is_duplicate},
     identifier::{DBA, Ident, Literal, MIGRATOR, Script},
     inventory::DatabaseFacts,
-    mark,
+    mark::{self, Mark},
     server::{Server, run_on},
     sessions::Session,
 };
@@ -30,7 +30,9 @@ const DROP_ATTEMPTS: u32 = 3;
 
 impl Server {
     /// Clones the template under the building name: closed to everybody, then in one transaction marked, closed to
-    /// PUBLIC, and opened for `tenantry_migrator`, so that the mark is there before anybody gets in.
+    /// PUBLIC, and opened for `tenantry_migrator`, so that the mark is there before anybody gets in. One that an attempt
+    /// before left without its mark is whole (`CREATE DATABASE` is all or nothing) and is marked now; only one of
+    /// another template is made anew.
     pub async fn create_database(&self, id: TenantId, template: &str) -> Result<()> {
         let (building, template) = (Ident::building(id), Ident::new(template)?);
         let digest = super::templates::digest_of(&template);
@@ -47,6 +49,7 @@ impl Server {
                     match facts {
                         // An attempt before was cut after the mark: this is what it made.
                         Some(facts) if is_as_wanted(&facts, digest) => return Ok(()),
+                        Some(facts) if facts.owned && is_unmarked(&facts) => break,
                         Some(facts) if facts.owned => self.drop_named(&building).await?,
                         Some(facts) => return Err(conflict(&building, &facts)),
                         None => {}
@@ -152,6 +155,10 @@ fn is_as_wanted(facts: &DatabaseFacts, digest: &str) -> bool {
         && !facts.drop_interrupted
         && facts.migrator_may_connect
         && facts.template_digest.as_deref() == Some(digest)
+}
+
+fn is_unmarked(facts: &DatabaseFacts) -> bool {
+    facts.mark == Mark::None && !facts.drop_interrupted
 }
 
 fn conflict(name: &Ident, facts: &DatabaseFacts) -> Error {

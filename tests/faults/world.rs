@@ -38,11 +38,15 @@ pub struct World {
 impl World {
     /// Starts it; `name` is that of the namespace and the server.
     pub async fn new(name: &'static str) -> Self {
-        Self::with(name, PostgresOptions::default()).await
+        Self::with(name, PostgresOptions::default(), false).await
     }
 
-    /// Starts it with a PostgreSQL of this kind.
-    pub async fn with(name: &'static str, postgres: PostgresOptions) -> Self {
+    /// Starts it behind proxies that can disturb it.
+    pub async fn interposed(name: &'static str, postgres: PostgresOptions) -> Self {
+        Self::with(name, postgres, true).await
+    }
+
+    async fn with(name: &'static str, postgres: PostgresOptions, interposed: bool) -> Self {
         let client = PLANE.client().await.unwrap();
         let kubectl = PLANE.kubectl();
         kubectl.run(&["create", "namespace", name]).await.unwrap();
@@ -60,6 +64,7 @@ impl World {
                 format!("--server-selector=tenantry.dev/test={name}"),
                 format!("--test-clock={}", clock.display()),
             ],
+            interposed,
             ..InstallationOptions::default()
         };
         let binary = env!("CARGO_BIN_EXE_tenantry").into();

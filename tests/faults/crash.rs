@@ -1,0 +1,244 @@
+//! The operator killed before and after every effect that leaves it: each statement, each write to the API server. The
+//! effects are those that go through the proxies, so that none can be forgotten. Every run ends as an undisturbed one.
+
+use std::collections::BTreeMap;
+
+use kube::{ResourceExt, api::{DeleteParams, ListParams}};
+use serde_json::{Value, json};
+use sqlx::Executor;
+use tenantry::api::tenant::Tenant;
+use tenantry_dev::{
+    PostgresOptions,
+    interposer::{EffectKind, Moment},
+    process::Signal,
+};
+
+use crate::world::{World, login};
+
+/// A tenant with something of everything.
+fn spec() -> Value {
+    json!({
+        "admins": [{"email": "a@crash.example", "name": "Ada"}, {"email": "b@crash.example", "credential": "OneTimePassword"}],
+        "settings": {"theme": "dark"}, "demoData": true, "offboarding": {"gracePeriodSeconds": 0},
+    })
+}
+
+async fn world(name: &'static str) -> World {
+    let logged = ("log_statement".to_owned(), "ddl".to_owned());
+    World::interposed(name, PostgresOptions { settings: vec![logged], ..PostgresOptions::default() }).await
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Scenario {
+    Provision,
+    Deprovision,
+}
+
+/// One run: the operator is killed at this effect, if there are so many, and started again. Whether it was.
+async fn run(world: &World, scenario: Scenario, name: &str, point: Option<(usize, Moment)>) -> Option<String> {
+    if scenario == Scenario::Deprovision {
+        world.apply(name, spec()).await;
+        world.fleet.ready(name).await;
+    }
+    let effects = world.installation.interposer().unwrap().effects();
+    effects.reset();
+    if let Some((number, moment)) = point {
+        let process = world.installation.operator().service().record().unwrap();
+        effects.arm(number, moment, move || async move { process.signal(Signal::KILL).unwrap() });
+    }
+    let settled = async {
+        match scenario {
+            Scenario::Provision => {
+                world.apply(name, spec()).await;
+                world.fleet.ready(name).await;
+            }
+            Scenario::Deprovision => world.fleet.delete(name).await,
+        }
+    };
+    tokio::pin!(settled);
+    let struck = tokio::select! {
+        effect = effects.triggered() => Some(effect),
+        () = &mut settled => None,
+    };
+    if let Some(effect) = &struck {
+        assert!(world.installation.operator().service().gone_within(crate::world::PATIENCE).await);
+        effects.reset();
+        world.free_the_lease().await;
+        world.installation.operator().start().await.unwrap();
+        settled.await;
+        return Some(effect.what.clone());
+    }
+    effects.reset();
+    None
+}
+
+/// Kills at every effect of a scenario, and compares each end with that of an undisturbed run.
+async fn at_every_effect(world: &World, scenario: Scenario) {
+    assert_eq!(run(world, scenario, "undisturbed", None).await, None);
+    let expected = world.left_of("undisturbed").await;
+    let (mut statements, mut points) = (0, 0);
+    for number in 1.. {
+        let mut any = false;
+        for (moment, letter) in [(Moment::Before, 'b'), (Moment::After, 'a')] {
+            let name = format!("point-{number}-{letter}");
+            let Some(what) = run(world, scenario, &name, Some((number, moment))).await else { continue };
+            (any, points) = (true, points + 1);
+            let left = world.left_of(&name).await;
+            assert_eq!(left, expected, "killed {moment:?} effect {number}: {what}");
+        }
+        if !any {
+            break;
+        }
+        statements = number;
+    }
+    println!("killed at {points} points of {statements} effects");
+    assert!(statements >= 15, "{statements}");
+}
+
+#[tokio::test]
+async fn a_provisioning_that_is_cut_anywhere_ends_as_one_that_is_not() {
+    let world = world("crash-provision").await;
+    at_every_effect(&world, Scenario::Provision).await;
+}
+
+#[tokio::test]
+async fn a_deprovisioning_that_is_cut_anywhere_ends_as_one_that_is_not() {
+    let world = world("crash-deprovision").await;
+    at_every_effect(&world, Scenario::Deprovision).await;
+}
+
+#[tokio::test]
+async fn a_provisioning_writes_and_asks_no_more_than_it_should() {
+    let world = world("crash-count").await;
+    run(&world, Scenario::Provision, "first", None).await;
+    let effects = world.installation.interposer().unwrap().effects();
+    effects.reset();
+    world.apply("counted", json!({})).await;
+    world.fleet.ready("counted").await;
+    let seen = effects.seen();
+    let count = |kind| seen.iter().filter(|effect| effect.kind == kind).count();
+    let (statements, writes) = (count(EffectKind::Statement), count(EffectKind::Write));
+    println!("{statements} statements, {writes} writes");
+    let list = seen.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(statements <= 45 && writes <= 8, "{list}");
+}
+
+impl World {
+    /// What there is of a tenant everywhere, without what differs between any two: its name, its id, times, secrets.
+    async fn left_of(&self, name: &str) -> BTreeMap<String, Value> {
+        let underscored = name.replace('-', "_");
+        let id: Option<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1")
+            .bind(name)
+            .fetch_optional(&mut self.superuser("tenantry_system").await)
+            .await
+            .unwrap();
+        let id = id.unwrap_or_default();
+        let plain = |text: String| {
+            text.replace(&id.to_string(), "ID")
+                .replace(&id.simple().to_string(), "ID")
+                .replace(&underscored, "NAME")
+                .replace(name, "NAME")
+        };
+        let rows = async |database: &str, query: &'static str| -> Value {
+            let found: Vec<String> = sqlx::query_scalar(query)
+                .bind(&underscored)
+                .bind(id)
+                .fetch_all(&mut self.superuser(database).await)
+                .await
+                .unwrap();
+            json!(found.into_iter().map(&plain).collect::<Vec<_>>())
+        };
+        let mut left = BTreeMap::new();
+        left.insert("databases".into(), rows("postgres", "
+            SELECT concat_ws(' ', datname, pg_get_userbyid(datdba), datacl::text, datconnlimit, datallowconn,
+                   regexp_replace(shobj_description(oid, 'pg_database'), 'template:.*', ''))
+            FROM pg_database WHERE (datname = 'tenant_' || $1 OR datname LIKE 'tenantry_new%') AND $2::uuid IS NOT NULL").await);
+        left.insert("roles".into(), rows("postgres", "
+            SELECT concat_ws(' ', rolname, rolcanlogin, rolinherit, rolcreatedb, rolcreaterole, rolconnlimit,
+                   rolpassword IS NOT NULL, shobj_description(r.oid, 'pg_authid'),
+                   (SELECT string_agg(pg_get_userbyid(m.roleid), ',') FROM pg_auth_members m WHERE m.member = r.oid))
+            FROM pg_authid r WHERE rolname = 'tenant_' || $1 || '_app' AND $2::uuid IS NOT NULL").await);
+        left.insert("registry".into(), rows("tenantry_system", "
+            SELECT concat_ws(' ', status, access, database_exists, database_name, login_name, password_verifier IS NOT NULL,
+                   module_versions, seed_digest, activated_at IS NOT NULL, purge_started_at IS NOT NULL, rolling_back)
+            FROM tenants WHERE id = $2 AND $1 <> ''").await);
+        left.insert("unfinished workflows".into(), rows("tenantry_system", "
+            SELECT kind FROM workflows WHERE tenant_id = $2 AND finished_at IS NULL AND $1 <> ''").await);
+        left.insert("activity".into(), rows("tenantry_system", "
+            SELECT concat_ws(' ', action, count(*)) FROM activity WHERE tenant_id = $2 AND $1 <> '' GROUP BY action ORDER BY 1").await);
+        left.insert("receipts".into(), rows("tenantry_system", "
+            SELECT concat_ws(' ', slug, database_retained) FROM deletion_receipts WHERE tenant_id = $2 AND $1 <> ''").await);
+        left.insert("made".into(), json!(self.made(&id.simple().to_string(), &underscored)));
+
+        let secrets = self.fleet.secrets.list(&ListParams::default().labels(&format!("tenantry.dev/tenant-id={id}")));
+        let mut of_tenant: Vec<String> = secrets
+            .await
+            .unwrap()
+            .iter()
+            .map(|secret| {
+                let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+                plain(format!("{} {:?} {:?} {keys:?}", secret.name_any(), secret.type_, secret.labels()))
+            })
+            .collect();
+        of_tenant.sort_unstable();
+        left.insert("secrets".into(), json!(of_tenant));
+        if let Some(tenant) = self.fleet.tenants.get_opt(name).await.unwrap() {
+            left.insert("object".into(), serde_json::from_str(&plain(object(&tenant).to_string())).unwrap());
+            left.insert("inside".into(), self.inside(name).await);
+        }
+        left
+    }
+
+    /// What the tenant itself sees, with the credentials from its Secret.
+    async fn inside(&self, name: &str) -> Value {
+        let mut session = login(&self.fleet.secret(&format!("{name}-db"), "uri").await).await.unwrap();
+        session.execute("INSERT INTO users (email) VALUES ('own@crash.example')").await.unwrap();
+        let counted: Vec<String> = sqlx::query_scalar(
+            "SELECT 'users ' || count(*) FROM users UNION ALL SELECT 'roles ' || count(*) FROM roles
+             UNION ALL SELECT 'user_roles ' || count(*) FROM user_roles
+             UNION ALL SELECT 'offers ' || count(*) FROM user_credentials WHERE revoked_at IS NULL
+             UNION ALL SELECT 'activity ' || count(*) FROM activity_log
+             UNION ALL SELECT concat_ws(' ', key, value) FROM settings
+             UNION ALL SELECT concat_ws(' ', module, version) FROM tenantry.migrations",
+        )
+        .fetch_all(&mut session)
+        .await
+        .unwrap();
+        json!(counted)
+    }
+
+    /// How often the tenant's databases were made, renamed and dropped: what the server logged, without what it refused.
+    fn made(&self, id: &str, name: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.installation.postgres().service().log()).unwrap();
+        let building = format!("tenantry_new_{id}");
+        let published = format!("tenant_{name}");
+        let count = |statement: &str, refusal: &str| {
+            let of_ours = |line: &&str| line.contains(&format!("{building}\"")) || line.contains(&format!("{published}\""));
+            let tried = log.lines().filter(of_ours).filter(|line| line.contains("statement: ") && line.contains(statement));
+            let refused = log.lines().filter(of_ours).filter(|line| line.contains("ERROR: ") && line.contains(refusal));
+            tried.count() as i64 - refused.count() as i64
+        };
+        vec![
+            format!("made {}", count("CREATE DATABASE", "already exists")),
+            format!("dropped {}", count("DROP DATABASE", "does not exist")),
+        ]
+    }
+}
+
+/// The object without what differs between any two runs.
+fn object(tenant: &Tenant) -> Value {
+    let status = tenant.status.as_ref().unwrap();
+    let conditions: BTreeMap<_, _> = status
+        .conditions
+        .iter()
+        .map(|condition| (condition.type_.clone(), format!("{} {}", condition.status, condition.reason)))
+        .collect();
+    let workflow = status.workflow.as_ref().unwrap();
+    let open: Vec<_> = workflow.steps.iter().filter(|step| step.state.as_str() != "Succeeded").collect();
+    json!({
+        "finalizers": tenant.metadata.finalizers, "state": status.state, "access": status.access,
+        "server": status.server, "database": status.database, "binding": status.binding, "modules": status.modules,
+        "observed": status.observed_generation == tenant.metadata.generation, "conditions": conditions,
+        "open steps": open.len(), "finished": workflow.finished_at.is_some(),
+    })
+}
