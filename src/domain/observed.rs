@@ -99,8 +99,8 @@ pub struct RegistryFacts {
     pub database_recorded: bool,
     /// Whether the tenant was ever handed out.
     pub handed_out: bool,
-    /// Whether `Blocked` is recorded as in force.
-    pub cut_recorded: bool,
+    /// Whether the wanted access level is recorded as in force.
+    pub access_recorded: bool,
     /// The terms of the tombstone, while there is one.
     pub tombstone: Option<Terms>,
     /// The purge has begun: there is no way back.

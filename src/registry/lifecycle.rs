@@ -119,6 +119,10 @@ impl Registry {
                  UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
                      password_verifier = NULL, password_digest = NULL, status_updated_by = 'tenantry'
                  WHERE id = $1 AND status = 'deprovisioning' RETURNING *),
+             -- What is left to do is the object's; a process that is killed now leaves no workflow behind.
+             ended AS (
+                 UPDATE workflows SET finished_at = now(), outcome = 'Succeeded'
+                 WHERE tenant_id IN (SELECT id FROM changed) AND finished_at IS NULL),
              receipt AS (
                  INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name,
                      database_retained, offboarding_trigger, requested_by, reason, requested_at, correlation_id)

@@ -24,14 +24,16 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// When a tenant's last workflow is tried again. Beside [`columns`], where `tenants` is what is selected from.
-macro_rules! next_attempt {
+/// How a tenant's last workflow stands. Beside [`columns`], where `tenants` is what is selected from.
+macro_rules! workflow_columns {
     () => {
         ", (SELECT w.next_attempt_at FROM workflows w WHERE w.tenant_id = tenants.id \
-            ORDER BY w.started_at DESC LIMIT 1) AS next_attempt_at"
+            ORDER BY w.started_at DESC LIMIT 1) AS next_attempt_at, \
+         EXISTS (SELECT FROM workflows w WHERE w.tenant_id = tenants.id AND w.finished_at IS NULL) \
+            AS has_open_workflow"
     };
 }
-pub(super) use next_attempt;
+pub(super) use workflow_columns;
 
 /// A value that must not appear in a log line.
 #[derive(Clone, PartialEq, Eq)]
@@ -97,6 +99,8 @@ pub struct TenantRow {
     /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
     /// their object, or all together.
     pub next_attempt_at: Option<Timestamp>,
+    /// Whether the tenant's last workflow has not ended; known of the same rows.
+    pub has_open_workflow: bool,
 }
 
 impl TenantRow {
@@ -155,6 +159,10 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             login_oid: row.try_get("login_oid")?,
             next_attempt_at: match maybe_time("next_attempt_at") {
                 Err(sqlx::Error::ColumnNotFound(_)) => None,
+                found => found?,
+            },
+            has_open_workflow: match row.try_get("has_open_workflow") {
+                Err(sqlx::Error::ColumnNotFound(_)) => false,
                 found => found?,
             },
         })

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Error, NewTenant, Registration, Registry, Result, TenantRow,
-    row::{columns, next_attempt},
+    row::{columns, workflow_columns},
 };
 use crate::domain::{access::AccessLevel, identity::TenantId, names, observed::RegistryStatus};
 
@@ -33,7 +33,7 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            next_attempt!(),
+            workflow_columns!(),
             " FROM tenants WHERE resource_uid = $3 AND resource_namespace = $1 AND resource_name = $2
               ORDER BY status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
@@ -47,11 +47,15 @@ impl Registry {
 
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRow>> {
-        let row =
-            sqlx::query_as(concat!("SELECT ", columns!(), next_attempt!(), " FROM tenants WHERE id = $1"))
-                .bind(id.0)
-                .fetch_optional(&self.pool)
-                .await?;
+        let row = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            workflow_columns!(),
+            " FROM tenants WHERE id = $1"
+        ))
+        .bind(id.0)
+        .fetch_optional(&self.pool)
+        .await?;
         Ok(row)
     }
 
@@ -60,7 +64,7 @@ impl Registry {
         let rows = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            next_attempt!(),
+            workflow_columns!(),
             " FROM tenants WHERE status <> 'deprovisioned'"
         ))
         .fetch_all(&self.pool)

@@ -116,12 +116,7 @@ impl Registry {
                 return Err(Error::Claimed { holder });
             }
             if row.try_get::<Option<Uuid>, _>("id")?.is_some() {
-                return Ok(Workflow {
-                    id: row.try_get("id")?,
-                    attempt: row.try_get("attempt")?,
-                    started_at: row.try_get::<jiff_sqlx::Timestamp, _>("started_at")?.to_jiff(),
-                    failures: row.try_get("failures")?,
-                });
+                return Ok(workflow(&row)?);
             }
             if row.try_get("held")? || tries >= 3 {
                 return Err(Error::TakenOver);
@@ -206,6 +201,23 @@ impl Registry {
         if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
     }
 
+    /// Ends the workflow that a process which is gone left open, although all of it was done; returns the tenant's last
+    /// workflow with its kind.
+    pub async fn settle_workflow(&self, id: TenantId) -> Result<Option<(String, Workflow)>> {
+        let settled = sqlx::query(
+            "WITH settled AS (
+                 UPDATE workflows SET finished_at = now(), outcome = 'Succeeded', next_attempt_at = NULL
+                 WHERE tenant_id = $1 AND finished_at IS NULL
+                   AND (holder = current_setting('application_name') OR NOT claim_held(claim)))
+             SELECT id, kind, attempt, started_at, failures FROM workflows
+             WHERE tenant_id = $1 ORDER BY started_at DESC LIMIT 1",
+        )
+        .bind(id.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        settled.map(|row| Ok((row.try_get("kind")?, workflow(&row)?))).transpose()
+    }
+
     /// Ends a workflow. The next one for this tenant is a new one.
     pub async fn finish_workflow(&self, workflow: &Workflow, outcome: Outcome) -> Result<()> {
         let written = sqlx::query(
@@ -219,6 +231,15 @@ impl Registry {
         .await?;
         if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
     }
+}
+
+fn workflow(row: &PgRow) -> sqlx::Result<Workflow> {
+    Ok(Workflow {
+        id: row.try_get("id")?,
+        attempt: row.try_get("attempt")?,
+        started_at: row.try_get::<jiff_sqlx::Timestamp, _>("started_at")?.to_jiff(),
+        failures: row.try_get("failures")?,
+    })
 }
 
 impl<'r> FromRow<'r, PgRow> for StepRecord {

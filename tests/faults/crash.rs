@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kube::{ResourceExt, api::{DeleteParams, ListParams}};
+use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use sqlx::Executor;
 use tenantry::api::tenant::Tenant;
@@ -35,7 +35,12 @@ enum Scenario {
 }
 
 /// One run: the operator is killed at this effect, if there are so many, and started again. Whether it was.
-async fn run(world: &World, scenario: Scenario, name: &str, point: Option<(usize, Moment)>) -> Option<String> {
+async fn run(
+    world: &World,
+    scenario: Scenario,
+    name: &str,
+    point: Option<(usize, Moment)>,
+) -> Option<String> {
     if scenario == Scenario::Deprovision {
         world.apply(name, spec()).await;
         world.fleet.ready(name).await;
@@ -162,15 +167,23 @@ impl World {
             SELECT concat_ws(' ', status, access, database_exists, database_name, login_name, password_verifier IS NOT NULL,
                    module_versions, seed_digest, activated_at IS NOT NULL, purge_started_at IS NOT NULL, rolling_back)
             FROM tenants WHERE id = $2 AND $1 <> ''").await);
-        left.insert("unfinished workflows".into(), rows("tenantry_system", "
-            SELECT kind FROM workflows WHERE tenant_id = $2 AND finished_at IS NULL AND $1 <> ''").await);
+        left.insert(
+            "unfinished workflows".into(),
+            rows(
+                "tenantry_system",
+                "
+            SELECT kind FROM workflows WHERE tenant_id = $2 AND finished_at IS NULL AND $1 <> ''",
+            )
+            .await,
+        );
         left.insert("activity".into(), rows("tenantry_system", "
             SELECT concat_ws(' ', action, count(*)) FROM activity WHERE tenant_id = $2 AND $1 <> '' GROUP BY action ORDER BY 1").await);
         left.insert("receipts".into(), rows("tenantry_system", "
             SELECT concat_ws(' ', slug, database_retained) FROM deletion_receipts WHERE tenant_id = $2 AND $1 <> ''").await);
         left.insert("made".into(), json!(self.made(&id.simple().to_string(), &underscored)));
 
-        let secrets = self.fleet.secrets.list(&ListParams::default().labels(&format!("tenantry.dev/tenant-id={id}")));
+        let labelled = ListParams::default().labels(&format!("tenantry.dev/tenant-id={id}"));
+        let secrets = self.fleet.secrets.list(&labelled);
         let mut of_tenant: Vec<String> = secrets
             .await
             .unwrap()
@@ -213,9 +226,15 @@ impl World {
         let building = format!("tenantry_new_{id}");
         let published = format!("tenant_{name}");
         let count = |statement: &str, refusal: &str| {
-            let of_ours = |line: &&str| line.contains(&format!("{building}\"")) || line.contains(&format!("{published}\""));
-            let tried = log.lines().filter(of_ours).filter(|line| line.contains("statement: ") && line.contains(statement));
-            let refused = log.lines().filter(of_ours).filter(|line| line.contains("ERROR: ") && line.contains(refusal));
+            let of_ours = |line: &&str| {
+                line.contains(&format!("{building}\"")) || line.contains(&format!("{published}\""))
+            };
+            let tried = log
+                .lines()
+                .filter(of_ours)
+                .filter(|line| line.contains("statement: ") && line.contains(statement));
+            let refused =
+                log.lines().filter(of_ours).filter(|line| line.contains("ERROR: ") && line.contains(refusal));
             tried.count() as i64 - refused.count() as i64
         };
         vec![

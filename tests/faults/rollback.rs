@@ -27,7 +27,9 @@ async fn a_first_provisioning_that_fails_is_taken_back_and_made_anew_when_its_ca
         "SELECT status = 'failed' AND NOT database_exists AND NOT rolling_back AND password_verifier IS NULL
                 FROM tenants WHERE slug = $1";
     world.until("it is rolled back", async || world.holds("tenantry_system", gone, "acme").await).await;
-    assert!(!world.database_exists("tenant_acme").await && !world.role_exists("tenant_acme_app").await);
+    let (database, role) =
+        (world.database_exists("tenant_acme").await, world.role_exists("tenant_acme_app").await);
+    assert!(!database && !role, "{database} {role}\n{}", world.fleet.operator_log());
     assert!(world.fleet.secrets.get_opt("acme-admin").await.unwrap().is_none());
     assert_eq!(world.fleet.secret("acme-db", "mine").await, "yes");
     let recorded = "SELECT EXISTS (SELECT FROM activity WHERE action = $1)";

@@ -53,12 +53,8 @@ impl World {
         let clock = std::env::temp_dir().join(format!("tenantry-clock-{}-{name}", std::process::id()));
         std::fs::write(&clock, "0").unwrap();
         let options = InstallationOptions {
-            names: Names {
-                namespace: format!("{name}-system"),
-                server: name.to_owned(),
-                labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
-                ..Names::default()
-            },
+            names: Names { namespace: format!("{name}-system"), server: name.to_owned(), ..Names::default() },
+            server_labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
             watch_namespaces: vec![name.to_owned()],
             arguments: vec![
                 format!("--server-selector=tenantry.dev/test={name}"),

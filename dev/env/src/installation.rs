@@ -27,14 +27,12 @@ pub struct Names {
     pub server: String,
     /// The Secret with the operator's login, in the operator's namespace.
     pub secret: String,
-    /// Labels of the `DatabaseServer`, for an operator that selects its own.
-    pub labels: BTreeMap<String, String>,
 }
 
 impl Default for Names {
     fn default() -> Self {
         let [namespace, server, secret] = ["tenantry-system", "default", "db-admin"].map(str::to_owned);
-        Self { namespace, server, secret, labels: BTreeMap::new() }
+        Self { namespace, server, secret }
     }
 }
 
@@ -77,11 +75,13 @@ async fn finish(command: std::process::Command, what: &str) -> Result<String> {
     Err(Error::message(format!("{what} failed ({}): {}", output.status, words.trim())))
 }
 
-/// Applies the namespaces, the Secret with the operator's login and the `DatabaseServer`.
+/// Applies the namespaces, the Secret with the operator's login and the `DatabaseServer`, with these labels, at this
+/// port of 127.0.0.1.
 pub async fn install_server(
     kubectl: &Kubectl,
     names: &Names,
-    postgres: &Postgres,
+    labels: &BTreeMap<String, String>,
+    port: u16,
     operator_password: &str,
 ) -> Result<()> {
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -94,11 +94,11 @@ pub async fn install_server(
     let server = json!({
         "apiVersion": "tenantry.dev/v1alpha1",
         "kind": "DatabaseServer",
-        "metadata": {"name": names.server, "labels": names.labels},
+        "metadata": {"name": names.server, "labels": labels},
         "spec": {
             "engine": "PostgreSQL",
             "host": "127.0.0.1",
-            "port": postgres.port(),
+            "port": port,
             "adminSecretRef": {"name": names.secret},
             "tls": {"mode": "Disable"},
         },

@@ -57,7 +57,7 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
     if row.status == RegistryStatus::Deprovisioned {
         return unseen(registry);
     }
-    let wanted = if visit.is_leaving() { AccessLevel::Blocked } else { AccessLevel::ReadWrite };
+    let wanted = wanted_access(visit);
     let (server, facts, not_ready) = match context.servers.get(&row.server) {
         Standing::Ready(server) => {
             let facts = match server_facts(&server, row, context).await {
@@ -83,6 +83,11 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
     };
     let connection_secret = secret_facts(visit, row, server.as_ref(), context);
     Seen { observed: Observed { registry, server: facts, connection_secret }, server, not_ready }
+}
+
+/// The access level that should be in force.
+fn wanted_access(visit: &Visit<'_>) -> AccessLevel {
+    if visit.is_leaving() { AccessLevel::Blocked } else { AccessLevel::ReadWrite }
 }
 
 /// Before anything is registered for a new tenant, its server must have passed the preflight.
@@ -132,7 +137,7 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         has_verifier: row.password_verifier.is_some(),
         database_recorded: row.database_exists,
         handed_out: row.activated_at.is_some(),
-        cut_recorded: row.access == Some(AccessLevel::Blocked),
+        access_recorded: row.access == Some(wanted_access(visit)),
         tombstone: row.terms(),
         purging: row.purge_started_at.is_some(),
         rolling_back: row.rolling_back,

@@ -19,7 +19,7 @@ use super::{
     execute::{Order, execute},
     observe::{Seen, module_statuses, observe, row},
     status::{next_status, same},
-    visit::{Obstacle, Visit},
+    visit::{Obstacle, Visit, WorkflowRun},
 };
 use crate::{
     api::{
@@ -153,7 +153,10 @@ pub async fn work(
             }
         };
         match plan {
-            Plan::Nothing => return,
+            Plan::Nothing => {
+                settle(visit, context).await;
+                return;
+            }
             Plan::Blocked(Blocked::ServerUnknown(why)) if not_ready => {
                 visit.obstacle = Some(Obstacle::ServerNotReady { message: why });
                 return;
@@ -177,6 +180,23 @@ pub async fn work(
                     return;
                 }
             }
+        }
+    }
+}
+
+/// All is done; a process that was killed before it could say so left its workflow open, or a status without it.
+async fn settle(visit: &mut Visit<'_>, context: &SharedContext) {
+    let untold = visit.before.workflow.is_none();
+    let open = visit.row.as_ref().filter(|row| row.has_open_workflow || untold);
+    let Some(row) = open.filter(|_| visit.workflow.is_none()) else { return };
+    match context.registry.settle_workflow(row.id).await {
+        Ok(Some((kind, record))) => {
+            let known = WorkflowKind::ALL.iter().find(|known| known.as_str() == kind);
+            visit.workflow = known.map(|&kind| WorkflowRun { kind, record, first: visit.steps.len() });
+        }
+        Ok(None) => {}
+        Err(error) => {
+            warn!(%error, "the workflow's history is not complete: the registry did not take it");
         }
     }
 }

@@ -75,8 +75,8 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
         }
     };
     let (login_ours, cut) = match server.login {
-        LoginFacts::Ours { access_current, .. } => (true, access_current && row.cut_recorded),
-        LoginFacts::Absent => (false, row.cut_recorded),
+        LoginFacts::Ours { access_current, .. } => (true, access_current && row.access_recorded),
+        LoginFacts::Absent => (false, row.access_recorded),
         LoginFacts::Foreign => (false, true),
     };
     if waited_long && !cut {
@@ -126,7 +126,7 @@ mod tests {
         else {
             unreachable!()
         };
-        (row.tombstone, row.cut_recorded) = (Some(terms), true);
+        (row.tombstone, row.access_recorded) = (Some(terms), true);
         server.login = LoginFacts::Ours { can_login: false, access_current: true };
         observed
     }
@@ -134,7 +134,12 @@ mod tests {
     /// Not cut: the login has what it had.
     fn active() -> Observed {
         let mut observed = whole(RegistryStatus::Active);
-        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        let (Observation::Known(row), Observation::Known(server)) =
+            (&mut observed.registry, &mut observed.server)
+        else {
+            unreachable!()
+        };
+        row.access_recorded = false;
         server.login = LoginFacts::Ours { can_login: true, access_current: false };
         observed
     }

@@ -83,7 +83,7 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
         (Step::ApplyMigrations, create || !row.modules_current),
         (Step::Seed, create || row.seed_digest.as_deref() != Some(seed_digest)),
         (Step::PublishDatabase, !published),
-        (Step::EnforceAccess, !published || !access_current),
+        (Step::EnforceAccess, !published || !access_current || !row.access_recorded),
         (Step::PublishCredentials, !credentials_current),
         (Step::Verify, !handed_out || !credentials_current || object.unverified),
         (Step::Activate, !handed_out),

@@ -95,7 +95,7 @@ mod fixtures {
             has_verifier: true,
             database_recorded: true,
             handed_out: true,
-            cut_recorded: false,
+            access_recorded: true,
             tombstone: None,
             purging: false,
             rolling_back: false,
