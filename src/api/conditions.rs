@@ -93,6 +93,14 @@ pub mod reason {
         NOT_REACHED = "NotReached";
         /// The API server refused or failed.
         KUBERNETES_API_ERROR = "KubernetesApiError";
+        /// The API server cannot be reached, or fails.
+        KUBERNETES_API_UNREACHABLE = "KubernetesApiUnreachable";
+        /// The API server, a policy or a webhook refuses what the operator asked for.
+        REQUEST_REFUSED = "RequestRefused";
+        /// A ResourceQuota of the tenant's namespace is used up.
+        QUOTA_EXCEEDED = "QuotaExceeded";
+        /// The API server is overloaded and says so.
+        THROTTLED = "Throttled";
         /// The operator logged in to the server.
         CONNECTED = "Connected";
         /// The server refuses the operator's login.

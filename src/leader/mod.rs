@@ -124,6 +124,20 @@ impl Election {
 }
 
 impl Leadership {
+    /// Leads without a Lease, whoever else does. For a test of what holds when leader election does not.
+    pub fn assumed() -> Self {
+        let (sender, state) = watch::channel(State::Leading);
+        let for_ever = Timing { renew_deadline: Duration::MAX, ..Timing::default() };
+        let tenure = Tenure { renewed: Some(Instant::now()), predecessor: None };
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared { stop: stop.clone(), timing: for_ever, tenure: Mutex::new(tenure) });
+        let task = tokio::spawn(async move {
+            stop.cancelled().await;
+            drop(sender);
+        });
+        Self { shared, state, task: Arc::new(tokio::sync::Mutex::new(Some(task))) }
+    }
+
     /// Waits until this process leads. Never returns once it has led and lost, or has released.
     pub async fn wait(&self) {
         let mut state = self.state.clone();

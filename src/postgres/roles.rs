@@ -49,6 +49,13 @@ impl Server {
         Ok(())
     }
 
+    /// Gives `tenantry_migrator` the password that this process holds.
+    pub(super) async fn set_migrator_password(&self) -> Result<()> {
+        let verifier = scram_verifier(&MIGRATOR_PASSWORD);
+        let script = Script::of("ALTER ROLE {} PASSWORD {}", &[&MIGRATOR, &Literal(&verifier)]);
+        self.run("set the migrator's password", &script).await
+    }
+
     /// Makes the tenant's login: without LOGIN, without a password, without any right, marked.
     pub async fn create_login(&self, id: TenantId, login: &str) -> Result<()> {
         let login = Ident::new(login)?;

@@ -161,7 +161,12 @@ impl Server {
     /// A session of `tenantry_migrator` in a database.
     pub(super) async fn migrator(&self, database: &Ident, doing: &'static str) -> Result<Session> {
         let seat = Seat::Migrator { database, password: &MIGRATOR_PASSWORD };
-        let opened = self.inner.sessions.single(&seat, doing).await;
+        let mut opened = self.inner.sessions.single(&seat, doing).await;
+        // Somebody else gave it another password: another leader, who should not be, or a person.
+        if opened.as_ref().is_err_and(|error| error.reason() == "AuthenticationFailed") {
+            self.set_migrator_password().await?;
+            opened = self.inner.sessions.single(&seat, doing).await;
+        }
         opened.map_err(|error| migrate::missing(error, database))
     }
 

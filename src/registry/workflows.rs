@@ -178,7 +178,8 @@ impl Registry {
         Ok(steps)
     }
 
-    /// A run has failed and the workflow will be tried again, not before `next`.
+    /// A run has failed and the workflow will be tried again, not before `next`. Its claim ends: whoever leads then may
+    /// try it.
     pub async fn postpone_workflow(
         &self,
         workflow: &Workflow,
@@ -188,7 +189,7 @@ impl Registry {
     ) -> Result<()> {
         let written = sqlx::query(
             "UPDATE workflows SET failures = failures + 1, failure_reason = $3, failure_message = $4,
-                 next_attempt_at = $5
+                 next_attempt_at = $5, claim = 0
              WHERE id = $1 AND attempt = $2 AND finished_at IS NULL",
         )
         .bind(workflow.id)

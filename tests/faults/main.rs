@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
+mod batch;
 mod crash;
 mod drift;
 #[path = "../cluster/fleet.rs"]

@@ -120,6 +120,12 @@ impl World {
         sqlx::query_scalar(query).bind(name).fetch_one(&mut session).await.unwrap()
     }
 
+    /// A truth about a number.
+    pub async fn holds_number(&self, database: &str, query: &'static str, number: i64) -> bool {
+        let mut session = self.superuser(database).await;
+        sqlx::query_scalar(query).bind(number).fetch_one(&mut session).await.unwrap()
+    }
+
     pub async fn database_exists(&self, name: &str) -> bool {
         self.holds("postgres", "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).await
     }

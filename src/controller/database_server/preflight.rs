@@ -125,7 +125,10 @@ fn refused(error: &postgres::Error) -> Verdict {
             message: "not checked, since the server could not be worked with".into(),
         },
     ];
-    Verdict { version: None, findings, server: None, permanent: error.is_permanent() }
+    // Neither a password nor a certificate gets right by itself.
+    let permanent =
+        error.is_permanent() || [reason::AUTHENTICATION_FAILED, reason::TLS_FAILED].contains(&error.reason());
+    Verdict { version: None, findings, server: None, permanent }
 }
 
 fn refused_configuration(error: &ConfigurationError) -> Verdict {

@@ -65,13 +65,30 @@ fn answer(error: &kube::Error) -> String {
     }
 }
 
+/// What kind of trouble the API server is, or has. A quota is temporary: it is freed by others, without an event here.
+fn api_reason(error: &kube::Error) -> &'static str {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            403 if status.message.contains("exceeded quota") => reason::QUOTA_EXCEEDED,
+            400 | 403 | 422 => reason::REQUEST_REFUSED,
+            429 => reason::THROTTLED,
+            500.. => reason::KUBERNETES_API_UNREACHABLE,
+            _ => reason::KUBERNETES_API_ERROR,
+        },
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+            reason::KUBERNETES_API_UNREACHABLE
+        }
+        _ => reason::KUBERNETES_API_ERROR,
+    }
+}
+
 impl StepError {
     /// The condition reason.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Postgres(error) => error.reason(),
             Self::Registry(error) => error.reason(),
-            Self::Kubernetes(_) => reason::KUBERNETES_API_ERROR,
+            Self::Kubernetes(error) => api_reason(error),
             Self::SlugTaken { .. } => reason::SLUG_TAKEN,
             Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
             Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
@@ -109,7 +126,8 @@ impl StepError {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
             Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
-            Self::Kubernetes(_) | Self::NotLeader | Self::ClocksDisagree | Self::Missing(_) => false,
+            Self::Kubernetes(error) => api_reason(error) == reason::REQUEST_REFUSED,
+            Self::NotLeader | Self::ClocksDisagree | Self::Missing(_) => false,
         }
     }
 }

@@ -1,0 +1,222 @@
+//! Many at once, and trouble in the middle of it.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+use sqlx::PgConnection;
+use tenantry_dev::{
+    PostgresOptions, Stop,
+    interposer::{Moment, Trouble},
+    process::Signal,
+};
+
+use crate::world::{PATIENCE, World};
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
+}
+
+/// A step of a generator of numbers that look random and are the same in every run (Knuth's MMIX).
+fn next(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed >> 33
+}
+
+impl World {
+    async fn count(&self, database: &str, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&mut self.superuser(database).await).await.unwrap()
+    }
+
+    /// Databases, logins, Secrets and rows are those of the Tenants that are there, one to one.
+    async fn is_one_to_one(&self, living: i64, closed: i64) {
+        let databases = "SELECT count(*) FROM pg_database WHERE datname LIKE 'tenant\\_%' OR datname LIKE 'tenantry\\_new%'";
+        assert_eq!(self.count("postgres", databases).await, living);
+        assert_eq!(
+            self.count("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%\\_app'").await,
+            living
+        );
+        let rows = |status: &'static str| self.count("tenantry_system", status);
+        assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'active'").await, living);
+        assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'deprovisioned'").await, closed);
+        assert_eq!(rows("SELECT count(*) FROM tenants").await, living + closed);
+        assert_eq!(rows("SELECT count(*) FROM deletion_receipts").await, closed);
+        assert_eq!(rows("SELECT count(*) FROM workflows WHERE finished_at IS NULL").await, 0);
+        let labelled = ListParams::default().labels("tenantry.dev/tenant-id");
+        let secrets = self.fleet.secrets.list_metadata(&labelled).await.unwrap().items;
+        assert_eq!(secrets.len() as i64, living, "one connection Secret each");
+    }
+
+    /// Every tenant can use its database.
+    async fn all_work(&self, names: &[String]) {
+        for name in names {
+            let mut session: PgConnection = self.fleet.login(name).await.unwrap();
+            let users: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+            assert_eq!(users, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn twenty_kills_in_a_batch_of_creations_and_deletions_leave_what_is_declared() {
+    let world = World::interposed("batch-kills", PostgresOptions::default()).await;
+    let (made, gone) = (names("made", 40), names("gone", 20));
+    let zero = || json!({"offboarding": {"gracePeriodSeconds": 0}});
+    join_all(gone.iter().map(|name| world.apply(name, zero()))).await;
+    let leaving = join_all(gone.iter().map(|name| world.fleet.ready(name))).await;
+    let operator = world.installation.operator();
+    let effects = world.installation.interposer().unwrap().effects();
+    let mut seed = 20_261_121;
+    let arm = |seed: &mut u64| {
+        effects.reset();
+        let process = operator.service().record().unwrap();
+        let moment = if next(seed).is_multiple_of(2) { Moment::Before } else { Moment::After };
+        let number = 1 + next(seed) as usize % 60;
+        effects.arm(number, moment, move || async move { process.signal(Signal::KILL).unwrap() });
+    };
+    arm(&mut seed);
+    join_all(made.iter().map(|name| world.apply(name, zero()))).await;
+    for name in &gone {
+        world.fleet.tenants.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let mut kills = 0;
+    while kills < 20 {
+        match tokio::time::timeout(PATIENCE, effects.triggered()).await {
+            Ok(_) => kills += 1,
+            // All is done, and nothing is left to be killed at.
+            Err(_) => break,
+        }
+        assert!(operator.service().gone_within(PATIENCE).await);
+        effects.reset();
+        world.free_the_lease().await;
+        if kills < 20 {
+            operator.start_standby().await.unwrap();
+            arm(&mut seed);
+        } else {
+            operator.start().await.unwrap();
+        }
+    }
+    println!("{kills} kills");
+    assert_eq!(kills, 20);
+    join_all(made.iter().map(|name| world.fleet.ready(name))).await;
+    join_all(gone.iter().zip(&leaving).map(|(name, tenant)| world.fleet.gone(name, tenant))).await;
+    world.is_one_to_one(40, 20).await;
+    world.all_work(&made).await;
+}
+
+#[tokio::test]
+async fn two_operators_that_both_believe_to_lead_make_nothing_twice() {
+    let world = World::new("batch-two").await;
+    world.installation.operator().stop().await.unwrap();
+    let ignoring =
+        |options: &mut tenantry_dev::OperatorOptions| options.arguments.push("--test-ignore-lease".into());
+    let (one, two) =
+        (world.installation.replica(ignoring).unwrap(), world.installation.replica(ignoring).unwrap());
+    one.start().await.unwrap();
+    two.start().await.unwrap();
+    let all = names("both", 100);
+    let zero = || json!({"offboarding": {"gracePeriodSeconds": 0}});
+    join_all(all.iter().map(|name| world.apply(name, zero()))).await;
+    join_all(all.iter().map(|name| world.fleet.ready(name))).await;
+    let registered = "SELECT count(*) FROM activity WHERE action = 'Registered'";
+    assert_eq!(world.count("tenantry_system", registered).await, 100);
+    assert_eq!(
+        world.count("tenantry_system", "SELECT count(*) FROM activity WHERE action = 'Activated'").await,
+        100
+    );
+    // With one of them again, it comes to rest.
+    one.kill().await.unwrap();
+    world
+        .until("no workflow is open", async || {
+            world.count("tenantry_system", "SELECT count(*) FROM workflows WHERE finished_at IS NULL").await
+                == 0
+        })
+        .await;
+    world.is_one_to_one(100, 0).await;
+    world.all_work(&all).await;
+}
+
+/// Waits for this long: what is measured is what happens meanwhile.
+async fn outage(length: Duration) {
+    assert!(tokio::time::timeout(length, std::future::pending::<()>()).await.is_err());
+}
+
+const OUTAGE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_postgresql_that_was_away_for_half_a_minute_is_caught_up_with() {
+    let world = World::interposed("batch-postgres", PostgresOptions::default()).await;
+    let interposer = world.installation.interposer().unwrap();
+    let all = names("away", 50);
+    let begun = Instant::now();
+    let before = interposer.postgres().totals();
+    join_all(all.iter().map(|name| world.apply(name, json!({})))).await;
+    let some = "SELECT count(*) FILTER (WHERE status = 'active') >= 10 FROM tenants WHERE slug <> $1";
+    world.until("some are made", async || world.holds("tenantry_system", some, "").await).await;
+    let normal = interposer.postgres().totals().statements - before.statements;
+    let normal = normal as f64 / begun.elapsed().as_secs_f64();
+    world.installation.postgres().stop(Stop::Fast).await.unwrap();
+    let (tried, requested) = (interposer.postgres().totals(), interposer.api().totals());
+    outage(OUTAGE).await;
+    let connections = interposer.postgres().totals().connections - tried.connections;
+    let requests = interposer.api().totals().requests - requested.requests;
+    world.installation.postgres().start_again().await.unwrap();
+    let back = Instant::now();
+    join_all(all.iter().map(|name| world.fleet.ready(name))).await;
+    let caught_up = back.elapsed();
+    println!(
+        "normal: {normal:.0} statements/s; away: {connections} connections and {requests} requests in 30 s; caught up after {:.1} s",
+        caught_up.as_secs_f64()
+    );
+    assert!(caught_up < Duration::from_secs(30), "{caught_up:?}");
+    let rate = (connections + requests) as f64 / OUTAGE.as_secs_f64();
+    assert!(rate < normal, "{rate} a second");
+    world.all_work(&all).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_away_for_half_a_minute_is_caught_up_with() {
+    let world = World::interposed("batch-api", PostgresOptions::default()).await;
+    let interposer = world.installation.interposer().unwrap();
+    let all = names("cut", 50);
+    join_all(all.iter().map(|name| world.apply(name, json!({})))).await;
+    let some = "SELECT count(*) FILTER (WHERE status = 'active') >= 10 FROM tenants WHERE slug <> $1";
+    world.until("some are made", async || world.holds("tenantry_system", some, "").await).await;
+    interposer.api().set(Trouble::Refuse);
+    let before = interposer.api().totals();
+    outage(OUTAGE).await;
+    let connections = interposer.api().totals().connections - before.connections;
+    interposer.api().set(Trouble::Pass);
+    let back = Instant::now();
+    // A leader that cannot renew its Lease ends, and is started again, as a kubelet does.
+    let operator = world.installation.operator();
+    operator.start_standby().await.unwrap();
+    join_all(all.iter().map(|name| world.fleet.ready(name))).await;
+    let caught_up = back.elapsed();
+    println!("away: {connections} connections in 30 s; caught up after {:.1} s", caught_up.as_secs_f64());
+    assert!(caught_up < Duration::from_secs(30), "{caught_up:?}");
+    assert!(connections < 30 * 20, "{connections}");
+    world.all_work(&all).await;
+}
+
+#[tokio::test]
+async fn restarts_of_postgresql_and_of_the_operator_in_the_middle_are_survived() {
+    let world = World::new("batch-restarts").await;
+    let all = names("restarted", 30);
+    join_all(all.iter().map(|name| world.apply(name, json!({})))).await;
+    for (stop, at_least) in [(Stop::Fast, 2), (Stop::Immediate, 8)] {
+        let some = "SELECT count(*) >= $1::bigint FROM tenants WHERE status = 'active'";
+        world
+            .until("some are made", async || world.holds_number("tenantry_system", some, at_least).await)
+            .await;
+        world.installation.postgres().stop(stop).await.unwrap();
+        world.installation.postgres().start_again().await.unwrap();
+    }
+    // As an upgrade of the operator does: SIGTERM, and another one.
+    world.installation.operator().stop().await.unwrap();
+    world.installation.operator().start().await.unwrap();
+    join_all(all.iter().map(|name| world.fleet.ready(name))).await;
+    world.all_work(&all).await;
+}
