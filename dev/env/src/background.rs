@@ -1,5 +1,6 @@
 //! The environment of `make up`: in the background, one per checkout, kept until `make down`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -124,9 +125,15 @@ impl Background {
                 installation::install_crds(tenantry, &kubectl).await?;
                 if !state.installed {
                     installation::install_plans(&kubectl).await?;
-                    let names = Names::default();
-                    installation::install_server(&kubectl, &names, &postgres, &state.operator_password)
-                        .await?;
+                    let (names, password) = (Names::default(), &state.operator_password);
+                    installation::install_server(
+                        &kubectl,
+                        &names,
+                        &BTreeMap::new(),
+                        postgres.port(),
+                        password,
+                    )
+                    .await?;
                 }
                 Ok(())
             };

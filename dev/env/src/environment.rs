@@ -1,11 +1,13 @@
 //! The whole: control plane, PostgreSQL, and an operator installed on both.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use crate::control_plane::{ControlPlane, ControlPlaneOptions};
+use crate::control_plane::{ControlPlane, ControlPlaneOptions, read_config};
 use crate::error::{Error, Result};
 use crate::installation::{self, Names, OPERATOR_LOGIN, SYSTEM_DATABASE};
+use crate::interposer::Interposer;
 use crate::kubectl::Kubectl;
 use crate::operator::{Operator, OperatorOptions};
 use crate::places::RunDirectory;
@@ -39,6 +41,11 @@ pub struct InstallationOptions {
     pub arguments: Vec<String>,
     /// More environment variables for it.
     pub environment: Vec<(String, String)>,
+    /// Labels of the `DatabaseServer`.
+    pub server_labels: BTreeMap<String, String>,
+    /// Whether the operator reaches PostgreSQL and the API server through proxies that can disturb it:
+    /// `Installation::interposer`. Tenants' connection Secrets lead through them too.
+    pub interposed: bool,
 }
 
 /// An operator with a PostgreSQL server of its own, on somebody's control plane. It ends when dropped; its objects in
@@ -46,7 +53,9 @@ pub struct InstallationOptions {
 #[derive(Debug)]
 pub struct Installation {
     operator: Operator,
+    interposer: Option<Interposer>,
     postgres: Postgres,
+    registry_url: String,
     options: OperatorOptions,
     run: RunDirectory,
 }
@@ -78,12 +87,24 @@ impl Installation {
             );
             server.and(crds)?;
             installation::install_plans(kubectl).await?;
-            installation::install_server(kubectl, &options.names, &postgres, &password).await?;
+            let kubeconfig = kubectl.kubeconfig()?;
+            let interposer = if options.interposed {
+                Some(Interposer::start(postgres.port(), read_config(kubeconfig).await?)?)
+            } else {
+                None
+            };
+            let registry_at = |port| postgres::url(port, OPERATOR_LOGIN, &password, SYSTEM_DATABASE);
+            let (port, kubeconfig) = match &interposer {
+                Some(interposer) => (interposer.postgres().port(), interposer.api().kubeconfig()),
+                None => (postgres.port(), kubeconfig),
+            };
+            installation::install_server(kubectl, &options.names, &options.server_labels, port, &password)
+                .await?;
             let run = RunDirectory::new()?;
             let operator_options = OperatorOptions {
                 binary: tenantry,
-                kubeconfig: kubectl.kubeconfig()?.to_owned(),
-                registry_url: postgres.url(OPERATOR_LOGIN, &password, SYSTEM_DATABASE),
+                kubeconfig: kubeconfig.to_owned(),
+                registry_url: registry_at(port),
                 namespace: options.names.namespace,
                 watch_namespaces: options.watch_namespaces,
                 lease_name: options.lease_name,
@@ -92,7 +113,8 @@ impl Installation {
             };
             let operator = Operator::new(&operator_options, run.path(), ports::free()?, Lifetime::WithParent);
             operator.start().await?;
-            Ok(Self { operator, postgres, options: operator_options, run })
+            let registry_url = registry_at(postgres.port());
+            Ok(Self { operator, interposer, postgres, registry_url, options: operator_options, run })
         };
         step.end(outcome.await)
     }
@@ -107,12 +129,17 @@ impl Installation {
         &self.postgres
     }
 
-    /// The registry, as the operator's login.
-    pub fn registry_url(&self) -> &str {
-        &self.options.registry_url
+    /// The proxies that the operator goes through, if it was installed `interposed`.
+    pub fn interposer(&self) -> Option<&Interposer> {
+        self.interposer.as_ref()
     }
 
-    /// How the operator is run.
+    /// The registry, as the operator's login; never through a proxy.
+    pub fn registry_url(&self) -> &str {
+        &self.registry_url
+    }
+
+    /// How the operator is run: through the proxies, if it was installed so.
     pub fn operator_options(&self) -> &OperatorOptions {
         &self.options
     }

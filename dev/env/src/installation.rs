@@ -1,5 +1,6 @@
 //! What an operator needs around it: its rights on a PostgreSQL server, and its objects in a cluster.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -74,11 +75,13 @@ async fn finish(command: std::process::Command, what: &str) -> Result<String> {
     Err(Error::message(format!("{what} failed ({}): {}", output.status, words.trim())))
 }
 
-/// Applies the namespaces, the Secret with the operator's login and the `DatabaseServer`.
+/// Applies the namespaces, the Secret with the operator's login and the `DatabaseServer`, with these labels, at this
+/// port of 127.0.0.1.
 pub async fn install_server(
     kubectl: &Kubectl,
     names: &Names,
-    postgres: &Postgres,
+    labels: &BTreeMap<String, String>,
+    port: u16,
     operator_password: &str,
 ) -> Result<()> {
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -91,11 +94,11 @@ pub async fn install_server(
     let server = json!({
         "apiVersion": "tenantry.dev/v1alpha1",
         "kind": "DatabaseServer",
-        "metadata": {"name": names.server},
+        "metadata": {"name": names.server, "labels": labels},
         "spec": {
             "engine": "PostgreSQL",
             "host": "127.0.0.1",
-            "port": postgres.port(),
+            "port": port,
             "adminSecretRef": {"name": names.secret},
             "tls": {"mode": "Disable"},
         },

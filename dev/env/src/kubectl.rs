@@ -40,6 +40,11 @@ impl Kubectl {
         Ok(Self { program, part: None, kubeconfig: kubeconfig.map(Path::to_owned), inherits: true })
     }
 
+    /// The same program, with another kubeconfig.
+    pub fn with_kubeconfig(&self, kubeconfig: &Path) -> Self {
+        Self { kubeconfig: Some(kubeconfig.to_owned()), ..self.clone() }
+    }
+
     /// The kubeconfig that it uses.
     pub fn kubeconfig(&self) -> Result<&Path> {
         self.kubeconfig.as_deref().ok_or_else(|| Error::message("this kubectl uses the caller's kubeconfig"))

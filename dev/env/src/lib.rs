@@ -13,6 +13,7 @@ pub mod demo;
 pub mod environment;
 pub mod error;
 pub mod installation;
+pub mod interposer;
 pub mod kubectl;
 pub mod operator;
 pub mod places;

@@ -224,7 +224,7 @@ impl Postgres {
 
     /// A URL for this login and database. The three must need no escaping.
     pub fn url(&self, user: &str, password: &str, database: &str) -> String {
-        format!("postgres://{user}:{password}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+        url(self.port, user, password, database)
     }
 
     /// The port on 127.0.0.1.
@@ -250,6 +250,11 @@ fn processes_in(directory: &Path) -> Result<bool> {
     Ok(processes
         .flatten()
         .any(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == directory)))
+}
+
+/// A URL for a server on this port of 127.0.0.1.
+pub(crate) fn url(port: u16, user: &str, password: &str, database: &str) -> String {
+    format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 
 /// A password that needs no quoting anywhere.

@@ -1,0 +1,126 @@
+//! Where a proxy takes connections: a port, and a thread with a runtime of its own.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+
+use super::effects::Effects;
+use super::trouble::{ApiTrouble, Gate, Setting};
+use crate::error::{Context, Error, Result};
+use crate::ports;
+
+/// A port that takes connections until this is dropped.
+#[derive(Debug)]
+pub(super) struct Door {
+    port: u16,
+    setting: watch::Sender<Setting>,
+    connections: Arc<AtomicU64>,
+    close: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    /// Takes a free port. `make` is called on the thread, in its runtime, and makes what serves a connection.
+    pub(super) fn open<S, F>(
+        name: &str,
+        effects: &Effects,
+        make: impl FnOnce() -> Result<S> + Send + 'static,
+    ) -> Result<Self>
+    where
+        S: Fn(TcpStream, Gate) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let port = ports::free()?;
+        let (setting, settings) = watch::channel(Setting::none());
+        let connections = Arc::new(AtomicU64::new(0));
+        let (close, closed) = oneshot::channel::<()>();
+        let (report, reported) = std::sync::mpsc::channel();
+        let (effects, count) = (effects.clone(), Arc::clone(&connections));
+        // A current-thread runtime: between a decision and the write that follows it, no other connection moves.
+        let run = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(report.send(Err(error).context("making a runtime"))),
+            };
+            runtime.block_on(async {
+                let prepared = async {
+                    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+                    Ok((make()?, listener.context(format!("listening on 127.0.0.1:{port}"))?))
+                };
+                match prepared.await {
+                    Ok((serve, listener)) => {
+                        drop(report.send(Ok(())));
+                        let gate = || Gate::new(&effects, settings.clone());
+                        tokio::select! {
+                            () = accept(&listener, &count, gate, serve) => {}
+                            _ = closed => {}
+                        }
+                    }
+                    Err(error) => drop(report.send(Err(error))),
+                }
+            });
+        };
+        let thread =
+            std::thread::Builder::new().name(name.to_owned()).spawn(run).context("starting a thread")?;
+        reported.recv().map_err(|_| Error::message(format!("{name} has not started")))??;
+        Ok(Self { port, setting, connections, close: Some(close), thread: Some(thread) })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn set(&self, trouble: ApiTrouble) {
+        self.setting.send_modify(|setting| setting.change(trouble));
+    }
+
+    /// How many connections were accepted, also of those that were closed at once.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        drop(self.close.take());
+        if let Some(thread) = self.thread.take()
+            // An action may hold the last of what the proxies belong to, and runs on their thread.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept<S, F>(listener: &TcpListener, count: &AtomicU64, gate: impl Fn() -> Gate, serve: S)
+where
+    S: Fn(TcpStream, Gate) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: some connection will end.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let mut gate = gate();
+        if gate.is_cut() {
+            continue;
+        }
+        let _ = stream.set_nodelay(true);
+        let serving = serve(stream, gate.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = gate.cut() => {}
+                () = serving => {}
+            }
+        });
+    }
+}
