@@ -25,7 +25,7 @@ pub struct Effect {
     pub number: usize,
     /// What it is.
     pub kind: EffectKind,
-    /// The database and the statement, or the method and the path.
+    /// The database and the statement in one line, or the method and the path.
     pub what: String,
 }
 

@@ -30,7 +30,9 @@ pub struct Statement {
 
 impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.database, self.text)
+        write!(f, "{}:", self.database)?;
+        // In one line, however it is written.
+        self.text.split_whitespace().try_for_each(|word| write!(f, " {word}"))
     }
 }
 
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(text(b'C', "Sone\0"), None);
         assert_eq!(text(b'C', "Pp\0"), None);
         assert_eq!(text(b'E', "p\0\0\0\0\0"), Some(String::new()));
-        let statement = session.read(&message(b'Q', "select 4\0")).expect("a statement");
+        let statement = session.read(&message(b'Q', "select\n    4\0")).expect("a statement");
         assert_eq!(statement.to_string(), "ada: select 4");
         assert_eq!((&*statement.user, &*statement.application_name), ("ada", "test"));
     }
