@@ -40,7 +40,7 @@ use super::{
         attempts::Attempts,
         bulk::Bulk,
         tombstones::Tombstones,
-        watch::{Change, Scope, Scopes, follow, secret_interest, server_interest, tenant_of},
+        watch::{Change, Scope, Scopes, follow, secret_interest, tenant_of},
         written::Written,
     },
 };
@@ -352,8 +352,9 @@ async fn run_servers(
         .inspect(move |event| match event {
             Ok(watcher::Event::Apply(server) | watcher::Event::InitApply(server)) => {
                 let name = server.metadata.name.clone().unwrap_or_default();
-                let interest = server_interest(server);
-                if known.insert(name.clone(), interest) != Some(interest) {
+                // Its standing is told by the visit to it.
+                let generation = server.metadata.generation;
+                if known.insert(name.clone(), generation) != Some(generation) {
                     told.server_changed(&name);
                 }
             }

@@ -26,6 +26,20 @@ pub enum Standing {
     Unvisited,
 }
 
+impl Standing {
+    /// Whether a tenant would be told the same.
+    fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ready(_), Self::Ready(_)) | (Self::Unvisited, Self::Unvisited) => true,
+            (
+                Self::NotReady { reason, message },
+                Self::NotReady { reason: other_reason, message: other_message },
+            ) => (reason, message) == (other_reason, other_message),
+            _ => false,
+        }
+    }
+}
+
 /// All servers, by the name of their `DatabaseServer`.
 #[derive(Default)]
 pub struct Servers {
@@ -42,10 +56,13 @@ impl Servers {
         servers.get(name).cloned().unwrap_or(Standing::Unvisited)
     }
 
-    /// Records the outcome of a visit.
-    pub fn set(&self, name: &str, standing: Standing) {
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), standing);
+    /// Records the outcome of a visit, and returns whether it differs from the one before.
+    pub fn set(&self, name: &str, standing: Standing) -> bool {
+        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let before = by_name.insert(name.to_owned(), standing.clone()).unwrap_or(Standing::Unvisited);
+        drop(by_name);
         self.changed.notify_waiters();
+        !before.says_the_same(&standing)
     }
 
     /// Waits for one of the places for tenants on a server: `most` are worked on at once, so that a server that hangs

@@ -27,6 +27,7 @@ async fn a_first_provisioning_that_fails_is_taken_back_and_made_anew_when_its_ca
         "SELECT status = 'failed' AND NOT database_exists AND NOT rolling_back AND password_verifier IS NULL
                 FROM tenants WHERE slug = $1";
     world.until("it is rolled back", async || world.holds("tenantry_system", gone, "acme").await).await;
+    // It waits for a change now, and does not make them again in vain.
     let (database, role) =
         (world.database_exists("tenant_acme").await, world.role_exists("tenant_acme_app").await);
     assert!(!database && !role, "{database} {role}\n{}", world.fleet.operator_log());

@@ -70,7 +70,10 @@ pub async fn reconcile(
             message: format!("DatabaseServer {name:?} is not ready: {}", ready.1),
         },
     };
-    context.servers.set(&name, standing);
+    // Its tenants are told by this, not by the status that says the same a moment later.
+    if context.servers.set(&name, standing) {
+        context.server_changed(&name);
+    }
     write_status(&resource, &context, &verdict, tenants, leaving).await?;
     // One that is not ready may become so at any moment, and tenants wait for it.
     let wait = if verdict.server.is_some() { PERIOD } else { backoff::temporary(3, rand::random()) };

@@ -20,12 +20,7 @@ use tracing::warn;
 
 use super::failure::StepError;
 use crate::{
-    api::{
-        ANNOTATION_RECONCILE_REQUESTED_AT, FINALIZER, LABEL_TENANT,
-        conditions::{READY, find_condition},
-        database_server::DatabaseServer,
-        tenant::Tenant,
-    },
+    api::{ANNOTATION_RECONCILE_REQUESTED_AT, FINALIZER, LABEL_TENANT, tenant::Tenant},
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
 };
@@ -88,15 +83,6 @@ pub fn interest(tenant: &Tenant) -> Option<u64> {
     tenant.metadata.deletion_timestamp.is_some().hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).hash(&mut hasher);
     Some(hasher.finish())
-}
-
-/// What of a `DatabaseServer` matters to its tenants: its spec, whether it is ready, and what they are told if not.
-pub fn server_interest(server: &DatabaseServer) -> u64 {
-    let conditions = server.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let ready = find_condition(conditions, READY).map(|ready| (&ready.status, &ready.reason, &ready.message));
-    let mut hasher = DefaultHasher::new();
-    (server.metadata.generation, ready).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What of a Secret matters: its content.
