@@ -34,6 +34,8 @@ constants! { TYPES:
     ACCESS_ENFORCED = "AccessEnforced";
     /// Tenant: what is used is within the limits.
     WITHIN_LIMITS = "WithinLimits";
+    /// TenantHold: PostgreSQL holds the tenant to it.
+    IN_FORCE = "InForce";
     /// Tenant, while going away: everything is gone.
     DEPROVISIONED = "Deprovisioned";
     /// DatabaseServer: the operator can log in.
@@ -51,6 +53,16 @@ pub mod reason {
         PROVISIONING = "Provisioning";
         /// The tenant is served.
         ACTIVE = "Active";
+        /// The tenant is served, for a limited time.
+        TRIAL = "Trial";
+        /// The tenant's access is narrowed, by its spec, by holds, or because its time is over.
+        SUSPENDED = "Suspended";
+        /// The tenant of a hold does not exist.
+        TENANT_NOT_FOUND = "TenantNotFound";
+        /// The tenant of a hold goes away: what it may do is nothing.
+        TENANT_LEAVING = "TenantLeaving";
+        /// The hold is recorded, and its enforcement is not proven yet.
+        ENFORCING = "Enforcing";
         /// `spec.paused` stops all work.
         PAUSED = "Paused";
         /// The plan in the spec does not exist.

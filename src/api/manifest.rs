@@ -6,12 +6,15 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant};
+use super::{database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold};
 
 /// The definitions of all kinds, as they must be installed. `Tenant::crd()` and its like are the raw material: they
 /// lack what the derive cannot say.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Tenant::crd(), TenantPlan::crd(), DatabaseServer::crd()].into_iter().map(finish).collect()
+    [Tenant::crd(), TenantPlan::crd(), TenantHold::crd(), DatabaseServer::crd()]
+        .into_iter()
+        .map(finish)
+        .collect()
 }
 
 /// The definitions as files: the name and the YAML of each.

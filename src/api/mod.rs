@@ -11,6 +11,7 @@ mod manifest;
 pub mod plan;
 mod rules;
 pub mod tenant;
+pub mod tenant_hold;
 pub mod tenant_lifecycle;
 pub mod tenant_status;
 mod words;
@@ -20,13 +21,16 @@ pub use manifest::{crd_files, crds, crds_yaml};
 /// Annotation of a Tenant: any new value leads to a visit, as `reconcile.fluxcd.io/requestedAt` does in Flux.
 pub const ANNOTATION_RECONCILE_REQUESTED_AT: &str = "tenantry.dev/reconcile-requested-at";
 
+/// Annotation of a Tenant: any new value lifts the hold named inactivity.
+pub const ANNOTATION_RESUME_REQUESTED_AT: &str = "tenantry.dev/resume-requested-at";
+
 /// The API group of every kind.
 pub const GROUP: &str = "tenantry.dev";
 
 /// The `apiVersion` of every kind.
 pub const API_VERSION: &str = "tenantry.dev/v1alpha1";
 
-/// The finalizer on a Tenant and on a DatabaseServer.
+/// The finalizer on a Tenant, on a TenantHold and on a DatabaseServer.
 pub const FINALIZER: &str = "tenantry.dev/deprovision";
 
 /// The label with the registry's id of the tenant. It marks a Secret as ours: one without it is never read, changed

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     rules::{conditions, not_yet, resource_name, rule},
-    tenant::{Gate, OnFailure, SuspensionMode},
+    tenant::{Gate, OnFailure, SuspensionMode, SuspensionTrigger},
     words::words,
 };
 
@@ -85,15 +85,19 @@ pub struct TenantPlanSpec {
     #[x_kube(validation = rule("self.size() == 0", "modules must be empty or left out, which means every module that is on by default: a choice is not supported yet"))]
     pub modules: Vec<String>,
 
-    /// The length of the trial that a new tenant starts with, in days; 0 or unset: none. Trials are not supported
-    /// yet: must be 0.
+    /// The length of the trial that a new tenant starts with, in days from the day it is handed out; 0 or unset: none.
+    /// A tenant's own trial.endsAt wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule("self == 0", "trialDays must be 0 or left out: trials are not supported yet"))]
+    #[x_kube(validation = rule("self >= 0 && self <= 3650", "trialDays must be between 0, which means no trial, and 3650"))]
     pub trial_days: Option<i32>,
 
-    /// What happens at the end of a trial. Not supported yet: refused.
+    /// What happens at the end of a trial; unset: the tenant is suspended and Blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("trialEnd"))]
+    #[x_kube(
+        validation = rule("self.action != 'ChangePlan' || has(self.plan)", "trialEnd.plan is required with action ChangePlan: name the TenantPlan that follows"),
+        validation = rule("self.action != 'ChangePlan' || !has(self.mode)", "trialEnd.mode is for action Suspend: leave it out"),
+        validation = rule("self.action != 'Suspend' || !has(self.plan)", "trialEnd.plan is for action ChangePlan: leave it out"),
+    )]
     pub trial_end: Option<TrialEnd>,
 
     /// For how many seconds the deprovisioning of a tenant can be undone, by what caused it, where the tenant's
@@ -101,14 +105,19 @@ pub struct TenantPlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_seconds: Option<GraceSeconds>,
 
-    /// What a suspended tenant may still do, by what caused the suspension. Not supported yet: refused.
+    /// What a suspended tenant may still do, by what caused the suspension, where the suspension itself does not say;
+    /// Blocked if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("suspensionMode"))]
     pub suspension_mode: Option<SuspensionModes>,
 
-    /// What happens to tenants that nobody uses. Not supported yet: refused.
+    /// What happens to tenants that nobody uses, as PostgreSQL counts the sessions in their databases: first a warning,
+    /// then a hold named inactivity, which the annotation tenantry.dev/resume-requested-at with a new value lifts, or
+    /// another plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("inactivity"))]
+    #[x_kube(
+        validation = rule("has(self.warnDays) || has(self.holdDays)", "inactivity must have warnDays, holdDays or both, or be left out"),
+        validation = rule("!has(self.warnDays) || !has(self.holdDays) || self.warnDays < self.holdDays", "inactivity.warnDays must be less than inactivity.holdDays: the warning comes first"),
+    )]
     pub inactivity: Option<Inactivity>,
 
     /// What becomes of a tenant whose first provisioning fails for good, where the tenant does not say. Resume (the
@@ -151,6 +160,19 @@ pub enum LimitWord {
     Unlimited,
     /// The tenant's own spec.limits says.
     Custom,
+}
+
+impl SuspensionModes {
+    /// The mode for a cause, if the plan says one.
+    pub fn of(&self, trigger: SuspensionTrigger) -> Option<SuspensionMode> {
+        match trigger {
+            SuspensionTrigger::PaymentFailure => self.payment_failure,
+            SuspensionTrigger::TermsViolation => self.terms_violation,
+            SuspensionTrigger::SecurityIncident => self.security_incident,
+            SuspensionTrigger::CustomerRequest => self.customer_request,
+            SuspensionTrigger::Inactivity => self.inactivity,
+        }
+    }
 }
 
 impl JsonSchema for LimitValue {
@@ -200,6 +222,10 @@ fn seconds(field: &str) -> Rule {
     )
 }
 
+fn days(field: &str) -> Rule {
+    rule("self >= 1 && self <= 3650", &format!("{field} must be between 1 and 3650 days"))
+}
+
 /// Seconds of grace, by what caused the deprovisioning.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -247,11 +273,13 @@ pub struct SuspensionModes {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inactivity {
-    /// After how many days without a session there is a warning.
+    /// After how many days without a session there is a warning; unset: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = days("inactivity.warnDays"))]
     pub warn_days: Option<i32>,
-    /// After how many days without a session the tenant is held.
+    /// After how many days without a session the tenant is held; unset: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = days("inactivity.holdDays"))]
     pub hold_days: Option<i32>,
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub use super::tenant_lifecycle::*;
 use super::{
     plan::LimitValue,
-    rules::{free_form, free_form_not_yet, immutable, not_yet, one_line, resource_name, rule, rule_on_spec},
+    rules::{free_form, free_form_not_yet, immutable, one_line, resource_name, rule, rule_on_spec},
     tenant_status::TenantStatus,
     words::words,
 };
@@ -90,11 +90,11 @@ pub struct TenantSpec {
     )]
     pub plan: String,
 
-    /// The state that the platform operator wants; Active if unset. Deprovisioned takes the tenant down as a deletion
-    /// does, with the same grace, and keeps the resource: set it back before status.purgeAfter to undo it. Suspended is
-    /// not supported yet: refused. What is in force is in status.state.
+    /// The state that the platform operator wants; Active if unset. Suspended narrows the tenant's access as suspension
+    /// says, for open sessions too; nothing is lost. Deprovisioned takes the tenant down as a deletion does, with the same
+    /// grace, and keeps the resource: set it back before status.purgeAfter to undo it. What is in force is in
+    /// status.state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rule("self != 'Suspended'", "state must be Active, Deprovisioned or left out: Suspended is not supported yet"))]
     pub state: Option<DesiredState>,
 
     /// Why the state is wanted, for the audit trail: one line, at most 1000 characters. Required unless state is
@@ -108,14 +108,18 @@ pub struct TenantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspension: Option<Suspension>,
 
-    /// A time-limited trial. Not supported yet: refused.
+    /// A time-limited trial, where it is not the plan's trialDays that say how long it is. At its end the plan's trialEnd
+    /// applies; removing it ends the trial, and the tenant stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("trial"))]
+    #[x_kube(validation = rule("has(self.endsAt)", "trial.endsAt is required: say when the trial ends, as in 2026-12-31T00:00:00Z, or leave trial out"))]
     pub trial: Option<Trial>,
 
-    /// The window of time outside of which the tenant has no access. Not supported yet: refused.
+    /// The window of time outside of which the tenant has no access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("validity"))]
+    #[x_kube(
+        validation = rule("has(self.notBefore) || has(self.notAfter)", "validity must have notBefore, notAfter or both: say when the tenant's access begins or ends, or leave validity out"),
+        validation = rule("!has(self.notBefore) || !has(self.notAfter) || self.notBefore < self.notAfter", "validity.notBefore must be before validity.notAfter: otherwise there is no time at which the tenant has access"),
+    )]
     pub validity: Option<Validity>,
 
     /// How the tenant leaves: what a deletion of the Tenant, or state: Deprovisioned, does, and when. May change at any

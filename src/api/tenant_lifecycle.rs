@@ -27,7 +27,7 @@ words!(DesiredState { Active => "Active", Suspended => "Suspended", Deprovisione
 #[serde(rename_all = "camelCase")]
 pub struct Suspension {
     /// What a suspended tenant may still do. Blocked: nothing, not even log in. ReadOnly: read. Unset: what the plan
-    /// says for the trigger.
+    /// says for the trigger, else Blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<SuspensionMode>,
     /// What causes the suspension.

@@ -237,6 +237,10 @@ pub enum WorkflowKind {
     Repair,
     /// The tenant is taken down.
     Deprovision,
+    /// The tenant's access is narrowed.
+    Suspend,
+    /// The tenant's access is given back.
+    Resume,
     /// A tenant that was going away is brought back.
     Undelete,
     /// What a failed first provisioning made is removed.
@@ -247,6 +251,8 @@ words!(WorkflowKind {
     Update => "Update",
     Repair => "Repair",
     Deprovision => "Deprovision",
+    Suspend => "Suspend",
+    Resume => "Resume",
     Undelete => "Undelete",
     Rollback => "Rollback",
 });

@@ -15,7 +15,10 @@ use super::{
     database_server::configuration::{DEFAULT_PREFIX, prefix},
     events::Events,
     servers::Servers,
-    tenant::{attempts::Attempts, bulk::Bulk, tombstones::Tombstones, watch::Scopes, written::Written},
+    tenant::{
+        alarms::Alarms, attempts::Attempts, bulk::Bulk, tombstones::Tombstones, watch::Scopes,
+        written::Written,
+    },
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
@@ -52,6 +55,8 @@ pub struct Context {
     pub bulk: Bulk,
     /// The tombstones, by when they are to be looked at.
     pub tombstones: Tombstones,
+    /// When time alone changes what tenants may do.
+    pub alarms: Alarms,
     /// What was tried, and may be tried again.
     pub attempts: Attempts,
     /// Whose turn it is on a tenant.

@@ -8,3 +8,5 @@ pub mod events;
 pub mod run;
 pub mod servers;
 pub mod tenant;
+pub mod tenant_hold;
+mod watches;

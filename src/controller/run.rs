@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fmt::Debug,
     future::ready,
-    hash::Hash,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,41 +10,42 @@ use std::{
 use futures::{StreamExt, future::join_all};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    core::NamespaceResourceScope,
+    Api, Client,
     runtime::{
         Controller, WatchStreamExt,
         controller::Config,
         predicates,
-        reflector::{self, Lookup, ObjectRef, Store, store::Writer},
+        reflector::{self, ObjectRef, store::Writer},
         utils::Predicate,
         watcher,
     },
 };
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{
     clock::Clock,
     context::{Context, SharedContext},
     database_server,
     events::Events,
-    servers::{Servers, Standing},
+    servers::Servers,
     tenant::{
         self,
+        alarms::{self, Alarms},
         attempts::Attempts,
         bulk::Bulk,
         tombstones::Tombstones,
-        watch::{Change, Scope, Scopes, follow, secret_interest, tenant_of},
+        watch::{Scope, Scopes},
         written::Written,
     },
+    tenant_hold,
+    watches::{api, ready_stores, visited_servers, watch_config, watch_plans, watch_secrets},
 };
 use crate::{
     api::{
-        LABEL_TENANT_ID, database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant,
+        database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold,
         tenant_status::TenantState,
     },
     fence::Fence,
@@ -91,9 +90,6 @@ pub struct Ground {
     pub fence: Fence,
 }
 
-/// The API server closes a watch after this many seconds, well before load balancers drop idle connections.
-const WATCH_SECONDS: u32 = 200;
-
 /// A server that many tenants could not reach at once is looked at once.
 const SUSPICION: Duration = Duration::from_millis(100);
 
@@ -116,13 +112,21 @@ pub async fn run(
     let mut scopes = Vec::new();
     let mut inputs = Vec::new();
     let mut secret_writers = Vec::new();
+    let mut hold_inputs = Vec::new();
     for namespace in namespaces {
         let (tenants, tenant_writer) = reflector::store::<Tenant>();
         let (secrets, secret_writer) = reflector::store::<Secret>();
+        let (holds, hold_writer) = reflector::store::<TenantHold>();
         let (visits, requests) = mpsc::unbounded_channel();
+        let (hold_visits, hold_requests) = mpsc::unbounded_channel();
+        hold_inputs.push(HoldInput {
+            namespace: namespace.clone(),
+            writer: hold_writer,
+            requests: hold_requests,
+        });
         inputs.push(Input { namespace: namespace.clone(), tenant_writer, requests });
         secret_writers.push(secret_writer);
-        scopes.push(Scope { namespace, tenants, secrets, visits });
+        scopes.push(Scope { namespace, tenants, secrets, holds, visits, hold_visits });
     }
     let context = Arc::new(Context {
         events: Events::new(client.clone(), &options.identity),
@@ -137,6 +141,7 @@ pub async fn run(
         written: Written::default(),
         bulk: Bulk::default(),
         tombstones: Tombstones::default(),
+        alarms: Alarms::default(),
         attempts: Attempts::default(),
         turns: Turns::default(),
         clock: options.clock.clone(),
@@ -174,8 +179,14 @@ pub async fn run(
     visited_servers(&context).await;
     let drift = tokio::spawn(tenant::drift::run(context.clone(), shutdown.clone()));
     let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
+    tokio::spawn(alarms::run(context.clone(), shutdown.clone()));
+    let holds = hold_inputs.into_iter().map(|input| run_holds(context.clone(), input, shutdown.clone()));
+    let holds = tokio::spawn(join_all(holds));
     let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, shutdown.clone()));
     join_all(tenants).await;
+    if let Err(error) = holds.await {
+        error!(%error, "the controller of TenantHolds ended badly");
+    }
     if let Err(error) = drift.await {
         error!(%error, "the search for drift ended badly");
     }
@@ -195,123 +206,11 @@ struct Input {
     requests: mpsc::UnboundedReceiver<ObjectRef<Tenant>>,
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-fn watch_config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
-}
-
-/// Keeps a store up to date, and tells of what changes.
-fn spawn_follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    writer: Writer<K>,
-    interest: impl Fn(&K) -> u64 + Send + 'static,
-    told: impl FnMut(&ObjectRef<K>, &K, Change) + Send + 'static,
-    shutdown: &CancellationToken,
-) where
-    K: Resource<DynamicType = ()>
-        + Lookup<DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-    ObjectRef<K>: Hash + Eq,
-{
-    let events = watcher(api, config).default_backoff().reflect(writer);
-    let shutdown = shutdown.clone();
-    tokio::spawn(async move { shutdown.run_until_cancelled(follow(events, interest, told)).await });
-}
-
-fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown: &CancellationToken) {
-    let told = context.clone();
-    spawn_follow(
-        Api::<TenantPlan>::all(context.client.clone()),
-        watch_config(),
-        writer,
-        // Whether a plan exists is all that matters to its tenants so far.
-        |_| 0,
-        move |plan, _, _| told.plan_changed(&plan.name),
-        shutdown,
-    );
-}
-
-fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shutdown: &CancellationToken) {
-    for (scope, writer) in context.scopes.0.iter().zip(writers) {
-        let visits = scope.visits.clone();
-        spawn_follow(
-            api::<Secret>(&context.client, scope.namespace.as_deref()),
-            watch_config().labels(LABEL_TENANT_ID),
-            writer,
-            secret_interest,
-            move |_, secret, change| {
-                // A Secret that appears is the one that we have just written.
-                if let (Change::Changed | Change::Gone, Some(tenant)) = (change, tenant_of(secret)) {
-                    let _ = visits.send(tenant);
-                }
-            },
-            shutdown,
-        );
-    }
-}
-
-/// How often stores are asked whether they are filled.
-const STORE_POLL: Duration = Duration::from_millis(20);
-
-/// Without these a first visit would take what is there for missing.
-async fn ready_stores(context: &SharedContext) {
-    async fn ready<K>(store: &Store<K>, what: &str)
-    where
-        K: Lookup + Clone + 'static,
-        K::DynamicType: Eq + Hash + Clone,
-    {
-        let mut said = std::time::Instant::now();
-        // Asked again and again: of several that wait for one store, kube wakes only the one that asked last.
-        while tokio::time::timeout(STORE_POLL, store.wait_until_ready()).await.is_err() {
-            if said.elapsed() >= Duration::from_secs(5) {
-                said = std::time::Instant::now();
-                warn!(
-                    what,
-                    "still waiting for the API server's first answer: is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list it?"
-                );
-            }
-        }
-    }
-    ready(&context.plans, "tenantplans").await;
-    ready(&context.database_servers, "databaseservers").await;
-    for scope in &context.scopes.0 {
-        ready(&scope.secrets, "secrets").await;
-    }
-}
-
-/// How long tenants wait for the first visit to their servers. One server that hangs must not hold up the others.
-const FIRST_VISITS: Duration = Duration::from_secs(5);
-
-/// Tenants visited before their servers would all be told that their server is not ready.
-async fn visited_servers(context: &SharedContext) {
-    let visited = async {
-        while context
-            .database_servers
-            .state()
-            .iter()
-            .any(|server| matches!(context.servers.get(&server.name_any()), Standing::Unvisited))
-        {
-            context.servers.changed().await;
-        }
-    };
-    if tokio::time::timeout(FIRST_VISITS, visited).await.is_err() {
-        warn!("not all servers answered yet; their tenants wait, the others go on");
-    }
+/// What one watched namespace's controller of holds is fed with.
+struct HoldInput {
+    namespace: Option<String>,
+    writer: Writer<TenantHold>,
+    requests: mpsc::UnboundedReceiver<ObjectRef<TenantHold>>,
 }
 
 fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
@@ -389,13 +288,35 @@ async fn run_servers(
         .await;
 }
 
+async fn run_holds(context: SharedContext, input: HoldInput, shutdown: CancellationToken) {
+    let reader = input.writer.as_reader();
+    let stream = watcher(api::<TenantHold>(&context.client, input.namespace.as_deref()), watch_config())
+        .default_backoff()
+        .reflect(input.writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
+    Controller::for_stream(stream, reader)
+        .reconcile_on(UnboundedReceiverStream::new(input.requests))
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(tenant_hold::reconcile::reconcile, tenant_hold::reconcile::after_error, context)
+        .for_each(|_| ready(()))
+        .await;
+}
+
 async fn run_tenants(context: SharedContext, input: Input, shutdown: CancellationToken) {
     let reader = input.tenant_writer.as_reader();
     let namespace = input.namespace.as_deref();
     info!(namespace = namespace.unwrap_or("all"), "watching tenants");
+    let told = context.clone();
     let stream = watcher(api::<Tenant>(&context.client, namespace), watch_config())
         .default_backoff()
         .reflect(input.tenant_writer)
+        // Whether a hold is in force is read off its tenant.
+        .inspect(move |event| {
+            if let Ok(watcher::Event::Apply(tenant) | watcher::Event::Delete(tenant)) = event {
+                told.tenant_changed(tenant);
+            }
+        })
         .applied_objects()
         .predicate_filter(tenant::watch::interest, Default::default());
     Controller::for_stream(stream, reader)

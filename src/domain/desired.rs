@@ -87,6 +87,16 @@ pub enum Invalid {
         "spec.plan: there is no TenantPlan {0:?}; create it, or name one that `kubectl get tenantplans` lists"
     )]
     PlanNotFound(String),
+    /// The plan that follows a trial does not exist.
+    #[error(
+        "the trial has ended, and TenantPlan {of:?} says in trialEnd that TenantPlan {plan:?} follows: there is none of that name; create it, or name another"
+    )]
+    TrialPlanNotFound {
+        /// The plan that should follow.
+        plan: String,
+        /// The plan that says so.
+        of: String,
+    },
     /// `spec.server` names nothing.
     #[error(
         "spec.server: there is no DatabaseServer {0:?}; create it, or name one that `kubectl get databaseservers` lists"

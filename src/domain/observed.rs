@@ -1,7 +1,7 @@
 //! What was found, as three values: absent, unknown, known. An unknown is never taken for an absent: that is how
 //! databases get lost.
 
-use super::departure::Terms;
+use super::{access::AccessLevel, departure::Terms};
 
 /// One observation of something outside this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ pub struct RegistryFacts {
     pub handed_out: bool,
     /// Whether the wanted access level is recorded as in force.
     pub access_recorded: bool,
+    /// The level that is recorded as in force; none while it is not known.
+    pub recorded_access: Option<AccessLevel>,
+    /// Whether status and reason are those of its standing.
+    pub state_current: bool,
     /// The terms of the tombstone, while there is one.
     pub tombstone: Option<Terms>,
     /// The purge has begun: there is no way back.

@@ -27,6 +27,8 @@ pub enum Step {
     Verify,
     /// Write the registry's status, after which the tenant is handed out.
     Activate,
+    /// Write the registry's status after access was judged anew and put in force.
+    RecordState,
     /// Take the tombstone back: the tenant is no longer going away.
     Reinstate,
     /// Record that what a failed first provisioning made is gone.
@@ -62,6 +64,7 @@ impl Step {
             Self::PublishCredentials => "PublishCredentials",
             Self::Verify => "Verify",
             Self::Activate => "Activate",
+            Self::RecordState => "RecordState",
             Self::Reinstate => "Reinstate",
             Self::RecordRollback => "RecordRollback",
             Self::CutAccess => "CutAccess",

@@ -3,11 +3,13 @@
 //! Each can be repeated: where the tenant is already what it should become, nothing is written and `false` is
 //! returned. A transition that a tenant's life does not have is an [`Error::Transition`].
 
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Error, Registry, Result};
-use crate::domain::identity::TenantId;
+use crate::domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus};
 
 /// An entry of the activity log.
 #[derive(Clone, Debug)]
@@ -26,24 +28,76 @@ pub struct Activity<'a> {
     pub correlation: Option<Uuid>,
 }
 
+/// A state that a tenant in use comes to.
+#[derive(Clone, Copy, Debug)]
+pub struct NewState<'a> {
+    /// `Trial`, `Active` or `Suspended`.
+    pub to: RegistryStatus,
+    /// Why, while it is suspended.
+    pub why: Option<&'a str>,
+    /// What it may do, proven.
+    pub access: AccessLevel,
+    /// Who led to it.
+    pub actor: &'a str,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// What a statement of this module returns: the status it found, and whether it changed it.
 pub(super) type Found = Option<(String, bool)>;
 
 impl Registry {
-    /// The tenant is handed out.
-    pub async fn activate(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
-        let found = sqlx::query_as(
-            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+    /// The tenant is handed out, in the state that its standing comes to; returns since when it is.
+    pub async fn activate(&self, id: TenantId, new: &NewState<'_>, correlation: Uuid) -> Result<Timestamp> {
+        let row: Option<(String, bool, jiff_sqlx::Timestamp)> = sqlx::query_as(
+            "WITH before AS (SELECT status, activated_at FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
-                 UPDATE tenants SET status = 'active', status_reason = NULL, status_updated_by = 'tenantry'
+                 UPDATE tenants SET status = $2, status_reason = $3, status_updated_by = 'tenantry',
+                     suspended_at = CASE WHEN $2 = 'suspended' THEN $4 END, activated_at = $4
                  WHERE id = $1 AND status = 'provisioning' RETURNING id),
              logged AS (
-                 INSERT INTO activity (tenant_id, action, actor, correlation_id)
-                 SELECT id, 'Activated', 'tenantry', $2 FROM changed)
+                 INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
+                 SELECT id, 'Activated', 'tenantry', $3, $5, jsonb_build_object('status', $2::text) FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed), coalesce(activated_at, $4) FROM before",
+        )
+        .bind(id.0)
+        .bind(new.to.as_str())
+        .bind(new.why)
+        .bind(new.at.to_sqlx())
+        .bind(correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        let since = row.as_ref().map_or(new.at, |(_, _, since)| since.to_jiff());
+        let found = row.map(|(status, changed, _)| (status, changed));
+        settle(id, "active", &["active", "trial", "suspended"], found).map(|_| since)
+    }
+
+    /// What a tenant in use may do was judged anew and put in force. A state that stays, for another reason, is recorded
+    /// too.
+    pub async fn record_state(&self, id: TenantId, new: &NewState<'_>, correlation: Uuid) -> Result<bool> {
+        let found = sqlx::query_as(
+            "WITH before AS (SELECT status, status_reason, suspended_at FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = $2, status_reason = $3, status_updated_by = $5,
+                     suspended_at = CASE WHEN $2 = 'suspended' THEN coalesce(suspended_at, $4) END
+                 WHERE id = $1 AND status IN ('trial', 'active', 'suspended')
+                   AND (status, status_reason) IS DISTINCT FROM ($2, $3) RETURNING id),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
+                 SELECT c.id, CASE WHEN b.status = $2 THEN 'SuspensionChanged' WHEN $2 = 'suspended' THEN 'Suspended'
+                         WHEN b.status = 'suspended' THEN 'Resumed' WHEN $2 = 'trial' THEN 'TrialBegun'
+                         ELSE 'TrialEnded' END,
+                     $5, $3, $6, jsonb_build_object('from', b.status, 'to', $2::text, 'access', $7::text)
+                 FROM changed c, before b)
              SELECT status, EXISTS (SELECT FROM changed) FROM before",
         )
         .bind(id.0)
+        .bind(new.to.as_str())
+        .bind(new.why)
+        .bind(new.at.to_sqlx())
+        .bind(new.actor)
         .bind(correlation)
+        .bind(new.access.as_str())
         .fetch_optional(&self.pool)
         .await?;
         settle(id, "active", &["active", "trial", "suspended"], found)

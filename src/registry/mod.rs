@@ -15,6 +15,7 @@ mod error;
 mod lifecycle;
 mod migrate;
 mod row;
+mod standing;
 mod tenants;
 mod tombstones;
 mod workflows;
@@ -30,8 +31,9 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     error::Error,
-    lifecycle::Activity,
+    lifecycle::{Activity, NewState},
     row::{Hidden, NewTenant, Registration, TenantRow},
+    standing::{HoldChange, SessionsSeen},
     tombstones::{PurgeStart, Tombstone},
     workflows::{Outcome, StepRecord, Workflow},
 };

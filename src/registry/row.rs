@@ -4,12 +4,13 @@ use std::{fmt, ops::Deref};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use sqlx::{FromRow, Row, postgres::PgRow};
+use sqlx::{FromRow, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use super::Error;
 use crate::domain::{
-    access::AccessLevel, departure::Terms, identity::TenantId, observed::RegistryStatus, slug::Slug,
+    access::AccessLevel, departure::Terms, hold::Hold, identity::TenantId, observed::RegistryStatus,
+    slug::Slug,
 };
 
 /// All columns of [`TenantRow`], for every statement that returns one.
@@ -19,7 +20,8 @@ macro_rules! columns {
          suspended_at, deprovisioned_at, purge_after, closed_at, offboarding_trigger, deletion_policy, settings, \
          holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
-         created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid"
+         created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
+         warned_of, sessions_seen, last_session_at, inactivity_warned_at"
     };
 }
 pub(super) use columns;
@@ -74,7 +76,7 @@ pub struct TenantRow {
     /// `deletion_policy` is `Retain`: the database is cut off, never dropped.
     pub retain: bool,
     pub settings: Value,
-    pub holds: Value,
+    pub holds: Vec<Hold>,
     pub server: String,
     pub database_name: String,
     pub schema_name: Option<String>,
@@ -96,6 +98,10 @@ pub struct TenantRow {
     pub rolling_back: bool,
     pub database_oid: Option<i64>,
     pub login_oid: Option<i64>,
+    pub warned_of: Option<Timestamp>,
+    pub sessions_seen: Option<i64>,
+    pub last_session_at: Option<Timestamp>,
+    pub inactivity_warned_at: Option<Timestamp>,
     /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
     /// their object, or all together.
     pub next_attempt_at: Option<Timestamp>,
@@ -136,7 +142,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             offboarding_trigger: row.try_get("offboarding_trigger")?,
             retain: row.try_get::<&str, _>("deletion_policy")? == "Retain",
             settings: row.try_get("settings")?,
-            holds: row.try_get("holds")?,
+            holds: row.try_get::<Json<_>, _>("holds")?.0,
             server: row.try_get("server")?,
             database_name: row.try_get("database_name")?,
             schema_name: row.try_get("schema_name")?,
@@ -157,6 +163,10 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             rolling_back: row.try_get("rolling_back")?,
             database_oid: row.try_get("database_oid")?,
             login_oid: row.try_get("login_oid")?,
+            warned_of: maybe_time("warned_of")?,
+            sessions_seen: row.try_get("sessions_seen")?,
+            last_session_at: maybe_time("last_session_at")?,
+            inactivity_warned_at: maybe_time("inactivity_warned_at")?,
             next_attempt_at: match maybe_time("next_attempt_at") {
                 Err(sqlx::Error::ColumnNotFound(_)) => None,
                 found => found?,

@@ -104,13 +104,15 @@ impl Registry {
         settle(id, "deprovisioning", &["deprovisioning"], found)
     }
 
-    /// Takes the tombstone back: the tenant is what it was. Refused once the purge has begun.
+    /// Takes the tombstone back: the tenant is in use again, and cut off until its access is judged. Refused once the
+    /// purge has begun.
     pub async fn reinstate(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
         let found: Found = sqlx::query_as(
             "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET
-                     status = CASE WHEN activated_at IS NULL THEN 'provisioning' ELSE 'active' END,
+                     status = CASE WHEN activated_at IS NULL THEN 'provisioning' ELSE 'suspended' END,
+                     suspended_at = CASE WHEN activated_at IS NOT NULL THEN deprovisioned_at END,
                      status_reason = NULL, status_updated_by = 'unknown', offboarding_trigger = NULL,
                      deprovisioned_at = NULL, purge_after = NULL, purge_held = NULL
                  WHERE id = $1 AND status = 'deprovisioning' RETURNING *),

@@ -11,8 +11,10 @@ use kube::{
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tenantry::api::{
-    conditions::{READY, find_condition},
+    conditions::{IN_FORCE, READY, find_condition},
     tenant::Tenant,
+    tenant_hold::TenantHold,
+    tenant_status::Access,
 };
 
 /// Longer than anything should take on a busy machine.
@@ -23,6 +25,7 @@ pub struct Fleet {
     pub client: Client,
     pub tenants: Api<Tenant>,
     pub secrets: Api<Secret>,
+    pub holds: Api<TenantHold>,
     log: PathBuf,
 }
 
@@ -32,6 +35,7 @@ impl Fleet {
         Self {
             tenants: Api::namespaced(client.clone(), namespace),
             secrets: Api::namespaced(client.clone(), namespace),
+            holds: Api::namespaced(client.clone(), namespace),
             client,
             log,
         }
@@ -87,6 +91,50 @@ impl Fleet {
             tenant.and_then(|t| t.status.as_ref()).is_some_and(|status| {
                 find_condition(&status.conditions, type_).is_some_and(|condition| condition.reason == reason)
             })
+        })
+        .await
+    }
+
+    /// Applies a TenantHold.
+    pub async fn hold(&self, name: &str, tenant: &str, more: Value) -> TenantHold {
+        let mut spec = json!({"tenant": tenant, "reason": format!("held by {name}")});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let object = json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantHold", "metadata": {"name": name}, "spec": spec,
+        });
+        self.holds.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(object)).await.unwrap()
+    }
+
+    /// Waits until a TenantHold's InForce has a reason.
+    pub async fn hold_is(&self, name: &str, reason: &'static str) -> TenantHold {
+        let so = move |hold: Option<&TenantHold>| {
+            hold.and_then(|hold| hold.status.as_ref()).is_some_and(|status| {
+                find_condition(&status.conditions, IN_FORCE).is_some_and(|found| found.reason == reason)
+            })
+        };
+        match tokio::time::timeout(PATIENCE, await_condition(self.holds.clone(), name, so)).await {
+            Ok(found) => found.unwrap().unwrap(),
+            Err(_) => {
+                panic!("{name} is not {reason}: {:?}\n{}", self.holds.get(name).await, self.operator_log())
+            }
+        }
+    }
+
+    /// Deletes a TenantHold and waits until it is gone.
+    pub async fn unhold(&self, name: &str) {
+        let uid = self.holds.get(name).await.unwrap().metadata.uid.unwrap();
+        self.holds.delete(name, &DeleteParams::default()).await.unwrap();
+        let gone = kube::runtime::conditions::is_deleted(&uid);
+        let gone = tokio::time::timeout(PATIENCE, await_condition(self.holds.clone(), name, gone));
+        assert!(gone.await.is_ok(), "{name} is not gone\n{}", self.operator_log());
+    }
+
+    /// Waits until a Tenant is Ready with this access, proven.
+    pub async fn may(&self, name: &str, access: Access) -> Tenant {
+        let ready = is_ready();
+        self.wait(name, access.as_str(), move |tenant: Option<&Tenant>| {
+            ready.matches_object(tenant)
+                && tenant.and_then(|t| t.status.as_ref()).is_some_and(|status| status.access == Some(access))
         })
         .await
     }

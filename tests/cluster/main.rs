@@ -4,10 +4,12 @@
 
 mod conditions;
 mod fleet;
+mod holds;
 mod leaving;
 mod many;
 mod provisioning;
 mod schema;
 mod servers;
+mod suspension;
 mod tenants;
 mod world;

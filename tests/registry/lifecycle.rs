@@ -2,14 +2,14 @@
 
 use sqlx::{AssertSqlSafe, Executor};
 use tenantry::{
-    domain::observed::RegistryStatus,
+    domain::{lifecycle::leads, observed::RegistryStatus},
     registry::{Activity, Error, Registry, TenantRow},
 };
 use uuid::Uuid;
 
 use crate::{
     registration::tombstone,
-    system::{System, created, refused, tenant},
+    system::{System, created, in_use, refused, tenant},
 };
 
 async fn status(registry: &Registry, row: &TenantRow) -> RegistryStatus {
@@ -32,11 +32,11 @@ async fn a_whole_life_leaves_its_record() {
         assert!(registry.retry(id, up).await.unwrap());
         registry.database_exists(id, true).await.unwrap();
         registry.set_credential(id, Some("SCRAM-SHA-256$x"), Some(b"d")).await.unwrap();
-        assert!(registry.activate(id, up).await.unwrap());
-        assert!(!registry.activate(id, up).await.unwrap());
+        let since = registry.activate(id, &in_use(), up).await.unwrap();
+        assert_eq!(registry.activate(id, &in_use(), up).await.unwrap(), since);
         let active = registry.by_id(id).await.unwrap().unwrap();
         assert_eq!((active.status, active.status_reason), (RegistryStatus::Active, None));
-        assert!(active.activated_at.is_some());
+        assert_eq!(active.activated_at, Some(since));
 
         let stone = tombstone(false);
         assert!(registry.begin_deprovisioning(id, &stone, Some(down)).await.unwrap());
@@ -115,20 +115,20 @@ async fn the_module_refuses_what_a_life_does_not_have() {
         let refusals = [
             registry.close(id, workflow).await.unwrap_err(),
             {
-                registry.activate(id, workflow).await.unwrap();
+                registry.activate(id, &in_use(), workflow).await.unwrap();
                 registry.close(id, workflow).await.unwrap_err()
             },
             registry.fail(id, "Broken", false, workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),
             {
                 registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap();
-                registry.activate(id, workflow).await.unwrap_err()
+                registry.activate(id, &in_use(), workflow).await.unwrap_err()
             },
             {
                 registry.close(id, workflow).await.unwrap();
                 registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap_err()
             },
-            registry.activate(id, workflow).await.unwrap_err(),
+            registry.activate(id, &in_use(), workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),
         ];
         for refusal in refusals {
@@ -136,7 +136,7 @@ async fn the_module_refuses_what_a_life_does_not_have() {
             assert!(refusal.is_permanent());
         }
         let nobody = tenantry::domain::identity::TenantId(Uuid::new_v4());
-        assert!(matches!(registry.activate(nobody, workflow).await, Err(Error::NotFound(_))));
+        assert!(matches!(registry.activate(nobody, &in_use(), workflow).await, Err(Error::NotFound(_))));
         assert!(matches!(registry.set_access(nobody, None).await, Err(Error::NotFound(_))));
     }
 }
@@ -156,7 +156,7 @@ fn way_to(status: RegistryStatus) -> &'static [&'static str] {
 
 #[tokio::test]
 async fn the_database_refuses_it_too_whoever_asks() {
-    use RegistryStatus::{Active, Deprovisioned, Deprovisioning, Failed, Provisioning, Suspended, Trial};
+    use RegistryStatus::{Deprovisioning, Provisioning};
     for system in System::both().await {
         let registry = system.registry("one").await;
         let mut session = system.session().await;
@@ -170,17 +170,9 @@ async fn the_database_refuses_it_too_whoever_asks() {
                 for step in way_to(from) {
                     session.execute(update(step)).await.unwrap();
                 }
-                let possible = from == to
-                    || match from {
-                        Provisioning => matches!(to, Trial | Active | Suspended | Failed | Deprovisioning),
-                        Failed => matches!(to, Provisioning | Deprovisioning),
-                        Trial | Active | Suspended => {
-                            matches!(to, Trial | Active | Suspended | Deprovisioning)
-                        }
-                        // It was active: it never becomes as if it had not been.
-                        Deprovisioning => matches!(to, Trial | Active | Suspended | Deprovisioned),
-                        Deprovisioned => false,
-                    };
+                // It was active: it never becomes as if it had not been.
+                let backwards = (from, to) == (Deprovisioning, Provisioning);
+                let possible = from == to || leads(from, to) && !backwards;
                 let outcome = session.execute(update(to.as_str())).await;
                 assert_eq!(outcome.is_ok(), possible, "{slug}: {outcome:?}");
                 if let Err(error) = outcome {

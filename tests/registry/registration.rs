@@ -8,7 +8,7 @@ use tenantry::{
 };
 use uuid::Uuid;
 
-use crate::system::{System, created, tenant};
+use crate::system::{System, created, in_use, tenant};
 
 pub fn tombstone(retain: bool) -> Tombstone {
     let now = Timestamp::now();
@@ -25,7 +25,7 @@ pub fn tombstone(retain: bool) -> Tombstone {
 async fn live_and_go(registry: &Registry, row: &TenantRow, retain: bool) {
     let workflow = Uuid::new_v4();
     registry.database_exists(row.id, true).await.unwrap();
-    registry.activate(row.id, workflow).await.unwrap();
+    registry.activate(row.id, &in_use(), workflow).await.unwrap();
     registry.begin_deprovisioning(row.id, &tombstone(retain), Some(workflow)).await.unwrap();
     registry.database_exists(row.id, retain).await.unwrap();
     registry.close(row.id, workflow).await.unwrap();
@@ -148,7 +148,7 @@ async fn an_object_that_was_made_anew_finds_its_tenant() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
-        registry.activate(row.id, Uuid::new_v4()).await.unwrap();
+        registry.activate(row.id, &in_use(), Uuid::new_v4()).await.unwrap();
 
         let mut anew = tenant("acme");
         anew.resource_uid = "uid-anew".to_owned();

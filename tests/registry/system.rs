@@ -8,12 +8,12 @@ use std::sync::{
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
-    domain::slug::Slug,
+    domain::{access::AccessLevel, observed::RegistryStatus, slug::Slug},
     postgres::{
         credentials::SecretText,
         setup::{SetupOptions, server_setup},
     },
-    registry::{NewTenant, Registration, Registry, TenantRow},
+    registry::{NewState, NewTenant, Registration, Registry, TenantRow},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
 
@@ -146,4 +146,10 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         }
     });
     waited.await.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
+}
+
+/// As most tenants are handed out.
+pub fn in_use() -> NewState<'static> {
+    let (to, access) = (RegistryStatus::Active, AccessLevel::ReadWrite);
+    NewState { to, why: None, access, actor: "tenantry", at: jiff::Timestamp::now() }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     registration::tombstone,
-    system::{System, created, tenant},
+    system::{System, created, in_use, tenant},
 };
 
 #[tokio::test]
@@ -18,12 +18,16 @@ async fn a_tombstone_is_taken_back_until_its_purge_has_begun() {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
-        registry.activate(id, run).await.unwrap();
+        registry.activate(id, &in_use(), run).await.unwrap();
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
         assert!(registry.reinstate(id, run).await.unwrap());
         assert!(!registry.reinstate(id, run).await.unwrap());
         let back = registry.by_id(id).await.unwrap().unwrap();
-        assert_eq!((back.status, back.terms(), back.deprovisioned_at), (RegistryStatus::Active, None, None));
+        // Cut off still, until its access is judged.
+        assert_eq!(
+            (back.status, back.terms(), back.deprovisioned_at),
+            (RegistryStatus::Suspended, None, None)
+        );
 
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
         let purge = registry.begin_purge(id, "uid-of-acme", SignedDuration::ZERO, run).await.unwrap();
@@ -89,7 +93,7 @@ async fn a_failed_provisioning_is_rolled_back_once_and_one_that_was_in_use_never
         let row = registry.by_id(id).await.unwrap().unwrap();
         assert!(!row.database_exists && !row.rolling_back && row.status == RegistryStatus::Failed);
         registry.retry(id, run).await.unwrap();
-        registry.activate(id, run).await.unwrap();
+        registry.activate(id, &in_use(), run).await.unwrap();
         assert_eq!(registry.fail(id, "x", true, run).await.unwrap_err().reason(), "TransitionRefused");
     }
 }

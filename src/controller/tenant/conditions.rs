@@ -108,7 +108,7 @@ impl Summary {
         let database = visit.row.as_ref().map(|row| row.database_name.as_str()).unwrap_or_default();
         match obstacle {
             // What is named may be applied a moment later, in any order: waited for, not given up on.
-            Obstacle::Invalid(error @ Invalid::PlanNotFound(_)) => {
+            Obstacle::Invalid(error @ (Invalid::PlanNotFound(_) | Invalid::TrialPlanNotFound { .. })) => {
                 waiting(reason::PLAN_NOT_FOUND, error.to_string())
             }
             Obstacle::Invalid(error @ Invalid::ServerNotFound(_)) => {
@@ -180,6 +180,7 @@ fn condition_of(step: Step) -> Option<&'static str> {
         Step::PublishCredentials => Some(api::CREDENTIALS_PUBLISHED),
         Step::CreateRoles | Step::EnforceAccess | Step::Verify => Some(api::ACCESS_ENFORCED),
         Step::Activate
+        | Step::RecordState
         | Step::Reinstate
         | Step::RecordRollback
         | Step::CutAccess
@@ -251,7 +252,15 @@ fn ready(visit: &Visit<'_>, summary: &Summary) -> Told {
             let row = visit.row.as_ref();
             let (database, server) =
                 row.map(|r| (r.database_name.as_str(), r.server.as_str())).unwrap_or_default();
-            told(True, reason::ACTIVE, format!("database {database} on server {server} is in use"))
+            let standing = visit.standing.as_ref();
+            match standing.and_then(|standing| Some((standing.access, standing.why()?))) {
+                Some((access, why)) => told(True, reason::SUSPENDED, format!("access is {access}: {why}")),
+                None => {
+                    let in_trial = standing.is_some_and(|standing| standing.state == RegistryStatus::Trial);
+                    let reason = if in_trial { reason::TRIAL } else { reason::ACTIVE };
+                    told(True, reason, format!("database {database} on server {server} is in use"))
+                }
+            }
         }
         Summary::Working { message } => told(False, working_reason(visit), message.clone()),
         Summary::Waiting { reason, message } | Summary::Stuck { reason, message } => {

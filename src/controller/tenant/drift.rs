@@ -89,7 +89,11 @@ async fn look(
             continue;
         }
         let facts = inventory.facts(row.id, &row.database_name, &row.login_name);
-        let differs = !facts.differences(AccessLevel::ReadWrite, known(row)).is_empty();
+        let wanted = context
+            .scopes
+            .tenant(&row.resource_namespace, &row.resource_name)
+            .map_or(AccessLevel::Blocked, |tenant| context.standing(&tenant, Some(row), None).access);
+        let differs = !facts.differences(wanted, known(row)).is_empty();
         if differs != is_told(row, context) {
             wake(row, context);
         }

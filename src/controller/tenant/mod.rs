@@ -1,6 +1,7 @@
 //! The controller of `Tenant`: observe → plan → execute → status, one file each.
 
 pub mod admins;
+pub mod alarms;
 pub mod attempts;
 pub mod bulk;
 pub mod conditions;
@@ -11,6 +12,7 @@ pub mod observe;
 pub mod purge;
 pub mod reconcile;
 pub mod secrets;
+pub mod standing;
 pub mod status;
 pub mod steps;
 pub mod tombstones;

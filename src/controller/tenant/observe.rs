@@ -52,12 +52,13 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
             Err(error) => return unseen(Observation::Unknown(error.to_string())),
         }
     }
+    visit.judge(context);
     let Some(row) = &visit.row else { return unseen(Observation::Absent) };
     let registry = Observation::Known(registry_facts(row, visit, context));
     if row.status == RegistryStatus::Deprovisioned {
         return unseen(registry);
     }
-    let wanted = wanted_access(visit);
+    let wanted = visit.wanted_access();
     let (server, facts, not_ready) = match context.servers.get(&row.server) {
         Standing::Ready(server) => {
             let facts = match server_facts(&server, row, context).await {
@@ -83,11 +84,6 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
     };
     let connection_secret = secret_facts(visit, row, server.as_ref(), context);
     Seen { observed: Observed { registry, server: facts, connection_secret }, server, not_ready }
-}
-
-/// The access level that should be in force.
-fn wanted_access(visit: &Visit<'_>) -> AccessLevel {
-    if visit.is_leaving() { AccessLevel::Blocked } else { AccessLevel::ReadWrite }
 }
 
 /// Before anything is registered for a new tenant, its server must have passed the preflight.
@@ -124,9 +120,10 @@ async fn server_facts(
 }
 
 fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -> RegistryFacts {
+    let standing = visit.standing.as_ref();
     let declared_current = visit.desired.as_ref().is_none_or(|desired| {
         row.name == desired.display_name
-            && row.plan == desired.plan
+            && standing.is_none_or(|standing| row.plan == standing.plan)
             && row.settings == serde_json::json!(desired.settings)
     });
     RegistryFacts {
@@ -137,7 +134,10 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         has_verifier: row.password_verifier.is_some(),
         database_recorded: row.database_exists,
         handed_out: row.activated_at.is_some(),
-        access_recorded: row.access == Some(wanted_access(visit)),
+        access_recorded: row.access == Some(visit.wanted_access()),
+        recorded_access: row.access,
+        state_current: standing
+            .is_none_or(|standing| row.status == standing.state && row.status_reason == standing.why()),
         tombstone: row.terms(),
         purging: row.purge_started_at.is_some(),
         rolling_back: row.rolling_back,

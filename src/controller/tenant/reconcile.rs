@@ -18,6 +18,7 @@ use super::{
     conditions::Summary,
     execute::{Order, execute},
     observe::{Seen, module_statuses, observe, row},
+    standing::{lift_own, warn as warn_of_end},
     status::{next_status, same},
     visit::{Obstacle, Visit, WorkflowRun},
 };
@@ -33,9 +34,9 @@ use crate::{
         access::AccessLevel,
         backoff,
         departure::Terms,
-        desired::{self, DEFAULT_SERVER},
+        desired::{self, DEFAULT_SERVER, Invalid},
         observed::RegistryStatus,
-        plan::{Blocked, ObjectFacts, Plan, Presence, plan_leaving, plan_living},
+        plan::{Blocked, ObjectFacts, Plan, Presence, Wanted, plan_leaving, plan_living, plan_narrowing},
         steps::Step,
     },
     registry::TenantRow,
@@ -90,34 +91,59 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
         return (visit, Ok(()));
     }
     ignored_change(&visit, context);
+    visit.row = row(tenant, context).await.ok().flatten();
+    let mut invalid = None;
     if living {
         match desired::desired(tenant, context.as_ref()) {
             Ok(desired) => visit.desired = Some(desired),
             // Going away needs no valid spec.
             Err(_) if visit.is_leaving() => {}
-            Err(invalid) => visit.obstacle = Some(Obstacle::Invalid(invalid)),
+            Err(error) => invalid = Some(error),
         }
     }
+    if let Err(error) = lift_own(&mut visit, context).await {
+        warn!(%error, "a hold of the operator's own stays for now");
+    }
+    visit.judge(context);
+    invalid = invalid.or_else(|| missing_plan(&mut visit, context));
     let mut status = StatusWriter::new(visit.before.clone());
-    if visit.obstacle.is_none() {
-        visit.row = row(tenant, context).await.ok().flatten();
-        let now = context.clock.now();
-        visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
-        if visit.waits_until.is_some() {
-            return (visit, Ok(()));
-        }
+    let now = context.clock.now();
+    visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
+    if visit.waits_until.is_some() {
+        return (visit, Ok(()));
     }
+    work(&mut visit, object, context, &mut status).await;
     if visit.obstacle.is_none() {
-        work(&mut visit, object, context, &mut status).await;
-    } else {
-        // For its names only: what the spec asks for is not acted on.
-        visit.row = row(tenant, context).await.ok().flatten();
+        visit.obstacle = invalid.map(Obstacle::Invalid);
     }
     let written = status.write(&visit, context).await;
     if let Some(row) = &visit.row {
         context.tombstones.see(row, visit.next_attempt_at);
     }
+    look_ahead(&visit, context).await;
     (visit, written)
+}
+
+/// A plan that a trial's end puts in force, and that does not exist: the tenant stays as it is until it does.
+fn missing_plan(visit: &mut Visit<'_>, context: &SharedContext) -> Option<Invalid> {
+    let plan = &visit.standing.as_ref()?.plan;
+    if visit.desired.is_none() || context.plan(plan).is_some() {
+        return None;
+    }
+    let missing = Invalid::TrialPlanNotFound { plan: plan.clone(), of: visit.tenant.spec.plan.clone() };
+    visit.desired = None;
+    Some(missing)
+}
+
+/// What time alone will change is met when it comes, and told before.
+async fn look_ahead(visit: &Visit<'_>, context: &SharedContext) {
+    let standing = visit.standing.as_ref().filter(|_| !visit.is_leaving());
+    context.alarms.set(visit.tenant, standing.and_then(|standing| standing.changes_at));
+    if standing.is_some()
+        && let Err(error) = warn_of_end(visit, context).await
+    {
+        warn!(%error, "that somebody was warned of an end is not recorded: the Event comes again");
+    }
 }
 
 /// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.
@@ -146,8 +172,10 @@ pub async fn work(
         let Seen { observed, server, not_ready } = observe(visit, context).await;
         let plan = match &visit.desired {
             Some(desired) if !visit.is_leaving() => {
-                plan_living(object_now(object, visit), &desired.seed_digest(), &observed)
+                let seed_digest = desired.seed_digest();
+                plan_living(object_now(object, visit), wanted(visit, &seed_digest), &observed)
             }
+            None if !visit.is_leaving() => plan_narrowing(object, wanted(visit, ""), &observed),
             _ => {
                 plan_leaving(object_now(object, visit), terms(visit, context), &observed, context.clock.now())
             }
@@ -182,6 +210,12 @@ pub async fn work(
             }
         }
     }
+}
+
+/// What a tenant that lives should be.
+fn wanted<'a>(visit: &Visit<'_>, seed_digest: &'a str) -> Wanted<'a> {
+    let state = visit.standing.as_ref().map_or(RegistryStatus::Suspended, |standing| standing.state);
+    Wanted { seed_digest, access: visit.wanted_access(), state }
 }
 
 /// All is done; a process that was killed before it could say so left its workflow open, or a status without it.
@@ -371,8 +405,12 @@ fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, cont
     if before != Some(after) {
         info!(from = before.map(|s| s.as_str()), to = after.as_str(), "state changed");
         let note = match (&visit.row, after) {
-            (Some(row), TenantState::Active) => {
+            (Some(row), TenantState::Active | TenantState::Trial) => {
                 format!("database {} on server {} is in use", row.database_name, row.server)
+            }
+            (Some(row), TenantState::Suspended) => {
+                let why = row.status_reason.as_deref().unwrap_or("its access is cut");
+                format!("access is {}: {why}", row.access.map_or("Unknown", AccessLevel::as_str))
             }
             (Some(row), TenantState::Deprovisioned) if row.retain => {
                 format!("database {} on server {} is kept, cut off", row.database_name, row.server)

@@ -7,16 +7,18 @@ use k8s_openapi::{
 
 use super::{
     conditions::{self, Summary},
-    visit::{StepResult, StepRun, Visit},
+    visit::{Obstacle, StepResult, StepRun, Visit},
 };
 use crate::{
     api::{
         conditions::{DEPROVISIONED, remove_condition, same_ignoring_times, set_condition},
+        tenant::SuspensionMode,
         tenant_status::{
-            Access, Binding, ModuleStatus, StepState, StepStatus, TenantState, TenantStatus, WorkflowStatus,
+            Access, Binding, HoldStatus, ModuleStatus, StepState, StepStatus, TenantState, TenantStatus,
+            WorkflowStatus,
         },
     },
-    domain::{observed::RegistryStatus, steps::Step},
+    domain::{access::AccessLevel, observed::RegistryStatus, standing::Cause, steps::Step},
 };
 
 /// The status after (or during) a visit. `modules` are the tenant's modules with their target versions.
@@ -29,13 +31,20 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
     TenantStatus {
         observed_generation: visit.tenant.metadata.generation,
         state: Some(state),
-        plan: visit.desired.as_ref().map(|d| d.plan.clone()).or(before.plan),
+        plan: plan(visit).or(before.plan),
         access: Some(access(visit, before.access)),
         tenant_id: row.map(|row| row.id.to_string()).or(before.tenant_id),
         server: row.map(|row| row.server.clone()).or(before.server),
         database: row.map(|row| row.database_name.clone()).or(before.database),
         binding: if visit.is_leaving() { None } else { binding(visit).or(before.binding) },
         modules: if modules.is_empty() { before.modules } else { modules },
+        holds: holds(visit).unwrap_or(before.holds),
+        trial_ends_at: visit
+            .standing
+            .as_ref()
+            .filter(|_| row.is_some())
+            .map_or(before.trial_ends_at, |standing| standing.trial_ends_at.map(Time)),
+        suspended_at: row.map_or(before.suspended_at, |row| row.suspended_at.map(Time)),
         state_updated_at: if changed { Some(Time(now)) } else { before.state_updated_at },
         state_updated_by: row.map(|row| row.status_updated_by.clone()).or(before.state_updated_by),
         // A tenant that came back has neither.
@@ -46,6 +55,38 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
         // What later parts of the lifecycle bring is left out, not written as empty.
         ..TenantStatus::default()
     }
+}
+
+/// The plan in force. One that does not exist is not.
+fn plan(visit: &Visit<'_>) -> Option<String> {
+    let standing = visit.standing.as_ref().filter(|_| visit.desired.is_some())?;
+    Some(standing.plan.clone())
+}
+
+/// The holds in force, once that is proven; none while it is not.
+fn holds(visit: &Visit<'_>) -> Option<Vec<HoldStatus>> {
+    let (row, standing) = (visit.row.as_ref()?, visit.standing.as_ref()?);
+    let proven = row.access.is_some_and(|access| access <= standing.access);
+    if !proven || visit.failure().is_some() {
+        return None;
+    }
+    let in_force = row.holds.iter().filter_map(|hold| {
+        let restriction = standing.restrictions.iter().find(|restriction| match &restriction.cause {
+            Cause::Hold(name) => *name == hold.name,
+            _ => false,
+        })?;
+        Some(HoldStatus {
+            name: hold.name.clone(),
+            mode: match restriction.level {
+                AccessLevel::Blocked => SuspensionMode::Blocked,
+                _ => SuspensionMode::ReadOnly,
+            },
+            trigger: hold.trigger,
+            reason: Some(hold.reason.clone()),
+            since: Some(Time(hold.since)),
+        })
+    });
+    Some(in_force.collect())
 }
 
 /// Whether two statuses say the same, whatever their times. A status is written only when they do not.
@@ -100,12 +141,23 @@ fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
     if !row.status.was_active() {
         return Access::Blocked;
     }
-    if visit.is_settled() {
-        return Access::ReadWrite;
+    // Of a spec that cannot be acted on, what narrows access is acted on all the same.
+    let looked = matches!(visit.obstacle, None | Some(Obstacle::Invalid(_)));
+    if looked && visit.steps.iter().all(|run| run.result == StepResult::Succeeded) {
+        return row.access.map_or(Access::Unknown, in_status);
     }
     match (&visit.obstacle, before) {
         (None, Some(before)) => before,
         _ => Access::Unknown,
+    }
+}
+
+fn in_status(level: AccessLevel) -> Access {
+    match level {
+        AccessLevel::Blocked => Access::Blocked,
+        AccessLevel::ReadOnly => Access::ReadOnly,
+        AccessLevel::ShrinkOnly => Access::ShrinkOnly,
+        AccessLevel::ReadWrite => Access::ReadWrite,
     }
 }
 

@@ -7,9 +7,11 @@ use crate::{
     },
     controller::context::Context,
     domain::{
+        access::AccessLevel,
         departure::{Departure, departure},
         desired::{Desired, Invalid},
         plan::{Blocked, Presence},
+        standing::Standing,
         steps::Step,
     },
     registry::{TenantRow, Workflow},
@@ -92,6 +94,8 @@ pub struct Visit<'a> {
     pub desired: Option<Desired>,
     /// Its registry row, as far as known.
     pub row: Option<TenantRow>,
+    /// Where it stands: what it may do, and why not more.
+    pub standing: Option<Standing>,
     /// The workflow, once there is one.
     pub workflow: Option<WorkflowRun>,
     /// The steps, in order.
@@ -115,6 +119,7 @@ impl<'a> Visit<'a> {
             before,
             desired: None,
             row: None,
+            standing: None,
             workflow: None,
             steps: Vec::new(),
             obstacle: None,
@@ -127,6 +132,15 @@ impl<'a> Visit<'a> {
     /// Whether the tenant goes away: its object was deleted or is gone, or its spec says so.
     pub fn is_leaving(&self) -> bool {
         self.presence != Presence::Living || self.tenant.spec.state == Some(DesiredState::Deprovisioned)
+    }
+
+    /// The access level that should be in force.
+    pub fn wanted_access(&self) -> AccessLevel {
+        match &self.standing {
+            Some(standing) if !self.is_leaving() => standing.access,
+            // What is not judged is not let in.
+            _ => AccessLevel::Blocked,
+        }
     }
 
     /// How it leaves, by its spec and its plan.

@@ -20,7 +20,10 @@ use tracing::warn;
 
 use super::failure::StepError;
 use crate::{
-    api::{ANNOTATION_RECONCILE_REQUESTED_AT, FINALIZER, LABEL_TENANT, tenant::Tenant},
+    api::{
+        ANNOTATION_RECONCILE_REQUESTED_AT, ANNOTATION_RESUME_REQUESTED_AT, FINALIZER, LABEL_TENANT,
+        tenant::Tenant, tenant_hold::TenantHold,
+    },
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
 };
@@ -33,6 +36,10 @@ pub struct Scope {
     pub tenants: Store<Tenant>,
     /// Its Secrets that carry a tenant's id.
     pub secrets: Store<Secret>,
+    /// Its TenantHolds.
+    pub holds: Store<TenantHold>,
+    /// Where the controller of TenantHolds takes requests for visits.
+    pub hold_visits: mpsc::UnboundedSender<ObjectRef<TenantHold>>,
     /// Where its controller takes requests for visits.
     pub visits: mpsc::UnboundedSender<ObjectRef<Tenant>>,
 }
@@ -55,6 +62,12 @@ impl Scopes {
             return false;
         };
         scope.visits.send(reference).is_ok()
+    }
+
+    /// The Tenant of this name.
+    pub fn tenant(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Tenant>> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.tenants.get(&reference))
     }
 
     /// All Tenants.
@@ -82,6 +95,7 @@ pub fn interest(tenant: &Tenant) -> Option<u64> {
     (registered && !tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER)).hash(&mut hasher);
     tenant.metadata.deletion_timestamp.is_some().hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).hash(&mut hasher);
+    tenant.annotations().get(ANNOTATION_RESUME_REQUESTED_AT).hash(&mut hasher);
     Some(hasher.finish())
 }
 
@@ -182,7 +196,20 @@ impl Context {
 
     /// Visits the tenants that are on a plan.
     pub fn plan_changed(&self, plan: &str) {
-        self.wake_where(|tenant| tenant.spec.plan == plan);
+        let in_force = |tenant: &Tenant| tenant.status.as_ref().and_then(|status| status.plan.clone());
+        self.wake_where(|tenant| tenant.spec.plan == plan || in_force(tenant).as_deref() == Some(plan));
+    }
+
+    /// Visits the holds of a tenant that was seen to change, or to go.
+    pub fn tenant_changed(&self, tenant: &Tenant) {
+        let (namespace, name) = (ResourceExt::namespace(tenant), tenant.name_any());
+        for scope in &self.scopes.0 {
+            let of_tenant =
+                |hold: &TenantHold| hold.spec.tenant == name && ResourceExt::namespace(hold) == namespace;
+            for hold in scope.holds.state_filter(of_tenant) {
+                let _ = scope.hold_visits.send(ObjectRef::from_obj(hold.as_ref()));
+            }
+        }
     }
 
     /// Visits the tenants that are, or want to be, on a server.

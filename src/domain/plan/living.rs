@@ -4,6 +4,7 @@ use super::{Blocked, ObjectFacts, Plan};
 use crate::{
     api::tenant_status::WorkflowKind,
     domain::{
+        access::AccessLevel,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
             SecretFacts, ServerFacts,
@@ -12,8 +13,19 @@ use crate::{
     },
 };
 
-/// Plans for a Tenant that lives, with a valid spec whose seed has the digest `seed_digest`.
-pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) -> Plan {
+/// What a Tenant that lives should be, as far as planning needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Digest of its seed.
+    pub seed_digest: &'a str,
+    /// What it may do.
+    pub access: AccessLevel,
+    /// `Trial`, `Active` or `Suspended`.
+    pub state: RegistryStatus,
+}
+
+/// Plans for a Tenant that lives, with a valid spec.
+pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed) -> Plan {
     let row = match &observed.registry {
         Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
         Observation::Absent if object.paused => return Plan::Blocked(Blocked::Paused),
@@ -70,25 +82,29 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
         LoginFacts::Ours { can_login, access_current } => (can_login, access_current),
         LoginFacts::Absent | LoginFacts::Foreign => (false, false),
     };
+    // While it is Blocked, a login has its password and not LOGIN.
+    let blocked = wanted.access == AccessLevel::Blocked;
     let credentials_current =
-        row.has_verifier && can_login && observed.connection_secret == SecretFacts::Current;
+        row.has_verifier && (can_login || blocked) && observed.connection_secret == SecretFacts::Current;
+    let enforce = !published || !access_current || !row.access_recorded;
 
     // Each step with the observation that asks for it, in the order in which they are run.
-    let wanted = [
+    let asked = [
         (Step::ClaimFinalizer, !object.has_finalizer),
         (Step::Reinstate, returning),
         (Step::Register, !row.declared_current),
         (Step::CreateRoles, server.login == LoginFacts::Absent),
         (Step::CreateDatabase, create),
         (Step::ApplyMigrations, create || !row.modules_current),
-        (Step::Seed, create || row.seed_digest.as_deref() != Some(seed_digest)),
+        (Step::Seed, create || row.seed_digest.as_deref() != Some(wanted.seed_digest)),
         (Step::PublishDatabase, !published),
-        (Step::EnforceAccess, !published || !access_current || !row.access_recorded),
+        (Step::EnforceAccess, enforce),
         (Step::PublishCredentials, !credentials_current),
         (Step::Verify, !handed_out || !credentials_current || object.unverified),
         (Step::Activate, !handed_out),
+        (Step::RecordState, handed_out && (returning || !row.state_current)),
     ];
-    let steps: Vec<Step> = wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+    let steps: Vec<Step> = asked.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
     if steps.is_empty() {
         return Plan::Nothing;
     }
@@ -98,10 +114,38 @@ pub fn plan_living(object: ObjectFacts, seed_digest: &str, observed: &Observed) 
     }
     let kind = match (returning, handed_out) {
         (true, _) => WorkflowKind::Undelete,
-        (false, true) => WorkflowKind::Repair,
         (false, false) => WorkflowKind::Provision,
+        (false, true) => kind_of_change(wanted, row, &steps),
     };
     Plan::Run { kind, steps, again: false }
+}
+
+/// What the work on a tenant in use is for.
+fn kind_of_change(wanted: Wanted<'_>, row: &RegistryFacts, steps: &[Step]) -> WorkflowKind {
+    let narrows = row.recorded_access.is_none_or(|recorded| wanted.access < recorded);
+    let suspended = RegistryStatus::Suspended;
+    match steps.contains(&Step::RecordState) || !row.access_recorded {
+        true if narrows && wanted.state == suspended => WorkflowKind::Suspend,
+        true if row.status == suspended => WorkflowKind::Resume,
+        true => WorkflowKind::Update,
+        false if steps.iter().any(|step| matches!(step, Step::Register | Step::Seed)) => WorkflowKind::Update,
+        false => WorkflowKind::Repair,
+    }
+}
+
+/// Plans for a Tenant that lives, with a spec that cannot be acted on: access that it must not have is taken all the
+/// same, and nothing else is done.
+pub fn plan_narrowing(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed) -> Plan {
+    let (Observation::Known(row), Observation::Known(server)) = (&observed.registry, &observed.server) else {
+        return Plan::Nothing;
+    };
+    let narrows = row.recorded_access.is_none_or(|recorded| wanted.access < recorded);
+    let ours = matches!(server.login, LoginFacts::Ours { .. }) && server.database == DatabaseFacts::Ours;
+    if !row.status.was_active() || !narrows || !ours || object.paused {
+        return Plan::Nothing;
+    }
+    let steps = vec![Step::EnforceAccess, Step::RecordState];
+    Plan::Run { kind: WorkflowKind::Suspend, steps, again: false }
 }
 
 /// Takes back what a failed first provisioning made. What was ever handed out is never rolled back: the registry
@@ -125,6 +169,11 @@ mod tests {
     use super::*;
     use crate::domain::plan::fixtures::*;
 
+    /// The same with another seed.
+    const OTHER: Wanted<'_> = Wanted { seed_digest: "other", ..WANTED };
+    const BLOCKED: Wanted<'_> =
+        Wanted { access: AccessLevel::Blocked, state: RegistryStatus::Suspended, ..WANTED };
+
     #[test]
     fn a_new_tenant_is_claimed_and_registered_before_anything_else() {
         let nothing = Observed {
@@ -132,7 +181,7 @@ mod tests {
             server: Observation::Absent,
             connection_secret: SecretFacts::Absent,
         };
-        let plan = plan_living(ObjectFacts { has_finalizer: false, ..OBJECT }, "seed", &nothing);
+        let plan = plan_living(ObjectFacts { has_finalizer: false, ..OBJECT }, WANTED, &nothing);
         assert_eq!(
             plan,
             Plan::Run {
@@ -152,13 +201,13 @@ mod tests {
         };
         let object = ObjectFacts { has_finalizer: false, ..OBJECT };
         let wait = Plan::Blocked(Blocked::ServerUnknown("not ready".into()));
-        assert_eq!(plan_living(object, "seed", &waiting), wait);
+        assert_eq!(plan_living(object, WANTED, &waiting), wait);
     }
 
     #[test]
     fn a_registered_tenant_is_built_and_activated_last() {
         assert_eq!(
-            steps(plan_living(OBJECT, "seed", &registered())),
+            steps(plan_living(OBJECT, WANTED, &registered())),
             [
                 Step::CreateRoles,
                 Step::CreateDatabase,
@@ -175,7 +224,7 @@ mod tests {
 
     #[test]
     fn steady_state_plans_nothing() {
-        assert_eq!(plan_living(OBJECT, "seed", &whole(RegistryStatus::Active)), Plan::Nothing);
+        assert_eq!(plan_living(OBJECT, WANTED, &whole(RegistryStatus::Active)), Plan::Nothing);
     }
 
     #[test]
@@ -188,7 +237,7 @@ mod tests {
         });
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
         (row.seed_digest, row.modules_current) = (Some("seed".into()), true);
-        let steps = steps(plan_living(OBJECT, "seed", &observed));
+        let steps = steps(plan_living(OBJECT, WANTED, &observed));
         assert!(steps.contains(&Step::CreateDatabase) && steps.contains(&Step::Seed));
     }
 
@@ -197,20 +246,78 @@ mod tests {
         let mut observed = whole(RegistryStatus::Active);
         let Observation::Known(server) = &mut observed.server else { unreachable!() };
         server.database = DatabaseFacts::Absent;
-        assert_eq!(plan_living(OBJECT, "seed", &observed), Plan::Blocked(Blocked::DatabaseMissing));
+        assert_eq!(plan_living(OBJECT, WANTED, &observed), Plan::Blocked(Blocked::DatabaseMissing));
     }
 
     #[test]
     fn a_changed_seed_is_one_step() {
-        let plan = plan_living(OBJECT, "other", &whole(RegistryStatus::Active));
-        assert_eq!(plan, Plan::Run { kind: WorkflowKind::Repair, steps: vec![Step::Seed], again: false });
+        let plan = plan_living(OBJECT, OTHER, &whole(RegistryStatus::Active));
+        assert_eq!(plan, Plan::Run { kind: WorkflowKind::Update, steps: vec![Step::Seed], again: false });
+    }
+
+    /// In use, where full access is recorded and something else is wanted.
+    fn judged_anew(status: RegistryStatus) -> Observed {
+        let mut observed = whole(status);
+        let (Observation::Known(row), Observation::Known(server)) =
+            (&mut observed.registry, &mut observed.server)
+        else {
+            unreachable!()
+        };
+        (row.access_recorded, row.state_current) = (false, false);
+        server.login = LoginFacts::Ours { can_login: true, access_current: false };
+        observed
+    }
+
+    #[test]
+    fn access_is_taken_before_it_is_said_to_be() {
+        let plan = plan_living(OBJECT, BLOCKED, &judged_anew(RegistryStatus::Active));
+        let taken = vec![Step::EnforceAccess, Step::RecordState];
+        let suspend = Plan::Run { kind: WorkflowKind::Suspend, steps: taken, again: false };
+        assert_eq!(plan, suspend);
+        // A spec that cannot be acted on is no way around it, and gives nothing back.
+        let invalid = |wanted| plan_narrowing(OBJECT, wanted, &judged_anew(RegistryStatus::Active));
+        assert_eq!(invalid(BLOCKED), suspend);
+        assert_eq!(invalid(WANTED), Plan::Nothing);
+    }
+
+    #[test]
+    fn access_that_is_given_back_is_proven_with_the_login() {
+        let mut observed = judged_anew(RegistryStatus::Suspended);
+        let (Observation::Known(row), Observation::Known(server)) =
+            (&mut observed.registry, &mut observed.server)
+        else {
+            unreachable!()
+        };
+        row.recorded_access = Some(AccessLevel::Blocked);
+        server.login = LoginFacts::Ours { can_login: false, access_current: false };
+        let steps = vec![Step::EnforceAccess, Step::PublishCredentials, Step::Verify, Step::RecordState];
+        let resume = Plan::Run { kind: WorkflowKind::Resume, steps, again: false };
+        assert_eq!(plan_living(OBJECT, WANTED, &observed), resume);
+    }
+
+    #[test]
+    fn a_tenant_that_is_suspended_needs_no_login() {
+        let mut observed = whole(RegistryStatus::Suspended);
+        let Observation::Known(server) = &mut observed.server else { unreachable!() };
+        server.login = LoginFacts::Ours { can_login: false, access_current: true };
+        assert_eq!(plan_living(OBJECT, BLOCKED, &observed), Plan::Nothing);
+    }
+
+    #[test]
+    fn the_end_of_a_trial_that_changes_the_plan_touches_no_access() {
+        let mut observed = whole(RegistryStatus::Trial);
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        (row.state_current, row.declared_current) = (false, false);
+        let steps = vec![Step::Register, Step::RecordState];
+        let update = Plan::Run { kind: WorkflowKind::Update, steps, again: false };
+        assert_eq!(plan_living(OBJECT, WANTED, &observed), update);
     }
 
     #[test]
     fn a_lost_secret_gets_new_credentials_and_a_proof() {
         let mut observed = whole(RegistryStatus::Active);
         observed.connection_secret = SecretFacts::Absent;
-        assert_eq!(steps(plan_living(OBJECT, "seed", &observed)), [Step::PublishCredentials, Step::Verify]);
+        assert_eq!(steps(plan_living(OBJECT, WANTED, &observed)), [Step::PublishCredentials, Step::Verify]);
     }
 
     #[test]
@@ -218,7 +325,7 @@ mod tests {
         let mut observed = whole(RegistryStatus::Active);
         observed.server = Observation::Unknown("down".into());
         assert_eq!(
-            plan_living(OBJECT, "seed", &observed),
+            plan_living(OBJECT, WANTED, &observed),
             Plan::Blocked(Blocked::ServerUnknown("down".into()))
         );
     }
@@ -228,7 +335,7 @@ mod tests {
         let mut observed = registered();
         let Observation::Known(server) = &mut observed.server else { unreachable!() };
         (server.database, server.login) = (DatabaseFacts::Foreign, LoginFacts::Foreign);
-        assert_eq!(plan_living(OBJECT, "seed", &observed), Plan::Blocked(Blocked::ForeignDatabase));
+        assert_eq!(plan_living(OBJECT, WANTED, &observed), Plan::Blocked(Blocked::ForeignDatabase));
     }
 
     /// Going away, cut off, still whole.
@@ -241,13 +348,19 @@ mod tests {
 
     #[test]
     fn a_tombstone_comes_back_with_its_data_and_its_password() {
-        let wanted = vec![Step::Reinstate, Step::EnforceAccess, Step::PublishCredentials, Step::Verify];
-        let plan = plan_living(OBJECT, "seed", &tombstone());
+        let wanted = vec![
+            Step::Reinstate,
+            Step::EnforceAccess,
+            Step::PublishCredentials,
+            Step::Verify,
+            Step::RecordState,
+        ];
+        let plan = plan_living(OBJECT, WANTED, &tombstone());
         assert_eq!(plan, Plan::Run { kind: WorkflowKind::Undelete, steps: wanted, again: false });
         // The registry is told at once, whatever the server does: the purge must not come first.
         let mut observed = tombstone();
         observed.server = Observation::Unknown("down".into());
-        let plan = plan_living(OBJECT, "seed", &observed);
+        let plan = plan_living(OBJECT, WANTED, &observed);
         assert_eq!(
             plan,
             Plan::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true }
@@ -260,7 +373,7 @@ mod tests {
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
         row.purging = true;
         let gone = Plan::Blocked(Blocked::RowGone(RegistryStatus::Deprovisioning));
-        assert_eq!(plan_living(OBJECT, "seed", &observed), gone);
+        assert_eq!(plan_living(OBJECT, WANTED, &observed), gone);
     }
 
     #[test]
@@ -269,7 +382,7 @@ mod tests {
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
         (row.rolling_back, row.handed_out) = (true, false);
         assert_eq!(
-            steps(plan_living(OBJECT, "seed", &observed)),
+            steps(plan_living(OBJECT, WANTED, &observed)),
             [Step::CutAccess, Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::RecordRollback]
         );
     }
@@ -277,13 +390,13 @@ mod tests {
     #[test]
     fn a_paused_tenant_is_left_alone_and_told_from_one_that_waits() {
         let object = ObjectFacts { paused: true, ..OBJECT };
-        assert_eq!(plan_living(object, "seed", &whole(RegistryStatus::Active)), Plan::Nothing);
+        assert_eq!(plan_living(object, WANTED, &whole(RegistryStatus::Active)), Plan::Nothing);
         assert_eq!(
-            plan_living(object, "other", &whole(RegistryStatus::Active)),
+            plan_living(object, OTHER, &whole(RegistryStatus::Active)),
             Plan::Blocked(Blocked::Paused)
         );
         let mut observed = registered();
         observed.registry = Observation::Absent;
-        assert_eq!(plan_living(object, "seed", &observed), Plan::Blocked(Blocked::Paused));
+        assert_eq!(plan_living(object, WANTED, &observed), Plan::Blocked(Blocked::Paused));
     }
 }

@@ -11,7 +11,7 @@ use crate::api::tenant_status::WorkflowKind;
 
 pub use self::{
     leaving::{RELEASE_UNCUT_AFTER, plan_leaving},
-    living::plan_living,
+    living::{Wanted, plan_living, plan_narrowing},
 };
 
 /// Where the object is.
@@ -78,10 +78,16 @@ pub enum Blocked {
 #[cfg(test)]
 mod fixtures {
     use super::*;
-    use crate::domain::observed::{
-        BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, SecretFacts,
-        ServerFacts,
+    use crate::domain::{
+        access::AccessLevel,
+        observed::{
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, SecretFacts,
+            ServerFacts,
+        },
     };
+
+    pub const WANTED: Wanted<'_> =
+        Wanted { seed_digest: "seed", access: AccessLevel::ReadWrite, state: RegistryStatus::Active };
 
     pub const OBJECT: ObjectFacts =
         ObjectFacts { has_finalizer: true, presence: Presence::Living, paused: false, unverified: false };
@@ -96,6 +102,8 @@ mod fixtures {
             database_recorded: true,
             handed_out: true,
             access_recorded: true,
+            recorded_access: Some(AccessLevel::ReadWrite),
+            state_current: true,
             tombstone: None,
             purging: false,
             rolling_back: false,

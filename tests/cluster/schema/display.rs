@@ -155,14 +155,14 @@ async fn servers_show_whether_they_can_be_used() {
 async fn short_names_the_category_and_the_manual_work() {
     let kubectl = world::plane().await.kubectl();
     kubectl.run(&["create", "namespace", "display-words"]).await.unwrap();
-    for name in ["ten", "tenant", "tenantplan", "dbs", "databaseserver", "tenantry"] {
+    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tenantry"] {
         eventually(&kubectl, &["-n", "display-words", "get", name]).await;
     }
 
     let resources = kubectl.run(&["api-resources", "--categories=tenantry", "--no-headers"]).await.unwrap();
     let mut kinds: Vec<&str> = resources.lines().filter_map(|line| line.split_whitespace().last()).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantPlan"]);
+    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantHold", "TenantPlan"]);
 
     for (path, words) in [
         ("tenant", "A customer with a PostgreSQL database of its own."),

@@ -2,6 +2,7 @@
 
 mod database_server;
 mod display;
+mod hold;
 mod plan;
 mod round_trip;
 mod slug;

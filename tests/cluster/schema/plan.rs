@@ -54,30 +54,44 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         (json!({"sla": ""}), "spec.sla", "sla must be a percentage"),
         (json!({"sla": 99.9}), "spec.sla", "must be of type string"),
         (json!({"modules": ["core"]}), "spec.modules", "a choice is not supported yet"),
+        (json!({"trialDays": -1}), "spec.trialDays", "trialDays must be between 0, which means no trial,"),
+        (json!({"trialDays": 3651}), "spec.trialDays", "and 3650"),
         (
-            json!({"trialDays": 14}),
-            "spec.trialDays",
-            "trialDays must be 0 or left out: trials are not supported yet",
-        ),
-        (
-            json!({"trialEnd": {"action": "Suspend", "mode": "ReadOnly"}}),
+            json!({"trialEnd": {"action": "ChangePlan"}}),
             "spec.trialEnd",
-            "trialEnd is not supported yet",
+            "trialEnd.plan is required with action ChangePlan: name the TenantPlan that follows",
         ),
+        (
+            json!({"trialEnd": {"action": "ChangePlan", "plan": "free", "mode": "ReadOnly"}}),
+            "spec.trialEnd",
+            "trialEnd.mode is for action Suspend",
+        ),
+        (
+            json!({"trialEnd": {"action": "Suspend", "plan": "free"}}),
+            "spec.trialEnd",
+            "trialEnd.plan is for action ChangePlan",
+        ),
+        (json!({"trialEnd": {"action": "Delete"}}), "spec.trialEnd.action", r#""Suspend", "ChangePlan""#),
         (
             json!({"graceSeconds": {"NonPayment": -1}}),
             "spec.graceSeconds.NonPayment",
             "graceSeconds.NonPayment must be between 0 and 315360000 seconds",
         ),
         (
-            json!({"suspensionMode": {"PaymentFailure": "ReadOnly"}}),
-            "spec.suspensionMode",
-            "suspensionMode is not supported",
+            json!({"suspensionMode": {"PaymentFailure": "ShrinkOnly"}}),
+            "spec.suspensionMode.PaymentFailure",
+            r#"supported values: "Blocked", "ReadOnly""#,
+        ),
+        (json!({"inactivity": {}}), "spec.inactivity", "inactivity must have warnDays, holdDays or both"),
+        (
+            json!({"inactivity": {"warnDays": 90, "holdDays": 90}}),
+            "spec.inactivity",
+            "inactivity.warnDays must be less than inactivity.holdDays",
         ),
         (
-            json!({"inactivity": {"warnDays": 60, "holdDays": 90}}),
-            "spec.inactivity",
-            "inactivity is not supported yet",
+            json!({"inactivity": {"holdDays": 0}}),
+            "spec.inactivity.holdDays",
+            "inactivity.holdDays must be between 1 and 3650 days",
         ),
         (json!({"onFailure": "Retry"}), "spec.onFailure", r#"supported values: "Resume", "Rollback""#),
         (json!({"gates": [{"name": "contract"}]}), "spec.gates", "gates must be empty or left out"),
@@ -107,6 +121,10 @@ async fn what_is_right_is_accepted() {
         json!({"sla": "100"}),
         json!({"graceSeconds": {"CustomerRequest": 2592000, "ContractEnd": 0}, "onFailure": "Rollback"}),
         json!({"modules": [], "gates": [], "trialDays": 0, "onFailure": "Resume"}),
+        json!({"trialDays": 14, "trialEnd": {"action": "Suspend", "mode": "ReadOnly"}}),
+        json!({"trialDays": 14, "trialEnd": {"action": "ChangePlan", "plan": "free"}}),
+        json!({"trialEnd": {"action": "Suspend"}, "inactivity": {"warnDays": 60, "holdDays": 90}}),
+        json!({"suspensionMode": {"PaymentFailure": "ReadOnly", "SecurityIncident": "Blocked"}}),
     ] {
         let stored = plans.try_create(&"a".repeat(63), &spec).await;
         assert_accepted(&spec, stored.as_ref().map(Clone::clone).map_err(|_| Vec::new()));

@@ -53,8 +53,13 @@ async fn what_cannot_change_says_so() {
             "spec.connectionSecretName",
             "write the value that the",
         ),
-        ("full", json!({"state": "Suspended", "stateReason": "x"}), "spec.state", "not supported yet"),
-        ("full", json!({"trial": {"endsAt": "2027-01-01T00:00:00Z"}}), "spec.trial", "not supported yet"),
+        (
+            "full",
+            json!({"state": "Suspended", "stateReason": null}),
+            "spec.stateReason",
+            "is required unless",
+        ),
+        ("full", json!({"trial": {"endsAt": null}}), "spec.trial", "trial.endsAt is required"),
     ] {
         assert_refused(&change, tenants.try_change(name, &change).await, field, words);
     }

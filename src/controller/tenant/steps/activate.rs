@@ -1,19 +1,35 @@
-//! Activate: the registry says `active`. Last step of a provisioning; only after it does the status hand out the
-//! binding.
+//! Activate: the registry says `trial`, `active` or, where something narrows access from the first moment, `suspended`.
+//! Last step of a provisioning; only after it does the status hand out the binding.
 
 use std::time::Duration;
 
 use super::{Run, StepError};
-use crate::domain::observed::RegistryStatus;
+use crate::{
+    domain::{
+        lifecycle::{Event, next},
+        observed::RegistryStatus,
+    },
+    registry::NewState,
+};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
-    let (id, correlation) = (run.row()?.id, run.correlation()?);
-    run.context.registry.activate(id, correlation).await?;
-    run.row_mut()?.status = RegistryStatus::Active;
+    let (row, context) = (run.row()?, run.context);
+    let (id, correlation, at) = (row.id, run.correlation()?, context.clock.now());
+    // A trial whose length the plan says begins now.
+    let standing = context.standing(run.tenant(), Some(row), Some(at));
+    let to = next(RegistryStatus::Provisioning, Event::HandedOut, |guard| standing.passes(guard))
+        .ok_or(StepError::Missing("a tenant that is being made"))?;
+    let why = standing.why();
+    let new = NewState { to, why: why.as_deref(), access: standing.access, actor: "tenantry", at };
+    let since = context.registry.activate(id, &new, correlation).await?;
+    let row = run.row_mut()?;
+    row.suspended_at = (to == RegistryStatus::Suspended).then_some(at);
+    (row.status, row.status_reason, row.activated_at) = (to, why, Some(since));
+    run.visit.judge(context);
     if let Some(created) = &run.tenant().metadata.creation_timestamp {
-        let took = run.context.clock.now().duration_since(created.0);
-        run.context.metrics.provisioned(Duration::try_from(took).unwrap_or_default());
+        let took = context.clock.now().duration_since(created.0);
+        context.metrics.provisioned(Duration::try_from(took).unwrap_or_default());
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod enforce_access;
 mod publish_credentials;
 mod publish_database;
 mod record_rollback;
+mod record_state;
 mod register;
 mod reinstate;
 mod release_finalizer;
@@ -32,7 +33,7 @@ use super::{failure::StepError, observe::known, visit::Visit};
 use crate::{
     api::tenant::Tenant,
     controller::context::SharedContext,
-    domain::{desired::Desired, steps::Step},
+    domain::{desired::Desired, standing::Standing, steps::Step},
     postgres::{drift::Known, server::Server},
     registry::TenantRow,
 };
@@ -61,6 +62,7 @@ pub async fn run(step: Step, run: &mut Run<'_, '_>) -> Result<(), StepError> {
         Step::PublishCredentials => publish_credentials::run(run).await,
         Step::Verify => verify::run(run).await,
         Step::Activate => activate::run(run).await,
+        Step::RecordState => record_state::run(run).await,
         Step::Reinstate => reinstate::run(run).await,
         Step::RecordRollback => record_rollback::run(run).await,
         Step::CutAccess => cut_access::run(run).await,
@@ -92,6 +94,10 @@ impl Run<'_, '_> {
 
     fn desired(&self) -> Result<&Desired, StepError> {
         self.visit.desired.as_ref().ok_or(StepError::Missing("a valid spec"))
+    }
+
+    fn standing(&self) -> Result<&Standing, StepError> {
+        self.visit.standing.as_ref().ok_or(StepError::Missing("the tenant's standing"))
     }
 
     fn server(&self) -> Result<&Server, StepError> {

@@ -7,6 +7,7 @@ use kube::Resource;
 use super::{Run, StepError};
 use crate::{
     controller::tenant::secrets::{self, Connection, Found},
+    domain::access::AccessLevel,
     postgres::credentials::{generate_password, password_digest, scram_verifier},
     registry::Hidden,
 };
@@ -15,6 +16,8 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
     let secret_name = run.desired()?.connection_secret.clone();
     let login = run.login()?;
+    // A login that may do nothing has its password all the same, and gets LOGIN when it is given something.
+    let may_log_in = run.standing()?.access > AccessLevel::Blocked;
     let found = secrets::find(run.context, &run.namespace(), &secret_name, run.row()?).await?;
     let row = run.row()?;
     let id = row.id;
@@ -22,7 +25,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     if let (Found::Ours(secret), Some(verifier)) = (&found, &row.password_verifier)
         && secrets::holds_password_of(secret, row, &run.context.installation)
     {
-        run.server()?.set_login(id, &login, verifier, true).await?;
+        run.server()?.set_login(id, &login, verifier, may_log_in).await?;
         // The rest of what it says may be old, or changed by hand.
         if let Some(password) = secrets::password(secret) {
             let server = run.server()?;
@@ -46,7 +49,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     secrets::write(run.context, connection.secret(&secret_name, run.context), &found).await?;
     let verifier = scram_verifier(&password);
     let digest = password_digest(&run.context.installation.digest_key, id, &password);
-    run.server()?.set_login(id, &login, &verifier, true).await?;
+    run.server()?.set_login(id, &login, &verifier, may_log_in).await?;
     run.context.registry.set_credential(id, Some(&verifier), Some(&digest)).await?;
     let row = run.row_mut()?;
     (row.password_verifier, row.password_digest) = (Some(Hidden(verifier)), Some(Hidden(digest)));

@@ -10,18 +10,19 @@ use crate::registry::{NewTenant, Registration};
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let desired = run.desired()?.clone();
     let settings = json!(desired.settings);
+    let plan = run.standing()?.plan.clone();
     run.changed();
     if let Some(row) = &run.visit.row {
-        run.context.registry.update_declared(row.id, &desired.display_name, &desired.plan, &settings).await?;
+        run.context.registry.update_declared(row.id, &desired.display_name, &plan, &settings).await?;
         let row = run.row_mut()?;
-        (row.name, row.plan, row.settings) = (desired.display_name, desired.plan, settings);
+        (row.name, row.plan, row.settings) = (desired.display_name, plan, settings);
         return Ok(());
     }
     let prefix = run.context.prefix_of(&desired.server);
     let new = NewTenant {
         slug: desired.slug.clone(),
         name: desired.display_name,
-        plan: desired.plan,
+        plan,
         settings,
         server: desired.server,
         prefix,

@@ -1,9 +1,10 @@
 //! Verify: logs in as the tenant, with the password from its Secret, and reads the module versions. What was set up
-//! is proven by using it.
+//! is proven by using it; while the tenant is Blocked, that the login is refused is what is proven.
 
 use super::{Run, StepError};
 use crate::{
     controller::tenant::secrets::{self, Found},
+    domain::access::AccessLevel,
     postgres::modules::ModuleVersion,
 };
 
@@ -15,6 +16,9 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     };
     let password =
         secrets::password(&secret).ok_or(StepError::Missing("the password in the connection Secret"))?;
+    if run.standing()?.access == AccessLevel::Blocked {
+        return Ok(run.server()?.verify_refused(&row.database_name, &run.login()?, &password).await?);
+    }
     let versions = run.server()?.verify(&row.database_name, &run.login()?, &password).await?;
     let recorded: Vec<ModuleVersion> =
         serde_json::from_value(run.row()?.module_versions.clone()).unwrap_or_default();

@@ -1,0 +1,114 @@
+//! Holds: reasons, put by one party each, why a tenant may not have full access. As the registry keeps them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::api::tenant::{SuspensionMode, SuspensionTrigger};
+
+/// The hold that the operator puts on a tenant that nobody uses.
+pub const INACTIVITY: &str = "inactivity";
+
+/// Who put a hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by")]
+pub enum Party {
+    /// A `TenantHold` of the hold's name. The hold stays when that object is lost.
+    TenantHold,
+    /// The operator, for inactivity: another plan than this, or another request to resume, lifts it.
+    Tenantry {
+        /// The tenant's plan when it was put.
+        plan: String,
+        /// The annotation that asks to resume, as it was then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<String>,
+    },
+}
+
+/// A hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Its name, the key among a tenant's holds.
+    pub name: String,
+    /// What the tenant may still do; none: what its plan says for the trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SuspensionMode>,
+    /// What caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<SuspensionTrigger>,
+    /// Why, in words.
+    pub reason: String,
+    /// Since when it is recorded.
+    pub since: Timestamp,
+    /// Who put it.
+    #[serde(flatten)]
+    pub party: Party,
+}
+
+impl Hold {
+    /// Whether this is what the other says, whenever it was put.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self { name, mode, trigger, reason, since: _, party } = self;
+        (name, mode, trigger, reason, party)
+            == (&other.name, &other.mode, &other.trigger, &other.reason, &other.party)
+    }
+}
+
+/// The holds with one put on top: one of its name is replaced, and keeps the time since when. None if nothing changes.
+pub fn with(holds: &[Hold], new: Hold) -> Option<Vec<Hold>> {
+    let mut holds = holds.to_vec();
+    match holds.iter_mut().find(|hold| hold.name == new.name) {
+        Some(old) if old.says_the_same(&new) => return None,
+        Some(old) => *old = Hold { since: old.since, ..new },
+        None => holds.push(new),
+    }
+    holds.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(holds)
+}
+
+/// The holds without the one of this name; none if there is no such.
+pub fn without(holds: &[Hold], name: &str) -> Option<Vec<Hold>> {
+    let left: Vec<Hold> = holds.iter().filter(|hold| hold.name != name).cloned().collect();
+    (left.len() < holds.len()).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(name: &str, second: i64) -> Hold {
+        Hold {
+            name: name.into(),
+            mode: Some(SuspensionMode::ReadOnly),
+            trigger: None,
+            reason: "unpaid".into(),
+            since: Timestamp::constant(second, 0),
+            party: Party::TenantHold,
+        }
+    }
+
+    #[test]
+    fn a_hold_is_put_once_and_keeps_its_time() {
+        let one = with(&[], hold("billing", 1)).unwrap();
+        assert_eq!(with(&one, hold("billing", 9)), None);
+        let stricter = Hold { mode: Some(SuspensionMode::Blocked), ..hold("billing", 9) };
+        let changed = with(&one, stricter).unwrap();
+        assert_eq!((changed.len(), changed[0].since), (1, Timestamp::constant(1, 0)));
+        let two = with(&one, hold("abuse", 2)).unwrap();
+        assert_eq!(two.iter().map(|hold| hold.name.as_str()).collect::<Vec<_>>(), ["abuse", "billing"]);
+        assert_eq!(without(&two, "abuse"), Some(one.clone()));
+        assert_eq!(without(&one, "abuse"), None);
+    }
+
+    #[test]
+    fn the_registry_reads_back_what_was_written() {
+        let own = Hold {
+            name: INACTIVITY.into(),
+            party: Party::Tenantry { plan: "free".into(), resume: Some("2026-01-01".into()) },
+            ..hold("x", 5)
+        };
+        for hold in [hold("billing", 1), own] {
+            let text = serde_json::to_value(&hold).unwrap();
+            assert_eq!(serde_json::from_value::<Hold>(text).unwrap(), hold);
+        }
+    }
+}

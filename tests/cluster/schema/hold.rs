@@ -1,0 +1,40 @@
+//! What a TenantHold may say.
+
+use serde_json::json;
+use tenantry::api::tenant_hold::TenantHold;
+
+use super::{Objects, assert_accepted, assert_refused, with};
+use crate::world;
+
+#[tokio::test]
+async fn every_refusal_names_the_field_and_says_what_is_right() {
+    let client = world::plane().await.client().await.unwrap();
+    let namespace = world::namespace(&client, "schema-hold").await;
+    let holds = Objects::namespaced::<TenantHold>(&client, &namespace);
+    let least = json!({"tenant": "acme", "reason": "unpaid"});
+    for (change, field, words) in [
+        (json!({"tenant": null}), "spec.tenant", "Required value"),
+        (json!({"tenant": "Acme"}), "spec.tenant", "tenant must be the name of a Tenant"),
+        (json!({"reason": null}), "spec.reason", "Required value"),
+        (json!({"reason": " "}), "spec.reason", "reason must not be empty: say for the audit trail why"),
+        (json!({"reason": "a\nb"}), "spec.reason", "text of one line"),
+        (json!({"reason": "x".repeat(1001)}), "spec.reason", "may not be more than 1000"),
+        (json!({"mode": "ReadWrite"}), "spec.mode", r#"supported values: "Blocked", "ReadOnly""#),
+        (json!({"trigger": "Mood"}), "spec.trigger", r#""PaymentFailure""#),
+    ] {
+        assert_refused(&change, holds.try_create("billing", &with(&least, &change)).await, field, words);
+    }
+    for name in ["inactivity", "quota"] {
+        let verdict = holds.try_create(name, &least).await;
+        assert_refused(&json!(name), verdict, "<nil>", "metadata.name is reserved");
+    }
+    for change in
+        [json!({}), json!({"mode": "ReadOnly", "trigger": "PaymentFailure"}), json!({"mode": "Blocked"})]
+    {
+        assert_accepted(&change, holds.try_create("billing", &with(&least, &change)).await);
+    }
+    holds.create("stays", &least).await;
+    let another = holds.try_change("stays", &json!({"tenant": "globex"})).await;
+    assert_refused(&json!("globex"), another, "spec.tenant", "tenant cannot be changed");
+    assert_accepted(&json!("Blocked"), holds.try_change("stays", &json!({"mode": "Blocked"})).await);
+}

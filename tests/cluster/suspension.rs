@@ -1,0 +1,135 @@
+//! Suspended by its spec, and let in again: in PostgreSQL, for open sessions too, before it is said.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+use sqlx::{Connection, Executor};
+use tenantry::api::{
+    conditions::{ACCESS_ENFORCED, READY, RECONCILING, STALLED, find_condition, reason},
+    tenant_status::{Access, TenantState, WorkflowKind},
+};
+
+use crate::tenants::{Fleet, ask, registry_status};
+
+#[tokio::test]
+async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
+    let fleet = Fleet::new("suspension").await;
+    fleet.apply("susp", json!({})).await;
+    let before = fleet.ready("susp").await.status.unwrap();
+    let uri = fleet.secret("susp-db", "uri").await;
+    let mut open = fleet.login("susp").await.unwrap();
+    open.execute("INSERT INTO users (email) VALUES ('kept@acme.example')").await.unwrap();
+
+    let why =
+        json!({"state": "Suspended", "stateReason": "unpaid since May", "suspension": {"mode": "Blocked"}});
+    fleet.apply("susp", why).await;
+    let status = fleet.may("susp", Access::Blocked).await.status.unwrap();
+    assert!(open.execute("SELECT 1").await.is_err());
+    assert!(sqlx::PgConnection::connect(&uri).await.is_err());
+    assert_eq!(status.state, Some(TenantState::Suspended));
+    assert!(status.suspended_at.is_some());
+    assert_eq!(status.workflow.as_ref().unwrap().kind, WorkflowKind::Suspend);
+    assert_eq!(status.binding, before.binding);
+    // Healthy, for Flux and Argo CD: what the spec asks for is in force.
+    let ready = find_condition(&status.conditions, READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", reason::SUSPENDED));
+    assert!(
+        ready.message.contains("spec.state is Suspended (Blocked): unpaid since May"),
+        "{}",
+        ready.message
+    );
+    assert_eq!(find_condition(&status.conditions, ACCESS_ENFORCED).unwrap().status, "True");
+    assert!(find_condition(&status.conditions, RECONCILING).is_none());
+    assert!(find_condition(&status.conditions, STALLED).is_none());
+    assert_eq!(registry_status("susp").await.as_deref(), Some("suspended"));
+
+    // Stricter and weaker, without being let in between.
+    let read = json!({"state": "Suspended", "stateReason": "unpaid", "suspension": {"mode": "ReadOnly"}});
+    fleet.apply("susp", read).await;
+    fleet.may("susp", Access::ReadOnly).await;
+    let mut reader = fleet.login("susp").await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut reader).await.unwrap();
+    assert_eq!(kept, 1);
+    assert!(reader.execute("DELETE FROM users").await.is_err());
+
+    fleet.apply("susp", json!({})).await;
+    let status = fleet.may("susp", Access::ReadWrite).await.status.unwrap();
+    assert_eq!((status.state, status.suspended_at), (Some(TenantState::Active), None));
+    assert_eq!(status.workflow.unwrap().kind, WorkflowKind::Resume);
+    assert_eq!(fleet.secret("susp-db", "uri").await, uri);
+    fleet.login("susp").await.unwrap().execute("DELETE FROM users").await.unwrap();
+    let log: String = ask(
+        "tenantry_system",
+        "SELECT string_agg(action, ' ' ORDER BY a.id) FROM activity a JOIN tenants t ON t.id = tenant_id
+         WHERE slug = $1 AND action IN ('Suspended', 'SuspensionChanged', 'Resumed')",
+        "susp",
+    )
+    .await;
+    assert_eq!(log, "Suspended SuspensionChanged Resumed");
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_suspended_from_the_start_has_a_login_that_is_refused() {
+    let fleet = Fleet::new("suspended-at-birth").await;
+    fleet.apply("susp-birth", json!({"state": "Suspended", "stateReason": "not yet"})).await;
+    let status = fleet.may("susp-birth", Access::Blocked).await.status.unwrap();
+    assert_eq!(status.state, Some(TenantState::Suspended));
+    assert!(fleet.login("susp-birth").await.is_err());
+    assert!(status.binding.is_some());
+    fleet.apply("susp-birth", json!({})).await;
+    fleet.may("susp-birth", Access::ReadWrite).await;
+    fleet.login("susp-birth").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_can_be_deleted_and_changed() {
+    let fleet = Fleet::new("suspended-changes").await;
+    let suspended = json!({"state": "Suspended", "stateReason": "unpaid"});
+    fleet.apply("susp-change", suspended.clone()).await;
+    fleet.may("susp-change", Access::Blocked).await;
+    let mut more = suspended.clone();
+    more["settings"] = json!({"theme": "dark"});
+    fleet.apply("susp-change", more).await;
+    fleet.may("susp-change", Access::Blocked).await;
+    let theme = "SELECT settings->>'theme' = 'dark' FROM tenants WHERE slug = $1";
+    assert!(ask::<bool>("tenantry_system", theme, "susp-change").await);
+    fleet.delete("susp-change").await;
+    assert_eq!(registry_status("susp-change").await.as_deref(), Some("deprovisioned"));
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_acted_on_is_no_way_around_a_suspension() {
+    let fleet = Fleet::new("suspended-invalid").await;
+    fleet.apply("susp-invalid", json!({})).await;
+    fleet.ready("susp-invalid").await;
+    let mut open = fleet.login("susp-invalid").await.unwrap();
+    let mut spec = json!({"state": "Suspended", "stateReason": "abuse"});
+    spec["settings"] = json!({"large": "x".repeat(70_000)});
+    fleet.apply("susp-invalid", spec).await;
+    let status = fleet.reason("susp-invalid", READY, reason::SETTINGS_TOO_LARGE).await.status.unwrap();
+    assert_eq!((status.access, status.state), (Some(Access::Blocked), Some(TenantState::Suspended)));
+    assert!(open.execute("SELECT 1").await.is_err());
+    // And no way out of one.
+    let large = json!({"settings": {"large": "y".repeat(70_000)}});
+    fleet.apply("susp-invalid", large).await;
+    let seen = |tenant: Option<&tenantry::api::tenant::Tenant>| {
+        tenant.is_some_and(|t| t.status.as_ref().unwrap().observed_generation == t.metadata.generation)
+    };
+    let status = fleet.wait("susp-invalid", "seen", seen).await.status.unwrap();
+    assert_eq!(status.access, Some(Access::Blocked));
+    fleet.apply("susp-invalid", json!({})).await;
+    fleet.may("susp-invalid", Access::ReadWrite).await;
+}
+
+#[tokio::test]
+async fn outside_of_its_validity_a_tenant_is_blocked() {
+    let fleet = Fleet::new("suspended-validity").await;
+    let now = Timestamp::now();
+    let hours = |n: i64| (now + k8s_openapi::jiff::SignedDuration::from_hours(n)).to_string();
+    fleet.apply("valid", json!({"validity": {"notBefore": hours(1)}})).await;
+    let status = fleet.may("valid", Access::Blocked).await.status.unwrap();
+    assert_eq!(status.state, Some(TenantState::Suspended));
+    fleet.apply("valid", json!({"validity": {"notBefore": hours(-1), "notAfter": hours(1)}})).await;
+    fleet.may("valid", Access::ReadWrite).await;
+    fleet.apply("valid", json!({"validity": {"notAfter": hours(-1)}})).await;
+    fleet.may("valid", Access::Blocked).await;
+}
