@@ -180,6 +180,7 @@ pub async fn run(
     let drift = tokio::spawn(tenant::drift::run(context.clone(), shutdown.clone()));
     let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
     tokio::spawn(alarms::run(context.clone(), shutdown.clone()));
+    tokio::spawn(tenant::inactivity::run(context.clone(), shutdown.clone()));
     let holds = hold_inputs.into_iter().map(|input| run_holds(context.clone(), input, shutdown.clone()));
     let holds = tokio::spawn(join_all(holds));
     let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, shutdown.clone()));

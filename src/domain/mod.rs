@@ -9,6 +9,7 @@ pub mod departure;
 pub mod desired;
 pub mod hold;
 pub mod identity;
+pub mod inactivity;
 pub mod lifecycle;
 pub mod names;
 pub mod observed;

@@ -73,6 +73,16 @@ pub(super) enum Seat<'a> {
     Tenant { database: &'a Ident, login: &'a Ident, password: &'a SecretText },
 }
 
+impl Seat<'_> {
+    /// The tenant database that it is in, if it is in one.
+    pub(super) fn tenant_database(&self) -> Option<&str> {
+        match self {
+            Self::Admin(_) | Self::Login(_) => None,
+            Self::Migrator { database, .. } | Self::Tenant { database, .. } => Some(database.as_str()),
+        }
+    }
+}
+
 /// The database that admin sessions are in.
 pub(super) const MAINTENANCE_DATABASE: &str = "postgres";
 

@@ -21,6 +21,7 @@ pub mod server;
 mod sessions;
 pub mod setup;
 mod templates;
+pub mod usage;
 
 pub use self::{
     connect::{ServerConfig, Tls},

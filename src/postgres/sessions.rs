@@ -9,6 +9,7 @@
 //! away only once `pg_stat_get_activity` does not know its process any more; that is asked only when somebody waits.
 
 use std::{
+    collections::HashMap,
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -48,6 +49,8 @@ pub(super) struct Sessions {
     waiting: AtomicUsize,
     reaping: tokio::sync::Mutex<()>,
     opened: AtomicU64,
+    /// Of those, how many in each tenant database.
+    opened_in: Mutex<HashMap<String, i64>>,
 }
 
 #[derive(Debug)]
@@ -88,12 +91,18 @@ impl Sessions {
             waiting: AtomicUsize::new(0),
             reaping: tokio::sync::Mutex::default(),
             opened: AtomicU64::new(0),
+            opened_in: Mutex::default(),
         }
     }
 
     /// How many sessions were opened so far.
     pub(super) fn opened(&self) -> u64 {
         self.opened.load(Ordering::Relaxed)
+    }
+
+    /// How many sessions were opened in a tenant's database so far.
+    pub(super) fn opened_in(&self, database: &str) -> i64 {
+        lock(&self.opened_in).get(database).copied().unwrap_or_default()
     }
 
     /// An admin session in the maintenance database, an idle one if there is one that still answers.
@@ -150,6 +159,9 @@ impl Sessions {
             match connect(&options, doing).await {
                 Ok(connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
+                    if let Some(database) = seat.tenant_database() {
+                        *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
+                    }
                     return Ok(self.session(connection, place, kind));
                 }
                 // The server may be about to give up a session of somebody else, or have just started.

@@ -11,5 +11,6 @@ mod fleet;
 mod grace;
 mod leaders;
 mod rollback;
+mod timed;
 mod vanished;
 mod world;

@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod drift;
 pub mod execute;
 pub mod failure;
+pub mod inactivity;
 pub mod observe;
 pub mod purge;
 pub mod reconcile;

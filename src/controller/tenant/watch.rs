@@ -194,10 +194,14 @@ impl Context {
         });
     }
 
-    /// Visits the tenants that are on a plan.
+    /// Visits the tenants that are on a plan, or come to it when their trial ends.
     pub fn plan_changed(&self, plan: &str) {
         let in_force = |tenant: &Tenant| tenant.status.as_ref().and_then(|status| status.plan.clone());
-        self.wake_where(|tenant| tenant.spec.plan == plan || in_force(tenant).as_deref() == Some(plan));
+        let follows = |tenant: &Tenant| self.plan(&tenant.spec.plan)?.spec.trial_end.as_ref()?.plan.clone();
+        self.wake_where(|tenant| {
+            tenant.spec.plan == plan
+                || [in_force(tenant), follows(tenant)].iter().any(|named| named.as_deref() == Some(plan))
+        });
     }
 
     /// Visits the holds of a tenant that was seen to change, or to go.
