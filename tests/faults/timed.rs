@@ -62,6 +62,7 @@ async fn a_trial_ends_on_time_as_its_plan_says() {
     let ends = status.trial_ends_at.unwrap().0;
     let expected = Timestamp::now() + SignedDuration::from_hours(14 * 24);
     assert!((ends - expected).total(k8s_openapi::jiff::Unit::Second).unwrap().abs() < 120.0, "{ends}");
+    world.fleet.may("changes", Access::ReadWrite).await;
     let mut open = world.fleet.login("suspends").await.unwrap();
 
     world.ahead(12 * DAY);
@@ -70,7 +71,8 @@ async fn a_trial_ends_on_time_as_its_plan_says() {
     let changed = |tenant: Option<&tenantry::api::tenant::Tenant>| {
         tenant.is_some_and(|t| t.status.as_ref().unwrap().plan.as_deref() == Some("free"))
     };
-    let status = world.fleet.wait("changes", "on its new plan", changed).await.status.unwrap();
+    world.fleet.wait("changes", "on its new plan", changed).await;
+    let status = world.fleet.ready("changes").await.status.unwrap();
     assert_eq!((status.state, status.access), (Some(TenantState::Active), Some(Access::ReadWrite)));
     let plan = "SELECT plan = 'free' AND status = 'active' FROM tenants WHERE slug = $1";
     assert!(world.holds("tenantry_system", plan, "changes").await);
