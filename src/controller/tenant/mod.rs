@@ -8,6 +8,7 @@ pub mod drift;
 pub mod execute;
 pub mod failure;
 pub mod observe;
+pub mod presence;
 pub mod purge;
 pub mod reconcile;
 pub mod secrets;

@@ -1,0 +1,60 @@
+//! What a purge waits for, and what it never takes for granted.
+
+use serde_json::{Value, json};
+use sqlx::Executor;
+
+use crate::world::World;
+
+const DAY: i64 = 24 * 3600;
+
+fn deprovisioned(more: Value) -> Value {
+    let mut spec = json!({"state": "Deprovisioned", "stateReason": "contract ended"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+#[tokio::test]
+async fn what_was_undone_while_nobody_led_is_not_purged_when_somebody_does() {
+    let world = World::new("purges-undone").await;
+    let names = ["back", "again", "retained", "longer", "held", "gone"];
+    let mut ids = Vec::new();
+    for name in names {
+        world.apply(name, json!({})).await;
+        ids.push(world.fleet.ready(name).await.status.unwrap().tenant_id);
+    }
+    let mut session = world.fleet.login("back").await.unwrap();
+    session.execute("INSERT INTO users (email) VALUES ('kept@back.example')").await.unwrap();
+    drop(session);
+    for name in names {
+        match name {
+            "again" | "gone" => world.fleet.delete(name).await,
+            _ => drop(world.apply(name, deprovisioned(json!({}))).await),
+        }
+        world.until_status(name, "deprovisioning").await;
+    }
+    world.installation.operator().stop().await.unwrap();
+
+    // Every way back, and every way to stay.
+    world.apply("back", json!({})).await;
+    world.apply("again", json!({})).await;
+    world.apply("retained", deprovisioned(json!({"deletionPolicy": "Retain"}))).await;
+    world.apply("longer", deprovisioned(json!({"offboarding": {"gracePeriodSeconds": 60 * DAY}}))).await;
+    world.apply("held", deprovisioned(json!({"paused": true}))).await;
+    world.ahead(31 * DAY);
+    world.installation.operator().start().await.unwrap();
+
+    world.until_status("gone", "deprovisioned").await;
+    world.until_status("retained", "deprovisioned").await;
+    for (name, id) in names.iter().zip(ids).take(2) {
+        assert_eq!(world.fleet.ready(name).await.status.unwrap().tenant_id, id, "{name}");
+    }
+    let mut session = world.fleet.login("back").await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+    assert_eq!(kept, 1);
+    for name in ["retained", "longer", "held"] {
+        assert!(world.database_exists(&format!("tenant_{name}")).await, "{name}");
+    }
+    for name in ["longer", "held"] {
+        assert_eq!(world.status(name).await.as_deref(), Some("deprovisioning"), "{name}");
+    }
+}
