@@ -239,8 +239,7 @@ fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown: &C
         Api::<TenantPlan>::all(context.client.clone()),
         watch_config(),
         writer,
-        // Whether a plan exists is all that matters to its tenants so far.
-        |_| 0,
+        |plan| plan.metadata.generation.unwrap_or_default().unsigned_abs(),
         move |plan, _, _| told.plan_changed(&plan.name),
         shutdown,
     );

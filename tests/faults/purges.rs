@@ -1,7 +1,15 @@
 //! What a purge waits for, and what it never takes for granted.
 
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 use sqlx::Executor;
+use tenantry::api::{
+    conditions::{READY, reason},
+    plan::TenantPlan,
+};
 
 use crate::world::World;
 
@@ -57,4 +65,46 @@ async fn what_was_undone_while_nobody_led_is_not_purged_when_somebody_does() {
     for name in ["longer", "held"] {
         assert_eq!(world.status(name).await.as_deref(), Some("deprovisioning"), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_plan_that_is_deleted_takes_no_time_away_from_those_that_leave() {
+    let world = World::new("purges-plan").await;
+    let plans = Api::<TenantPlan>::all(world.fleet.client.clone());
+    let plan = async |days: i64| {
+        let object = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan",
+            "metadata": {"name": "purges-plan"},
+            "spec": {"limits": {}, "graceSeconds": {"TermsViolation": days * DAY}}});
+        plans
+            .patch("purges-plan", &PatchParams::apply("tests").force(), &Patch::Apply(object))
+            .await
+            .unwrap();
+    };
+    plan(30).await;
+    let leaving =
+        || deprovisioned(json!({"plan": "purges-plan", "offboarding": {"trigger": "TermsViolation"}}));
+    world.apply("living", json!({"plan": "purges-plan"})).await;
+    world.fleet.ready("living").await;
+    world.apply("acme", json!({"plan": "purges-plan"})).await;
+    world.fleet.ready("acme").await;
+    world.apply("acme", leaving()).await;
+    world.until_status("acme", "deprovisioning").await;
+    // A plan that is there may say less, and is heard at once.
+    plan(20).await;
+    let days = "SELECT purge_after = deprovisioned_at + interval '20 days' FROM tenants WHERE slug = $1";
+    world.until("twenty days", async || world.holds("tenantry_system", days, "acme").await).await;
+
+    plans.delete("purges-plan", &DeleteParams::default()).await.unwrap();
+    world.fleet.reason("living", READY, reason::PLAN_NOT_FOUND).await;
+    // One without any words of its own has a day at least.
+    world.apply("living", leaving()).await;
+    world.until_status("living", "deprovisioning").await;
+    let day = "SELECT purge_after = deprovisioned_at + interval '1 day' FROM tenants WHERE slug = $1";
+    assert!(world.holds("tenantry_system", day, "living").await);
+    world.ahead(2 * DAY);
+    world.until_status("living", "deprovisioned").await;
+    assert!(world.database_exists("tenant_acme").await);
+    assert!(world.holds("tenantry_system", days, "acme").await);
+    world.ahead(21 * DAY);
+    world.until_status("acme", "deprovisioned").await;
 }

@@ -19,7 +19,7 @@ use crate::{
     },
     domain::{
         access::AccessLevel,
-        departure::{Terms, VANISHED_GRACE, planned_grace, purge_after},
+        departure::{Terms, purge_after, vanished_grace},
         observed::RegistryStatus,
     },
     postgres::{inventory::Inventory, mark::Mark},
@@ -150,19 +150,13 @@ async fn tombstone_of_vanished(row: &TenantRow, context: &SharedContext) {
             return;
         }
     }
-    let plan = context.plan(&row.plan);
-    let trigger = OffboardingTrigger::CustomerRequest;
-    let grace = planned_grace(plan.as_ref().and_then(|plan| plan.spec.grace_seconds.as_ref()), trigger);
+    let grace = context.with_plan_grace(&row.plan, vanished_grace);
     let at = context.clock.now();
     let tombstone = Tombstone {
         reason: Some("the Tenant vanished without its finalizer".into()),
-        trigger: trigger.as_str().to_owned(),
+        trigger: OffboardingTrigger::CustomerRequest.as_str().to_owned(),
         at,
-        terms: Terms {
-            purge_after: purge_after(at, grace.max(VANISHED_GRACE)),
-            retain: row.retain,
-            held: false,
-        },
+        terms: Terms { purge_after: purge_after(at, grace), retain: row.retain, held: false },
         actor: "tenantry".into(),
     };
     let written = async {

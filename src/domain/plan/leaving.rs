@@ -57,8 +57,11 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     };
     let marked = row.tombstone == Some(terms);
     // What cannot be undone waits for its time, and while it is held; a paused deletion is cut and marked at once.
-    let closing = terms.purge_after <= now && !terms.held;
-    let purging = closing && !terms.retain;
+    let due = terms.purge_after <= now && !terms.held;
+    let purging = due && !terms.retain;
+    // A visit that changes the terms never acts on them: the next one does, if they are the same then.
+    let changing = row.tombstone.is_some() && !marked;
+    let (closing, drop) = (due && !changing, purging && !changing);
     let early = deleted_at.filter(|_| !purging);
     let waited_long = early.is_some_and(|at| marked && now.duration_since(at) >= RELEASE_UNCUT_AFTER);
     let server = match &observed.server {
@@ -88,11 +91,11 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     let wanted = [
         (Step::CutAccess, !cut),
         (Step::Tombstone, !marked),
-        (Step::DropDatabase, purging && (database_ours || row.database_recorded)),
-        (Step::DropRoles, purging && login_ours),
+        (Step::DropDatabase, drop && (database_ours || row.database_recorded)),
+        (Step::DropRoles, drop && login_ours),
         (Step::RemoveSecrets, closing),
         (Step::Close, closing),
-        (Step::ReleaseFinalizer, deleted_at.is_some()),
+        (Step::ReleaseFinalizer, deleted_at.is_some() && purging == drop),
     ];
     leave(wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect(), false)
 }
@@ -207,6 +210,21 @@ mod tests {
         row.purging = true;
         let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
         assert_eq!(plan(KEPT, RETAIN, &begun), ends, "half a database is nothing to retain");
+    }
+
+    #[test]
+    fn a_visit_that_changes_the_terms_never_acts_on_them() {
+        let held = Terms { held: true, ..NO_GRACE };
+        for recorded in [GRACE, held, Terms { retain: true, ..NO_GRACE }] {
+            assert_eq!(plan(KEPT, NO_GRACE, &marked(recorded)), [Step::Tombstone], "{recorded:?}");
+            // With nothing left to undo, the object is held until everything is gone: by the next visit.
+            assert_eq!(plan(DELETED, NO_GRACE, &marked(recorded)), [Step::Tombstone], "{recorded:?}");
+        }
+        let retain = Terms { retain: true, ..NO_GRACE };
+        assert_eq!(plan(KEPT, retain, &marked(GRACE)), [Step::Tombstone]);
+        assert_eq!(plan(DELETED, retain, &marked(GRACE)), [Step::Tombstone, Step::ReleaseFinalizer]);
+        let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
+        assert_eq!(plan(KEPT, NO_GRACE, &marked(NO_GRACE)), ends);
     }
 
     #[test]
