@@ -9,9 +9,10 @@ use sqlx::Executor;
 use tenantry::api::{
     conditions::{READY, reason},
     plan::TenantPlan,
+    tenant_status::Access,
 };
 
-use crate::world::World;
+use crate::world::{World, login};
 
 const DAY: i64 = 24 * 3600;
 
@@ -107,4 +108,44 @@ async fn a_plan_that_is_deleted_takes_no_time_away_from_those_that_leave() {
     assert!(world.holds("tenantry_system", days, "acme").await);
     world.ahead(21 * DAY);
     world.until_status("acme", "deprovisioned").await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_place_of_a_tenants_own_is_no_proof_that_it_is_cut_or_gone() {
+    let world = World::new("purges-foreign").await;
+    for name in ["acme", "other"] {
+        world.apply(name, json!({})).await;
+        world.fleet.ready(name).await;
+    }
+    let uri = world.fleet.secret("other-db", "uri").await.replace("tenant_other_app", "aside");
+    let mut superuser = world.superuser("postgres").await;
+
+    // A database: the tenant's own is somewhere else.
+    world.fleet.delete("acme").await;
+    superuser.execute("ALTER DATABASE tenant_acme RENAME TO elsewhere").await.unwrap();
+    superuser.execute("CREATE DATABASE tenant_acme").await.unwrap();
+    world.ahead(31 * DAY);
+    let waits = async || world.fleet.operator_log().contains("is not this tenant's");
+    world.until("the tombstone waits", waits).await;
+    assert_eq!(world.status("acme").await.as_deref(), Some("deprovisioning"));
+    let kept = "SELECT database_exists AND purge_started_at IS NULL FROM tenants WHERE slug = $1";
+    assert!(world.holds("tenantry_system", kept, "acme").await);
+    superuser.execute("DROP DATABASE tenant_acme").await.unwrap();
+    superuser.execute("ALTER DATABASE elsewhere RENAME TO tenant_acme").await.unwrap();
+    world.until_status("acme", "deprovisioned").await;
+    assert!(!world.database_exists("tenant_acme").await);
+
+    // A login: the tenant's own can still log in, under another name. (SCRAM survives a rename.)
+    superuser.execute("ALTER ROLE tenant_other_app RENAME TO aside").await.unwrap();
+    superuser.execute("CREATE ROLE tenant_other_app").await.unwrap();
+    world.apply("other", deprovisioned(json!({}))).await;
+    let status = world.fleet.reason("other", READY, reason::CONFLICT).await.status.unwrap();
+    assert_ne!(status.access, Some(Access::Blocked));
+    assert_eq!(world.status("other").await.as_deref(), Some("deprovisioning"));
+    login(&uri).await.unwrap();
+    superuser.execute("DROP ROLE tenant_other_app").await.unwrap();
+    superuser.execute("ALTER ROLE aside RENAME TO tenant_other_app").await.unwrap();
+    world.apply("other", deprovisioned(json!({"displayName": "look again"}))).await;
+    world.fleet.reason("other", READY, reason::GRACE_PERIOD).await;
+    assert!(login(&uri.replace("aside", "tenant_other_app")).await.is_err());
 }

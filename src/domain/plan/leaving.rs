@@ -80,13 +80,25 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     let (login_ours, cut) = match server.login {
         LoginFacts::Ours { access_current, .. } => (true, access_current && row.access_recorded),
         LoginFacts::Absent => (false, row.access_recorded),
-        LoginFacts::Foreign => (false, true),
+        // Somebody else's role says nothing of what the tenant's own had; one that never had anything is as good as cut.
+        LoginFacts::Foreign => (false, row.access_recorded || !row.handed_out),
     };
     if waited_long && !cut {
         // It was tried, and the registry goes on trying.
         return leave(vec![Step::ReleaseFinalizer], false);
     }
     let database_ours = server.database == DatabaseFacts::Ours || server.building != BuildingFacts::Absent;
+    // A database that was in use, and another in its place: where it went is not known, so that nothing is over.
+    let replaced = server.database == DatabaseFacts::Foreign && !database_ours && row.handed_out;
+    if drop && replaced && row.database_recorded {
+        let before = [(Step::CutAccess, !cut), (Step::Tombstone, !marked)];
+        let before: Vec<Step> =
+            before.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+        return match before.is_empty() {
+            true => Plan::Blocked(Blocked::ForeignDatabase),
+            false => leave(before, false),
+        };
+    }
     // One that is recorded and not there was dropped by a run that was cut off, or by hand: that is recorded then.
     let wanted = [
         (Step::CutAccess, !cut),
@@ -312,5 +324,47 @@ mod tests {
             plan(DELETED, NO_GRACE, &observed),
             [Step::Tombstone, Step::RemoveSecrets, Step::Close, Step::ReleaseFinalizer]
         );
+    }
+
+    #[test]
+    fn a_strangers_role_is_no_proof_that_access_is_cut() {
+        let foreign = |access_recorded, terms| {
+            let mut observed = marked(terms);
+            let (Observation::Known(row), Observation::Known(server)) =
+                (&mut observed.registry, &mut observed.server)
+            else {
+                unreachable!()
+            };
+            (row.access_recorded, server.login) = (access_recorded, LoginFacts::Foreign);
+            observed
+        };
+        // CutAccess fails and says why; the tombstone is written all the same, and after a minute the object goes.
+        assert_eq!(plan(DELETED, GRACE, &foreign(false, GRACE)), [Step::CutAccess, Step::ReleaseFinalizer]);
+        let late = plan_leaving(DELETED, GRACE, &foreign(false, GRACE), AT_LAST);
+        assert_eq!(steps(late), [Step::ReleaseFinalizer]);
+        let purge = plan(KEPT, NO_GRACE, &foreign(false, NO_GRACE));
+        assert_eq!(purge[..2], [Step::CutAccess, Step::DropDatabase]);
+        assert!(!plan(KEPT, NO_GRACE, &foreign(true, NO_GRACE)).contains(&Step::CutAccess));
+    }
+
+    #[test]
+    fn another_database_in_its_place_is_no_proof_that_it_is_dropped() {
+        let foreign = |mut observed: Observed| {
+            let Observation::Known(server) = &mut observed.server else { unreachable!() };
+            server.database = DatabaseFacts::Foreign;
+            observed
+        };
+        let stuck = Plan::Blocked(Blocked::ForeignDatabase);
+        assert_eq!(plan_leaving(DELETED, NO_GRACE, &foreign(marked(NO_GRACE)), NOW), stuck);
+        assert_eq!(plan(DELETED, NO_GRACE, &foreign(active())), [Step::CutAccess, Step::Tombstone]);
+        // With grace left, or where it is kept, nothing is to be dropped.
+        assert_eq!(plan(DELETED, GRACE, &foreign(marked(GRACE))), [Step::ReleaseFinalizer]);
+        // Its drop was recorded, or it never was in use: the other one is nobody's business.
+        for (recorded, handed_out) in [(false, true), (true, false)] {
+            let mut observed = foreign(marked(NO_GRACE));
+            let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+            (row.database_recorded, row.handed_out) = (recorded, handed_out);
+            assert_eq!(plan(KEPT, NO_GRACE, &observed).last(), Some(&Step::Close));
+        }
     }
 }
