@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
-    domain::desired::{ServerOffer, Surroundings},
+    domain::{
+        departure::PlanGrace,
+        desired::{ServerOffer, Surroundings},
+    },
     fence::Fence,
     leader::Leadership,
     metrics::Metrics,
@@ -95,6 +98,14 @@ impl Context {
     /// The `TenantPlan` of this name.
     pub fn plan(&self, name: &str) -> Option<Arc<TenantPlan>> {
         self.plans.get(&ObjectRef::new(name))
+    }
+
+    /// Does something with what this plan says of the grace.
+    pub fn with_plan_grace<T>(&self, plan: &str, of: impl FnOnce(PlanGrace<'_>) -> T) -> T {
+        match self.plan(plan) {
+            Some(plan) => of(PlanGrace::Says(plan.spec.grace_seconds.as_ref())),
+            None => of(PlanGrace::NoPlan),
+        }
     }
 
     /// What the names of the databases on a server begin with.

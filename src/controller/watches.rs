@@ -73,7 +73,7 @@ pub fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown
         Api::<TenantPlan>::all(context.client.clone()),
         watch_config(),
         writer,
-        |plan| u64::try_from(plan.metadata.generation.unwrap_or_default()).unwrap_or_default(),
+        |plan| plan.metadata.generation.unwrap_or_default().unsigned_abs(),
         move |plan, _, _| told.plan_changed(&plan.name),
         shutdown,
     );

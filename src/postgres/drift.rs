@@ -40,6 +40,14 @@ impl TenantFacts {
             .is_some_and(|login| login.mark.is_ours() || is_unmarked(&login.mark, login.oid, known.login))
     }
 
+    /// The level that is in force, as [`Self::access`] has it, whatever somebody else's database of the name lets in.
+    pub fn own_access(&self, known: Known) -> Option<AccessLevel> {
+        match self.database {
+            Some(_) if !self.has_own_database(known) => Self { database: None, ..self.clone() }.access(),
+            _ => self.access(),
+        }
+    }
+
     /// Whether a mark of what is the tenant's own is lost.
     pub fn has_lost_mark(&self, known: Known) -> bool {
         self.has_own_database(known) && self.database.as_ref().is_some_and(|found| !found.mark.is_ours())

@@ -10,6 +10,7 @@ mod drift;
 mod fleet;
 mod grace;
 mod leaders;
+mod purges;
 mod rollback;
 mod timed;
 mod vanished;

@@ -4,7 +4,6 @@
 use std::{collections::HashMap, time::Duration};
 
 use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::ObjectRef};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,7 +19,7 @@ use crate::{
     },
     domain::{
         access::AccessLevel,
-        departure::{Terms, VANISHED_GRACE, planned_grace, purge_after},
+        departure::{Terms, purge_after, vanished_grace},
         observed::RegistryStatus,
     },
     postgres::{inventory::Inventory, mark::Mark},
@@ -30,21 +29,13 @@ use crate::{
 /// How often it is looked. Twice as often as it has to be seen.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether a store is filled.
-const STORE_POLL: Duration = Duration::from_millis(20);
-
 /// Looks until `shutdown`.
 pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     // The highest transaction id seen on each server.
     let mut transactions = HashMap::new();
     let mut period = tokio::time::interval(PERIOD);
-    // An empty store would make every tenant look as if its object had vanished.
-    for scope in &context.scopes.0 {
-        while timeout(STORE_POLL, scope.tenants.wait_until_ready()).await.is_err() {
-            if shutdown.is_cancelled() {
-                return;
-            }
-        }
+    if !context.scopes.are_known(&shutdown).await {
+        return;
     }
     while shutdown.run_until_cancelled(period.tick()).await.is_some() {
         if let Err(error) = look(&context, &mut transactions).await {
@@ -163,19 +154,13 @@ async fn tombstone_of_vanished(row: &TenantRow, context: &SharedContext) {
             return;
         }
     }
-    let plan = context.plan(&row.plan);
-    let trigger = OffboardingTrigger::CustomerRequest;
-    let grace = planned_grace(plan.as_ref().and_then(|plan| plan.spec.grace_seconds.as_ref()), trigger);
+    let grace = context.with_plan_grace(&row.plan, vanished_grace);
     let at = context.clock.now();
     let tombstone = Tombstone {
         reason: Some("the Tenant vanished without its finalizer".into()),
-        trigger: trigger.as_str().to_owned(),
+        trigger: OffboardingTrigger::CustomerRequest.as_str().to_owned(),
         at,
-        terms: Terms {
-            purge_after: purge_after(at, grace.max(VANISHED_GRACE)),
-            retain: row.retain,
-            held: false,
-        },
+        terms: Terms { purge_after: purge_after(at, grace), retain: row.retain, held: false },
         actor: "tenantry".into(),
     };
     let written = async {

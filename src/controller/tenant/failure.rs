@@ -52,6 +52,9 @@ pub enum StepError {
         "the grace period is over by the operator's clock and not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
     )]
     ClocksDisagree,
+    /// The Tenant is not what it was when its end was decided.
+    #[error("the Tenant was changed, or applied again, before anything was destroyed: it is visited anew")]
+    TenantChanged,
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
@@ -93,7 +96,7 @@ impl StepError {
             Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
             Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
             Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
-            Self::NotLeader | Self::Missing(_) => reason::WAITING,
+            Self::NotLeader | Self::TenantChanged | Self::Missing(_) => reason::WAITING,
         }
     }
 
@@ -107,6 +110,7 @@ impl StepError {
             | Self::SecretConflict { .. }
             | Self::NotLeader
             | Self::ClocksDisagree
+            | Self::TenantChanged
             | Self::SchemaBehind { .. }
             | Self::Missing(_) => None,
         }
@@ -127,7 +131,7 @@ impl StepError {
             Self::Registry(error) => error.is_permanent(),
             Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == reason::REQUEST_REFUSED,
-            Self::NotLeader | Self::ClocksDisagree | Self::Missing(_) => false,
+            Self::NotLeader | Self::ClocksDisagree | Self::TenantChanged | Self::Missing(_) => false,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod execute;
 pub mod failure;
 pub mod inactivity;
 pub mod observe;
+pub mod presence;
 pub mod purge;
 pub mod reconcile;
 pub mod secrets;

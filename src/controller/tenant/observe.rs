@@ -175,7 +175,7 @@ fn domain_facts(facts: &TenantFacts, wanted: AccessLevel, row: &TenantRow) -> Se
             None => LoginFacts::Absent,
             Some(login) if facts.has_own_login(known) => LoginFacts::Ours {
                 can_login: login.can_login,
-                access_current: facts.access() == Some(wanted) && !facts.has_lost_mark(known),
+                access_current: facts.own_access(known) == Some(wanted) && !facts.has_lost_mark(known),
             },
             Some(_) => LoginFacts::Foreign,
         },

@@ -31,6 +31,10 @@ const CONCURRENCY: usize = 4;
 
 /// Looks at the clock until `shutdown`, and has those tombstones visited whose time has come.
 pub async fn run(context: SharedContext, shutdown: CancellationToken) {
+    // Whoever undid a deletion while nobody led is heard first.
+    if !context.scopes.are_known(&shutdown).await {
+        return;
+    }
     let places = Arc::new(Semaphore::new(CONCURRENCY));
     let mut ticks = tokio::time::interval(PERIOD);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {

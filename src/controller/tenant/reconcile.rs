@@ -253,9 +253,10 @@ fn terms(visit: &Visit<'_>, context: &SharedContext) -> Terms {
     let row = visit.row.as_ref();
     match row.and_then(TenantRow::terms) {
         Some(recorded) if visit.presence == Presence::Gone => recorded,
-        _ => {
+        recorded => {
             let began = row.and_then(|row| row.deprovisioned_at).unwrap_or_else(|| context.clock.now());
-            visit.departure(context).terms(began, row.is_some_and(|row| row.activated_at.is_some()))
+            let handed_out = row.is_some_and(|row| row.activated_at.is_some());
+            visit.departure(context).terms(began, handed_out, recorded)
         }
     }
 }

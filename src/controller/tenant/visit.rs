@@ -145,8 +145,7 @@ impl<'a> Visit<'a> {
 
     /// How it leaves, by its spec and its plan.
     pub fn departure(&self, context: &Context) -> Departure {
-        let plan = context.plan(&self.tenant.spec.plan);
-        departure(self.tenant, plan.as_ref().and_then(|plan| plan.spec.grace_seconds.as_ref()))
+        context.with_plan_grace(&self.tenant.spec.plan, |plan| departure(self.tenant, plan))
     }
 
     /// The failed step, if one failed.

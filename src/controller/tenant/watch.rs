@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, pin_mut};
@@ -15,7 +16,8 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::failure::StepError;
@@ -27,6 +29,9 @@ use crate::{
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
 };
+
+/// How often it is asked whether a store is filled.
+const STORE_POLL: Duration = Duration::from_millis(20);
 
 /// The part of the fleet that one watch sees: a namespace, or all of them.
 pub struct Scope {
@@ -68,6 +73,19 @@ impl Scopes {
     pub fn tenant(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Tenant>> {
         let reference = ObjectRef::new(name).within(namespace);
         self.0.iter().find_map(|scope| scope.tenants.get(&reference))
+    }
+
+    /// Waits until it is known which Tenants there are: an empty store would make each look as if it were gone. False
+    /// once `shutdown` comes first.
+    pub async fn are_known(&self, shutdown: &CancellationToken) -> bool {
+        for scope in &self.0 {
+            while timeout(STORE_POLL, scope.tenants.wait_until_ready()).await.is_err() {
+                if shutdown.is_cancelled() {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// All Tenants.

@@ -57,8 +57,11 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     };
     let marked = row.tombstone == Some(terms);
     // What cannot be undone waits for its time, and while it is held; a paused deletion is cut and marked at once.
-    let closing = terms.purge_after <= now && !terms.held;
-    let purging = closing && !terms.retain;
+    let due = terms.purge_after <= now && !terms.held;
+    let purging = due && !terms.retain;
+    // A visit that changes the terms never acts on them: the next one does, if they are the same then.
+    let changing = row.tombstone.is_some() && !marked;
+    let (closing, drop) = (due && !changing, purging && !changing);
     let early = deleted_at.filter(|_| !purging);
     let waited_long = early.is_some_and(|at| marked && now.duration_since(at) >= RELEASE_UNCUT_AFTER);
     let server = match &observed.server {
@@ -77,22 +80,34 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     let (login_ours, cut) = match server.login {
         LoginFacts::Ours { access_current, .. } => (true, access_current && row.access_recorded),
         LoginFacts::Absent => (false, row.access_recorded),
-        LoginFacts::Foreign => (false, true),
+        // Somebody else's role says nothing of what the tenant's own had; one that never had anything is as good as cut.
+        LoginFacts::Foreign => (false, row.access_recorded || !row.handed_out),
     };
     if waited_long && !cut {
         // It was tried, and the registry goes on trying.
         return leave(vec![Step::ReleaseFinalizer], false);
     }
     let database_ours = server.database == DatabaseFacts::Ours || server.building != BuildingFacts::Absent;
+    // A database that was in use, and another in its place: where it went is not known, so that nothing is over.
+    let replaced = server.database == DatabaseFacts::Foreign && !database_ours && row.handed_out;
+    if drop && replaced && row.database_recorded {
+        let before = [(Step::CutAccess, !cut), (Step::Tombstone, !marked)];
+        let before: Vec<Step> =
+            before.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+        return match before.is_empty() {
+            true => Plan::Blocked(Blocked::ForeignDatabase),
+            false => leave(before, false),
+        };
+    }
     // One that is recorded and not there was dropped by a run that was cut off, or by hand: that is recorded then.
     let wanted = [
         (Step::CutAccess, !cut),
         (Step::Tombstone, !marked),
-        (Step::DropDatabase, purging && (database_ours || row.database_recorded)),
-        (Step::DropRoles, purging && login_ours),
+        (Step::DropDatabase, drop && (database_ours || row.database_recorded)),
+        (Step::DropRoles, drop && login_ours),
         (Step::RemoveSecrets, closing),
         (Step::Close, closing),
-        (Step::ReleaseFinalizer, deleted_at.is_some()),
+        (Step::ReleaseFinalizer, deleted_at.is_some() && purging == drop),
     ];
     leave(wanted.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect(), false)
 }
@@ -210,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn a_visit_that_changes_the_terms_never_acts_on_them() {
+        let held = Terms { held: true, ..NO_GRACE };
+        for recorded in [GRACE, held, Terms { retain: true, ..NO_GRACE }] {
+            assert_eq!(plan(KEPT, NO_GRACE, &marked(recorded)), [Step::Tombstone], "{recorded:?}");
+            // With nothing left to undo, the object is held until everything is gone: by the next visit.
+            assert_eq!(plan(DELETED, NO_GRACE, &marked(recorded)), [Step::Tombstone], "{recorded:?}");
+        }
+        let retain = Terms { retain: true, ..NO_GRACE };
+        assert_eq!(plan(KEPT, retain, &marked(GRACE)), [Step::Tombstone]);
+        assert_eq!(plan(DELETED, retain, &marked(GRACE)), [Step::Tombstone, Step::ReleaseFinalizer]);
+        let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
+        assert_eq!(plan(KEPT, NO_GRACE, &marked(NO_GRACE)), ends);
+    }
+
+    #[test]
     fn the_registry_knows_even_if_the_server_does_not_answer() {
         let wait = Plan::Blocked(Blocked::ServerUnknown("down".into()));
         for terms in [GRACE, NO_GRACE] {
@@ -294,5 +324,47 @@ mod tests {
             plan(DELETED, NO_GRACE, &observed),
             [Step::Tombstone, Step::RemoveSecrets, Step::Close, Step::ReleaseFinalizer]
         );
+    }
+
+    #[test]
+    fn a_strangers_role_is_no_proof_that_access_is_cut() {
+        let foreign = |access_recorded, terms| {
+            let mut observed = marked(terms);
+            let (Observation::Known(row), Observation::Known(server)) =
+                (&mut observed.registry, &mut observed.server)
+            else {
+                unreachable!()
+            };
+            (row.access_recorded, server.login) = (access_recorded, LoginFacts::Foreign);
+            observed
+        };
+        // CutAccess fails and says why; the tombstone is written all the same, and after a minute the object goes.
+        assert_eq!(plan(DELETED, GRACE, &foreign(false, GRACE)), [Step::CutAccess, Step::ReleaseFinalizer]);
+        let late = plan_leaving(DELETED, GRACE, &foreign(false, GRACE), AT_LAST);
+        assert_eq!(steps(late), [Step::ReleaseFinalizer]);
+        let purge = plan(KEPT, NO_GRACE, &foreign(false, NO_GRACE));
+        assert_eq!(purge[..2], [Step::CutAccess, Step::DropDatabase]);
+        assert!(!plan(KEPT, NO_GRACE, &foreign(true, NO_GRACE)).contains(&Step::CutAccess));
+    }
+
+    #[test]
+    fn another_database_in_its_place_is_no_proof_that_it_is_dropped() {
+        let foreign = |mut observed: Observed| {
+            let Observation::Known(server) = &mut observed.server else { unreachable!() };
+            server.database = DatabaseFacts::Foreign;
+            observed
+        };
+        let stuck = Plan::Blocked(Blocked::ForeignDatabase);
+        assert_eq!(plan_leaving(DELETED, NO_GRACE, &foreign(marked(NO_GRACE)), NOW), stuck);
+        assert_eq!(plan(DELETED, NO_GRACE, &foreign(active())), [Step::CutAccess, Step::Tombstone]);
+        // With grace left, or where it is kept, nothing is to be dropped.
+        assert_eq!(plan(DELETED, GRACE, &foreign(marked(GRACE))), [Step::ReleaseFinalizer]);
+        // Its drop was recorded, or it never was in use: the other one is nobody's business.
+        for (recorded, handed_out) in [(false, true), (true, false)] {
+            let mut observed = foreign(marked(NO_GRACE));
+            let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+            (row.database_recorded, row.handed_out) = (recorded, handed_out);
+            assert_eq!(plan(KEPT, NO_GRACE, &observed).last(), Some(&Step::Close));
+        }
     }
 }

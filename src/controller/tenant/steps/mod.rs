@@ -29,13 +29,18 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{failure::StepError, observe::known, visit::Visit};
+use super::{
+    failure::StepError,
+    observe::known,
+    presence::{look_up, still_leaving},
+    visit::Visit,
+};
 use crate::{
     api::tenant::Tenant,
     controller::context::SharedContext,
-    domain::{desired::Desired, standing::Standing, steps::Step},
+    domain::{desired::Desired, observed::RegistryStatus, standing::Standing, steps::Step},
     postgres::{drift::Known, server::Server},
-    registry::TenantRow,
+    registry::{PurgeStart, TenantRow},
 };
 
 /// What a step works with.
@@ -129,6 +134,31 @@ async fn restore_marks(run: &Run<'_, '_>) -> Result<(), StepError> {
     let known = known(row);
     if known != Known::default() {
         run.server()?.restore_marks(row.id, &row.database_name, &row.login_name, known).await?;
+    }
+    Ok(())
+}
+
+/// Before the first thing of a tenant that goes away is destroyed: the API server is asked whether it still does, and
+/// the point of no return is recorded before it is passed. A tenant that comes back in that very moment wins or loses
+/// there. What was begun is finished; a rollback has nothing that anybody would miss.
+async fn pass_deadline(run: &mut Run<'_, '_>) -> Result<(), StepError> {
+    let row = run.row()?;
+    if row.status != RegistryStatus::Deprovisioning || row.purge_started_at.is_some() {
+        return Ok(());
+    }
+    let (context, tenant) = (run.context, run.tenant());
+    let found = look_up(&context.client, &run.namespace(), &tenant.name_any()).await?;
+    if !still_leaving(found.as_ref(), tenant, &row.resource_uid, &row.slug) {
+        return Err(StepError::TenantChanged);
+    }
+    if row.retain {
+        return Ok(());
+    }
+    let (correlation, ahead) = (run.correlation()?, context.clock.ahead());
+    match context.registry.begin_purge(row.id, &row.resource_uid, ahead, correlation).await? {
+        PurgeStart::Begun => run.row_mut()?.purge_started_at = Some(context.clock.now()),
+        PurgeStart::NotDue => return Err(StepError::ClocksDisagree),
+        PurgeStart::Changed => return Err(StepError::TenantChanged),
     }
     Ok(())
 }

@@ -7,10 +7,11 @@ use kube::{
     api::{DeleteParams, ListParams, Preconditions},
 };
 
-use super::{Run, StepError};
+use super::{Run, StepError, pass_deadline};
 use crate::api::LABEL_TENANT_ID;
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
+    pass_deadline(run).await?;
     let id = run.row()?.id;
     let api = Api::<Secret>::namespaced(run.context.client.clone(), &run.namespace());
     let labelled = ListParams::default().labels(&format!("{LABEL_TENANT_ID}={id}"));

@@ -14,7 +14,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let now = run.context.clock.now();
     let row = run.row()?;
     let (id, began) = (row.id, row.deprovisioned_at.unwrap_or(now));
-    let terms = departure.terms(began, row.activated_at.is_some());
+    let terms = departure.terms(began, row.activated_at.is_some(), row.terms());
     let correlation = run.correlation()?;
     if row.status == RegistryStatus::Deprovisioning {
         run.context.registry.change_terms(id, terms, correlation).await?;

@@ -1,0 +1,151 @@
+//! What a purge waits for, and what it never takes for granted.
+
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use sqlx::Executor;
+use tenantry::api::{
+    conditions::{READY, reason},
+    plan::TenantPlan,
+    tenant_status::Access,
+};
+
+use crate::world::{World, login};
+
+const DAY: i64 = 24 * 3600;
+
+fn deprovisioned(more: Value) -> Value {
+    let mut spec = json!({"state": "Deprovisioned", "stateReason": "contract ended"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+#[tokio::test]
+async fn what_was_undone_while_nobody_led_is_not_purged_when_somebody_does() {
+    let world = World::new("purges-undone").await;
+    let names = ["back", "again", "retained", "longer", "held", "gone"];
+    let mut ids = Vec::new();
+    for name in names {
+        world.apply(name, json!({})).await;
+        ids.push(world.fleet.ready(name).await.status.unwrap().tenant_id);
+    }
+    let mut session = world.fleet.login("back").await.unwrap();
+    session.execute("INSERT INTO users (email) VALUES ('kept@back.example')").await.unwrap();
+    drop(session);
+    for name in names {
+        match name {
+            "again" | "gone" => world.fleet.delete(name).await,
+            _ => drop(world.apply(name, deprovisioned(json!({}))).await),
+        }
+        world.until_status(name, "deprovisioning").await;
+    }
+    world.installation.operator().stop().await.unwrap();
+
+    // Every way back, and every way to stay.
+    world.apply("back", json!({})).await;
+    world.apply("again", json!({})).await;
+    world.apply("retained", deprovisioned(json!({"deletionPolicy": "Retain"}))).await;
+    world.apply("longer", deprovisioned(json!({"offboarding": {"gracePeriodSeconds": 60 * DAY}}))).await;
+    world.apply("held", deprovisioned(json!({"paused": true}))).await;
+    world.ahead(31 * DAY);
+    world.installation.operator().start().await.unwrap();
+
+    world.until_status("gone", "deprovisioned").await;
+    world.until_status("retained", "deprovisioned").await;
+    for (name, id) in names.iter().zip(ids).take(2) {
+        assert_eq!(world.fleet.ready(name).await.status.unwrap().tenant_id, id, "{name}");
+    }
+    let mut session = world.fleet.login("back").await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+    assert_eq!(kept, 1);
+    for name in ["retained", "longer", "held"] {
+        assert!(world.database_exists(&format!("tenant_{name}")).await, "{name}");
+    }
+    for name in ["longer", "held"] {
+        assert_eq!(world.status(name).await.as_deref(), Some("deprovisioning"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_is_deleted_takes_no_time_away_from_those_that_leave() {
+    let world = World::new("purges-plan").await;
+    let plans = Api::<TenantPlan>::all(world.fleet.client.clone());
+    let plan = async |days: i64| {
+        let object = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan",
+            "metadata": {"name": "purges-plan"},
+            "spec": {"limits": {}, "graceSeconds": {"TermsViolation": days * DAY}}});
+        plans
+            .patch("purges-plan", &PatchParams::apply("tests").force(), &Patch::Apply(object))
+            .await
+            .unwrap();
+    };
+    plan(30).await;
+    let leaving =
+        || deprovisioned(json!({"plan": "purges-plan", "offboarding": {"trigger": "TermsViolation"}}));
+    world.apply("living", json!({"plan": "purges-plan"})).await;
+    world.fleet.ready("living").await;
+    world.apply("acme", json!({"plan": "purges-plan"})).await;
+    world.fleet.ready("acme").await;
+    world.apply("acme", leaving()).await;
+    world.until_status("acme", "deprovisioning").await;
+    // A plan that is there may say less, and is heard at once.
+    plan(20).await;
+    let days = "SELECT purge_after = deprovisioned_at + interval '20 days' FROM tenants WHERE slug = $1";
+    world.until("twenty days", async || world.holds("tenantry_system", days, "acme").await).await;
+
+    plans.delete("purges-plan", &DeleteParams::default()).await.unwrap();
+    world.fleet.reason("living", READY, reason::PLAN_NOT_FOUND).await;
+    // One without any words of its own has a day at least.
+    world.apply("living", leaving()).await;
+    world.until_status("living", "deprovisioning").await;
+    let day = "SELECT purge_after = deprovisioned_at + interval '1 day' FROM tenants WHERE slug = $1";
+    assert!(world.holds("tenantry_system", day, "living").await);
+    world.ahead(2 * DAY);
+    world.until_status("living", "deprovisioned").await;
+    assert!(world.database_exists("tenant_acme").await);
+    assert!(world.holds("tenantry_system", days, "acme").await);
+    world.ahead(21 * DAY);
+    world.until_status("acme", "deprovisioned").await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_place_of_a_tenants_own_is_no_proof_that_it_is_cut_or_gone() {
+    let world = World::new("purges-foreign").await;
+    for name in ["acme", "other"] {
+        world.apply(name, json!({})).await;
+        world.fleet.ready(name).await;
+    }
+    let uri = world.fleet.secret("other-db", "uri").await.replace("tenant_other_app", "aside");
+    let mut superuser = world.superuser("postgres").await;
+
+    // A database: the tenant's own is somewhere else.
+    world.fleet.delete("acme").await;
+    superuser.execute("ALTER DATABASE tenant_acme RENAME TO elsewhere").await.unwrap();
+    superuser.execute("CREATE DATABASE tenant_acme").await.unwrap();
+    world.ahead(31 * DAY);
+    let waits = async || world.fleet.operator_log().contains("is not this tenant's");
+    world.until("the tombstone waits", waits).await;
+    assert_eq!(world.status("acme").await.as_deref(), Some("deprovisioning"));
+    let kept = "SELECT database_exists AND purge_started_at IS NULL FROM tenants WHERE slug = $1";
+    assert!(world.holds("tenantry_system", kept, "acme").await);
+    superuser.execute("DROP DATABASE tenant_acme").await.unwrap();
+    superuser.execute("ALTER DATABASE elsewhere RENAME TO tenant_acme").await.unwrap();
+    world.until_status("acme", "deprovisioned").await;
+    assert!(!world.database_exists("tenant_acme").await);
+
+    // A login: the tenant's own can still log in, under another name. (SCRAM survives a rename.)
+    superuser.execute("ALTER ROLE tenant_other_app RENAME TO aside").await.unwrap();
+    superuser.execute("CREATE ROLE tenant_other_app").await.unwrap();
+    world.apply("other", deprovisioned(json!({}))).await;
+    let status = world.fleet.reason("other", READY, reason::CONFLICT).await.status.unwrap();
+    assert_ne!(status.access, Some(Access::Blocked));
+    assert_eq!(world.status("other").await.as_deref(), Some("deprovisioning"));
+    login(&uri).await.unwrap();
+    superuser.execute("DROP ROLE tenant_other_app").await.unwrap();
+    superuser.execute("ALTER ROLE aside RENAME TO tenant_other_app").await.unwrap();
+    world.apply("other", deprovisioned(json!({"displayName": "look again"}))).await;
+    world.fleet.reason("other", READY, reason::GRACE_PERIOD).await;
+    assert!(login(&uri.replace("aside", "tenant_other_app")).await.is_err());
+}
