@@ -20,6 +20,9 @@ pub use manifest::{crd_files, crds, crds_yaml};
 /// Annotation of a Tenant: any new value leads to a visit, as `reconcile.fluxcd.io/requestedAt` does in Flux.
 pub const ANNOTATION_RECONCILE_REQUESTED_AT: &str = "tenantry.dev/reconcile-requested-at";
 
+/// Annotation on a DatabaseServer: the system identifier of a server that took the place of the one before on purpose.
+pub const ANNOTATION_ACCEPT_SERVER: &str = "tenantry.dev/accept-server";
+
 /// The API group of every kind.
 pub const GROUP: &str = "tenantry.dev";
 

@@ -11,7 +11,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::fence::Fence;
 
 use super::{
-    connect::{MAINTENANCE_DATABASE, Seat, ServerConfig, connect},
+    connect::{MAINTENANCE_DATABASE, Seat, ServerConfig, connect, identifier_of},
     error::{Error, Result, is_transient},
 };
 
@@ -48,6 +48,7 @@ pub(super) struct Sessions {
     waiting: AtomicUsize,
     reaping: tokio::sync::Mutex<()>,
     opened: AtomicU64,
+    identifier: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -88,7 +89,14 @@ impl Sessions {
             waiting: AtomicUsize::new(0),
             reaping: tokio::sync::Mutex::default(),
             opened: AtomicU64::new(0),
+            identifier: OnceLock::new(),
         }
+    }
+
+    /// From here on, no admin session is on any other server than the one with this identifier: an address may lead
+    /// somewhere else at any time.
+    pub(super) fn prove(&self, identifier: &str) -> bool {
+        self.identifier.get_or_init(|| identifier.to_owned()) == identifier
     }
 
     /// How many sessions were opened so far.
@@ -148,8 +156,14 @@ impl Sessions {
         loop {
             self.pass_fence()?;
             match connect(&options, doing).await {
-                Ok(connection) => {
+                Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
+                    if let (Kind::Admin, Some(expected)) = (kind, self.identifier.get()) {
+                        let found = identifier_of(&mut connection).await?;
+                        if found != *expected {
+                            return Err(Error::ServerReplaced { expected: expected.clone(), found });
+                        }
+                    }
                     return Ok(self.session(connection, place, kind));
                 }
                 // The server may be about to give up a session of somebody else, or have just started.

@@ -7,6 +7,7 @@ mod lifecycle;
 mod migrations;
 mod registration;
 mod rights;
+mod servers;
 mod system;
 mod tombstones;
 mod workflows;
