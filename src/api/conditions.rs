@@ -127,6 +127,8 @@ pub mod reason {
         MISSING_RIGHTS = "MissingRights";
         /// The server belongs to another installation.
         SERVER_IN_USE = "ServerInUse";
+        /// The server's name leads to another PostgreSQL server than before.
+        SERVER_REPLACED = "ServerReplaced";
         /// The operator's login has every right that it needs.
         RIGHTS_COMPLETE = "RightsComplete";
         /// The tenant can still come back.

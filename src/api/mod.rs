@@ -24,6 +24,9 @@ pub const ANNOTATION_RECONCILE_REQUESTED_AT: &str = "tenantry.dev/reconcile-requ
 /// Annotation of a Tenant: any new value lifts the hold named inactivity.
 pub const ANNOTATION_RESUME_REQUESTED_AT: &str = "tenantry.dev/resume-requested-at";
 
+/// Annotation on a DatabaseServer: the system identifier of a server that took the place of the one before on purpose.
+pub const ANNOTATION_ACCEPT_SERVER: &str = "tenantry.dev/accept-server";
+
 /// The API group of every kind.
 pub const GROUP: &str = "tenantry.dev";
 

@@ -165,3 +165,11 @@ pub(super) async fn connect(options: &PgConnectOptions, doing: &'static str) -> 
         Err(_) => Err(Error::Timeout { doing, after: CONNECT_TIMEOUT }),
     }
 }
+
+/// The identifier that initdb gave to the server that a session is on.
+pub(super) async fn identifier_of(session: &mut PgConnection) -> Result<String> {
+    sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()")
+        .fetch_one(session)
+        .await
+        .map_err(Error::sql("identify the server"))
+}

@@ -106,6 +106,14 @@ pub enum Error {
     /// Another installation has this server.
     #[error("the server belongs to installation {0}")]
     ServerInUse(String),
+    /// Where the server was, another one answers.
+    #[error("another PostgreSQL server answers: system identifier {found}, not {expected}")]
+    ServerReplaced {
+        /// The identifier of the one that was looked at.
+        expected: String,
+        /// That of the one that answers.
+        found: String,
+    },
     /// The server is a standby.
     #[error("the server is a standby and takes no writes; point the DatabaseServer at the primary")]
     Standby,
@@ -156,6 +164,7 @@ impl Error {
             Self::LoginInUse { .. } => "LoginInUse",
             Self::LoginAccepted { .. } => "LoginAccepted",
             Self::ServerInUse(_) => "ServerInUse",
+            Self::ServerReplaced { .. } => "ServerReplaced",
             Self::Standby => "ReadOnlyServer",
             Self::UnsupportedVersion(_) => "UnsupportedVersion",
             Self::Name(_) => "NameNotPossible",
@@ -164,7 +173,7 @@ impl Error {
         }
     }
 
-    /// Whether the server did not answer, or does not let the operator in: whatever was wanted of it.
+    /// Whether the server did not answer, is another one, or does not let the operator in: whatever was wanted of it.
     pub fn is_unreachable(&self) -> bool {
         let reasons = [
             "DatabaseUnreachable",
@@ -173,6 +182,7 @@ impl Error {
             "TlsFailed",
             "AuthenticationFailed",
             "SessionEnded",
+            "ServerReplaced",
         ];
         reasons.contains(&self.reason())
     }

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    connect::{MAINTENANCE_DATABASE, Seat},
+    connect::{MAINTENANCE_DATABASE, Seat, identifier_of},
     error::{Error, Result},
     mark, migrate,
     server::Server,
@@ -25,6 +25,9 @@ pub struct Preflight {
     pub missing: Vec<MissingRight>,
     /// Another installation that has this server.
     pub in_use_by: Option<String>,
+    /// What tells this server from every other: the same after a failover and after a restore. None where the login
+    /// may not read it.
+    pub identifier: Option<String>,
 }
 
 /// A right that the operator's login needs and has not, or that somebody has and should not.
@@ -107,6 +110,7 @@ struct Found {
     member: bool,
     marks: bool,
     standby: bool,
+    identifiable: bool,
     signal: bool,
     stats: bool,
     comment: Option<String>,
@@ -129,6 +133,7 @@ SELECT current_setting('server_version') AS version,
            THEN coalesce(pg_has_role(l.oid, a.oid, 'MEMBER WITH ADMIN OPTION'), false)
            ELSE true END AS marks,
        pg_is_in_recovery() AS standby,
+       has_function_privilege('pg_control_system()', 'EXECUTE') AS identifiable,
        coalesce(pg_has_role(a.oid, 'pg_signal_backend', 'USAGE'), false) AS signal,
        coalesce(pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'), false) AS stats,
        shobj_description(a.oid, 'pg_authid') AS comment,
@@ -149,6 +154,10 @@ impl Server {
         let mut session = self.inner.sessions.single(&seat, "connect").await?;
         session.pid = migrate::pid(&mut session).await;
         let found: Found = sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
+        let identifier = match found.identifiable {
+            true => Some(identifier_of(&mut session).await?),
+            false => None,
+        };
         session.close().await;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
@@ -159,7 +168,7 @@ impl Server {
         let ours = mark::installation(installation);
         let in_use_by =
             found.comment.as_deref().filter(|comment| *comment != ours).map(mark::installation_of);
-        Ok(Preflight { missing: found.missing(), version: found.version, in_use_by })
+        Ok(Preflight { missing: found.missing(), version: found.version, in_use_by, identifier })
     }
 }
 

@@ -92,6 +92,13 @@ impl Server {
         &self.inner.sessions.config
     }
 
+    /// Keeps to the server with this identifier, whatever its address leads to later; false if it keeps to another
+    /// already.
+    #[must_use]
+    pub fn prove(&self, identifier: &str) -> bool {
+        self.inner.sessions.prove(identifier)
+    }
+
     /// How many sessions were opened on it so far.
     pub fn sessions_opened(&self) -> u64 {
         self.inner.sessions.opened()

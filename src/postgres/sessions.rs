@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     ops::{Deref, DerefMut},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::fence::Fence;
 
 use super::{
-    connect::{MAINTENANCE_DATABASE, Seat, ServerConfig, connect},
+    connect::{MAINTENANCE_DATABASE, Seat, ServerConfig, connect, identifier_of},
     error::{Error, Result, is_transient},
 };
 
@@ -51,6 +51,7 @@ pub(super) struct Sessions {
     opened: AtomicU64,
     /// Of those, how many in each tenant database.
     opened_in: Mutex<HashMap<String, i64>>,
+    identifier: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -92,7 +93,14 @@ impl Sessions {
             reaping: tokio::sync::Mutex::default(),
             opened: AtomicU64::new(0),
             opened_in: Mutex::default(),
+            identifier: OnceLock::new(),
         }
+    }
+
+    /// From here on, no admin session is on any other server than the one with this identifier: an address may lead
+    /// somewhere else at any time.
+    pub(super) fn prove(&self, identifier: &str) -> bool {
+        self.identifier.get_or_init(|| identifier.to_owned()) == identifier
     }
 
     /// How many sessions were opened so far.
@@ -157,10 +165,16 @@ impl Sessions {
         loop {
             self.pass_fence()?;
             match connect(&options, doing).await {
-                Ok(connection) => {
+                Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
                     if let Some(database) = seat.tenant_database() {
                         *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
+                    }
+                    if let (Kind::Admin, Some(expected)) = (kind, self.identifier.get()) {
+                        let found = identifier_of(&mut connection).await?;
+                        if found != *expected {
+                            return Err(Error::ServerReplaced { expected: expected.clone(), found });
+                        }
                     }
                     return Ok(self.session(connection, place, kind));
                 }

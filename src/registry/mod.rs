@@ -15,6 +15,7 @@ mod error;
 mod lifecycle;
 mod migrate;
 mod row;
+mod servers;
 mod standing;
 mod tenants;
 mod tombstones;

@@ -11,6 +11,7 @@ mod fleet;
 mod grace;
 mod leaders;
 mod purges;
+mod replaced;
 mod rollback;
 mod timed;
 mod vanished;

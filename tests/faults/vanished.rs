@@ -43,3 +43,47 @@ async fn a_tenant_that_vanished_without_its_finalizer_is_cut_off_and_kept_for_a_
     assert_eq!(world.fleet.ready("acme").await.status.unwrap().tenant_id, id);
     login(&uri).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_object_that_only_has_the_name_holds_up_no_end() {
+    let world = World::new("vanished-name").await;
+    for name in ["held", "named", "swapped"] {
+        world.apply(name, json!({})).await;
+        world.fleet.ready(name).await;
+    }
+    let finalizers = async |name: &str, all: &[&str]| {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": all}}));
+        world.fleet.tenants.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    };
+    // Somebody else's finalizer keeps the object; ours is let go.
+    finalizers("held", &[FINALIZER, "backup.example/keep"]).await;
+    world.fleet.tenants.delete("held", &DeleteParams::default()).await.unwrap();
+    world.until_status("held", "deprovisioning").await;
+    let released = |tenant: Option<&tenantry::api::tenant::Tenant>| {
+        tenant.is_some_and(|t| !t.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER))
+    };
+    world.fleet.wait("held", "released", released).await;
+    // Another tenant has the name.
+    world.fleet.delete("named").await;
+    world.apply("named", json!({"slug": "another", "connectionSecretName": "another-db"})).await;
+    world.fleet.ready("named").await;
+    // And one took it while nobody was there.
+    world.installation.operator().stop().await.unwrap();
+    finalizers("swapped", &[]).await;
+    world.fleet.tenants.delete("swapped", &DeleteParams::default()).await.unwrap();
+    world.apply("swapped", json!({"slug": "stranger", "connectionSecretName": "stranger-db"})).await;
+    world.installation.operator().start().await.unwrap();
+    world.fleet.ready("swapped").await;
+    world.until_status("swapped", "deprovisioning").await;
+
+    world.ahead(31 * 24 * 3600);
+    for slug in ["held", "named", "swapped"] {
+        world.until_status(slug, "deprovisioned").await;
+        assert!(!world.database_exists(&format!("tenant_{slug}")).await);
+    }
+    for (name, slug) in [("named", "another"), ("swapped", "stranger")] {
+        world.fleet.ready(name).await;
+        world.fleet.login(slug).await.unwrap();
+    }
+    finalizers("held", &[]).await;
+}

@@ -78,13 +78,7 @@ impl World {
 
     /// Another PostgreSQL, as a `DatabaseServer` of this name: one that can be stopped without the registry.
     pub async fn second_server(&self, server: &str) -> Postgres {
-        let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
-        let setup = SetupOptions {
-            operator: "second_operator".into(),
-            password: SecretText::new("second-password"),
-            system_database: None,
-        };
-        server_setup(postgres.admin_url("postgres").parse().unwrap(), &setup).await.unwrap();
+        let postgres = set_up(PostgresOptions::default()).await;
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Secret",
                 "metadata": {"name": server, "namespace": format!("{}-system", self.name)},
@@ -165,6 +159,18 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.clock);
     }
+}
+
+/// A PostgreSQL of its own for `second_operator`.
+pub async fn set_up(options: PostgresOptions) -> Postgres {
+    let postgres = Postgres::start(options).await.unwrap();
+    let setup = SetupOptions {
+        operator: "second_operator".into(),
+        password: SecretText::new("second-password"),
+        system_database: None,
+    };
+    server_setup(postgres.admin_url("postgres").parse().unwrap(), &setup).await.unwrap();
+    postgres
 }
 
 /// Logs in with the URI of a Secret that was read before.

@@ -104,3 +104,25 @@ async fn set_up_again(postgres: &tenantry_dev::Postgres) {
     let report = tenantry::postgres::setup::server_setup(url, &options).await.unwrap();
     assert!(report.refused.is_empty(), "{:?}", report.refused);
 }
+
+#[tokio::test]
+async fn a_server_is_told_from_another_at_the_same_address() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let server = Server::new(config(&postgres));
+        let identifier = server.preflight(INSTALLATION).await.unwrap().identifier.unwrap();
+        let query = "SELECT system_identifier::text FROM pg_control_system()";
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        let wanted: String = sqlx::query_scalar(query).fetch_one(&mut admin).await.unwrap();
+        assert_eq!(identifier, wanted);
+        assert!(server.prove(&identifier) && server.prove(&identifier) && !server.prove("1"));
+        server.observe_all().await.unwrap();
+        let elsewhere = Server::new(config(&postgres));
+        assert!(elsewhere.prove("1"));
+        let refused = elsewhere.observe_all().await.unwrap_err();
+        assert!(refused.is_unreachable() && refused.reason() == "ServerReplaced", "{refused}");
+        // Some administrators take it away: then it is not known, and nothing else is lost.
+        admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await.unwrap();
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().identifier, None);
+    }
+}

@@ -7,6 +7,7 @@ mod lifecycle;
 mod migrations;
 mod registration;
 mod rights;
+mod servers;
 mod standing;
 mod system;
 mod tombstones;

@@ -4,12 +4,15 @@
 use super::configuration::{ConfigurationError, configuration};
 use crate::{
     api::{
+        ANNOTATION_ACCEPT_SERVER,
         conditions::{ConditionStatus, PRIVILEGED, REACHABLE, reason},
         database_server::DatabaseServer,
     },
     controller::{context::Context, servers::Standing},
     postgres::{self, server::Server},
+    registry,
 };
+use kube::ResourceExt;
 use tracing::info;
 
 const HOW_TO_MEND: &str = "run `tenantry server-setup` as an administrator";
@@ -39,10 +42,14 @@ pub struct Verdict {
 }
 
 /// Checks a server. The one in use goes on being used while its configuration stays the same, with its sessions.
-pub async fn preflight(resource: &DatabaseServer, in_use: &Standing, context: &Context) -> Verdict {
+pub async fn preflight(
+    resource: &DatabaseServer,
+    in_use: &Standing,
+    context: &Context,
+) -> Result<Verdict, registry::Error> {
     let config = match configuration(resource, context).await {
         Ok(config) => config,
-        Err(error) => return refused_configuration(&error),
+        Err(error) => return Ok(refused_configuration(&error)),
     };
     let (server, known) = match in_use {
         Standing::Ready(server) if *server.config() == config => (server.clone(), true),
@@ -50,13 +57,31 @@ pub async fn preflight(resource: &DatabaseServer, in_use: &Standing, context: &C
             (Server::fenced(config, context.fence.clone()), false)
         }
     };
-    match check(&server, known, context).await {
-        Ok(verdict) => verdict,
-        Err(error) => refused(&error),
+    match check(resource, server, known, context).await {
+        Ok(verdict) => Ok(verdict),
+        Err(Trouble::Server(error)) => Ok(refused(&error)),
+        Err(Trouble::Registry(error)) => Err(error),
     }
 }
 
-async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdict, postgres::Error> {
+/// Where a check did not come to its end.
+enum Trouble {
+    Server(postgres::Error),
+    Registry(registry::Error),
+}
+
+impl From<postgres::Error> for Trouble {
+    fn from(error: postgres::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+async fn check(
+    resource: &DatabaseServer,
+    mut server: Server,
+    mut known: bool,
+    context: &Context,
+) -> Result<Verdict, Trouble> {
     let found = server.preflight(context.installation.id).await?;
     let version = Some(found.version.clone());
     let reachable = finding(REACHABLE, true, reason::CONNECTED, format!("PostgreSQL {}", found.version));
@@ -73,6 +98,25 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         let message = format!("{lacks} ({HOW_TO_MEND})");
         let findings = vec![reachable, finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message)];
         return Ok(Verdict { version, findings, server: None, permanent: true });
+    }
+    // Before anything is made there: on another server, all databases are missing.
+    if let Some(identifier) = found.identifier {
+        let accepted = resource.annotations().get(ANNOTATION_ACCEPT_SERVER) == Some(&identifier);
+        let proven = context.registry.prove_server(&server.config().name, &identifier, accepted).await;
+        if let Some(before) = proven.map_err(Trouble::Registry)? {
+            let message = format!(
+                "{}:{} leads to another PostgreSQL server (system identifier {identifier}) than the one that has the tenants' databases ({before}): point it back; if this one took its place on purpose (pg_upgrade, or a dump and restore), annotate the DatabaseServer with {ANNOTATION_ACCEPT_SERVER}: {identifier:?}",
+                server.config().host,
+                server.config().port,
+            );
+            let findings = vec![reachable, finding(PRIVILEGED, false, reason::SERVER_REPLACED, message)];
+            return Ok(Verdict { version, findings, server: None, permanent: true });
+        }
+        if !server.prove(&identifier) {
+            // Accepted as the new one: nothing of the old one's sessions is used for it.
+            server = Server::fenced(server.config().clone(), context.fence.clone());
+            known = !server.prove(&identifier);
+        }
     }
     if !known {
         // What a former leader had under way there ends before anything is begun.
@@ -94,12 +138,7 @@ async fn check(server: &Server, known: bool, context: &Context) -> Result<Verdic
         (reason::RIGHTS_REDUCED, message)
     };
     let privileged = finding(PRIVILEGED, true, why, message);
-    Ok(Verdict {
-        version,
-        findings: vec![reachable, privileged],
-        server: Some(server.clone()),
-        permanent: false,
-    })
+    Ok(Verdict { version, findings: vec![reachable, privileged], server: Some(server), permanent: false })
 }
 
 fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: String) -> Finding {

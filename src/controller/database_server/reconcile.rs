@@ -61,7 +61,7 @@ pub async fn reconcile(
         apply_finalizers(&resource, &context, &[FINALIZER]).await?;
     }
     let before = context.servers.get(&name);
-    let verdict = preflight(&resource, &before, &context).await;
+    let verdict = preflight(&resource, &before, &context).await?;
     let ready = summary(&verdict);
     let standing = match &verdict.server {
         Some(server) => Standing::Ready(server.clone()),

@@ -3,15 +3,18 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::ObjectRef};
+use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::observe::known;
+use super::{
+    observe::known,
+    presence::{look_up, stands_for},
+};
 use crate::{
     api::{
         conditions::{READY, find_condition, reason},
-        tenant::{OffboardingTrigger, Tenant},
+        tenant::OffboardingTrigger,
     },
     controller::{
         context::{Context, SharedContext},
@@ -136,18 +139,17 @@ fn vanished(row: &TenantRow, context: &Context) -> bool {
     let watched = |scope: &&super::watch::Scope| {
         scope.namespace.as_ref().is_none_or(|namespace| *namespace == row.resource_namespace)
     };
-    let Some(scope) = context.scopes.0.iter().find(watched) else { return false };
-    let reference = ObjectRef::<Tenant>::new(&row.resource_name).within(&row.resource_namespace);
-    row.status != RegistryStatus::Deprovisioning && scope.tenants.get(&reference).is_none()
+    context.scopes.0.iter().any(|scope| watched(&scope))
+        && row.status != RegistryStatus::Deprovisioning
+        && !context.scopes.has(&row.resource_namespace, &row.resource_name, &row.resource_uid, &row.slug)
 }
 
 /// A tenant that nobody asked to take down is cut off like one that was, and kept for a day at least.
 async fn tombstone_of_vanished(row: &TenantRow, context: &SharedContext) {
     let _turn = context.turns.take((row.resource_namespace.clone(), row.resource_name.clone())).await;
     // The store may be behind, and a list that the API server cannot give says nothing.
-    let api = Api::<Tenant>::namespaced(context.client.clone(), &row.resource_namespace);
-    match api.list_metadata(&ListParams::default()).await {
-        Ok(list) if list.iter().any(|tenant| tenant.name_any() == row.resource_name) => return,
+    match look_up(&context.client, &row.resource_namespace, &row.resource_name).await {
+        Ok(Some(found)) if stands_for(&found, &row.resource_uid, &row.slug) => return,
         Ok(_) => {}
         Err(error) => {
             warn!(%error, tenant = row.resource_name, "a Tenant seems to be gone, and cannot be looked for");

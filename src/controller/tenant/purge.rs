@@ -41,9 +41,12 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
         let (all, uncut) = context.tombstones.count();
         context.metrics.tombstones(all, uncut);
         for entry in context.tombstones.due(context.clock.now()) {
-            // Its own controller looks after a tenant whose object is there. One of its name that is not registered yet
-            // is the same tenant coming back: nothing is purged before that is decided.
-            if context.scopes.visit(&entry.namespace, &entry.name) {
+            // Its own controller looks after a tenant whose object is there. One of its name and slug that is not
+            // registered yet is the same tenant coming back: nothing is purged before that is decided. One of its
+            // name alone is another's.
+            if context.scopes.has(&entry.namespace, &entry.name, &entry.uid, &entry.slug)
+                && context.scopes.visit(&entry.namespace, &entry.name)
+            {
                 continue;
             }
             let (context, places) = (context.clone(), places.clone());

@@ -28,6 +28,8 @@ pub struct Entry {
     pub name: String,
     /// The Tenant's uid.
     pub uid: String,
+    /// The tenant's slug.
+    pub slug: String,
     /// Access is not proven to be cut.
     pub uncut: bool,
     /// When to look.
@@ -60,6 +62,7 @@ impl Tombstones {
             namespace: row.resource_namespace.clone(),
             name: row.resource_name.clone(),
             uid: row.resource_uid.clone(),
+            slug: row.slug.clone(),
             uncut,
             next: not_before.map_or(due, |at| due.max(at)),
         };

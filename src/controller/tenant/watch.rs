@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::failure::StepError;
+use super::{failure::StepError, presence::stands_for};
 use crate::{
     api::{
         ANNOTATION_RECONCILE_REQUESTED_AT, ANNOTATION_RESUME_REQUESTED_AT, FINALIZER, LABEL_TENANT,
@@ -58,6 +58,17 @@ impl Scopes {
     pub fn secret(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Secret>> {
         let reference = ObjectRef::new(name).within(namespace);
         self.0.iter().find_map(|scope| scope.secrets.get(&reference))
+    }
+
+    /// The Tenant of this name.
+    pub fn tenant(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Tenant>> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.tenants.get(&reference))
+    }
+
+    /// Whether a Tenant stands for the one with this uid and slug.
+    pub fn has(&self, namespace: &str, name: &str, uid: &str, slug: &str) -> bool {
+        self.tenant(namespace, name).is_some_and(|found| stands_for(&found, uid, slug))
     }
 
     /// Visits the Tenant of this name, if there is one.

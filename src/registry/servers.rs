@@ -1,0 +1,35 @@
+//! Which PostgreSQL server a `DatabaseServer`'s name stands for.
+
+use super::{Registry, Result};
+
+impl Registry {
+    /// Records that a name stands for the server with this identifier, unless it stands for another one already, on
+    /// which tenants have databases: then that one's identifier is returned. `accepted`: a person says that this one
+    /// took its place. It writes only what differs.
+    pub async fn prove_server(&self, name: &str, identifier: &str, accepted: bool) -> Result<Option<String>> {
+        let other = sqlx::query_scalar(
+            "WITH before AS (SELECT system_identifier FROM servers WHERE name = $1),
+             written AS (
+                 INSERT INTO servers (name, system_identifier)
+                 SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM before WHERE system_identifier = $2)
+                     AND ($3 OR NOT EXISTS (SELECT FROM before) OR NOT EXISTS (
+                         SELECT FROM tenants
+                         WHERE server = $1 AND (database_exists OR status <> 'deprovisioned')))
+                 ON CONFLICT (name) DO UPDATE SET system_identifier = $2, recorded_at = now()
+                 RETURNING name),
+             logged AS (
+                 INSERT INTO activity (action, actor, details)
+                 SELECT 'ServerReplaced', 'unknown', jsonb_build_object(
+                     'server', written.name, 'from', before.system_identifier, 'to', $2::text)
+                 FROM written, before)
+             SELECT system_identifier FROM before
+             WHERE system_identifier <> $2 AND NOT EXISTS (SELECT FROM written)",
+        )
+        .bind(name)
+        .bind(identifier)
+        .bind(accepted)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(other)
+    }
+}
