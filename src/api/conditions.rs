@@ -139,6 +139,8 @@ pub mod reason {
         SCHEMA_BEHIND = "SchemaBehind";
         /// The clocks of the operator and of the registry disagree on whether a grace is over.
         CLOCKS_DISAGREE = "ClocksDisagree";
+        /// Many tenants went away at once: nothing is dropped until somebody has looked at it.
+        PURGES_FROZEN = "PurgesFrozen";
         /// The operator's login lacks rights that it can work without.
         RIGHTS_REDUCED = "RightsReduced";
     }

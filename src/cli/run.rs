@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Request;
 use kube::{
     Client, Config,
@@ -17,6 +17,7 @@ use crate::{
         clock::Clock,
         run::{Ground, Options, run as run_controllers},
     },
+    domain::breaker::Limits,
     fence::Fence,
     leader::{self, Election, Leadership, Timing},
     metrics::Metrics,
@@ -81,6 +82,19 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(2..=1000))]
     registry_connections: u32,
 
+    /// Whether purges are frozen when many tenants go away at once, or when the definition of Tenants does
+    #[arg(long, env = "TENANTRY_MASS_DELETION_BREAKER", value_enum, default_value_t = Switch::On)]
+    mass_deletion_breaker: Switch,
+
+    /// So many tenants that begin to go away within ten minutes never open the breaker
+    #[arg(long, env = "TENANTRY_MASS_DELETION_MINIMUM", default_value_t = 10, value_name = "N")]
+    mass_deletion_minimum: u32,
+
+    /// Nor does this share of all tenants; the larger of the two counts
+    #[arg(long, env = "TENANTRY_MASS_DELETION_PERCENT", default_value_t = 5, value_name = "PERCENT",
+          value_parser = clap::value_parser!(u32).range(0..=100))]
+    mass_deletion_percent: u32,
+
     /// For tests: lead without a Lease, whoever else leads
     #[arg(long, hide = true)]
     test_ignore_lease: bool,
@@ -96,6 +110,13 @@ pub struct Arguments {
     /// What is logged, as tracing's directives: info, debug, tenantry=debug,sqlx=warn …
     #[arg(long, env = "TENANTRY_LOG_LEVEL", default_value = "info", value_name = "DIRECTIVES")]
     log_level: String,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Why the operator stopped.
@@ -179,6 +200,10 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         server_selector: arguments.server_selector,
         operator_namespace: arguments.operator_namespace,
         concurrency: arguments.concurrency,
+        breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(Limits {
+            minimum: arguments.mass_deletion_minimum,
+            percent: arguments.mass_deletion_percent,
+        }),
         max_connections: arguments.max_connections_per_server,
         identity,
         clock: arguments.test_clock.as_deref().map_or_else(Clock::default, Clock::ahead_by),

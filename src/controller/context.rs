@@ -11,6 +11,7 @@ use kube::{
 };
 
 use super::{
+    breaker::Breaker,
     clock::Clock,
     database_server::configuration::{DEFAULT_PREFIX, prefix},
     events::Events,
@@ -58,6 +59,8 @@ pub struct Context {
     pub bulk: Bulk,
     /// The tombstones, by when they are to be looked at.
     pub tombstones: Tombstones,
+    /// Whether purges may begin.
+    pub breaker: Breaker,
     /// When time alone changes what tenants may do.
     pub alarms: Alarms,
     /// What was tried, and may be tried again.

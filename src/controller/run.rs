@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{
+    breaker::{self, Breaker},
     clock::Clock,
     context::{Context, SharedContext},
     database_server,
@@ -48,6 +49,7 @@ use crate::{
         database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold,
         tenant_status::TenantState,
     },
+    domain::breaker::Limits,
     fence::Fence,
     leader::Leadership,
     metrics::Metrics,
@@ -68,6 +70,8 @@ pub struct Options {
     pub concurrency: u16,
     /// The most sessions on one server.
     pub max_connections: u32,
+    /// From how many departures on purges are frozen; none: never.
+    pub breaker: Option<Limits>,
     /// Who this process is.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -141,6 +145,7 @@ pub async fn run(
         written: Written::default(),
         bulk: Bulk::default(),
         tombstones: Tombstones::default(),
+        breaker: Breaker::new(options.breaker),
         alarms: Alarms::default(),
         attempts: Attempts::default(),
         turns: Turns::default(),
@@ -180,6 +185,7 @@ pub async fn run(
     let drift = tokio::spawn(tenant::drift::run(context.clone(), shutdown.clone()));
     let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
     tokio::spawn(alarms::run(context.clone(), shutdown.clone()));
+    tokio::spawn(breaker::run(context.clone(), shutdown.clone()));
     tokio::spawn(tenant::inactivity::run(context.clone(), shutdown.clone()));
     let holds = hold_inputs.into_iter().map(|input| run_holds(context.clone(), input, shutdown.clone()));
     let holds = tokio::spawn(join_all(holds));

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod backoff;
+pub mod breaker;
 pub mod departure;
 pub mod desired;
 pub mod hold;

@@ -1,6 +1,8 @@
 //! What was found, as three values: absent, unknown, known. An unknown is never taken for an absent: that is how
 //! databases get lost.
 
+use jiff::Timestamp;
+
 use super::{access::AccessLevel, departure::Terms};
 
 /// One observation of something outside this process.
@@ -107,6 +109,8 @@ pub struct RegistryFacts {
     pub state_current: bool,
     /// The terms of the tombstone, while there is one.
     pub tombstone: Option<Terms>,
+    /// Since when it goes away.
+    pub departed_at: Option<Timestamp>,
     /// The purge has begun: there is no way back.
     pub purging: bool,
     /// A failed first provisioning is being taken back.

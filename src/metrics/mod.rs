@@ -71,6 +71,7 @@ pub struct Metrics {
     tombstones: Family<ByAccess, Gauge>,
     provision_durations: Histogram,
     leader: Gauge,
+    breaker: Gauge,
 }
 
 fn histogram() -> Histogram {
@@ -118,6 +119,12 @@ impl Metrics {
         );
         let leader = Gauge::default();
         registry.register("leader", "1 on the process that leads, 0 on the others", leader.clone());
+        let breaker = Gauge::default();
+        registry.register(
+            "mass_deletion_breaker_open",
+            "1 while no purge begins because many tenants went away at once, 0 otherwise",
+            breaker.clone(),
+        );
         registry.register(
             "build",
             "Which build this is",
@@ -135,6 +142,7 @@ impl Metrics {
             tombstones,
             provision_durations,
             leader,
+            breaker,
         }
     }
 
@@ -180,6 +188,11 @@ impl Metrics {
     /// Whether this process leads.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Whether the breaker of mass deletions is open.
+    pub fn breaker(&self, open: bool) {
+        self.breaker.set(i64::from(open));
     }
 
     /// All of them, as OpenMetrics text: see [`CONTENT_TYPE`].

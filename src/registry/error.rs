@@ -120,6 +120,7 @@ fn reason(error: &sqlx::Error) -> &'static str {
         "TN001" => "TransitionRefused",
         "TN002" => "ClaimedElsewhere",
         "TN003" => "RecordProtected",
+        "TN005" => "PurgesFrozen",
         "28P01" | "28000" => "RegistryLoginRefused",
         "3D000" => "RegistryDatabaseMissing",
         "42501" => "RegistryPermissionDenied",
@@ -146,7 +147,7 @@ fn is_permanent(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(_) => {
             let code = code(error).unwrap_or_default();
             match code.as_str() {
-                "TN002" => false,
+                "TN002" | "TN005" => false,
                 // Connections, transactions that got in each other's way, resources, operator intervention, IO.
                 _ => !["08", "25", "40", "53", "55", "57", "58", "XX"]
                     .contains(&code.get(..2).unwrap_or_default()),

@@ -10,6 +10,7 @@
 //! same name is the holder of its workflows: the database refuses to change a tenant whose workflow is held by
 //! another process that is alive.
 
+mod breaker;
 mod claim;
 mod error;
 mod lifecycle;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 
 use self::claim::Claim;
 pub use self::{
+    breaker::Opening,
     error::Error,
     lifecycle::{Activity, NewState},
     row::{Hidden, NewTenant, Registration, TenantRow},

@@ -21,7 +21,7 @@ macro_rules! columns {
          holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
-         warned_of, sessions_seen, last_session_at, inactivity_warned_at"
+         warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by"
     };
 }
 pub(super) use columns;
@@ -102,6 +102,7 @@ pub struct TenantRow {
     pub sessions_seen: Option<i64>,
     pub last_session_at: Option<Timestamp>,
     pub inactivity_warned_at: Option<Timestamp>,
+    pub frozen_by: Option<i64>,
     /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
     /// their object, or all together.
     pub next_attempt_at: Option<Timestamp>,
@@ -167,6 +168,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             sessions_seen: row.try_get("sessions_seen")?,
             last_session_at: maybe_time("last_session_at")?,
             inactivity_warned_at: maybe_time("inactivity_warned_at")?,
+            frozen_by: row.try_get("frozen_by")?,
             next_attempt_at: match maybe_time("next_attempt_at") {
                 Err(sqlx::Error::ColumnNotFound(_)) => None,
                 found => found?,

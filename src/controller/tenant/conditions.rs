@@ -230,9 +230,12 @@ pub fn of(visit: &Visit<'_>, summary: &Summary) -> Vec<Told> {
 fn in_grace(visit: &Visit<'_>) -> Option<String> {
     let row = visit.row.as_ref().filter(|row| row.status == RegistryStatus::Deprovisioning)?;
     let ending = if row.retain { "kept for good, and the tenant closed," } else { "dropped" };
-    let when = match (row.purge_held.is_some(), row.purge_after) {
-        (true, _) | (_, None) => "once spec.paused is unset".to_owned(),
-        (false, Some(at)) => format!("after {at}"),
+    let when = match (row.purge_held.is_some(), row.frozen_by.is_some() && !row.retain, row.purge_after) {
+        (true, _, _) | (_, _, None) => "once spec.paused is unset".to_owned(),
+        (_, true, Some(at)) => {
+            format!("after {at}, once somebody has acknowledged the breaker of mass deletions")
+        }
+        (_, false, Some(at)) => format!("after {at}"),
     };
     Some(format!("access is cut; the database is {ending} {when}; until then the tenant can come back"))
 }
@@ -277,6 +280,9 @@ fn ready(visit: &Visit<'_>, summary: &Summary) -> Told {
 fn deprovisioned(visit: &Visit<'_>, summary: &Summary) -> Told {
     match summary {
         Summary::InForce => match in_grace(visit) {
+            Some(message) if visit.row.as_ref().is_some_and(|row| row.frozen_by.is_some()) => {
+                Told::new(api::DEPROVISIONED, False, reason::PURGES_FROZEN, message)
+            }
             Some(message) => Told::new(api::DEPROVISIONED, False, reason::GRACE_PERIOD, message),
             None => Told::new(api::DEPROVISIONED, True, reason::DEPROVISIONED, "the tenant is gone"),
         },

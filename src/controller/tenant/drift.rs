@@ -167,6 +167,7 @@ async fn tombstone_of_vanished(row: &TenantRow, context: &SharedContext) {
     };
     let written = async {
         context.registry.begin_deprovisioning(row.id, &tombstone, None).await?;
+        context.breaker.departed();
         context.registry.set_access(row.id, None).await?;
         context.registry.by_id(row.id).await
     };

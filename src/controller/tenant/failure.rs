@@ -55,6 +55,11 @@ pub enum StepError {
     /// The Tenant is not what it was when its end was decided.
     #[error("the Tenant was changed, or applied again, before anything was destroyed: it is visited anew")]
     TenantChanged,
+    /// Many tenants went away at once, and nobody has looked at it yet.
+    #[error(
+        "nothing is dropped while the breaker of mass deletions is open: see the Event on the definition of Tenants for why, and for how to go on"
+    )]
+    PurgesFrozen,
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
@@ -96,6 +101,7 @@ impl StepError {
             Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
             Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
             Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
+            Self::PurgesFrozen => reason::PURGES_FROZEN,
             Self::NotLeader | Self::TenantChanged | Self::Missing(_) => reason::WAITING,
         }
     }
@@ -110,6 +116,7 @@ impl StepError {
             | Self::SecretConflict { .. }
             | Self::NotLeader
             | Self::ClocksDisagree
+            | Self::PurgesFrozen
             | Self::TenantChanged
             | Self::SchemaBehind { .. }
             | Self::Missing(_) => None,
@@ -131,7 +138,11 @@ impl StepError {
             Self::Registry(error) => error.is_permanent(),
             Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == reason::REQUEST_REFUSED,
-            Self::NotLeader | Self::ClocksDisagree | Self::TenantChanged | Self::Missing(_) => false,
+            Self::NotLeader
+            | Self::ClocksDisagree
+            | Self::PurgesFrozen
+            | Self::TenantChanged
+            | Self::Missing(_) => false,
         }
     }
 }

@@ -139,6 +139,7 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         state_current: standing
             .is_none_or(|standing| row.status == standing.state && row.status_reason == standing.why()),
         tombstone: row.terms(),
+        departed_at: row.deprovisioned_at,
         purging: row.purge_started_at.is_some(),
         rolling_back: row.rolling_back,
     }

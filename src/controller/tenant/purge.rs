@@ -40,7 +40,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let (all, uncut) = context.tombstones.count();
         context.metrics.tombstones(all, uncut);
-        for entry in context.tombstones.due(context.clock.now()) {
+        for entry in context.tombstones.due(context.clock.now(), context.breaker.purges()) {
             // Its own controller looks after a tenant whose object is there. One of its name and slug that is not
             // registered yet is the same tenant coming back: nothing is purged before that is decided. One of its
             // name alone is another's.

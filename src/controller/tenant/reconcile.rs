@@ -33,6 +33,7 @@ use crate::{
     domain::{
         access::AccessLevel,
         backoff,
+        breaker::Moment,
         departure::Terms,
         desired::{self, DEFAULT_SERVER, Invalid},
         observed::RegistryStatus,
@@ -177,7 +178,8 @@ pub async fn work(
             }
             None if !visit.is_leaving() => plan_narrowing(object, wanted(visit, ""), &observed),
             _ => {
-                plan_leaving(object_now(object, visit), terms(visit, context), &observed, context.clock.now())
+                let moment = Moment { now: context.clock.now(), purges: context.breaker.purges() };
+                plan_leaving(object_now(object, visit), terms(visit, context), &observed, moment)
             }
         };
         match plan {

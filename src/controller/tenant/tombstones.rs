@@ -10,7 +10,12 @@ use std::{
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus},
+    domain::{
+        access::AccessLevel,
+        breaker::{COUNT_FIRST, Purges},
+        identity::TenantId,
+        observed::RegistryStatus,
+    },
     registry::TenantRow,
 };
 
@@ -36,6 +41,11 @@ pub struct Entry {
     next: Timestamp,
 }
 
+/// When those that began to go away together with this one are there to be counted.
+fn counted_at(row: &TenantRow) -> Timestamp {
+    row.deprovisioned_at.and_then(|at| at.checked_add(COUNT_FIRST).ok()).unwrap_or(Timestamp::MIN)
+}
+
 /// All tombstones.
 #[derive(Default)]
 pub struct Tombstones {
@@ -54,7 +64,8 @@ impl Tombstones {
         let due = match row.terms() {
             _ if uncut => Timestamp::MIN,
             Some(terms) if terms.held => Timestamp::MAX,
-            Some(terms) => terms.purge_after,
+            // Not before it was counted: see the breaker.
+            Some(terms) => terms.purge_after.max(counted_at(row)),
             None => Timestamp::MAX,
         };
         let entry = Entry {
@@ -69,10 +80,11 @@ impl Tombstones {
         by_id.insert(row.id, entry);
     }
 
-    /// Those that are to be looked at now.
-    pub fn due(&self, now: Timestamp) -> Vec<Entry> {
+    /// Those that are to be looked at now: while purges are frozen, those alone that are to be cut.
+    pub fn due(&self, now: Timestamp, purges: Purges) -> Vec<Entry> {
         let mut by_id = self.lock();
-        let due = by_id.values_mut().filter(|entry| entry.next <= now);
+        let frozen = purges == Purges::Frozen;
+        let due = by_id.values_mut().filter(|entry| entry.next <= now && (entry.uncut || !frozen));
         due.map(|entry| {
             entry.next = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
             entry.clone()

@@ -80,12 +80,6 @@ impl Scopes {
         scope.visits.send(reference).is_ok()
     }
 
-    /// The Tenant of this name.
-    pub fn tenant(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<Tenant>> {
-        let reference = ObjectRef::new(name).within(namespace);
-        self.0.iter().find_map(|scope| scope.tenants.get(&reference))
-    }
-
     /// Waits until it is known which Tenants there are: an empty store would make each look as if it were gone. False
     /// once `shutdown` comes first.
     pub async fn are_known(&self, shutdown: &CancellationToken) -> bool {

@@ -1,11 +1,12 @@
 //! The plan of a tenant that leaves.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::{Blocked, ObjectFacts, Plan, Presence};
 use crate::{
     api::tenant_status::WorkflowKind,
     domain::{
+        breaker::{COUNT_FIRST, Moment, Purges},
         departure::Terms,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
@@ -23,7 +24,16 @@ pub const RELEASE_UNCUT_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// The finalizer guards one thing: that the registry knows. With grace left, or where the database is kept, it is let
 /// go once the tombstone is written and the cut is verified, or after [`RELEASE_UNCUT_AFTER`]; with none left it is held
 /// until everything is gone.
-pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now: Timestamp) -> Plan {
+///
+/// While the breaker of mass deletions is open, nothing that was ever in use is dropped: the object is let go as if there
+/// were grace. While it is closed, what has just begun to go away is counted before it is dropped.
+pub fn plan_leaving(
+    object: ObjectFacts,
+    terms: Terms,
+    observed: &Observed,
+    moment: impl Into<Moment>,
+) -> Plan {
+    let Moment { now, purges } = moment.into();
     let deleted_at = match object.presence {
         Presence::Deleted(_) if !object.has_finalizer => return Plan::Nothing,
         Presence::Deleted(at) => Some(at),
@@ -57,11 +67,16 @@ pub fn plan_leaving(object: ObjectFacts, terms: Terms, observed: &Observed, now:
     };
     let marked = row.tombstone == Some(terms);
     // What cannot be undone waits for its time, and while it is held; a paused deletion is cut and marked at once.
-    let due = terms.purge_after <= now && !terms.held;
+    let drops_data = row.handed_out && !row.purging && !terms.retain;
+    let frozen = purges == Purges::Frozen && drops_data;
+    let due = terms.purge_after <= now && !terms.held && !frozen;
     let purging = due && !terms.retain;
     // A visit that changes the terms never acts on them: the next one does, if they are the same then.
     let changing = row.tombstone.is_some() && !marked;
-    let (closing, drop) = (due && !changing, purging && !changing);
+    let counted = purges != Purges::Counted
+        || !drops_data
+        || row.departed_at.is_some_and(|at| now.duration_since(at) >= COUNT_FIRST);
+    let (closing, drop) = (due && !changing && counted, purging && !changing && counted);
     let early = deleted_at.filter(|_| !purging);
     let waited_long = early.is_some_and(|at| marked && now.duration_since(at) >= RELEASE_UNCUT_AFTER);
     let server = match &observed.server {
@@ -222,6 +237,41 @@ mod tests {
         row.purging = true;
         let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
         assert_eq!(plan(KEPT, RETAIN, &begun), ends, "half a database is nothing to retain");
+    }
+
+    #[test]
+    fn while_purges_are_frozen_the_object_goes_and_the_data_stays() {
+        let frozen = Moment { now: NOW, purges: Purges::Frozen };
+        let plan = |object, observed: &Observed| steps(plan_leaving(object, NO_GRACE, observed, frozen));
+        let released = [Step::CutAccess, Step::Tombstone, Step::ReleaseFinalizer];
+        assert_eq!(plan(DELETED, &active()), released);
+        assert_eq!(plan(DELETED, &marked(NO_GRACE)), [Step::ReleaseFinalizer]);
+        assert_eq!(plan(GONE, &marked(NO_GRACE)), []);
+        // What has begun is finished, what was never in use is nobody's loss, and what is kept is only closed.
+        let mut begun = marked(NO_GRACE);
+        let Observation::Known(row) = &mut begun.registry else { unreachable!() };
+        row.purging = true;
+        assert!(plan(GONE, &begun).contains(&Step::DropDatabase));
+        let mut never = marked(NO_GRACE);
+        let Observation::Known(row) = &mut never.registry else { unreachable!() };
+        row.handed_out = false;
+        assert!(plan(GONE, &never).contains(&Step::DropDatabase));
+        let kept = Terms { purge_after: NOW, ..RETAIN };
+        let closed = steps(plan_leaving(GONE, kept, &marked(kept), frozen));
+        assert_eq!(closed, [Step::RemoveSecrets, Step::Close]);
+    }
+
+    #[test]
+    fn what_has_just_begun_to_go_away_is_counted_before_it_is_dropped() {
+        let at =
+            |seconds: i64| Moment { now: NOW + SignedDuration::from_secs(seconds), purges: Purges::Counted };
+        let first = steps(plan_leaving(DELETED, NO_GRACE, &active(), at(0)));
+        assert_eq!(first, [Step::CutAccess, Step::Tombstone], "the object waits for the end");
+        let mut observed = marked(NO_GRACE);
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        row.departed_at = Some(NOW);
+        assert_eq!(plan_leaving(DELETED, NO_GRACE, &observed, at(4)), Plan::Nothing);
+        assert!(steps(plan_leaving(DELETED, NO_GRACE, &observed, at(5))).contains(&Step::DropDatabase));
     }
 
     #[test]

@@ -105,6 +105,7 @@ mod fixtures {
             recorded_access: Some(AccessLevel::ReadWrite),
             state_current: true,
             tombstone: None,
+            departed_at: None,
             purging: false,
             rolling_back: false,
         }

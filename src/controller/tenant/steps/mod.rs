@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     api::tenant::Tenant,
-    controller::context::SharedContext,
+    controller::{breaker, context::SharedContext},
     domain::{desired::Desired, observed::RegistryStatus, standing::Standing, steps::Step},
     postgres::{drift::Known, server::Server},
     registry::{PurgeStart, TenantRow},
@@ -153,6 +153,9 @@ async fn pass_deadline(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     }
     if row.retain {
         return Ok(());
+    }
+    if row.activated_at.is_some() && !breaker::lets_pass(context).await? {
+        return Err(StepError::PurgesFrozen);
     }
     let (correlation, ahead) = (run.correlation()?, context.clock.ahead());
     match context.registry.begin_purge(row.id, &row.resource_uid, ahead, correlation).await? {

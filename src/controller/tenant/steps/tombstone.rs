@@ -27,6 +27,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
             actor: "unknown".to_owned(),
         };
         run.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
+        run.context.breaker.departed();
     }
     if !run.visit.has_done(Step::CutAccess) && run.row()?.access != Some(AccessLevel::Blocked) {
         // Whatever it was, it is to be cut, and nobody has proven yet that it is.
