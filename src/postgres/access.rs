@@ -3,8 +3,9 @@
 //!
 //! Taking a right does not take it from what is under way: a running COPY, a plan prepared in an open transaction
 //! and a session after SET ROLE keep it. So after the swap the tenant's sessions from before are ended, and the
-//! level counts as in force only when the server shows none of them any more, and no session that is just starting.
-//! Until that is proven, the login's comment says so: an attempt that was cut is finished by the next one.
+//! level counts as in force only when the server shows none of them any more, and no session that was just starting,
+//! and when what they prepared to be committed later is rolled back. Until that is proven, the login's comment says
+//! so: an attempt that was cut is finished by the next one.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,10 +15,12 @@ use sqlx::{Either, Row, postgres::PgRow};
 use crate::domain::{access::AccessLevel, identity::TenantId};
 
 use super::{
+    drift::Known,
     error::{Error, Result},
     identifier::{ADMIN, GROUPS, Ident, Literal, Script, Word},
     inventory::{self, DatabaseFacts, LoginFacts, Rights},
     mark,
+    prepared::Prepared,
     roles::{conflict, options_known},
     server::{Server, run_on},
     sessions::Session,
@@ -89,7 +92,28 @@ impl Server {
         }
         run_on(&mut session, "set the access level", &swap).await?;
         if narrows {
-            prove(&mut session, &database, &login, inventory.rights(), options).await?;
+            let prepared = prove(&mut session, &database, &login, inventory.rights(), options).await?;
+            if database_facts.is_some() && !prepared.is_empty() {
+                // An operation has one session at a time.
+                session.give_back();
+                self.roll_back_prepared(&database, &prepared).await?;
+                session = self.admin().await?;
+            }
+        }
+        if narrows && !blocked {
+            // From 16 on, what a superuser granted only a superuser can take: our REVOKE of it is a mere warning.
+            let found = inventory::read(&mut session, Some(names)).await?;
+            let mut facts = found.facts(id, database.as_str(), login.as_str());
+            if let Some(login) = &mut facts.login {
+                login.narrowing = false;
+            }
+            if facts.access() != Some(level) {
+                session.give_back();
+                let found = facts.differences(level, Known::default()).join("; ");
+                return Err(Error::MissingRight(format!(
+                    "role {login} could not be brought to {level}, for somebody else than tenantry_admin granted what it has: {found}; REVOKE that as a superuser"
+                )));
+            }
         }
         if (narrows && changes) || login_facts.narrowing {
             let proven = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal(&mark::login(id, false))]);
@@ -121,7 +145,7 @@ fn swap(
             _ => {}
         }
     }
-    // Before 16 a role may grant itself: a tenant with full access could lend it to one that was narrowed.
+    // No tenant can grant these, but an administrator can: then one tenant acts with the rights of another.
     for name in &facts.foreign_memberships {
         if let Ok(role) = Ident::new(name) {
             script.add("REVOKE {} FROM {}", &[&role, login]);
@@ -131,6 +155,11 @@ fn swap(
         if let Ok(member) = Ident::new(name) {
             script.add("REVOKE {} FROM {}", &[login, &member]);
         }
+    }
+    // An attempt that was cut may have left them borrowed.
+    if facts.narrowing {
+        let [rw, shrink, ro] = &GROUPS;
+        script.add("REVOKE {}, {}, {}, {} FROM {}", &[login, rw, shrink, ro, &ADMIN]);
     }
     if facts.privileged {
         script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
@@ -160,14 +189,14 @@ fn swap(
     script
 }
 
-/// Ends the login's sessions from before now, until none is left.
+/// Ends the login's sessions from before now, until none is left. Returns which transactions it left prepared.
 async fn prove(
     session: &mut Session,
     database: &Ident,
     login: &Ident,
     rights: Rights,
     options_known: bool,
-) -> Result<()> {
+) -> Result<Vec<Prepared>> {
     let doing = "end the tenant's sessions";
     // The server's clock, after the commit. As text, so that no type in between rounds it.
     let since: String = sqlx::query_scalar("SELECT clock_timestamp()::text")
@@ -177,10 +206,16 @@ async fn prove(
     let script = look(database, login, &since, rights, options_known);
     let mut pause = FIRST_PAUSE;
     let mut left = Left::default();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        let starting_before = left.starting;
         left = read_left(session, &script).await.map_err(Error::sql(doing))?;
+        // Who starts after the first look sees the new rights: somebody who knocks all the time, be it a neighbour
+        // whom CONNECT refuses only after that lock, must not be able to hold the proof off.
+        if round > 0 {
+            left.starting.retain(|pid| starting_before.contains(pid));
+        }
         if left.starting.is_empty() && left.living.is_empty() {
-            return Ok(());
+            return Ok(left.prepared);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
@@ -198,8 +233,10 @@ async fn prove(
 struct Left {
     /// Sessions that are just starting in the database.
     starting: HashSet<i32>,
-    /// Sessions of the login.
+    /// Sessions of the login, and of other tenants' logins in its database.
     living: HashSet<i32>,
+    /// Transactions that the login prepared in its database. No session from before adds one once none is living.
+    prepared: Vec<Prepared>,
 }
 
 /// One look: who holds the lock that a starting session has on its database, then who is there, ending whom we may.
@@ -219,13 +256,31 @@ fn look(database: &Ident, login: &Ident, since: &str, rights: Rights, options_kn
         &[&Literal(database.as_str())],
     );
     script.add(
+        // Another tenant's login has no business in this database: it got there with rights that were just taken.
         "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
-                     WHEN r.rolname <> {} THEN 'other' \
+                     WHEN r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
+                         coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
                      WHEN a.backend_start > {}::timestamptz THEN 'later' \
+                     WHEN r.rolname <> {} AND {} THEN 'living' \
                      WHEN pg_terminate_backend(a.pid) THEN 'living' ELSE 'living' END AS what, a.pid \
          FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
          WHERE a.pid <> pg_backend_pid()",
-        &[&Literal(login.as_str()), &Literal(since)],
+        &[
+            &Literal(login.as_str()),
+            &Literal(database.as_str()),
+            &Literal(mark::TENANT),
+            &Literal(since),
+            &Literal(login.as_str()),
+            // With nothing but the borrowed login, there is no right to end another's session.
+            &Word(if borrow { "true" } else { "false" }),
+        ],
+    );
+    let groups = GROUPS;
+    let [rw, shrink, ro] = groups.each_ref().map(|group| Literal(group.as_str()));
+    script.add(
+        "SELECT 'prepared' AS what, 0 AS pid, p.gid, p.owner::text FROM pg_prepared_xacts AS p \
+         WHERE p.database = {} AND p.owner IN ({}, {}, {}, {})",
+        &[&Literal(database.as_str()), &Literal(login.as_str()), &rw, &shrink, &ro],
     );
     if borrow {
         let mut borrowed = Script::of("BEGIN", &[]);
@@ -248,6 +303,9 @@ async fn read_left(session: &mut Session, script: &Script) -> Result<Left, sqlx:
         match row.try_get::<&str, _>("what")? {
             "starting" => drop(left.starting.insert(pid)),
             "living" => drop(left.living.insert(pid)),
+            "prepared" => {
+                left.prepared.push(Prepared { gid: row.try_get("gid")?, owner: row.try_get("owner")? })
+            }
             // Listed without a name: still starting, if it has the lock.
             "unnamed" => {}
             // Listed with a name: started.

@@ -65,7 +65,7 @@ pub struct LoginFacts {
     pub groups: Vec<String>,
     /// Other roles that it is a member of: there should be none.
     pub foreign_memberships: Vec<String>,
-    /// Roles that are members of it: there should be none (before 16, a tenant can grant its own role away).
+    /// Roles that are members of it: there should be none (only an administrator can make one).
     pub foreign_members: Vec<String>,
     /// It has CREATEDB or CREATEROLE, which no tenant's login has.
     pub privileged: bool,

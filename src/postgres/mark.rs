@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use crate::domain::identity::TenantId;
 
-const TENANT: &str = "tenantry:tenant:";
+/// What every mark of a tenant begins with.
+pub(super) const TENANT: &str = "tenantry:tenant:";
 const TEMPLATE: &str = "tenantry:template:";
 const INSTALLATION: &str = "tenantry:installation:";
 const TEMPLATE_WORD: &str = " template:";

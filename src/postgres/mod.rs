@@ -15,6 +15,7 @@ mod migrate;
 mod migrator;
 pub mod modules;
 pub mod preflight;
+mod prepared;
 mod roles;
 pub mod seed;
 pub mod server;

@@ -78,3 +78,29 @@ async fn blocked_ends_every_session_and_refuses_new_ones() {
         assert_eq!(written, 0);
     }
 }
+
+#[tokio::test]
+async fn what_only_a_superuser_can_take_is_not_reported_as_taken() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_favoured");
+        tenant.provision(&server, 1).await;
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin.execute("GRANT tenantry_shrink TO tenant_favoured_app").await.unwrap();
+        let set = async |level| server.set_access(tenant.id, &tenant.database, &tenant.login, level).await;
+        let read_only = set(AccessLevel::ReadOnly).await;
+        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        if postgres.binaries().major < 16 {
+            read_only.unwrap();
+            assert_eq!(facts.access(), Some(AccessLevel::ReadOnly));
+        } else {
+            let error = read_only.unwrap_err();
+            assert_eq!(error.reason(), "MissingRight");
+            assert!(error.to_string().contains("tenantry_shrink"), "{error}");
+            assert_eq!(facts.access(), None);
+        }
+        // Without LOGIN and CONNECT there is nothing that it could use.
+        set(AccessLevel::Blocked).await.unwrap();
+        server.verify_refused(&tenant.database, &tenant.login, &tenant.password).await.unwrap();
+    }
+}

@@ -4,6 +4,7 @@
 
 mod access;
 mod cuts;
+mod evasions;
 mod managed;
 mod preflight;
 mod provisioning;

@@ -24,8 +24,11 @@ pub const INSTALLATION: Uuid = Uuid::from_u128(0x7e57);
 
 /// The versions that everything is tried on: the oldest that is supported, and the newest.
 pub static SERVERS: LazyLock<[Postgres; 2]> = LazyLock::new(|| {
+    // Off by default, but an application may need them: then a tenant can leave some behind.
+    let settings = vec![("max_prepared_transactions".to_owned(), "20".to_owned())];
     [15, 18].map(|major| {
-        on_a_thread(move || async move { Ok(set_up(start(major, vec![]).await).await) }).unwrap()
+        let settings = settings.clone();
+        on_a_thread(move || async move { Ok(set_up(start(major, settings).await).await) }).unwrap()
     })
 });
 

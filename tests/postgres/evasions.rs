@@ -1,0 +1,182 @@
+//! What a tenant's own login may try against a suspension. Each way is tried for real, in sessions from before and
+//! from after, and each is first shown to work without a suspension.
+
+mod moves;
+mod pace;
+mod stage;
+mod ways;
+mod wire;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use sqlx::Executor;
+use tenantry::domain::access::AccessLevel;
+use tenantry_dev::Postgres;
+
+use crate::servers::{SERVERS, Tenant, ready};
+
+use self::{
+    stage::{Actor, Outcome, Stage, told},
+    ways::{Finish, WAYS, Way},
+};
+
+/// How many ways are tried at once.
+const AT_ONCE: usize = 6;
+/// A suspension is not held off for longer.
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_way_gets_around_a_suspension_on_15() {
+    try_all(&SERVERS[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_way_gets_around_a_suspension_on_18() {
+    try_all(&SERVERS[1]).await;
+}
+
+async fn try_all(postgres: &'static Postgres) {
+    let major = postgres.binaries().major;
+    let server = ready(postgres).await;
+    let other = Arc::new(Tenant::new("tenant_beside"));
+    other.provision(&server, 1).await;
+    let ways: Vec<Named> = WAYS
+        .iter()
+        .filter(|(_, majors, _)| majors.contains(&major))
+        .map(|(name, _, way)| Named { name, way: *way })
+        .collect();
+    let alike = |a: &Named, b: &Named| a.way.at_a_time() == b.way.at_a_time();
+    let groups = ways.chunk_by(alike).flat_map(|ways| ways.chunks(ways[0].way.at_a_time()));
+    let groups = groups.map(<[Named]>::to_vec).enumerate();
+    let tried = futures::stream::iter(groups).map(|(index, group)| {
+        let (server, other) = (server.clone(), Arc::clone(&other));
+        let names: Vec<&str> = group.iter().map(|named| named.name).collect();
+        let names = names.join(", ");
+        // On its own, so that one that panics does not hide the others.
+        let one = tokio::spawn(async move {
+            let stage = Stage::set(postgres, &server, &other, &format!("tenant_way_{index}")).await?;
+            Outcome::Ok(try_group(&stage, &group).await)
+        });
+        async move { one.await.map_err(told).flatten().map_err(|why| format!("{names}: {why}")) }
+    });
+    let outcomes: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
+    let (mut wrong, mut slowest) = (Vec::new(), Duration::ZERO);
+    for outcome in outcomes {
+        match outcome {
+            Ok(tried) => {
+                wrong.extend(tried.wrong);
+                slowest = slowest.max(tried.slowest);
+            }
+            Err(why) => wrong.push(why),
+        }
+    }
+    println!("PostgreSQL {major}: {} ways; the slowest narrowing took {slowest:?}", ways.len());
+    assert!(ways.len() >= 15);
+    assert!(wrong.is_empty(), "on PostgreSQL {major}\n{}\n", wrong.join("\n"));
+}
+
+#[derive(Clone, Copy)]
+struct Named {
+    name: &'static str,
+    way: Way,
+}
+
+/// What came of some ways on one tenant.
+#[derive(Default)]
+struct Tried {
+    /// One that worked, or could not be tried, in a line each.
+    wrong: Vec<String>,
+    /// How long the slowest narrowing took.
+    slowest: Duration,
+}
+
+impl Tried {
+    fn note<T>(&mut self, what: impl std::fmt::Display, outcome: Outcome<T>) -> Option<T> {
+        outcome.map_err(|why| self.wrong.push(format!("{what}: {why}"))).ok()
+    }
+}
+
+async fn try_group(stage: &Arc<Stage>, group: &[Named]) -> Tried {
+    let mut tried = Tried::default();
+    for Named { name, way } in group {
+        tried.note(name, show_that_it_can_work(stage, *way).await);
+    }
+    for level in [AccessLevel::ReadOnly, AccessLevel::Blocked] {
+        try_at(stage, group, level, &mut tried).await;
+    }
+    tried
+}
+
+async fn show_that_it_can_work(stage: &Arc<Stage>, way: Way) -> Outcome {
+    let by = async |is_administrator| {
+        let actor = Actor { stage: Arc::clone(stage), is_administrator };
+        way.begin(actor).await?.await
+    };
+    let control = by(way.is_forbidden()).await;
+    control.map_err(|why| format!("it does not work without a suspension either: {why}"))?;
+    if way.is_forbidden() && by(false).await.is_ok() {
+        return Err("a tenant with full access may do it".to_owned());
+    }
+    stage.set_access(AccessLevel::ReadWrite).await
+}
+
+async fn try_at(stage: &Arc<Stage>, group: &[Named], level: AccessLevel, tried: &mut Tried) {
+    let tenant = Actor { stage: Arc::clone(stage), is_administrator: false };
+    let mut begun = Vec::new();
+    for Named { name, way } in group {
+        let finish = tried.note(format!("{name}, to begin with"), way.begin(tenant.clone()).await);
+        begun.extend(finish.map(|finish| (name, finish)));
+    }
+    let names = || group.iter().map(|named| named.name).collect::<Vec<_>>().join(", ");
+    if let Some(took) = tried.note(format!("{level}: {}", names()), narrow(&tenant, level).await) {
+        tried.slowest = tried.slowest.max(took);
+    }
+    for (name, finish) in begun {
+        tried.note(format!("{level}: {name}"), is_refused(stage, finish, level).await);
+    }
+    let reinstated = async {
+        stage.set_access(AccessLevel::ReadWrite).await?;
+        stage.check_level(AccessLevel::ReadWrite).await?;
+        tenant.run(&mut tenant.session().await?, "{write}; DELETE FROM users").await
+    };
+    tried.note(format!("reinstated after {level}: {}", names()), reinstated.await);
+}
+
+/// Suspends, and looks at once whether that is so. Returns how long it took.
+async fn narrow(tenant: &Actor, level: AccessLevel) -> Outcome<Duration> {
+    let stage = &tenant.stage;
+    let (before, start) = (stage.sessions().await?, Instant::now());
+    stage.set_access(level).await?;
+    let took = start.elapsed();
+    stage.check_gone(&before, level).await?;
+    stage.check_level(level).await?;
+    check_new_session(tenant, level).await?;
+    if took > SOON { Err(format!("it was held off for {took:?}")) } else { Ok(took) }
+}
+
+async fn is_refused(stage: &Stage, finish: Finish, level: AccessLevel) -> Outcome {
+    let content = stage.content().await?;
+    let Err(why) = finish.await else { return Err("IT WORKED".to_owned()) };
+    if stage.content().await? != content {
+        return Err(format!("IT LEFT SOMETHING, though it was told: {why}"));
+    }
+    stage.check_level(level).await
+}
+
+/// With read access, a new session reads and does nothing else; with none there is no new session.
+async fn check_new_session(tenant: &Actor, level: AccessLevel) -> Outcome {
+    let Tenant { database, login, password, .. } = &tenant.stage.tenant;
+    if level == AccessLevel::Blocked {
+        return tenant.stage.server.verify_refused(database, login, password).await.map_err(told);
+    }
+    let mut session = tenant.session().await?;
+    session.execute("SELECT * FROM users").await.map_err(told)?;
+    match tenant.run(&mut session, "{write}").await {
+        Err(why) if why.contains("permission denied for table users") => Ok(()),
+        other => Err(format!("a new session's write: {other:?}")),
+    }
+}
