@@ -129,6 +129,8 @@ pub fn plan_leaving(
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::domain::plan::fixtures::*;
 
