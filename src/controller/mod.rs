@@ -1,6 +1,7 @@
 //! What is done when: one folder per kind. Each folder observes, plans (purely, in `domain`), executes and writes a
 //! status. Apart from leader election, only this module talks to the Kubernetes API.
 
+pub mod client;
 pub mod clock;
 pub mod context;
 pub mod database_server;

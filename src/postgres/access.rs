@@ -19,7 +19,7 @@ use super::{
     inventory::{self, DatabaseFacts, LoginFacts, Rights},
     mark,
     roles::{conflict, options_known},
-    server::{Server, run_on},
+    server::{Server, run_anyway, run_on},
     sessions::Session,
 };
 
@@ -87,13 +87,15 @@ impl Server {
         if narrows && changes {
             swap.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal(&mark::login(id, true))]);
         }
-        run_on(&mut session, "set the access level", &swap).await?;
         if narrows {
+            run_anyway(&mut session, "set the access level", &swap).await?;
             prove(&mut session, &database, &login, inventory.rights(), options).await?;
+        } else {
+            run_on(&mut session, "set the access level", &swap).await?;
         }
         if (narrows && changes) || login_facts.narrowing {
             let proven = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal(&mark::login(id, false))]);
-            run_on(&mut session, "record that the access level is in force", &proven).await?;
+            run_anyway(&mut session, "record that the access level is in force", &proven).await?;
         }
         session.give_back();
         Ok(())

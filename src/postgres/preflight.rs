@@ -10,7 +10,7 @@ use super::{
     connect::{MAINTENANCE_DATABASE, Seat},
     error::{Error, Result},
     mark, migrate,
-    server::Server,
+    server::{Server, in_time},
 };
 
 /// The versions that are supported and tested, as `server_version_num`.
@@ -145,11 +145,16 @@ impl Server {
     /// Compares what the operator's login may do with what it needs. It changes nothing.
     pub async fn preflight(&self, installation: Uuid) -> Result<Preflight> {
         let doing = "check the operator's rights";
-        let seat = Seat::Login(MAINTENANCE_DATABASE);
-        let mut session = self.inner.sessions.single(&seat, "connect").await?;
-        session.pid = migrate::pid(&mut session).await;
-        let found: Found = sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
-        session.close().await;
+        let ask = async {
+            let seat = Seat::Login(MAINTENANCE_DATABASE);
+            let mut session = self.inner.sessions.single(&seat, "connect").await?;
+            session.pid = migrate::pid(&mut session).await;
+            let found: Found =
+                sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
+            session.close().await;
+            Ok(found)
+        };
+        let found = in_time(doing, ask).await?;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
         }

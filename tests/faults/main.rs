@@ -3,13 +3,18 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
+mod attempts;
 mod batch;
 mod crash;
+mod crd;
 mod drift;
+mod fairness;
 #[path = "../cluster/fleet.rs"]
 mod fleet;
 mod grace;
 mod leaders;
+mod reasons;
 mod rollback;
+mod throttling;
 mod vanished;
 mod world;

@@ -17,14 +17,15 @@ use tracing::{Instrument, info, warn};
 use super::{
     conditions::Summary,
     execute::{Order, execute},
+    failure::{api_reason, rest},
     observe::{Seen, module_statuses, observe, row},
     status::{next_status, same},
-    visit::{Obstacle, Visit, WorkflowRun},
+    visit::{Failure, Obstacle, Visit, WorkflowRun},
 };
 use crate::{
     api::{
         FINALIZER,
-        conditions::{READY, find_condition, reason},
+        conditions::{READY, find_condition},
         tenant::Tenant,
         tenant_status::{TenantState, TenantStatus, WorkflowKind},
     },
@@ -75,13 +76,13 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
 /// What to do when even the status could not be written.
 pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContext) -> Action {
     warn!(%error, "visit failed");
-    context.metrics.reconcile_failed(reason::KUBERNETES_API_ERROR);
-    Action::requeue(backoff::temporary(3, rand::random()))
+    context.metrics.reconcile_failed(api_reason(&error.0));
+    Action::requeue(backoff::temporary(3, rand::random()).max(rest(&error.0).unwrap_or_default()))
 }
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
     let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
-    let _place = context.servers.place(server, context.concurrency).await;
+    let _place = context.servers.place(server, context.concurrency, has_failed(tenant)).await;
     let _turn = context.turns.take((tenant.namespace().unwrap_or_default(), tenant.name_any())).await;
     let object = ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
     let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
@@ -99,25 +100,34 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
         }
     }
     let mut status = StatusWriter::new(visit.before.clone());
+    match row(tenant, context).await {
+        // With an obstacle it is for its names only: what the spec asks for is not acted on.
+        Ok(row) => visit.row = row,
+        Err(error) if visit.obstacle.is_none() => {
+            visit.unseen = Some(error.reason());
+            visit.obstacle = Some(Obstacle::Blocked(Blocked::RegistryUnknown(error.to_string())));
+        }
+        Err(_) => {}
+    }
     if visit.obstacle.is_none() {
-        visit.row = row(tenant, context).await.ok().flatten();
         let now = context.clock.now();
         visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
         if visit.waits_until.is_some() {
             return (visit, Ok(()));
         }
-    }
-    if visit.obstacle.is_none() {
         work(&mut visit, object, context, &mut status).await;
-    } else {
-        // For its names only: what the spec asks for is not acted on.
-        visit.row = row(tenant, context).await.ok().flatten();
     }
     let written = status.write(&visit, context).await;
     if let Some(row) = &visit.row {
         context.tombstones.see(row, visit.next_attempt_at);
     }
     (visit, written)
+}
+
+/// Whether the last attempt failed: such a tenant makes way for those that have not failed.
+fn has_failed(tenant: &Tenant) -> bool {
+    let workflow = tenant.status.as_ref().and_then(|status| status.workflow.as_ref());
+    workflow.is_some_and(|workflow| workflow.next_attempt_at.is_some())
 }
 
 /// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.
@@ -262,13 +272,14 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
 }
 
-/// When the next attempt is, after `attempt` failed ones.
-pub fn next_attempt(attempt: i32, permanent: bool, context: &SharedContext) -> Timestamp {
-    let wait = if permanent {
+/// When the next attempt is, after `attempt` failed ones: not before the other side wants to be asked again.
+pub fn next_attempt(attempt: i32, failure: &Failure, context: &SharedContext) -> Timestamp {
+    let wait = if failure.permanent {
         backoff::PERMANENT
     } else {
         backoff::temporary(u32::try_from(attempt).unwrap_or(1), rand::random())
     };
+    let wait = wait.max(failure.rest.unwrap_or_default());
     context.clock.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO)
 }
 

@@ -69,6 +69,7 @@ pub(super) struct Gate {
     setting: watch::Receiver<Setting>,
     epoch: u64,
     refusals: u64,
+    spared: bool,
 }
 
 impl Gate {
@@ -76,7 +77,7 @@ impl Gate {
     pub(super) fn new(effects: &Effects, setting: watch::Receiver<Setting>) -> Self {
         let flow = effects.subscribe();
         let (epoch, refusals) = (flow.borrow().epoch, setting.borrow().refusals);
-        Self { flow, setting, epoch, refusals }
+        Self { flow, setting, epoch, refusals, spared: false }
     }
 
     /// The epoch in which the connection began.
@@ -84,9 +85,14 @@ impl Gate {
         self.epoch
     }
 
+    /// The trouble is not for what goes through this gate. One that refuses still ends its connection.
+    pub(super) fn spare(&mut self) {
+        self.spared = true;
+    }
+
     /// The trouble now.
     pub(super) fn trouble(&self) -> ApiTrouble {
-        self.setting.borrow().trouble
+        if self.spared { Trouble::Pass.into() } else { self.setting.borrow().trouble }
     }
 
     /// Whether the connection is to end.
@@ -122,8 +128,7 @@ impl Gate {
             let flow = self.flow.borrow();
             flow.epoch == self.epoch && matches!(flow.stage, Stage::Open)
         };
-        let setting = *self.setting.borrow();
-        flows && setting.refusals == self.refusals && setting.trouble != Trouble::Hang.into()
+        flows && self.setting.borrow().refusals == self.refusals && self.trouble() != Trouble::Hang.into()
     }
 
     /// Waits for as long as a statement or a request is to be delayed.
