@@ -164,6 +164,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     fence.set(move || asked.is_current());
     let ground = Ground {
         client: fenced_client(config, fence.clone())?,
+        watching: client,
         registry: registry.clone(),
         installation,
         metrics: metrics.clone(),

@@ -77,8 +77,10 @@ pub struct Options {
 
 /// What is there before the controllers are.
 pub struct Ground {
-    /// The Kubernetes API.
+    /// The Kubernetes API, for what visits ask and change.
     pub client: Client,
+    /// The Kubernetes API, for watches.
+    pub watching: Client,
     /// The system database, migrated.
     pub registry: Registry,
     /// Its installation.
@@ -106,7 +108,6 @@ pub async fn run(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), registry::Error> {
-    let client = ground.client.clone();
     let (plans, plan_writer) = reflector::store::<TenantPlan>();
     let (database_servers, server_writer) = reflector::store::<DatabaseServer>();
     let namespaces: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
@@ -125,8 +126,9 @@ pub async fn run(
         scopes.push(Scope { namespace, tenants, secrets, visits });
     }
     let context = Arc::new(Context {
-        events: Events::new(client.clone(), &options.identity),
-        client: client.clone(),
+        events: Events::new(ground.client.clone(), &options.identity),
+        client: ground.client,
+        watching: ground.watching,
         registry: ground.registry,
         installation: ground.installation,
         servers: Servers::default(),
@@ -236,7 +238,7 @@ fn spawn_follow<K>(
 fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown: &CancellationToken) {
     let told = context.clone();
     spawn_follow(
-        Api::<TenantPlan>::all(context.client.clone()),
+        Api::<TenantPlan>::all(context.watching.clone()),
         watch_config(),
         writer,
         // Whether a plan exists is all that matters to its tenants so far.
@@ -250,7 +252,7 @@ fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shutdown
     for (scope, writer) in context.scopes.0.iter().zip(writers) {
         let visits = scope.visits.clone();
         spawn_follow(
-            api::<Secret>(&context.client, scope.namespace.as_deref()),
+            api::<Secret>(&context.watching, scope.namespace.as_deref()),
             watch_config().labels(LABEL_TENANT_ID),
             writer,
             secret_interest,
@@ -339,7 +341,7 @@ async fn run_servers(
     shutdown: CancellationToken,
 ) {
     let reader = writer.as_reader();
-    let api = Api::<DatabaseServer>::all(context.client.clone());
+    let api = Api::<DatabaseServer>::all(context.watching.clone());
     let told = context.clone();
     let mut known = std::collections::HashMap::new();
     let config = match selector {
@@ -370,7 +372,7 @@ async fn run_servers(
     let (suspects, suspected) = mpsc::unbounded_channel();
     context.servers.tell(suspects);
     // A changed admin or CA Secret counts at once, not at the next period.
-    let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.operator_namespace);
+    let secrets = Api::<Secret>::namespaced(context.watching.clone(), &context.operator_namespace);
     let servers = reader.clone();
     Controller::for_stream(stream, reader)
         .reconcile_on(UnboundedReceiverStream::new(suspected))
@@ -393,7 +395,7 @@ async fn run_tenants(context: SharedContext, input: Input, shutdown: Cancellatio
     let reader = input.tenant_writer.as_reader();
     let namespace = input.namespace.as_deref();
     info!(namespace = namespace.unwrap_or("all"), "watching tenants");
-    let stream = watcher(api::<Tenant>(&context.client, namespace), watch_config())
+    let stream = watcher(api::<Tenant>(&context.watching, namespace), watch_config())
         .default_backoff()
         .reflect(input.tenant_writer)
         .applied_objects()

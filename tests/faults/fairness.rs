@@ -49,7 +49,7 @@ async fn three_hundred_that_fail_delay_no_new_tenant() {
     world.until("all fail again", async || world.holds_number("tenantry_system", again, 300).await).await;
     let behind = world.new_tenant(&fleet, "behind").await;
     // A change of their server makes all of them try at once.
-    let patch = r#"{"spec": {"capacity": 1000}}"#;
+    let patch = r#"{"spec": {"allowedNamespaces": ["fairness-failing", "fairness-new"]}}"#;
     world.kubectl().run(&["patch", "databaseserver", world.name, "--type=merge", "-p", patch]).await.unwrap();
     let at_once = world.new_tenant(&fleet, "at-once").await;
     println!(

@@ -18,6 +18,8 @@ async fn an_api_server_that_fails_or_throttles_is_waited_for() {
     let proxy = world.installation.interposer().unwrap().api();
     let secrets = |path: &str| path.contains("/namespaces/throttling/secrets");
     let rest = Duration::from_secs(7);
+    world.apply("before", json!({})).await;
+    world.fleet.ready("before").await;
     let troubles = [
         ("throttled", ApiTrouble::Throttle { retry_after: rest }, reason::THROTTLED),
         ("failing", ApiTrouble::Fail(StatusCode::INTERNAL_SERVER_ERROR), reason::KUBERNETES_API_UNREACHABLE),
@@ -26,7 +28,8 @@ async fn an_api_server_that_fails_or_throttles_is_waited_for() {
     for (name, trouble, reason) in troubles {
         proxy.set_for(secrets, trouble);
         world.apply(name, json!({})).await;
-        let stopped = world.fleet.waits(name, "PublishCredentials", reason).await;
+        // The first step that asks for a Secret.
+        let stopped = world.fleet.waits(name, "Seed", reason).await;
         if reason == reason::THROTTLED {
             let failed =
                 workflow(&stopped).steps.into_iter().find_map(|step| step.message.and(step.finished_at));
@@ -44,6 +47,8 @@ async fn an_api_server_that_throttles_everything_or_is_slow_ends_no_operator() {
     let proxy = world.installation.interposer().unwrap().api();
     let process = || world.installation.operator().service().record().unwrap().pid;
     let running = process();
+    world.apply("before", json!({})).await;
+    world.fleet.ready("before").await;
     let asked = proxy.totals().requests;
     proxy.set(ApiTrouble::Throttle { retry_after: Duration::from_secs(1) });
     world.apply("throttled", json!({})).await;

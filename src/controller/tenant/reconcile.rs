@@ -19,13 +19,14 @@ use super::{
     execute::{Order, execute},
     failure::{api_reason, rest},
     observe::{Seen, module_statuses, observe, row},
+    secrets,
     status::{next_status, same},
     visit::{Failure, Obstacle, Visit, WorkflowRun},
 };
 use crate::{
     api::{
         FINALIZER,
-        conditions::{READY, find_condition},
+        conditions::{READY, find_condition, reason},
         tenant::Tenant,
         tenant_status::{TenantState, TenantStatus, WorkflowKind},
     },
@@ -112,9 +113,10 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     if visit.obstacle.is_none() {
         let now = context.clock.now();
         visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
-        if visit.waits_until.is_some() {
+        if visit.waits_until.is_some() && !conflict_is_over(&visit, context).await {
             return (visit, Ok(()));
         }
+        visit.waits_until = None;
         work(&mut visit, object, context, &mut status).await;
     }
     let written = status.write(&visit, context).await;
@@ -128,6 +130,22 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
 fn has_failed(tenant: &Tenant) -> bool {
     let workflow = tenant.status.as_ref().and_then(|status| status.workflow.as_ref());
     workflow.is_some_and(|workflow| workflow.next_attempt_at.is_some())
+}
+
+/// Whether a Secret was in the tenant's way and no longer is. A process that began after that watches it from here on.
+async fn conflict_is_over(visit: &Visit<'_>, context: &SharedContext) -> bool {
+    let told = find_condition(&visit.before.conditions, READY);
+    let told = told.is_some_and(|ready| ready.reason == reason::SECRET_CONFLICT);
+    let (true, Some(desired), Some(row)) = (told, &visit.desired, &visit.row) else { return false };
+    let admin_secret = (!desired.admins.is_empty()).then_some(&desired.admin_secret);
+    let namespace = visit.tenant.namespace().unwrap_or_default();
+    for name in [&desired.connection_secret].into_iter().chain(admin_secret) {
+        if let Err(error) = secrets::find(context, &namespace, name, row).await {
+            context.watch_conflict(visit.tenant, &error);
+            return false;
+        }
+    }
+    true
 }
 
 /// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.

@@ -1,8 +1,8 @@
 //! The proxy in front of the API server.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::TryStreamExt;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -35,8 +35,6 @@ const OF_ONE_CONNECTION: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// Which requests a trouble is for, by their path.
-type Filter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, AnyError>>;
 
@@ -54,9 +52,9 @@ pub struct ApiTotals {
 /// A proxy in front of an API server, plain HTTP. Ends when dropped, and its connections with it.
 ///
 /// Whoever reaches it has the rights of the configuration it was started with.
+#[derive(Debug)]
 pub struct ApiProxy {
     door: Door,
-    troubled: Arc<RwLock<Option<Filter>>>,
     requests: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
     kubeconfig: PathBuf,
@@ -70,8 +68,6 @@ impl ApiProxy {
         cluster.default_retry = false;
         let (requests, writes) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (shared, came, written) = (effects.clone(), Arc::clone(&requests), Arc::clone(&writes));
-        let troubled = Arc::<RwLock<Option<Filter>>>::default();
-        let filter = Arc::clone(&troubled);
         let door = Door::open("api-proxy", effects, move || {
             let client = Client::try_from(cluster)?;
             Ok(move |stream, gate| {
@@ -79,7 +75,6 @@ impl ApiProxy {
                     client: client.clone(),
                     effects: shared.clone(),
                     gate,
-                    troubled: Arc::clone(&filter),
                     requests: Arc::clone(&came),
                     writes: Arc::clone(&written),
                 };
@@ -91,7 +86,7 @@ impl ApiProxy {
         let run = RunDirectory::new()?;
         let kubeconfig = run.path().join("kubeconfig");
         write_kubeconfig(&kubeconfig, door.port())?;
-        Ok(Self { door, troubled, requests, writes, kubeconfig, _run: run })
+        Ok(Self { door, requests, writes, kubeconfig, _run: run })
     }
 
     /// Its port on 127.0.0.1.
@@ -106,23 +101,17 @@ impl ApiProxy {
 
     /// Makes trouble, or with `Trouble::Pass` ends it.
     pub fn set(&self, trouble: impl Into<ApiTrouble>) {
-        self.set_filter(None);
-        self.door.set(trouble.into());
+        self.door.set(trouble.into(), None);
     }
 
     /// Makes trouble for those requests alone whose path the filter holds for; `set` ends it. (`Trouble::Refuse` is for
     /// all of them: it ends connections.)
     pub fn set_for(
         &self,
-        filter: impl Fn(&str) -> bool + Send + Sync + 'static,
+        only: impl Fn(&str) -> bool + Send + Sync + 'static,
         trouble: impl Into<ApiTrouble>,
     ) {
-        self.set_filter(Some(Arc::new(filter)));
-        self.door.set(trouble.into());
-    }
-
-    fn set_filter(&self, filter: Option<Filter>) {
-        *self.troubled.write().unwrap_or_else(PoisonError::into_inner) = filter;
+        self.door.set(trouble.into(), Some(Arc::new(only)));
     }
 
     /// What has gone through so far.
@@ -132,12 +121,6 @@ impl ApiProxy {
             requests: self.requests.load(Ordering::Relaxed),
             writes: self.writes.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl std::fmt::Debug for ApiProxy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiProxy").field("door", &self.door).finish_non_exhaustive()
     }
 }
 
@@ -159,7 +142,6 @@ struct Connection {
     client: Client,
     effects: Effects,
     gate: Gate,
-    troubled: Arc<RwLock<Option<Filter>>>,
     requests: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
 }
@@ -178,10 +160,7 @@ impl Connection {
         *request.uri_mut() = parts.uri;
         *request.headers_mut() = of_the_message(parts.headers);
 
-        let filter = self.troubled.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if filter.is_some_and(|troubled| !troubled(request.uri().path())) {
-            self.gate.spare();
-        }
+        self.gate.is_for(request.uri().path());
         self.gate.delay().await;
         self.gate.open().await;
         if let Some(refusal) = refusal(self.gate.trouble())? {
