@@ -143,6 +143,14 @@ pub mod reason {
         PURGES_FROZEN = "PurgesFrozen";
         /// The operator's login lacks rights that it can work without.
         RIGHTS_REDUCED = "RightsReduced";
+        /// The template that tenants are cloned from is not as it was built.
+        TEMPLATE_BROKEN = "TemplateBroken";
+        /// The server takes no writes.
+        READ_ONLY_SERVER = "ReadOnlyServer";
+        /// The server lets nobody more in.
+        TOO_MANY_CONNECTIONS = "TooManyConnections";
+        /// A transaction that somebody prepared is in the way.
+        PREPARED_TRANSACTION = "PreparedTransaction";
     }
 }
 

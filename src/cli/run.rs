@@ -3,17 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use http::Request;
-use kube::{
-    Client, Config,
-    client::{Body, ClientBuilder},
-};
+use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
-use tower::{BoxError, filter::FilterLayer};
 use tracing::{error, info};
 
 use crate::{
     controller::{
+        client::client as fenced_client,
         clock::Clock,
         run::{Ground, Options, run as run_controllers},
     },
@@ -189,6 +185,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     fence.set(move || asked.is_current());
     let ground = Ground {
         client: fenced_client(config, fence.clone())?,
+        watching: client,
         registry: registry.clone(),
         installation,
         metrics: metrics.clone(),
@@ -223,18 +220,6 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let _ = serving.await;
     info!("stopped");
     outcome
-}
-
-/// A client that changes nothing once the fence is shut. (The election has one of its own.)
-fn fenced_client(config: Config, fence: Fence) -> Result<Client, kube::Error> {
-    let filter = FilterLayer::new(move |request: Request<Body>| -> Result<_, BoxError> {
-        if request.method().is_safe() || fence.is_open() {
-            Ok(request)
-        } else {
-            Err("this operator no longer holds the Lease; the new leader goes on".into())
-        }
-    });
-    Ok(ClientBuilder::try_from(config)?.with_layer(&filter).build())
 }
 
 fn stop_on_signal(shutdown: CancellationToken) {

@@ -37,8 +37,10 @@ use crate::{
 
 /// Shared by all reconciliations of a leader.
 pub struct Context {
-    /// The Kubernetes API.
+    /// The Kubernetes API, for what visits ask and change.
     pub client: Client,
+    /// The Kubernetes API, for watches: it asks again by itself, when the server wants to be asked.
+    pub watching: Client,
     /// The system database.
     pub registry: Registry,
     /// This installation's id and its key for password digests.

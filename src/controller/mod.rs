@@ -2,6 +2,7 @@
 //! status. Apart from leader election, only this module talks to the Kubernetes API.
 
 pub mod breaker;
+pub mod client;
 pub mod clock;
 pub mod context;
 pub mod database_server;

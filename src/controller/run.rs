@@ -80,8 +80,10 @@ pub struct Options {
 
 /// What is there before the controllers are.
 pub struct Ground {
-    /// The Kubernetes API.
+    /// The Kubernetes API, for what visits ask and change.
     pub client: Client,
+    /// The Kubernetes API, for watches.
+    pub watching: Client,
     /// The system database, migrated.
     pub registry: Registry,
     /// Its installation.
@@ -106,7 +108,6 @@ pub async fn run(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), registry::Error> {
-    let client = ground.client.clone();
     let (plans, plan_writer) = reflector::store::<TenantPlan>();
     let (database_servers, server_writer) = reflector::store::<DatabaseServer>();
     let namespaces: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
@@ -133,8 +134,9 @@ pub async fn run(
         scopes.push(Scope { namespace, tenants, secrets, holds, visits, hold_visits });
     }
     let context = Arc::new(Context {
-        events: Events::new(client.clone(), &options.identity),
-        client: client.clone(),
+        events: Events::new(ground.client.clone(), &options.identity),
+        client: ground.client,
+        watching: ground.watching,
         registry: ground.registry,
         installation: ground.installation,
         servers: Servers::default(),
@@ -245,7 +247,7 @@ async fn run_servers(
     shutdown: CancellationToken,
 ) {
     let reader = writer.as_reader();
-    let api = Api::<DatabaseServer>::all(context.client.clone());
+    let api = Api::<DatabaseServer>::all(context.watching.clone());
     let told = context.clone();
     let mut known = std::collections::HashMap::new();
     let config = match selector {
@@ -276,7 +278,7 @@ async fn run_servers(
     let (suspects, suspected) = mpsc::unbounded_channel();
     context.servers.tell(suspects);
     // A changed admin or CA Secret counts at once, not at the next period.
-    let secrets = Api::<Secret>::namespaced(context.client.clone(), &context.operator_namespace);
+    let secrets = Api::<Secret>::namespaced(context.watching.clone(), &context.operator_namespace);
     let servers = reader.clone();
     Controller::for_stream(stream, reader)
         .reconcile_on(UnboundedReceiverStream::new(suspected))
@@ -315,7 +317,7 @@ async fn run_tenants(context: SharedContext, input: Input, shutdown: Cancellatio
     let namespace = input.namespace.as_deref();
     info!(namespace = namespace.unwrap_or("all"), "watching tenants");
     let told = context.clone();
-    let stream = watcher(api::<Tenant>(&context.client, namespace), watch_config())
+    let stream = watcher(api::<Tenant>(&context.watching, namespace), watch_config())
         .default_backoff()
         .reflect(input.tenant_writer)
         // Whether a hold is in force is read off its tenant.

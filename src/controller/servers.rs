@@ -40,12 +40,32 @@ impl Standing {
     }
 }
 
+/// The places for tenants on one server.
+#[derive(Clone)]
+struct Places {
+    any: Arc<Semaphore>,
+    /// Of these, those for tenants whose last attempt failed.
+    again: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        Self { any: Arc::new(Semaphore::new(most)), again: Arc::new(Semaphore::new(most.div_ceil(2))) }
+    }
+}
+
+/// A place on a server, given back when dropped.
+pub struct Place {
+    _again: Option<OwnedSemaphorePermit>,
+    _any: Option<OwnedSemaphorePermit>,
+}
+
 /// All servers, by the name of their `DatabaseServer`.
 #[derive(Default)]
 pub struct Servers {
     by_name: RwLock<HashMap<String, Standing>>,
     changed: Notify,
-    places: Mutex<HashMap<String, Arc<Semaphore>>>,
+    places: Mutex<HashMap<String, Places>>,
     suspects: Mutex<Option<mpsc::UnboundedSender<ObjectRef<DatabaseServer>>>>,
 }
 
@@ -66,14 +86,15 @@ impl Servers {
     }
 
     /// Waits for one of the places for tenants on a server: `most` are worked on at once, so that a server that hangs
-    /// holds up its own tenants and no others.
-    pub async fn place(&self, name: &str, most: u16) -> Option<OwnedSemaphorePermit> {
+    /// holds up its own tenants and no others; and no more than half of them are tenants that have `failed`, so that a
+    /// crowd of those holds up nobody else.
+    pub async fn place(&self, name: &str, most: u16, failed: bool) -> Place {
         let places = {
             let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(Semaphore::new(usize::from(most)));
-            Arc::clone(places.entry(name.to_owned()).or_insert_with(new))
+            places.entry(name.to_owned()).or_insert_with(|| Places::new(usize::from(most))).clone()
         };
-        places.acquire_owned().await.ok()
+        let again = if failed { places.again.acquire_owned().await.ok() } else { None };
+        Place { _again: again, _any: places.any.acquire_owned().await.ok() }
     }
 
     /// Where it is told of servers that a tenant's step could not reach.

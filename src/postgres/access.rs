@@ -22,7 +22,7 @@ use super::{
     mark,
     prepared::Prepared,
     roles::{conflict, options_known},
-    server::{Server, run_on},
+    server::{Server, run_anyway, run_on},
     sessions::Session,
 };
 
@@ -90,8 +90,8 @@ impl Server {
         if narrows && changes {
             swap.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal(&mark::login(id, true))]);
         }
-        run_on(&mut session, "set the access level", &swap).await?;
         if narrows {
+            run_anyway(&mut session, "set the access level", &swap).await?;
             let prepared = prove(&mut session, &database, &login, inventory.rights(), options).await?;
             if database_facts.is_some() && !prepared.is_empty() {
                 // An operation has one session at a time.
@@ -99,6 +99,8 @@ impl Server {
                 self.roll_back_prepared(&database, &prepared).await?;
                 session = self.admin().await?;
             }
+        } else {
+            run_on(&mut session, "set the access level", &swap).await?;
         }
         if narrows && !blocked {
             // From 16 on, what a superuser granted only a superuser can take: our REVOKE of it is a mere warning.
@@ -117,7 +119,7 @@ impl Server {
         }
         if (narrows && changes) || login_facts.narrowing {
             let proven = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal(&mark::login(id, false))]);
-            run_on(&mut session, "record that the access level is in force", &proven).await?;
+            run_anyway(&mut session, "record that the access level is in force", &proven).await?;
         }
         session.give_back();
         Ok(())

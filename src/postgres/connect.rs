@@ -96,9 +96,10 @@ impl ServerConfig {
             // sqlx would log statements, and slow ones as warnings: verifiers are in some of them.
             .disable_statement_logging();
         let options = self.tls.apply(options);
-        let always = [("client_min_messages", "error"), ("default_transaction_read_only", "off")];
-        let options = options.options(always);
+        let options = options.options([("client_min_messages", "error")]);
         match *seat {
+            // Whether the server takes writes is for those to say who run it: services stop them before the disk is
+            // full. What must go on then says so itself (`run_anyway`).
             // A statement timeout would cut a DROP DATABASE in two; a lock timeout only ends waiting.
             Seat::Admin(database) => self.as_login(options, database).options([
                 ("role", ADMIN.as_str()),
@@ -119,6 +120,8 @@ impl ServerConfig {
                 .database(database.as_str())
                 .options([
                     ("role", OWNER.as_str()),
+                    // A module could set this for the login.
+                    ("default_transaction_read_only", "off"),
                     ("search_path", "public,pg_temp"),
                     ("statement_timeout", "0"),
                     ("lock_timeout", "15s"),
@@ -130,6 +133,7 @@ impl ServerConfig {
                 .database(database.as_str())
                 .options([
                     ("role", "none"),
+                    ("default_transaction_read_only", "off"),
                     ("search_path", "pg_catalog,pg_temp"),
                     ("statement_timeout", "15s"),
                 ]),

@@ -7,7 +7,7 @@ use super::{
     identifier::{DBA, Ident, Literal, MIGRATOR, Script},
     inventory::DatabaseFacts,
     mark::{self, Mark},
-    server::{Server, run_on},
+    server::{Server, run_anyway},
     sessions::Session,
 };
 
@@ -55,9 +55,10 @@ impl Server {
                         None => {}
                     }
                 }
-                Err(error) if error.sql_state().as_deref() == Some("3D000") => {
-                    self.forget_template(digest);
-                    return Err(error);
+                // It was there a moment ago: the next attempt builds a new one.
+                Err(error) if matches!(error.sql_state().as_deref(), Some("3D000" | "55000")) => {
+                    let detail = format!("cannot be cloned ({error})");
+                    return Err(Error::TemplateBroken { name: template.to_string(), detail });
                 }
                 Err(error) => return Err(error),
             }
@@ -132,7 +133,7 @@ impl Server {
                 session.give_back();
                 return Err(why);
             }
-            match run_on(&mut session, "drop the database", &drop).await {
+            match run_anyway(&mut session, "drop the database", &drop).await {
                 Ok(()) => {
                     session.give_back();
                     return Ok(());

@@ -117,6 +117,14 @@ pub enum Error {
     /// The server is a standby.
     #[error("the server is a standby and takes no writes; point the DatabaseServer at the primary")]
     Standby,
+    /// The template of tenants is not what it was when it was built.
+    #[error("template {name} {detail}: nothing is cloned from it; drop it, and a new one is built")]
+    TemplateBroken {
+        /// The template.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The server is older than 15 or newer than 18.
     #[error("PostgreSQL {0} is not supported; 15 to 18 are")]
     UnsupportedVersion(String),
@@ -166,6 +174,7 @@ impl Error {
             Self::ServerInUse(_) => "ServerInUse",
             Self::ServerReplaced { .. } => "ServerReplaced",
             Self::Standby => "ReadOnlyServer",
+            Self::TemplateBroken { .. } => "TemplateBroken",
             Self::UnsupportedVersion(_) => "UnsupportedVersion",
             Self::Name(_) => "NameNotPossible",
             Self::NotAVerifier => "NotAVerifier",
@@ -173,7 +182,8 @@ impl Error {
         }
     }
 
-    /// Whether the server did not answer, is another one, or does not let the operator in: whatever was wanted of it.
+    /// Whether the server did not answer, is another one, does not let the operator in, or takes no writes: whatever was
+    /// wanted of it.
     pub fn is_unreachable(&self) -> bool {
         let reasons = [
             "DatabaseUnreachable",
@@ -183,6 +193,8 @@ impl Error {
             "AuthenticationFailed",
             "SessionEnded",
             "ServerReplaced",
+            "TooManyConnections",
+            "ReadOnlyServer",
         ];
         reasons.contains(&self.reason())
     }
@@ -259,11 +271,16 @@ fn reason(error: &sqlx::Error) -> &'static str {
             _ => "UnexpectedAnswer",
         };
     };
-    match reported.code() {
+    reason_of(reported.code(), reported.message())
+}
+
+/// The reason for a SQLSTATE and the server's words.
+fn reason_of(code: &str, message: &str) -> &'static str {
+    match code {
         "28P01" | "28000" => "AuthenticationFailed",
         "42501" => "MissingRight",
         // The role that a session starts with is a setting: a role that is missing is an invalid value.
-        "22023" if reported.message().contains("role") => "MissingRight",
+        "22023" if message.contains("role") => "MissingRight",
         "53300" => "TooManyConnections",
         "53100" => "DiskFull",
         "53200" => "OutOfMemory",
@@ -309,4 +326,36 @@ pub(super) fn bounded(mut text: String) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_own_reason() {
+        for (code, reason) in [
+            ("28P01", "AuthenticationFailed"),
+            ("28000", "AuthenticationFailed"),
+            ("42501", "MissingRight"),
+            ("53300", "TooManyConnections"),
+            ("53100", "DiskFull"),
+            ("53200", "OutOfMemory"),
+            ("25006", "ReadOnlyServer"),
+            ("57P03", "StartingUp"),
+            ("57P01", "SessionEnded"),
+            ("57P02", "SessionEnded"),
+            ("57014", "StatementCancelled"),
+            ("3D000", "DatabaseMissing"),
+            ("55006", "SessionsInTheWay"),
+            ("55P03", "LockTimeout"),
+            ("08006", "DatabaseUnreachable"),
+            ("40001", "ConcurrentChange"),
+            ("42601", "SqlFailed"),
+        ] {
+            assert_eq!(reason_of(code, "what the server says"), reason, "{code}");
+        }
+        assert_eq!(reason_of("22023", "role \"tenantry_admin\" does not exist"), "MissingRight");
+        assert_eq!(reason_of("22023", "invalid value"), "SqlFailed");
+    }
 }

@@ -162,14 +162,13 @@ impl Inventory {
         }
     }
 
-    /// The comment on a database.
-    pub(super) fn comment(&self, database: &str) -> Option<&str> {
-        self.databases.get(database)?.comment.as_deref()
-    }
-
-    /// Whether a database exists.
-    pub(super) fn has_database(&self, database: &str) -> bool {
-        self.databases.contains_key(database)
+    /// A template, if there is a database of that name.
+    pub(super) fn template(&self, name: &str) -> Option<TemplateFacts<'_>> {
+        self.databases.get(name).map(|row| TemplateFacts {
+            comment: row.comment.as_deref(),
+            owned: row.owner == DBA.as_str(),
+            drop_interrupted: row.connection_limit == -2,
+        })
     }
 
     /// The databases with a tenant's mark, and that tenant: whatever is ours, wherever a registry believes it to be.
@@ -184,6 +183,13 @@ impl Inventory {
     pub(super) fn rights(&self) -> Rights {
         self.rights
     }
+}
+
+/// What is known of a template.
+pub(super) struct TemplateFacts<'a> {
+    pub comment: Option<&'a str>,
+    pub owned: bool,
+    pub drop_interrupted: bool,
 }
 
 /// No tenant has it: ids are random.

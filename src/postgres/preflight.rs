@@ -10,7 +10,7 @@ use super::{
     connect::{MAINTENANCE_DATABASE, Seat, identifier_of},
     error::{Error, Result},
     mark, migrate,
-    server::Server,
+    server::{Server, in_time},
 };
 
 /// The versions that are supported and tested, as `server_version_num`.
@@ -150,15 +150,20 @@ impl Server {
     /// Compares what the operator's login may do with what it needs. It changes nothing.
     pub async fn preflight(&self, installation: Uuid) -> Result<Preflight> {
         let doing = "check the operator's rights";
-        let seat = Seat::Login(MAINTENANCE_DATABASE);
-        let mut session = self.inner.sessions.single(&seat, "connect").await?;
-        session.pid = migrate::pid(&mut session).await;
-        let found: Found = sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
-        let identifier = match found.identifiable {
-            true => Some(identifier_of(&mut session).await?),
-            false => None,
+        let ask = async {
+            let seat = Seat::Login(MAINTENANCE_DATABASE);
+            let mut session = self.inner.sessions.single(&seat, "connect").await?;
+            session.pid = migrate::pid(&mut session).await;
+            let found: Found =
+                sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
+            let identifier = match found.identifiable {
+                true => Some(identifier_of(&mut session).await?),
+                false => None,
+            };
+            session.close().await;
+            Ok((found, identifier))
         };
-        session.close().await;
+        let (found, identifier) = in_time(doing, ask).await?;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
         }

@@ -10,7 +10,7 @@ use super::{
     error::{Error, Result, code, describe, is_duplicate},
     identifier::{ADMIN, DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Part, Script, Word},
     mark::{self, Mark},
-    server::{MIGRATOR_PASSWORD, Server, run_on},
+    server::{MIGRATOR_PASSWORD, Server, run_anyway, run_on},
     sessions::Session,
 };
 
@@ -36,7 +36,7 @@ impl Server {
         loop {
             let found = shared_roles(&mut session).await?;
             let script = shared_roles_script(&found, options_known(&session), &verifier);
-            match run_on(&mut session, "prepare the shared roles", &script).await {
+            match run_anyway(&mut session, "prepare the shared roles", &script).await {
                 Ok(()) => break,
                 // Another process makes the same roles at this moment: they are there when looked for again.
                 Err(Error::Sql { source, .. }) if attempt < PREPARE_ATTEMPTS && is_duplicate(&source) => {
@@ -92,7 +92,13 @@ impl Server {
         if !self.own_login(id, &login).await? {
             return Ok(());
         }
-        match self.run("drop the login", &Script::of("DROP ROLE {}", &[&login])).await {
+        let mut session = self.admin().await?;
+        let dropped =
+            run_anyway(&mut session, "drop the login", &Script::of("DROP ROLE {}", &[&login])).await;
+        if dropped.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
+            session.give_back();
+        }
+        match dropped {
             Err(Error::Sql { source, .. }) if code(&source) == Some("2BP01") => {
                 Err(Error::LoginInUse { login: login.to_string(), detail: describe(&source) })
             }

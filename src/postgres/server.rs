@@ -1,7 +1,7 @@
 //! A handle on one server.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -32,6 +32,9 @@ const ATTEMPTS: u32 = 6;
 const FENCE_ROUNDS: u32 = 500;
 const FENCE_PAUSE: Duration = Duration::from_millis(10);
 
+/// How long a question may take, the opening of a session included.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// The password of `tenantry_migrator`: made new by each process, kept in memory alone. One for all handles, since two
 /// `DatabaseServer`s may lead to one server, whose role has one password.
 pub(super) static MIGRATOR_PASSWORD: LazyLock<SecretText> = LazyLock::new(generate_password);
@@ -53,8 +56,6 @@ pub struct Server {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) sessions: Arc<Sessions>,
-    /// Templates that are known to be there, by digest.
-    pub(super) templates: Mutex<HashSet<String>>,
     /// One template is built at a time, whichever handle on the server it is for.
     pub(super) building: Turn,
     /// One database is dropped at a time.
@@ -78,7 +79,6 @@ impl Server {
         Self {
             inner: Arc::new(Inner {
                 sessions: Arc::new(Sessions::new(config, fence)),
-                templates: Mutex::default(),
                 building,
                 dropping: tokio::sync::Mutex::default(),
                 preparing: tokio::sync::Mutex::default(),
@@ -152,12 +152,15 @@ impl Server {
         })
     }
 
-    /// Reads part of the catalogues, or all.
+    /// Reads part of the catalogues, or all. A server that hangs holds up nobody for long.
     pub(super) async fn read(&self, only: Option<(&[&str], &[&str])>) -> Result<Inventory> {
-        let mut session = self.admin().await?;
-        let inventory = inventory::read(&mut session, only).await?;
-        session.give_back();
-        Ok(inventory)
+        let read = async {
+            let mut session = self.admin().await?;
+            let inventory = inventory::read(&mut session, only).await?;
+            session.give_back();
+            Ok(inventory)
+        };
+        in_time("read the catalogues", read).await
     }
 
     /// An admin session.
@@ -182,8 +185,11 @@ impl Server {
         let mut session = self.admin().await?;
         let result = run_on(&mut session, doing, script).await;
         // A statement that the server refused leaves the session as it was.
-        if result.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
-            session.give_back();
+        match result.as_ref().err().map(Error::sql_state) {
+            // What was the primary may be a standby now: its sessions lead nowhere.
+            Some(Some(state)) if state == "25006" => self.inner.sessions.forget_idle(),
+            None | Some(Some(_)) => session.give_back(),
+            Some(None) => {}
         }
         result
     }
@@ -192,6 +198,28 @@ impl Server {
     pub(super) async fn serialise(&self, id: TenantId) -> OwnedMutexGuard<()> {
         self.inner.tenants.take(id).await
     }
+}
+
+/// As `run_on`, also on a server that is set to take no writes, for what takes access away or makes room. On a standby it
+/// fails all the same.
+pub(super) async fn run_anyway(session: &mut Session, doing: &'static str, script: &Script) -> Result<()> {
+    match run_on(session, doing, script).await {
+        Err(error) if error.sql_state().as_deref() == Some("25006") => {}
+        other => return other,
+    }
+    let set = async |session: &mut Session, to| {
+        sqlx::raw_sql(to).execute(&mut **session).await.map(drop).map_err(Error::sql(doing))
+    };
+    set(session, "SET default_transaction_read_only = off").await?;
+    let result = run_on(session, doing, script).await;
+    let reset = set(session, "RESET default_transaction_read_only").await;
+    result.and(reset)
+}
+
+/// Waits for an answer for so long as one can take.
+pub(super) async fn in_time<T>(doing: &'static str, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let waited = tokio::time::timeout(ANSWER, answer).await;
+    waited.unwrap_or(Err(Error::Timeout { doing, after: ANSWER }))
 }
 
 /// Runs a script on a session. Meeting a concurrent change of a shared catalogue's row, it is run again: PostgreSQL

@@ -197,6 +197,11 @@ impl Sessions {
         Session { connection: Some(connection), place: Some(place), home: Arc::clone(self), kind, pid: None }
     }
 
+    /// Closes the admin sessions that nobody uses.
+    pub(super) fn forget_idle(&self) {
+        lock(&self.idle).clear();
+    }
+
     fn pop_idle(&self) -> Option<(PgConnection, Instant)> {
         lock(&self.idle).pop()
     }

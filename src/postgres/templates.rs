@@ -4,8 +4,6 @@
 //! A template is built under another name and published by a rename, like a tenant's database: one that has the
 //! final name is whole. Nobody may connect to it, for one session on it would stop every creation.
 
-use std::sync::PoisonError;
-
 use super::{
     connect::Seat,
     error::{Error, Result, is_duplicate},
@@ -25,49 +23,44 @@ pub(super) fn digest_of(template: &Ident) -> &str {
     template.as_str().strip_prefix(PREFIX).unwrap_or(template.as_str())
 }
 
+/// How a template was found.
+enum Found {
+    Absent,
+    Whole,
+    /// Somebody began to drop it.
+    HalfDropped,
+}
+
 impl Server {
-    /// The template of a set of modules, built when it is not there yet.
+    /// The template of a set of modules, built when it is not there. It is looked at each time: it may be dropped, and
+    /// what is not as it was built is not cloned.
     pub async fn ensure_template(&self, modules: &ModuleSet) -> Result<String> {
         let template = Ident::template(modules.digest())?;
-        if self.knows_template(modules.digest()) {
-            return Ok(template.to_string());
-        }
-        let _one = self.inner.building.lock().await;
-        if self.knows_template(modules.digest()) {
-            return Ok(template.to_string());
-        }
-        let building = Ident::template_building(modules.digest())?;
-        let found = self.read(Some((&[template.as_str(), building.as_str()], &[]))).await?;
-        if found.has_database(template.as_str()) {
-            let comment = found.comment(template.as_str());
-            if comment != Some(&mark::template(modules.digest())) {
-                return Err(Error::Conflict {
-                    kind: "database",
-                    name: template.to_string(),
-                    detail: "it is no template of Tenantry's".to_owned(),
-                });
+        if !matches!(self.find_template(&template).await?, Found::Whole) {
+            let _one = self.inner.building.lock().await;
+            let found = self.find_template(&template).await?;
+            if matches!(found, Found::HalfDropped) {
+                self.drop_named(&template).await?;
             }
-        } else {
-            if found.has_database(building.as_str()) {
+            if !matches!(found, Found::Whole) {
+                let building = Ident::template_building(modules.digest())?;
+                // What is left of an attempt that was cut.
                 self.drop_named(&building).await?;
+                self.build_template(modules, &building, &template).await?;
             }
-            self.build_template(modules, &building, &template).await?;
         }
-        self.inner
-            .templates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(modules.digest().to_owned());
         Ok(template.to_string())
     }
 
-    /// Forgets that a template is there, after the server said that it is not.
-    pub(super) fn forget_template(&self, digest: &str) {
-        self.inner.templates.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
-    }
-
-    fn knows_template(&self, digest: &str) -> bool {
-        self.inner.templates.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    async fn find_template(&self, template: &Ident) -> Result<Found> {
+        let inventory = self.read(Some((&[template.as_str()], &[]))).await?;
+        let Some(facts) = inventory.template(template.as_str()) else { return Ok(Found::Absent) };
+        if facts.comment != Some(&mark::template(digest_of(template))) || !facts.owned {
+            let detail =
+                "lost its comment or its owner, by which it is known, or is not Tenantry's".to_owned();
+            return Err(Error::TemplateBroken { name: template.to_string(), detail });
+        }
+        Ok(if facts.drop_interrupted { Found::HalfDropped } else { Found::Whole })
     }
 
     async fn build_template(&self, modules: &ModuleSet, building: &Ident, template: &Ident) -> Result<()> {

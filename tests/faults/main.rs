@@ -3,16 +3,21 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
 
+mod attempts;
 mod batch;
 mod crash;
+mod crd;
 mod drift;
+mod fairness;
 #[path = "../cluster/fleet.rs"]
 mod fleet;
 mod grace;
 mod leaders;
 mod purges;
+mod reasons;
 mod replaced;
 mod rollback;
+mod throttling;
 mod timed;
 mod vanished;
 mod world;

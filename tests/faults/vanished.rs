@@ -21,6 +21,31 @@ async fn a_finalizer_that_is_taken_away_is_put_back() {
 }
 
 #[tokio::test]
+async fn a_finalizer_that_a_replace_lost_is_put_back() {
+    let world = World::new("vanished-replace").await;
+    world.apply("acme", json!({})).await;
+    let id = world.fleet.ready("acme").await.status.unwrap().tenant_id;
+    // A whole object, as somebody has it in a file.
+    let replacement = json!({
+        "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant",
+        "metadata": {"name": "acme", "namespace": world.name},
+        "spec": {"slug": "acme", "displayName": "Acme & Sons", "plan": "starter", "server": world.name},
+    });
+    let replaced =
+        world.kubectl().run_with(&["replace", "-f", "-", "-o", "json"], &replacement.to_string()).await;
+    let replaced: tenantry::api::tenant::Tenant = serde_json::from_str(&replaced.unwrap()).unwrap();
+    assert!(replaced.metadata.finalizers.is_none());
+    let back = |tenant: Option<&tenantry::api::tenant::Tenant>| {
+        tenant.is_some_and(|t| t.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER))
+    };
+    world.fleet.wait("acme", "claimed again", back).await;
+    let status = world.fleet.ready("acme").await.status.unwrap();
+    assert_eq!(status.tenant_id, id);
+    let renamed = "SELECT name = 'Acme & Sons' FROM tenants WHERE slug = $1";
+    assert!(world.holds("tenantry_system", renamed, "acme").await);
+}
+
+#[tokio::test]
 async fn a_tenant_that_vanished_without_its_finalizer_is_cut_off_and_kept_for_a_day_at_least() {
     let world = World::new("vanished-object").await;
     world.apply("acme", json!({"offboarding": {"gracePeriodSeconds": 0}})).await;

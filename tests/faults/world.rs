@@ -15,7 +15,7 @@ use tenantry::{
 };
 use tenantry_dev::{
     ControlPlane, ControlPlaneOptions, Installation, InstallationOptions, Postgres, PostgresOptions,
-    environment::on_a_thread, installation::Names,
+    environment::on_a_thread, installation::Names, kubectl::Kubectl,
 };
 
 use crate::fleet::Fleet;
@@ -33,40 +33,72 @@ pub struct World {
     pub installation: Installation,
     pub fleet: Fleet,
     clock: PathBuf,
+    // After the operator, which ends first.
+    own_plane: Option<ControlPlane>,
+}
+
+/// What kind of world.
+#[derive(Default)]
+pub struct Options {
+    pub postgres: PostgresOptions,
+    /// Behind proxies that can disturb it.
+    pub interposed: bool,
+    /// A namespace that is watched besides its own.
+    pub also_watches: Option<&'static str>,
+    /// On a control plane of its own.
+    pub own_plane: bool,
 }
 
 impl World {
     /// Starts it; `name` is that of the namespace and the server.
     pub async fn new(name: &'static str) -> Self {
-        Self::with(name, PostgresOptions::default(), false).await
+        Self::with(name, Options::default()).await
     }
 
     /// Starts it behind proxies that can disturb it.
     pub async fn interposed(name: &'static str, postgres: PostgresOptions) -> Self {
-        Self::with(name, postgres, true).await
+        Self::with(name, Options { postgres, interposed: true, ..Options::default() }).await
     }
 
-    async fn with(name: &'static str, postgres: PostgresOptions, interposed: bool) -> Self {
-        let client = PLANE.client().await.unwrap();
-        let kubectl = PLANE.kubectl();
-        kubectl.run(&["create", "namespace", name]).await.unwrap();
+    /// Starts one of another kind.
+    pub async fn with(name: &'static str, world: Options) -> Self {
+        let own_plane = match world.own_plane {
+            true => Some(ControlPlane::start(ControlPlaneOptions::default()).await.unwrap()),
+            false => None,
+        };
+        let plane = own_plane.as_ref().unwrap_or(&PLANE);
+        let (client, kubectl) = (plane.client().await.unwrap(), plane.kubectl());
+        let namespaces: Vec<&str> = [name].into_iter().chain(world.also_watches).collect();
+        for namespace in &namespaces {
+            kubectl.run(&["create", "namespace", namespace]).await.unwrap();
+        }
         let clock = std::env::temp_dir().join(format!("tenantry-clock-{}-{name}", std::process::id()));
         std::fs::write(&clock, "0").unwrap();
         let options = InstallationOptions {
             names: Names { namespace: format!("{name}-system"), server: name.to_owned(), ..Names::default() },
             server_labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
-            watch_namespaces: vec![name.to_owned()],
+            watch_namespaces: namespaces.into_iter().map(str::to_owned).collect(),
             arguments: vec![
                 format!("--server-selector=tenantry.dev/test={name}"),
                 format!("--test-clock={}", clock.display()),
             ],
-            interposed,
+            interposed: world.interposed,
             ..InstallationOptions::default()
         };
         let binary = env!("CARGO_BIN_EXE_tenantry").into();
-        let installation = Installation::start(binary, &kubectl, postgres, options).await.unwrap();
+        let installation = Installation::start(binary, &kubectl, world.postgres, options).await.unwrap();
         let fleet = Fleet::of(client, name, installation.operator().log());
-        Self { name, installation, fleet, clock }
+        Self { name, installation, fleet, clock, own_plane }
+    }
+
+    /// kubectl, as the cluster's administrator.
+    pub fn kubectl(&self) -> Kubectl {
+        self.own_plane.as_ref().unwrap_or(&PLANE).kubectl()
+    }
+
+    /// What is done in another namespace.
+    pub fn fleet_in(&self, namespace: &str) -> Fleet {
+        Fleet::of(self.fleet.client.clone(), namespace, self.installation.operator().log())
     }
 
     /// Applies a Tenant on this world's server, with more spec.
@@ -79,17 +111,22 @@ impl World {
     /// Another PostgreSQL, as a `DatabaseServer` of this name: one that can be stopped without the registry.
     pub async fn second_server(&self, server: &str) -> Postgres {
         let postgres = set_up(PostgresOptions::default()).await;
+        self.serve(server, postgres.port()).await;
+        postgres
+    }
+
+    /// Applies a `DatabaseServer` of this name for the second PostgreSQL, which is reached at this port.
+    pub async fn serve(&self, server: &str, port: u16) {
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Secret",
                 "metadata": {"name": server, "namespace": format!("{}-system", self.name)},
                 "stringData": {"username": "second_operator", "password": "second-password"}},
             {"apiVersion": "tenantry.dev/v1alpha1", "kind": "DatabaseServer",
                 "metadata": {"name": server, "labels": {"tenantry.dev/test": self.name}},
-                "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": postgres.port(),
+                "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": port,
                     "adminSecretRef": {"name": server}, "tls": {"mode": "Disable"}}},
         ]});
-        PLANE.kubectl().apply(&objects.to_string()).await.unwrap();
-        postgres
+        self.kubectl().apply(&objects.to_string()).await.unwrap();
     }
 
     /// Sets the operator's clock ahead by so many seconds in all.

@@ -13,9 +13,12 @@ use crate::{
     registry,
 };
 use kube::ResourceExt;
-use tracing::info;
+use tracing::{info, warn};
 
 const HOW_TO_MEND: &str = "run `tenantry server-setup` as an administrator";
+
+/// What keeps new tenants from being made, and nothing else from being done.
+const WITHOUT_NEW_TENANTS: [&str; 2] = [reason::TEMPLATE_BROKEN, reason::READ_ONLY_SERVER];
 
 /// One condition of a verdict.
 pub struct Finding {
@@ -126,7 +129,13 @@ async fn check(
         }
         server.prepare(context.installation.id).await?;
         // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
-        server.ensure_template(&context.modules).await?;
+        match server.ensure_template(&context.modules).await {
+            // New tenants are told; those that are there have no need of it.
+            Err(error) if WITHOUT_NEW_TENANTS.contains(&error.reason()) => {
+                warn!(server = server.config().name, %error, "no new tenant can be made on this server");
+            }
+            made => drop(made?),
+        }
         context.bulk.read_server(&server.config().name, server.observe_all().await?);
     }
     let (why, message) = if found.missing.is_empty() {

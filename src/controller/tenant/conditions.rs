@@ -125,10 +125,10 @@ impl Summary {
             }
             Obstacle::ServerNotReady { message } => waiting(reason::SERVER_NOT_READY, message.clone()),
             Obstacle::Blocked(Blocked::RegistryUnknown(why)) => {
-                waiting(reason::REGISTRY_UNREACHABLE, why.clone())
+                waiting(visit.unseen.unwrap_or(reason::REGISTRY_UNREACHABLE), why.clone())
             }
             Obstacle::Blocked(Blocked::ServerUnknown(why)) => {
-                waiting(reason::DATABASE_UNREACHABLE, why.clone())
+                waiting(visit.unseen.unwrap_or(reason::DATABASE_UNREACHABLE), why.clone())
             }
             Obstacle::Blocked(Blocked::ForeignDatabase) => stuck(
                 reason::CONFLICT,

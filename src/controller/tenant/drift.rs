@@ -1,8 +1,12 @@
 //! Drift: what was changed by hand is seen within a minute. One query for the registry and one per server, from memory
 //! the rest: a tenant on which nothing differs costs nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
+use futures::future::join_all;
 use kube::runtime::reflector::ObjectRef;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -52,8 +56,24 @@ async fn look(
     transactions: &mut HashMap<String, i64>,
 ) -> Result<(), crate::registry::Error> {
     let rows = context.registry.all_living().await?;
-    let mut inventories: HashMap<&str, Option<Inventory>> = HashMap::new();
+    let servers: BTreeSet<&str> = rows
+        .iter()
+        .filter(|row| row.status != RegistryStatus::Deprovisioning)
+        .map(|row| row.server.as_str())
+        .collect();
+    // All at once: one that hangs does not hold up the others.
+    let read = async |server| Some((server, read(server, context).await?));
+    let inventories: HashMap<&str, Inventory> =
+        join_all(servers.into_iter().map(read)).await.into_iter().flatten().collect();
     let mut restored = Vec::new();
+    for (server, inventory) in &inventories {
+        let last = inventory.last_transaction();
+        let before = transactions.insert((*server).to_owned(), last);
+        if before.is_some_and(|before| before > last) {
+            warn!(server, "the server is in an older state than before: it was restored");
+            restored.push((*server).to_owned());
+        }
+    }
     let mut seen = Vec::new();
     for row in &rows {
         if vanished(row, context) {
@@ -63,22 +83,7 @@ async fn look(
         if row.status == RegistryStatus::Deprovisioning {
             continue;
         }
-        if !inventories.contains_key(row.server.as_str()) {
-            let inventory = read(&row.server, context).await;
-            if let Some(inventory) = &inventory {
-                let last = inventory.last_transaction();
-                let before = transactions.insert(row.server.clone(), last);
-                if before.is_some_and(|before| before > last) {
-                    warn!(
-                        server = row.server,
-                        "the server is in an older state than before: it was restored"
-                    );
-                    restored.push(row.server.clone());
-                }
-            }
-            inventories.insert(&row.server, inventory);
-        }
-        let Some(Some(inventory)) = inventories.get(row.server.as_str()) else { continue };
+        let Some(inventory) = inventories.get(row.server.as_str()) else { continue };
         if !row.status.was_active() {
             continue;
         }
@@ -108,12 +113,15 @@ async fn look(
     context.registry.record_oids(&seen).await
 }
 
-async fn read(server: &str, context: &Context) -> Option<Inventory> {
-    let Standing::Ready(server) = context.servers.get(server) else { return None };
+async fn read(name: &str, context: &Context) -> Option<Inventory> {
+    let Standing::Ready(server) = context.servers.get(name) else { return None };
     match server.observe_all().await {
         Ok(inventory) => Some(inventory),
         Err(error) => {
-            warn!(server = server.config().name, %error, "drift was not looked for on this server");
+            warn!(server = name, %error, "drift was not looked for on this server");
+            if error.is_unreachable() {
+                context.servers.suspect(name);
+            }
             None
         }
     }

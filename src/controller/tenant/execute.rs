@@ -65,7 +65,7 @@ pub async fn execute(
     });
     if let Some((step, failure)) = failed {
         let failures = visit.workflow.as_ref().map_or(0, |workflow| workflow.record.failures);
-        visit.next_attempt_at = Some(in_time(visit, next_attempt(failures + 1, failure.permanent, context)));
+        visit.next_attempt_at = Some(in_time(visit, next_attempt(failures + 1, &failure, context)));
         if let Err(error) = note_failure(visit, step, &failure, context).await {
             warn!(%error, "the registry does not know of the failure");
         }
@@ -162,6 +162,7 @@ fn fail(run: &mut StepRun, error: &StepError) {
         message: error.to_string(),
         sql_state: error.sql_state(),
         permanent: error.is_permanent(),
+        rest: error.rest(),
     });
 }
 

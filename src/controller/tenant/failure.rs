@@ -1,6 +1,11 @@
 //! Why a step failed, with the reason that its condition shows.
 
+use std::time::Duration;
+
 use crate::{api::conditions::reason, postgres, registry};
+
+/// However long a server asks to be left alone, it is looked at again after this.
+const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// A step's failure.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +78,14 @@ fn answer(error: &kube::Error) -> String {
     }
 }
 
+/// What a quota says that has nothing left, or was not counted yet, since it is new.
+const QUOTA_WORDS: [&str; 2] = ["exceeded quota", "status unknown for quota"];
+
 /// What kind of trouble the API server is, or has. A quota is temporary: it is freed by others, without an event here.
-fn api_reason(error: &kube::Error) -> &'static str {
+pub fn api_reason(error: &kube::Error) -> &'static str {
     match error {
         kube::Error::Api(status) => match status.code {
-            403 if status.message.contains("exceeded quota") => reason::QUOTA_EXCEEDED,
+            403 if QUOTA_WORDS.iter().any(|words| status.message.contains(words)) => reason::QUOTA_EXCEEDED,
             400 | 403 | 422 => reason::REQUEST_REFUSED,
             429 => reason::THROTTLED,
             500.. => reason::KUBERNETES_API_UNREACHABLE,
@@ -90,7 +98,22 @@ fn api_reason(error: &kube::Error) -> &'static str {
     }
 }
 
+/// How long the API server asks to be left alone.
+pub fn rest(error: &kube::Error) -> Option<Duration> {
+    let kube::Error::Api(status) = error else { return None };
+    let seconds = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0)?;
+    Some(Duration::from_secs(seconds.into()).min(LONGEST_REST))
+}
+
 impl StepError {
+    /// How long the other side asks to be left alone.
+    pub fn rest(&self) -> Option<Duration> {
+        match self {
+            Self::Kubernetes(error) => rest(error),
+            _ => None,
+        }
+    }
+
     /// The condition reason.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -49,7 +49,10 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
         match row(visit.tenant, context).await {
             Ok(Some(row)) => visit.row = Some(row),
             Ok(None) => return standing_first(visit, context, unseen(Observation::Absent)),
-            Err(error) => return unseen(Observation::Unknown(error.to_string())),
+            Err(error) => {
+                visit.unseen = Some(error.reason());
+                return unseen(Observation::Unknown(error.to_string()));
+            }
         }
     }
     visit.judge(context);
@@ -72,6 +75,7 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
                     if error.is_unreachable() {
                         context.servers.suspect(&row.server);
                     }
+                    visit.unseen = Some(error.reason());
                     Observation::Unknown(error.to_string())
                 }
             };

@@ -1,6 +1,6 @@
 //! Drives tombstones to their end from the registry alone: when the Tenant, its namespace and its plan are gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::{
 /// How often the clock is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How many tombstones are worked on at once. A purge is slow and in no hurry.
+/// How many tombstones of one server are worked on at once. A purge is slow and in no hurry.
 const CONCURRENCY: usize = 4;
 
 /// Looks at the clock until `shutdown`, and has those tombstones visited whose time has come.
@@ -35,7 +35,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     if !context.scopes.are_known(&shutdown).await {
         return;
     }
-    let places = Arc::new(Semaphore::new(CONCURRENCY));
+    let mut places: HashMap<String, Arc<Semaphore>> = HashMap::new();
     let mut ticks = tokio::time::interval(PERIOD);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let (all, uncut) = context.tombstones.count();
@@ -49,7 +49,9 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
             {
                 continue;
             }
-            let (context, places) = (context.clone(), places.clone());
+            let places = places.entry(entry.server.clone());
+            let places = places.or_insert_with(|| Arc::new(Semaphore::new(CONCURRENCY))).clone();
+            let context = context.clone();
             tokio::spawn(async move {
                 let Ok(_place) = places.acquire().await else { return };
                 let span = tenant_span(&entry.namespace, &entry.name);
@@ -58,7 +60,9 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
         }
     }
     // What runs is waited for: its session and its claim end in order.
-    let _ = places.acquire_many(CONCURRENCY as u32).await;
+    for places in places.values() {
+        let _ = places.acquire_many(CONCURRENCY as u32).await;
+    }
 }
 
 /// Visits a tenant whose object is gone.

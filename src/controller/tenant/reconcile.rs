@@ -17,10 +17,12 @@ use tracing::{Instrument, info, warn};
 use super::{
     conditions::Summary,
     execute::{Order, execute},
+    failure::{api_reason, rest},
     observe::{Seen, module_statuses, observe, row},
+    secrets,
     standing::{lift_own, warn as warn_of_end},
     status::{next_status, same},
-    visit::{Obstacle, Visit, WorkflowRun},
+    visit::{Failure, Obstacle, Visit, WorkflowRun},
 };
 use crate::{
     api::{
@@ -77,13 +79,13 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
 /// What to do when even the status could not be written.
 pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContext) -> Action {
     warn!(%error, "visit failed");
-    context.metrics.reconcile_failed(reason::KUBERNETES_API_ERROR);
-    Action::requeue(backoff::temporary(3, rand::random()))
+    context.metrics.reconcile_failed(api_reason(&error.0));
+    Action::requeue(backoff::temporary(3, rand::random()).max(rest(&error.0).unwrap_or_default()))
 }
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
     let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
-    let _place = context.servers.place(server, context.concurrency).await;
+    let _place = context.servers.place(server, context.concurrency, has_failed(tenant)).await;
     let _turn = context.turns.take((tenant.namespace().unwrap_or_default(), tenant.name_any())).await;
     let object = ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
     let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
@@ -92,7 +94,13 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
         return (visit, Ok(()));
     }
     ignored_change(&visit, context);
-    visit.row = row(tenant, context).await.ok().flatten();
+    match row(tenant, context).await {
+        Ok(row) => visit.row = row,
+        Err(error) => {
+            visit.unseen = Some(error.reason());
+            visit.obstacle = Some(Obstacle::Blocked(Blocked::RegistryUnknown(error.to_string())));
+        }
+    }
     let mut invalid = None;
     if living {
         match desired::desired(tenant, context.as_ref()) {
@@ -110,12 +118,18 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     let mut status = StatusWriter::new(visit.before.clone());
     let now = context.clock.now();
     visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
-    if visit.waits_until.is_some() {
+    if visit.waits_until.is_some() && !conflict_is_over(&visit, context).await {
         return (visit, Ok(()));
     }
-    work(&mut visit, object, context, &mut status).await;
-    if visit.obstacle.is_none() {
-        visit.obstacle = invalid.map(Obstacle::Invalid);
+    visit.waits_until = None;
+    let registry_is_away = visit.obstacle.is_some();
+    if !registry_is_away {
+        work(&mut visit, object, context, &mut status).await;
+    }
+    if let Some(invalid) = invalid
+        && (registry_is_away || visit.obstacle.is_none())
+    {
+        visit.obstacle = Some(Obstacle::Invalid(invalid));
     }
     let written = status.write(&visit, context).await;
     if let Some(row) = &visit.row {
@@ -145,6 +159,28 @@ async fn look_ahead(visit: &Visit<'_>, context: &SharedContext) {
     {
         warn!(%error, "that somebody was warned of an end is not recorded: the Event comes again");
     }
+}
+
+/// Whether the last attempt failed: such a tenant makes way for those that have not failed.
+fn has_failed(tenant: &Tenant) -> bool {
+    let workflow = tenant.status.as_ref().and_then(|status| status.workflow.as_ref());
+    workflow.is_some_and(|workflow| workflow.next_attempt_at.is_some())
+}
+
+/// Whether a Secret was in the tenant's way and no longer is. A process that began after that watches it from here on.
+async fn conflict_is_over(visit: &Visit<'_>, context: &SharedContext) -> bool {
+    let told = find_condition(&visit.before.conditions, READY);
+    let told = told.is_some_and(|ready| ready.reason == reason::SECRET_CONFLICT);
+    let (true, Some(desired), Some(row)) = (told, &visit.desired, &visit.row) else { return false };
+    let admin_secret = (!desired.admins.is_empty()).then_some(&desired.admin_secret);
+    let namespace = visit.tenant.namespace().unwrap_or_default();
+    for name in [&desired.connection_secret].into_iter().chain(admin_secret) {
+        if let Err(error) = secrets::find(context, &namespace, name, row).await {
+            context.watch_conflict(visit.tenant, &error);
+            return false;
+        }
+    }
+    true
 }
 
 /// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.
@@ -299,13 +335,14 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
 }
 
-/// When the next attempt is, after `attempt` failed ones.
-pub fn next_attempt(attempt: i32, permanent: bool, context: &SharedContext) -> Timestamp {
-    let wait = if permanent {
+/// When the next attempt is, after `attempt` failed ones: not before the other side wants to be asked again.
+pub fn next_attempt(attempt: i32, failure: &Failure, context: &SharedContext) -> Timestamp {
+    let wait = if failure.permanent {
         backoff::PERMANENT
     } else {
         backoff::temporary(u32::try_from(attempt).unwrap_or(1), rand::random())
     };
+    let wait = wait.max(failure.rest.unwrap_or_default());
     context.clock.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO)
 }
 

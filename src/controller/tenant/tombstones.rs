@@ -27,6 +27,8 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 pub struct Entry {
     /// Whose it is.
     pub id: TenantId,
+    /// Where its database is.
+    pub server: String,
     /// The Tenant's namespace.
     pub namespace: String,
     /// The Tenant's name.
@@ -70,6 +72,7 @@ impl Tombstones {
         };
         let entry = Entry {
             id: row.id,
+            server: row.server.clone(),
             namespace: row.resource_namespace.clone(),
             name: row.resource_name.clone(),
             uid: row.resource_uid.clone(),

@@ -1,5 +1,7 @@
 //! One visit to one Tenant: what was read, what was decided, what was done. The status is computed from this.
 
+use std::time::Duration;
+
 use crate::{
     api::{
         tenant::{DesiredState, Tenant},
@@ -42,6 +44,8 @@ pub struct Failure {
     pub sql_state: Option<String>,
     /// Whether only a change by a person can help.
     pub permanent: bool,
+    /// How long the other side asks to be left alone.
+    pub rest: Option<Duration>,
 }
 
 /// A step of this visit.
@@ -102,6 +106,8 @@ pub struct Visit<'a> {
     pub steps: Vec<StepRun>,
     /// What was in the way.
     pub obstacle: Option<Obstacle>,
+    /// Why something could not be looked at: a condition reason.
+    pub unseen: Option<&'static str>,
     /// What was found changed by hand.
     pub drift: Vec<String>,
     /// It failed before and waits: nothing was looked at.
@@ -123,6 +129,7 @@ impl<'a> Visit<'a> {
             workflow: None,
             steps: Vec::new(),
             obstacle: None,
+            unseen: None,
             drift: Vec::new(),
             waits_until: None,
             next_attempt_at: None,

@@ -264,7 +264,7 @@ impl Context {
             return;
         }
         let (conflicts, client, attempts) =
-            (self.conflicts.clone(), self.client.clone(), self.attempts.clone());
+            (self.conflicts.clone(), self.watching.clone(), self.attempts.clone());
         let (name, uid, reference) = (name.clone(), uid.clone(), ObjectRef::from_obj(tenant));
         let visits =
             self.scopes.0.iter().find(|scope| scope.namespace.as_deref().is_none_or(|n| n == namespace));

@@ -101,7 +101,17 @@ impl ApiProxy {
 
     /// Makes trouble, or with `Trouble::Pass` ends it.
     pub fn set(&self, trouble: impl Into<ApiTrouble>) {
-        self.door.set(trouble.into());
+        self.door.set(trouble.into(), None);
+    }
+
+    /// Makes trouble for those requests alone whose path the filter holds for; `set` ends it. (`Trouble::Refuse` is for
+    /// all of them: it ends connections.)
+    pub fn set_for(
+        &self,
+        only: impl Fn(&str) -> bool + Send + Sync + 'static,
+        trouble: impl Into<ApiTrouble>,
+    ) {
+        self.door.set(trouble.into(), Some(Arc::new(only)));
     }
 
     /// What has gone through so far.
@@ -150,6 +160,7 @@ impl Connection {
         *request.uri_mut() = parts.uri;
         *request.headers_mut() = of_the_message(parts.headers);
 
+        self.gate.is_for(request.uri().path());
         self.gate.delay().await;
         self.gate.open().await;
         if let Some(refusal) = refusal(self.gate.trouble())? {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::effects::Effects;
-use super::trouble::{ApiTrouble, Gate, Setting};
+use super::trouble::{ApiTrouble, Filter, Gate, Setting};
 use crate::error::{Context, Error, Result};
 use crate::ports;
 
@@ -75,8 +75,8 @@ impl Door {
         self.port
     }
 
-    pub(super) fn set(&self, trouble: ApiTrouble) {
-        self.setting.send_modify(|setting| setting.change(trouble));
+    pub(super) fn set(&self, trouble: ApiTrouble, only: Option<Filter>) {
+        self.setting.send_modify(|setting| setting.change(trouble, only));
     }
 
     /// How many connections were accepted, also of those that were closed at once.

@@ -69,7 +69,7 @@ impl PostgresProxy {
 
     /// Makes trouble, or with `Trouble::Pass` ends it.
     pub fn set(&self, trouble: Trouble) {
-        self.door.set(trouble.into());
+        self.door.set(trouble.into(), None);
     }
 
     /// What has gone through so far.

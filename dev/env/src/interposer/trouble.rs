@@ -1,5 +1,7 @@
 //! The troubles a proxy can make, and the gate that everything passes which goes through one.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -43,21 +45,31 @@ impl From<Trouble> for ApiTrouble {
     }
 }
 
+/// Which requests a trouble is for, by their path.
+pub(super) type Filter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The trouble of one proxy.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     trouble: ApiTrouble,
+    /// For these requests alone, if only for some.
+    only: Option<Filter>,
     /// How often connections were refused: one from before a refusal ends, also when it hears of it late.
     refusals: u64,
 }
 
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("trouble", &self.trouble).finish_non_exhaustive()
+    }
+}
+
 impl Setting {
     pub(super) fn none() -> Self {
-        Self { trouble: Trouble::Pass.into(), refusals: 0 }
+        Self { trouble: Trouble::Pass.into(), only: None, refusals: 0 }
     }
 
-    pub(super) fn change(&mut self, trouble: ApiTrouble) {
-        self.trouble = trouble;
+    pub(super) fn change(&mut self, trouble: ApiTrouble, only: Option<Filter>) {
+        (self.trouble, self.only) = (trouble, only);
         self.refusals += u64::from(trouble == Trouble::Refuse.into());
     }
 }
@@ -69,6 +81,8 @@ pub(super) struct Gate {
     setting: watch::Receiver<Setting>,
     epoch: u64,
     refusals: u64,
+    /// The path of the request that it is for.
+    path: Option<String>,
 }
 
 impl Gate {
@@ -76,7 +90,7 @@ impl Gate {
     pub(super) fn new(effects: &Effects, setting: watch::Receiver<Setting>) -> Self {
         let flow = effects.subscribe();
         let (epoch, refusals) = (flow.borrow().epoch, setting.borrow().refusals);
-        Self { flow, setting, epoch, refusals }
+        Self { flow, setting, epoch, refusals, path: None }
     }
 
     /// The epoch in which the connection began.
@@ -84,9 +98,18 @@ impl Gate {
         self.epoch
     }
 
-    /// The trouble now.
+    /// It is for a request with this path from here on.
+    pub(super) fn is_for(&mut self, path: &str) {
+        self.path = Some(path.to_owned());
+    }
+
+    /// The trouble now, for what goes through here.
     pub(super) fn trouble(&self) -> ApiTrouble {
-        self.setting.borrow().trouble
+        let setting = self.setting.borrow();
+        match (&setting.only, &self.path) {
+            (Some(only), Some(path)) if !only(path) => Trouble::Pass.into(),
+            _ => setting.trouble,
+        }
     }
 
     /// Whether the connection is to end.
@@ -99,7 +122,7 @@ impl Gate {
                 Stage::Cut(_) => true,
             }
         };
-        let setting = *self.setting.borrow();
+        let setting = self.setting.borrow();
         cut || setting.refusals != self.refusals || setting.trouble == Trouble::Refuse.into()
     }
 
@@ -122,8 +145,7 @@ impl Gate {
             let flow = self.flow.borrow();
             flow.epoch == self.epoch && matches!(flow.stage, Stage::Open)
         };
-        let setting = *self.setting.borrow();
-        flows && setting.refusals == self.refusals && setting.trouble != Trouble::Hang.into()
+        flows && self.setting.borrow().refusals == self.refusals && self.trouble() != Trouble::Hang.into()
     }
 
     /// Waits for as long as a statement or a request is to be delayed.

@@ -155,6 +155,25 @@ async fn a_hanging_network_holds_requests_and_watches() {
 }
 
 #[tokio::test]
+async fn trouble_for_some_requests_leaves_the_others_alone() {
+    let real = namespace("some").await;
+    let proxy = api_proxy(&Effects::new()).await;
+    let client = client(&proxy).await;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "some");
+    let mut seen = watch(&maps).await;
+    proxy.set_for(|path| path.ends_with("/secrets"), Trouble::Hang);
+    real.create(&PostParams::default(), &map("one")).await.expect("made");
+    assert_eq!(within("an event", seen.next()).await.as_deref(), Some("one"));
+    let mut request = tokio::spawn({
+        let client = client.clone();
+        async move { get(&client, "/api/v1/namespaces/some/secrets").await }
+    });
+    never("an answer", &mut request).await;
+    proxy.set(Trouble::Pass);
+    within("an answer", request).await.expect("a task");
+}
+
+#[tokio::test]
 async fn a_refusing_server_ends_watches_and_a_slow_one_takes_its_time() {
     namespace("cut").await;
     let proxy = api_proxy(&Effects::new()).await;

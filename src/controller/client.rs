@@ -1,0 +1,86 @@
+//! The way to the Kubernetes API that a leader's work takes: no request waits for ever, a server that asks to be left
+//! alone for a while is told apart, and nothing is changed once the Lease is lost.
+
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+    core::{Status, response::StatusDetails},
+};
+use tower::{BoxError, filter::FilterLayer, timeout::TimeoutLayer, util::MapResultLayer};
+
+use crate::fence::Fence;
+
+/// How long the API server may take to begin an answer. Admission webhooks are part of it.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A client that changes nothing once the fence is shut. (The election has one of its own.) It does not try again by
+/// itself: a step that failed says why, and waits where everybody sees it.
+pub fn client(mut config: Config, fence: Fence) -> Result<Client, kube::Error> {
+    config.default_retry = false;
+    let filter = FilterLayer::new(move |request: Request<Body>| -> Result<_, BoxError> {
+        if request.method().is_safe() || fence.is_open() {
+            Ok(request)
+        } else {
+            Err("this operator no longer holds the Lease; the new leader goes on".into())
+        }
+    });
+    let throttling = MapResultLayer::new(|answer: Result<Response<_>, BoxError>| answer.and_then(throttled));
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&throttling)
+        .with_layer(&TimeoutLayer::new(ANSWER))
+        .with_layer(&filter)
+        .build())
+}
+
+/// Makes an error of an answer that says when to come again: kube-apiserver says so in a header alone, which kube's own
+/// error leaves out.
+fn throttled<B>(answer: Response<B>) -> Result<Response<B>, BoxError> {
+    let code = answer.status();
+    let after =
+        answer.headers().get(RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()?.parse::<u32>().ok());
+    let (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(seconds)) = (code, after)
+    else {
+        return Ok(answer);
+    };
+    let reason = if code == StatusCode::TOO_MANY_REQUESTS { "TooManyRequests" } else { "ServiceUnavailable" };
+    let message =
+        format!("the API server answered {}, and asks to be left alone for {seconds} s", code.as_u16());
+    let details = StatusDetails {
+        name: String::new(),
+        group: String::new(),
+        kind: String::new(),
+        uid: String::new(),
+        causes: Vec::new(),
+        retry_after_seconds: seconds,
+    };
+    let status = Status::failure(&message, reason).with_code(code.as_u16()).with_details(details);
+    Err(Box::new(kube::Error::Api(status.boxed())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry_after(code: u16, header: Option<&str>) -> Option<u32> {
+        let mut answer = Response::builder().status(code);
+        if let Some(header) = header {
+            answer = answer.header(RETRY_AFTER, header);
+        }
+        let error = throttled(answer.body(()).unwrap()).err()?.downcast::<kube::Error>().unwrap();
+        let kube::Error::Api(status) = *error else { panic!("{error}") };
+        assert_eq!(status.code, code);
+        status.details.map(|details| details.retry_after_seconds)
+    }
+
+    #[test]
+    fn what_the_server_asks_for_is_kept() {
+        assert_eq!(retry_after(429, Some("7")), Some(7));
+        assert_eq!(retry_after(503, Some("1")), Some(1));
+        for (code, header) in [(429, None), (429, Some("tomorrow")), (500, Some("7")), (200, Some("7"))] {
+            assert_eq!(retry_after(code, header), None, "{code} {header:?}");
+        }
+    }
+}

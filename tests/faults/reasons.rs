@@ -1,0 +1,341 @@
+//! Every cause has its own reason, and when it is gone the work goes on by itself, at the step where it stopped.
+
+use futures::future::join_all;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::wait::await_condition,
+};
+use serde_json::json;
+use sqlx::{Executor, PgConnection};
+use tenantry::api::{
+    ANNOTATION_RECONCILE_REQUESTED_AT,
+    conditions::{READY, RECONCILING, STALLED, find_condition, reason},
+    database_server::DatabaseServer,
+    tenant::Tenant,
+    tenant_status::{StepState, TenantState, WorkflowStatus},
+};
+use tenantry_dev::{Postgres, PostgresOptions, Stop};
+
+use crate::{
+    fleet::Fleet,
+    world::{Options, PATIENCE, World, login, set_up},
+};
+
+/// The workflow in a status.
+pub fn workflow(tenant: &Tenant) -> WorkflowStatus {
+    tenant.status.as_ref().unwrap().workflow.clone().unwrap()
+}
+
+impl Fleet {
+    /// Waits until a tenant has failed at a step for a reason that may pass by itself.
+    pub async fn waits(&self, name: &str, step: &str, reason: &'static str) -> Tenant {
+        let tenant = self.reason(name, READY, reason).await;
+        let conditions = &tenant.status.as_ref().unwrap().conditions;
+        assert!(find_condition(conditions, RECONCILING).is_some(), "{conditions:#?}");
+        assert_eq!(failed_step(&tenant), step);
+        assert!(workflow(&tenant).next_attempt_at.is_some());
+        tenant
+    }
+
+    /// Waits until a tenant that had failed is Ready: in the same workflow, and with no step run again but the one at
+    /// which it had stopped.
+    pub async fn goes_on(&self, name: &str, stopped: &Tenant) {
+        let ready = self.ready(name).await;
+        let (before, after) = (workflow(stopped), workflow(&ready));
+        assert_eq!((&before.id, before.kind), (&after.id, after.kind));
+        assert!(after.attempt > before.attempt && after.next_attempt_at.is_none(), "{after:#?}");
+        for step in &after.steps {
+            assert_eq!(step.attempts > 1, step.name == failed_step(stopped), "{name}: {after:#?}");
+        }
+    }
+}
+
+fn failed_step(tenant: &Tenant) -> String {
+    let steps = workflow(tenant).steps;
+    steps
+        .iter()
+        .find(|step| step.state == StepState::Failed)
+        .map(|step| step.name.clone())
+        .unwrap_or_default()
+}
+
+impl World {
+    /// Applies a Tenant on another server.
+    pub async fn apply_on(&self, server: &str, name: &str) {
+        self.apply(name, json!({"server": server, "offboarding": {"gracePeriodSeconds": 0}})).await;
+    }
+
+    /// Waits until the `Ready` of a `DatabaseServer` has a reason.
+    async fn server_reason(&self, server: &str, reason: &'static str) {
+        let servers = Api::<DatabaseServer>::all(self.fleet.client.clone());
+        let so = move |server: Option<&DatabaseServer>| {
+            let status = server.and_then(|server| server.status.as_ref());
+            status
+                .and_then(|status| find_condition(&status.conditions, READY))
+                .is_some_and(|ready| ready.reason == reason)
+        };
+        let waited = tokio::time::timeout(PATIENCE, await_condition(servers.clone(), server, so)).await;
+        if waited.is_err() {
+            let now = servers.get(server).await.unwrap().status;
+            panic!("{server} is not {reason}: {now:#?}\n{}", self.fleet.operator_log());
+        }
+    }
+}
+
+/// Changes a setting of a server while it runs, and waits until new sessions have it.
+async fn set(server: &Postgres, change: &'static str, shown: (&'static str, &str)) {
+    let mut session = server.connect("postgres").await.unwrap();
+    session.execute(change).await.unwrap();
+    session.execute("SELECT pg_reload_conf()").await.unwrap();
+    loop {
+        let mut fresh = server.connect("postgres").await.unwrap();
+        let value: String = sqlx::query_scalar("SELECT current_setting($1)")
+            .bind(shown.0)
+            .fetch_one(&mut fresh)
+            .await
+            .unwrap();
+        if value == shown.1 {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_quota_is_waited_for() {
+    let world = World::new("reasons-quota").await;
+    let quota = |secrets: &str| {
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few", "namespace": world.name},
+            "spec": {"hard": {"count/secrets": secrets}}})
+        .to_string()
+    };
+    world.kubectl().apply(&quota("0")).await.unwrap();
+    world.apply("acme", json!({})).await;
+    let stopped = world.fleet.waits("acme", "PublishCredentials", reason::QUOTA_EXCEEDED).await;
+    world.kubectl().apply(&quota("9")).await.unwrap();
+    world.fleet.goes_on("acme", &stopped).await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_a_policy_waits_for_a_person() {
+    let world = World::new("reasons-policy").await;
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": world.name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}]},
+                "validations": [{"expression": "false", "message": "no Secrets here"}]}},
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": world.name},
+            "spec": {"policyName": world.name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector":
+                {"matchLabels": {"kubernetes.io/metadata.name": world.name}}}}},
+    ]});
+    let refused = async || {
+        let dry = ["create", "secret", "generic", "probe", "-n", world.name, "--dry-run=server"];
+        world.kubectl().run(&dry).await.is_err()
+    };
+    world.kubectl().apply(&objects.to_string()).await.unwrap();
+    world.until("the policy is in force", refused).await;
+    let names = ["asked", "changed"];
+    join_all(names.map(|name| world.apply(name, json!({})))).await;
+    let stopped = join_all(names.map(async |name| {
+        let tenant = world.fleet.reason(name, READY, reason::REQUEST_REFUSED).await;
+        let status = tenant.status.as_ref().unwrap();
+        assert_eq!(status.state, Some(TenantState::Failed));
+        let stalled = find_condition(&status.conditions, STALLED).unwrap();
+        assert!(stalled.message.contains("no Secrets here"), "{stalled:?}");
+        assert_eq!(failed_step(&tenant), "PublishCredentials");
+        tenant
+    }))
+    .await;
+    world.kubectl().run(&["delete", "validatingadmissionpolicybinding", world.name]).await.unwrap();
+    world.until("the policy is lifted", async || !refused().await).await;
+
+    let asked = json!({"metadata": {"annotations": {ANNOTATION_RECONCILE_REQUESTED_AT: "now"}}});
+    world.fleet.tenants.patch("asked", &PatchParams::default(), &Patch::Merge(asked)).await.unwrap();
+    world.apply("changed", json!({"displayName": "Changed"})).await;
+    for (name, stopped) in names.iter().zip(&stopped) {
+        let ready = world.fleet.ready(name).await;
+        assert_eq!(workflow(&ready).id, workflow(stopped).id);
+        let again = |step: &str| workflow(&ready).steps.iter().find(|s| s.name == step).unwrap().attempts;
+        assert_eq!(
+            (again("CreateDatabase"), again("Seed"), again("PublishCredentials")),
+            (1, 1, 2),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_connections_is_waited_for() {
+    let world = World::new("reasons-full").await;
+    let few = ("max_connections".to_owned(), "16".to_owned());
+    let options = PostgresOptions { settings: vec![few], ..PostgresOptions::default() };
+    let server = set_up(options).await;
+    world.serve("reasons-full-2", server.port()).await;
+    let mut superuser = server.connect("postgres").await.unwrap();
+    world.apply_on("reasons-full-2", "first").await;
+    world.fleet.ready("first").await;
+
+    // One login's limit stops the step that needs it.
+    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
+    world.apply_on("reasons-full-2", "acme").await;
+    let stopped = world.fleet.waits("acme", "Seed", reason::TOO_MANY_CONNECTIONS).await;
+    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
+    world.fleet.goes_on("acme", &stopped).await;
+
+    // All connections in use stop the server.
+    let mut sessions: Vec<PgConnection> = Vec::new();
+    while let Ok(session) = server.connect("postgres").await {
+        sessions.push(session);
+    }
+    world.apply_on("reasons-full-2", "late").await;
+    world.server_reason("reasons-full-2", reason::TOO_MANY_CONNECTIONS).await;
+    drop(sessions);
+    world.fleet.ready("late").await;
+    world.server_reason("reasons-full-2", reason::CONNECTED).await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_waited_for_and_can_be_left() {
+    let world = World::new("reasons-read").await;
+    let server = world.second_server("reasons-read-2").await;
+    world.apply_on("reasons-read-2", "there").await;
+    let there = world.fleet.ready("there").await;
+
+    let setting = "default_transaction_read_only";
+    set(&server, "ALTER SYSTEM SET default_transaction_read_only = on", (setting, "on")).await;
+    world.apply_on("reasons-read-2", "acme").await;
+    let stopped = world.fleet.waits("acme", "CreateRoles", reason::READ_ONLY_SERVER).await;
+    // To take access away, and to make room, is possible all the same.
+    world.fleet.tenants.delete("there", &DeleteParams::default()).await.unwrap();
+    world.fleet.gone("there", &there).await;
+    set(&server, "ALTER SYSTEM RESET default_transaction_read_only", (setting, "off")).await;
+    world.fleet.goes_on("acme", &stopped).await;
+
+    // A standby is nothing that a tenant's step could find out by itself.
+    server.stop(Stop::Fast).await.unwrap();
+    std::fs::write(server.data().join("standby.signal"), "").unwrap();
+    server.start_again().await.unwrap();
+    world.apply_on("reasons-read-2", "later").await;
+    world.server_reason("reasons-read-2", reason::READ_ONLY_SERVER).await;
+    world.fleet.reason("later", READY, reason::SERVER_NOT_READY).await;
+    server.connect("postgres").await.unwrap().execute("SELECT pg_promote()").await.unwrap();
+    world.fleet.ready("later").await;
+}
+
+#[tokio::test]
+async fn nothing_is_cloned_from_a_template_that_is_not_whole() {
+    let world = World::new("reasons-template").await;
+    let mut superuser = world.superuser("postgres").await;
+    world.apply("first", json!({})).await;
+    world.fleet.ready("first").await;
+    let template = async |superuser: &mut PgConnection| -> (String, i64) {
+        sqlx::query_as(
+            "SELECT datname::text, oid::bigint FROM pg_database WHERE datname ~ '^tenantry_template_' AND datconnlimit = -1",
+        )
+        .fetch_one(superuser)
+        .await
+        .unwrap()
+    };
+    let (name, first) = template(&mut superuser).await;
+    let execute = async |superuser: &mut PgConnection, what: &str| {
+        superuser.execute(sqlx::AssertSqlSafe(what.replace('$', &name))).await.unwrap();
+    };
+
+    // One that is gone is built anew, at once.
+    execute(&mut superuser, "DROP DATABASE $").await;
+    world.apply("dropped", json!({})).await;
+    let attempt = workflow(&world.fleet.ready("dropped").await).attempt;
+    let (_, second) = template(&mut superuser).await;
+    assert!(attempt == 1 && first != second, "{attempt} {first} {second}");
+
+    // So is one that somebody began to drop, which PostgreSQL marks like this.
+    execute(&mut superuser, "UPDATE pg_database SET datconnlimit = -2 WHERE datname = '$'").await;
+    world.apply("half-dropped", json!({})).await;
+    let attempt = workflow(&world.fleet.ready("half-dropped").await).attempt;
+    let (_, third) = template(&mut superuser).await;
+    assert!(attempt == 1 && second != third, "{attempt} {second} {third}");
+
+    // One that cannot be known for ours is left alone, and nothing is made from it.
+    execute(&mut superuser, "COMMENT ON DATABASE $ IS NULL").await;
+    world.apply("unmarked", json!({})).await;
+    let stopped = world.fleet.waits("unmarked", "CreateDatabase", reason::TEMPLATE_BROKEN).await;
+    assert_eq!(template(&mut superuser).await.1, third);
+    execute(&mut superuser, "DROP DATABASE $").await;
+    world.fleet.goes_on("unmarked", &stopped).await;
+
+    // With it broken, a new leader serves those that are there.
+    execute(&mut superuser, "COMMENT ON DATABASE $ IS 'mine'").await;
+    world.installation.operator().stop().await.unwrap();
+    world.installation.operator().start().await.unwrap();
+    world.fleet.delete("first").await;
+    world
+        .until("it is cut off", async || world.status("first").await.as_deref() == Some("deprovisioning"))
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_a_drop_is_told_and_waited_for() {
+    let some = ("max_prepared_transactions".to_owned(), "5".to_owned());
+    let options = PostgresOptions { settings: vec![some], ..PostgresOptions::default() };
+    let world = World::with("reasons-drop", Options { postgres: options, ..Options::default() }).await;
+    let names = ["prepared", "visited"];
+    for name in names {
+        world.apply_on(world.name, name).await;
+    }
+    let tenants = join_all(names.map(|name| world.fleet.ready(name))).await;
+    let mut prepared = world.superuser("tenant_prepared").await;
+    for statement in ["BEGIN", "CREATE TABLE left_behind ()", "PREPARE TRANSACTION 'forgotten'"] {
+        prepared.execute(statement).await.unwrap();
+    }
+    drop(prepared);
+    let visitor = world.superuser("tenant_visited").await;
+    for name in names {
+        world.fleet.tenants.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let causes = [reason::PREPARED_TRANSACTION, reason::SESSIONS_IN_THE_WAY];
+    let stopped =
+        join_all(names.iter().zip(causes).map(|(name, why)| world.fleet.waits(name, "DropDatabase", why)))
+            .await;
+    for (tenant, says) in stopped.iter().zip(["forgotten", "postgres (pid"]) {
+        let ready = find_condition(&tenant.status.as_ref().unwrap().conditions, READY).unwrap();
+        assert!(ready.message.contains(says), "{ready:?}");
+        assert!(workflow(tenant).steps.iter().any(|step| step.name == "CutAccess" && step.attempts == 1));
+    }
+    drop(visitor);
+    world.superuser("tenant_prepared").await.execute("ROLLBACK PREPARED 'forgotten'").await.unwrap();
+    for ((name, tenant), stopped) in names.iter().zip(&tenants).zip(&stopped) {
+        world.fleet.gone(name, tenant).await;
+        // What remains of the object is the registry's account: one workflow, the access cut once.
+        let query = "SELECT count(*) = 1 AND bool_and(w.id::text = $1) FROM workflows w JOIN tenants t ON t.id = w.tenant_id
+                     WHERE w.kind = 'Deprovision' AND t.id = (SELECT tenant_id FROM workflows WHERE id::text = $1)";
+        assert!(world.holds("tenantry_system", query, &workflow(stopped).id).await, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_stops_no_tenant_and_is_waited_for() {
+    let world = World::new("reasons-registry").await;
+    let server = world.second_server("reasons-registry-2").await;
+    world.apply_on("reasons-registry-2", "there").await;
+    world.fleet.ready("there").await;
+    let uri = world.fleet.secret("there-db", "uri").await;
+    // Stopped in the middle, at a step of the other server's.
+    let mut superuser = server.connect("postgres").await.unwrap();
+    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
+    world.apply_on("reasons-registry-2", "halfway").await;
+    let stopped = world.fleet.waits("halfway", "Seed", reason::TOO_MANY_CONNECTIONS).await;
+
+    world.installation.postgres().stop(Stop::Fast).await.unwrap();
+    world.apply_on("reasons-registry-2", "later").await;
+    for name in ["halfway", "later"] {
+        world.fleet.reason(name, READY, reason::REGISTRY_UNREACHABLE).await;
+    }
+    login(&uri).await.unwrap();
+    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
+    world.installation.postgres().start_again().await.unwrap();
+    world.fleet.goes_on("halfway", &stopped).await;
+    world.fleet.ready("later").await;
+}
