@@ -34,7 +34,7 @@ fn the_stream_holds_every_definition() {
     let stream = api::crds_yaml();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&stream).unwrap();
     let wanted: Vec<Value> = api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
-    assert_eq!(wanted.len(), 3);
+    assert_eq!(wanted.len(), 4);
     assert_eq!(documents, wanted);
 }
 
@@ -146,10 +146,9 @@ fn every_rule_has_a_message_and_none_but_the_name_is_at_the_root() {
                 "{path}: {message:?} does not say what is right"
             );
             if !path.contains('.') {
-                assert_eq!(
-                    text, "self.metadata.name.size() <= 63",
-                    "{path}: a rule at the root blocks finalizers"
-                );
+                // A name never changes: an object that has a right one keeps to the rule.
+                let others = text.replace("self.metadata.name", "");
+                assert!(!others.contains("self."), "{path}: {text}: a rule at the root blocks finalizers");
             }
             // The API server does not tolerate what was wrong before in a spec with free-form parts.
             if path == "Tenant.spec" {

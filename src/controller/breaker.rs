@@ -61,7 +61,8 @@ impl Breaker {
         match (self.limits, &*self.lock()) {
             (None, _) => Purges::Free,
             (Some(_), State::Closed) => Purges::Counted,
-            (Some(_), State::Unknown | State::Open(_)) => Purges::Frozen,
+            (Some(_), State::Unknown) => Purges::Unknown,
+            (Some(_), State::Open(_)) => Purges::Frozen,
         }
     }
 
@@ -104,7 +105,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
                     let known = matches!(event, watcher::Event::InitDone);
                     let looked = see(event, &context).await;
                     listed |= known && looked.is_ok();
-                    looked
+                    if listed { looked.and(count(&context).await) } else { looked }
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -202,9 +203,6 @@ fn set(open: Option<Opening>, context: &SharedContext) {
         let mut about = CustomResourceDefinition::default();
         about.metadata.name = Some(Tenant::crd_name().to_owned());
         context.events.warning(about.object_ref(&()), "Freeze", &open.cause, note);
-    }
-    if before == State::Unknown && state == State::Closed {
-        return;
     }
     context.scopes.visit_where(|tenant| {
         let state = tenant.status.as_ref().and_then(|status| status.state);

@@ -41,6 +41,8 @@ pub enum Purges {
     Free,
     /// It is closed: what has just begun to go away is counted first.
     Counted,
-    /// It is open, or it is not known yet whether it is.
+    /// It is not known yet whether it is open: nothing is dropped, and nothing is let go.
+    Unknown,
+    /// It is open.
     Frozen,
 }

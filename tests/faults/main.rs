@@ -5,6 +5,7 @@
 
 mod attempts;
 mod batch;
+mod breaker;
 mod crash;
 mod crd;
 mod drift;

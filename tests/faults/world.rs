@@ -47,6 +47,8 @@ pub struct Options {
     pub also_watches: Option<&'static str>,
     /// On a control plane of its own.
     pub own_plane: bool,
+    /// With the breaker of mass deletions, which more than so many open.
+    pub breaker: Option<u32>,
 }
 
 impl World {
@@ -78,10 +80,14 @@ impl World {
             names: Names { namespace: format!("{name}-system"), server: name.to_owned(), ..Names::default() },
             server_labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
             watch_namespaces: namespaces.into_iter().map(str::to_owned).collect(),
-            arguments: vec![
+            arguments: [
                 format!("--server-selector=tenantry.dev/test={name}"),
                 format!("--test-clock={}", clock.display()),
-            ],
+            ]
+            .into_iter()
+            .chain(world.breaker.map(|_| "--mass-deletion-breaker=on".to_owned()))
+            .chain(world.breaker.map(|minimum| format!("--mass-deletion-minimum={minimum}")))
+            .collect(),
             interposed: world.interposed,
             ..InstallationOptions::default()
         };

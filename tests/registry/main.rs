@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod breaker;
 mod failures;
 mod lifecycle;
 mod migrations;

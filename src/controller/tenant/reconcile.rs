@@ -215,7 +215,7 @@ pub async fn work(
             None if !visit.is_leaving() => plan_narrowing(object, wanted(visit, ""), &observed),
             _ => {
                 let moment = Moment { now: context.clock.now(), purges: context.breaker.purges() };
-                plan_leaving(object_now(object, visit), terms(visit, context), &observed, moment)
+                plan_leaving(object_now(object, visit), terms(visit, context, moment.now), &observed, moment)
             }
         };
         match plan {
@@ -287,12 +287,12 @@ fn object_facts(tenant: &Tenant) -> ObjectFacts {
 }
 
 /// The terms on which a tenant goes away: as its object and its plan say while it exists, then as recorded.
-fn terms(visit: &Visit<'_>, context: &SharedContext) -> Terms {
+fn terms(visit: &Visit<'_>, context: &SharedContext, now: Timestamp) -> Terms {
     let row = visit.row.as_ref();
     match row.and_then(TenantRow::terms) {
         Some(recorded) if visit.presence == Presence::Gone => recorded,
         recorded => {
-            let began = row.and_then(|row| row.deprovisioned_at).unwrap_or_else(|| context.clock.now());
+            let began = row.and_then(|row| row.deprovisioned_at).unwrap_or(now);
             let handed_out = row.is_some_and(|row| row.activated_at.is_some());
             visit.departure(context).terms(began, handed_out, recorded)
         }

@@ -86,7 +86,7 @@ impl Tombstones {
     /// Those that are to be looked at now: while purges are frozen, those alone that are to be cut.
     pub fn due(&self, now: Timestamp, purges: Purges) -> Vec<Entry> {
         let mut by_id = self.lock();
-        let frozen = purges == Purges::Frozen;
+        let frozen = matches!(purges, Purges::Frozen | Purges::Unknown);
         let due = by_id.values_mut().filter(|entry| entry.next <= now && (entry.uncut || !frozen));
         due.map(|entry| {
             entry.next = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);

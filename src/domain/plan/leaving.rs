@@ -73,9 +73,13 @@ pub fn plan_leaving(
     let purging = due && !terms.retain;
     // A visit that changes the terms never acts on them: the next one does, if they are the same then.
     let changing = row.tombstone.is_some() && !marked;
-    let counted = purges != Purges::Counted
-        || !drops_data
-        || row.departed_at.is_some_and(|at| now.duration_since(at) >= COUNT_FIRST);
+    let counted = match purges {
+        Purges::Unknown => !drops_data,
+        Purges::Counted => {
+            !drops_data || row.departed_at.is_some_and(|at| now.duration_since(at) >= COUNT_FIRST)
+        }
+        Purges::Free | Purges::Frozen => true,
+    };
     let (closing, drop) = (due && !changing && counted, purging && !changing && counted);
     let early = deleted_at.filter(|_| !purging);
     let waited_long = early.is_some_and(|at| marked && now.duration_since(at) >= RELEASE_UNCUT_AFTER);
@@ -272,6 +276,8 @@ mod tests {
         let mut observed = marked(NO_GRACE);
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
         row.departed_at = Some(NOW);
+        let unknown = Moment { now: LATER, purges: Purges::Unknown };
+        assert_eq!(plan_leaving(DELETED, NO_GRACE, &observed, unknown), Plan::Nothing);
         assert_eq!(plan_leaving(DELETED, NO_GRACE, &observed, at(4)), Plan::Nothing);
         assert!(steps(plan_leaving(DELETED, NO_GRACE, &observed, at(5))).contains(&Step::DropDatabase));
     }
