@@ -1,8 +1,11 @@
 //! Suspended by its spec, and let in again: in PostgreSQL, for open sessions too, before it is said.
 
+use std::time::Instant;
+
+use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use sqlx::{Connection, Executor};
+use sqlx::{Connection, Executor, PgConnection};
 use tenantry::api::{
     conditions::{ACCESS_ENFORCED, READY, RECONCILING, STALLED, find_condition, reason},
     tenant_status::{Access, TenantState, WorkflowKind},
@@ -24,7 +27,7 @@ async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
     fleet.apply("susp", why).await;
     let status = fleet.may("susp", Access::Blocked).await.status.unwrap();
     assert!(open.execute("SELECT 1").await.is_err());
-    assert!(sqlx::PgConnection::connect(&uri).await.is_err());
+    assert!(PgConnection::connect(&uri).await.is_err());
     assert_eq!(status.state, Some(TenantState::Suspended));
     assert!(status.suspended_at.is_some());
     assert_eq!(status.workflow.as_ref().unwrap().kind, WorkflowKind::Suspend);
@@ -132,4 +135,41 @@ async fn outside_of_its_validity_a_tenant_is_blocked() {
     fleet.may("valid", Access::ReadWrite).await;
     fleet.apply("valid", json!({"validity": {"notAfter": hours(-1)}})).await;
     fleet.may("valid", Access::Blocked).await;
+}
+
+#[tokio::test]
+async fn fifty_with_five_sessions_each_have_none_left_when_their_status_says_so() {
+    const TENANTS: usize = 50;
+    const SESSIONS: usize = 5;
+    let fleet = Fleet::new("suspended-fifty").await;
+    let names: Vec<String> = (0..TENANTS).map(|n| format!("fifty-{n}")).collect();
+    join_all(names.iter().map(|name| fleet.apply(name, json!({})))).await;
+    join_all(names.iter().map(|name| fleet.ready(name))).await;
+    let open: Vec<Vec<PgConnection>> = join_all(names.iter().map(async |name| {
+        let mut sessions = Vec::new();
+        for _ in 0..SESSIONS {
+            sessions.push(fleet.login(name).await.unwrap());
+        }
+        sessions
+    }))
+    .await;
+    let suspended = json!({"state": "Suspended", "stateReason": "unpaid", "suspension": {"mode": "Blocked"}});
+    let begun = Instant::now();
+    let slowest = join_all(names.iter().map(async |name| {
+        fleet.apply(name, suspended.clone()).await;
+        fleet.may(name, Access::Blocked).await;
+        // At once, not a second later.
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
+        let login = format!("tenant_{}_app", name.replace('-', "_"));
+        assert_eq!(ask::<i64>("postgres", left, &login).await, 0, "{name}");
+        assert!(fleet.login(name).await.is_err(), "{name}");
+        begun.elapsed()
+    }))
+    .await
+    .into_iter()
+    .max();
+    for session in open.into_iter().flatten().collect::<Vec<_>>().iter_mut() {
+        assert!(session.execute("SELECT 1").await.is_err());
+    }
+    println!("{TENANTS} tenants with {SESSIONS} sessions each are suspended after {slowest:?}");
 }

@@ -7,6 +7,7 @@ mod code;
 mod dependencies;
 mod documents;
 mod imports;
+mod lifecycle;
 mod names;
 mod places;
 mod purity;

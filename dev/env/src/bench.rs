@@ -33,6 +33,7 @@ pub async fn run(environment: &Environment) -> Result<()> {
     bench.one_by_one().await?;
     bench.what_one_costs().await?;
     bench.many_at_once().await?;
+    bench.many_suspended().await?;
     bench.a_quiet_minute().await?;
     bench.many_away().await
 }
@@ -103,6 +104,19 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// One `kubectl apply` that suspends many, and one that lets them in again.
+    async fn many_suspended(&self) -> Result<()> {
+        let suspended = json!({"state": "Suspended", "stateReason": "bench"});
+        let cut = self.apply(&many(), suspended, "Blocked").await?;
+        let back = self.apply(&many(), json!({"state": "Active"}), "ReadWrite").await?;
+        print(&format!(
+            "{MANY} tenants, one kubectl apply: all suspended, proven, after {:.1} s; let in again after {:.1} s",
+            cut.all_ready.as_secs_f64(),
+            back.all_ready.as_secs_f64(),
+        ));
+        Ok(())
+    }
+
     /// A minute in which nothing is asked for.
     async fn a_quiet_minute(&self) -> Result<()> {
         let tenants = self.tenants().list(&ListParams::default()).await?.items.len();
@@ -125,7 +139,7 @@ impl Bench<'_> {
     /// One `kubectl delete` of many.
     async fn many_away(&self) -> Result<()> {
         let begun = Instant::now();
-        let manifests = manifests(&many());
+        let manifests = manifests(&many(), &json!({}));
         self.kubectl.run_with(&["delete", "--wait=true", "-f", "-"], &manifests).await?;
         print(&format!(
             "{MANY} tenants, one kubectl delete without grace: gone after {:.1} s",
@@ -140,11 +154,16 @@ impl Bench<'_> {
         Api::namespaced_with(self.client.clone(), CUSTOMERS, &resource)
     }
 
-    /// Applies tenants as a user does, and waits until all are Ready.
+    /// Applies new tenants as a user does, and waits until all are Ready.
     async fn make(&self, names: &[String]) -> Result<Made> {
+        self.apply(names, json!({}), "ReadWrite").await
+    }
+
+    /// Applies tenants with more spec, and waits until all are Ready with this access.
+    async fn apply(&self, names: &[String], more: Value, access: &str) -> Result<Made> {
         let mut events = Box::pin(watcher(self.tenants(), watcher::Config::default()));
         let mut waiting: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        let manifests = manifests(names);
+        let manifests = manifests(names, &more);
         let step = progress::step(format!("{} tenants", names.len()));
         let begun = Instant::now();
         let applying = async {
@@ -161,7 +180,7 @@ impl Bench<'_> {
                     continue;
                 };
                 let name = tenant.metadata.name.clone().unwrap_or_default();
-                if is_ready(&tenant) && waiting.remove(name.as_str()) {
+                if is_ready(&tenant, access) && waiting.remove(name.as_str()) {
                     let attempt = tenant.data.pointer("/status/workflow/attempt").and_then(Value::as_i64);
                     retried += usize::from(attempt != Some(1));
                 }
@@ -240,11 +259,11 @@ fn many() -> Vec<String> {
     (0..MANY).map(|number| format!("many-{number}")).collect()
 }
 
-fn manifests(names: &[String]) -> String {
+fn manifests(names: &[String], more: &Value) -> String {
     let tenants: Vec<Value> = names
         .iter()
         .map(|name| {
-            json!({
+            let mut tenant = json!({
                 "apiVersion": "tenantry.dev/v1alpha1",
                 "kind": "Tenant",
                 "metadata": {"name": name, "namespace": CUSTOMERS},
@@ -255,13 +274,23 @@ fn manifests(names: &[String]) -> String {
                     "admins": [{"email": "owner@bench.example", "name": "Owner"}],
                     "offboarding": {"gracePeriodSeconds": 0},
                 },
-            })
+            });
+            for (field, value) in more.as_object().into_iter().flatten() {
+                tenant["spec"][field] = value.clone();
+            }
+            tenant
         })
         .collect();
     json!({"apiVersion": "v1", "kind": "List", "items": tenants}).to_string()
 }
 
-fn is_ready(tenant: &DynamicObject) -> bool {
+/// Whether it is Ready with this access, for the spec that it has now.
+fn is_ready(tenant: &DynamicObject, access: &str) -> bool {
+    let seen = tenant.data.pointer("/status/observedGeneration").and_then(Value::as_i64);
+    let allowed = tenant.data.pointer("/status/access").and_then(Value::as_str);
+    if seen != tenant.metadata.generation || allowed != Some(access) {
+        return false;
+    }
     let conditions = tenant.data.pointer("/status/conditions").and_then(Value::as_array);
     conditions.is_some_and(|conditions| {
         conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")

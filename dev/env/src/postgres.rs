@@ -133,7 +133,7 @@ impl Postgres {
              port = {}\n\
              # No socket files: a path in the temporary directory may be longer than a socket's may be.\n\
              unix_socket_directories = ''\n\
-             max_connections = 200\n\
+             max_connections = 500\n\
              fsync = {}\n\
              full_page_writes = {}\n\
              recovery_init_sync_method = syncfs\n\

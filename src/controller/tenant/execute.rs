@@ -8,7 +8,8 @@ use tracing::{Span, error, info, warn};
 
 use super::{
     failure::StepError,
-    reconcile::{StatusWriter, next_attempt},
+    reconcile::next_attempt,
+    report::StatusWriter,
     steps::{self, Run},
     visit::{Failure, StepResult, StepRun, Visit, WorkflowRun},
 };

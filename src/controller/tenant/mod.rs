@@ -13,6 +13,7 @@ pub mod observe;
 pub mod presence;
 pub mod purge;
 pub mod reconcile;
+pub mod report;
 pub mod secrets;
 pub mod standing;
 pub mod status;

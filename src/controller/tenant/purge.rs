@@ -6,12 +6,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
-use super::{
-    conditions::Summary,
-    reconcile::{StatusWriter, work},
-    tombstones::Entry,
-    visit::Visit,
-};
+use super::{conditions::Summary, reconcile::work, report::StatusWriter, tombstones::Entry, visit::Visit};
 use crate::{
     api::{tenant::Tenant, tenant_status::TenantStatus},
     controller::context::SharedContext,
