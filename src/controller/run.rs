@@ -160,7 +160,7 @@ pub async fn run(
     }
     let rows = context.registry.all_living().await?;
     for row in &rows {
-        context.tombstones.see(row, None);
+        context.tombstones.see(row, row.next_attempt_at);
     }
     context.bulk.read_registry(rows);
     count_tenants(&context, &shutdown);

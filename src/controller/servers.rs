@@ -40,12 +40,21 @@ impl Standing {
     }
 }
 
+/// What is done on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// For Tenants that are there.
+    Tenants,
+    /// For those of which only a tombstone is left: in places of their own, since a drop takes long.
+    Tombstones,
+}
+
 /// All servers, by the name of their `DatabaseServer`.
 #[derive(Default)]
 pub struct Servers {
     by_name: RwLock<HashMap<String, Standing>>,
     changed: Notify,
-    places: Mutex<HashMap<String, Arc<Semaphore>>>,
+    places: Mutex<HashMap<(String, Work), Arc<Semaphore>>>,
     suspects: Mutex<Option<mpsc::UnboundedSender<ObjectRef<DatabaseServer>>>>,
 }
 
@@ -65,13 +74,13 @@ impl Servers {
         !before.says_the_same(&standing)
     }
 
-    /// Waits for one of the places for tenants on a server: `most` are worked on at once, so that a server that hangs
+    /// Waits for one of the places for some work on a server: `most` are worked on at once, so that a server that hangs
     /// holds up its own tenants and no others.
-    pub async fn place(&self, name: &str, most: u16) -> Option<OwnedSemaphorePermit> {
+    pub async fn place(&self, name: &str, work: Work, most: u16) -> Option<OwnedSemaphorePermit> {
         let places = {
             let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || Arc::new(Semaphore::new(usize::from(most)));
-            Arc::clone(places.entry(name.to_owned()).or_insert_with(new))
+            Arc::clone(places.entry((name.to_owned(), work)).or_insert_with(new))
         };
         places.acquire_owned().await.ok()
     }

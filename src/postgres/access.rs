@@ -14,6 +14,7 @@ use sqlx::{Either, Row, postgres::PgRow};
 use crate::domain::{access::AccessLevel, identity::TenantId};
 
 use super::{
+    connect::{STATEMENT_LIMIT, within},
     error::{Error, Result},
     identifier::{ADMIN, GROUPS, Ident, Literal, Script, Word},
     inventory::{self, DatabaseFacts, LoginFacts, Rights},
@@ -170,15 +171,13 @@ async fn prove(
 ) -> Result<()> {
     let doing = "end the tenant's sessions";
     // The server's clock, after the commit. As text, so that no type in between rounds it.
-    let since: String = sqlx::query_scalar("SELECT clock_timestamp()::text")
-        .fetch_one(&mut **session)
-        .await
-        .map_err(Error::sql(doing))?;
+    let now = sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&mut **session);
+    let since: String = within(STATEMENT_LIMIT, doing, now).await?;
     let script = look(database, login, &since, rights, options_known);
     let mut pause = FIRST_PAUSE;
     let mut left = Left::default();
     for _ in 0..ROUNDS {
-        left = read_left(session, &script).await.map_err(Error::sql(doing))?;
+        left = within(STATEMENT_LIMIT, doing, read_left(session, &script)).await?;
         if left.starting.is_empty() && left.living.is_empty() {
             return Ok(());
         }

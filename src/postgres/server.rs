@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    connect::{Seat, ServerConfig},
+    connect::{DATABASE_LIMIT, STATEMENT_LIMIT, Seat, ServerConfig, within},
     credentials::{SecretText, generate_password},
     error::{Error, Result, code, is_concurrent_update},
     identifier::{Ident, Script},
@@ -200,16 +200,17 @@ pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &
     if script.is_empty() {
         return Ok(());
     }
+    let limit = if script.makes_or_drops_a_database() { DATABASE_LIMIT } else { STATEMENT_LIMIT };
     let mut attempt = 1;
     loop {
-        match sqlx::raw_sql(script.sql()).execute(&mut **session).await {
+        match within(limit, doing, sqlx::raw_sql(script.sql()).execute(&mut **session)).await {
             Ok(_) => return Ok(()),
-            Err(error) if attempt < ATTEMPTS && is_concurrent_update(&error) => {
+            Err(Error::Sql { source, .. }) if attempt < ATTEMPTS && is_concurrent_update(&source) => {
                 let wait = rand::rng().random_range(2..=15) * u64::from(attempt);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 attempt += 1;
             }
-            Err(error) => return Err(Error::sql(doing)(error)),
+            Err(error) => return Err(error),
         }
     }
 }

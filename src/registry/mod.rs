@@ -33,7 +33,7 @@ pub use self::{
     error::Error,
     lifecycle::Activity,
     row::{Hidden, NewTenant, Registration, TenantRow},
-    tombstones::{PurgeStart, Tombstone},
+    tombstones::{Deadline, Tombstone, Written},
     workflows::{Outcome, StepRecord, Workflow},
 };
 use crate::fence::Fence;

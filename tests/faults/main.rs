@@ -5,6 +5,7 @@
 
 mod batch;
 mod crash;
+mod cuts;
 mod drift;
 #[path = "../cluster/fleet.rs"]
 mod fleet;

@@ -5,17 +5,19 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use jiff::SignedDuration;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
-    domain::slug::Slug,
+    domain::{identity::TenantId, slug::Slug},
     postgres::{
         credentials::SecretText,
         setup::{SetupOptions, server_setup},
     },
-    registry::{NewTenant, Registration, Registry, TenantRow},
+    registry::{Deadline, NewTenant, Registration, Registry, TenantRow},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
+use uuid::Uuid;
 
 const LOGIN: &str = "operator";
 const PASSWORD: &str = "operator-password";
@@ -146,4 +148,14 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         }
     });
     waited.await.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
+}
+
+/// Closes the row of the only Tenant there is of it.
+pub async fn close(
+    registry: &Registry,
+    id: TenantId,
+    correlation: Uuid,
+) -> tenantry::registry::Result<Deadline> {
+    let uid = registry.by_id(id).await.unwrap().unwrap().resource_uid;
+    registry.close(id, &uid, SignedDuration::ZERO, correlation).await
 }

@@ -1,5 +1,7 @@
 //! Why a step failed, with the reason that its condition shows.
 
+use std::time::Duration;
+
 use crate::{api::conditions::reason, postgres, registry};
 
 /// A step's failure.
@@ -55,6 +57,9 @@ pub enum StepError {
     /// The Tenant is not what it was when its end was decided.
     #[error("the Tenant was changed, or applied again, before anything was destroyed: it is visited anew")]
     TenantChanged,
+    /// It took longer than anything should.
+    #[error("no answer within {} s", .0.as_secs())]
+    Hung(Duration),
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
@@ -97,6 +102,7 @@ impl StepError {
             Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
             Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
             Self::NotLeader | Self::TenantChanged | Self::Missing(_) => reason::WAITING,
+            Self::Hung(_) => reason::STEP_FAILED,
         }
     }
 
@@ -111,6 +117,7 @@ impl StepError {
             | Self::NotLeader
             | Self::ClocksDisagree
             | Self::TenantChanged
+            | Self::Hung(_)
             | Self::SchemaBehind { .. }
             | Self::Missing(_) => None,
         }
@@ -131,7 +138,11 @@ impl StepError {
             Self::Registry(error) => error.is_permanent(),
             Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == reason::REQUEST_REFUSED,
-            Self::NotLeader | Self::ClocksDisagree | Self::TenantChanged | Self::Missing(_) => false,
+            Self::NotLeader
+            | Self::ClocksDisagree
+            | Self::TenantChanged
+            | Self::Hung(_)
+            | Self::Missing(_) => false,
         }
     }
 }

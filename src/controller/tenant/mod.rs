@@ -4,6 +4,7 @@ pub mod admins;
 pub mod attempts;
 pub mod bulk;
 pub mod conditions;
+pub mod cuts;
 pub mod drift;
 pub mod execute;
 pub mod failure;

@@ -19,6 +19,7 @@ use super::{
     execute::{Order, execute},
     observe::{Seen, module_statuses, observe, row},
     status::{next_status, same},
+    tombstones,
     visit::{Obstacle, Visit, WorkflowRun},
 };
 use crate::{
@@ -28,7 +29,10 @@ use crate::{
         tenant::Tenant,
         tenant_status::{TenantState, TenantStatus, WorkflowKind},
     },
-    controller::context::SharedContext,
+    controller::{
+        context::{Context, SharedContext},
+        servers::Work,
+    },
     domain::{
         access::AccessLevel,
         backoff,
@@ -81,10 +85,12 @@ pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContex
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
     let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
-    let _place = context.servers.place(server, context.concurrency).await;
+    let _place = context.servers.place(server, Work::Tenants, context.concurrency).await;
     let _turn = context.turns.take((tenant.namespace().unwrap_or_default(), tenant.name_any())).await;
-    let object = ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
+    let mut object =
+        ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
     let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
+    object.was_registered = visit.before.tenant_id.is_some();
     let living = object.presence == Presence::Living;
     if !living && !object.has_finalizer {
         return (visit, Ok(()));
@@ -115,7 +121,7 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     }
     let written = status.write(&visit, context).await;
     if let Some(row) = &visit.row {
-        context.tombstones.see(row, visit.next_attempt_at);
+        context.tombstones.see(row, next_look(&visit, context));
     }
     (visit, written)
 }
@@ -210,7 +216,7 @@ fn object_facts(tenant: &Tenant) -> ObjectFacts {
             .as_ref()
             .map_or(Presence::Living, |at| Presence::Deleted(at.0)),
         paused: desired::is_paused(tenant),
-        unverified: false,
+        ..ObjectFacts::default()
     }
 }
 
@@ -257,6 +263,22 @@ fn next_visit(visit: &Visit<'_>, summary: &Summary, now: Timestamp) -> Action {
         },
         Summary::Stuck { .. } => Action::requeue(backoff::PERMANENT),
     }
+}
+
+/// When a tombstone is looked at again, if its time has come and it is there all the same: a failure waits as long as it
+/// says, what is in the way for a while; only what was just recorded is acted on at once.
+pub fn next_look(visit: &Visit<'_>, context: &Context) -> Option<Timestamp> {
+    let now = context.clock.now();
+    let row = visit.row.as_ref()?;
+    let uncut = row.access != Some(AccessLevel::Blocked);
+    let due = uncut || row.terms().is_some_and(|terms| !terms.held && terms.purge_after <= now);
+    let wait = match () {
+        () if visit.next_attempt_at.is_some() || !due => return visit.next_attempt_at,
+        () if visit.obstacle.is_some() => backoff::temporary(4, rand::random()),
+        () if visit.has_done(Step::Tombstone) && !uncut => return None,
+        () => tombstones::AGAIN.unsigned_abs(),
+    };
+    Some(now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO))
 }
 
 fn until(at: Timestamp, now: Timestamp) -> Duration {
