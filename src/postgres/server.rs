@@ -116,12 +116,12 @@ impl Server {
         self.read(None).await
     }
 
-    /// Ends all sessions with the given `application_name`, which is a former holder's of the Lease, and waits until
+    /// Ends all sessions with the given `application_name`s, which are former holders' of the Lease, and waits until
     /// they are gone. Returns how many there were.
-    pub async fn end_sessions_of(&self, holder: &str) -> Result<usize> {
+    pub async fn end_sessions_of(&self, holders: &[String]) -> Result<usize> {
         let doing = "end the sessions of the former leader";
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = $1 AND pid <> pg_backend_pid()";
+                   WHERE application_name = ANY ($1) AND pid <> pg_backend_pid()";
         let mut session = self.admin().await?;
         let mut ended = 0;
         for round in 0..FENCE_ROUNDS {
@@ -132,7 +132,7 @@ impl Server {
                 let own = "SET LOCAL ROLE NONE";
                 sqlx::raw_sql(own).execute(&mut *transaction).await.map_err(Error::sql(doing))?;
             }
-            let found = sqlx::query_scalar::<_, i64>(end).bind(holder).fetch_one(&mut *transaction).await;
+            let found = sqlx::query_scalar::<_, i64>(end).bind(holders).fetch_one(&mut *transaction).await;
             transaction.rollback().await.map_err(Error::sql(doing))?;
             match found {
                 Ok(0) => {
@@ -148,7 +148,7 @@ impl Server {
         Err(Error::SessionsInTheWay {
             database: self.config().name.clone(),
             count: ended,
-            who: format!("application_name {holder}"),
+            who: format!("application_name {}", holders.join(", ")),
         })
     }
 
