@@ -6,3 +6,10 @@ CREATE TABLE servers (
     system_identifier text NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- Who has led. A process that was frozen can have sessions on a server that no leader after it could reach: whoever
+-- reaches it first ends the sessions of all of them.
+CREATE TABLE leaders (
+    identity text PRIMARY KEY,
+    since timestamptz NOT NULL DEFAULT now()
+);

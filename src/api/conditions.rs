@@ -85,6 +85,8 @@ pub mod reason {
         DATABASE_UNREACHABLE = "DatabaseUnreachable";
         /// The registry does not answer.
         REGISTRY_UNREACHABLE = "RegistryUnreachable";
+        /// The registry had a row for this Tenant, and has none.
+        REGISTRY_ROW_MISSING = "RegistryRowMissing";
         /// The server does not take tenants of this namespace.
         NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed";
         /// The spec is wrong in a way that the API server cannot see.

@@ -79,6 +79,8 @@ pub struct Context {
     pub fence: Fence,
     /// Whether this process still leads: asked before each step.
     pub leadership: Leadership,
+    /// Who led before, and may have sessions somewhere that nobody has ended yet.
+    pub former_leaders: Vec<String>,
     /// Who this process is: `application_name` of its sessions, holder of its workflows.
     pub identity: String,
     /// Where the Secrets of `DatabaseServer`s are.

@@ -108,6 +108,7 @@ pub async fn run(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), registry::Error> {
+    let former_leaders = former_leaders(&ground).await?;
     let (plans, plan_writer) = reflector::store::<TenantPlan>();
     let (database_servers, server_writer) = reflector::store::<DatabaseServer>();
     let namespaces: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
@@ -155,6 +156,7 @@ pub async fn run(
         metrics: ground.metrics,
         leadership: ground.leadership,
         fence: ground.fence,
+        former_leaders,
         identity: options.identity,
         operator_namespace: options.operator_namespace,
         concurrency: options.concurrency,
@@ -163,16 +165,9 @@ pub async fn run(
     });
     watch_plans(&context, plan_writer, &shutdown);
     watch_secrets(&context, secret_writers, &shutdown);
-    if let Some(former) = context.leadership.predecessor() {
-        let ended = context.registry.end_sessions_of(&former).await?;
-        info!(
-            former,
-            ended, "the former leader's sessions in the registry are ended, and its claims with them"
-        );
-    }
     let rows = context.registry.all_living().await?;
     for row in &rows {
-        context.tombstones.see(row, None);
+        context.tombstones.see(row, row.next_attempt_at);
     }
     context.bulk.read_registry(rows);
     count_tenants(&context, &shutdown);
@@ -206,6 +201,21 @@ pub async fn run(
         error!(%error, "the controller of DatabaseServers ended badly");
     }
     Ok(())
+}
+
+/// Who led before. Their sessions in the registry end here, and their claims with them; those on a server before anything
+/// is begun there.
+async fn former_leaders(ground: &Ground) -> Result<Vec<String>, registry::Error> {
+    // Who leads without a Lease replaces nobody.
+    if !ground.leadership.is_elected() {
+        return Ok(Vec::new());
+    }
+    let former = ground.registry.lead(ground.leadership.predecessor().as_deref()).await?;
+    if !former.is_empty() {
+        let ended = ground.registry.end_sessions_of(&former).await?;
+        info!(ended, "former leaders' sessions in the registry are ended, and their claims with them");
+    }
+    Ok(former)
 }
 
 /// What one watched namespace's controller is fed with.

@@ -40,18 +40,16 @@ impl Standing {
     }
 }
 
-/// The places for tenants on one server.
-#[derive(Clone)]
-struct Places {
-    any: Arc<Semaphore>,
-    /// Of these, those for tenants whose last attempt failed.
-    again: Arc<Semaphore>,
-}
-
-impl Places {
-    fn new(most: usize) -> Self {
-        Self { any: Arc::new(Semaphore::new(most)), again: Arc::new(Semaphore::new(most.div_ceil(2))) }
-    }
+/// What is done on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// For Tenants that are there.
+    Tenants,
+    /// For those of them whose last attempt failed: no more than half of the places, so that a crowd of them holds up
+    /// nobody else.
+    Failed,
+    /// For those of which only a tombstone is left: in places of their own, since a drop takes long.
+    Tombstones,
 }
 
 /// A place on a server, given back when dropped.
@@ -65,7 +63,7 @@ pub struct Place {
 pub struct Servers {
     by_name: RwLock<HashMap<String, Standing>>,
     changed: Notify,
-    places: Mutex<HashMap<String, Places>>,
+    places: Mutex<HashMap<(String, Work), Arc<Semaphore>>>,
     suspects: Mutex<Option<mpsc::UnboundedSender<ObjectRef<DatabaseServer>>>>,
 }
 
@@ -85,16 +83,23 @@ impl Servers {
         !before.says_the_same(&standing)
     }
 
-    /// Waits for one of the places for tenants on a server: `most` are worked on at once, so that a server that hangs
-    /// holds up its own tenants and no others; and no more than half of them are tenants that have `failed`, so that a
-    /// crowd of those holds up nobody else.
-    pub async fn place(&self, name: &str, most: u16, failed: bool) -> Place {
-        let places = {
-            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            places.entry(name.to_owned()).or_insert_with(|| Places::new(usize::from(most))).clone()
+    /// Waits for one of the places for some work on a server: `most` are worked on at once, so that a server that hangs
+    /// holds up its own tenants and no others.
+    pub async fn place(&self, name: &str, work: Work, most: u16) -> Place {
+        let (again, any) = match work {
+            Work::Failed => {
+                let again = self.places_for(name, Work::Failed, most.div_ceil(2));
+                (again.acquire_owned().await.ok(), self.places_for(name, Work::Tenants, most))
+            }
+            Work::Tenants | Work::Tombstones => (None, self.places_for(name, work, most)),
         };
-        let again = if failed { places.again.acquire_owned().await.ok() } else { None };
-        Place { _again: again, _any: places.any.acquire_owned().await.ok() }
+        Place { _again: again, _any: any.acquire_owned().await.ok() }
+    }
+
+    fn places_for(&self, name: &str, work: Work, most: u16) -> Arc<Semaphore> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(usize::from(most)));
+        Arc::clone(places.entry((name.to_owned(), work)).or_insert_with(new))
     }
 
     /// Where it is told of servers that a tenant's step could not reach.

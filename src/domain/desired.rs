@@ -9,7 +9,7 @@ use super::{
     settings::{self, SettingsError},
     slug::{Slug, SlugError},
 };
-use crate::api::tenant::{AdminCredential, OnFailure, Tenant};
+use crate::api::tenant::{AdminCredential, DeletionPolicy, OnFailure, Tenant};
 
 /// The `DatabaseServer` of a tenant that names none.
 pub const DEFAULT_SERVER: &str = "default";
@@ -50,6 +50,8 @@ pub struct Desired {
     pub paused: bool,
     /// Whether what a failed first provisioning made is removed; none where the plan decides.
     pub on_failure: Option<OnFailure>,
+    /// Whether the database outlives the tenant.
+    pub retain: bool,
 }
 
 /// What is around the Tenant: which of the things it names exist.
@@ -155,6 +157,7 @@ pub fn desired(tenant: &Tenant, surroundings: &dyn Surroundings) -> Result<Desir
         admin_secret: admin_secret_name(&name),
         paused: is_paused(tenant),
         on_failure: spec.provisioning.as_ref().and_then(|provisioning| provisioning.on_failure),
+        retain: spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain,
     })
 }
 

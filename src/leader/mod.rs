@@ -170,6 +170,11 @@ impl Leadership {
         }
     }
 
+    /// Whether it leads by a Lease.
+    pub fn is_elected(&self) -> bool {
+        self.shared.timing.renew_deadline != Duration::MAX
+    }
+
     /// The identity whose lease ran out before this process took it over: its sessions may still be alive. None if
     /// the lease was free.
     pub fn predecessor(&self) -> Option<String> {

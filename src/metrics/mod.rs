@@ -69,6 +69,7 @@ pub struct Metrics {
     step_durations: Histograms<ByStep>,
     tenants: Family<ByState, Gauge>,
     tombstones: Family<ByAccess, Gauge>,
+    leftover_databases: Gauge,
     provision_durations: Histogram,
     leader: Gauge,
     breaker: Gauge,
@@ -111,6 +112,12 @@ impl Metrics {
             "Tenants that are going away, by whether their access is proven to be cut",
             tombstones.clone(),
         );
+        let leftover_databases = Gauge::default();
+        registry.register(
+            "leftover_databases",
+            "Databases of tenants that are gone, which are there all the same",
+            leftover_databases.clone(),
+        );
         let provision_durations = histogram();
         registry.register(
             "provision_duration_seconds",
@@ -140,6 +147,7 @@ impl Metrics {
             step_durations,
             tenants,
             tombstones,
+            leftover_databases,
             provision_durations,
             leader,
             breaker,
@@ -171,6 +179,11 @@ impl Metrics {
         };
         set("Blocked", all.saturating_sub(uncut));
         set("Unknown", uncut);
+    }
+
+    /// How many databases of tenants that are gone are there all the same.
+    pub fn leftover_databases(&self, count: usize) {
+        self.leftover_databases.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How many tenants are in each state. A state that is not named keeps its number: name them all.

@@ -15,6 +15,7 @@ use sqlx::{Either, Row, postgres::PgRow};
 use crate::domain::{access::AccessLevel, identity::TenantId};
 
 use super::{
+    connect::{STATEMENT_LIMIT, within},
     drift::Known,
     error::{Error, Result},
     identifier::{ADMIN, GROUPS, Ident, Literal, Script, Word},
@@ -201,16 +202,14 @@ async fn prove(
 ) -> Result<Vec<Prepared>> {
     let doing = "end the tenant's sessions";
     // The server's clock, after the commit. As text, so that no type in between rounds it.
-    let since: String = sqlx::query_scalar("SELECT clock_timestamp()::text")
-        .fetch_one(&mut **session)
-        .await
-        .map_err(Error::sql(doing))?;
+    let now = sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&mut **session);
+    let since: String = within(STATEMENT_LIMIT, doing, now).await?;
     let script = look(database, login, &since, rights, options_known);
     let mut pause = FIRST_PAUSE;
     let mut left = Left::default();
     for round in 0..ROUNDS {
         let starting_before = left.starting;
-        left = read_left(session, &script).await.map_err(Error::sql(doing))?;
+        left = within(STATEMENT_LIMIT, doing, read_left(session, &script)).await?;
         // Who starts after the first look sees the new rights: somebody who knocks all the time, be it a neighbour
         // whom CONNECT refuses only after that lock, must not be able to hold the proof off.
         if round > 0 {

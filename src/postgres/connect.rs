@@ -161,6 +161,25 @@ impl Tls {
     }
 }
 
+/// How long a statement may take before its connection counts as lost: what waits inside the server has its own, shorter
+/// limits there.
+pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long making or dropping a database may take: a copy of the template, or a checkpoint of the whole server.
+pub(super) const DATABASE_LIMIT: Duration = Duration::from_secs(600);
+
+/// Waits for an answer, but not for ever: of a connection that was lost without a word nothing ever comes.
+pub(super) async fn within<T>(
+    limit: Duration,
+    doing: &'static str,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(Error::sql(doing)),
+        Err(_) => Err(Error::Timeout { doing, after: limit }),
+    }
+}
+
 /// Opens a session.
 pub(super) async fn connect(options: &PgConnectOptions, doing: &'static str) -> Result<PgConnection> {
     match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
@@ -172,8 +191,6 @@ pub(super) async fn connect(options: &PgConnectOptions, doing: &'static str) -> 
 
 /// The identifier that initdb gave to the server that a session is on.
 pub(super) async fn identifier_of(session: &mut PgConnection) -> Result<String> {
-    sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()")
-        .fetch_one(session)
-        .await
-        .map_err(Error::sql("identify the server"))
+    let query = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()");
+    within(STATEMENT_LIMIT, "identify the server", query.fetch_one(session)).await
 }

@@ -3,6 +3,7 @@
 use crate::domain::identity::TenantId;
 
 use super::{
+    connect::{STATEMENT_LIMIT, within},
     error::{Error, Result, is_duplicate},
     identifier::{DBA, Ident, Literal, MIGRATOR, Script},
     inventory::DatabaseFacts,
@@ -209,7 +210,7 @@ impl Obstacles {
 
 /// Ends the sessions on a database that are ours to end, and lists what else is in the way.
 async fn clear(session: &mut Session, name: &Ident) -> Result<Obstacles> {
-    sqlx::query_as(
+    let query = sqlx::query_as(
         "WITH s AS (
             SELECT a.pid, a.usename, NOT r.rolsuper
                 AND (pg_has_role('pg_signal_backend', 'USAGE') OR pg_has_role(r.oid, 'USAGE')) AS ours
@@ -222,7 +223,6 @@ async fn clear(session: &mut Session, name: &Ident) -> Result<Obstacles> {
                 (SELECT count(*) FROM s WHERE s.ours AND pg_terminate_backend(s.pid)) AS ended",
     )
     .bind(name.as_str())
-    .fetch_one(&mut **session)
-    .await
-    .map_err(Error::sql("end the sessions on the database"))
+    .fetch_one(&mut **session);
+    within(STATEMENT_LIMIT, "end the sessions on the database", query).await
 }

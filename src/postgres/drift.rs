@@ -48,6 +48,17 @@ impl TenantFacts {
         }
     }
 
+    /// Whether a tenant that is to be cut off has anything left that lets somebody in, by a login or a database that is
+    /// its own. What nobody gets in by does not count, nor what only a superuser can take.
+    pub fn lets_in(&self, known: Known) -> bool {
+        let Some(login) = self.login.as_ref().filter(|_| self.has_own_login(known)) else { return false };
+        let open = self.database.as_ref().filter(|_| self.has_own_database(known)).is_some_and(|database| {
+            database.login_may_connect || database.open_to_public && database.allow_connections
+        });
+        let lent = !login.foreign_memberships.is_empty() || !login.foreign_members.is_empty();
+        open || login.can_login || !login.groups.is_empty() || lent || login.narrowing
+    }
+
     /// Whether a mark of what is the tenant's own is lost.
     pub fn has_lost_mark(&self, known: Known) -> bool {
         self.has_own_database(known) && self.database.as_ref().is_some_and(|found| !found.mark.is_ours())

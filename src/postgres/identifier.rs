@@ -185,6 +185,11 @@ impl Script {
         self.statements == 0
     }
 
+    /// Whether it makes or drops a database, which takes its time.
+    pub fn makes_or_drops_a_database(&self) -> bool {
+        ["CREATE DATABASE ", "DROP DATABASE "].iter().any(|word| self.text.starts_with(word))
+    }
+
     /// The text for sqlx.
     pub fn sql(&self) -> SqlStr {
         AssertSqlSafe(self.text.as_str()).into_sql_str()

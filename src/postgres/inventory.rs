@@ -9,7 +9,8 @@ use sqlx::{PgConnection, types::Json};
 use crate::domain::{access::AccessLevel, identity::TenantId, names::building_name};
 
 use super::{
-    error::{Error, Result},
+    connect::{STATEMENT_LIMIT, within},
+    error::Result,
     identifier::{DBA, GROUPS, MIGRATOR},
     mark::{self, Mark},
 };
@@ -275,13 +276,12 @@ SELECT
 /// Reads the given databases and roles, or everything.
 pub(super) async fn read(session: &mut PgConnection, only: Option<(&[&str], &[&str])>) -> Result<Inventory> {
     let (databases, roles) = only.unzip();
+    let query = sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>, i64)>(QUERY)
+        .bind(databases)
+        .bind(roles)
+        .fetch_one(session);
     let (Json(databases), Json(roles), Json(rights), last_transaction) =
-        sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>, i64)>(QUERY)
-            .bind(databases)
-            .bind(roles)
-            .fetch_one(session)
-            .await
-            .map_err(Error::sql("read the catalogues"))?;
+        within(STATEMENT_LIMIT, "read the catalogues", query).await?;
     Ok(Inventory {
         databases: databases.into_iter().map(|row| (row.name.clone(), row)).collect(),
         roles: roles.into_iter().map(|row| (row.name.clone(), row)).collect(),

@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    connect::{Seat, ServerConfig},
+    connect::{DATABASE_LIMIT, STATEMENT_LIMIT, Seat, ServerConfig, within},
     credentials::{SecretText, generate_password},
     error::{Error, Result, code, is_concurrent_update},
     identifier::{Ident, Script},
@@ -116,12 +116,12 @@ impl Server {
         self.read(None).await
     }
 
-    /// Ends all sessions with the given `application_name`, which is a former holder's of the Lease, and waits until
+    /// Ends all sessions with the given `application_name`s, which are former holders' of the Lease, and waits until
     /// they are gone. Returns how many there were.
-    pub async fn end_sessions_of(&self, holder: &str) -> Result<usize> {
+    pub async fn end_sessions_of(&self, holders: &[String]) -> Result<usize> {
         let doing = "end the sessions of the former leader";
         let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = $1 AND pid <> pg_backend_pid()";
+                   WHERE application_name = ANY ($1) AND pid <> pg_backend_pid()";
         let mut session = self.admin().await?;
         let mut ended = 0;
         for round in 0..FENCE_ROUNDS {
@@ -132,7 +132,7 @@ impl Server {
                 let own = "SET LOCAL ROLE NONE";
                 sqlx::raw_sql(own).execute(&mut *transaction).await.map_err(Error::sql(doing))?;
             }
-            let found = sqlx::query_scalar::<_, i64>(end).bind(holder).fetch_one(&mut *transaction).await;
+            let found = sqlx::query_scalar::<_, i64>(end).bind(holders).fetch_one(&mut *transaction).await;
             transaction.rollback().await.map_err(Error::sql(doing))?;
             match found {
                 Ok(0) => {
@@ -148,7 +148,7 @@ impl Server {
         Err(Error::SessionsInTheWay {
             database: self.config().name.clone(),
             count: ended,
-            who: format!("application_name {holder}"),
+            who: format!("application_name {}", holders.join(", ")),
         })
     }
 
@@ -228,16 +228,17 @@ pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &
     if script.is_empty() {
         return Ok(());
     }
+    let limit = if script.makes_or_drops_a_database() { DATABASE_LIMIT } else { STATEMENT_LIMIT };
     let mut attempt = 1;
     loop {
-        match sqlx::raw_sql(script.sql()).execute(&mut **session).await {
+        match within(limit, doing, sqlx::raw_sql(script.sql()).execute(&mut **session)).await {
             Ok(_) => return Ok(()),
-            Err(error) if attempt < ATTEMPTS && is_concurrent_update(&error) => {
+            Err(Error::Sql { source, .. }) if attempt < ATTEMPTS && is_concurrent_update(&source) => {
                 let wait = rand::rng().random_range(2..=15) * u64::from(attempt);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 attempt += 1;
             }
-            Err(error) => return Err(Error::sql(doing)(error)),
+            Err(error) => return Err(error),
         }
     }
 }

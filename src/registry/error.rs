@@ -13,6 +13,9 @@ pub enum Error {
     /// A statement or a connection failed.
     #[error("registry: {}", explain(.0))]
     Sql(#[from] sqlx::Error),
+    /// Nothing came back in time.
+    #[error("the registry does not answer")]
+    NoAnswer,
     /// The registry's schema could not be brought up to date.
     #[error("the registry's migrations failed: {0}")]
     Migration(#[source] Box<MigrateError>),
@@ -57,6 +60,7 @@ impl Error {
         match self {
             Self::Url(_) => "RegistryUrlInvalid",
             Self::Sql(error) => reason(error),
+            Self::NoAnswer => "RegistryUnreachable",
             Self::Migration(error) => match error.as_ref() {
                 MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                     match reason(error) {
@@ -92,7 +96,7 @@ impl Error {
         match self {
             Self::Url(_) | Self::NotFound(_) | Self::Transition { .. } => true,
             Self::NamesExhausted(_) | Self::UnknownValue { .. } => true,
-            Self::Claimed { .. } | Self::TakenOver => false,
+            Self::Claimed { .. } | Self::TakenOver | Self::NoAnswer => false,
             Self::Sql(error) => is_permanent(error),
             Self::Migration(error) => match error.as_ref() {
                 MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {

@@ -164,39 +164,6 @@ impl Registry {
         settle(id, "provisioning", &["provisioning"], found)
     }
 
-    /// Closes the row and writes the receipt. Refused unless the tenant is deprovisioning and its database is
-    /// either gone or retained.
-    pub async fn close(&self, id: TenantId, correlation: Uuid) -> Result<bool> {
-        let found = sqlx::query_as(
-            "WITH before AS (SELECT status, status_updated_by FROM tenants WHERE id = $1 FOR UPDATE),
-             changed AS (
-                 UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
-                     password_verifier = NULL, password_digest = NULL, status_updated_by = 'tenantry'
-                 WHERE id = $1 AND status = 'deprovisioning' RETURNING *),
-             -- What is left to do is the object's; a process that is killed now leaves no workflow behind.
-             ended AS (
-                 UPDATE workflows SET finished_at = now(), outcome = 'Succeeded'
-                 WHERE tenant_id IN (SELECT id FROM changed) AND finished_at IS NULL),
-             receipt AS (
-                 INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name,
-                     database_retained, offboarding_trigger, requested_by, reason, requested_at, correlation_id)
-                 SELECT c.id, c.slug, c.server, c.database_name, c.schema_name, c.database_exists,
-                     c.offboarding_trigger, b.status_updated_by, c.status_reason, c.deprovisioned_at, $2
-                 FROM changed c, before b),
-             logged AS (
-                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
-                 SELECT id, 'Deprovisioned', 'tenantry', $2,
-                     jsonb_build_object('database', database_name, 'retained', database_exists)
-                 FROM changed)
-             SELECT status, EXISTS (SELECT FROM changed) FROM before",
-        )
-        .bind(id.0)
-        .bind(correlation)
-        .fetch_optional(&self.pool)
-        .await?;
-        settle(id, "deprovisioned", &["deprovisioned"], found)
-    }
-
     /// Writes to the activity log.
     pub async fn activity(&self, entry: &Activity<'_>) -> Result<()> {
         sqlx::query(

@@ -37,7 +37,7 @@ pub use self::{
     lifecycle::{Activity, NewState},
     row::{Hidden, NewTenant, Registration, TenantRow},
     standing::{HoldChange, SessionsSeen},
-    tombstones::{PurgeStart, Tombstone},
+    tombstones::{Deadline, Tombstone, Written},
     workflows::{Outcome, StepRecord, Workflow},
 };
 use crate::fence::Fence;
@@ -136,19 +136,19 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends the registry sessions of another process, with which its claims end, and returns how many there were.
-    /// For a new leader, of its predecessor. A process that is alive will connect again, but finds its workflows
+    /// Ends the registry sessions of other processes, with which their claims end, and returns how many there were.
+    /// For a new leader, of those before it. A process that is alive will connect again, but finds its workflows
     /// taken over.
-    pub async fn end_sessions_of(&self, application_name: &str) -> Result<i64> {
+    pub async fn end_sessions_of(&self, holders: &[String]) -> Result<i64> {
         let mut transaction = self.pool.begin().await?;
         // The login may end its own sessions and has tenantry_admin's rights besides; tenantry_admin alone may
         // neither see nor end the login's where pg_signal_backend and pg_read_all_stats were not to be had.
         sqlx::query("SET LOCAL ROLE NONE").execute(&mut *transaction).await?;
         let ended = sqlx::query_scalar(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
-             WHERE application_name = $1 AND datname = current_database() AND pid <> pg_backend_pid()",
+             WHERE application_name = ANY ($1) AND datname = current_database() AND pid <> pg_backend_pid()",
         )
-        .bind(application_name)
+        .bind(holders)
         .fetch_one(&mut *transaction)
         .await?;
         transaction.commit().await?;

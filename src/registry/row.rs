@@ -118,6 +118,60 @@ impl TenantRow {
     }
 }
 
+#[cfg(test)]
+impl TenantRow {
+    /// A row for tests of what is made from it: of a tenant that was in use.
+    pub fn example(status: RegistryStatus) -> Self {
+        let began = Timestamp::UNIX_EPOCH;
+        Self {
+            id: TenantId(Uuid::from_u128(1)),
+            slug: "acme".into(),
+            name: "Acme".into(),
+            plan: "starter".into(),
+            status,
+            status_reason: None,
+            status_updated_at: began,
+            status_updated_by: "ada".into(),
+            activated_at: Some(began),
+            suspended_at: None,
+            deprovisioned_at: (status == RegistryStatus::Deprovisioning).then_some(began),
+            purge_after: (status == RegistryStatus::Deprovisioning).then_some(began),
+            closed_at: None,
+            offboarding_trigger: None,
+            retain: false,
+            settings: serde_json::json!({}),
+            holds: Vec::new(),
+            server: "default".into(),
+            database_name: "tenant_acme".into(),
+            schema_name: None,
+            login_name: "tenant_acme_app".into(),
+            database_exists: true,
+            resource_namespace: "customers".into(),
+            resource_name: "acme".into(),
+            resource_uid: "uid".into(),
+            access: Some(AccessLevel::Blocked),
+            password_verifier: None,
+            password_digest: None,
+            module_versions: serde_json::json!({}),
+            seed_digest: None,
+            created_at: began,
+            updated_at: began,
+            purge_started_at: None,
+            purge_held: None,
+            rolling_back: false,
+            database_oid: None,
+            login_oid: None,
+            warned_of: None,
+            sessions_seen: None,
+            last_session_at: None,
+            inactivity_warned_at: None,
+            frozen_by: None,
+            next_attempt_at: None,
+            has_open_workflow: false,
+        }
+    }
+}
+
 impl<'r> FromRow<'r, PgRow> for TenantRow {
     fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
         let time = |column: &str| row.try_get::<jiff_sqlx::Timestamp, _>(column).map(|time| time.to_jiff());

@@ -1,8 +1,27 @@
-//! Which PostgreSQL server a `DatabaseServer`'s name stands for.
+//! Which PostgreSQL server a `DatabaseServer`'s name stands for, and who has led.
 
 use super::{Registry, Result};
 
 impl Registry {
+    /// Records that this process leads, and returns who did before it within a month: `predecessor` too, which may be
+    /// older than this record.
+    pub async fn lead(&self, predecessor: Option<&str>) -> Result<Vec<String>> {
+        let former = sqlx::query_scalar(
+            "WITH forgotten AS (DELETE FROM leaders WHERE since < now() - interval '30 days'),
+             led AS (
+                 INSERT INTO leaders (identity)
+                 SELECT DISTINCT unnest(ARRAY[current_setting('application_name'), $1])
+                 EXCEPT SELECT NULL ON CONFLICT DO NOTHING RETURNING identity)
+             SELECT identity FROM (SELECT identity FROM leaders WHERE since >= now() - interval '30 days'
+                                   UNION SELECT identity FROM led) AS l
+             WHERE identity <> current_setting('application_name') ORDER BY identity",
+        )
+        .bind(predecessor)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(former)
+    }
+
     /// Records that a name stands for the server with this identifier, unless it stands for another one already, on
     /// which tenants have databases: then that one's identifier is returned. `accepted`: a person says that this one
     /// took its place. It writes only what differs.

@@ -1,6 +1,6 @@
 //! Tenants' rows: reading, registering, and what changes without a change of status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
 
@@ -70,6 +70,30 @@ impl Registry {
         .fetch_all(&self.pool)
         .await?;
         Ok(rows)
+    }
+
+    /// The closed rows whose database is kept.
+    pub async fn all_retained(&self) -> Result<Vec<TenantRow>> {
+        let rows = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tenants WHERE status = 'deprovisioned' AND database_exists"
+        ))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Those of the given tenants that are gone with their database.
+    pub async fn gone(&self, ids: &[TenantId]) -> Result<HashSet<TenantId>> {
+        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+        let gone: Vec<uuid::Uuid> = sqlx::query_scalar(
+            "SELECT id FROM tenants WHERE id = ANY ($1) AND status = 'deprovisioned' AND NOT database_exists",
+        )
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(gone.into_iter().map(TenantId).collect())
     }
 
     /// Registers a tenant: its slug and the names of what it will have are its own from here on. A Tenant that was
@@ -188,19 +212,22 @@ impl Registry {
         name: &str,
         plan: &str,
         settings: &Value,
+        retain: bool,
     ) -> Result<bool> {
         let outcome = sqlx::query_as(
-            "WITH found AS (SELECT name, plan, settings FROM tenants WHERE id = $1),
+            "WITH found AS (SELECT name, plan, settings, deletion_policy FROM tenants WHERE id = $1),
              changed AS (
-                 UPDATE tenants SET name = $2, plan = $3, settings = $4
-                 WHERE id = $1 AND (name, plan, settings) IS DISTINCT FROM ($2, $3, $4) RETURNING 1),
+                 UPDATE tenants SET name = $2, plan = $3, settings = $4, deletion_policy = $5
+                 WHERE id = $1 AND (name, plan, settings, deletion_policy) IS DISTINCT FROM ($2, $3, $4, $5)
+                 RETURNING 1),
              logged AS (
                  -- Which fields, not what is in them: settings may be the customer's secrets.
                  INSERT INTO activity (tenant_id, action, actor, details)
                  SELECT $1, 'DeclarationChanged', 'unknown', jsonb_build_object('fields', array_remove(ARRAY[
                      CASE WHEN name <> $2 THEN 'name' END,
                      CASE WHEN plan <> $3 THEN 'plan' END,
-                     CASE WHEN settings <> $4 THEN 'settings' END], NULL))
+                     CASE WHEN settings <> $4 THEN 'settings' END,
+                     CASE WHEN deletion_policy <> $5 THEN 'deletionPolicy' END], NULL))
                  FROM found WHERE EXISTS (SELECT FROM changed))
              SELECT EXISTS (SELECT FROM found), EXISTS (SELECT FROM changed)",
         )
@@ -208,6 +235,7 @@ impl Registry {
         .bind(name)
         .bind(plan)
         .bind(settings)
+        .bind(policy(retain))
         .fetch_one(&self.pool)
         .await?;
         changed(id, outcome)

@@ -32,11 +32,22 @@ pub struct Tombstone {
     pub actor: String,
 }
 
-/// What became of an attempt to begin a purge.
+/// What became of a tombstone that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PurgeStart {
-    /// It has begun, now or before: there is no way back.
-    Begun,
+pub struct Written {
+    /// Whether it was written now, and not before.
+    pub now: bool,
+    /// When it began, by the later of two clocks.
+    pub at: Timestamp,
+    /// From when on the database may be dropped: the whole grace after that.
+    pub purge_after: Timestamp,
+}
+
+/// What became of an attempt to do what a tombstone waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// It is done, now or before, or may be done.
+    Passed,
     /// By the registry's clock its time has not come.
     NotDue,
     /// The tombstone is not what it was: the tenant came back, or its terms changed.
@@ -44,18 +55,21 @@ pub enum PurgeStart {
 }
 
 impl Registry {
-    /// Writes the tombstone: from here on the registry alone is enough to take the tenant down.
+    /// Writes the tombstone: from here on the registry alone is enough to take the tenant down. A clock that is behind
+    /// the registry's takes nothing of the grace.
     pub async fn begin_deprovisioning(
         &self,
         id: TenantId,
         tombstone: &Tombstone,
         correlation: Option<Uuid>,
-    ) -> Result<bool> {
-        let found: Found = sqlx::query_as(
-            "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
+    ) -> Result<Written> {
+        type Row = (String, bool, Option<jiff_sqlx::Timestamp>, Option<jiff_sqlx::Timestamp>);
+        let found: Option<Row> = sqlx::query_as(
+            "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET status = 'deprovisioning', status_reason = $2, offboarding_trigger = $3,
-                     deprovisioned_at = $4, purge_after = $5, deletion_policy = $6, status_updated_by = $7,
+                     deprovisioned_at = greatest($4, now()),
+                     purge_after = greatest($5, now() + ($5::timestamptz - $4::timestamptz)), deletion_policy = $6, status_updated_by = $7,
                      purge_held = $9, rolling_back = false
                  WHERE id = $1 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
              logged AS (
@@ -63,7 +77,9 @@ impl Registry {
                  SELECT id, 'DeprovisioningBegun', $7, $2, $8, jsonb_build_object(
                      'trigger', offboarding_trigger, 'purgeAfter', purge_after, 'deletionPolicy', deletion_policy)
                  FROM changed)
-             SELECT status, EXISTS (SELECT FROM changed) FROM before",
+             SELECT b.status, c.id IS NOT NULL, coalesce(c.deprovisioned_at, b.deprovisioned_at),
+                 coalesce(c.purge_after, b.purge_after)
+             FROM before b LEFT JOIN changed c ON true",
         )
         .bind(id.0)
         .bind(&tombstone.reason)
@@ -76,7 +92,16 @@ impl Registry {
         .bind(tombstone.terms.held.then_some(HELD_BY_SPEC))
         .fetch_optional(&self.pool)
         .await?;
-        settle(id, "deprovisioning", &["deprovisioning"], found)
+        let now = found.as_ref().map(|(status, now, ..)| (status.clone(), *now));
+        let now = settle(id, "deprovisioning", &["deprovisioning"], now)?;
+        let stored =
+            |time: Option<jiff_sqlx::Timestamp>, otherwise| time.map_or(otherwise, |time| time.to_jiff());
+        let (at, purge_after) = found.map_or((None, None), |(_, _, at, purge_after)| (at, purge_after));
+        Ok(Written {
+            now,
+            at: stored(at, tombstone.at),
+            purge_after: stored(purge_after, tombstone.terms.purge_after),
+        })
     }
 
     /// Changes the terms of a tombstone whose purge has not begun.
@@ -102,6 +127,19 @@ impl Registry {
         .fetch_optional(&self.pool)
         .await?;
         settle(id, "deprovisioning", &["deprovisioning"], found)
+    }
+
+    /// Of a tombstone it is not known any more that its access is cut: it was seen to be open. Nothing is written of one
+    /// that came back meanwhile.
+    pub async fn doubt_cut(&self, id: TenantId) -> Result<bool> {
+        let doubted = sqlx::query(
+            "UPDATE tenants SET access = 'Unknown'
+             WHERE id = $1 AND status = 'deprovisioning' AND access = 'Blocked'",
+        )
+        .bind(id.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(doubted.rows_affected() == 1)
     }
 
     /// Takes the tombstone back: the tenant is in use again, and cut off until its access is judged. Refused once the
@@ -137,8 +175,7 @@ impl Registry {
         uid: &str,
         ahead: SignedDuration,
         correlation: Uuid,
-    ) -> Result<PurgeStart> {
-        let allowance = (CLOCK_TOLERANCE + ahead).as_secs_f64();
+    ) -> Result<Deadline> {
         let (begun, due): (bool, bool) = sqlx::query_as(
             "WITH before AS (
                  SELECT purge_started_at IS NOT NULL AS begun,
@@ -157,14 +194,94 @@ impl Registry {
         )
         .bind(id.0)
         .bind(uid)
-        .bind(allowance)
+        .bind(allowance(ahead))
         .bind(correlation)
         .fetch_one(&self.pool)
         .await?;
-        Ok(match (begun, due) {
-            (true, _) => PurgeStart::Begun,
-            (false, false) => PurgeStart::NotDue,
-            (false, true) => PurgeStart::Changed,
-        })
+        Ok(deadline(begun, due))
+    }
+
+    /// Whether a tombstone may be closed without a purge, as its database is kept. Asked before anything of it goes;
+    /// [`Registry::close`] asks again.
+    pub async fn may_close(&self, id: TenantId, uid: &str, ahead: SignedDuration) -> Result<Deadline> {
+        let (may, due): (bool, bool) = sqlx::query_as(
+            "WITH row AS (
+                 SELECT status = 'deprovisioning' AND resource_uid = $2 AND purge_held IS NULL AS may,
+                     purge_after <= now() + make_interval(secs => $3) AS due
+                 FROM tenants WHERE id = $1)
+             SELECT coalesce((SELECT may AND due FROM row), false), coalesce((SELECT due FROM row), true)",
+        )
+        .bind(id.0)
+        .bind(uid)
+        .bind(allowance(ahead))
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(deadline(may, due))
+    }
+
+    /// Closes the row and writes the receipt, under the rules of [`Registry::begin_purge`]. Refused unless the tenant
+    /// is deprovisioning and its database is either gone or retained.
+    pub async fn close(
+        &self,
+        id: TenantId,
+        uid: &str,
+        ahead: SignedDuration,
+        correlation: Uuid,
+    ) -> Result<Deadline> {
+        let found: Option<(String, bool, bool)> = sqlx::query_as(
+            "WITH before AS (
+                 SELECT status, status_updated_by, purge_started_at IS NOT NULL OR coalesce(
+                     purge_after <= now() + make_interval(secs => $4), true) AS due
+                 FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
+                     password_verifier = NULL, password_digest = NULL, status_updated_by = 'tenantry'
+                 WHERE id = $1 AND status = 'deprovisioning' AND resource_uid = $3
+                   AND (purge_started_at IS NOT NULL
+                     OR purge_held IS NULL AND purge_after <= now() + make_interval(secs => $4))
+                 RETURNING *),
+             -- What is left to do is the object's; a process that is killed now leaves no workflow behind.
+             ended AS (
+                 UPDATE workflows SET finished_at = now(), outcome = 'Succeeded'
+                 WHERE tenant_id IN (SELECT id FROM changed) AND finished_at IS NULL),
+             receipt AS (
+                 INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name,
+                     database_retained, offboarding_trigger, requested_by, reason, requested_at, correlation_id)
+                 SELECT c.id, c.slug, c.server, c.database_name, c.schema_name, c.database_exists,
+                     c.offboarding_trigger, b.status_updated_by, c.status_reason, c.deprovisioned_at, $2
+                 FROM changed c, before b),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                 SELECT id, 'Deprovisioned', 'tenantry', $2,
+                     jsonb_build_object('database', database_name, 'retained', database_exists)
+                 FROM changed)
+             SELECT status, EXISTS (SELECT FROM changed), due FROM before",
+        )
+        .bind(id.0)
+        .bind(correlation)
+        .bind(uid)
+        .bind(allowance(ahead))
+        .fetch_optional(&self.pool)
+        .await?;
+        if let Some((status, false, due)) = &found
+            && status == "deprovisioning"
+        {
+            return Ok(deadline(false, *due));
+        }
+        settle(id, "deprovisioned", &["deprovisioned"], found.map(|(status, changed, _)| (status, changed)))?;
+        Ok(Deadline::Passed)
+    }
+}
+
+/// By how many seconds the registry's clock may be behind.
+fn allowance(ahead: SignedDuration) -> f64 {
+    (CLOCK_TOLERANCE + ahead).as_secs_f64()
+}
+
+fn deadline(passed: bool, due: bool) -> Deadline {
+    match (passed, due) {
+        (true, _) => Deadline::Passed,
+        (false, false) => Deadline::NotDue,
+        (false, true) => Deadline::Changed,
     }
 }

@@ -8,6 +8,7 @@ mod batch;
 mod breaker;
 mod crash;
 mod crd;
+mod cuts;
 mod drift;
 mod fairness;
 #[path = "../cluster/fleet.rs"]

@@ -2,7 +2,11 @@
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-use tenantry::api::FINALIZER;
+use sqlx::Executor;
+use tenantry::api::{
+    FINALIZER,
+    conditions::{DEPROVISIONED, READY, find_condition, reason},
+};
 
 use crate::world::{World, login};
 
@@ -18,6 +22,38 @@ async fn a_finalizer_that_is_taken_away_is_put_back() {
     };
     world.fleet.wait("acme", "claimed again", back).await;
     world.fleet.ready("acme").await;
+
+    // What becomes of its data when it vanishes is known before it does.
+    world.apply("acme", json!({"deletionPolicy": "Retain"})).await;
+    let kept = "SELECT deletion_policy = 'Retain' FROM tenants WHERE slug = $1";
+    world.until("it is to be kept", async || world.holds("tenantry_system", kept, "acme").await).await;
+}
+
+#[tokio::test]
+async fn a_tenant_whose_row_is_lost_is_neither_made_anew_nor_let_go() {
+    let world = World::new("vanished-row").await;
+    world.apply("acme", json!({})).await;
+    world.fleet.ready("acme").await;
+    let uri = world.fleet.secret("acme-db", "uri").await;
+    let mut registry = world.superuser("tenantry_system").await;
+    // A registry that was restored to before it was there.
+    registry.execute("SET session_replication_role = replica; DELETE FROM tenants").await.unwrap();
+    world.apply("acme", json!({"displayName": "look again"})).await;
+    world.fleet.reason("acme", READY, reason::REGISTRY_ROW_MISSING).await;
+    login(&uri).await.unwrap();
+    let acme = world.fleet.tenants.delete("acme", &DeleteParams::default()).await.unwrap().left().unwrap();
+    let deleted = |tenant: Option<&tenantry::api::tenant::Tenant>| {
+        let status = tenant.and_then(|tenant| tenant.status.as_ref());
+        status.is_some_and(|status| {
+            let told = find_condition(&status.conditions, DEPROVISIONED);
+            told.is_some_and(|told| told.reason == reason::REGISTRY_ROW_MISSING)
+        })
+    };
+    world.fleet.wait("acme", "held", deleted).await;
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world.fleet.tenants.patch("acme", &PatchParams::default(), &none).await.unwrap();
+    world.fleet.gone("acme", &acme).await;
+    assert!(world.database_exists("tenant_acme").await);
 }
 
 #[tokio::test]

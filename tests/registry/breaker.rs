@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     domain::{breaker::Limits, identity::TenantId},
-    registry::{PurgeStart, Registry},
+    registry::{Deadline, Registry},
 };
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ async fn depart(registry: &Registry, id: TenantId) {
     registry.begin_deprovisioning(id, &tombstone(false), None).await.unwrap();
 }
 
-async fn purge(registry: &Registry, id: TenantId, slug: &str) -> tenantry::registry::Result<PurgeStart> {
+async fn purge(registry: &Registry, id: TenantId, slug: &str) -> tenantry::registry::Result<Deadline> {
     registry.begin_purge(id, &format!("uid-of-{slug}"), SignedDuration::ZERO, Uuid::new_v4()).await
 }
 
@@ -63,7 +63,7 @@ async fn it_opens_above_the_larger_of_a_number_and_a_share() {
             let refused = purge(&registry, *id, name).await.unwrap_err();
             assert_eq!((refused.reason(), refused.is_permanent()), ("PurgesFrozen", false));
         }
-        assert_eq!(purge(&registry, never, "never-used").await.unwrap(), PurgeStart::Begun);
+        assert_eq!(purge(&registry, never, "never-used").await.unwrap(), Deadline::Passed);
         registry.reinstate(ids[0], Uuid::new_v4()).await.unwrap();
         assert_eq!(registry.by_id(ids[0]).await.unwrap().unwrap().frozen_by, None);
 
@@ -73,7 +73,7 @@ async fn it_opens_above_the_larger_of_a_number_and_a_share() {
         assert!(!registry.acknowledge_breaker(open.id, "ada", now).await.unwrap());
         // What was looked at does not count again.
         assert_eq!(registry.count_departures(LIMITS, now).await.unwrap(), None);
-        assert_eq!(purge(&registry, ids[1], "bbb").await.unwrap(), PurgeStart::Begun);
+        assert_eq!(purge(&registry, ids[1], "bbb").await.unwrap(), Deadline::Passed);
     }
 }
 

@@ -3,13 +3,13 @@
 use sqlx::{AssertSqlSafe, Executor};
 use tenantry::{
     domain::{lifecycle::leads, observed::RegistryStatus},
-    registry::{Activity, Error, Registry, TenantRow},
+    registry::{Activity, Deadline, Error, Registry, TenantRow},
 };
 use uuid::Uuid;
 
 use crate::{
     registration::tombstone,
-    system::{System, created, in_use, refused, tenant},
+    system::{System, close, created, in_use, refused, tenant},
 };
 
 async fn status(registry: &Registry, row: &TenantRow) -> RegistryStatus {
@@ -39,25 +39,27 @@ async fn a_whole_life_leaves_its_record() {
         assert_eq!(active.activated_at, Some(since));
 
         let stone = tombstone(false);
-        assert!(registry.begin_deprovisioning(id, &stone, Some(down)).await.unwrap());
+        assert!(registry.begin_deprovisioning(id, &stone, Some(down)).await.unwrap().now);
         // A second tombstone changes nothing, not even the time.
         let mut later = stone.clone();
         later.terms.purge_after += jiff::SignedDuration::from_hours(24);
-        assert!(!registry.begin_deprovisioning(id, &later, Some(down)).await.unwrap());
+        let again = registry.begin_deprovisioning(id, &later, Some(down)).await.unwrap();
+        assert!(!again.now);
         let going = registry.by_id(id).await.unwrap().unwrap();
         assert_eq!(going.status, RegistryStatus::Deprovisioning);
         let microseconds = |time: jiff::Timestamp| time.as_microsecond();
-        assert_eq!(going.purge_after.map(microseconds), Some(microseconds(stone.terms.purge_after)));
-        assert_eq!(going.deprovisioned_at.map(microseconds), Some(microseconds(stone.at)));
+        assert_eq!(going.purge_after.map(microseconds), Some(microseconds(again.purge_after)));
+        assert_eq!(going.deprovisioned_at.map(microseconds), Some(microseconds(again.at)));
         assert_eq!(going.offboarding_trigger.as_deref(), Some("CustomerRequest"));
 
         // Not before the database is gone.
-        let early = registry.close(id, down).await.unwrap_err();
+        let early = close(&registry, id, down).await.unwrap_err();
         assert_eq!((early.reason(), early.sql_state().as_deref()), ("TransitionRefused", Some("TN001")));
         assert_eq!(status(&registry, &row).await, RegistryStatus::Deprovisioning);
         registry.database_exists(id, false).await.unwrap();
-        assert!(registry.close(id, down).await.unwrap());
-        assert!(!registry.close(id, down).await.unwrap());
+        for _ in 0..2 {
+            assert_eq!(close(&registry, id, down).await.unwrap(), Deadline::Passed);
+        }
         let closed = registry.by_id(id).await.unwrap().unwrap();
         assert_eq!(closed.status, RegistryStatus::Deprovisioned);
         assert_eq!((closed.password_verifier, closed.password_digest), (None, None));
@@ -113,10 +115,10 @@ async fn the_module_refuses_what_a_life_does_not_have() {
         let row = created(&registry, &tenant("acme")).await;
         let id = row.id;
         let refusals = [
-            registry.close(id, workflow).await.unwrap_err(),
+            close(&registry, id, workflow).await.unwrap_err(),
             {
                 registry.activate(id, &in_use(), workflow).await.unwrap();
-                registry.close(id, workflow).await.unwrap_err()
+                close(&registry, id, workflow).await.unwrap_err()
             },
             registry.fail(id, "Broken", false, workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),
@@ -125,7 +127,7 @@ async fn the_module_refuses_what_a_life_does_not_have() {
                 registry.activate(id, &in_use(), workflow).await.unwrap_err()
             },
             {
-                registry.close(id, workflow).await.unwrap();
+                close(&registry, id, workflow).await.unwrap();
                 registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap_err()
             },
             registry.activate(id, &in_use(), workflow).await.unwrap_err(),
@@ -214,7 +216,7 @@ async fn the_activity_log_takes_entries_and_gives_none_back() {
             correlation: None,
         };
         registry.activity(&entry).await.unwrap();
-        registry.close(row.id, Uuid::new_v4()).await.unwrap_err();
+        close(&registry, row.id, Uuid::new_v4()).await.unwrap_err();
         let mut session = system.session().await;
         for table in ["activity", "deletion_receipts", "installation"] {
             let (delete, truncate) = (format!("DELETE FROM {table}"), format!("TRUNCATE {table}"));

@@ -4,11 +4,11 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     domain::{departure::Terms, observed::RegistryStatus},
-    registry::{PurgeStart, Registration, Registry, TenantRow, Tombstone},
+    registry::{Deadline, Registration, Registry, TenantRow, Tombstone},
 };
 use uuid::Uuid;
 
-use crate::system::{System, created, in_use, tenant};
+use crate::system::{System, close, created, in_use, tenant};
 
 pub fn tombstone(retain: bool) -> Tombstone {
     let now = Timestamp::now();
@@ -28,7 +28,7 @@ async fn live_and_go(registry: &Registry, row: &TenantRow, retain: bool) {
     registry.activate(row.id, &in_use(), workflow).await.unwrap();
     registry.begin_deprovisioning(row.id, &tombstone(retain), Some(workflow)).await.unwrap();
     registry.database_exists(row.id, retain).await.unwrap();
-    registry.close(row.id, workflow).await.unwrap();
+    close(registry, row.id, workflow).await.unwrap();
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn an_object_that_was_made_anew_finds_its_tenant() {
         assert!(matches!(&found, Registration::Existing(r) if r.id == row.id), "{found:?}");
         let begun =
             registry.begin_purge(row.id, "uid-late", SignedDuration::ZERO, Uuid::new_v4()).await.unwrap();
-        assert_eq!(begun, PurgeStart::Begun);
+        assert_eq!(begun, Deadline::Passed);
         anew.resource_uid = "uid-too-late".to_owned();
         let taken = registry.register(&anew).await.unwrap();
         let status = RegistryStatus::Deprovisioning;
@@ -216,7 +216,8 @@ async fn only_what_differs_is_written_and_everybody_who_listens_hears_of_it() {
         let verifier = "SCRAM-SHA-256$4096:salt$stored:server";
         for expected in [true, false] {
             let level = tenantry::domain::access::AccessLevel::ReadWrite;
-            assert_eq!(registry.update_declared(id, "Acme", "free", &settings).await.unwrap(), expected);
+            let declared = registry.update_declared(id, "Acme", "free", &settings, true);
+            assert_eq!(declared.await.unwrap(), expected);
             assert_eq!(registry.set_access(id, Some(level)).await.unwrap(), expected);
             assert_eq!(registry.set_credential(id, Some(verifier), Some(b"digest")).await.unwrap(), expected);
             assert_eq!(registry.set_modules(id, &modules).await.unwrap(), expected);

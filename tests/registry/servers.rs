@@ -27,3 +27,20 @@ async fn a_name_stands_for_one_server_while_tenants_have_databases_there() {
         assert_eq!(logged, ["12", "23"]);
     }
 }
+
+#[tokio::test]
+async fn a_leader_knows_all_who_led_before_it() {
+    for system in System::both().await {
+        let first = system.registry("first").await;
+        assert!(first.lead(None).await.unwrap().is_empty());
+        assert!(first.lead(None).await.unwrap().is_empty());
+        assert_eq!(system.registry("second").await.lead(Some("first")).await.unwrap(), ["first"]);
+        // One from before there was a record; and whoever gave the Lease back.
+        let third = system.registry("third").await.lead(Some("ancient")).await.unwrap();
+        assert_eq!(third, ["ancient", "first", "second"]);
+        let mut session = system.session().await;
+        let old = "UPDATE leaders SET since = now() - interval '31 days' WHERE identity <> 'third'";
+        sqlx::query(old).execute(&mut session).await.unwrap();
+        assert_eq!(system.registry("fourth").await.lead(None).await.unwrap(), ["third"]);
+    }
+}

@@ -5,17 +5,19 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use jiff::SignedDuration;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
-    domain::{access::AccessLevel, observed::RegistryStatus, slug::Slug},
+    domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus, slug::Slug},
     postgres::{
         credentials::SecretText,
         setup::{SetupOptions, server_setup},
     },
-    registry::{NewState, NewTenant, Registration, Registry, TenantRow},
+    registry::{Deadline, NewState, NewTenant, Registration, Registry, TenantRow},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
+use uuid::Uuid;
 
 const LOGIN: &str = "operator";
 const PASSWORD: &str = "operator-password";
@@ -152,4 +154,14 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 pub fn in_use() -> NewState<'static> {
     let (to, access) = (RegistryStatus::Active, AccessLevel::ReadWrite);
     NewState { to, why: None, access, actor: "tenantry", at: jiff::Timestamp::now() }
+}
+
+/// Closes the row of the only Tenant there is of it.
+pub async fn close(
+    registry: &Registry,
+    id: TenantId,
+    correlation: Uuid,
+) -> tenantry::registry::Result<Deadline> {
+    let uid = registry.by_id(id).await.unwrap().unwrap().resource_uid;
+    registry.close(id, &uid, SignedDuration::ZERO, correlation).await
 }

@@ -156,7 +156,7 @@ async fn a_new_leader_takes_over_from_a_process_that_is_frozen() {
         let run = frozen.begin_workflow(id, "Provision").await.unwrap();
         leader.begin_workflow(id, "Provision").await.unwrap_err();
 
-        let ended = leader.end_sessions_of("frozen").await.unwrap();
+        let ended = leader.end_sessions_of(&["frozen".into()]).await.unwrap();
         assert!(ended >= 2, "the pool's and the claim's: {ended}");
         let taken = leader.begin_workflow(id, "Provision").await.unwrap();
         assert_eq!((taken.id, taken.attempt), (run.id, 2));
@@ -173,7 +173,7 @@ async fn a_new_leader_takes_over_from_a_process_that_is_frozen() {
         assert!(matches!(refused, Error::TakenOver), "{refused:?}");
         let refused = frozen.begin_workflow(id, "Provision").await.unwrap_err();
         assert!(matches!(refused, Error::Claimed { .. }), "{refused:?}");
-        assert_eq!(leader.end_sessions_of("nobody").await.unwrap(), 0);
+        assert_eq!(leader.end_sessions_of(&["nobody".into()]).await.unwrap(), 0);
     }
 }
 

@@ -122,10 +122,10 @@ async fn check(
         }
     }
     if !known {
-        // What a former leader had under way there ends before anything is begun.
-        if let Some(former) = context.leadership.predecessor() {
-            let ended = server.end_sessions_of(&former).await?;
-            info!(server = server.config().name, former, ended, "the former leader's sessions are ended");
+        // What former leaders had under way there ends before anything is begun.
+        if !context.former_leaders.is_empty() {
+            let ended = server.end_sessions_of(&context.former_leaders).await?;
+            info!(server = server.config().name, ended, "former leaders' sessions are ended");
         }
         server.prepare(context.installation.id).await?;
         // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.

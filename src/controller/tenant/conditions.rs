@@ -4,13 +4,17 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 
 use super::visit::{Failure, Obstacle, StepResult, Visit};
 use crate::{
-    api::conditions::{
-        self as api,
-        ConditionStatus::{self, False, True, Unknown},
-        condition, reason,
+    api::{
+        FINALIZER,
+        conditions::{
+            self as api,
+            ConditionStatus::{self, False, True, Unknown},
+            condition, reason,
+        },
     },
     domain::{
-        desired::Invalid, observed::RegistryStatus, plan::Blocked, settings::SettingsError, steps::Step,
+        access::AccessLevel, desired::Invalid, observed::RegistryStatus, plan::Blocked,
+        settings::SettingsError, steps::Step,
     },
 };
 
@@ -160,6 +164,13 @@ impl Summary {
                     status.as_str()
                 ),
             ),
+            Obstacle::Blocked(Blocked::RowMissing) => stuck(
+                reason::REGISTRY_ROW_MISSING,
+                format!(
+                    "the registry has no row for this Tenant, and had one with the id {}: restore the registry; to give up what the tenant had, delete the Tenant and remove its finalizer {FINALIZER} by hand",
+                    visit.before.tenant_id.as_deref().unwrap_or_default()
+                ),
+            ),
             Obstacle::Blocked(Blocked::Paused) => Self::Paused,
         }
     }
@@ -237,7 +248,16 @@ fn in_grace(visit: &Visit<'_>) -> Option<String> {
         }
         (_, false, Some(at)) => format!("after {at}"),
     };
-    Some(format!("access is cut; the database is {ending} {when}; until then the tenant can come back"))
+    let cut = cut(visit);
+    Some(format!("{cut}; the database is {ending} {when}; until then the tenant can come back"))
+}
+
+/// Whether a tenant that goes away is cut off, in words.
+fn cut(visit: &Visit<'_>) -> &'static str {
+    match visit.row.as_ref().and_then(|row| row.access) {
+        Some(AccessLevel::Blocked) => "access is cut",
+        _ => "access is not proven to be cut",
+    }
 }
 
 fn working_reason(visit: &Visit<'_>) -> &'static str {
@@ -296,7 +316,7 @@ fn deprovisioned(visit: &Visit<'_>, summary: &Summary) -> Told {
             api::DEPROVISIONED,
             False,
             reason::PAUSED,
-            "access is cut; spec.paused holds the rest back: unset it to go on",
+            format!("{}; spec.paused holds the rest back: unset it to go on", cut(visit)),
         ),
     }
 }

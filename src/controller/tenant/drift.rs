@@ -8,10 +8,12 @@ use std::{
 
 use futures::future::join_all;
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    cuts::{self, Databases},
     observe::known,
     presence::{look_up, stands_for},
 };
@@ -36,31 +38,38 @@ use crate::{
 /// How often it is looked. Twice as often as it has to be seen.
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// How long one look may take. A server that does not answer has its own, shorter limits.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What is remembered from one look to the next.
+#[derive(Default)]
+struct Memory {
+    /// The highest transaction id seen on each server.
+    transactions: HashMap<String, i64>,
+    /// Databases that should be gone, and were told of.
+    leftovers: Databases,
+}
+
 /// Looks until `shutdown`.
 pub async fn run(context: SharedContext, shutdown: CancellationToken) {
-    // The highest transaction id seen on each server.
-    let mut transactions = HashMap::new();
+    let mut memory = Memory::default();
     let mut period = tokio::time::interval(PERIOD);
     if !context.scopes.are_known(&shutdown).await {
         return;
     }
     while shutdown.run_until_cancelled(period.tick()).await.is_some() {
-        if let Err(error) = look(&context, &mut transactions).await {
-            warn!(%error, "drift was not looked for");
+        match timeout(LIMIT, look(&context, &mut memory)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "drift was not looked for"),
+            Err(_) => warn!("drift was not looked for: no answer in time"),
         }
     }
 }
 
-async fn look(
-    context: &SharedContext,
-    transactions: &mut HashMap<String, i64>,
-) -> Result<(), crate::registry::Error> {
+async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate::registry::Error> {
     let rows = context.registry.all_living().await?;
-    let servers: BTreeSet<&str> = rows
-        .iter()
-        .filter(|row| row.status != RegistryStatus::Deprovisioning)
-        .map(|row| row.server.as_str())
-        .collect();
+    let kept = context.registry.all_retained().await?;
+    let servers: BTreeSet<&str> = rows.iter().chain(&kept).map(|row| row.server.as_str()).collect();
     // All at once: one that hangs does not hold up the others.
     let read = async |server| Some((server, read(server, context).await?));
     let inventories: HashMap<&str, Inventory> =
@@ -68,7 +77,7 @@ async fn look(
     let mut restored = Vec::new();
     for (server, inventory) in &inventories {
         let last = inventory.last_transaction();
-        let before = transactions.insert((*server).to_owned(), last);
+        let before = memory.transactions.insert((*server).to_owned(), last);
         if before.is_some_and(|before| before > last) {
             warn!(server, "the server is in an older state than before: it was restored");
             restored.push((*server).to_owned());
@@ -80,10 +89,10 @@ async fn look(
             tombstone_of_vanished(row, context).await;
             continue;
         }
-        if row.status == RegistryStatus::Deprovisioning {
-            continue;
-        }
         let Some(inventory) = inventories.get(row.server.as_str()) else { continue };
+        if row.status == RegistryStatus::Deprovisioning {
+            cuts::tombstone(row, inventory, context).await?;
+        }
         if !row.status.was_active() {
             continue;
         }
@@ -94,7 +103,7 @@ async fn look(
             .map_or(AccessLevel::Blocked, |tenant| context.standing(&tenant, Some(row), None).access);
         let differs = !facts.differences(wanted, known(row)).is_empty();
         if differs != is_told(row, context) {
-            wake(row, context);
+            context.wake(row);
         }
         if let (Some(database), Some(login)) = (&facts.database, &facts.login)
             && database.mark == Mark::Ours
@@ -110,6 +119,13 @@ async fn look(
         }));
         context.server_changed(&server);
     }
+    for row in &kept {
+        if let Some(inventory) = inventories.get(row.server.as_str()) {
+            cuts::retained(row, inventory, context);
+        }
+    }
+    let accounted = rows.iter().chain(&kept).map(|row| row.id).collect();
+    cuts::leftovers(&inventories, &accounted, &mut memory.leftovers, context).await?;
     context.registry.record_oids(&seen).await
 }
 
@@ -134,12 +150,6 @@ fn is_told(row: &TenantRow, context: &Context) -> bool {
     let ready = tenant.as_ref().and_then(|tenant| tenant.status.as_ref());
     let ready = ready.and_then(|status| find_condition(&status.conditions, READY));
     ready.is_some_and(|ready| [reason::DATABASE_MISSING, reason::CONFLICT].contains(&ready.reason.as_str()))
-}
-
-fn wake(row: &TenantRow, context: &Context) {
-    let reference = ObjectRef::new(&row.resource_name).within(&row.resource_namespace);
-    context.attempts.wake(reference);
-    context.scopes.visit(&row.resource_namespace, &row.resource_name);
 }
 
 /// Whether a tenant that is not going away has no object any more, in a namespace that is watched.
@@ -184,7 +194,7 @@ async fn tombstone_of_vanished(row: &TenantRow, context: &SharedContext) {
             warn!(
                 namespace = row.resource_namespace,
                 tenant = row.resource_name,
-                purge_after = %tombstone.terms.purge_after,
+                purge_after = ?row.purge_after,
                 "a Tenant vanished without its finalizer: its access is cut, and its data kept until then"
             );
             context.tombstones.see(&row, None);

@@ -1,9 +1,10 @@
 //! Runs the steps of a plan in order. A step is idempotent and safe to cut at any await; a failure ends the run as a
 //! value, never as an early return without a status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::timeout;
 use tracing::{Span, error, info, warn};
 
 use super::{
@@ -55,7 +56,7 @@ pub async fn execute(
         started_at: None,
         finished_at: None,
     }));
-    if let Err(error) = join_workflow(visit, kind, first, context).await {
+    if let Err(error) = in_limit(NOTE, join_workflow(visit, kind, first, context)).await {
         fail(&mut visit.steps[first], &error);
     } else {
         run_steps(visit, first, kind, server, context, status).await;
@@ -67,13 +68,35 @@ pub async fn execute(
     if let Some((step, failure)) = failed {
         let failures = visit.workflow.as_ref().map_or(0, |workflow| workflow.record.failures);
         visit.next_attempt_at = Some(in_time(visit, next_attempt(failures + 1, &failure, context)));
-        if let Err(error) = note_failure(visit, step, &failure, context).await {
+        if let Err(error) = in_limit(NOTE, note_failure(visit, step, &failure, context)).await {
             warn!(%error, "the registry does not know of the failure");
         }
     }
-    if let Err(error) = record(visit, again, context).await {
+    if let Err(error) = in_limit(NOTE, record(visit, again, context)).await {
         warn!(%error, "the workflow's history is not complete: the registry did not take it");
     }
+}
+
+/// How long the registry may take to note something.
+const NOTE: Duration = Duration::from_secs(90);
+
+/// How long a step may take. Statements have their own limits: this one is for a connection that is lost without a word,
+/// which would keep the tenant's turn for ever. What waits for others, or runs a module's SQL, may take long.
+fn limit(step: Step) -> Duration {
+    match step {
+        Step::CreateDatabase | Step::ApplyMigrations | Step::Seed | Step::DropDatabase => {
+            Duration::from_secs(2 * 3600)
+        }
+        _ => Duration::from_secs(600),
+    }
+}
+
+/// Cuts what takes too long: everything may be cut at any await.
+async fn in_limit<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StepError>>,
+) -> Result<T, StepError> {
+    timeout(limit, work).await.unwrap_or(Err(StepError::Hung(limit)))
 }
 
 async fn run_steps(
@@ -95,7 +118,8 @@ async fn run_steps(
         }
         let began = Instant::now();
         let result = if context.leadership.is_current() {
-            steps::run(step, &mut Run { visit, server: server.as_ref(), context }).await
+            let mut run = Run { visit, server: server.as_ref(), context };
+            in_limit(limit(step), steps::run(step, &mut run)).await
         } else {
             Err(StepError::NotLeader)
         };
@@ -134,7 +158,7 @@ async fn run_steps(
         }
         // The row is there from Register on, and with it the workflow's record.
         if step == Step::Register
-            && let Err(error) = join_workflow(visit, kind, first, context).await
+            && let Err(error) = in_limit(NOTE, join_workflow(visit, kind, first, context)).await
         {
             fail(&mut visit.steps[at], &error);
             return;

@@ -65,6 +65,9 @@ pub enum StepError {
         "nothing is dropped while the breaker of mass deletions is open: see the Event on the definition of Tenants for why, and for how to go on"
     )]
     PurgesFrozen,
+    /// It took longer than anything should.
+    #[error("no answer within {} s", .0.as_secs())]
+    Hung(Duration),
     /// Something that an earlier step makes is not there. The next visit observes anew.
     #[error("{0} is not there yet; observed anew at the next attempt")]
     Missing(&'static str),
@@ -126,6 +129,7 @@ impl StepError {
             Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
             Self::PurgesFrozen => reason::PURGES_FROZEN,
             Self::NotLeader | Self::TenantChanged | Self::Missing(_) => reason::WAITING,
+            Self::Hung(_) => reason::STEP_FAILED,
         }
     }
 
@@ -141,6 +145,7 @@ impl StepError {
             | Self::ClocksDisagree
             | Self::PurgesFrozen
             | Self::TenantChanged
+            | Self::Hung(_)
             | Self::SchemaBehind { .. }
             | Self::Missing(_) => None,
         }
@@ -165,6 +170,7 @@ impl StepError {
             | Self::ClocksDisagree
             | Self::PurgesFrozen
             | Self::TenantChanged
+            | Self::Hung(_)
             | Self::Missing(_) => false,
         }
     }

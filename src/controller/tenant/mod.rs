@@ -5,6 +5,7 @@ pub mod alarms;
 pub mod attempts;
 pub mod bulk;
 pub mod conditions;
+pub mod cuts;
 pub mod drift;
 pub mod execute;
 pub mod failure;

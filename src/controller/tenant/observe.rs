@@ -1,6 +1,9 @@
 //! Reads what there is: the registry's row, the server's catalogues (one query), the Secret. Nothing is written.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
+use tokio::time::timeout;
 
 use super::{
     secrets::{self, Connection},
@@ -27,6 +30,9 @@ use crate::{
     },
     registry::{self, TenantRow},
 };
+
+/// How long the registry may take to answer.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What one look found.
 pub struct Seen {
@@ -109,7 +115,10 @@ pub async fn row(tenant: &Tenant, context: &SharedContext) -> Result<Option<Tena
         return Ok(Some(row));
     }
     let namespace = tenant.namespace().unwrap_or_default();
-    context.registry.by_resource(&namespace, &tenant.name_any(), &uid).await
+    let name = tenant.name_any();
+    let row = context.registry.by_resource(&namespace, &name, &uid);
+    // A connection that is lost without a word would keep the tenant's turn for ever.
+    timeout(LIMIT, row).await.unwrap_or(Err(registry::Error::NoAnswer))
 }
 
 async fn server_facts(
@@ -129,6 +138,7 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         row.name == desired.display_name
             && standing.is_none_or(|standing| row.plan == standing.plan)
             && row.settings == serde_json::json!(desired.settings)
+            && row.retain == desired.retain
     });
     RegistryFacts {
         status: row.status,

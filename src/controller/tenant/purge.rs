@@ -1,28 +1,38 @@
 //! Drives tombstones to their end from the registry alone: when the Tenant, its namespace and its plan are gone.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
-use super::{conditions::Summary, reconcile::work, report::StatusWriter, tombstones::Entry, visit::Visit};
+use super::{
+    conditions::Summary,
+    reconcile::{next_look, work},
+    report::StatusWriter,
+    tombstones::Entry,
+    visit::Visit,
+};
 use crate::{
     api::{tenant::Tenant, tenant_status::TenantStatus},
-    controller::context::SharedContext,
+    controller::{context::SharedContext, servers::Work},
     domain::{
         observed::RegistryStatus,
         plan::{ObjectFacts, Presence},
     },
-    registry::TenantRow,
+    registry::{self, TenantRow},
     telemetry::tenant_span,
 };
 
 /// How often the clock is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How many tombstones of one server are worked on at once. A purge is slow and in no hurry.
-const CONCURRENCY: usize = 4;
+/// How long the registry may take to answer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How many tombstones of one server are worked on at once. A purge is slow and in no hurry, and a server that hangs
+/// holds up its own and no others.
+const CONCURRENCY: u16 = 4;
 
 /// Looks at the clock until `shutdown`, and has those tombstones visited whose time has come.
 pub async fn run(context: SharedContext, shutdown: CancellationToken) {
@@ -30,9 +40,10 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     if !context.scopes.are_known(&shutdown).await {
         return;
     }
-    let mut places: HashMap<String, Arc<Semaphore>> = HashMap::new();
+    let mut visits = JoinSet::new();
     let mut ticks = tokio::time::interval(PERIOD);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        while visits.try_join_next().is_some() {}
         let (all, uncut) = context.tombstones.count();
         context.metrics.tombstones(all, uncut);
         for entry in context.tombstones.due(context.clock.now(), context.breaker.purges()) {
@@ -44,27 +55,26 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
             {
                 continue;
             }
-            let places = places.entry(entry.server.clone());
-            let places = places.or_insert_with(|| Arc::new(Semaphore::new(CONCURRENCY))).clone();
+            let Some(busy) = context.tombstones.take(entry.id) else { continue };
             let context = context.clone();
-            tokio::spawn(async move {
-                let Ok(_place) = places.acquire().await else { return };
+            visits.spawn(async move {
+                let _busy = busy;
+                let _place = context.servers.place(&entry.server, Work::Tombstones, CONCURRENCY).await;
                 let span = tenant_span(&entry.namespace, &entry.name);
                 visit_gone(&entry, &context).instrument(span).await;
             });
         }
     }
     // What runs is waited for: its session and its claim end in order.
-    for places in places.values() {
-        let _ = places.acquire_many(CONCURRENCY as u32).await;
-    }
+    while visits.join_next().await.is_some() {}
 }
 
 /// Visits a tenant whose object is gone.
 async fn visit_gone(entry: &Entry, context: &SharedContext) {
     let _turn = context.turns.take((entry.namespace.clone(), entry.name.clone())).await;
     // Read anew: it may have come back, or be gone, since.
-    let row = match context.registry.by_id(entry.id).await {
+    let row = timeout(LIMIT, context.registry.by_id(entry.id)).await;
+    let row = match row.unwrap_or(Err(registry::Error::NoAnswer)) {
         Ok(Some(row)) if row.resource_uid == entry.uid => row,
         Ok(_) => return,
         Err(error) => {
@@ -72,20 +82,19 @@ async fn visit_gone(entry: &Entry, context: &SharedContext) {
             return;
         }
     };
-    context.tombstones.see(&row, None);
     if row.status != RegistryStatus::Deprovisioning {
+        context.tombstones.see(&row, None);
         return;
     }
     let tenant = remembered(&row);
     let mut visit = Visit::new(&tenant, TenantStatus::default(), Presence::Gone);
     visit.row = Some(row);
-    let object =
-        ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false, unverified: false };
+    let object = ObjectFacts { has_finalizer: false, presence: Presence::Gone, ..ObjectFacts::default() };
     // There is no object to write a status to.
     let mut status = StatusWriter::silent();
     work(&mut visit, object, context, &mut status).await;
     if let Some(row) = &visit.row {
-        context.tombstones.see(row, visit.next_attempt_at);
+        context.tombstones.see(row, next_look(&visit, context));
     }
     if let Summary::Waiting { reason, message } | Summary::Stuck { reason, message } = Summary::of(&visit) {
         context.metrics.reconcile_failed(reason);

@@ -17,6 +17,7 @@ use super::{
     report::{ReconcileError, StatusWriter},
     secrets,
     standing::{lift_own, warn as warn_of_end},
+    tombstones,
     visit::{Failure, Obstacle, Visit, WorkflowRun},
 };
 use crate::{
@@ -26,8 +27,12 @@ use crate::{
         tenant::Tenant,
         tenant_status::{TenantState, WorkflowKind},
     },
-    controller::context::SharedContext,
+    controller::{
+        context::{Context, SharedContext},
+        servers::Work,
+    },
     domain::{
+        access::AccessLevel,
         backoff,
         breaker::Moment,
         departure::Terms,
@@ -71,10 +76,13 @@ pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContex
 
 async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, Result<(), ReconcileError>) {
     let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
-    let _place = context.servers.place(server, context.concurrency, has_failed(tenant)).await;
+    let kind = if has_failed(tenant) { Work::Failed } else { Work::Tenants };
+    let _place = context.servers.place(server, kind, context.concurrency).await;
     let _turn = context.turns.take((tenant.namespace().unwrap_or_default(), tenant.name_any())).await;
-    let object = ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
+    let mut object =
+        ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
     let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
+    object.was_registered = visit.before.tenant_id.is_some();
     let living = object.presence == Presence::Living;
     if !living && !object.has_finalizer {
         return (visit, Ok(()));
@@ -119,7 +127,7 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     }
     let written = status.write(&visit, context).await;
     if let Some(row) = &visit.row {
-        context.tombstones.see(row, visit.next_attempt_at);
+        context.tombstones.see(row, next_look(&visit, context));
     }
     look_ahead(&visit, context).await;
     (visit, written)
@@ -268,7 +276,7 @@ fn object_facts(tenant: &Tenant) -> ObjectFacts {
             .as_ref()
             .map_or(Presence::Living, |at| Presence::Deleted(at.0)),
         paused: desired::is_paused(tenant),
-        unverified: false,
+        ..ObjectFacts::default()
     }
 }
 
@@ -315,6 +323,22 @@ fn next_visit(visit: &Visit<'_>, summary: &Summary, now: Timestamp) -> Action {
         },
         Summary::Stuck { .. } => Action::requeue(backoff::PERMANENT),
     }
+}
+
+/// When a tombstone is looked at again, if its time has come and it is there all the same: a failure waits as long as it
+/// says, what is in the way for a while; only what was just recorded is acted on at once.
+pub fn next_look(visit: &Visit<'_>, context: &Context) -> Option<Timestamp> {
+    let now = context.clock.now();
+    let row = visit.row.as_ref()?;
+    let uncut = row.access != Some(AccessLevel::Blocked);
+    let due = uncut || row.terms().is_some_and(|terms| !terms.held && terms.purge_after <= now);
+    let wait = match () {
+        () if visit.next_attempt_at.is_some() || !due => return visit.next_attempt_at,
+        () if visit.obstacle.is_some() => backoff::temporary(4, rand::random()),
+        () if visit.has_done(Step::Tombstone) && !uncut => return None,
+        () => tombstones::AGAIN.unsigned_abs(),
+    };
+    Some(now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO))
 }
 
 fn until(at: Timestamp, now: Timestamp) -> Duration {

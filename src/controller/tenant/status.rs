@@ -18,7 +18,7 @@ use crate::{
             WorkflowStatus,
         },
     },
-    domain::{access::AccessLevel, observed::RegistryStatus, standing::Cause, steps::Step},
+    domain::{access::AccessLevel, observed::RegistryStatus, plan::Blocked, standing::Cause},
 };
 
 /// The status after (or during) a visit. `modules` are the tenant's modules with their target versions.
@@ -133,10 +133,15 @@ fn state(visit: &Visit<'_>, summary: &Summary) -> TenantState {
 fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
     let Some(row) = &visit.row else { return Access::Blocked };
     if visit.is_leaving() {
-        // Without a CutAccess among the steps there is no login to cut.
-        let asked = visit.steps.iter().any(|run| run.step == Step::CutAccess);
-        let blocked = visit.has_done(Step::CutAccess) || (!asked && visit.obstacle.is_none());
-        return if blocked || before == Some(Access::Blocked) { Access::Blocked } else { Access::Unknown };
+        return match (row.access, &visit.obstacle, before) {
+            // What the registry has was proven, and is taken back as soon as it is not so any more.
+            (Some(AccessLevel::Blocked), ..) => Access::Blocked,
+            // Nothing was touched.
+            (_, Some(Obstacle::Blocked(Blocked::Paused)), Some(before)) if before != Access::Blocked => {
+                before
+            }
+            _ => Access::Unknown,
+        };
     }
     if !row.status.was_active() {
         return Access::Blocked;
@@ -256,4 +261,44 @@ fn merge(
         set_condition(&mut before, told.into_condition(visit.tenant.metadata.generation, now));
     }
     before
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::tenant::Tenant, controller::tenant::visit::Visit, domain::plan::Presence, registry::TenantRow,
+    };
+
+    fn told(recorded: Option<AccessLevel>, before: Access, paused: bool) -> (Access, String) {
+        let spec =
+            json!({"slug": "acme", "displayName": "Acme", "plan": "starter", "state": "Deprovisioned"});
+        let tenant: Tenant = serde_json::from_value(json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": spec,
+        }))
+        .unwrap();
+        let before = TenantStatus { access: Some(before), ..TenantStatus::default() };
+        let mut visit = Visit::new(&tenant, before, Presence::Living);
+        let status = if paused { RegistryStatus::Active } else { RegistryStatus::Deprovisioning };
+        visit.row = Some(TenantRow { access: recorded, ..TenantRow::example(status) });
+        visit.obstacle = paused.then_some(Obstacle::Blocked(Blocked::Paused));
+        let status = next_status(&visit, vec![], Timestamp::UNIX_EPOCH);
+        let condition = crate::api::conditions::find_condition(&status.conditions, DEPROVISIONED).unwrap();
+        (status.access.unwrap(), condition.message.clone())
+    }
+
+    #[test]
+    fn access_is_cut_when_the_registry_has_it_as_proven_and_not_before() {
+        let (access, message) = told(Some(AccessLevel::Blocked), Access::Unknown, false);
+        assert!(access == Access::Blocked && message.starts_with("access is cut"), "{message}");
+        for recorded in [None, Some(AccessLevel::ReadWrite)] {
+            let (access, message) = told(recorded, Access::Blocked, false);
+            assert!(access == Access::Unknown && message.starts_with("access is not proven"), "{message}");
+        }
+        // Paused before anything was done, it is what it was.
+        let (access, message) = told(Some(AccessLevel::ReadWrite), Access::ReadWrite, true);
+        assert!(access == Access::ReadWrite && message.starts_with("access is not proven"), "{message}");
+    }
 }

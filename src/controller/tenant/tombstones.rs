@@ -3,8 +3,8 @@
 //! whatever that does meanwhile.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// After a look was asked for, the next one is not before this: a visit that is under way says when itself.
-const AGAIN: SignedDuration = SignedDuration::from_secs(30);
+pub const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// A tombstone, as far as it matters when to look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,9 @@ pub struct Entry {
     pub slug: String,
     /// Access is not proven to be cut.
     pub uncut: bool,
-    /// When to look.
+    /// When there is something to do.
+    due: Timestamp,
+    /// When to look: not before a failure's next attempt.
     next: Timestamp,
 }
 
@@ -52,6 +54,19 @@ fn counted_at(row: &TenantRow) -> Timestamp {
 #[derive(Default)]
 pub struct Tombstones {
     by_id: Mutex<HashMap<TenantId, Entry>>,
+    busy: Arc<Mutex<HashSet<TenantId>>>,
+}
+
+/// A tombstone that is being worked on, until this is dropped.
+pub struct Busy {
+    busy: Arc<Mutex<HashSet<TenantId>>>,
+    id: TenantId,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 impl Tombstones {
@@ -78,6 +93,7 @@ impl Tombstones {
             uid: row.resource_uid.clone(),
             slug: row.slug.clone(),
             uncut,
+            due,
             next: not_before.map_or(due, |at| due.max(at)),
         };
         by_id.insert(row.id, entry);
@@ -95,6 +111,19 @@ impl Tombstones {
         .collect()
     }
 
+    /// Takes one to work on, unless that is being done already: one that hangs is not visited twice.
+    pub fn take(&self, id: TenantId) -> Option<Busy> {
+        let taken = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        taken.then(|| Busy { busy: Arc::clone(&self.busy), id })
+    }
+
+    /// A server is not what it was: what waits for it to get better waits no longer.
+    pub fn wake(&self, server: &str) {
+        for entry in self.lock().values_mut().filter(|entry| entry.server == server) {
+            entry.next = entry.due;
+        }
+    }
+
     /// How many there are, and how many of them are not proven to be cut.
     pub fn count(&self) -> (usize, usize) {
         let by_id = self.lock();
@@ -103,5 +132,39 @@ impl Tombstones {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Entry>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_waits_for_its_next_attempt_or_for_its_server() {
+        let tombstones = Tombstones::default();
+        let row = TenantRow::example(RegistryStatus::Deprovisioning);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        tombstones.see(&row, Some(at(1000)));
+        assert!(tombstones.due(at(999), Purges::Free).is_empty());
+        tombstones.wake("another");
+        assert!(tombstones.due(at(999), Purges::Free).is_empty());
+        tombstones.wake("default");
+        assert_eq!(tombstones.due(at(999), Purges::Free).len(), 1);
+        // Asked for once: the visit says when again.
+        assert!(tombstones.due(at(1000), Purges::Free).is_empty());
+        tombstones.see(&row, None);
+        assert_eq!(tombstones.due(at(1000), Purges::Free).len(), 1);
+        tombstones.see(&TenantRow::example(RegistryStatus::Deprovisioned), None);
+        assert!(tombstones.due(Timestamp::MAX, Purges::Free).is_empty());
+    }
+
+    #[test]
+    fn one_that_hangs_is_not_visited_twice() {
+        let tombstones = Tombstones::default();
+        let id = TenantRow::example(RegistryStatus::Deprovisioning).id;
+        let busy = tombstones.take(id);
+        assert!(busy.is_some() && tombstones.take(id).is_none());
+        drop(busy);
+        assert!(tombstones.take(id).is_some());
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     },
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
+    registry::TenantRow,
 };
 
 /// How often it is asked whether a store is filled.
@@ -206,6 +207,13 @@ pub fn tenant_of(secret: &Secret) -> Option<ObjectRef<Tenant>> {
 }
 
 impl Context {
+    /// Visits the Tenant of a row, whatever it waits for.
+    pub fn wake(&self, row: &TenantRow) {
+        let reference = ObjectRef::new(&row.resource_name).within(&row.resource_namespace);
+        self.attempts.wake(reference);
+        self.scopes.visit(&row.resource_namespace, &row.resource_name);
+    }
+
     /// Visits those Tenants for which something changed that they may have waited for.
     fn wake_where(&self, wanted: impl Fn(&Tenant) -> bool) {
         self.scopes.visit_where(|tenant| {
@@ -239,8 +247,9 @@ impl Context {
         }
     }
 
-    /// Visits the tenants that are, or want to be, on a server.
+    /// Visits the tenants that are, or were, or want to be on a server.
     pub fn server_changed(&self, server: &str) {
+        self.tombstones.wake(server);
         self.wake_where(|tenant| {
             let recorded = tenant.status.as_ref().and_then(|status| status.server.as_deref());
             recorded.or(tenant.spec.server.as_deref()).unwrap_or(DEFAULT_SERVER) == server

@@ -45,6 +45,8 @@ pub fn plan_leaving(
     };
     let row: &RegistryFacts = match &observed.registry {
         Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
+        // A registry that was lost or restored is not one that never knew: the database is there, and nobody would.
+        Observation::Absent if object.was_registered => return Plan::Blocked(Blocked::RowMissing),
         // Never registered, or the loser of a slug conflict: nothing outside the object is its own.
         Observation::Absent if deleted_at.is_some() => return leave(vec![Step::ReleaseFinalizer], false),
         Observation::Absent if object.presence == Presence::Gone => return Plan::Nothing,
@@ -145,8 +147,7 @@ mod tests {
     const RETAIN: Terms = Terms { purge_after: LATER, retain: true, held: false };
     const DELETED: ObjectFacts = ObjectFacts { presence: Presence::Deleted(NOW), ..OBJECT };
     const KEPT: ObjectFacts = OBJECT;
-    const GONE: ObjectFacts =
-        ObjectFacts { has_finalizer: false, presence: Presence::Gone, paused: false, unverified: false };
+    const GONE: ObjectFacts = ObjectFacts { has_finalizer: false, presence: Presence::Gone, ..OBJECT };
     /// Long enough after the deletion.
     const AT_LAST: Timestamp = Timestamp::constant(1_000_060, 0);
 
@@ -351,6 +352,19 @@ mod tests {
         assert_eq!(plan(DELETED, NO_GRACE, &observed), [Step::ReleaseFinalizer]);
         assert_eq!(plan(KEPT, NO_GRACE, &observed), [Step::ClaimFinalizer, Step::Register]);
         assert_eq!(plan_leaving(GONE, NO_GRACE, &observed, NOW), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_tenant_that_was_registered_is_not_let_go_without_its_row() {
+        let mut observed = registered();
+        observed.registry = Observation::Absent;
+        for object in [DELETED, KEPT] {
+            let object = ObjectFacts { was_registered: true, ..object };
+            assert_eq!(
+                plan_leaving(object, NO_GRACE, &observed, AT_LAST),
+                Plan::Blocked(Blocked::RowMissing)
+            );
+        }
     }
 
     #[test]

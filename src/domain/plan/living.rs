@@ -28,6 +28,8 @@ pub struct Wanted<'a> {
 pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed) -> Plan {
     let row = match &observed.registry {
         Observation::Unknown(why) => return Plan::Blocked(Blocked::RegistryUnknown(why.clone())),
+        // Provisioned anew it would be another tenant, without this one's data.
+        Observation::Absent if object.was_registered => return Plan::Blocked(Blocked::RowMissing),
         Observation::Absent if object.paused => return Plan::Blocked(Blocked::Paused),
         Observation::Absent => {
             // Nothing of a new tenant is anywhere before its server has passed the preflight.
@@ -190,6 +192,14 @@ mod tests {
                 again: true
             }
         );
+    }
+
+    #[test]
+    fn a_tenant_that_was_registered_is_not_made_anew_without_its_row() {
+        let mut observed = registered();
+        observed.registry = Observation::Absent;
+        let object = ObjectFacts { was_registered: true, ..OBJECT };
+        assert_eq!(plan_living(object, WANTED, &observed), Plan::Blocked(Blocked::RowMissing));
     }
 
     #[test]

@@ -15,9 +15,10 @@ pub use self::{
 };
 
 /// Where the object is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Presence {
     /// It lives.
+    #[default]
     Living,
     /// It was deleted at this time, and waits for its finalizers.
     Deleted(Timestamp),
@@ -26,7 +27,7 @@ pub enum Presence {
 }
 
 /// What the object itself says, needed whatever its spec is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ObjectFacts {
     /// Our finalizer is on it.
     pub has_finalizer: bool,
@@ -36,6 +37,8 @@ pub struct ObjectFacts {
     pub paused: bool,
     /// The database is to be looked into, as its server was restored.
     pub unverified: bool,
+    /// Its status has a tenant's id: the registry had a row for it.
+    pub was_registered: bool,
 }
 
 /// What to do next.
@@ -71,6 +74,8 @@ pub enum Blocked {
     DatabaseMissing,
     /// The registry row is closed, or its purge has begun, while the object lives.
     RowGone(RegistryStatus),
+    /// The registry had a row for this very object, and has none.
+    RowMissing,
     /// `spec.paused` holds the work back.
     Paused,
 }
@@ -89,8 +94,13 @@ mod fixtures {
     pub const WANTED: Wanted<'_> =
         Wanted { seed_digest: "seed", access: AccessLevel::ReadWrite, state: RegistryStatus::Active };
 
-    pub const OBJECT: ObjectFacts =
-        ObjectFacts { has_finalizer: true, presence: Presence::Living, paused: false, unverified: false };
+    pub const OBJECT: ObjectFacts = ObjectFacts {
+        has_finalizer: true,
+        presence: Presence::Living,
+        paused: false,
+        unverified: false,
+        was_registered: false,
+    };
 
     pub fn row(status: RegistryStatus) -> RegistryFacts {
         RegistryFacts {

@@ -7,6 +7,11 @@ use crate::domain::access::AccessLevel;
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
     let level = AccessLevel::Blocked;
+    // It was cut before and is not any more: nobody is told that it is, until it is proven anew.
+    if run.row()?.access == Some(level) {
+        run.context.registry.set_access(run.row()?.id, None).await?;
+        run.row_mut()?.access = None;
+    }
     restore_marks(run).await?;
     let row = run.row()?;
     run.server()?.set_access(row.id, &row.database_name, &run.login()?, level).await?;

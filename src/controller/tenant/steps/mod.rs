@@ -40,7 +40,7 @@ use crate::{
     controller::{breaker, context::SharedContext},
     domain::{desired::Desired, observed::RegistryStatus, standing::Standing, steps::Step},
     postgres::{drift::Known, server::Server},
-    registry::{PurgeStart, TenantRow},
+    registry::{Deadline, TenantRow},
 };
 
 /// What a step works with.
@@ -151,19 +151,25 @@ async fn pass_deadline(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     if !still_leaving(found.as_ref(), tenant, &row.resource_uid, &row.slug) {
         return Err(StepError::TenantChanged);
     }
+    let (id, uid, ahead) = (row.id, row.resource_uid.as_str(), context.clock.ahead());
     if row.retain {
-        return Ok(());
+        return passed(context.registry.may_close(id, uid, ahead).await?);
     }
     if row.activated_at.is_some() && !breaker::lets_pass(context).await? {
         return Err(StepError::PurgesFrozen);
     }
-    let (correlation, ahead) = (run.correlation()?, context.clock.ahead());
-    match context.registry.begin_purge(row.id, &row.resource_uid, ahead, correlation).await? {
-        PurgeStart::Begun => run.row_mut()?.purge_started_at = Some(context.clock.now()),
-        PurgeStart::NotDue => return Err(StepError::ClocksDisagree),
-        PurgeStart::Changed => return Err(StepError::TenantChanged),
-    }
+    passed(context.registry.begin_purge(id, uid, ahead, run.correlation()?).await?)?;
+    run.row_mut()?.purge_started_at = Some(context.clock.now());
     Ok(())
+}
+
+/// Whether the registry let it pass.
+fn passed(deadline: Deadline) -> Result<(), StepError> {
+    match deadline {
+        Deadline::Passed => Ok(()),
+        Deadline::NotDue => Err(StepError::ClocksDisagree),
+        Deadline::Changed => Err(StepError::TenantChanged),
+    }
 }
 
 /// Field manager of the finalizer. Server-side apply adds and removes this one entry, whatever else is on the list

@@ -13,9 +13,10 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let plan = run.standing()?.plan.clone();
     run.changed();
     if let Some(row) = &run.visit.row {
-        run.context.registry.update_declared(row.id, &desired.display_name, &plan, &settings).await?;
+        let (registry, name) = (&run.context.registry, desired.display_name);
+        registry.update_declared(row.id, &name, &plan, &settings, desired.retain).await?;
         let row = run.row_mut()?;
-        (row.name, row.plan, row.settings) = (desired.display_name, plan, settings);
+        (row.name, row.plan, row.settings, row.retain) = (name, plan, settings, desired.retain);
         return Ok(());
     }
     let prefix = run.context.prefix_of(&desired.server);
@@ -29,7 +30,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         resource_namespace: run.namespace(),
         resource_name: run.tenant().name_any(),
         resource_uid: run.tenant().uid().unwrap_or_default(),
-        retain: run.visit.departure(run.context).retain,
+        retain: desired.retain,
         actor: "unknown".to_owned(),
         correlation: None,
     };

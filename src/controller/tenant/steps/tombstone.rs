@@ -13,8 +13,8 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let departure = run.visit.departure(run.context);
     let now = run.context.clock.now();
     let row = run.row()?;
-    let (id, began) = (row.id, row.deprovisioned_at.unwrap_or(now));
-    let terms = departure.terms(began, row.activated_at.is_some(), row.terms());
+    let (id, mut began) = (row.id, row.deprovisioned_at.unwrap_or(now));
+    let mut terms = departure.terms(began, row.activated_at.is_some(), row.terms());
     let correlation = run.correlation()?;
     if row.status == RegistryStatus::Deprovisioning {
         run.context.registry.change_terms(id, terms, correlation).await?;
@@ -26,7 +26,8 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
             terms,
             actor: "unknown".to_owned(),
         };
-        run.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
+        let written = run.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
+        (began, terms.purge_after) = (written.at, written.purge_after);
         run.context.breaker.departed();
     }
     if !run.visit.has_done(Step::CutAccess) && run.row()?.access != Some(AccessLevel::Blocked) {
