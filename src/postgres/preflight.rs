@@ -145,16 +145,14 @@ impl Server {
     /// Compares what the operator's login may do with what it needs. It changes nothing.
     pub async fn preflight(&self, installation: Uuid) -> Result<Preflight> {
         let doing = "check the operator's rights";
+        let seat = Seat::Login(MAINTENANCE_DATABASE);
+        let mut session = self.inner.sessions.look(&seat, "connect").await?;
         let ask = async {
-            let seat = Seat::Login(MAINTENANCE_DATABASE);
-            let mut session = self.inner.sessions.single(&seat, "connect").await?;
             session.pid = migrate::pid(&mut session).await;
-            let found: Found =
-                sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
-            session.close().await;
-            Ok(found)
+            sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))
         };
-        let found = in_time(doing, ask).await?;
+        let found: Found = in_time(doing, ask).await?;
+        session.close().await;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
         }
