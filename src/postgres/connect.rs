@@ -165,6 +165,9 @@ impl Tls {
 /// limits there.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a question about the catalogues may take: a server that hangs is not waited for.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
 /// How long making or dropping a database may take: a copy of the template, or a checkpoint of the whole server.
 pub(super) const DATABASE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -192,5 +195,5 @@ pub(super) async fn connect(options: &PgConnectOptions, doing: &'static str) -> 
 /// The identifier that initdb gave to the server that a session is on.
 pub(super) async fn identifier_of(session: &mut PgConnection) -> Result<String> {
     let query = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()");
-    within(STATEMENT_LIMIT, "identify the server", query.fetch_one(session)).await
+    within(ANSWER_LIMIT, "identify the server", query.fetch_one(session)).await
 }

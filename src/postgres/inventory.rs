@@ -9,7 +9,7 @@ use sqlx::{PgConnection, types::Json};
 use crate::domain::{access::AccessLevel, identity::TenantId, names::building_name};
 
 use super::{
-    connect::{STATEMENT_LIMIT, within},
+    connect::{ANSWER_LIMIT, within},
     error::Result,
     identifier::{DBA, GROUPS, MIGRATOR},
     mark::{self, Mark},
@@ -281,7 +281,7 @@ pub(super) async fn read(session: &mut PgConnection, only: Option<(&[&str], &[&s
         .bind(roles)
         .fetch_one(session);
     let (Json(databases), Json(roles), Json(rights), last_transaction) =
-        within(STATEMENT_LIMIT, "read the catalogues", query).await?;
+        within(ANSWER_LIMIT, "read the catalogues", query).await?;
     Ok(Inventory {
         databases: databases.into_iter().map(|row| (row.name.clone(), row)).collect(),
         roles: roles.into_iter().map(|row| (row.name.clone(), row)).collect(),

@@ -177,7 +177,8 @@ fn line_and_column(sql: &str, position: usize) -> (usize, usize) {
 
 /// The process that serves a session.
 pub(super) async fn pid(session: &mut PgConnection) -> Option<i32> {
-    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(session).await.ok()
+    let query = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(session);
+    within(ANSWER_LIMIT, "ask for the process", query).await.ok()
 }
 
 /// Says which database is missing.

@@ -7,10 +7,10 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    connect::{MAINTENANCE_DATABASE, Seat, identifier_of},
+    connect::{ANSWER_LIMIT, MAINTENANCE_DATABASE, Seat, identifier_of, within},
     error::{Error, Result},
     mark, migrate,
-    server::{Server, in_time},
+    server::Server,
 };
 
 /// The versions that are supported and tested, as `server_version_num`.
@@ -150,20 +150,16 @@ impl Server {
     /// Compares what the operator's login may do with what it needs. It changes nothing.
     pub async fn preflight(&self, installation: Uuid) -> Result<Preflight> {
         let doing = "check the operator's rights";
-        let ask = async {
-            let seat = Seat::Login(MAINTENANCE_DATABASE);
-            let mut session = self.inner.sessions.single(&seat, "connect").await?;
-            session.pid = migrate::pid(&mut session).await;
-            let found: Found =
-                sqlx::query_as(QUERY).fetch_one(&mut *session).await.map_err(Error::sql(doing))?;
-            let identifier = match found.identifiable {
-                true => Some(identifier_of(&mut session).await?),
-                false => None,
-            };
-            session.close().await;
-            Ok((found, identifier))
+        let seat = Seat::Login(MAINTENANCE_DATABASE);
+        let mut session = self.inner.sessions.look(&seat, "connect").await?;
+        session.pid = migrate::pid(&mut session).await;
+        let query = sqlx::query_as(QUERY).fetch_one(&mut *session);
+        let found: Found = within(ANSWER_LIMIT, doing, query).await?;
+        let identifier = match found.identifiable {
+            true => Some(identifier_of(&mut session).await?),
+            false => None,
         };
-        let (found, identifier) = in_time(doing, ask).await?;
+        session.close().await;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
         }

@@ -32,9 +32,6 @@ const ATTEMPTS: u32 = 6;
 const FENCE_ROUNDS: u32 = 500;
 const FENCE_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a question may take, the opening of a session included.
-const ANSWER: Duration = Duration::from_secs(20);
-
 /// The password of `tenantry_migrator`: made new by each process, kept in memory alone. One for all handles, since two
 /// `DatabaseServer`s may lead to one server, whose role has one password.
 pub(super) static MIGRATOR_PASSWORD: LazyLock<SecretText> = LazyLock::new(generate_password);
@@ -152,15 +149,12 @@ impl Server {
         })
     }
 
-    /// Reads part of the catalogues, or all. A server that hangs holds up nobody for long.
+    /// Reads part of the catalogues, or all. A server that hangs is not waited for; a session's place is.
     pub(super) async fn read(&self, only: Option<(&[&str], &[&str])>) -> Result<Inventory> {
-        let read = async {
-            let mut session = self.admin().await?;
-            let inventory = inventory::read(&mut session, only).await?;
-            session.give_back();
-            Ok(inventory)
-        };
-        in_time("read the catalogues", read).await
+        let mut session = self.admin().await?;
+        let inventory = inventory::read(&mut session, only).await?;
+        session.give_back();
+        Ok(inventory)
     }
 
     /// An admin session.
@@ -214,12 +208,6 @@ pub(super) async fn run_anyway(session: &mut Session, doing: &'static str, scrip
     let result = run_on(session, doing, script).await;
     let reset = set(session, "RESET default_transaction_read_only").await;
     result.and(reset)
-}
-
-/// Waits for an answer for so long as one can take.
-pub(super) async fn in_time<T>(doing: &'static str, answer: impl Future<Output = Result<T>>) -> Result<T> {
-    let waited = tokio::time::timeout(ANSWER, answer).await;
-    waited.unwrap_or(Err(Error::Timeout { doing, after: ANSWER }))
 }
 
 /// Runs a script on a session. Meeting a concurrent change of a shared catalogue's row, it is run again: PostgreSQL

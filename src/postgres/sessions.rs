@@ -28,6 +28,8 @@ use super::{
     error::{Error, Result, is_transient},
 };
 
+/// How long a look at the server waits for a session of the ordinary kind.
+const PLACE_PATIENCE: Duration = Duration::from_secs(20);
 /// An admin session unused for this long is closed rather than used again.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long an operation that was cut may go on inside the server before its session is given up.
@@ -146,6 +148,17 @@ impl Sessions {
         };
         drop(waiting);
         self.open(seat, place, Kind::Tenant, doing).await
+    }
+
+    /// As `single`, to look at the server itself: when no place comes free, without one, for what has them may hang.
+    pub(super) async fn look(self: &Arc<Self>, seat: &Seat<'_>, doing: &'static str) -> Result<Session> {
+        match tokio::time::timeout(PLACE_PATIENCE, self.single(seat, doing)).await {
+            Ok(session) => session,
+            Err(_) => {
+                let beyond = place(&Arc::new(Semaphore::new(1))).await;
+                self.open(seat, beyond, Kind::Tenant, doing).await
+            }
+        }
     }
 
     /// A process that was frozen, and whose work another does by now, finds out here when it wakes up.

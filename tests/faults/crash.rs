@@ -61,16 +61,26 @@ async fn run(
         }
     };
     tokio::pin!(settled);
+    let mut is_settled = false;
     let struck = tokio::select! {
         effect = effects.triggered() => Some(effect),
-        () = &mut settled => None,
+        () = &mut settled => {
+            is_settled = true;
+            // The last effect of all may be seen before the operator is killed for it.
+            match point {
+                Some((number, _)) if effects.seen().len() >= number => Some(effects.triggered().await),
+                _ => None,
+            }
+        }
     };
     if let Some(effect) = &struck {
         assert!(world.installation.operator().service().gone_within(crate::world::PATIENCE).await);
         effects.reset();
         world.free_the_lease().await;
         world.installation.operator().start().await.unwrap();
-        settled.await;
+        if !is_settled {
+            settled.await;
+        }
         return Some(effect.what.clone());
     }
     effects.reset();

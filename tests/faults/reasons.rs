@@ -45,7 +45,8 @@ impl Fleet {
         let (before, after) = (workflow(stopped), workflow(&ready));
         assert_eq!((&before.id, before.kind), (&after.id, after.kind));
         assert!(after.attempt > before.attempt && after.next_attempt_at.is_none(), "{after:#?}");
-        for step in &after.steps {
+        // A copy of the object from before its finalizer has it claimed once more, which changes nothing.
+        for step in after.steps.iter().filter(|step| step.name != "ClaimFinalizer") {
             assert_eq!(step.attempts > 1, step.name == failed_step(stopped), "{name}: {after:#?}");
         }
     }

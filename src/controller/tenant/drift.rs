@@ -38,6 +38,9 @@ use crate::{
 /// How often it is looked. Twice as often as it has to be seen.
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// How long a server is waited for: the others are looked at after that.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long one look may take. A server that does not answer has its own, shorter limits.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -131,16 +134,13 @@ async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate:
 
 async fn read(name: &str, context: &Context) -> Option<Inventory> {
     let Standing::Ready(server) = context.servers.get(name) else { return None };
-    match server.observe_all().await {
-        Ok(inventory) => Some(inventory),
-        Err(error) => {
-            warn!(server = name, %error, "drift was not looked for on this server");
-            if error.is_unreachable() {
-                context.servers.suspect(name);
-            }
-            None
-        }
+    match timeout(PATIENCE, server.observe_all()).await {
+        Ok(Ok(inventory)) => return Some(inventory),
+        Ok(Err(error)) => warn!(server = name, %error, "drift was not looked for on this server"),
+        Err(_) => warn!(server = name, "drift was not looked for on this server: it does not answer"),
     }
+    context.servers.suspect(name);
+    None
 }
 
 /// Whether the status already tells of a difference that nobody but a person can put right.
