@@ -8,6 +8,7 @@
 use sqlx::{Acquire, PgConnection, Row, postgres::PgErrorPosition};
 
 use super::{
+    connect::{ANSWER_LIMIT, within},
     error::{Error, Result, bounded, code, describe, is_transient, reported},
     identifier::{Ident, module_sql},
     modules::{Migration, Module, ModuleSet, ModuleVersion},
