@@ -125,6 +125,8 @@ pub mod reason {
         SECRET_NOT_FOUND = "SecretNotFound";
         /// PostgreSQL is older or newer than what is supported.
         UNSUPPORTED_VERSION = "UnsupportedVersion";
+        /// Something is not the operator's to change: a superuser has to.
+        MISSING_RIGHT = "MissingRight";
         /// The operator's login lacks a right.
         MISSING_RIGHTS = "MissingRights";
         /// The server belongs to another installation.

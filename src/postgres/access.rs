@@ -69,6 +69,11 @@ impl Server {
                 "role {login} has SUPERUSER, REPLICATION or BYPASSRLS, which only a superuser can take: ALTER ROLE {login} NOSUPERUSER NOREPLICATION NOBYPASSRLS"
             )));
         }
+        if facts.database.as_ref().is_some_and(|facts| facts.mark.is_ours() && !facts.owned) && !blocked {
+            return Err(Error::MissingRight(format!(
+                "database {database} belongs to somebody else than tenantry_dba, which only a superuser can change: ALTER DATABASE {database} OWNER TO tenantry_dba"
+            )));
+        }
         let database_facts = match facts.database {
             Some(facts) if facts.mark.is_ours() => Some(facts),
             // A database that is not ours is not touched; the login has no business there.

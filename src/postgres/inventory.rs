@@ -96,9 +96,11 @@ impl TenantFacts {
         if !clean {
             return None;
         }
+        let owned = self.database.as_ref().is_some_and(|database| database.owned);
         match (login.groups.as_slice(), may_connect, login.can_login) {
             ([], false, false) => Some(AccessLevel::Blocked),
-            ([group], true, _) => {
+            // An owner may do more than any level says.
+            ([group], true, _) if owned => {
                 AccessLevel::ALL.into_iter().find(|level| level.group() == Some(group.as_str()))
             }
             _ => None,

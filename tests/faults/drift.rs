@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::json;
 use sqlx::Executor;
-use tenantry::api::conditions::{READY, reason};
+use tenantry::api::conditions::{READY, find_condition, reason};
 use tenantry_dev::Stop;
 
 use crate::world::{World, login};
@@ -151,4 +151,18 @@ async fn a_server_that_was_restored_to_an_older_state_is_told() {
     second.start_again().await.unwrap();
     world.fleet.reason("acme", READY, reason::SCHEMA_BEHIND).await;
     world.fleet.ready("fine").await;
+}
+
+#[tokio::test]
+async fn an_owner_that_only_a_superuser_can_change_is_told_until_one_has() {
+    let world = World::new("drift-owner").await;
+    world.apply("acme", json!({})).await;
+    world.fleet.ready("acme").await;
+    let mut superuser = world.superuser("postgres").await;
+    superuser.execute("ALTER DATABASE tenant_acme OWNER TO postgres").await.unwrap();
+    let told = world.fleet.reason("acme", READY, reason::MISSING_RIGHT).await.status.unwrap();
+    let ready = find_condition(&told.conditions, READY).unwrap();
+    assert!(ready.message.contains("ALTER DATABASE tenant_acme OWNER TO tenantry_dba"), "{}", ready.message);
+    superuser.execute("ALTER DATABASE tenant_acme OWNER TO tenantry_dba").await.unwrap();
+    world.fleet.ready("acme").await;
 }

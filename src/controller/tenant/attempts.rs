@@ -23,6 +23,8 @@ struct Known {
     woken: HashSet<ObjectRef<Tenant>>,
     /// Those whose database is to be looked into.
     unverified: HashSet<ObjectRef<Tenant>>,
+    /// Those that were seen to be deleted, by uid.
+    deleted: HashSet<String>,
 }
 
 /// What was tried, and what changed since. Cheap to clone: all clones are one.
@@ -72,9 +74,15 @@ impl Attempts {
         (!woken && !changed).then_some(next)
     }
 
+    /// Whether a Tenant that is deleted was seen to be before.
+    pub fn was_deleted(&self, tenant: &Tenant) -> bool {
+        !self.lock().deleted.insert(tenant.uid().unwrap_or_default())
+    }
+
     /// Forgets a Tenant that is gone.
     pub fn forget(&self, tenant: &Tenant) {
         let mut known = self.lock();
+        known.deleted.remove(&tenant.uid().unwrap_or_default());
         known.acted_on.remove(&tenant.uid().unwrap_or_default());
         known.woken.remove(&ObjectRef::from_obj(tenant));
     }

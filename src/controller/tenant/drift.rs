@@ -149,7 +149,8 @@ fn is_told(row: &TenantRow, context: &Context) -> bool {
     let tenant = context.scopes.0.iter().find_map(|scope| scope.tenants.get(&reference));
     let ready = tenant.as_ref().and_then(|tenant| tenant.status.as_ref());
     let ready = ready.and_then(|status| find_condition(&status.conditions, READY));
-    ready.is_some_and(|ready| [reason::DATABASE_MISSING, reason::CONFLICT].contains(&ready.reason.as_str()))
+    let hopeless = [reason::DATABASE_MISSING, reason::CONFLICT, reason::MISSING_RIGHT];
+    ready.is_some_and(|ready| hopeless.contains(&ready.reason.as_str()))
 }
 
 /// Whether a tenant that is not going away has no object any more, in a namespace that is watched.

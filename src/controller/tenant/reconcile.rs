@@ -83,6 +83,9 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
         ObjectFacts { unverified: context.attempts.is_unverified(tenant), ..object_facts(tenant) };
     let mut visit = Visit::new(tenant, context.written.newest(tenant), object.presence);
     object.was_registered = visit.before.tenant_id.is_some();
+    // What a restore took away is not forgotten with the process that saw it.
+    let told = find_condition(&visit.before.conditions, READY).map(|ready| ready.reason.as_str());
+    object.unverified |= told == Some(reason::SCHEMA_BEHIND);
     let living = object.presence == Presence::Living;
     if !living && !object.has_finalizer {
         return (visit, Ok(()));
@@ -182,7 +185,8 @@ fn ignored_change(visit: &Visit<'_>, context: &SharedContext) {
     let generation = visit.tenant.metadata.generation;
     let known = visit.before.state == Some(TenantState::Deprovisioning)
         && visit.before.observed_generation.is_some_and(|seen| Some(seen) < generation);
-    if known && visit.presence != Presence::Living {
+    // A deletion is a change of its own.
+    if visit.presence != Presence::Living && context.attempts.was_deleted(visit.tenant) && known {
         context.events.warning(
             visit.tenant.object_ref(&()),
             "Reconcile",

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{
-        conditions::{READY, find_condition},
+        conditions::{READY, find_condition, reason},
         tenant::Tenant,
         tenant_status::{TenantState, TenantStatus},
     },
@@ -76,6 +76,7 @@ impl StatusWriter {
             let gone = visit.row.as_ref().is_none_or(|row| row.status == RegistryStatus::Deprovisioned);
             let state = if gone { TenantState::Deprovisioned } else { TenantState::Deprovisioning };
             tell(self.last.state, state, visit, context);
+            tell_of_departure(visit, context);
             return Ok(());
         }
         let modules = module_statuses(visit, &context.modules);
@@ -105,9 +106,27 @@ impl StatusWriter {
             Err(error) => return Err(ReconcileError(error)),
         }
         tell(self.last.state, status.state.unwrap_or(TenantState::Provisioning), visit, context);
+        if visit.is_over() {
+            tell_of_departure(visit, context);
+        }
         self.last = status;
         self.last_at = Some(Instant::now());
         Ok(())
+    }
+}
+
+/// An Event for what a visit did to a tenant that goes away: the terms that it has, and an object that is let go although
+/// its access is not proven to be cut.
+fn tell_of_departure(visit: &Visit<'_>, context: &SharedContext) {
+    let Some(row) = visit.row.as_ref().filter(|row| row.status == RegistryStatus::Deprovisioning) else {
+        return;
+    };
+    let about = visit.tenant.object_ref(&());
+    if row.access != Some(AccessLevel::Blocked) && visit.has_done(Step::ReleaseFinalizer) {
+        let note = format!("the object is let go, and {}", departing(row));
+        context.events.warning(about, "Release", "AccessNotCut", note);
+    } else if visit.has_done(Step::Tombstone) {
+        context.events.normal(about, "Tombstone", reason::GRACE_PERIOD, departing(row));
     }
 }
 
@@ -146,7 +165,7 @@ fn tell(before: Option<TenantState>, after: TenantState, visit: &Visit<'_>, cont
                 format!("database {} on server {} is kept, cut off", row.database_name, row.server)
             }
             (Some(row), TenantState::Deprovisioned) => format!("database {} is gone", row.database_name),
-            (Some(row), TenantState::Deprovisioning) => departing(row),
+            (Some(_), TenantState::Deprovisioning) => "access is being cut".to_owned(),
             (_, after) => format!("the tenant is {}", after.as_str()),
         };
         context.events.normal(about.clone(), "Transition", after.as_str(), note);

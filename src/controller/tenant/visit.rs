@@ -173,6 +173,11 @@ impl<'a> Visit<'a> {
         self.steps.iter().any(|run| run.step == step && run.result == StepResult::Succeeded)
     }
 
+    /// Whether no step is left to be run.
+    pub fn is_over(&self) -> bool {
+        !self.steps.iter().any(|run| run.result == StepResult::Running)
+    }
+
     /// Whether every step that was asked for is done, and nothing was in the way.
     pub fn is_settled(&self) -> bool {
         self.obstacle.is_none() && self.steps.iter().all(|run| run.result == StepResult::Succeeded)

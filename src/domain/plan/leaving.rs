@@ -122,6 +122,7 @@ pub fn plan_leaving(
     }
     // One that is recorded and not there was dropped by a run that was cut off, or by hand: that is recorded then.
     let wanted = [
+        (Step::ClaimFinalizer, object.presence == Presence::Living && !object.has_finalizer),
         (Step::CutAccess, !cut),
         (Step::Tombstone, !marked),
         (Step::DropDatabase, drop && (database_ours || row.database_recorded)),
@@ -244,6 +245,13 @@ mod tests {
         row.purging = true;
         let ends = [Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::Close];
         assert_eq!(plan(KEPT, RETAIN, &begun), ends, "half a database is nothing to retain");
+    }
+
+    #[test]
+    fn a_finalizer_that_was_taken_from_an_object_that_is_kept_is_put_back() {
+        let kept = ObjectFacts { has_finalizer: false, ..KEPT };
+        assert_eq!(plan(kept, GRACE, &marked(GRACE)), [Step::ClaimFinalizer]);
+        assert_eq!(plan(GONE, GRACE, &marked(GRACE)), []);
     }
 
     #[test]

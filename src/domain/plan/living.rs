@@ -143,11 +143,18 @@ pub fn plan_narrowing(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observ
     };
     let narrows = row.recorded_access.is_none_or(|recorded| wanted.access < recorded);
     let ours = matches!(server.login, LoginFacts::Ours { .. }) && server.database == DatabaseFacts::Ours;
-    if !row.status.was_active() || !narrows || !ours || object.paused {
+    let narrows = row.status.was_active() && narrows && ours;
+    let asked = [
+        (Step::ClaimFinalizer, !object.has_finalizer),
+        (Step::EnforceAccess, narrows),
+        (Step::RecordState, narrows),
+    ];
+    let steps: Vec<Step> = asked.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+    if steps.is_empty() || object.paused {
         return Plan::Nothing;
     }
-    let steps = vec![Step::EnforceAccess, Step::RecordState];
-    Plan::Run { kind: WorkflowKind::Suspend, steps, again: false }
+    let kind = if narrows { WorkflowKind::Suspend } else { WorkflowKind::Repair };
+    Plan::Run { kind, steps, again: false }
 }
 
 /// Takes back what a failed first provisioning made. What was ever handed out is never rolled back: the registry
@@ -288,6 +295,10 @@ mod tests {
         let invalid = |wanted| plan_narrowing(OBJECT, wanted, &judged_anew(RegistryStatus::Active));
         assert_eq!(invalid(BLOCKED), suspend);
         assert_eq!(invalid(WANTED), Plan::Nothing);
+        // Nor does it keep a finalizer that was taken away from being put back.
+        let object = ObjectFacts { has_finalizer: false, ..OBJECT };
+        let claimed = plan_narrowing(object, WANTED, &judged_anew(RegistryStatus::Active));
+        assert_eq!(steps(claimed), [Step::ClaimFinalizer]);
     }
 
     #[test]

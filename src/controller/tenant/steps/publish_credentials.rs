@@ -34,6 +34,11 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
             let wanted = connection.secret(&secret_name, run.context);
             if wanted.data != secret.data {
                 secrets::write(run.context, wanted, &found).await?;
+                let note = format!(
+                    "Secret {secret_name:?} was changed, or what it says is another by now: put right"
+                );
+                let about = run.tenant().object_ref(&());
+                run.context.events.normal(about, "PublishCredentials", "SecretUpdated", note);
             }
         }
         return Ok(());
