@@ -12,12 +12,13 @@ use kube::{
     runtime::controller::Action,
 };
 use serde_json::json;
+use tokio::time::timeout;
 use tracing::{Instrument, info, warn};
 
 use super::{
     conditions::Summary,
     execute::{Order, execute},
-    observe::{Seen, module_statuses, observe, row},
+    observe::{LIMIT, Seen, module_statuses, observe, row},
     status::{next_status, same},
     tombstones,
     visit::{Obstacle, Visit, WorkflowRun},
@@ -38,6 +39,7 @@ use crate::{
         backoff,
         departure::Terms,
         desired::{self, DEFAULT_SERVER},
+        identity::TenantId,
         observed::RegistryStatus,
         plan::{Blocked, ObjectFacts, Plan, Presence, plan_leaving, plan_living},
         steps::Step,
@@ -113,6 +115,10 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
             return (visit, Ok(()));
         }
     }
+    if object.was_registered && visit.row.is_none() && has_row(&visit, context).await {
+        // Bound to another object of this name: it is not lost, and registering finds it.
+        object.was_registered = false;
+    }
     if visit.obstacle.is_none() {
         work(&mut visit, object, context, &mut status).await;
     } else {
@@ -124,6 +130,13 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
         context.tombstones.see(row, next_look(&visit, context));
     }
     (visit, written)
+}
+
+/// Whether the tenant that the status names is in the registry, whatever object it is bound to.
+async fn has_row(visit: &Visit<'_>, context: &SharedContext) -> bool {
+    let id = visit.before.tenant_id.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok());
+    let Some(id) = id.map(TenantId) else { return false };
+    matches!(timeout(LIMIT, context.registry.by_id(id)).await, Ok(Ok(Some(_))))
 }
 
 /// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.
