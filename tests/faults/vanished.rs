@@ -36,6 +36,13 @@ async fn a_tenant_whose_row_is_lost_is_neither_made_anew_nor_let_go() {
     world.fleet.ready("acme").await;
     let uri = world.fleet.secret("acme-db", "uri").await;
     let mut registry = world.superuser("tenantry_system").await;
+    // Bound to another object, as after a restore of the cluster: it is the same tenant.
+    registry.execute("UPDATE tenants SET resource_uid = 'of-another-cluster'").await.unwrap();
+    world.apply("acme", json!({"displayName": "look"})).await;
+    world.fleet.ready("acme").await;
+    assert!(
+        world.holds("tenantry_system", "SELECT resource_uid <> $1 FROM tenants", "of-another-cluster").await
+    );
     // A registry that was restored to before it was there.
     registry.execute("SET session_replication_role = replica; DELETE FROM tenants").await.unwrap();
     world.apply("acme", json!({"displayName": "look again"})).await;

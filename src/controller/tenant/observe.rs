@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long the registry may take to answer.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What one look found.
 pub struct Seen {

@@ -8,6 +8,7 @@ use tracing::{Instrument, warn};
 
 use super::{
     conditions::Summary,
+    observe::LIMIT,
     reconcile::{next_look, work},
     report::StatusWriter,
     tombstones::Entry,
@@ -26,9 +27,6 @@ use crate::{
 
 /// How often the clock is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// How long the registry may take to answer.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// How many tombstones of one server are worked on at once. A purge is slow and in no hurry, and a server that hangs
 /// holds up its own and no others.
@@ -56,10 +54,14 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
                 continue;
             }
             let Some(busy) = context.tombstones.take(entry.id) else { continue };
-            let context = context.clone();
+            let (context, shutdown) = (context.clone(), shutdown.clone());
             visits.spawn(async move {
                 let _busy = busy;
                 let _place = context.servers.place(&entry.server, Work::Tombstones, CONCURRENCY).await;
+                // What only waited for its place does not begin any more.
+                if shutdown.is_cancelled() {
+                    return;
+                }
                 let span = tenant_span(&entry.namespace, &entry.name);
                 visit_gone(&entry, &context).instrument(span).await;
             });

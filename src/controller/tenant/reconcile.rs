@@ -7,13 +7,14 @@ use std::{
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
+use tokio::time::timeout;
 use tracing::{Instrument, warn};
 
 use super::{
     conditions::Summary,
     execute::{Order, execute},
     failure::{api_reason, rest},
-    observe::{Seen, observe, row},
+    observe::{LIMIT, Seen, observe, row},
     report::{ReconcileError, StatusWriter},
     secrets,
     standing::{lift_own, warn as warn_of_end},
@@ -37,6 +38,7 @@ use crate::{
         breaker::Moment,
         departure::Terms,
         desired::{self, DEFAULT_SERVER, Invalid},
+        identity::TenantId,
         observed::RegistryStatus,
         plan::{Blocked, ObjectFacts, Plan, Presence, Wanted, plan_leaving, plan_living, plan_narrowing},
         steps::Step,
@@ -120,6 +122,10 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     }
     visit.waits_until = None;
     let registry_is_away = visit.obstacle.is_some();
+    if object.was_registered && visit.row.is_none() && has_row(&visit, context).await {
+        // Bound to another object of this name: it is not lost, and registering finds it.
+        object.was_registered = false;
+    }
     if !registry_is_away {
         work(&mut visit, object, context, &mut status).await;
     }
@@ -178,6 +184,13 @@ async fn conflict_is_over(visit: &Visit<'_>, context: &SharedContext) -> bool {
         }
     }
     true
+}
+
+/// Whether the tenant that the status names is in the registry, whatever object it is bound to.
+async fn has_row(visit: &Visit<'_>, context: &SharedContext) -> bool {
+    let id = visit.before.tenant_id.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok());
+    let Some(id) = id.map(TenantId) else { return false };
+    matches!(timeout(LIMIT, context.registry.by_id(id)).await, Ok(Ok(Some(_))))
 }
 
 /// Says so when somebody changes the spec of a Tenant that is being deleted: it does not come back by that.
