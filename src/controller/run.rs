@@ -42,7 +42,7 @@ use super::{
         written::Written,
     },
     tenant_hold,
-    watches::{api, ready_stores, visited_servers, watch_config, watch_plans, watch_secrets},
+    watches::{api, known_tenants, ready_stores, visited_servers, watch_config, watch_plans, watch_secrets},
 };
 use crate::{
     api::{
@@ -308,6 +308,10 @@ async fn run_servers(
 }
 
 async fn run_holds(context: SharedContext, input: HoldInput, shutdown: CancellationToken) {
+    // A hold that is put while nobody looks must not be taken for one of a Tenant that does not exist.
+    if !known_tenants(&context, &shutdown).await {
+        return;
+    }
     let reader = input.writer.as_reader();
     let stream = watcher(api::<TenantHold>(&context.client, input.namespace.as_deref()), watch_config())
         .default_backoff()
@@ -331,10 +335,10 @@ async fn run_tenants(context: SharedContext, input: Input, shutdown: Cancellatio
         .default_backoff()
         .reflect(input.tenant_writer)
         // Whether a hold is in force is read off its tenant.
-        .inspect(move |event| {
-            if let Ok(watcher::Event::Apply(tenant) | watcher::Event::Delete(tenant)) = event {
-                told.tenant_changed(tenant);
-            }
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Apply(tenant) | watcher::Event::Delete(tenant)) => told.tenant_changed(tenant),
+            Ok(watcher::Event::InitDone) => told.tenants_listed(),
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) | Err(_) => {}
         })
         .applied_objects()
         .predicate_filter(tenant::watch::interest, Default::default());

@@ -102,6 +102,18 @@ pub fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shut
 /// How often stores are asked whether they are filled.
 const STORE_POLL: Duration = Duration::from_millis(20);
 
+/// Waits until all Tenants are known: before that, each would look as if it were gone. Whether it was worth waiting for.
+pub async fn known_tenants(context: &SharedContext, shutdown: &CancellationToken) -> bool {
+    for scope in &context.scopes.0 {
+        while tokio::time::timeout(STORE_POLL, scope.tenants.wait_until_ready()).await.is_err() {
+            if shutdown.is_cancelled() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
 /// Without these a first visit would take what is there for missing.
 pub async fn ready_stores(context: &SharedContext) {
     async fn ready<K>(store: &Store<K>, what: &str)

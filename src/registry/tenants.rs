@@ -45,6 +45,24 @@ impl Registry {
         Ok(row)
     }
 
+    /// The row of a Tenant that was applied again and is not registered anew yet: the same tenant by namespace, name and
+    /// slug, under its former object.
+    pub async fn former(&self, namespace: &str, name: &str, slug: &str) -> Result<Option<TenantRow>> {
+        let row = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            workflow_columns!(),
+            " FROM tenants WHERE slug = $3 AND resource_namespace = $1 AND resource_name = $2
+              AND status <> 'deprovisioned'"
+        ))
+        .bind(namespace)
+        .bind(name)
+        .bind(slug)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row)
+    }
+
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRow>> {
         let row = sqlx::query_as(concat!(

@@ -255,7 +255,7 @@ impl World {
 }
 
 /// The object without what differs between any two runs.
-fn object(tenant: &Tenant) -> Value {
+pub fn object(tenant: &Tenant) -> Value {
     let status = tenant.status.as_ref().unwrap();
     let conditions: BTreeMap<_, _> = status
         .conditions

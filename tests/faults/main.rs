@@ -13,12 +13,18 @@ mod drift;
 mod fairness;
 #[path = "../cluster/fleet.rs"]
 mod fleet;
+mod fresh;
 mod grace;
+mod invariants;
 mod leaders;
+mod left;
+mod model;
 mod purges;
+mod random;
 mod reasons;
 mod replaced;
 mod rollback;
+mod sequence;
 mod throttling;
 mod timed;
 mod vanished;

@@ -106,6 +106,8 @@ async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate:
             .map_or(AccessLevel::Blocked, |tenant| context.standing(&tenant, Some(row), None).access);
         let differs = !facts.differences(wanted, known(row)).is_empty();
         if differs != is_told(row, context) {
+            // What was read at start-up is older than this.
+            context.bulk.forget(&row.resource_uid);
             context.wake(row);
         }
         if let (Some(database), Some(login)) = (&facts.database, &facts.login)

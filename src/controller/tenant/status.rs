@@ -181,9 +181,12 @@ fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -
     let earlier = before.filter(|workflow| workflow.id == id);
     let started_at = earlier.as_ref().and_then(|workflow| workflow.started_at.clone());
     let earlier_steps = earlier.map(|workflow| workflow.steps).unwrap_or_default();
-    let steps = merge_steps(earlier_steps, visit.current_steps());
+    let mut steps = merge_steps(earlier_steps, visit.current_steps());
     let finished = visit.obstacle.is_none()
         && visit.current_steps().iter().all(|run| run.result == StepResult::Succeeded);
+    if finished {
+        observed_as_done(&mut steps);
+    }
     Some(WorkflowStatus {
         id,
         kind: run.kind,
@@ -199,17 +202,20 @@ fn workflow(visit: &Visit<'_>, before: Option<WorkflowStatus>, now: Timestamp) -
 /// to be in force, they are.
 fn settle_unfinished(mut workflow: WorkflowStatus, visit: &Visit<'_>, now: Timestamp) -> WorkflowStatus {
     if workflow.finished_at.is_none() && visit.is_settled() && visit.row.is_some() {
-        for step in &mut workflow.steps {
-            if step.state != StepState::Succeeded {
-                step.state = StepState::Succeeded;
-                step.message = Some("observed as done".into());
-                step.sql_state = None;
-            }
-        }
+        observed_as_done(&mut workflow.steps);
         workflow.finished_at = Some(Time(now));
         workflow.next_attempt_at = None;
     }
     workflow
+}
+
+/// What an earlier attempt began and a later one did not have to do.
+fn observed_as_done(steps: &mut [StepStatus]) {
+    for step in steps.iter_mut().filter(|step| step.state != StepState::Succeeded) {
+        step.state = StepState::Succeeded;
+        step.message = Some("observed as done".into());
+        step.sql_state = None;
+    }
 }
 
 /// The steps of earlier attempts, overwritten by those of this one; order is that of the work.
@@ -269,7 +275,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::tenant::Tenant, controller::tenant::visit::Visit, domain::plan::Presence, registry::TenantRow,
+        api::{tenant::Tenant, tenant_status::WorkflowKind},
+        controller::tenant::visit::{Visit, WorkflowRun},
+        domain::plan::Presence,
+        registry::{TenantRow, Workflow},
     };
 
     fn told(recorded: Option<AccessLevel>, before: Access, paused: bool) -> (Access, String) {
@@ -300,5 +309,30 @@ mod tests {
         // Paused before anything was done, it is what it was.
         let (access, message) = told(Some(AccessLevel::ReadWrite), Access::ReadWrite, true);
         assert!(access == Access::ReadWrite && message.starts_with("access is not proven"), "{message}");
+    }
+
+    /// The process that ran it ended after the last step, before it could say so; the next one has nothing to do.
+    #[test]
+    fn a_finished_workflow_has_no_open_steps() {
+        let tenant = Tenant::new("acme", Default::default());
+        let record =
+            Workflow { id: uuid::Uuid::nil(), attempt: 1, started_at: Timestamp::UNIX_EPOCH, failures: 0 };
+        let open = StepStatus {
+            name: "Seed".into(),
+            state: StepState::Running,
+            attempts: 1,
+            started_at: None,
+            finished_at: None,
+            message: None,
+            sql_state: None,
+        };
+        let mut visit = Visit::new(&tenant, TenantStatus::default(), Presence::Living);
+        visit.workflow = Some(WorkflowRun { kind: WorkflowKind::Update, record, first: 0 });
+        let told = workflow(&visit, None, Timestamp::UNIX_EPOCH).unwrap();
+        let told =
+            workflow(&visit, Some(WorkflowStatus { steps: vec![open], ..told }), Timestamp::UNIX_EPOCH)
+                .unwrap();
+        assert!(told.finished_at.is_some());
+        assert_eq!(told.steps[0].state, StepState::Succeeded);
     }
 }

@@ -247,6 +247,15 @@ impl Context {
         }
     }
 
+    /// Visits all holds, as Tenants may have come or gone unseen.
+    pub fn tenants_listed(&self) {
+        for scope in &self.scopes.0 {
+            for hold in scope.holds.state() {
+                let _ = scope.hold_visits.send(ObjectRef::from_obj(hold.as_ref()));
+            }
+        }
+    }
+
     /// Visits the tenants that are, or were, or want to be on a server.
     pub fn server_changed(&self, server: &str) {
         self.tombstones.wake(server);

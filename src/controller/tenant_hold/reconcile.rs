@@ -103,11 +103,17 @@ async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), Step
     let tenant = api.get_opt(&object.spec.tenant).await?.filter(|t| t.metadata.deletion_timestamp.is_none());
     match tenant {
         Some(tenant) if !is_swept_away(&namespace, context).await? => {
-            let _turn = context.turns.take((namespace, object.spec.tenant.clone())).await;
+            let _turn = context.turns.take((namespace.clone(), object.spec.tenant.clone())).await;
             // From the registry itself: what was read before may be older than the hold.
             let uid = tenant.uid().unwrap_or_default();
             context.bulk.forget(&uid);
-            if let Some(mut row) = row(&tenant, context).await?
+            let mut row = row(&tenant, context).await?;
+            if row.is_none() {
+                // It came back and waits, as one that is paused does: nobody but this object could lift the hold.
+                let (tenant, slug) = (&object.spec.tenant, &tenant.spec.slug);
+                row = context.registry.former(&namespace, tenant, slug).await?;
+            }
+            if let Some(mut row) = row
                 && lift(&mut row, &name, context).await?
             {
                 info!(hold = name, tenant = object.spec.tenant, "a hold is lifted");
