@@ -81,13 +81,10 @@ pub struct TenantSpec {
     )]
     pub display_name: String,
 
-    /// The name of the TenantPlan that says what the tenant may use. One that does not exist (yet) is accepted: Ready
-    /// is then False with the reason PlanNotFound until it does. It cannot be changed (not supported yet).
+    /// The name of the TenantPlan that says what the tenant may use. One that does not exist (yet) is accepted: Ready is
+    /// then False with the reason PlanNotFound until it does. May change at any time; status.plan says which is in force.
     #[schemars(length(max = 63))]
-    #[x_kube(
-        validation = resource_name("plan", "TenantPlan"),
-        validation = rule("self == oldSelf", "plan cannot be changed, which is not supported yet: write the plan that the Tenant was created with"),
-    )]
+    #[x_kube(validation = resource_name("plan", "TenantPlan"))]
     pub plan: String,
 
     /// The state that the platform operator wants; Active if unset. Suspended narrows the tenant's access as suspension
@@ -109,7 +106,8 @@ pub struct TenantSpec {
     pub suspension: Option<Suspension>,
 
     /// A time-limited trial, where it is not the plan's trialDays that say how long it is. At its end the plan's trialEnd
-    /// applies; removing it ends the trial, and the tenant stays.
+    /// applies. A trial ends early, and the tenant stays, when this is removed and the plan has no trialDays, or with a
+    /// plan that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule("has(self.endsAt)", "trial.endsAt is required: say when the trial ends, as in 2026-12-31T00:00:00Z, or leave trial out"))]
     pub trial: Option<Trial>,

@@ -95,6 +95,13 @@ async fn a_suspended_tenant_can_be_deleted_and_changed() {
     fleet.may("susp-change", Access::Blocked).await;
     let theme = "SELECT settings->>'theme' = 'dark' FROM tenants WHERE slug = $1";
     assert!(ask::<bool>("tenantry_system", theme, "susp-change").await);
+    let mut other = suspended.clone();
+    other["plan"] = json!("professional");
+    fleet.apply("susp-change", other).await;
+    let status = fleet.may("susp-change", Access::Blocked).await.status.unwrap();
+    assert_eq!(status.plan.as_deref(), Some("professional"));
+    let plan = "SELECT plan = 'professional' FROM tenants WHERE slug = $1";
+    assert!(ask::<bool>("tenantry_system", plan, "susp-change").await);
     fleet.delete("susp-change").await;
     assert_eq!(registry_status("susp-change").await.as_deref(), Some("deprovisioned"));
 }

@@ -42,15 +42,13 @@ SELECT replace(substring(r.rolname FROM '^tenant_(.*)_app$'), '_', '-'), concat_
 FROM pg_authid r LEFT JOIN pg_database d ON d.datname = left(r.rolname, -4)
 WHERE r.rolname ~ '^tenant_.*_app$'";
 
-// An operator that is killed right after it let an object go leaves its workflow open until the purge: nobody holds it.
 const REGISTRY: &str = "\
 SELECT slug, concat_ws(' ', status, status_reason, access, deletion_policy, purge_after - deprovisioned_at, purge_held,
     CASE WHEN status <> 'deprovisioning' THEN concat_ws(' ', plan, name, settings, seed_digest) END,
     (SELECT jsonb_agg(h - 'since') FROM jsonb_array_elements(holds) h), database_name, login_name, database_exists,
     password_verifier IS NOT NULL, module_versions, activated_at IS NOT NULL, status = 'suspended' AND suspended_at IS NOT NULL,
     purge_started_at IS NOT NULL, rolling_back, server,
-    (SELECT count(*) FROM workflows w WHERE w.tenant_id = t.id AND w.finished_at IS NULL
-        AND (t.status <> 'deprovisioning' OR claim_held(w.claim))))
+    (SELECT count(*) FROM workflows w WHERE w.tenant_id = t.id AND w.finished_at IS NULL))
 FROM tenants t";
 
 const INSIDE: &str = "\

@@ -95,6 +95,10 @@ async fn a_trial_ends_on_time_as_its_plan_says() {
     world.apply("suspends", json!({"plan": "timed-suspend", "trial": {"endsAt": later}})).await;
     let status = world.fleet.may("suspends", Access::ReadWrite).await.status.unwrap();
     assert_eq!(status.state, Some(TenantState::Trial));
+    // Another plan ends it, and the tenant stays.
+    world.apply("suspends", json!({"plan": "starter"})).await;
+    let status = world.fleet.may("suspends", Access::ReadWrite).await.status.unwrap();
+    assert_eq!((status.state, status.trial_ends_at), (Some(TenantState::Active), None));
 }
 
 #[tokio::test]

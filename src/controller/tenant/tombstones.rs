@@ -39,6 +39,8 @@ pub struct Entry {
     pub slug: String,
     /// Access is not proven to be cut.
     pub uncut: bool,
+    /// What is to be done drops what somebody may want back: not while purges are frozen.
+    drops_data: bool,
     /// When there is something to do.
     due: Timestamp,
     /// When to look: not before a failure's next attempt.
@@ -93,17 +95,20 @@ impl Tombstones {
             uid: row.resource_uid.clone(),
             slug: row.slug.clone(),
             uncut,
+            drops_data: row.activated_at.is_some() && row.purge_started_at.is_none() && !row.retain,
             due,
             next: not_before.map_or(due, |at| due.max(at)),
         };
         by_id.insert(row.id, entry);
     }
 
-    /// Those that are to be looked at now: while purges are frozen, those alone that are to be cut.
+    /// Those that are to be looked at now: while purges are frozen, none that drops what somebody may want back.
     pub fn due(&self, now: Timestamp, purges: Purges) -> Vec<Entry> {
         let mut by_id = self.lock();
         let frozen = matches!(purges, Purges::Frozen | Purges::Unknown);
-        let due = by_id.values_mut().filter(|entry| entry.next <= now && (entry.uncut || !frozen));
+        let due = by_id
+            .values_mut()
+            .filter(|entry| entry.next <= now && (entry.uncut || !entry.drops_data || !frozen));
         due.map(|entry| {
             entry.next = now.saturating_add(AGAIN).unwrap_or(Timestamp::MAX);
             entry.clone()

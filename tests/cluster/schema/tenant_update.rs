@@ -23,12 +23,6 @@ async fn what_cannot_change_says_so() {
         ),
         (
             "bare",
-            json!({"plan": "free"}),
-            "spec.plan",
-            "plan cannot be changed, which is not supported yet: write",
-        ),
-        (
-            "bare",
             json!({"server": "x"}),
             "spec.server",
             "server cannot be added, changed or removed, because moving",

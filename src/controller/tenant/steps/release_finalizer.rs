@@ -1,8 +1,14 @@
-//! ReleaseFinalizer: lets the object go. Last of all steps.
+//! ReleaseFinalizer: lets the object go. Last of all steps; the workflow ends before it, since a process that is killed
+//! after it finds nothing that would lead it back here.
 
 use super::{Run, StepError, apply_finalizers};
+use crate::{domain::observed::RegistryStatus, registry::Outcome};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
+    let open = run.visit.row.as_ref().is_some_and(|row| row.status != RegistryStatus::Deprovisioned);
+    if let Some(workflow) = run.visit.workflow.as_ref().filter(|_| open && run.visit.failure().is_none()) {
+        run.context.registry.finish_workflow(&workflow.record, Outcome::Succeeded).await?;
+    }
     match apply_finalizers(run, &[]).await {
         Ok(()) => Ok(()),
         // Gone already, or replaced by another of the same name: there is nothing left to release.
