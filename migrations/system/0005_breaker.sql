@@ -2,6 +2,8 @@
 
 CREATE TABLE breaker (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- What whoever acknowledges it must say: not a number, which another registry would give again.
+    token text NOT NULL UNIQUE DEFAULT left(gen_random_uuid()::text, 8),
     opened_at timestamptz NOT NULL,
     cause text NOT NULL CHECK (cause IN ('MassDeletion', 'DefinitionDeleted', 'DefinitionReplaced')),
     detail text NOT NULL,

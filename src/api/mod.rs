@@ -27,7 +27,7 @@ pub const ANNOTATION_RESUME_REQUESTED_AT: &str = "tenantry.dev/resume-requested-
 /// Annotation on a DatabaseServer: the system identifier of a server that took the place of the one before on purpose.
 pub const ANNOTATION_ACCEPT_SERVER: &str = "tenantry.dev/accept-server";
 
-/// Annotation of the definition of Tenants: the number of the opening of the breaker that somebody has looked at.
+/// Annotation of the definition of Tenants: the token of the opening of the breaker that somebody has looked at.
 pub const ANNOTATION_BREAKER_ACKNOWLEDGED: &str = "tenantry.dev/breaker-acknowledged";
 
 /// The API group of every kind.

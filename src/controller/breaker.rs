@@ -1,7 +1,7 @@
 //! The breaker of mass deletions: counts departures, looks after the definition of Tenants, tells of it when it opens,
 //! and closes it when a person says so.
 //!
-//! It is acknowledged by an annotation on the definition of Tenants, with the number of the opening: whoever may change
+//! It is acknowledged by an annotation on the definition of Tenants, with the token of the opening: whoever may change
 //! that may delete every Tenant in any case.
 
 use std::{
@@ -96,29 +96,32 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     let definition = watcher(api, watcher::Config::default().fields(&name).timeout(200));
     let mut definition = definition.default_backoff().boxed();
     let mut ticks = tokio::time::interval(PERIOD);
+    // As it was seen last, until it was taken in: the registry may be away just then.
+    let mut seen = None;
     let mut listed = false;
-    while !shutdown.is_cancelled() {
-        let outcome = tokio::select! {
+    loop {
+        tokio::select! {
             () = shutdown.cancelled() => return,
-            seen = definition.try_next() => match seen {
-                Ok(Some(event)) => {
-                    let known = matches!(event, watcher::Event::InitDone);
-                    let looked = see(event, &context).await;
-                    listed |= known && looked.is_ok();
-                    if listed { looked.and(count(&context).await) } else { looked }
-                }
+            event = definition.try_next() => match event {
+                Ok(Some(watcher::Event::Apply(found) | watcher::Event::InitApply(found))) => seen = Some(found),
+                Ok(Some(watcher::Event::InitDone)) => listed = true,
+                Ok(Some(watcher::Event::Init | watcher::Event::Delete(_))) => {}
                 Ok(None) => return,
-                Err(error) => {
-                    warn!(
-                        %error,
-                        "the definition of Tenants cannot be watched, and no purge begins before it is: may this service account get, list and watch customresourcedefinitions? (--mass-deletion-breaker=off does without)"
-                    );
-                    Ok(())
-                }
+                Err(error) => warn!(
+                    %error,
+                    "the definition of Tenants cannot be watched, and no purge begins before it is: may this service account get, list and watch customresourcedefinitions? (--mass-deletion-breaker=off does without)"
+                ),
             },
-            _ = ticks.tick(), if listed => count(&context).await,
+            _ = ticks.tick() => {}
+        }
+        let outcome = async {
+            if let Some(found) = &seen {
+                see(found, &context).await?;
+            }
+            seen = None;
+            if listed { count(&context).await } else { Ok(()) }
         };
-        if let Err(error) = outcome {
+        if let Err(error) = outcome.await {
             context.breaker.departed();
             warn!(%error, "departures are not counted: the registry cannot be asked");
         }
@@ -130,7 +133,7 @@ async fn turned_off(context: &SharedContext) {
     let closed = async {
         match context.registry.breaker().await? {
             Some(open) => {
-                context.registry.acknowledge_breaker(open.id, "turned off", context.clock.now()).await
+                context.registry.acknowledge_breaker(&open.token, "turned off", context.clock.now()).await
             }
             None => Ok(false),
         }
@@ -152,12 +155,9 @@ async fn count(context: &SharedContext) -> Result<(), registry::Error> {
 
 /// What the definition of Tenants says.
 async fn see(
-    event: watcher::Event<PartialObjectMeta<CustomResourceDefinition>>,
+    definition: &PartialObjectMeta<CustomResourceDefinition>,
     context: &SharedContext,
 ) -> Result<(), registry::Error> {
-    let (watcher::Event::Apply(definition) | watcher::Event::InitApply(definition)) = event else {
-        return Ok(());
-    };
     let (registry, now) = (&context.registry, context.clock.now());
     let (uid, kind) = (definition.uid().unwrap_or_default(), Tenant::crd_name());
     let replaced = format!("{kind} is another one than before: it was deleted and made anew");
@@ -167,8 +167,9 @@ async fn see(
         registry.definition_deleted(&uid, &deleted, now).await?;
     }
     let open = registry.breaker().await?;
-    if let Some(open) = open.as_ref().filter(|open| said(&definition) == Some(open.id.to_string())) {
-        registry.acknowledge_breaker(open.id, "unknown", now).await?;
+    if let Some(open) = open.as_ref().filter(|open| said(definition).as_deref() == Some(open.token.as_str()))
+    {
+        registry.acknowledge_breaker(&open.token, "unknown", now).await?;
         info!(opening = open.id, "the breaker of mass deletions is acknowledged: purges go on");
         set(None, context);
         return Ok(());
@@ -197,7 +198,7 @@ fn set(open: Option<Opening>, context: &SharedContext) {
             "{}: no purge begins until somebody has looked at it; to go on: kubectl annotate crd {} {ANNOTATION_BREAKER_ACKNOWLEDGED}={} --overwrite",
             open.detail,
             Tenant::crd_name(),
-            open.id
+            open.token
         );
         error!(opening = open.id, cause = open.cause, "{note}");
         let mut about = CustomResourceDefinition::default();

@@ -27,14 +27,17 @@ pub fn verdict(
         Some(used_at.checked_add(length).unwrap_or(Timestamp::MAX))
     };
     let holds_at = after(policy.hold_days);
-    if holds_at.is_some_and(|at| at <= now) {
-        return Verdict::Hold;
+    let Some(warns_at) = after(policy.warn_days) else {
+        return if holds_at.is_some_and(|at| at <= now) { Verdict::Hold } else { Verdict::Nothing };
+    };
+    // Whoever is warned late has as much time as others have.
+    let notice = holds_at.map(|at| at.duration_since(warns_at));
+    let held_from = |warned: Timestamp| Some(warned.checked_add(notice?).unwrap_or(Timestamp::MAX));
+    match warned_at.filter(|at| used_at <= *at) {
+        None if warns_at <= now => Verdict::Warn(held_from(now)),
+        Some(warned) if held_from(warned).max(holds_at).is_some_and(|at| at <= now) => Verdict::Hold,
+        None | Some(_) => Verdict::Nothing,
     }
-    let warned = warned_at.is_some_and(|at| used_at <= at);
-    if !warned && after(policy.warn_days).is_some_and(|at| at <= now) {
-        return Verdict::Warn(holds_at);
-    }
-    Verdict::Nothing
 }
 
 #[cfg(test)]
@@ -55,6 +58,10 @@ mod tests {
         assert_eq!(judge(Some(day(60)), 90), Verdict::Hold);
         // A warning from before it was used again does not count.
         assert_eq!(judge(Some(day(-1)), 60), Verdict::Warn(Some(day(90))));
+        // Nobody is held without a warning, nor at once after one that came late.
+        assert_eq!(judge(None, 500), Verdict::Warn(Some(day(530))));
+        assert_eq!(judge(Some(day(500)), 529), Verdict::Nothing);
+        assert_eq!(judge(Some(day(500)), 530), Verdict::Hold);
     }
 
     #[test]

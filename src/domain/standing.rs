@@ -94,6 +94,8 @@ pub struct Given<'a> {
     pub holds: &'a [Hold],
     /// When it was handed out first.
     pub activated_at: Option<Timestamp>,
+    /// When its trial ends, as it was said last: it counts while there is no plan to say it.
+    pub known_trial_end: Option<Timestamp>,
 }
 
 impl Given<'_> {
@@ -112,7 +114,8 @@ impl Given<'_> {
         if let Some(at) = said {
             return Some(at.0);
         }
-        let days = self.plan.and_then(|plan| plan.trial_days).filter(|days| *days > 0)?;
+        let Some(plan) = self.plan else { return self.known_trial_end };
+        let days = plan.trial_days.filter(|days| *days > 0)?;
         let length = SignedDuration::from_hours(24 * i64::from(days));
         Some(self.activated_at?.checked_add(length).unwrap_or(Timestamp::MAX))
     }
@@ -198,7 +201,11 @@ pub fn standing(given: Given<'_>, now: Timestamp) -> Standing {
 pub fn is_lifted(hold: &Hold, tenant: &Tenant) -> bool {
     match &hold.party {
         Party::TenantHold => false,
-        Party::Tenantry { plan, resume } => *plan != tenant.spec.plan || *resume != requested_resume(tenant),
+        // An annotation that is lost asks for nothing.
+        Party::Tenantry { plan, resume } => {
+            let asked = requested_resume(tenant);
+            *plan != tenant.spec.plan || asked.is_some() && asked != *resume
+        }
     }
 }
 
@@ -284,7 +291,10 @@ mod tests {
     fn judge(spec: Value, plan_spec: Value, holds: &[Hold], activated: i64, now: Timestamp) -> Standing {
         let (tenant, plan) = (tenant(spec), plan(plan_spec));
         let activated_at = Some(at(activated));
-        standing(Given { tenant: &tenant, plan: Some(&plan), holds, activated_at }, now)
+        standing(
+            Given { tenant: &tenant, plan: Some(&plan), holds, activated_at, known_trial_end: None },
+            now,
+        )
     }
 
     #[test]
@@ -377,6 +387,16 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_that_is_gone_makes_no_trial_longer() {
+        let tenant = tenant(json!({}));
+        let known_trial_end = Some(at(10));
+        let given =
+            Given { tenant: &tenant, plan: None, holds: &[], activated_at: Some(NOW), known_trial_end };
+        assert_eq!(standing(given, at(9)).state, State::Trial);
+        assert_eq!(standing(given, at(10)).access, AccessLevel::Blocked);
+    }
+
+    #[test]
     fn outside_of_its_validity_a_tenant_may_do_nothing() {
         let spec = json!({"validity": {"notBefore": at(0).to_string(), "notAfter": at(100).to_string()}});
         let access = |now| judge(spec.clone(), json!({}), &[], -DAY, now).access;
@@ -415,5 +435,11 @@ mod tests {
             Some([(crate::api::ANNOTATION_RESUME_REQUESTED_AT.to_owned(), "now".to_owned())].into());
         assert!(is_lifted(&own, &asked));
         assert!(!is_lifted(&hold("billing", None), &asked));
+        let again = Hold {
+            party: Party::Tenantry { plan: "starter".into(), resume: Some("then".into()) },
+            ..hold("inactivity", None)
+        };
+        assert!(is_lifted(&again, &asked));
+        assert!(!is_lifted(&again, &tenant(json!({}))), "a lost annotation asks for nothing");
     }
 }

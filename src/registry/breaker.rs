@@ -10,8 +10,10 @@ use crate::domain::breaker::{Limits, WINDOW};
 /// An opening of the breaker that nobody has acknowledged yet.
 #[derive(Clone, Debug, FromRow, PartialEq, Eq)]
 pub struct Opening {
-    /// By this it is acknowledged.
+    /// Which.
     pub id: i64,
+    /// By this it is acknowledged.
+    pub token: String,
     /// `MassDeletion`, `DefinitionDeleted` or `DefinitionReplaced`.
     pub cause: String,
     /// For people.
@@ -21,9 +23,10 @@ pub struct Opening {
 impl Registry {
     /// The opening that nobody has acknowledged, if there is one.
     pub async fn breaker(&self) -> Result<Option<Opening>> {
-        let open = sqlx::query_as("SELECT id, cause, detail FROM breaker WHERE acknowledged_at IS NULL")
-            .fetch_optional(&self.pool)
-            .await?;
+        let open =
+            sqlx::query_as("SELECT id, token, cause, detail FROM breaker WHERE acknowledged_at IS NULL")
+                .fetch_optional(&self.pool)
+                .await?;
         Ok(open)
     }
 
@@ -31,7 +34,7 @@ impl Registry {
     /// Those that were handed out count, and those alone that went since the last acknowledgement.
     pub async fn count_departures(&self, limits: Limits, now: Timestamp) -> Result<Option<Opening>> {
         let open = sqlx::query_as(
-            "WITH open AS (SELECT id, cause, detail FROM breaker WHERE acknowledged_at IS NULL),
+            "WITH open AS (SELECT id, token, cause, detail FROM breaker WHERE acknowledged_at IS NULL),
              since AS (
                  SELECT greatest($1::timestamptz - make_interval(secs => $2),
                      coalesce((SELECT max(acknowledged_at) FROM breaker), '-infinity')) AS at),
@@ -45,7 +48,7 @@ impl Registry {
                      format('%s of %s tenants began to go away within ten minutes', leaving, tenants)
                  FROM counted
                  WHERE leaving > greatest($3, tenants * $4 / 100.0) AND NOT EXISTS (SELECT FROM open)
-                 ON CONFLICT DO NOTHING RETURNING id, cause, detail),
+                 ON CONFLICT DO NOTHING RETURNING id, token, cause, detail),
              marked AS (
                  UPDATE tenants t SET frozen_by = o.id FROM opened o
                  WHERE t.status = 'deprovisioning' AND t.purge_started_at IS NULL)
@@ -106,20 +109,20 @@ impl Registry {
     }
 
     /// Closes the breaker: somebody has looked at what this opening was about. The purges that it kept go on.
-    pub async fn acknowledge_breaker(&self, opening: i64, actor: &str, now: Timestamp) -> Result<bool> {
+    pub async fn acknowledge_breaker(&self, token: &str, actor: &str, now: Timestamp) -> Result<bool> {
         let (closed,) = sqlx::query_as(
             "WITH closed AS (
                  UPDATE breaker SET acknowledged_at = $3, acknowledged_by = $2
-                 WHERE id = $1 AND acknowledged_at IS NULL RETURNING id),
+                 WHERE token = $1 AND acknowledged_at IS NULL RETURNING id, token),
              freed AS (
                  UPDATE tenants t SET frozen_by = NULL FROM closed c
                  WHERE t.frozen_by IS NOT NULL AND t.status = 'deprovisioning'),
              logged AS (
                  INSERT INTO activity (action, actor, details)
-                 SELECT 'BreakerAcknowledged', $2, jsonb_build_object('opening', id) FROM closed)
+                 SELECT 'BreakerAcknowledged', $2, jsonb_build_object('opening', id, 'token', token) FROM closed)
              SELECT EXISTS (SELECT FROM closed)",
         )
-        .bind(opening)
+        .bind(token)
         .bind(actor)
         .bind(now.to_sqlx())
         .fetch_one(&self.pool)

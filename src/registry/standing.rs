@@ -28,7 +28,7 @@ pub struct SessionsSeen {
     pub tenant: TenantId,
     /// How many PostgreSQL has counted.
     pub sessions: i64,
-    /// Whether that shows that the tenant is used; a first look shows nothing.
+    /// Whether the time since which nobody uses it begins anew: somebody did, or it is looked at for the first time.
     pub used: bool,
 }
 

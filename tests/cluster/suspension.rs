@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use tenantry::api::{
     conditions::{ACCESS_ENFORCED, READY, RECONCILING, STALLED, find_condition, reason},
-    tenant_status::{Access, TenantState, WorkflowKind},
+    tenant_status::{Access, StepState, StepStatus, TenantState, WorkflowKind},
 };
 
 use crate::tenants::{Fleet, ask, registry_status};
@@ -179,4 +179,21 @@ async fn fifty_with_five_sessions_each_have_none_left_when_their_status_says_so(
         assert!(session.execute("SELECT 1").await.is_err());
     }
     println!("{TENANTS} tenants with {SESSIONS} sessions each are suspended after {slowest:?}");
+}
+
+#[tokio::test]
+async fn a_tenant_that_holds_a_lock_cannot_put_its_suspension_off() {
+    let fleet = Fleet::new("suspended-locked").await;
+    fleet.apply("locked", json!({})).await;
+    fleet.ready("locked").await;
+    let mut session = fleet.login("locked").await.unwrap();
+    session.execute("BEGIN; LOCK TABLE settings IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut spec = json!({"state": "Suspended", "stateReason": "abuse", "settings": {"theme": "dark"}});
+    spec["admins"] = json!([{"email": "new@acme.example"}]);
+    fleet.apply("locked", spec).await;
+    fleet.may("locked", Access::Blocked).await;
+    assert!(session.execute("SELECT 1").await.is_err());
+    let status = fleet.tenants.get("locked").await.unwrap().status.unwrap();
+    let failed = |step: &StepStatus| step.state == StepState::Failed;
+    assert!(!status.workflow.unwrap().steps.iter().any(failed), "the lock went with its session");
 }

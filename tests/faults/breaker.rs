@@ -53,7 +53,7 @@ impl World {
         Api::all(self.fleet.client.clone())
     }
 
-    /// The number of the opening, from the Event that tells of it.
+    /// The token of the opening, from the Event that tells of it.
     async fn opening(&self, cause: &str) -> String {
         let events = Api::<Event>::namespaced(self.fleet.client.clone(), "default");
         let mut number = None;

@@ -153,8 +153,8 @@ async fn a_tenant_that_nobody_uses_is_warned_of_and_held_until_somebody_asks_for
     session.execute("SELECT 1").await.unwrap();
     world.ahead(61 * DAY);
     world.told("idle", "Inactive", "nobody has used the tenant since").await;
-    let used =
-        "SELECT last_session_at IS NOT NULL AND inactivity_warned_at IS NULL FROM tenants WHERE slug = $1";
+    let used = "SELECT last_session_at > created_at + interval '60 days' AND inactivity_warned_at IS NULL
+                FROM tenants WHERE slug = $1";
     world.until("the other was used", async || world.holds("tenantry_system", used, "busy").await).await;
     session.close().await.unwrap();
 

@@ -68,9 +68,9 @@ async fn it_opens_above_the_larger_of_a_number_and_a_share() {
         assert_eq!(registry.by_id(ids[0]).await.unwrap().unwrap().frozen_by, None);
 
         let now = Timestamp::now();
-        assert!(!registry.acknowledge_breaker(open.id + 1, "ada", now).await.unwrap());
-        assert!(registry.acknowledge_breaker(open.id, "ada", now).await.unwrap());
-        assert!(!registry.acknowledge_breaker(open.id, "ada", now).await.unwrap());
+        assert!(!registry.acknowledge_breaker("another", "ada", now).await.unwrap());
+        assert!(registry.acknowledge_breaker(&open.token, "ada", now).await.unwrap());
+        assert!(!registry.acknowledge_breaker(&open.token, "ada", now).await.unwrap());
         // What was looked at does not count again.
         assert_eq!(registry.count_departures(LIMITS, now).await.unwrap(), None);
         assert_eq!(purge(&registry, ids[1], "bbb").await.unwrap(), Deadline::Passed);
@@ -96,20 +96,20 @@ async fn a_definition_opens_it_once_when_it_is_deleted_and_once_when_it_is_anoth
     for system in System::both().await {
         let registry = system.registry("one").await;
         let now = Timestamp::now();
-        let open = async || registry.breaker().await.unwrap().map(|open| (open.id, open.cause));
+        let open = async || registry.breaker().await.unwrap().map(|open| (open.token, open.cause));
         registry.definition_seen("one", "replaced", now).await.unwrap();
         registry.definition_seen("one", "replaced", now).await.unwrap();
         assert_eq!(open().await, None);
         registry.definition_deleted("one", "deleted", now).await.unwrap();
         let (first, cause) = open().await.unwrap();
         assert_eq!(cause, "DefinitionDeleted");
-        registry.acknowledge_breaker(first, "ada", now).await.unwrap();
+        registry.acknowledge_breaker(&first, "ada", now).await.unwrap();
         registry.definition_deleted("one", "deleted", now).await.unwrap();
         assert_eq!(open().await, None);
         registry.definition_seen("two", "replaced", now).await.unwrap();
         let (second, cause) = open().await.unwrap();
         assert_eq!(cause, "DefinitionReplaced");
-        registry.acknowledge_breaker(second, "ada", now).await.unwrap();
+        registry.acknowledge_breaker(&second, "ada", now).await.unwrap();
         registry.definition_seen("two", "replaced", now).await.unwrap();
         assert_eq!(open().await, None);
     }

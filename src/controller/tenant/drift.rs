@@ -27,8 +27,8 @@ use crate::{
         servers::Standing,
     },
     domain::{
-        access::AccessLevel,
         departure::{Terms, purge_after, vanished_grace},
+        desired::{desired, is_paused},
         observed::RegistryStatus,
     },
     postgres::{inventory::Inventory, mark::Mark},
@@ -100,11 +100,15 @@ async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate:
             continue;
         }
         let facts = inventory.facts(row.id, &row.database_name, &row.login_name);
-        let wanted = context
-            .scopes
-            .tenant(&row.resource_namespace, &row.resource_name)
-            .map_or(AccessLevel::Blocked, |tenant| context.standing(&tenant, Some(row), None).access);
-        let differs = !facts.differences(wanted, known(row)).is_empty();
+        let Some(tenant) = context.scopes.tenant(&row.resource_namespace, &row.resource_name) else {
+            continue;
+        };
+        let mut wanted = context.standing(&tenant, Some(row), None).access;
+        if desired(&tenant, context.as_ref()).is_err() {
+            // Nothing is given to a tenant whose spec cannot be acted on.
+            wanted = row.access.map_or(wanted, |recorded| wanted.min(recorded));
+        }
+        let differs = !is_paused(&tenant) && !facts.differences(wanted, known(row)).is_empty();
         if differs != is_told(row, context) {
             // What was read at start-up is older than this.
             context.bulk.forget(&row.resource_uid);

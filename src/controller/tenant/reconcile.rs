@@ -117,7 +117,11 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     let mut status = StatusWriter::new(visit.before.clone());
     let now = context.clock.now();
     visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
-    if visit.waits_until.is_some() && !conflict_is_over(&visit, context).await {
+    // What is to be taken does not wait for what failed.
+    let recorded = visit.row.as_ref().and_then(|row| row.access).unwrap_or(AccessLevel::ReadWrite);
+    let narrows = visit.wanted_access() < recorded && !visit.is_leaving();
+    if visit.waits_until.is_some() && !narrows && !conflict_is_over(&visit, context).await {
+        look_ahead(&visit, context).await;
         return (visit, Ok(()));
     }
     visit.waits_until = None;
@@ -155,6 +159,10 @@ fn missing_plan(visit: &mut Visit<'_>, context: &SharedContext) -> Option<Invali
 
 /// What time alone will change is met when it comes, and told before.
 async fn look_ahead(visit: &Visit<'_>, context: &SharedContext) {
+    if visit.row.is_none() && visit.unseen.is_some() {
+        // The registry is away: what is known already counts.
+        return;
+    }
     let standing = visit.standing.as_ref().filter(|_| !visit.is_leaving());
     context.alarms.set(visit.tenant, standing.and_then(|standing| standing.changes_at));
     if standing.is_some()

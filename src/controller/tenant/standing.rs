@@ -28,6 +28,7 @@ impl Context {
             plan: plan.as_ref().map(|plan| &plan.spec),
             holds: row.map_or(&[], |row| row.holds.as_slice()),
             activated_at: activated_at.or(row.and_then(|row| row.activated_at)),
+            known_trial_end: tenant.status.as_ref().and_then(|status| Some(status.trial_ends_at.as_ref()?.0)),
         };
         standing(given, self.clock.now())
     }

@@ -18,7 +18,7 @@ use crate::{
             WorkflowStatus,
         },
     },
-    domain::{access::AccessLevel, observed::RegistryStatus, plan::Blocked, standing::Cause},
+    domain::{access::AccessLevel, observed::RegistryStatus, plan::Blocked, standing::Cause, steps::Step},
 };
 
 /// The status after (or during) a visit. `modules` are the tenant's modules with their target versions.
@@ -43,13 +43,13 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
             .standing
             .as_ref()
             .filter(|_| row.is_some())
-            .map_or(before.trial_ends_at, |standing| standing.trial_ends_at.map(Time)),
-        suspended_at: row.map_or(before.suspended_at, |row| row.suspended_at.map(Time)),
+            .map_or(before.trial_ends_at, |standing| standing.trial_ends_at.map(seconds)),
+        suspended_at: row.map_or(before.suspended_at, |row| row.suspended_at.map(seconds)),
         state_updated_at: if changed { Some(Time(now)) } else { before.state_updated_at },
         state_updated_by: row.map(|row| row.status_updated_by.clone()).or(before.state_updated_by),
         // A tenant that came back has neither.
-        deprovisioned_at: row.map_or(before.deprovisioned_at, |row| row.deprovisioned_at.map(Time)),
-        purge_after: row.map_or(before.purge_after, |row| row.purge_after.map(Time)),
+        deprovisioned_at: row.map_or(before.deprovisioned_at, |row| row.deprovisioned_at.map(seconds)),
+        purge_after: row.map_or(before.purge_after, |row| row.purge_after.map(seconds)),
         workflow: workflow(visit, before.workflow, now),
         conditions: merge(before.conditions, conditions::of(visit, &summary), visit, now),
         // What later parts of the lifecycle bring is left out, not written as empty.
@@ -66,8 +66,12 @@ fn plan(visit: &Visit<'_>) -> Option<String> {
 /// The holds in force, once that is proven; none while it is not.
 fn holds(visit: &Visit<'_>) -> Option<Vec<HoldStatus>> {
     let (row, standing) = (visit.row.as_ref()?, visit.standing.as_ref()?);
+    if enforcement_failed(visit) {
+        return Some(Vec::new());
+    }
+    let looked = matches!(visit.obstacle, None | Some(Obstacle::Invalid(_)));
     let proven = row.access.is_some_and(|access| access <= standing.access);
-    if !proven || visit.failure().is_some() {
+    if !looked || !proven || visit.failure().is_some() {
         return None;
     }
     let in_force = row.holds.iter().filter_map(|hold| {
@@ -83,10 +87,23 @@ fn holds(visit: &Visit<'_>) -> Option<Vec<HoldStatus>> {
             },
             trigger: hold.trigger,
             reason: Some(hold.reason.clone()),
-            since: Some(Time(hold.since)),
+            since: Some(seconds(hold.since)),
         })
     });
     Some(in_force.collect())
+}
+
+/// Whether what a tenant may do could not be brought about.
+fn enforcement_failed(visit: &Visit<'_>) -> bool {
+    visit
+        .steps
+        .iter()
+        .any(|run| run.step == Step::EnforceAccess && matches!(run.result, StepResult::Failed(_)))
+}
+
+/// A time as the API has it: in whole seconds, so that it is the same when it is read back.
+fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// Whether two statuses say the same, whatever their times. A status is written only when they do not.
@@ -144,7 +161,12 @@ fn access(visit: &Visit<'_>, before: Option<Access>) -> Access {
         };
     }
     if !row.status.was_active() {
-        return Access::Blocked;
+        // Without a password there is no login, whatever its group.
+        let has_login = row.password_verifier.is_some();
+        return row.access.filter(|_| has_login).map_or(Access::Blocked, in_status);
+    }
+    if enforcement_failed(visit) {
+        return Access::Unknown;
     }
     // Of a spec that cannot be acted on, what narrows access is acted on all the same.
     let looked = matches!(visit.obstacle, None | Some(Obstacle::Invalid(_)));

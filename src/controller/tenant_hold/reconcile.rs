@@ -29,14 +29,14 @@ use crate::{
             standing::{hold_of, lift, place},
         },
     },
-    domain::backoff,
+    domain::{backoff, observed::RegistryStatus},
 };
 
 /// Field manager of the finalizer.
 const FINALIZER_MANAGER: &str = "tenantry/finalizer";
 
-/// How soon a hold is looked at again whose tenant has no row yet.
-const SOON: Duration = Duration::from_secs(5);
+/// How soon a hold is looked at again whose tenant has no row yet. Its tenant's status wakes it before.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Visits a TenantHold.
 pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Result<Action, StepError> {
@@ -60,7 +60,7 @@ pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Resul
     };
     write_status(&object, &verdict, &context).await?;
     Ok(match verdict {
-        Verdict::NotRegistered => Action::requeue(SOON),
+        Verdict::NotRegistered => Action::requeue(AGAIN),
         _ => Action::await_change(),
     })
 }
@@ -77,14 +77,22 @@ async fn put(object: &TenantHold, context: &SharedContext) -> Result<Verdict<'st
     let Some(tenant) = context.scopes.tenant(&namespace, name) else { return Ok(Verdict::NoTenant) };
     let _turn = context.turns.take((namespace, name.clone())).await;
     let Some(mut row) = row(&tenant, context).await? else { return Ok(Verdict::NotRegistered) };
+    if row.status == RegistryStatus::Deprovisioned {
+        return Ok(Verdict::Gone);
+    }
     if place(&mut row, hold_of(object, context.clock.now()), context).await? {
         info!(hold = object.name_any(), tenant = name, "a hold is placed");
         wake(&tenant, context);
+        return Ok(Verdict::Enforcing);
     }
-    let status = tenant.status.as_ref();
-    let shown = status.and_then(|status| status.holds.iter().find(|hold| hold.name == object.name_any()));
+    let since =
+        row.holds.iter().find(|hold| hold.name == object.name_any()).map(|hold| hold.since.as_second());
+    // As it was written last: the copy at hand may be from before the hold, or from before it was lifted once.
+    let status = context.written.newest(&tenant);
+    let shown = status.holds.iter().find(|hold| hold.name == object.name_any());
     let says_so = shown.is_some_and(|shown| {
-        shown.trigger == object.spec.trigger
+        shown.since.as_ref().map(|since| since.0.as_second()) == since
+            && shown.trigger == object.spec.trigger
             && shown.reason.as_ref() == Some(&object.spec.reason)
             && object.spec.mode.is_none_or(|mode| mode == shown.mode)
     });
@@ -113,7 +121,7 @@ async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), Step
                 let (tenant, slug) = (&object.spec.tenant, &tenant.spec.slug);
                 row = context.registry.former(&namespace, tenant, slug).await?;
             }
-            if let Some(mut row) = row
+            if let Some(mut row) = row.filter(|row| row.status != RegistryStatus::Deprovisioned)
                 && lift(&mut row, &name, context).await?
             {
                 info!(hold = name, tenant = object.spec.tenant, "a hold is lifted");

@@ -25,6 +25,8 @@ const STATUS_MANAGER: &str = "tenantry/status";
 pub enum Verdict<'a> {
     /// There is no Tenant of the name.
     NoTenant,
+    /// The tenant is deprovisioned: there is nothing to hold.
+    Gone,
     /// The Tenant has no row yet: it will be held from its first moment.
     NotRegistered,
     /// It is recorded; PostgreSQL does not prove it yet.
@@ -49,6 +51,11 @@ impl Verdict<'_> {
                 not_yet,
                 reason::TENANT_NOT_FOUND,
                 format!("there is no Tenant {tenant:?}; one that is applied is held from its first moment"),
+            ),
+            Self::Gone => (
+                not_yet,
+                reason::DEPROVISIONED,
+                format!("Tenant {tenant:?} is deprovisioned: there is nothing to hold"),
             ),
             Self::NotRegistered => (
                 not_yet,

@@ -90,6 +90,16 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
         row.has_verifier && (can_login || blocked) && observed.connection_secret == SecretFacts::Current;
     let enforce = !published || !access_current || !row.access_recorded;
 
+    // What is to be taken is taken first: nothing else on the way there may fail or take long, and a tenant can make it
+    // do both.
+    let narrows = row.recorded_access.map_or(blocked, |recorded| wanted.access < recorded);
+    if handed_out && !returning && published && narrows && !object.paused {
+        let asked = [(Step::ClaimFinalizer, !object.has_finalizer), (Step::EnforceAccess, true)];
+        let steps = asked.into_iter().chain([(Step::RecordState, true)]);
+        let steps = steps.filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
+        return Plan::Run { kind: WorkflowKind::Suspend, steps, again: true };
+    }
+
     // Each step with the observation that asks for it, in the order in which they are run.
     let asked = [
         (Step::ClaimFinalizer, !object.has_finalizer),
@@ -135,28 +145,6 @@ fn kind_of_change(wanted: Wanted<'_>, row: &RegistryFacts, steps: &[Step]) -> Wo
     }
 }
 
-/// Plans for a Tenant that lives, with a spec that cannot be acted on: access that it must not have is taken all the
-/// same, and nothing else is done.
-pub fn plan_narrowing(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed) -> Plan {
-    let (Observation::Known(row), Observation::Known(server)) = (&observed.registry, &observed.server) else {
-        return Plan::Nothing;
-    };
-    let narrows = row.recorded_access.is_none_or(|recorded| wanted.access < recorded);
-    let ours = matches!(server.login, LoginFacts::Ours { .. }) && server.database == DatabaseFacts::Ours;
-    let narrows = row.status.was_active() && narrows && ours;
-    let asked = [
-        (Step::ClaimFinalizer, !object.has_finalizer),
-        (Step::EnforceAccess, narrows),
-        (Step::RecordState, narrows),
-    ];
-    let steps: Vec<Step> = asked.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
-    if steps.is_empty() || object.paused {
-        return Plan::Nothing;
-    }
-    let kind = if narrows { WorkflowKind::Suspend } else { WorkflowKind::Repair };
-    Plan::Run { kind, steps, again: false }
-}
-
 /// Takes back what a failed first provisioning made. What was ever handed out is never rolled back: the registry
 /// refuses even to note it.
 fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> Plan {
@@ -180,8 +168,6 @@ mod tests {
 
     /// The same with another seed.
     const OTHER: Wanted<'_> = Wanted { seed_digest: "other", ..WANTED };
-    const BLOCKED: Wanted<'_> =
-        Wanted { access: AccessLevel::Blocked, state: RegistryStatus::Suspended, ..WANTED };
 
     #[test]
     fn a_new_tenant_is_claimed_and_registered_before_anything_else() {
@@ -272,33 +258,15 @@ mod tests {
         assert_eq!(plan, Plan::Run { kind: WorkflowKind::Update, steps: vec![Step::Seed], again: false });
     }
 
-    /// In use, where full access is recorded and something else is wanted.
-    fn judged_anew(status: RegistryStatus) -> Observed {
-        let mut observed = whole(status);
-        let (Observation::Known(row), Observation::Known(server)) =
-            (&mut observed.registry, &mut observed.server)
-        else {
-            unreachable!()
-        };
-        (row.access_recorded, row.state_current) = (false, false);
-        server.login = LoginFacts::Ours { can_login: true, access_current: false };
-        observed
-    }
-
     #[test]
     fn access_is_taken_before_it_is_said_to_be() {
         let plan = plan_living(OBJECT, BLOCKED, &judged_anew(RegistryStatus::Active));
         let taken = vec![Step::EnforceAccess, Step::RecordState];
-        let suspend = Plan::Run { kind: WorkflowKind::Suspend, steps: taken, again: false };
-        assert_eq!(plan, suspend);
-        // A spec that cannot be acted on is no way around it, and gives nothing back.
-        let invalid = |wanted| plan_narrowing(OBJECT, wanted, &judged_anew(RegistryStatus::Active));
-        assert_eq!(invalid(BLOCKED), suspend);
-        assert_eq!(invalid(WANTED), Plan::Nothing);
-        // Nor does it keep a finalizer that was taken away from being put back.
-        let object = ObjectFacts { has_finalizer: false, ..OBJECT };
-        let claimed = plan_narrowing(object, WANTED, &judged_anew(RegistryStatus::Active));
-        assert_eq!(steps(claimed), [Step::ClaimFinalizer]);
+        let suspend = |again| Plan::Run { kind: WorkflowKind::Suspend, steps: taken.clone(), again };
+        assert_eq!(plan, suspend(true));
+        // Whatever else is to be done: a tenant that holds a lock must not be able to put it off.
+        let busy = Wanted { seed_digest: "other", ..BLOCKED };
+        assert_eq!(plan_living(OBJECT, busy, &judged_anew(RegistryStatus::Active)), suspend(true));
     }
 
     #[test]
@@ -319,6 +287,8 @@ mod tests {
     #[test]
     fn a_tenant_that_is_suspended_needs_no_login() {
         let mut observed = whole(RegistryStatus::Suspended);
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        row.recorded_access = Some(AccessLevel::Blocked);
         let Observation::Known(server) = &mut observed.server else { unreachable!() };
         server.login = LoginFacts::Ours { can_login: false, access_current: true };
         assert_eq!(plan_living(OBJECT, BLOCKED, &observed), Plan::Nothing);

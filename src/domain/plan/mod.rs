@@ -3,6 +3,7 @@
 
 mod leaving;
 mod living;
+mod narrowing;
 
 use jiff::Timestamp;
 
@@ -11,7 +12,8 @@ use crate::api::tenant_status::WorkflowKind;
 
 pub use self::{
     leaving::{RELEASE_UNCUT_AFTER, plan_leaving},
-    living::{Wanted, plan_living, plan_narrowing},
+    living::{Wanted, plan_living},
+    narrowing::plan_narrowing,
 };
 
 /// Where the object is.
@@ -147,6 +149,22 @@ mod fixtures {
             }),
             connection_secret: SecretFacts::Absent,
         }
+    }
+
+    pub const BLOCKED: Wanted<'_> =
+        Wanted { access: AccessLevel::Blocked, state: RegistryStatus::Suspended, ..WANTED };
+
+    /// In use, where full access is recorded and something else is wanted.
+    pub fn judged_anew(status: RegistryStatus) -> Observed {
+        let mut observed = whole(status);
+        let (Observation::Known(row), Observation::Known(server)) =
+            (&mut observed.registry, &mut observed.server)
+        else {
+            unreachable!()
+        };
+        (row.access_recorded, row.state_current) = (false, false);
+        server.login = LoginFacts::Ours { can_login: true, access_current: false };
+        observed
     }
 
     pub fn steps(plan: Plan) -> Vec<Step> {

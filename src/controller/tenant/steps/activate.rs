@@ -18,6 +18,10 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let (id, correlation, at) = (row.id, run.correlation()?, context.clock.now());
     // A trial whose length the plan says begins now.
     let standing = context.standing(run.tenant(), Some(row), Some(at));
+    if row.access != Some(standing.access) {
+        // A trial or a validity ended, or began, since access was enforced.
+        return Err(StepError::Missing("the access that it should have by now"));
+    }
     let to = next(RegistryStatus::Provisioning, Event::HandedOut, |guard| standing.passes(guard))
         .ok_or(StepError::Missing("a tenant that is being made"))?;
     let why = standing.why();
