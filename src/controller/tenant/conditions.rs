@@ -244,9 +244,9 @@ fn in_grace(visit: &Visit<'_>) -> Option<String> {
     let when = match (row.purge_held.is_some(), row.frozen_by.is_some() && !row.retain, row.purge_after) {
         (true, _, _) | (_, _, None) => "once spec.paused is unset".to_owned(),
         (_, true, Some(at)) => {
-            format!("after {at}, once somebody has acknowledged the breaker of mass deletions")
+            format!("after {at:.0}, once somebody has acknowledged the breaker of mass deletions")
         }
-        (_, false, Some(at)) => format!("after {at}"),
+        (_, false, Some(at)) => format!("after {at:.0}"),
     };
     let cut = cut(visit);
     Some(format!("{cut}; the database is {ending} {when}; until then the tenant can come back"))

@@ -140,7 +140,7 @@ fn departing(row: &TenantRow) -> String {
         Some(Terms { retain: true, .. }) => format!("{cut}; database {} is kept", row.database_name),
         Some(Terms { held: true, .. }) => format!("{cut}; spec.paused holds the purge back"),
         Some(terms) => format!(
-            "{cut}; database {} is dropped after {}: until then, apply the same Tenant again to bring it back",
+            "{cut}; database {} is dropped after {:.0}: until then, apply the same Tenant again to bring it back",
             row.database_name, terms.purge_after
         ),
         None => cut.to_owned(),
