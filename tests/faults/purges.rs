@@ -7,7 +7,7 @@ use kube::{
 use serde_json::{Value, json};
 use sqlx::Executor;
 use tenantry::api::{
-    conditions::{READY, reason},
+    conditions::{READY, REGISTERED, reason},
     plan::TenantPlan,
     tenant_status::Access,
 };
@@ -148,4 +148,22 @@ async fn what_is_in_the_place_of_a_tenants_own_is_no_proof_that_it_is_cut_or_gon
     world.apply("other", deprovisioned(json!({"displayName": "look again"}))).await;
     world.fleet.reason("other", READY, reason::GRACE_PERIOD).await;
     assert!(login(&uri.replace("aside", "tenant_other_app")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_purge_that_failed_half_way_goes_on_although_the_tenant_was_applied_again() {
+    let world = World::new("purges-half").await;
+    world.apply("acme", json!({})).await;
+    let before = world.fleet.ready("acme").await.status.unwrap().tenant_id;
+    // Nobody but its owner can end it.
+    let in_the_way = world.superuser("tenant_acme").await;
+    world.fleet.delete("acme").await;
+    world.ahead(31 * DAY);
+    let begun = "SELECT purge_started_at IS NOT NULL FROM tenants WHERE slug = $1";
+    world.until("the purge has begun", async || world.holds("tenantry_system", begun, "acme").await).await;
+    world.apply("acme", json!({})).await;
+    world.fleet.reason("acme", REGISTERED, reason::SLUG_TAKEN).await;
+    drop(in_the_way);
+    let after = world.fleet.ready("acme").await.status.unwrap().tenant_id;
+    assert_ne!(after, before, "a new tenant, once the former one is gone");
 }

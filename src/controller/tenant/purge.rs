@@ -9,6 +9,7 @@ use tracing::{Instrument, warn};
 use super::{
     conditions::Summary,
     observe::LIMIT,
+    presence::stands_for,
     reconcile::{next_look, work},
     report::StatusWriter,
     tombstones::Entry,
@@ -47,10 +48,8 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
         for entry in context.tombstones.due(context.clock.now(), context.breaker.purges()) {
             // Its own controller looks after a tenant whose object is there. One of its name and slug that is not
             // registered yet is the same tenant coming back: nothing is purged before that is decided. One of its
-            // name alone is another's.
-            if context.scopes.has(&entry.namespace, &entry.name, &entry.uid, &entry.slug)
-                && context.scopes.visit(&entry.namespace, &entry.name)
-            {
+            // name alone is another's; and once the purge has begun, so is one that was applied again.
+            if is_attended(&entry, &context) && context.scopes.visit(&entry.namespace, &entry.name) {
                 continue;
             }
             let Some(busy) = context.tombstones.take(entry.id) else { continue };
@@ -69,6 +68,15 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     }
     // What runs is waited for: its session and its claim end in order.
     while visits.join_next().await.is_some() {}
+}
+
+/// Whether there is an object whose visits do this tombstone's work.
+fn is_attended(entry: &Entry, context: &SharedContext) -> bool {
+    if entry.purging {
+        let found = context.scopes.tenant(&entry.namespace, &entry.name);
+        return found.is_some_and(|found| stands_for(&found, &entry.uid, ""));
+    }
+    context.scopes.has(&entry.namespace, &entry.name, &entry.uid, &entry.slug)
 }
 
 /// Visits a tenant whose object is gone.

@@ -43,7 +43,7 @@ use crate::{
         plan::{Blocked, ObjectFacts, Plan, Presence, Wanted, plan_leaving, plan_living, plan_narrowing},
         steps::Step,
     },
-    registry::TenantRow,
+    registry::{Outcome, TenantRow},
     telemetry::tenant_span,
 };
 
@@ -118,8 +118,9 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     let now = context.clock.now();
     visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
     // What is to be taken does not wait for what failed.
-    let recorded = visit.row.as_ref().and_then(|row| row.access).unwrap_or(AccessLevel::ReadWrite);
-    let narrows = visit.wanted_access() < recorded && !visit.is_leaving();
+    let in_use = visit.row.as_ref().filter(|row| row.status.was_active() && !visit.is_leaving());
+    let narrows =
+        in_use.is_some_and(|row| visit.wanted_access() < row.access.unwrap_or(AccessLevel::ReadWrite));
     if visit.waits_until.is_some() && !narrows && !conflict_is_over(&visit, context).await {
         look_ahead(&visit, context).await;
         return (visit, Ok(()));
@@ -277,6 +278,13 @@ fn wanted<'a>(visit: &Visit<'_>, seed_digest: &'a str) -> Wanted<'a> {
 
 /// All is done; a process that was killed before it could say so left its workflow open, or a status without it.
 async fn settle(visit: &mut Visit<'_>, context: &SharedContext) {
+    if let Some(workflow) = visit.workflow.as_ref().filter(|_| visit.failure().is_none()) {
+        // There was to be more, and there is nothing.
+        if let Err(error) = context.registry.finish_workflow(&workflow.record, Outcome::Succeeded).await {
+            warn!(%error, "the workflow is left open until the next visit");
+        }
+        return;
+    }
     let untold = visit.before.workflow.is_none();
     let open = visit.row.as_ref().filter(|row| row.has_open_workflow || untold);
     let Some(row) = open.filter(|_| visit.workflow.is_none()) else { return };

@@ -39,6 +39,8 @@ pub struct Entry {
     pub slug: String,
     /// Access is not proven to be cut.
     pub uncut: bool,
+    /// Its purge has begun: nobody is the same tenant any more but its own object.
+    pub purging: bool,
     /// What is to be done drops what somebody may want back: not while purges are frozen.
     drops_data: bool,
     /// When there is something to do.
@@ -95,6 +97,7 @@ impl Tombstones {
             uid: row.resource_uid.clone(),
             slug: row.slug.clone(),
             uncut,
+            purging: row.purge_started_at.is_some(),
             drops_data: row.activated_at.is_some() && row.purge_started_at.is_none() && !row.retain,
             due,
             next: not_before.map_or(due, |at| due.max(at)),

@@ -90,16 +90,6 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
         row.has_verifier && (can_login || blocked) && observed.connection_secret == SecretFacts::Current;
     let enforce = !published || !access_current || !row.access_recorded;
 
-    // What is to be taken is taken first: nothing else on the way there may fail or take long, and a tenant can make it
-    // do both.
-    let narrows = row.recorded_access.map_or(blocked, |recorded| wanted.access < recorded);
-    if handed_out && !returning && published && narrows && !object.paused {
-        let asked = [(Step::ClaimFinalizer, !object.has_finalizer), (Step::EnforceAccess, true)];
-        let steps = asked.into_iter().chain([(Step::RecordState, true)]);
-        let steps = steps.filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
-        return Plan::Run { kind: WorkflowKind::Suspend, steps, again: true };
-    }
-
     // Each step with the observation that asks for it, in the order in which they are run.
     let asked = [
         (Step::ClaimFinalizer, !object.has_finalizer),
@@ -129,6 +119,16 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
         (false, false) => WorkflowKind::Provision,
         (false, true) => kind_of_change(wanted, row, &steps),
     };
+    // What is to be taken is taken first: nothing else on the way there may fail or take long, and a tenant can make it
+    // do both.
+    let narrows = row.recorded_access.map_or(blocked, |recorded| wanted.access < recorded);
+    let is_there = published && matches!(server.login, LoginFacts::Ours { .. });
+    if handed_out && !returning && is_there && narrows {
+        let takes =
+            |step: &Step| matches!(step, Step::ClaimFinalizer | Step::EnforceAccess | Step::RecordState);
+        let (first, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(takes);
+        return Plan::Run { kind: WorkflowKind::Suspend, steps: first, again: !rest.is_empty() };
+    }
     Plan::Run { kind, steps, again: false }
 }
 
@@ -263,7 +263,7 @@ mod tests {
         let plan = plan_living(OBJECT, BLOCKED, &judged_anew(RegistryStatus::Active));
         let taken = vec![Step::EnforceAccess, Step::RecordState];
         let suspend = |again| Plan::Run { kind: WorkflowKind::Suspend, steps: taken.clone(), again };
-        assert_eq!(plan, suspend(true));
+        assert_eq!(plan, suspend(false));
         // Whatever else is to be done: a tenant that holds a lock must not be able to put it off.
         let busy = Wanted { seed_digest: "other", ..BLOCKED };
         assert_eq!(plan_living(OBJECT, busy, &judged_anew(RegistryStatus::Active)), suspend(true));
