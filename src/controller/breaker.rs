@@ -22,7 +22,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::context::SharedContext;
+use super::{context::SharedContext, watches::watch_config};
 use crate::{
     api::{ANNOTATION_BREAKER_ACKNOWLEDGED, tenant::Tenant, tenant_status::TenantState},
     domain::breaker::{Limits, Purges},
@@ -91,9 +91,9 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
         turned_off(&context).await;
         return;
     }
-    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(context.client.clone());
+    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(context.watching.clone());
     let name = format!("metadata.name={}", Tenant::crd_name());
-    let definition = watcher(api, watcher::Config::default().fields(&name).timeout(200));
+    let definition = watcher(api, watch_config().fields(&name));
     let mut definition = definition.default_backoff().boxed();
     let mut ticks = tokio::time::interval(PERIOD);
     // As it was seen last, until it was taken in: the registry may be away just then.

@@ -313,7 +313,7 @@ async fn run_holds(context: SharedContext, input: HoldInput, shutdown: Cancellat
         return;
     }
     let reader = input.writer.as_reader();
-    let stream = watcher(api::<TenantHold>(&context.client, input.namespace.as_deref()), watch_config())
+    let stream = watcher(api::<TenantHold>(&context.watching, input.namespace.as_deref()), watch_config())
         .default_backoff()
         .reflect(input.writer)
         .applied_objects()

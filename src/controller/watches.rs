@@ -70,7 +70,7 @@ fn spawn_follow<K>(
 pub fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown: &CancellationToken) {
     let told = context.clone();
     spawn_follow(
-        Api::<TenantPlan>::all(context.client.clone()),
+        Api::<TenantPlan>::all(context.watching.clone()),
         watch_config(),
         writer,
         |plan| plan.metadata.generation.unwrap_or_default().unsigned_abs(),
@@ -84,7 +84,7 @@ pub fn watch_secrets(context: &SharedContext, writers: Vec<Writer<Secret>>, shut
     for (scope, writer) in context.scopes.0.iter().zip(writers) {
         let visits = scope.visits.clone();
         spawn_follow(
-            api::<Secret>(&context.client, scope.namespace.as_deref()),
+            api::<Secret>(&context.watching, scope.namespace.as_deref()),
             watch_config().labels(LABEL_TENANT_ID),
             writer,
             secret_interest,
