@@ -17,7 +17,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{
     Api, CustomResourceExt, Resource, ResourceExt,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, reflector::ObjectRef, watcher},
+    runtime::{WatchStreamExt, watcher},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -205,13 +205,8 @@ fn set(open: Option<Opening>, context: &SharedContext) {
         about.metadata.name = Some(Tenant::crd_name().to_owned());
         context.events.warning(about.object_ref(&()), "Freeze", &open.cause, note);
     }
-    context.scopes.visit_where(|tenant| {
+    context.wake_where(|tenant| {
         let state = tenant.status.as_ref().and_then(|status| status.state);
-        let leaving =
-            tenant.metadata.deletion_timestamp.is_some() || state == Some(TenantState::Deprovisioning);
-        if leaving {
-            context.attempts.wake(ObjectRef::from_obj(tenant));
-        }
-        leaving
+        tenant.metadata.deletion_timestamp.is_some() || state == Some(TenantState::Deprovisioning)
     });
 }

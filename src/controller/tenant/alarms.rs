@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::{api::tenant::Tenant, controller::context::SharedContext};
@@ -70,8 +70,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(PERIOD);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         for (namespace, name) in context.alarms.due(context.clock.now()) {
-            context.attempts.wake(ObjectRef::new(&name).within(&namespace));
-            context.scopes.visit(&namespace, &name);
+            context.wake(&namespace, &name);
         }
     }
 }

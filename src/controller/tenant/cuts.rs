@@ -30,7 +30,7 @@ pub async fn tombstone(row: &TenantRow, inventory: &Inventory, context: &SharedC
     );
     context.bulk.forget(&row.resource_uid);
     context.tombstones.see(&TenantRow { access: None, ..row.clone() }, None);
-    context.wake(row);
+    context.wake(&row.resource_namespace, &row.resource_name);
     Ok(())
 }
 

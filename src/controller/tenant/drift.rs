@@ -112,7 +112,7 @@ async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate:
         if differs != is_told(row, context) {
             // What was read at start-up is older than this.
             context.bulk.forget(&row.resource_uid);
-            context.wake(row);
+            context.wake(&row.resource_namespace, &row.resource_name);
         }
         if let (Some(database), Some(login)) = (&facts.database, &facts.login)
             && database.mark == Mark::Ours

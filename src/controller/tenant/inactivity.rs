@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
+use kube::{Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -163,7 +163,6 @@ async fn hold(
     };
     place(&mut row, hold, context).await?;
     info!(tenant = tenant.name_any(), %used_at, "a tenant that nobody uses is held");
-    context.attempts.wake(ObjectRef::from_obj(tenant));
-    context.scopes.visit(&row.resource_namespace, &row.resource_name);
+    context.wake(&row.resource_namespace, &row.resource_name);
     Ok(())
 }

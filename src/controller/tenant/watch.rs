@@ -28,7 +28,6 @@ use crate::{
     },
     controller::context::Context,
     domain::desired::DEFAULT_SERVER,
-    registry::TenantRow,
 };
 
 /// How often it is asked whether a store is filled.
@@ -207,15 +206,14 @@ pub fn tenant_of(secret: &Secret) -> Option<ObjectRef<Tenant>> {
 }
 
 impl Context {
-    /// Visits the Tenant of a row, whatever it waits for.
-    pub fn wake(&self, row: &TenantRow) {
-        let reference = ObjectRef::new(&row.resource_name).within(&row.resource_namespace);
-        self.attempts.wake(reference);
-        self.scopes.visit(&row.resource_namespace, &row.resource_name);
+    /// Visits a Tenant, whatever it waits for.
+    pub fn wake(&self, namespace: &str, name: &str) {
+        self.attempts.wake(ObjectRef::new(name).within(namespace));
+        self.scopes.visit(namespace, name);
     }
 
     /// Visits those Tenants for which something changed that they may have waited for.
-    fn wake_where(&self, wanted: impl Fn(&Tenant) -> bool) {
+    pub fn wake_where(&self, wanted: impl Fn(&Tenant) -> bool) {
         self.scopes.visit_where(|tenant| {
             let wanted = wanted(tenant);
             if wanted {

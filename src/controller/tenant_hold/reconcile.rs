@@ -12,7 +12,7 @@ use kube::{
     Api, CustomResourceExt, Resource, ResourceExt,
     api::{Patch, PatchParams},
     core::{ClusterResourceScope, PartialObjectMeta},
-    runtime::{controller::Action, reflector::ObjectRef},
+    runtime::controller::Action,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -75,14 +75,14 @@ pub fn after_error(object: Arc<TenantHold>, error: &StepError, _: SharedContext)
 async fn put(object: &TenantHold, context: &SharedContext) -> Result<Verdict<'static>, StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), &object.spec.tenant);
     let Some(tenant) = context.scopes.tenant(&namespace, name) else { return Ok(Verdict::NoTenant) };
-    let _turn = context.turns.take((namespace, name.clone())).await;
+    let _turn = context.turns.take((namespace.clone(), name.clone())).await;
     let Some(mut row) = row(&tenant, context).await? else { return Ok(Verdict::NotRegistered) };
     if row.status == RegistryStatus::Deprovisioned {
         return Ok(Verdict::Gone);
     }
     if place(&mut row, hold_of(object, context.clock.now()), context).await? {
         info!(hold = object.name_any(), tenant = name, "a hold is placed");
-        wake(&tenant, context);
+        context.wake(&namespace, name);
         return Ok(Verdict::Enforcing);
     }
     let since =
@@ -125,7 +125,7 @@ async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), Step
                 && lift(&mut row, &name, context).await?
             {
                 info!(hold = name, tenant = object.spec.tenant, "a hold is lifted");
-                wake(&tenant, context);
+                context.wake(&namespace, &object.spec.tenant);
             }
         }
         _ => info!(hold = name, tenant = object.spec.tenant, "the hold's object goes; the hold stays"),
@@ -157,12 +157,6 @@ where
     let found: Option<PartialObjectMeta<K>> =
         Api::<K>::all(context.client.clone()).get_metadata_opt(name).await?;
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
-}
-
-fn wake(tenant: &Tenant, context: &Context) {
-    let reference = ObjectRef::from_obj(tenant);
-    context.attempts.wake(reference);
-    context.scopes.visit(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
 }
 
 async fn apply_finalizers(
