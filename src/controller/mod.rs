@@ -7,6 +7,7 @@ pub mod clock;
 pub mod context;
 pub mod database_server;
 pub mod events;
+mod finalizers;
 pub mod run;
 pub mod servers;
 pub mod tenant;

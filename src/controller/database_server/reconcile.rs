@@ -21,12 +21,11 @@ use crate::{
         },
         database_server::{DatabaseServer, DatabaseServerStatus},
     },
-    controller::{context::SharedContext, servers::Standing},
+    controller::{context::SharedContext, finalizers::apply_finalizers, servers::Standing},
     domain::backoff,
     registry,
 };
 
-const FINALIZER_MANAGER: &str = "tenantry/finalizer";
 const STATUS_MANAGER: &str = "tenantry/status";
 
 /// How often a ready server is looked at: two statements per server, and none per tenant.
@@ -53,12 +52,12 @@ pub async fn reconcile(
     let leaving = resource.metadata.deletion_timestamp.is_some();
     if leaving && tenants == 0 {
         context.servers.remove(&name);
-        apply_finalizers(&resource, &context, &[]).await?;
+        apply_finalizers(&servers(&context), &resource, &[]).await?;
         info!(server = name, "server released");
         return Ok(Action::await_change());
     }
     if !leaving && !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        apply_finalizers(&resource, &context, &[FINALIZER]).await?;
+        apply_finalizers(&servers(&context), &resource, &[FINALIZER]).await?;
     }
     let before = context.servers.get(&name);
     let verdict = preflight(&resource, &before, &context).await?;
@@ -151,28 +150,12 @@ async fn write_status(
         "metadata": {"name": resource.name_any(), "uid": resource.uid()},
         "status": status,
     });
-    Api::<DatabaseServer>::all(context.client.clone())
+    servers(context)
         .patch_status(&resource.name_any(), &PatchParams::apply(STATUS_MANAGER).force(), &Patch::Apply(patch))
         .await
         .map(|_| ())
 }
 
-async fn apply_finalizers(
-    resource: &DatabaseServer,
-    context: &SharedContext,
-    finalizers: &[&str],
-) -> Result<(), kube::Error> {
-    let patch = json!({
-        "apiVersion": DatabaseServer::api_version(&()),
-        "kind": DatabaseServer::kind(&()),
-        "metadata": {"name": resource.name_any(), "uid": resource.uid(), "finalizers": finalizers},
-    });
-    Api::<DatabaseServer>::all(context.client.clone())
-        .patch_metadata(
-            &resource.name_any(),
-            &PatchParams::apply(FINALIZER_MANAGER).force(),
-            &Patch::Apply(patch),
-        )
-        .await
-        .map(|_| ())
+fn servers(context: &SharedContext) -> Api<DatabaseServer> {
+    Api::all(context.client.clone())
 }

@@ -10,12 +10,10 @@ use k8s_openapi::{
 };
 use kube::{
     Api, CustomResourceExt, Resource, ResourceExt,
-    api::{Patch, PatchParams},
     core::{ClusterResourceScope, PartialObjectMeta},
     runtime::controller::Action,
 };
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use tracing::{info, warn};
 
 use super::status::{Verdict, write_status};
@@ -23,6 +21,7 @@ use crate::{
     api::{FINALIZER, tenant::Tenant, tenant_hold::TenantHold},
     controller::{
         context::{Context, SharedContext},
+        finalizers::apply_finalizers,
         tenant::{
             failure::StepError,
             observe::row,
@@ -31,9 +30,6 @@ use crate::{
     },
     domain::{backoff, observed::RegistryStatus},
 };
-
-/// Field manager of the finalizer.
-const FINALIZER_MANAGER: &str = "tenantry/finalizer";
 
 /// How soon a hold is looked at again whose tenant has no row yet. Its tenant's status wakes it before.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -48,7 +44,7 @@ pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Resul
         return Ok(Action::await_change());
     }
     if !ours {
-        apply_finalizers(&object, &context, &[FINALIZER]).await?;
+        apply_finalizers(&holds(&object, &context), &object, &[FINALIZER]).await?;
     }
     let verdict = match put(&object, &context).await {
         Ok(verdict) => verdict,
@@ -130,7 +126,7 @@ async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), Step
         }
         _ => info!(hold = name, tenant = object.spec.tenant, "the hold's object goes; the hold stays"),
     }
-    match apply_finalizers(object, context, &[]).await {
+    match apply_finalizers(&holds(object, context), object, &[]).await {
         Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
         other => Ok(other?),
     }
@@ -159,17 +155,7 @@ where
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
-async fn apply_finalizers(
-    object: &TenantHold,
-    context: &Context,
-    finalizers: &[&str],
-) -> Result<(), kube::Error> {
-    let patch = json!({
-        "apiVersion": TenantHold::api_version(&()),
-        "kind": TenantHold::kind(&()),
-        "metadata": {"name": object.name_any(), "uid": object.uid(), "finalizers": finalizers},
-    });
-    let api = Api::<TenantHold>::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
-    let params = PatchParams::apply(FINALIZER_MANAGER).force();
-    api.patch_metadata(&object.name_any(), &params, &Patch::Apply(patch)).await.map(|_| ())
+/// Where a hold's object is.
+fn holds(object: &TenantHold, context: &Context) -> Api<TenantHold> {
+    Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default())
 }

@@ -23,11 +23,7 @@ mod seed;
 mod tombstone;
 mod verify;
 
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use kube::{Api, ResourceExt};
 
 use super::{
     failure::StepError,
@@ -37,7 +33,7 @@ use super::{
 };
 use crate::{
     api::tenant::Tenant,
-    controller::{breaker, context::SharedContext},
+    controller::{breaker, context::SharedContext, finalizers::apply_finalizers},
     domain::{desired::Desired, observed::RegistryStatus, standing::Standing, steps::Step},
     postgres::{drift::Known, server::Server},
     registry::{Deadline, TenantRow},
@@ -172,18 +168,7 @@ fn passed(deadline: Deadline) -> Result<(), StepError> {
     }
 }
 
-/// Field manager of the finalizer. Server-side apply adds and removes this one entry, whatever else is on the list
-/// and however old the copy is that we saw; the uid keeps it off an object that was made anew under the same name.
-const FINALIZER_MANAGER: &str = "tenantry/finalizer";
-
-async fn apply_finalizers(run: &Run<'_, '_>, finalizers: &[&str]) -> Result<(), kube::Error> {
-    let tenant = run.tenant();
+async fn set_finalizers(run: &Run<'_, '_>, finalizers: &[&str]) -> Result<(), kube::Error> {
     let api = Api::<Tenant>::namespaced(run.context.client.clone(), &run.namespace());
-    let patch = json!({
-        "apiVersion": Tenant::api_version(&()),
-        "kind": Tenant::kind(&()),
-        "metadata": {"name": tenant.name_any(), "uid": tenant.uid(), "finalizers": finalizers},
-    });
-    let params = PatchParams::apply(FINALIZER_MANAGER).force();
-    api.patch_metadata(&tenant.name_any(), &params, &Patch::Apply(patch)).await.map(|_| ())
+    apply_finalizers(&api, run.tenant(), finalizers).await
 }
