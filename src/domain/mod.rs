@@ -12,6 +12,7 @@ pub mod hold;
 pub mod identity;
 pub mod inactivity;
 pub mod lifecycle;
+pub mod limits;
 pub mod names;
 pub mod observed;
 pub mod plan;

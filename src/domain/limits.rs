@@ -1,0 +1,156 @@
+//! What a plan gives: limits, features and a promise of availability, resolved for one tenant.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::plan::{LimitValue, LimitWord, TenantPlanSpec};
+
+/// The limit that PostgreSQL holds the tenant's login to: its sessions at the same time.
+pub const CONNECTIONS: &str = "connections";
+
+/// The limit on the bytes of the tenant's database beyond those of an empty one.
+pub const STORAGE_BYTES: &str = "storageBytes";
+
+/// A limit in force: a number, or none where it is unlimited.
+pub type Maximum = Option<i64>;
+
+/// Limits in force, by name.
+pub type Limits = BTreeMap<String, Maximum>;
+
+/// What is used, by the name of the limit, in its unit.
+pub type Amounts = BTreeMap<String, i64>;
+
+/// What a tenant's plan gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entitlements {
+    /// The plan's name.
+    pub plan: String,
+    /// The limits, by name. One that is not there does not apply.
+    pub limits: Limits,
+    /// The features that the plan includes, sorted.
+    pub features: Vec<String>,
+    /// The availability that the plan promises, in percent.
+    pub sla: Option<String>,
+}
+
+/// A limit that the plan leaves to the tenant, which does not say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "spec.limits: TenantPlan {plan:?} leaves the limit {limit} to the tenant (custom): write a number, or unlimited, for {limit}"
+)]
+pub struct LimitNotSet {
+    /// The plan.
+    pub plan: String,
+    /// The limit's name.
+    pub limit: String,
+}
+
+/// Resolves a plan for a tenant with these `overrides`, which count where the plan says `custom` and nowhere else.
+///
+/// # Errors
+/// The first limit, by name, that the plan leaves to the tenant and the tenant does not give.
+pub fn resolve(
+    name: &str,
+    plan: &TenantPlanSpec,
+    overrides: &BTreeMap<String, LimitValue>,
+) -> Result<Entitlements, LimitNotSet> {
+    let number = |value: &LimitValue| match value {
+        LimitValue::Number(number) => Some(Some(*number)),
+        LimitValue::Word(LimitWord::Unlimited) => Some(None),
+        LimitValue::Word(LimitWord::Custom) => None,
+    };
+    let limits = plan.limits.iter().map(|(limit, value)| {
+        let maximum = number(value).or_else(|| overrides.get(limit).and_then(number));
+        let missing = || LimitNotSet { plan: name.to_owned(), limit: limit.clone() };
+        Ok((limit.clone(), maximum.ok_or_else(missing)?))
+    });
+    let mut features = plan.features.clone();
+    features.sort();
+    features.dedup();
+    Ok(Entitlements {
+        plan: name.to_owned(),
+        limits: limits.collect::<Result<_, _>>()?,
+        features,
+        sla: plan.sla.clone(),
+    })
+}
+
+/// The tenant's own limits that have no effect, as its plan does not say `custom` for them.
+pub fn without_effect<'a>(
+    plan: &TenantPlanSpec,
+    overrides: &'a BTreeMap<String, LimitValue>,
+) -> Vec<&'a str> {
+    let custom = LimitValue::Word(LimitWord::Custom);
+    overrides.keys().filter(|limit| plan.limits.get(*limit) != Some(&custom)).map(String::as_str).collect()
+}
+
+impl Entitlements {
+    /// The most sessions of the tenant's login, as PostgreSQL has it: -1 for no limit.
+    pub fn connections(&self) -> i32 {
+        let maximum = self.limits.get(CONNECTIONS).copied().flatten();
+        maximum.map_or(-1, |maximum| i32::try_from(maximum.max(0)).unwrap_or(i32::MAX))
+    }
+
+    /// The limits as the API and the Secret have them.
+    pub fn limit_values(&self) -> BTreeMap<String, LimitValue> {
+        let value = |maximum: &Maximum| match maximum {
+            Some(number) => LimitValue::Number(*number),
+            None => LimitValue::Word(LimitWord::Unlimited),
+        };
+        self.limits.iter().map(|(limit, maximum)| (limit.clone(), value(maximum))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(limits: serde_json::Value) -> TenantPlanSpec {
+        serde_json::from_value(json!({"limits": limits, "features": ["sso", "scim", "sso"], "sla": "99.9"}))
+            .unwrap()
+    }
+
+    fn given(limits: serde_json::Value) -> BTreeMap<String, LimitValue> {
+        serde_json::from_value(limits).unwrap()
+    }
+
+    #[test]
+    fn the_tenant_says_where_the_plan_leaves_it_to_the_tenant_and_nowhere_else() {
+        let plan =
+            plan(json!({"users": 5, "projects": "unlimited", "storageBytes": "custom", "connections": 10}));
+        let own = given(json!({"users": 500, "storageBytes": 7, "seats": 3}));
+        let got = resolve("gold", &plan, &own).unwrap();
+        let limits =
+            [("connections", Some(10)), ("projects", None), ("storageBytes", Some(7)), ("users", Some(5))];
+        assert_eq!(got.limits, limits.map(|(name, maximum)| (name.to_owned(), maximum)).into());
+        assert_eq!(
+            (got.features, got.sla.as_deref()),
+            (vec!["scim".to_owned(), "sso".to_owned()], Some("99.9"))
+        );
+        assert_eq!(without_effect(&plan, &own), ["seats", "users"]);
+        assert_eq!(
+            resolve("gold", &plan, &given(json!({"storageBytes": "unlimited"}))).unwrap().limits["storageBytes"],
+            None
+        );
+    }
+
+    #[test]
+    fn what_is_left_to_the_tenant_must_be_given() {
+        let plan = plan(json!({"storageBytes": "custom"}));
+        for own in [json!({}), json!({"storageBytes": "custom"}), json!({"users": 1})] {
+            let error = resolve("gold", &plan, &given(own)).unwrap_err();
+            assert_eq!(error, LimitNotSet { plan: "gold".into(), limit: "storageBytes".into() });
+        }
+    }
+
+    #[test]
+    fn connections_are_what_postgresql_takes() {
+        let of = |limits| resolve("p", &plan(limits), &BTreeMap::new()).unwrap().connections();
+        assert_eq!(of(json!({})), -1);
+        assert_eq!(of(json!({"connections": "unlimited"})), -1);
+        assert_eq!(of(json!({"connections": 20})), 20);
+        assert_eq!(of(json!({"connections": 9_007_199_254_740_991_i64})), i32::MAX);
+    }
+}
