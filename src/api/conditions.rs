@@ -61,7 +61,7 @@ pub mod reason {
         TENANT_NOT_FOUND = "TenantNotFound";
         /// The tenant of a hold goes away: what it may do is nothing.
         TENANT_LEAVING = "TenantLeaving";
-        /// The hold is recorded, and its enforcement is not proven yet.
+        /// The hold is recorded, or the plan is changed; that its tenants are held to it is not proven yet.
         ENFORCING = "Enforcing";
         /// `spec.paused` stops all work.
         PAUSED = "Paused";
@@ -127,6 +127,8 @@ pub mod reason {
         UNSUPPORTED_VERSION = "UnsupportedVersion";
         /// Something is not the operator's to change: a superuser has to.
         MISSING_RIGHT = "MissingRight";
+        /// What was to be added is over a limit of the tenant's plan.
+        LIMIT_REACHED = "LimitReached";
         /// The operator's login lacks a right.
         MISSING_RIGHTS = "MissingRights";
         /// The server belongs to another installation.
@@ -155,6 +157,18 @@ pub mod reason {
         TOO_MANY_CONNECTIONS = "TooManyConnections";
         /// A transaction that somebody prepared is in the way.
         PREPARED_TRANSACTION = "PreparedTransaction";
+        /// A plan is to be deleted, and tenants are on it.
+        IN_USE = "InUse";
+        /// What the tenant uses is within its limits.
+        WITHIN_LIMITS = "WithinLimits";
+        /// What the tenant uses comes near a limit.
+        NEAR_LIMIT = "NearLimit";
+        /// The tenant uses more than a limit allows.
+        LIMIT_EXCEEDED = "LimitExceeded";
+        /// What the tenant uses was not measured yet.
+        NOT_MEASURED = "NotMeasured";
+        /// The plan leaves a limit to the tenant, which does not say.
+        LIMIT_NOT_SET = "LimitNotSet";
     }
 }
 

@@ -36,7 +36,7 @@ pub const GROUP: &str = "tenantry.dev";
 /// The `apiVersion` of every kind.
 pub const API_VERSION: &str = "tenantry.dev/v1alpha1";
 
-/// The finalizer on a Tenant, on a TenantHold and on a DatabaseServer.
+/// The finalizer on a Tenant, on a TenantHold, on a DatabaseServer, and on a TenantPlan while it is used.
 pub const FINALIZER: &str = "tenantry.dev/deprovision";
 
 /// The label with the registry's id of the tenant. It marks a Secret as ours: one without it is never read, changed

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    rules::{conditions, not_yet, resource_name, rule},
+    rules::{conditions, connections_at_least_one, limit_names, not_yet, resource_name, rule},
     tenant::{Gate, OnFailure, SuspensionMode, SuspensionTrigger},
     words::words,
 };
@@ -24,7 +24,7 @@ use super::{
     derive = "PartialEq",
     derive = "Default",
     category = "tenantry",
-    doc = "What the tenants of this plan may use: limits, features, a promise of availability. Tenants name it in spec.plan. The plans free, starter, professional and enterprise ship with the product.",
+    doc = "What the tenants of this plan may use: limits, features, a promise of availability. Tenants name it in spec.plan. The plans free, starter, professional and enterprise ship with the product. A change reaches them all, a few at a time. A plan cannot be deleted while a Tenant is on it.",
     validation = rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: choose a shorter name"),
     printcolumn(name = "Users", type_ = "string", json_path = ".spec.limits.users"),
     printcolumn(name = "Projects", type_ = "string", json_path = ".spec.limits.projects"),
@@ -32,6 +32,9 @@ use super::{
     printcolumn(name = "Connections", type_ = "string", json_path = ".spec.limits.connections"),
     printcolumn(name = "SLA", type_ = "string", json_path = ".spec.sla", description = "Promised availability in percent"),
     printcolumn(name = "Features", type_ = "string", json_path = ".spec.features", priority = 1),
+    printcolumn(name = "Used By", type_ = "integer", json_path = ".status.usedBy", description = "The number of Tenants on the plan"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether every tenant on the plan has it as it is now"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending", priority = 1, description = "The number of them that do not have it as it is now"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -39,15 +42,13 @@ pub struct TenantPlanSpec {
     /// The limits, by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
     /// apiCallsPer15Minutes, connections (sessions of the tenant's login at the same time), and any further name that
     /// the application knows; names start with a lower-case letter and contain letters and digits. The value is a
-    /// whole number from 0 to 2^53 - 1; `unlimited`; or `custom`, which leaves it to the tenant. At most 50. A limit
-    /// that is not named does not apply.
+    /// whole number from 0 to 2^53 - 1 (connections: from 1); `unlimited`; or `custom`, which leaves it to the tenant's
+    /// own spec.limits. At most 50. A limit that is not named does not apply.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(
-        validation = rule(
-            "self.all(name, name.size() <= 63 && name.matches('^[a-z][A-Za-z0-9]*$'))",
-            "the name of a limit must have at most 63 letters and digits and start with a lower-case letter, as in storageBytes",
-        ),
+        validation = limit_names(),
+        validation = connections_at_least_one(),
         validation = rule(
             "self.all(name, type(self[name]) == string ? (self[name] == 'unlimited' || self[name] == 'custom') : (self[name] >= 0 && self[name] <= 9007199254740991))",
             "a limit must be a whole number from 0 to 9007199254740991, unlimited, or custom",
@@ -125,12 +126,17 @@ pub struct TenantPlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
 
-    /// The gates that a new tenant starts with. Not supported yet: must be empty.
+    /// The gates that a new tenant starts with, beside its own spec.gates: the tenant is made and verified, but nobody
+    /// gets in until all are done. They count until the tenant was handed out for the first time: what is changed here
+    /// later makes no difference to it. At most 20. done must be left out: a tenant's own spec.gates says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = rule("self.size() == 0", "gates must be empty or left out: they are not supported yet"),
+        validation = rule(
+            "self.all(gate, !has(gate.done) || !gate.done)",
+            "a gate of a plan must not be done: leave done out; each tenant says in its own spec.gates which are",
+        ),
     )]
     pub gates: Vec<Gate>,
 
@@ -304,9 +310,15 @@ pub struct SelfService {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantPlanStatus {
-    /// The metadata.generation that this status is about. Nothing writes it yet: a plan is looked up, not visited.
+    /// The metadata.generation that this status is about; unset while nobody uses the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// How many Tenants name the plan in spec.plan, or have it in force (status.plan).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<i64>,
+    /// How many of them do not have the plan in force as it is now. Those that are paused or go away do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<i64>,
     /// The conditions, by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]

@@ -51,6 +51,22 @@ pub fn resource_name(field: &str, kind: &str) -> Rule {
     )
 }
 
+/// The names of limits.
+pub fn limit_names() -> Rule {
+    rule(
+        "self.all(name, name.size() <= 63 && name.matches('^[a-z][A-Za-z0-9]*$'))",
+        "the name of a limit must have at most 63 letters and digits and start with a lower-case letter, as in storageBytes",
+    )
+}
+
+/// The limit on connections, if it is a number: a login that may have no session could not be verified.
+pub fn connections_at_least_one() -> Rule {
+    rule(
+        "!('connections' in self) || type(self['connections']) == string || self['connections'] != 0",
+        "the limit connections must be at least 1: to keep a tenant out, suspend it instead",
+    )
+}
+
 /// An optional field of `spec` that cannot change: neither its value, nor whether it is there.
 pub fn immutable(field: &str, message: &str) -> Rule {
     let same = format!(

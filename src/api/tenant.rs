@@ -10,7 +10,10 @@ use serde_json::Value;
 pub use super::tenant_lifecycle::*;
 use super::{
     plan::LimitValue,
-    rules::{free_form, free_form_not_yet, immutable, one_line, resource_name, rule, rule_on_spec},
+    rules::{
+        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, one_line,
+        resource_name, rule, rule_on_spec,
+    },
     tenant_status::TenantStatus,
     words::words,
 };
@@ -38,6 +41,7 @@ use super::{
     printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Where the tenant is in its life"),
     printcolumn(name = "Access", type_ = "string", json_path = ".status.access", description = "What the tenant's own logins may do, as verified in PostgreSQL"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether what the spec asks for is in force"),
+    printcolumn(name = "Open Gates", type_ = "string", json_path = ".status.openGates", description = "What is missing before the tenant gets access"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database", priority = 1, description = "The tenant's database"),
     printcolumn(name = "Server", type_ = "string", json_path = ".status.server", priority = 1, description = "The DatabaseServer that hosts it"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1, description = "Why it is Ready, or not"),
@@ -140,13 +144,13 @@ pub struct TenantSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["email".into()]))]
     pub admins: Vec<Admin>,
 
-    /// Steps of the onboarding that must be done before the tenant gets access. Not supported yet: must be empty.
+    /// Steps of the onboarding, e.g. contract or go-live: until all are done the tenant is made and verified, but its
+    /// access stays Blocked. The gates of its plan count too, until it was handed out for the first time: to have one of
+    /// those done, list it here with done. status.openGates says which are not done yet. At most 20; one that is added
+    /// or no longer done takes access away again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
-    #[x_kube(
-        merge_strategy = ListMerge::Map(vec!["name".into()]),
-        validation = rule("self.size() == 0", "gates must be empty or left out: they are not supported yet"),
-    )]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub gates: Vec<Gate>,
 
     /// The name of the DatabaseServer that hosts the tenant; unset: the one named default. One that does not exist
@@ -187,10 +191,19 @@ pub struct TenantSpec {
     #[schemars(schema_with = "settings")]
     pub settings: BTreeMap<String, Value>,
 
-    /// Limits of this tenant alone, where its plan says custom. Not supported yet: must be empty.
+    /// Limits of this tenant alone, by name, where its plan says custom: a whole number from 0 to 2^53 - 1 (connections:
+    /// from 1), or `unlimited`. Where the plan says something else, or nothing, they have no effect, and the condition
+    /// WithinLimits says so. At most 50. status.limits says what is in force.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
-    #[x_kube(validation = rule("self.size() == 0", "limits must be empty or left out: limits of one tenant are not supported yet, its plan's apply"))]
+    #[x_kube(
+        validation = limit_names(),
+        validation = connections_at_least_one(),
+        validation = rule(
+            "self.all(name, type(self[name]) == string ? self[name] == 'unlimited' : (self[name] >= 0 && self[name] <= 9007199254740991))",
+            "a tenant's own limit must be a whole number from 0 to 9007199254740991, or unlimited",
+        ),
+    )]
     pub limits: BTreeMap<String, LimitValue>,
 
     /// How provisioning deals with a failure.
@@ -275,8 +288,12 @@ words!(AdminCredential { ResetToken => "ResetToken", OneTimePassword => "OneTime
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gate {
-    /// The gate's name; the key of the list.
+    /// The gate's name, as in go-live: a-z, 0-9 and '-', at most 63 characters; the key of the list.
     #[schemars(length(max = 63))]
+    #[x_kube(validation = rule(
+        "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "the name of a gate must have a-z, 0-9 and '-', start with a letter and not end with '-', as in go-live",
+    ))]
     pub name: String,
     /// Whether it is done; false if unset.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -56,6 +56,12 @@ pub struct TenantStatus {
     /// The limits in force: numbers, or unlimited.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, LimitValue>,
+    /// The features in force, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+    /// The names of the gates that are not done, sorted: access stays Blocked until there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open_gates: Vec<String>,
     /// What the tenant uses of what is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "usage")]
@@ -189,7 +195,7 @@ pub struct HoldStatus {
     /// The name of the hold.
     pub name: String,
     /// What the tenant may still do.
-    pub mode: SuspensionMode,
+    pub mode: HoldMode,
     /// What caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<SuspensionTrigger>,
@@ -199,6 +205,27 @@ pub struct HoldStatus {
     /// Since when it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+}
+
+/// What a tenant that is held may still do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HoldMode {
+    /// Nothing, not even log in.
+    Blocked,
+    /// Read.
+    ReadOnly,
+    /// Read and delete: a hold of the operator's own, for a tenant that has to make room.
+    ShrinkOnly,
+}
+words!(HoldMode { Blocked => "Blocked", ReadOnly => "ReadOnly", ShrinkOnly => "ShrinkOnly" });
+
+impl From<SuspensionMode> for HoldMode {
+    fn from(mode: SuspensionMode) -> Self {
+        match mode {
+            SuspensionMode::Blocked => Self::Blocked,
+            SuspensionMode::ReadOnly => Self::ReadOnly,
+        }
+    }
 }
 
 /// One run of steps for this tenant.
@@ -233,6 +260,8 @@ pub enum WorkflowKind {
     Provision,
     /// A changed spec is put in force.
     Update,
+    /// Another plan, or a changed one, is put in force.
+    ChangePlan,
     /// What was changed by hand is put right.
     Repair,
     /// The tenant is taken down.
@@ -249,6 +278,7 @@ pub enum WorkflowKind {
 words!(WorkflowKind {
     Provision => "Provision",
     Update => "Update",
+    ChangePlan => "ChangePlan",
     Repair => "Repair",
     Deprovision => "Deprovision",
     Suspend => "Suspend",

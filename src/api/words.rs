@@ -73,6 +73,7 @@ mod tests {
             Access,
             WorkflowKind,
             StepState,
+            HoldMode,
             TrialEndAction,
             Engine,
             TlsMode,

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
+use k8s_openapi::jiff::SignedDuration;
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -90,6 +91,12 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_MASS_DELETION_PERCENT", default_value_t = 5, value_name = "PERCENT",
           value_parser = clap::value_parser!(u32).range(0..=100))]
     mass_deletion_percent: u32,
+
+    /// How often it is looked how much tenants use of what their plans limit, in seconds. A tenant that nobody writes to
+    /// is looked at once an hour at most
+    #[arg(long, env = "TENANTRY_USAGE_INTERVAL", default_value_t = 60, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    usage_interval: u32,
 
     /// For tests: lead without a Lease, whoever else leads
     #[arg(long, hide = true)]
@@ -197,6 +204,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         server_selector: arguments.server_selector,
         operator_namespace: arguments.operator_namespace,
         concurrency: arguments.concurrency,
+        usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(Limits {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,

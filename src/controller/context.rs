@@ -5,10 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use k8s_openapi::jiff::SignedDuration;
 use kube::{
     Client,
     runtime::reflector::{ObjectRef, Store},
 };
+use tokio::sync::Notify;
 
 use super::{
     breaker::Breaker,
@@ -20,6 +22,7 @@ use super::{
         alarms::Alarms, attempts::Attempts, bulk::Bulk, tombstones::Tombstones, watch::Scopes,
         written::Written,
     },
+    tenant_plan::rollout::Rollout,
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
@@ -49,6 +52,10 @@ pub struct Context {
     pub servers: Servers,
     /// All plans.
     pub plans: Store<TenantPlan>,
+    /// Something changed that a plan is told of.
+    pub plan_news: Notify,
+    /// The tenants that wait for a visit because their plan changed.
+    pub rollout: Rollout,
     /// All servers' resources.
     pub database_servers: Store<DatabaseServer>,
     /// The Tenants and Secrets that are watched.
@@ -87,6 +94,8 @@ pub struct Context {
     pub operator_namespace: String,
     /// The most tenants of one server that are worked on at once.
     pub concurrency: u16,
+    /// How often usage is sampled.
+    pub usage_interval: SignedDuration,
     /// The most sessions on one server.
     pub max_connections: u32,
     /// The modules that every tenant has.

@@ -12,4 +12,5 @@ pub mod run;
 pub mod servers;
 pub mod tenant;
 pub mod tenant_hold;
+pub mod tenant_plan;
 mod watches;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, jiff::SignedDuration};
 use kube::{
     Api, Client,
     runtime::{
@@ -20,7 +20,7 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -42,6 +42,10 @@ use super::{
         written::Written,
     },
     tenant_hold,
+    tenant_plan::{
+        self,
+        rollout::{self, Rollout},
+    },
     watches::{api, known_tenants, ready_stores, visited_servers, watch_config, watch_plans, watch_secrets},
 };
 use crate::{
@@ -72,6 +76,8 @@ pub struct Options {
     pub max_connections: u32,
     /// From how many departures on purges are frozen; none: never.
     pub breaker: Option<Limits>,
+    /// How often usage is sampled.
+    pub usage_interval: SignedDuration,
     /// Who this process is.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -142,6 +148,8 @@ pub async fn run(
         installation: ground.installation,
         servers: Servers::default(),
         plans,
+        plan_news: Notify::new(),
+        rollout: Rollout::default(),
         database_servers,
         scopes: Scopes(scopes),
         conflicts: Arc::new(Mutex::new(HashSet::new())),
@@ -160,6 +168,7 @@ pub async fn run(
         identity: options.identity,
         operator_namespace: options.operator_namespace,
         concurrency: options.concurrency,
+        usage_interval: options.usage_interval,
         max_connections: options.max_connections,
         modules: ModuleSet::built_in(),
     });
@@ -184,6 +193,9 @@ pub async fn run(
     tokio::spawn(alarms::run(context.clone(), shutdown.clone()));
     tokio::spawn(breaker::run(context.clone(), shutdown.clone()));
     tokio::spawn(tenant::inactivity::run(context.clone(), shutdown.clone()));
+    tokio::spawn(tenant::usage::run(context.clone(), shutdown.clone()));
+    tokio::spawn(rollout::run(context.clone(), shutdown.clone()));
+    tokio::spawn(tenant_plan::reconcile::run(context.clone(), shutdown.clone()));
     let holds = hold_inputs.into_iter().map(|input| run_holds(context.clone(), input, shutdown.clone()));
     let holds = tokio::spawn(join_all(holds));
     let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, shutdown.clone()));

@@ -1,6 +1,10 @@
 //! What is watched beside the objects that have a controller, and what is waited for before any work begins.
 
-use std::{fmt::Debug, hash::Hash, time::Duration};
+use std::{
+    fmt::Debug,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -66,15 +70,23 @@ fn spawn_follow<K>(
     tokio::spawn(async move { shutdown.run_until_cancelled(follow(events, interest, told)).await });
 }
 
-/// Keeps the plans, and visits their tenants when they change.
+/// Keeps the plans, and visits their tenants when they change. A plan itself is looked at when its finalizer is touched too.
 pub fn watch_plans(context: &SharedContext, writer: Writer<TenantPlan>, shutdown: &CancellationToken) {
     let told = context.clone();
     spawn_follow(
         Api::<TenantPlan>::all(context.watching.clone()),
         watch_config(),
         writer,
-        |plan| plan.metadata.generation.unwrap_or_default().unsigned_abs(),
-        move |plan, _, _| told.plan_changed(&plan.name),
+        |plan| {
+            let mut hasher = DefaultHasher::new();
+            (plan.metadata.generation, plan.finalizers(), plan.metadata.deletion_timestamp.is_some())
+                .hash(&mut hasher);
+            hasher.finish()
+        },
+        move |_, plan, change| {
+            told.plan_changed(plan, change);
+            told.plan_news.notify_one();
+        },
         shutdown,
     );
 }

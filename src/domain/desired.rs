@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
+    limits::LimitNotSet,
     settings::{self, SettingsError},
     slug::{Slug, SlugError},
 };
@@ -114,6 +115,9 @@ pub enum Invalid {
         /// The Tenant's namespace.
         namespace: String,
     },
+    /// The plan in force leaves a limit to the tenant, which does not say.
+    #[error(transparent)]
+    LimitNotSet(#[from] LimitNotSet),
     /// `spec.settings` break a limit.
     #[error(transparent)]
     Settings(#[from] SettingsError),

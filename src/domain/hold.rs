@@ -3,10 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::tenant::{SuspensionMode, SuspensionTrigger};
+use crate::api::tenant::{SuspensionMode, SuspensionTrigger, Tenant};
 
 /// The hold that the operator puts on a tenant that nobody uses.
 pub const INACTIVITY: &str = "inactivity";
+
+/// The hold that the operator puts on a tenant that has filled its storage.
+pub const QUOTA: &str = "quota";
 
 /// Who put a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +17,8 @@ pub const INACTIVITY: &str = "inactivity";
 pub enum Party {
     /// A `TenantHold` of the hold's name. The hold stays when that object is lost.
     TenantHold,
+    /// The operator, as the tenant's storage is full: ShrinkOnly, until there is room again.
+    Quota,
     /// The operator, for inactivity: another plan than this, or another request to resume, lifts it.
     Tenantry {
         /// The tenant's plan when it was put.
@@ -71,6 +76,25 @@ pub fn without(holds: &[Hold], name: &str) -> Option<Vec<Hold>> {
     (left.len() < holds.len()).then_some(left)
 }
 
+/// Whether a hold of the operator's own is lifted by what the tenant says now.
+pub fn is_lifted(hold: &Hold, tenant: &Tenant) -> bool {
+    match &hold.party {
+        // The one goes with its object, the other when there is room again.
+        Party::TenantHold | Party::Quota => false,
+        // An annotation that is lost asks for nothing.
+        Party::Tenantry { plan, resume } => {
+            let asked = requested_resume(tenant);
+            *plan != tenant.spec.plan || asked.is_some() && asked != *resume
+        }
+    }
+}
+
+/// The annotation that asks to resume.
+pub fn requested_resume(tenant: &Tenant) -> Option<String> {
+    let annotations = tenant.metadata.annotations.as_ref()?;
+    annotations.get(crate::api::ANNOTATION_RESUME_REQUESTED_AT).cloned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,9 +130,35 @@ mod tests {
             party: Party::Tenantry { plan: "free".into(), resume: Some("2026-01-01".into()) },
             ..hold("x", 5)
         };
-        for hold in [hold("billing", 1), own] {
+        let quota = Hold { name: QUOTA.into(), party: Party::Quota, mode: None, ..hold("x", 6) };
+        for hold in [hold("billing", 1), own, quota] {
             let text = serde_json::to_value(&hold).unwrap();
             assert_eq!(serde_json::from_value::<Hold>(text).unwrap(), hold);
         }
+    }
+
+    fn tenant(plan: &str) -> Tenant {
+        let mut tenant = Tenant::default();
+        tenant.spec.plan = plan.into();
+        tenant
+    }
+
+    #[test]
+    fn the_operators_own_hold_goes_with_another_plan_or_a_new_request() {
+        let own =
+            Hold { party: Party::Tenantry { plan: "starter".into(), resume: None }, ..hold("inactivity", 1) };
+        let mut asked = tenant("starter");
+        assert!(!is_lifted(&own, &asked));
+        assert!(is_lifted(&own, &tenant("free")));
+        asked.metadata.annotations =
+            Some([(crate::api::ANNOTATION_RESUME_REQUESTED_AT.to_owned(), "now".to_owned())].into());
+        assert!(is_lifted(&own, &asked));
+        assert!(!is_lifted(&hold("billing", 1), &asked));
+        let again = Hold {
+            party: Party::Tenantry { plan: "starter".into(), resume: Some("then".into()) },
+            ..hold("inactivity", 1)
+        };
+        assert!(is_lifted(&again, &asked));
+        assert!(!is_lifted(&again, &tenant("starter")), "a lost annotation asks for nothing");
     }
 }

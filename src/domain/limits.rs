@@ -27,10 +27,13 @@ pub struct Entitlements {
     /// The plan's name.
     pub plan: String,
     /// The limits, by name. One that is not there does not apply.
+    #[serde(default)]
     pub limits: Limits,
     /// The features that the plan includes, sorted.
+    #[serde(default)]
     pub features: Vec<String>,
     /// The availability that the plan promises, in percent.
+    #[serde(default)]
     pub sla: Option<String>,
 }
 

@@ -93,8 +93,12 @@ pub struct RegistryFacts {
     pub seed_digest: Option<String>,
     /// Whether the modules' recorded versions are the target versions.
     pub modules_current: bool,
-    /// Whether name, plan and settings are mirrored as the spec has them.
+    /// Whether name, settings and gates are mirrored as the spec has them.
     pub declared_current: bool,
+    /// Whether what the plan gives is recorded as in force.
+    pub plan_current: bool,
+    /// Whether anything that a plan gives is: there are limits in the database.
+    pub plan_recorded: bool,
     /// Whether a password verifier is recorded: it is, once the login has it.
     pub has_verifier: bool,
     /// Whether a database may be there: recorded before it is made, and until its drop is recorded.
@@ -163,6 +167,8 @@ pub enum LoginFacts {
         can_login: bool,
         /// Group membership and CONNECT right are exactly those of the wanted access level.
         access_current: bool,
+        /// The most sessions of it; -1 for no limit.
+        connections: i32,
     },
 }
 

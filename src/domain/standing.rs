@@ -5,12 +5,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     access::AccessLevel,
-    hold::{Hold, Party},
+    gates::{self, Gate},
+    given::Given,
+    hold::{INACTIVITY, QUOTA, is_lifted},
     lifecycle::{Guard, State},
 };
 use crate::api::{
-    plan::{TenantPlanSpec, TrialEndAction},
-    tenant::{DesiredState, SuspensionMode, SuspensionTrigger, Tenant},
+    plan::TrialEndAction,
+    tenant::{DesiredState, SuspensionTrigger},
 };
 
 /// A warning comes this long before an end, or after half the time if that is less.
@@ -23,6 +25,8 @@ pub enum Cause {
     State,
     /// A hold of this name.
     Hold(String),
+    /// Gates of the onboarding are not done.
+    Gates,
     /// The trial ended.
     TrialEnded(Timestamp),
     /// `spec.validity.notBefore` has not come.
@@ -75,50 +79,14 @@ pub struct Standing {
     pub plan: String,
     /// When its trial ends, or ended.
     pub trial_ends_at: Option<Timestamp>,
+    /// The gates of its onboarding, by name.
+    pub gates: Vec<Gate>,
     /// What narrows its access, strictest first.
     pub restrictions: Vec<Restriction>,
     /// When time alone changes any of this.
     pub changes_at: Option<Timestamp>,
     /// The next end, while nothing else keeps the tenant from noticing it.
     pub warning: Option<Warning>,
-}
-
-/// What a standing is judged by.
-#[derive(Clone, Copy, Debug)]
-pub struct Given<'a> {
-    /// What is wanted.
-    pub tenant: &'a Tenant,
-    /// The plan that it names, if there is one.
-    pub plan: Option<&'a TenantPlanSpec>,
-    /// The holds that the registry has.
-    pub holds: &'a [Hold],
-    /// When it was handed out first.
-    pub activated_at: Option<Timestamp>,
-    /// When its trial ends, as it was said last: it counts while there is no plan to say it.
-    pub known_trial_end: Option<Timestamp>,
-}
-
-impl Given<'_> {
-    /// The mode of a suspension: as said, else by the plan for its trigger, else the strictest.
-    fn level(&self, said: Option<SuspensionMode>, trigger: Option<SuspensionTrigger>) -> AccessLevel {
-        let planned = || self.plan?.suspension_mode.as_ref()?.of(trigger?);
-        match said.or_else(planned).unwrap_or(SuspensionMode::Blocked) {
-            SuspensionMode::Blocked => AccessLevel::Blocked,
-            SuspensionMode::ReadOnly => AccessLevel::ReadOnly,
-        }
-    }
-
-    /// When the trial ends: by the tenant, else by its plan from the day it was handed out.
-    fn trial_end(&self) -> Option<Timestamp> {
-        let said = self.tenant.spec.trial.as_ref().and_then(|trial| trial.ends_at.as_ref());
-        if let Some(at) = said {
-            return Some(at.0);
-        }
-        let Some(plan) = self.plan else { return self.known_trial_end };
-        let days = plan.trial_days.filter(|days| *days > 0)?;
-        let length = SignedDuration::from_hours(24 * i64::from(days));
-        Some(self.activated_at?.checked_add(length).unwrap_or(Timestamp::MAX))
-    }
 }
 
 /// Judges where a tenant stands at a time.
@@ -139,12 +107,22 @@ pub fn standing(given: Given<'_>, now: Timestamp) -> Standing {
     for hold in given.holds.iter().filter(|hold| !is_lifted(hold, given.tenant)) {
         restrictions.push(Restriction {
             cause: Cause::Hold(hold.name.clone()),
-            level: given.level(hold.mode, hold.trigger),
+            level: given.level_of(hold),
             trigger: hold.trigger,
             reason: hold.reason.clone(),
         });
     }
-    let trial_ends_at = given.trial_end();
+    let gates = given.gates();
+    let open = gates::open(&gates);
+    if !open.is_empty() {
+        restrictions.push(Restriction {
+            cause: Cause::Gates,
+            level: AccessLevel::Blocked,
+            trigger: None,
+            reason: format!("not done yet: {}", open.join(", ")),
+        });
+    }
+    let trial_ends_at = given.trial_end(&gates, now);
     if let Some(at) = trial_ends_at.filter(|at| *at <= now) {
         let end = given.plan.and_then(|plan| plan.trial_end.as_ref());
         let next =
@@ -191,28 +169,11 @@ pub fn standing(given: Given<'_>, now: Timestamp) -> Standing {
         state,
         plan,
         trial_ends_at,
+        gates,
         restrictions,
         changes_at: times.into_iter().flatten().filter(|at| now < *at).min(),
         warning,
     }
-}
-
-/// Whether a hold of the operator's own is lifted by what the tenant says now.
-pub fn is_lifted(hold: &Hold, tenant: &Tenant) -> bool {
-    match &hold.party {
-        Party::TenantHold => false,
-        // An annotation that is lost asks for nothing.
-        Party::Tenantry { plan, resume } => {
-            let asked = requested_resume(tenant);
-            *plan != tenant.spec.plan || asked.is_some() && asked != *resume
-        }
-    }
-}
-
-/// The annotation that asks to resume.
-pub fn requested_resume(tenant: &Tenant) -> Option<String> {
-    let annotations = tenant.metadata.annotations.as_ref()?;
-    annotations.get(crate::api::ANNOTATION_RESUME_REQUESTED_AT).cloned()
 }
 
 fn warn_from(begun: Timestamp, at: Timestamp) -> Timestamp {
@@ -238,6 +199,7 @@ impl Standing {
             let what = match &restriction.cause {
                 Cause::State => "spec.state is Suspended".to_owned(),
                 Cause::Hold(name) => format!("hold {name:?}"),
+                Cause::Gates => "gates".to_owned(),
                 Cause::TrialEnded(_) => "trial".to_owned(),
                 Cause::NotYetValid(_) | Cause::Expired(_) => "validity".to_owned(),
             };
@@ -248,11 +210,13 @@ impl Standing {
             .then(|| self.restrictions.iter().map(says).collect::<Vec<_>>().join("; "))
     }
 
-    /// Whether time alone narrows access.
-    pub fn is_timed(&self) -> bool {
+    /// Whether nobody asked for what narrows access: time came, or the operator put a hold of its own.
+    pub fn is_automatic(&self) -> bool {
         !self.restrictions.is_empty()
-            && self.restrictions.iter().all(|restriction| match restriction.cause {
-                Cause::State | Cause::Hold(_) => false,
+            && self.restrictions.iter().all(|restriction| match &restriction.cause {
+                Cause::State | Cause::Gates => false,
+                // Names that nobody else's hold can have.
+                Cause::Hold(name) => [INACTIVITY, QUOTA].contains(&name.as_str()),
                 Cause::TrialEnded(_) | Cause::NotYetValid(_) | Cause::Expired(_) => true,
             })
     }
@@ -261,6 +225,13 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        api::{
+            plan::TenantPlanSpec,
+            tenant::{SuspensionMode, Tenant},
+        },
+        domain::hold::{Hold, Party},
+    };
     use serde_json::{Value, json};
 
     const NOW: Timestamp = Timestamp::constant(1_000_000_000, 0);
@@ -288,13 +259,23 @@ mod tests {
         Hold { name: name.into(), mode, trigger: None, reason: "because".into(), since: NOW, party }
     }
 
+    fn given<'a>(tenant: &'a Tenant, plan: Option<&'a TenantPlanSpec>) -> Given<'a> {
+        Given {
+            tenant,
+            plan,
+            holds: &[],
+            activated_at: None,
+            default_gates: None,
+            recorded_gates: &[],
+            gates_done_at: None,
+            known_trial_end: None,
+        }
+    }
+
     fn judge(spec: Value, plan_spec: Value, holds: &[Hold], activated: i64, now: Timestamp) -> Standing {
         let (tenant, plan) = (tenant(spec), plan(plan_spec));
         let activated_at = Some(at(activated));
-        standing(
-            Given { tenant: &tenant, plan: Some(&plan), holds, activated_at, known_trial_end: None },
-            now,
-        )
+        standing(Given { holds, activated_at, ..given(&tenant, Some(&plan)) }, now)
     }
 
     #[test]
@@ -378,7 +359,7 @@ mod tests {
         let suspend = json!({"trialEnd": {"action": "Suspend", "mode": "ReadOnly"}});
         let ended = judge(spec.clone(), suspend, &[], -DAY, NOW);
         assert_eq!((ended.access, ended.state), (AccessLevel::ReadOnly, State::Suspended));
-        assert!(ended.is_timed() && ended.plan == "starter");
+        assert!(ended.is_automatic() && ended.plan == "starter");
         let change = json!({"trialEnd": {"action": "ChangePlan", "plan": "free"}});
         let changed = judge(spec.clone(), change, &[], -DAY, NOW);
         assert_eq!((changed.access, changed.plan.as_str()), (AccessLevel::ReadWrite, "free"));
@@ -390,10 +371,52 @@ mod tests {
     fn a_plan_that_is_gone_makes_no_trial_longer() {
         let tenant = tenant(json!({}));
         let known_trial_end = Some(at(10));
-        let given =
-            Given { tenant: &tenant, plan: None, holds: &[], activated_at: Some(NOW), known_trial_end };
+        let given = Given { activated_at: Some(NOW), known_trial_end, ..given(&tenant, None) };
         assert_eq!(standing(given, at(9)).state, State::Trial);
         assert_eq!(standing(given, at(10)).access, AccessLevel::Blocked);
+    }
+
+    #[test]
+    fn open_gates_block_until_all_are_done_and_the_plans_count_only_for_new_tenants() {
+        let plan = plan(json!({"gates": [{"name": "contract"}, {"name": "sso"}]}));
+        let done =
+            tenant(json!({"gates": [{"name": "contract", "done": true}, {"name": "sso", "done": true}]}));
+        let half = tenant(json!({"gates": [{"name": "contract", "done": true}]}));
+        let judged = standing(given(&half, Some(&plan)), NOW);
+        assert_eq!((judged.access, judged.state), (AccessLevel::Blocked, State::Suspended));
+        assert_eq!(judged.why().unwrap(), "gates (Blocked): not done yet: sso");
+        assert_eq!(standing(given(&done, Some(&plan)), NOW).access, AccessLevel::ReadWrite);
+        // A tenant in use is not held up by what its plan asks of new ones.
+        let in_use = Given { activated_at: Some(NOW), default_gates: Some(&[]), ..given(&half, Some(&plan)) };
+        assert_eq!(standing(in_use, NOW).access, AccessLevel::ReadWrite);
+    }
+
+    #[test]
+    fn a_trial_that_the_plan_gives_begins_when_the_last_gate_is_done() {
+        let plan = plan(json!({"trialDays": 14}));
+        let gated = |done: bool| tenant(json!({"gates": [{"name": "contract", "done": done}]}));
+        let (open, done) = (gated(false), gated(true));
+        let was_open = [Gate { name: "contract".into(), done: false }];
+        let begun = Some(at(-30 * DAY));
+        let waiting = Given { activated_at: begun, recorded_gates: &was_open, ..given(&open, Some(&plan)) };
+        assert_eq!(standing(waiting, NOW).trial_ends_at, None);
+        let lets_in = Given { tenant: &done, ..waiting };
+        assert_eq!(standing(lets_in, NOW).trial_ends_at, Some(at(14 * DAY)));
+        let later = Given { gates_done_at: Some(NOW), recorded_gates: &[], ..lets_in };
+        assert_eq!(standing(later, at(DAY)).trial_ends_at, Some(at(14 * DAY)));
+        // A gate that is opened again later makes no trial longer.
+        let reopened = Given { tenant: &open, ..later };
+        assert_eq!(standing(reopened, at(DAY)).trial_ends_at, Some(at(14 * DAY)));
+    }
+
+    #[test]
+    fn a_full_storage_leaves_reading_and_deleting() {
+        let quota = Hold { party: Party::Quota, ..hold("quota", None) };
+        let full = judge(json!({}), json!({}), std::slice::from_ref(&quota), 0, NOW);
+        assert_eq!((full.access, full.state), (AccessLevel::ShrinkOnly, State::Suspended));
+        let stricter =
+            judge(json!({}), json!({}), &[quota, hold("a", Some(SuspensionMode::ReadOnly))], 0, NOW);
+        assert_eq!(stricter.access, AccessLevel::ReadOnly);
     }
 
     #[test]
@@ -420,26 +443,5 @@ mod tests {
         // The next thing that happens after the warning is the end.
         assert_eq!(judge(ends(DAY), json!({}), &[], 0, at(DAY / 2)).changes_at, Some(at(DAY)));
         assert_eq!(judge(ends(DAY), json!({}), &[hold("a", None)], 0, NOW).warning, None);
-    }
-
-    #[test]
-    fn the_operators_own_hold_goes_with_another_plan_or_a_new_request() {
-        let own = Hold {
-            party: Party::Tenantry { plan: "starter".into(), resume: None },
-            ..hold("inactivity", None)
-        };
-        let mut asked = tenant(json!({}));
-        assert!(!is_lifted(&own, &asked));
-        assert!(is_lifted(&own, &tenant(json!({"plan": "free"}))));
-        asked.metadata.annotations =
-            Some([(crate::api::ANNOTATION_RESUME_REQUESTED_AT.to_owned(), "now".to_owned())].into());
-        assert!(is_lifted(&own, &asked));
-        assert!(!is_lifted(&hold("billing", None), &asked));
-        let again = Hold {
-            party: Party::Tenantry { plan: "starter".into(), resume: Some("then".into()) },
-            ..hold("inactivity", None)
-        };
-        assert!(is_lifted(&again, &asked));
-        assert!(!is_lifted(&again, &tenant(json!({}))), "a lost annotation asks for nothing");
     }
 }

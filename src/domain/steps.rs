@@ -15,6 +15,8 @@ pub enum Step {
     CreateDatabase,
     /// Bring the modules to their target versions.
     ApplyMigrations,
+    /// Put in force what the plan gives: limits in the database, connections of the login.
+    ApplyPlan,
     /// Write settings, admins and demo data.
     Seed,
     /// Rename the database to its final name.
@@ -58,6 +60,7 @@ impl Step {
             Self::CreateRoles => "CreateRoles",
             Self::CreateDatabase => "CreateDatabase",
             Self::ApplyMigrations => "ApplyMigrations",
+            Self::ApplyPlan => "ApplyPlan",
             Self::Seed => "Seed",
             Self::PublishDatabase => "PublishDatabase",
             Self::EnforceAccess => "EnforceAccess",

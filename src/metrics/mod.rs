@@ -1,10 +1,16 @@
 //! What is counted and measured, for Prometheus.
 //!
-//! No tenant's name is ever a label: ten thousand tenants would make ten thousand series of each.
+//! A tenant's name is a label only while the tenant is near a limit, and for a thousand of them at most: ten thousand
+//! tenants would make ten thousand series of each.
 
 mod process;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -18,6 +24,22 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// From 5 ms, a statement, to 80 s, a server that hangs.
 const BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0];
+
+/// The most tenants and limits that are told by name.
+const MOST_NEAR: usize = 1000;
+
+/// A tenant that is near a limit, or beyond it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NearLimit {
+    /// The Tenant's namespace.
+    pub namespace: String,
+    /// The Tenant's name.
+    pub tenant: String,
+    /// The limit.
+    pub limit: String,
+    /// The share of it that is used: 1.0 is all of it.
+    pub ratio: f64,
+}
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -53,6 +75,13 @@ struct ByAccess {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLimit {
+    namespace: String,
+    tenant: String,
+    limit: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
     revision: &'static str,
@@ -70,6 +99,8 @@ pub struct Metrics {
     tenants: Family<ByState, Gauge>,
     tombstones: Family<ByAccess, Gauge>,
     leftover_databases: Gauge,
+    limits: Family<ByLimit, Gauge<f64, AtomicU64>>,
+    near: Arc<Mutex<HashSet<ByLimit>>>,
     provision_durations: Histogram,
     leader: Gauge,
     breaker: Gauge,
@@ -118,6 +149,12 @@ impl Metrics {
             "Databases of tenants that are gone, which are there all the same",
             leftover_databases.clone(),
         );
+        let limits = Family::default();
+        registry.register(
+            "tenant_limit_usage_ratio",
+            "Share of a limit that a tenant uses, of tenants that come near one (80 %) or are beyond it",
+            limits.clone(),
+        );
         let provision_durations = histogram();
         registry.register(
             "provision_duration_seconds",
@@ -148,6 +185,8 @@ impl Metrics {
             tenants,
             tombstones,
             leftover_databases,
+            limits,
+            near: Arc::default(),
             provision_durations,
             leader,
             breaker,
@@ -191,6 +230,23 @@ impl Metrics {
         for (state, count) in counts {
             self.tenants.get_or_create(&ByState { state: state.to_owned() }).set(count);
         }
+    }
+
+    /// Which tenants are near which limit, or beyond it, and by how much: of all others nothing is said. No more than
+    /// [`MOST_NEAR`] are told.
+    pub fn near_limits(&self, near: impl IntoIterator<Item = NearLimit>) {
+        let mut told = HashSet::new();
+        for NearLimit { namespace, tenant, limit, ratio } in near.into_iter().take(MOST_NEAR) {
+            let labels = ByLimit { namespace, tenant, limit };
+            self.limits.get_or_create(&labels).set(ratio);
+            told.insert(labels);
+        }
+        // Only what is gone goes: nobody reads in between that there is nothing.
+        let mut before = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in before.difference(&told) {
+            self.limits.remove(gone);
+        }
+        *before = told;
     }
 
     /// A tenant was provisioned.
@@ -246,6 +302,14 @@ mod tests {
         metrics.tenants([("active", 3), ("failed", 0)]);
         metrics.provisioned(Duration::from_millis(700));
         metrics.leader(true);
+        let near = |tenant: &str| NearLimit {
+            namespace: "customers".into(),
+            tenant: tenant.into(),
+            limit: "users".into(),
+            ratio: 0.8,
+        };
+        metrics.near_limits([near("gone")]);
+        metrics.near_limits([near("acme")]);
         let text = metrics.encode().unwrap();
         for line in [
             r#"tenantry_reconcile_total{result="changed"} 1"#,
@@ -257,10 +321,12 @@ mod tests {
             r#"tenantry_tenants{state="failed"} 0"#,
             "tenantry_provision_duration_seconds_sum 0.7",
             "tenantry_leader 1",
+            r#"tenantry_tenant_limit_usage_ratio{namespace="customers",tenant="acme",limit="users"} 0.8"#,
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("tenant=\"gone\""), "{text}");
         assert!(
             text.contains(&format!("tenantry_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))),
             "{text}"

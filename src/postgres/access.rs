@@ -117,7 +117,9 @@ impl Server {
             }
             if facts.access() != Some(level) {
                 session.give_back();
-                let found = facts.differences(level, Known::default()).join("; ");
+                // How many sessions it may have is another matter.
+                let connections = facts.login.as_ref().map_or(-1, |login| login.connection_limit);
+                let found = facts.differences(level, Known::default(), connections).join("; ");
                 return Err(Error::MissingRight(format!(
                     "role {login} could not be brought to {level}, for somebody else than tenantry_admin granted what it has: {found}; REVOKE that as a superuser"
                 )));
@@ -171,9 +173,6 @@ fn swap(
     }
     if facts.privileged {
         script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
-    }
-    if facts.connection_limit != -1 {
-        script.add("ALTER ROLE {} CONNECTION LIMIT -1", &[login]);
     }
     if level == AccessLevel::Blocked && facts.can_login {
         script.add("ALTER ROLE {} NOLOGIN", &[login]);

@@ -65,8 +65,9 @@ impl TenantFacts {
             || self.has_own_login(known) && self.login.as_ref().is_some_and(|found| !found.mark.is_ours())
     }
 
-    /// What is not as it should be for a tenant in use at this level: a phrase each, none where all is well.
-    pub fn differences(&self, wanted: AccessLevel, known: Known) -> Vec<String> {
+    /// What is not as it should be for a tenant in use at this level, whose login may have so many `connections` (-1: any
+    /// number): a phrase each, none where all is well.
+    pub fn differences(&self, wanted: AccessLevel, known: Known, connections: i32) -> Vec<String> {
         let mut found = Vec::new();
         let mut say = |so: bool, what: String| {
             if so {
@@ -108,7 +109,8 @@ impl TenantFacts {
                 say(login.privileged, "the login had CREATEDB or CREATEROLE".into());
                 say(login.beyond_us, "the login has SUPERUSER, REPLICATION or BYPASSRLS".into());
                 let limit = login.connection_limit;
-                say(limit != -1, format!("the login had a connection limit of {limit}"));
+                let other = format!("the login had a connection limit of {limit} instead of {connections}");
+                say(limit != connections, other);
                 say(
                     login.narrowing,
                     "sessions from before the last change were not proven to be gone".into(),

@@ -12,6 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The longest text that an error carries over from a server.
 const MAX_TEXT: usize = 600;
 
+/// The SQLSTATE of a refusal by a meter (`migrations/tenant/core/0003_limits.sql`).
+const LIMIT_REACHED: &str = "TNLIM";
+
 /// A failed operation. No variant ever holds a password; texts of the server are cut to a bounded length.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,6 +46,16 @@ pub enum Error {
         name: String,
         /// Whose it is, as far as its mark tells.
         detail: String,
+    },
+    /// What was to be added is over a limit of the tenant's plan.
+    #[error("{doing}: {message} [{LIMIT_REACHED}]")]
+    LimitReached {
+        /// What was being done.
+        doing: &'static str,
+        /// The limit's name.
+        limit: String,
+        /// What the tenant's database says: the limit, how much is used, how much more was asked for.
+        message: String,
     },
     /// A right is missing, or what it would show is.
     #[error("{0}")]
@@ -142,7 +155,14 @@ pub enum Error {
 impl Error {
     /// Wraps what sqlx returned.
     pub(super) fn sql(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |source| Self::Sql { doing, source }
+        move |source| match reported(&source).filter(|error| error.code() == LIMIT_REACHED) {
+            Some(error) => Self::LimitReached {
+                doing,
+                limit: bounded(error.constraint().unwrap_or_default().to_owned()),
+                message: bounded(error.message().to_owned()),
+            },
+            None => Self::Sql { doing, source },
+        }
     }
 
     /// The SQLSTATE, if the server gave one.
@@ -150,6 +170,7 @@ impl Error {
         match self {
             Self::Sql { source, .. } => code(source).map(str::to_owned),
             Self::Migration(error) => error.sql_state.clone(),
+            Self::LimitReached { .. } => Some(LIMIT_REACHED.to_owned()),
             _ => None,
         }
     }
@@ -161,6 +182,7 @@ impl Error {
             Self::Timeout { .. } => "DatabaseTimeout",
             Self::Fenced => "Waiting",
             Self::Conflict { .. } => "Conflict",
+            Self::LimitReached { .. } => "LimitReached",
             Self::MissingRight(_) => "MissingRight",
             Self::DatabaseMissing(_) => "DatabaseMissing",
             Self::LoginMissing(_) => "LoginMissing",
@@ -204,6 +226,7 @@ impl Error {
         match self {
             Self::Migration(error) => !error.transient,
             Self::Conflict { .. }
+            | Self::LimitReached { .. }
             | Self::MissingRight(_)
             | Self::ServerInUse(_)
             | Self::UnsupportedVersion(_)

@@ -1,7 +1,7 @@
 //! The only place that turns names and texts into SQL, and the only user of `AssertSqlSafe`.
 //!
 //! A statement is a `&'static str` with `{}` where a [`Part`] goes. A part is a quoted identifier, a quoted
-//! literal, or a word of our own; there is no way to put a bare `String` into a statement.
+//! literal, a number, or a word of our own; there is no way to put a bare `String` into a statement.
 
 use std::fmt::{self, Write};
 
@@ -82,6 +82,10 @@ pub struct Literal<'a>(pub &'a str);
 #[derive(Clone, Copy, Debug)]
 pub struct Word(pub &'static str);
 
+/// A whole number.
+#[derive(Clone, Copy, Debug)]
+pub struct Number(pub i32);
+
 /// What may stand for a `{}`.
 pub trait Part: Sync {
     /// Writes the part, quoted.
@@ -123,6 +127,12 @@ impl Part for Literal<'_> {
 impl Part for Word {
     fn write(&self, sql: &mut String) {
         sql.push_str(self.0);
+    }
+}
+
+impl Part for Number {
+    fn write(&self, sql: &mut String) {
+        let _ = write!(sql, "{}", self.0);
     }
 }
 

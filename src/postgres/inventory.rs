@@ -88,7 +88,6 @@ impl TenantFacts {
             && login.foreign_members.is_empty()
             && !login.privileged
             && !login.beyond_us
-            && login.connection_limit == -1
             && !login.narrowing
             && self.database.as_ref().is_none_or(|database| {
                 !database.open_to_public && database.connection_limit == -1 && database.allow_connections

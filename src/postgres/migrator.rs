@@ -16,7 +16,7 @@ use super::{
 pub(super) struct Visit {
     pub(super) session: Session,
     /// The published database that was opened to the migrator for this visit.
-    opened: Option<Ident>,
+    opened: Option<(TenantId, Ident)>,
 }
 
 impl Server {
@@ -52,7 +52,7 @@ impl Server {
         let open = Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&name, &MIGRATOR]);
         self.run("open the database to the migrator", &open).await?;
         match self.migrator(&name, doing).await {
-            Ok(session) => Ok(Visit { session: known(session).await, opened: Some(name) }),
+            Ok(session) => Ok(Visit { session: known(session).await, opened: Some((id, name)) }),
             Err(error) => {
                 self.shut(&name).await?;
                 Err(error)
@@ -65,8 +65,10 @@ impl Server {
         match visit.opened {
             // The rename that follows would stumble over a session that is still there.
             None => visit.session.close_and_wait().await,
-            Some(name) => {
+            Some((id, name)) => {
                 visit.session.close().await;
+                // Not between another visit's being let in and its connecting.
+                let _one = self.serialise(id).await;
                 self.shut(&name).await?;
             }
         }

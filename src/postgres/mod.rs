@@ -1,4 +1,4 @@
-//! The servers that host tenant databases: sessions, roles, databases, templates, seeds, access. Everything here is
+//! The servers that host tenant databases: sessions, roles, databases, templates, seeds, limits, access. Everything here is
 //! an idempotent operation on [`server::Server`]; what is done when is the controller's.
 
 mod access;
@@ -9,6 +9,7 @@ pub mod drift;
 mod error;
 mod identifier;
 pub mod inventory;
+mod limits;
 mod login;
 pub mod mark;
 mod migrate;
@@ -21,8 +22,11 @@ pub mod seed;
 pub mod server;
 mod sessions;
 pub mod setup;
+pub mod storage;
+mod tables;
 mod templates;
 pub mod usage;
+pub mod vacuum;
 
 pub use self::{
     connect::{ServerConfig, Tls},

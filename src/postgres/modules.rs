@@ -56,8 +56,12 @@ macro_rules! migrations {
 
 /// The modules that ship with Tenantry. (A test compares this list with the folder.)
 const BUILT_IN: &[(&str, &[Migration])] = &[
-    ("core", migrations!("core": "0001_settings.sql", "0002_activity_log.sql")),
-    ("identity", migrations!("identity": "0001_users.sql", "0002_roles.sql", "0003_credentials.sql")),
+    ("core", migrations!("core": "0001_settings.sql", "0002_activity_log.sql", "0003_limits.sql")),
+    (
+        "identity",
+        migrations!("identity": "0001_users.sql", "0002_roles.sql", "0003_credentials.sql", "0004_meter.sql"),
+    ),
+    ("projects", migrations!("projects": "0001_projects.sql")),
 ];
 
 impl Module {

@@ -109,7 +109,7 @@ impl Server {
     }
 
     /// Whether the tenant's login is there. Somebody else's role of that name is a conflict.
-    async fn own_login(&self, id: TenantId, login: &Ident) -> Result<bool> {
+    pub(super) async fn own_login(&self, id: TenantId, login: &Ident) -> Result<bool> {
         let inventory = self.read(Some((&[], &[login.as_str()]))).await?;
         match inventory.facts(id, "", login.as_str()).login {
             None => Ok(false),

@@ -1,4 +1,4 @@
-//! Seeds: settings, admins and demo data of one tenant, in one transaction. May be run again with the same or other
+//! Seeds: settings by one statement, then admins and demo data of one tenant in one transaction. May be run again with the same or other
 //! content: settings follow the spec, admins are never doubled, nobody's used credential is touched.
 
 use std::collections::BTreeMap;
@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
 
-use crate::domain::identity::TenantId;
+use crate::domain::{identity::TenantId, limits::Amounts};
 
 use super::{
     credentials::SecretText,
     error::{Error, Result},
+    limits,
     server::Server,
 };
 
@@ -55,6 +56,8 @@ pub enum OneTimeSecret {
 pub struct SeedOutcome {
     /// Those admins, by e-mail, whose offered credential is in force. The others have an account that they use.
     pub offered: Vec<String>,
+    /// What the tenant then uses of its metered limits.
+    pub usage: Amounts,
 }
 
 impl OneTimeSecret {
@@ -174,14 +177,16 @@ fn admins(admins: &[AdminSeed]) -> Result<Value> {
 }
 
 async fn write(session: &mut PgConnection, seed: &Seed, admins: &Value) -> Result<SeedOutcome, sqlx::Error> {
+    // By itself: an admin for whom there is no room in the plan does not keep settings from being as they should.
+    sqlx::query(SETTINGS).bind(json!(seed.settings)).execute(&mut *session).await?;
     let mut transaction = session.begin().await?;
-    sqlx::query(SETTINGS).bind(json!(seed.settings)).execute(&mut *transaction).await?;
     sqlx::query(ADMINS).bind(admins).execute(&mut *transaction).await?;
     sqlx::query(REVOKE).bind(admins).execute(&mut *transaction).await?;
     let offered = sqlx::query_scalar(OFFER).bind(admins).fetch_all(&mut *transaction).await?;
     if seed.demo_data {
         sqlx::query(DEMO).execute(&mut *transaction).await?;
     }
+    let usage = limits::read(&mut transaction).await?;
     transaction.commit().await?;
-    Ok(SeedOutcome { offered })
+    Ok(SeedOutcome { offered, usage })
 }

@@ -57,6 +57,8 @@ pub(super) struct Inner {
     pub(super) building: Turn,
     /// One database is dropped at a time.
     pub(super) dropping: tokio::sync::Mutex<()>,
+    /// One tenant's tables are vacuumed at a time.
+    pub(super) reclaiming: tokio::sync::Mutex<()>,
     /// Shared roles are prepared by one at a time.
     pub(super) preparing: tokio::sync::Mutex<()>,
     /// Changes of one tenant's rights come one after the other.
@@ -78,6 +80,7 @@ impl Server {
                 sessions: Arc::new(Sessions::new(config, fence)),
                 building,
                 dropping: tokio::sync::Mutex::default(),
+                reclaiming: tokio::sync::Mutex::default(),
                 preparing: tokio::sync::Mutex::default(),
                 tenants: Turns::default(),
             }),

@@ -30,12 +30,14 @@ impl Server {
     /// Counts the sessions in every database.
     pub async fn session_counts(&self) -> Result<HashMap<String, SessionCount>> {
         let doing = "count sessions";
+        // Without pg_read_all_stats, another's session is listed without its kind.
         let mut session = self.admin().await?;
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT s.datname::text AS name, s.sessions, coalesce(a.connected, '{}') AS connected
              FROM pg_stat_database AS s LEFT JOIN (
                  SELECT datid, array_agg(DISTINCT usename::text) AS connected
-                 FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename IS NOT NULL
+                 FROM pg_stat_activity
+                 WHERE coalesce(backend_type, 'client backend') = 'client backend' AND usename IS NOT NULL
                  GROUP BY datid) AS a USING (datid)
              WHERE s.datname IS NOT NULL",
         )

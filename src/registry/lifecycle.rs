@@ -47,13 +47,21 @@ pub struct NewState<'a> {
 pub(super) type Found = Option<(String, bool)>;
 
 impl Registry {
-    /// The tenant is handed out, in the state that its standing comes to; returns since when it is.
-    pub async fn activate(&self, id: TenantId, new: &NewState<'_>, correlation: Uuid) -> Result<Timestamp> {
+    /// The tenant is handed out, in the state that its standing comes to, with the gates that its plan began it with;
+    /// returns since when it is.
+    pub async fn activate(
+        &self,
+        id: TenantId,
+        new: &NewState<'_>,
+        default_gates: &[String],
+        correlation: Uuid,
+    ) -> Result<Timestamp> {
         let row: Option<(String, bool, jiff_sqlx::Timestamp)> = sqlx::query_as(
             "WITH before AS (SELECT status, activated_at FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET status = $2, status_reason = $3, status_updated_by = 'tenantry',
-                     suspended_at = CASE WHEN $2 = 'suspended' THEN $4 END, activated_at = $4
+                     suspended_at = CASE WHEN $2 = 'suspended' THEN $4 END, activated_at = $4,
+                     default_gates = to_jsonb($6::text[])
                  WHERE id = $1 AND status = 'provisioning' RETURNING id),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
@@ -65,6 +73,7 @@ impl Registry {
         .bind(new.why)
         .bind(new.at.to_sqlx())
         .bind(correlation)
+        .bind(default_gates)
         .fetch_optional(&self.pool)
         .await?;
         let since = row.as_ref().map_or(new.at, |(_, _, since)| since.to_jiff());
@@ -131,7 +140,8 @@ impl Registry {
             "WITH before AS (SELECT status FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET rolling_back = false, database_exists = false, access = 'Blocked',
-                     password_verifier = NULL, password_digest = NULL, module_versions = '{}', seed_digest = NULL
+                     password_verifier = NULL, password_digest = NULL, module_versions = '{}', seed_digest = NULL,
+                     entitlements = NULL
                  WHERE id = $1 AND rolling_back RETURNING id, database_name),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)

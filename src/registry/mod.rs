@@ -14,6 +14,7 @@ mod breaker;
 mod claim;
 mod error;
 mod lifecycle;
+mod limits;
 mod migrate;
 mod row;
 mod servers;
@@ -35,6 +36,7 @@ pub use self::{
     breaker::Opening,
     error::Error,
     lifecycle::{Activity, NewState},
+    limits::{Declared, NewPlan},
     row::{Hidden, NewTenant, Registration, TenantRow},
     standing::{HoldChange, SessionsSeen},
     tombstones::{Deadline, Tombstone, Written},

@@ -9,7 +9,13 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::domain::{
-    access::AccessLevel, departure::Terms, hold::Hold, identity::TenantId, observed::RegistryStatus,
+    access::AccessLevel,
+    departure::Terms,
+    gates::Gate,
+    hold::Hold,
+    identity::TenantId,
+    limits::{Amounts, Entitlements},
+    observed::RegistryStatus,
     slug::Slug,
 };
 
@@ -21,21 +27,25 @@ macro_rules! columns {
          holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
-         warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by"
+         warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
+         default_gates, gates_done_at"
     };
 }
 pub(super) use columns;
 
-/// How a tenant's last workflow stands. Beside [`columns`], where `tenants` is what is selected from.
-macro_rules! workflow_columns {
+/// How a tenant's last workflow stands, and what the tenant uses. Beside [`columns`], where `tenants` is what is selected
+/// from.
+macro_rules! related_columns {
     () => {
         ", (SELECT w.next_attempt_at FROM workflows w WHERE w.tenant_id = tenants.id \
             ORDER BY w.started_at DESC LIMIT 1) AS next_attempt_at, \
          EXISTS (SELECT FROM workflows w WHERE w.tenant_id = tenants.id AND w.finished_at IS NULL) \
-            AS has_open_workflow"
+            AS has_open_workflow, \
+         (SELECT u.amounts FROM usage u WHERE u.tenant_id = tenants.id) AS usage, \
+         (SELECT u.measured_at FROM usage u WHERE u.tenant_id = tenants.id) AS measured_at"
     };
 }
-pub(super) use workflow_columns;
+pub(super) use related_columns;
 
 /// A value that must not appear in a log line.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,6 +113,15 @@ pub struct TenantRow {
     pub last_session_at: Option<Timestamp>,
     pub inactivity_warned_at: Option<Timestamp>,
     pub frozen_by: Option<i64>,
+    /// What is in force in the tenant's database; none before it was put in force.
+    pub entitlements: Option<Entitlements>,
+    pub gates: Vec<Gate>,
+    pub default_gates: Option<Vec<String>>,
+    pub gates_done_at: Option<Timestamp>,
+    /// What the tenant uses, as it was measured last; known only of rows that were read by their object, or all together.
+    pub usage: Amounts,
+    /// When that was; known of the same rows.
+    pub measured_at: Option<Timestamp>,
     /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
     /// their object, or all together.
     pub next_attempt_at: Option<Timestamp>,
@@ -166,6 +185,12 @@ impl TenantRow {
             last_session_at: None,
             inactivity_warned_at: None,
             frozen_by: None,
+            entitlements: None,
+            gates: Vec::new(),
+            default_gates: None,
+            gates_done_at: None,
+            usage: Amounts::new(),
+            measured_at: None,
             next_attempt_at: None,
             has_open_workflow: false,
         }
@@ -223,15 +248,25 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             last_session_at: maybe_time("last_session_at")?,
             inactivity_warned_at: maybe_time("inactivity_warned_at")?,
             frozen_by: row.try_get("frozen_by")?,
-            next_attempt_at: match maybe_time("next_attempt_at") {
-                Err(sqlx::Error::ColumnNotFound(_)) => None,
-                found => found?,
-            },
-            has_open_workflow: match row.try_get("has_open_workflow") {
-                Err(sqlx::Error::ColumnNotFound(_)) => false,
-                found => found?,
-            },
+            entitlements: row.try_get::<Option<Json<_>>, _>("entitlements")?.map(|Json(found)| found),
+            gates: row.try_get::<Json<_>, _>("gates")?.0,
+            default_gates: row.try_get::<Option<Json<_>>, _>("default_gates")?.map(|Json(found)| found),
+            gates_done_at: maybe_time("gates_done_at")?,
+            usage: related(row.try_get::<Option<Json<_>>, _>("usage"))?
+                .map(|Json(found)| found)
+                .unwrap_or_default(),
+            measured_at: related(maybe_time("measured_at"))?,
+            next_attempt_at: related(maybe_time("next_attempt_at"))?,
+            has_open_workflow: related(row.try_get("has_open_workflow"))?.unwrap_or_default(),
         })
+    }
+}
+
+/// A column that only some statements have.
+fn related<T>(found: sqlx::Result<Option<T>>) -> sqlx::Result<Option<T>> {
+    match found {
+        Err(sqlx::Error::ColumnNotFound(_)) => Ok(None),
+        found => found,
     }
 }
 

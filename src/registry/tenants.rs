@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use jiff_sqlx::ToSqlx;
 use serde_json::Value;
+use sqlx::types::Json;
 
 use super::{
-    Error, NewTenant, Registration, Registry, Result, TenantRow,
-    row::{columns, workflow_columns},
+    Declared, Error, NewTenant, Registration, Registry, Result, TenantRow,
+    row::{columns, related_columns},
 };
 use crate::domain::{access::AccessLevel, identity::TenantId, names, observed::RegistryStatus};
 
@@ -33,7 +35,7 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            workflow_columns!(),
+            related_columns!(),
             " FROM tenants WHERE resource_uid = $3 AND resource_namespace = $1 AND resource_name = $2
               ORDER BY status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
@@ -51,7 +53,7 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            workflow_columns!(),
+            related_columns!(),
             " FROM tenants WHERE slug = $3 AND resource_namespace = $1 AND resource_name = $2
               AND status <> 'deprovisioned'"
         ))
@@ -65,15 +67,11 @@ impl Registry {
 
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRow>> {
-        let row = sqlx::query_as(concat!(
-            "SELECT ",
-            columns!(),
-            workflow_columns!(),
-            " FROM tenants WHERE id = $1"
-        ))
-        .bind(id.0)
-        .fetch_optional(&self.pool)
-        .await?;
+        let row =
+            sqlx::query_as(concat!("SELECT ", columns!(), related_columns!(), " FROM tenants WHERE id = $1"))
+                .bind(id.0)
+                .fetch_optional(&self.pool)
+                .await?;
         Ok(row)
     }
 
@@ -82,7 +80,7 @@ impl Registry {
         let rows = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            workflow_columns!(),
+            related_columns!(),
             " FROM tenants WHERE status <> 'deprovisioned'"
         ))
         .fetch_all(&self.pool)
@@ -222,38 +220,43 @@ impl Registry {
         Ok(rebound.map(Registration::Existing))
     }
 
-    /// Mirrors what the spec declares. Like the functions that follow, it writes only what differs, and returns
-    /// whether anything did.
-    pub async fn update_declared(
-        &self,
-        id: TenantId,
-        name: &str,
-        plan: &str,
-        settings: &Value,
-        retain: bool,
-    ) -> Result<bool> {
+    /// Mirrors what the spec declares, the plan apart, which is recorded when it is in force. Like the functions that
+    /// follow, it writes only what differs, and returns whether anything did.
+    pub async fn update_declared(&self, id: TenantId, declared: &Declared<'_>) -> Result<bool> {
         let outcome = sqlx::query_as(
-            "WITH found AS (SELECT name, plan, settings, deletion_policy FROM tenants WHERE id = $1),
+            "WITH found AS (SELECT name, settings, deletion_policy, gates FROM tenants WHERE id = $1),
              changed AS (
-                 UPDATE tenants SET name = $2, plan = $3, settings = $4, deletion_policy = $5
-                 WHERE id = $1 AND (name, plan, settings, deletion_policy) IS DISTINCT FROM ($2, $3, $4, $5)
+                 UPDATE tenants SET name = $2, settings = $3, deletion_policy = $4, gates = $5,
+                     gates_done_at = coalesce(gates_done_at, $6)
+                 WHERE id = $1 AND (name, settings, deletion_policy, gates) IS DISTINCT FROM ($2, $3, $4, $5)
                  RETURNING 1),
-             logged AS (
+             fields AS (
                  -- Which fields, not what is in them: settings may be the customer's secrets.
-                 INSERT INTO activity (tenant_id, action, actor, details)
-                 SELECT $1, 'DeclarationChanged', 'unknown', jsonb_build_object('fields', array_remove(ARRAY[
+                 SELECT to_jsonb(array_remove(ARRAY[
                      CASE WHEN name <> $2 THEN 'name' END,
-                     CASE WHEN plan <> $3 THEN 'plan' END,
-                     CASE WHEN settings <> $4 THEN 'settings' END,
-                     CASE WHEN deletion_policy <> $5 THEN 'deletionPolicy' END], NULL))
-                 FROM found WHERE EXISTS (SELECT FROM changed))
+                     CASE WHEN settings <> $3 THEN 'settings' END,
+                     CASE WHEN deletion_policy <> $4 THEN 'deletionPolicy' END], NULL)) AS fields
+                 FROM found WHERE EXISTS (SELECT FROM changed)),
+             gates AS (
+                 SELECT name, o.done AS before, n.done AS after
+                 FROM (SELECT g.* FROM found, jsonb_to_recordset(found.gates) AS g (name text, done boolean)) AS o
+                 FULL JOIN jsonb_to_recordset($5) AS n (name text, done boolean) USING (name)
+                 WHERE o.done IS DISTINCT FROM n.done AND EXISTS (SELECT FROM changed)),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, details)
+                 SELECT $1, 'DeclarationChanged', 'unknown', jsonb_build_object('fields', fields)
+                 FROM fields WHERE fields <> '[]'
+                 UNION ALL
+                 SELECT $1, 'GateChanged', 'unknown',
+                     jsonb_build_object('gate', name, 'from', before, 'to', after) FROM gates)
              SELECT EXISTS (SELECT FROM found), EXISTS (SELECT FROM changed)",
         )
         .bind(id.0)
-        .bind(name)
-        .bind(plan)
-        .bind(settings)
-        .bind(policy(retain))
+        .bind(declared.name)
+        .bind(declared.settings)
+        .bind(policy(declared.retain))
+        .bind(Json(declared.gates))
+        .bind(declared.gates_done_at.map(ToSqlx::to_sqlx))
         .fetch_one(&self.pool)
         .await?;
         changed(id, outcome)
@@ -293,16 +296,6 @@ impl Registry {
         let outcome = sqlx::query_as(change!("module_versions = $2", "module_versions <> $2"))
             .bind(id.0)
             .bind(versions)
-            .fetch_one(&self.pool)
-            .await?;
-        changed(id, outcome)
-    }
-
-    /// Records the digest of what was seeded.
-    pub async fn set_seed_digest(&self, id: TenantId, digest: &str) -> Result<bool> {
-        let outcome = sqlx::query_as(change!("seed_digest = $2", "seed_digest IS DISTINCT FROM $2"))
-            .bind(id.0)
-            .bind(digest)
             .fetch_one(&self.pool)
             .await?;
         changed(id, outcome)

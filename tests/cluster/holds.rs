@@ -4,8 +4,7 @@ use serde_json::json;
 use sqlx::Executor;
 use tenantry::api::{
     conditions::reason,
-    tenant::SuspensionMode,
-    tenant_status::{Access, TenantState},
+    tenant_status::{Access, HoldMode, TenantState},
 };
 
 use crate::tenants::{Fleet, ask};
@@ -23,7 +22,7 @@ async fn the_strictest_of_all_holds_wins_and_lifting_one_gives_back_what_the_res
     assert_eq!(status.state, Some(TenantState::Suspended));
     assert!(open.execute("SELECT 1").await.is_err());
     let held = &status.holds[0];
-    assert_eq!((held.name.as_str(), held.mode), ("billing", SuspensionMode::ReadOnly));
+    assert_eq!((held.name.as_str(), held.mode), ("billing", HoldMode::ReadOnly));
     assert!(held.since.is_some() && held.reason.as_deref() == Some("held by billing"));
 
     fleet.hold("security", "stack", json!({"trigger": "SecurityIncident"})).await;

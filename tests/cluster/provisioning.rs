@@ -38,7 +38,7 @@ async fn a_tenant_becomes_ready_and_its_status_tells_how() {
     assert!(find_condition(&status.conditions, RECONCILING).is_none());
     assert!(find_condition(&status.conditions, STALLED).is_none());
     let modules: Vec<_> = status.modules.iter().map(|m| (m.name.as_str(), m.version == m.target)).collect();
-    assert_eq!(modules, [("core", true), ("identity", true)]);
+    assert_eq!(modules, [("core", true), ("identity", true), ("projects", true)]);
     let workflow = status.workflow.unwrap();
     assert_eq!(workflow.attempt, 1);
     assert!(workflow.finished_at.is_some());
@@ -51,6 +51,7 @@ async fn a_tenant_becomes_ready_and_its_status_tells_how() {
             "CreateRoles",
             "CreateDatabase",
             "ApplyMigrations",
+            "ApplyPlan",
             "Seed",
             "PublishDatabase",
             "EnforceAccess",
@@ -88,7 +89,7 @@ async fn the_registry_and_the_activity_log_know_the_tenant() {
         &id,
     )
     .await;
-    assert_eq!(steps, 11);
+    assert_eq!(steps, 12);
     let actions: Vec<String> =
         sqlx::query_scalar("SELECT action FROM activity WHERE tenant_id = $1::uuid ORDER BY at, id")
             .bind(&id)
@@ -154,10 +155,18 @@ async fn the_connection_secret_has_the_keys_of_the_service_binding_specification
             "certificates",
             "database",
             "dbname",
+            // What the plan gives, for gateways.
+            "features",
             "host",
             "jdbc-uri",
+            "limit.apiCallsPer15Minutes",
+            "limit.connections",
+            "limit.projects",
+            "limit.storageBytes",
+            "limit.users",
             "password",
             "pgpass",
+            "plan",
             "port",
             "provider",
             "sslmode",

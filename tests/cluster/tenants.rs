@@ -1,6 +1,12 @@
 //! What the tests of this run look at: the shared operator's tenants and its PostgreSQL.
 
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
+use tenantry::api::plan::TenantPlan;
 
 pub use crate::fleet::Fleet;
 use crate::world::{self, ENVIRONMENT};
@@ -11,6 +17,15 @@ impl Fleet {
         let client = ENVIRONMENT.control_plane().client().await.unwrap();
         let namespace = world::namespace(&client, namespace).await;
         Self::of(client, &namespace, ENVIRONMENT.installation().operator().log())
+    }
+
+    /// Applies a TenantPlan, which is everybody's: each test has names of its own.
+    pub async fn plan(&self, name: &str, spec: Value) -> TenantPlan {
+        let plan = json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": name}, "spec": spec,
+        });
+        let plans = Api::<TenantPlan>::all(self.client.clone());
+        plans.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(plan)).await.unwrap()
     }
 }
 

@@ -68,7 +68,7 @@ async fn what_is_changed_by_hand_is_put_right_and_told() {
         let mut session = login(uri).await.unwrap();
         session.execute("INSERT INTO users (email) VALUES ('still@works.example')").await.unwrap();
     }
-    let left = "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE $1 AND (rolcreatedb OR rolconnlimit <> -1))
+    let left = "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE $1 AND (rolcreatedb OR rolconnlimit <> 20))
                 AND NOT EXISTS (SELECT FROM pg_database WHERE datname LIKE 'tenant\\_%' AND
                     (datconnlimit <> -1 OR shobj_description(oid, 'pg_database') NOT LIKE 'tenantry:tenant:%'))";
     assert!(world.holds("postgres", left, "tenant\\_%\\_app").await);
@@ -128,6 +128,9 @@ async fn a_server_that_was_restored_to_an_older_state_is_told() {
         .await
         .unwrap();
     drop(inside);
+    let mut inside = second.connect("tenant_fine").await.unwrap();
+    inside.execute("UPDATE tenantry.limits SET maximum = 1").await.unwrap();
+    drop(inside);
     let copy = second.data().with_extension("copy");
     second.stop(Stop::Fast).await.unwrap();
     let run = |from: &std::path::Path, to: &std::path::Path| {
@@ -141,8 +144,8 @@ async fn a_server_that_was_restored_to_an_older_state_is_told() {
         superuser.execute("SELECT pg_current_xact_id()").await.unwrap();
     }
     superuser.execute("ALTER ROLE tenant_fine_app CONNECTION LIMIT 3").await.unwrap();
-    let unlimited = "SELECT rolconnlimit = -1 FROM pg_roles WHERE rolname = 'tenant_fine_app'";
-    let looked = async || sqlx::query_scalar::<_, bool>(unlimited).fetch_one(&mut superuser).await.unwrap();
+    let as_planned = "SELECT rolconnlimit = 20 FROM pg_roles WHERE rolname = 'tenant_fine_app'";
+    let looked = async || sqlx::query_scalar::<_, bool>(as_planned).fetch_one(&mut superuser).await.unwrap();
     world.until("the server was looked at", looked).await;
     drop(superuser);
     second.stop(Stop::Immediate).await.unwrap();
@@ -151,6 +154,11 @@ async fn a_server_that_was_restored_to_an_older_state_is_told() {
     second.start_again().await.unwrap();
     world.fleet.reason("acme", READY, reason::SCHEMA_BEHIND).await;
     world.fleet.ready("fine").await;
+    // The limits were as old as the rest, and are those of the plan again.
+    let mut inside = second.connect("tenant_fine").await.unwrap();
+    let users = "SELECT maximum = 20 FROM tenantry.limits WHERE name = 'users'";
+    let renewed = async || sqlx::query_scalar::<_, bool>(users).fetch_one(&mut inside).await.unwrap();
+    world.until("the limits are those of the plan", renewed).await;
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use tenantry::{
         conditions::{IN_FORCE, READY, find_condition},
         tenant::{DesiredState, SuspensionMode, Tenant},
         tenant_hold::TenantHold,
-        tenant_status::{Access, TenantState},
+        tenant_status::{Access, HoldMode, TenantState},
     },
     domain::{lifecycle::leads, observed::RegistryStatus},
 };
@@ -350,10 +350,11 @@ fn too_wide(tenant: &Tenant, access: Access) -> Option<String> {
         .then(|| format!("{access} is wider than what its status and its spec come to: {status:?}"))
 }
 
-fn level(mode: SuspensionMode) -> Access {
-    match mode {
-        SuspensionMode::Blocked => Access::Blocked,
-        SuspensionMode::ReadOnly => Access::ReadOnly,
+fn level(mode: impl Into<HoldMode>) -> Access {
+    match mode.into() {
+        HoldMode::Blocked => Access::Blocked,
+        HoldMode::ReadOnly => Access::ReadOnly,
+        HoldMode::ShrinkOnly => Access::ShrinkOnly,
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tenantry::api::{
     tenant::{DesiredState, OffboardingTrigger, SuspensionMode, SuspensionTrigger},
-    tenant_status::{Access, TenantState},
+    tenant_status::{Access, HoldMode, TenantState},
 };
 
 use crate::sequence::{Operation, When};
@@ -88,7 +88,7 @@ pub struct Expected {
     pub state: TenantState,
     pub plan: &'static str,
     /// By party.
-    pub holds: Vec<(&'static str, SuspensionMode)>,
+    pub holds: Vec<(&'static str, HoldMode)>,
 }
 
 /// A tenant as it was asked for.
@@ -256,6 +256,7 @@ impl Model {
             (false, true) if in_trial => (Access::ReadWrite, TenantState::Trial),
             (false, true) => (Access::ReadWrite, TenantState::Active),
         };
+        let holds = holds.into_iter().map(|(party, mode)| (party, mode.into())).collect();
         Expected { access, state, plan: plan.next.filter(|_| over).unwrap_or(plan.name), holds }
     }
 }

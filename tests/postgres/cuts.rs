@@ -2,14 +2,15 @@
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
-use sqlx::Executor;
+use sqlx::{Connection, Executor};
 use tenantry::{
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, limits::Entitlements},
     postgres::{
         Result,
         credentials::scram_verifier,
         databases::Dropped,
         modules::{Migration, Module, ModuleSet},
+        vacuum::Packing,
     },
 };
 
@@ -67,8 +68,23 @@ async fn every_operation_may_be_cut_and_run_again() {
         }
         through("set_login", async || server.set_login(t.id, &t.login, &verifier, true).await).await;
         through("seed again", async || server.seed(t.id, &t.database, &empty_seed()).await).await;
+        let plan = Entitlements { limits: [("users".to_owned(), Some(5))].into(), ..Entitlements::default() };
+        let used =
+            through("apply_limits", async || server.apply_limits(t.id, &t.database, &plan).await).await;
+        let read = through("read_counters", async || server.read_counters(t.id, &t.database).await).await;
+        assert_eq!((used["users"], read["users"]), (0, 0));
+        let limit = async || server.set_connection_limit(t.id, &t.login, 9).await;
+        through("set_connection_limit", limit).await;
         through("migrate", async || server.migrate(t.id, &t.database, modules).await).await;
-        let verify = async || server.verify(&t.database, &t.login, &t.password).await;
+        let mut administrator = postgres.connect(&t.database).await.unwrap();
+        let remove = "INSERT INTO cut SELECT generate_series(1, 10000); DELETE FROM cut WHERE id > 1";
+        administrator.execute(remove).await.unwrap();
+        // What it did is counted with its end.
+        administrator.close().await.unwrap();
+        let reclaim =
+            async || server.reclaim(t.id, &t.database, modules, -1, &mut Packing::default()).await.map(drop);
+        through("reclaim", reclaim).await;
+        let verify = async || server.verify(t.id, &t.database, &t.login, &t.password).await;
         assert_eq!(through("verify", verify).await, modules.targets());
         let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
         assert!(facts.building.is_none());

@@ -105,8 +105,11 @@ async fn try_group(stage: &Arc<Stage>, group: &[Named]) -> Tried {
     for Named { name, way } in group {
         tried.note(name, show_that_it_can_work(stage, *way).await);
     }
-    for level in [AccessLevel::ReadOnly, AccessLevel::Blocked] {
-        try_at(stage, group, level, &mut tried).await;
+    for level in [AccessLevel::ShrinkOnly, AccessLevel::ReadOnly, AccessLevel::Blocked] {
+        let group: Vec<Named> = group.iter().copied().filter(|named| named.way.is_against(level)).collect();
+        if !group.is_empty() {
+            try_at(stage, &group, level, &mut tried).await;
+        }
     }
     tried
 }
@@ -167,7 +170,7 @@ async fn is_refused(stage: &Stage, finish: Finish, level: AccessLevel) -> Outcom
     stage.check_level(level).await
 }
 
-/// With read access, a new session reads and does nothing else; with none there is no new session.
+/// With read access, or that to shrink, a new session reads and does not write; with none there is no new session.
 async fn check_new_session(tenant: &Actor, level: AccessLevel) -> Outcome {
     let Tenant { database, login, password, .. } = &tenant.stage.tenant;
     if level == AccessLevel::Blocked {

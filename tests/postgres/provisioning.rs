@@ -22,7 +22,8 @@ async fn every_operation_may_be_run_twice() {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_twice");
         tenant.provision(&server, 2).await;
-        let versions = server.verify(&tenant.database, &tenant.login, &tenant.password).await.unwrap();
+        let versions =
+            server.verify(tenant.id, &tenant.database, &tenant.login, &tenant.password).await.unwrap();
         assert_eq!(versions, ModuleSet::built_in().targets());
         let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
         assert_eq!(facts.access(), Some(AccessLevel::ReadWrite));

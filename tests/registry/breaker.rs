@@ -19,7 +19,7 @@ async fn in_use_named(registry: &Registry, names: &[&str]) -> Vec<TenantId> {
     let mut ids = Vec::new();
     for name in names {
         let id = created(registry, &tenant(name)).await.id;
-        registry.activate(id, &in_use(), Uuid::new_v4()).await.unwrap();
+        registry.activate(id, &in_use(), &[], Uuid::new_v4()).await.unwrap();
         ids.push(id);
     }
     ids

@@ -32,8 +32,8 @@ async fn a_whole_life_leaves_its_record() {
         assert!(registry.retry(id, up).await.unwrap());
         registry.database_exists(id, true).await.unwrap();
         registry.set_credential(id, Some("SCRAM-SHA-256$x"), Some(b"d")).await.unwrap();
-        let since = registry.activate(id, &in_use(), up).await.unwrap();
-        assert_eq!(registry.activate(id, &in_use(), up).await.unwrap(), since);
+        let since = registry.activate(id, &in_use(), &[], up).await.unwrap();
+        assert_eq!(registry.activate(id, &in_use(), &[], up).await.unwrap(), since);
         let active = registry.by_id(id).await.unwrap().unwrap();
         assert_eq!((active.status, active.status_reason), (RegistryStatus::Active, None));
         assert_eq!(active.activated_at, Some(since));
@@ -117,20 +117,20 @@ async fn the_module_refuses_what_a_life_does_not_have() {
         let refusals = [
             close(&registry, id, workflow).await.unwrap_err(),
             {
-                registry.activate(id, &in_use(), workflow).await.unwrap();
+                registry.activate(id, &in_use(), &[], workflow).await.unwrap();
                 close(&registry, id, workflow).await.unwrap_err()
             },
             registry.fail(id, "Broken", false, workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),
             {
                 registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap();
-                registry.activate(id, &in_use(), workflow).await.unwrap_err()
+                registry.activate(id, &in_use(), &[], workflow).await.unwrap_err()
             },
             {
                 close(&registry, id, workflow).await.unwrap();
                 registry.begin_deprovisioning(id, &tombstone(false), Some(workflow)).await.unwrap_err()
             },
-            registry.activate(id, &in_use(), workflow).await.unwrap_err(),
+            registry.activate(id, &in_use(), &[], workflow).await.unwrap_err(),
             registry.retry(id, workflow).await.unwrap_err(),
         ];
         for refusal in refusals {
@@ -138,7 +138,7 @@ async fn the_module_refuses_what_a_life_does_not_have() {
             assert!(refusal.is_permanent());
         }
         let nobody = tenantry::domain::identity::TenantId(Uuid::new_v4());
-        assert!(matches!(registry.activate(nobody, &in_use(), workflow).await, Err(Error::NotFound(_))));
+        assert!(matches!(registry.activate(nobody, &in_use(), &[], workflow).await, Err(Error::NotFound(_))));
         assert!(matches!(registry.set_access(nobody, None).await, Err(Error::NotFound(_))));
     }
 }

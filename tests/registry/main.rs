@@ -5,6 +5,7 @@
 mod breaker;
 mod failures;
 mod lifecycle;
+mod limits;
 mod migrations;
 mod registration;
 mod rights;

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     domain::{departure::Terms, observed::RegistryStatus},
-    registry::{Deadline, Registration, Registry, TenantRow, Tombstone},
+    registry::{Deadline, Declared, Registration, Registry, TenantRow, Tombstone},
 };
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ pub fn tombstone(retain: bool) -> Tombstone {
 async fn live_and_go(registry: &Registry, row: &TenantRow, retain: bool) {
     let workflow = Uuid::new_v4();
     registry.database_exists(row.id, true).await.unwrap();
-    registry.activate(row.id, &in_use(), workflow).await.unwrap();
+    registry.activate(row.id, &in_use(), &[], workflow).await.unwrap();
     registry.begin_deprovisioning(row.id, &tombstone(retain), Some(workflow)).await.unwrap();
     registry.database_exists(row.id, retain).await.unwrap();
     close(registry, row.id, workflow).await.unwrap();
@@ -148,7 +148,7 @@ async fn an_object_that_was_made_anew_finds_its_tenant() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
-        registry.activate(row.id, &in_use(), Uuid::new_v4()).await.unwrap();
+        registry.activate(row.id, &in_use(), &[], Uuid::new_v4()).await.unwrap();
 
         let mut anew = tenant("acme");
         anew.resource_uid = "uid-anew".to_owned();
@@ -216,25 +216,25 @@ async fn only_what_differs_is_written_and_everybody_who_listens_hears_of_it() {
         let verifier = "SCRAM-SHA-256$4096:salt$stored:server";
         for expected in [true, false] {
             let level = tenantry::domain::access::AccessLevel::ReadWrite;
-            let declared = registry.update_declared(id, "Acme", "free", &settings, true);
-            assert_eq!(declared.await.unwrap(), expected);
+            let declared =
+                Declared { name: "Acme", settings: &settings, retain: true, gates: &[], gates_done_at: None };
+            assert_eq!(registry.update_declared(id, &declared).await.unwrap(), expected);
             assert_eq!(registry.set_access(id, Some(level)).await.unwrap(), expected);
             assert_eq!(registry.set_credential(id, Some(verifier), Some(b"digest")).await.unwrap(), expected);
             assert_eq!(registry.set_modules(id, &modules).await.unwrap(), expected);
-            assert_eq!(registry.set_seed_digest(id, "abc").await.unwrap(), expected);
             assert_eq!(registry.database_exists(id, true).await.unwrap(), expected);
         }
         let changed = registry.by_id(id).await.unwrap().unwrap();
-        assert_eq!((changed.name.as_str(), changed.plan.as_str()), ("Acme", "free"));
+        assert_eq!((changed.name.as_str(), changed.retain), ("Acme", true));
         assert_eq!((changed.settings, changed.module_versions), (settings, modules));
         assert_eq!(changed.access.unwrap().as_str(), "ReadWrite");
         assert_eq!(changed.password_verifier.unwrap().as_str(), verifier);
         assert_eq!(changed.password_digest.unwrap().as_slice(), b"digest");
-        assert_eq!((changed.seed_digest.as_deref(), changed.database_exists), (Some("abc"), true));
+        assert!(changed.database_exists);
 
-        // One note per change, none for what was not one: the next one after these six is another tenant's.
+        // One note per change, none for what was not one: the next one after these five is another tenant's.
         let second = created(&registry, &tenant("second")).await;
-        for _ in 0..6 {
+        for _ in 0..5 {
             assert_eq!(listener.recv().await.unwrap().payload(), id.to_string());
         }
         assert_eq!(listener.recv().await.unwrap().payload(), second.id.to_string());

@@ -40,7 +40,7 @@ async fn the_reader_sees_the_view_and_nothing_else() {
 
         let tables: Vec<String> = sqlx::query_scalar(
             "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
-             AND relkind IN ('r', 'S', 'v') AND relname <> 'tenants_public'",
+             AND relkind IN ('r', 'S', 'v') AND relname NOT IN ('tenants_public', 'usage_public')",
         )
         .fetch_all(&mut admin)
         .await
@@ -54,6 +54,8 @@ async fn the_reader_sees_the_view_and_nothing_else() {
             "DELETE FROM tenants_public",
             "CREATE TABLE mine ()",
             "CREATE TEMP TABLE mine ()",
+            "DELETE FROM usage_by_day",
+            "SELECT record_usage(gen_random_uuid(), '{}', now())",
             "SELECT take_claim()",
             "SELECT claim_held(1)",
         ] {

@@ -31,7 +31,7 @@ async fn a_suspension_and_its_end_leave_their_record() {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
-        registry.activate(id, &in_use(), run).await.unwrap();
+        registry.activate(id, &in_use(), &[], run).await.unwrap();
         let at = Timestamp::constant(1_900_000_000, 0);
         let suspended = NewState {
             to: RegistryStatus::Suspended,

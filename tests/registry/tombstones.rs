@@ -18,7 +18,7 @@ async fn a_tombstone_is_taken_back_until_its_purge_has_begun() {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
-        registry.activate(id, &in_use(), run).await.unwrap();
+        registry.activate(id, &in_use(), &[], run).await.unwrap();
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
         assert!(registry.reinstate(id, run).await.unwrap());
         assert!(!registry.reinstate(id, run).await.unwrap());
@@ -93,7 +93,7 @@ async fn a_failed_provisioning_is_rolled_back_once_and_one_that_was_in_use_never
         let row = registry.by_id(id).await.unwrap().unwrap();
         assert!(!row.database_exists && !row.rolling_back && row.status == RegistryStatus::Failed);
         registry.retry(id, run).await.unwrap();
-        registry.activate(id, &in_use(), run).await.unwrap();
+        registry.activate(id, &in_use(), &[], run).await.unwrap();
         assert_eq!(registry.fail(id, "x", true, run).await.unwrap_err().reason(), "TransitionRefused");
     }
 }
@@ -156,7 +156,7 @@ async fn a_cut_is_doubted_only_of_a_tombstone() {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
-        registry.activate(id, &in_use(), run).await.unwrap();
+        registry.activate(id, &in_use(), &[], run).await.unwrap();
         registry.set_access(id, Some(AccessLevel::Blocked)).await.unwrap();
         assert!(!registry.doubt_cut(id).await.unwrap(), "it lives");
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();

@@ -117,7 +117,7 @@ async fn a_claim_ends_with_its_process_and_not_before() {
         let refusals = [
             new.begin_workflow(id, "Provision").await.unwrap_err(),
             new.begin_workflow(id, "Deprovision").await.unwrap_err(),
-            new.activate(id, &in_use(), run.id).await.unwrap_err(),
+            new.activate(id, &in_use(), &[], run.id).await.unwrap_err(),
             new.database_exists(id, true).await.unwrap_err(),
             new.begin_deprovisioning(id, &tombstone(false), Some(run.id)).await.unwrap_err(),
         ];
@@ -138,7 +138,7 @@ async fn a_claim_ends_with_its_process_and_not_before() {
             })
             .await;
         assert_eq!((resumed.id, resumed.attempt), (run.id, 2));
-        new.activate(id, &in_use(), resumed.id).await.unwrap();
+        new.activate(id, &in_use(), &[], resumed.id).await.unwrap();
     }
 }
 
@@ -163,7 +163,7 @@ async fn a_new_leader_takes_over_from_a_process_that_is_frozen() {
 
         // It wakes up: its sessions are gone, it makes new ones, and gets nowhere.
         let refused = loop {
-            match frozen.activate(id, &in_use(), run.id).await {
+            match frozen.activate(id, &in_use(), &[], run.id).await {
                 Err(error) if error.reason() == "RegistryUnreachable" => {}
                 outcome => break outcome.unwrap_err(),
             }

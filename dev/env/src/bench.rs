@@ -1,5 +1,7 @@
 //! `make bench`: what a tenant takes and costs, on an environment of its own, with PostgreSQL's fsync on.
 
+pub mod meters;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,7 @@ pub async fn run(environment: &Environment) -> Result<()> {
     let kubectl = environment.control_plane().kubectl();
     let bench = Bench { kubectl, client, postgres: environment.postgres() };
     bench.one_by_one().await?;
+    meters::compare(environment.postgres(), "tenant_one_0").await?;
     bench.what_one_costs().await?;
     bench.many_at_once().await?;
     bench.many_suspended().await?;

@@ -46,7 +46,11 @@ impl OperatorOptions {
         arguments.extend(self.lease_name.iter().map(|name| format!("--lease-name={name}")));
         arguments.extend(self.arguments.iter().cloned());
         // Tests and demos delete by the dozen; `--mass-deletion-breaker=on` wins over this.
-        let mut environment = vec![("TENANTRY_MASS_DELETION_BREAKER".to_owned(), "off".to_owned())];
+        let mut environment = vec![
+            ("TENANTRY_MASS_DELETION_BREAKER".to_owned(), "off".to_owned()),
+            // And look at what they have just done.
+            ("TENANTRY_USAGE_INTERVAL".to_owned(), "5".to_owned()),
+        ];
         environment.extend(self.environment.iter().cloned());
         environment.push(("KUBECONFIG".to_owned(), self.kubeconfig.display().to_string()));
         environment.push(("TENANTRY_SYSTEM_DATABASE_URL".to_owned(), self.registry_url.clone()));

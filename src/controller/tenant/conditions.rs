@@ -2,7 +2,10 @@
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::visit::{Failure, Obstacle, StepResult, Visit};
+use super::{
+    limits::within_limits,
+    visit::{Failure, Obstacle, StepResult, Visit},
+};
 use crate::{
     api::{
         FINALIZER,
@@ -124,6 +127,9 @@ impl Summary {
             Obstacle::Invalid(error @ Invalid::Settings(SettingsError::TooLarge { .. })) => {
                 stuck(reason::SETTINGS_TOO_LARGE, error.to_string())
             }
+            Obstacle::Invalid(error @ Invalid::LimitNotSet(_)) => {
+                stuck(reason::LIMIT_NOT_SET, error.to_string())
+            }
             Obstacle::Invalid(error @ (Invalid::Slug { .. } | Invalid::Settings(_))) => {
                 stuck(reason::INVALID_SPEC, error.to_string())
             }
@@ -190,7 +196,9 @@ fn condition_of(step: Step) -> Option<&'static str> {
         Step::Seed => Some(api::SEEDED),
         Step::PublishCredentials => Some(api::CREDENTIALS_PUBLISHED),
         Step::CreateRoles | Step::EnforceAccess | Step::Verify => Some(api::ACCESS_ENFORCED),
-        Step::Activate
+        // Whether its limits are kept is measured, not done.
+        Step::ApplyPlan
+        | Step::Activate
         | Step::RecordState
         | Step::Reinstate
         | Step::RecordRollback
@@ -233,6 +241,7 @@ pub fn of(visit: &Visit<'_>, summary: &Summary) -> Vec<Told> {
         told.push(deprovisioned(visit, summary));
     } else {
         told.extend(PARTS.iter().filter_map(|(type_, fulfilled)| part(visit, summary, type_, fulfilled)));
+        told.extend(within_limits(visit));
     }
     told
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     cuts::{self, Databases},
-    observe::known,
+    observe::{connections, known},
     presence::{look_up, stands_for},
 };
 use crate::{
@@ -108,7 +108,8 @@ async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate:
             // Nothing is given to a tenant whose spec cannot be acted on.
             wanted = row.access.map_or(wanted, |recorded| wanted.min(recorded));
         }
-        let differs = !is_paused(&tenant) && !facts.differences(wanted, known(row)).is_empty();
+        let differs =
+            !is_paused(&tenant) && !facts.differences(wanted, known(row), connections(row)).is_empty();
         if differs != is_told(row, context) {
             // What was read at start-up is older than this.
             context.bulk.forget(&row.resource_uid);

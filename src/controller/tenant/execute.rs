@@ -272,6 +272,9 @@ async fn record(visit: &Visit<'_>, again: bool, context: &SharedContext) -> Resu
             }
         })
         .collect();
+    // A step may have been run again in a later round: what counts is how it ended.
+    let last = |at: &usize| records[at + 1..].iter().all(|later| later.step != records[*at].step);
+    let records: Vec<StepRecord> = (0..records.len()).filter(last).map(|at| records[at].clone()).collect();
     context.registry.record_steps(&workflow.record, &records).await?;
     let done = steps.iter().all(|run| run.result == StepResult::Succeeded);
     if done

@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{failure::StepError, standing::place};
+use super::{failure::StepError, holds::place};
 use crate::{
     api::{
         plan::Inactivity,
@@ -20,10 +20,9 @@ use crate::{
     },
     domain::{
         access::AccessLevel,
-        hold::{Hold, INACTIVITY, Party},
+        hold::{Hold, INACTIVITY, Party, requested_resume},
         identity::TenantId,
         inactivity::{Verdict, verdict},
-        standing::requested_resume,
     },
     postgres::{server::Server, usage::SessionCount},
     registry::{SessionsSeen, TenantRow},

@@ -15,6 +15,7 @@ use crate::{
     domain::{
         access::AccessLevel,
         desired,
+        limits::Entitlements,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
             SecretFacts, ServerFacts,
@@ -73,7 +74,7 @@ pub async fn observe(visit: &mut Visit<'_>, context: &SharedContext) -> Seen {
             let facts = match server_facts(&server, row, context).await {
                 Ok(facts) => {
                     if row.status.was_active() && !visit.is_leaving() {
-                        visit.drift = facts.differences(wanted, known(row));
+                        visit.drift = facts.differences(wanted, known(row), connections(row));
                     }
                     Observation::Known(domain_facts(&facts, wanted, row))
                 }
@@ -136,7 +137,7 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
     let standing = visit.standing.as_ref();
     let declared_current = visit.desired.as_ref().is_none_or(|desired| {
         row.name == desired.display_name
-            && standing.is_none_or(|standing| row.plan == standing.plan)
+            && standing.is_none_or(|standing| row.gates == standing.gates)
             && row.settings == serde_json::json!(desired.settings)
             && row.retain == desired.retain
     });
@@ -145,6 +146,8 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
         seed_digest: row.seed_digest.clone(),
         modules_current: row.module_versions == versions(&context.modules),
         declared_current,
+        plan_current: visit.entitlements.is_none() || row.entitlements == visit.entitlements,
+        plan_recorded: row.entitlements.is_some(),
         has_verifier: row.password_verifier.is_some(),
         database_recorded: row.database_exists,
         handed_out: row.activated_at.is_some(),
@@ -162,6 +165,11 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
 /// The oids by which what is the tenant's is known when its marks are lost.
 pub fn known(row: &TenantRow) -> Known {
     Known { database: row.database_oid, login: row.login_oid }
+}
+
+/// The most sessions of a tenant's login, as it was put in force.
+pub fn connections(row: &TenantRow) -> i32 {
+    row.entitlements.as_ref().map_or(-1, Entitlements::connections)
 }
 
 /// The server's facts in the words of the plan. `wanted` is the access level that should be in force.
@@ -191,6 +199,7 @@ fn domain_facts(facts: &TenantFacts, wanted: AccessLevel, row: &TenantRow) -> Se
             Some(login) if facts.has_own_login(known) => LoginFacts::Ours {
                 can_login: login.can_login,
                 access_current: facts.own_access(known) == Some(wanted) && !facts.has_lost_mark(known),
+                connections: login.connection_limit,
             },
             Some(_) => LoginFacts::Foreign,
         },

@@ -14,10 +14,11 @@ use super::{
     conditions::Summary,
     execute::{Order, execute},
     failure::{api_reason, rest},
+    holds::settle_own,
     observe::{LIMIT, Seen, observe, row},
     report::{ReconcileError, StatusWriter},
     secrets,
-    standing::{lift_own, warn as warn_of_end},
+    standing::warn as warn_of_end,
     tombstones,
     visit::{Failure, Obstacle, Visit, WorkflowRun},
 };
@@ -39,6 +40,7 @@ use crate::{
         departure::Terms,
         desired::{self, DEFAULT_SERVER, Invalid},
         identity::TenantId,
+        limits::Entitlements,
         observed::RegistryStatus,
         plan::{Blocked, ObjectFacts, Plan, Presence, Wanted, plan_leaving, plan_living, plan_narrowing},
         steps::Step,
@@ -52,7 +54,9 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
     let span = tenant_span(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
     let started = Instant::now();
     async move {
+        context.rollout.begun(&tenant);
         let (visit, written) = visit(&tenant, &context).await;
+        context.rollout.ended(&tenant);
         if let Some(at) = visit.waits_until {
             return Ok(Action::requeue(until(at, context.clock.now())));
         }
@@ -88,6 +92,7 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     // What a restore took away is not forgotten with the process that saw it.
     let told = find_condition(&visit.before.conditions, READY).map(|ready| ready.reason.as_str());
     object.unverified |= told == Some(reason::SCHEMA_BEHIND);
+    visit.unverified = object.unverified;
     let living = object.presence == Presence::Living;
     if !living && !object.has_finalizer {
         return (visit, Ok(()));
@@ -109,11 +114,12 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
             Err(error) => invalid = Some(error),
         }
     }
-    if let Err(error) = lift_own(&mut visit, context).await {
-        warn!(%error, "a hold of the operator's own stays for now");
+    visit.judge(context);
+    if let Err(error) = settle_own(&mut visit, context).await {
+        warn!(%error, "the operator's own holds stay as they are for now");
     }
     visit.judge(context);
-    invalid = invalid.or_else(|| missing_plan(&mut visit, context));
+    invalid = invalid.or_else(|| unusable_plan(&mut visit, context));
     let mut status = StatusWriter::new(visit.before.clone());
     let now = context.clock.now();
     visit.waits_until = context.attempts.wait(tenant, &visit.before, visit.row.as_ref(), now);
@@ -136,6 +142,7 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     }
     if let Some(invalid) = invalid
         && (registry_is_away || visit.obstacle.is_none())
+        && (visit.desired.is_none() || visit.failure().is_none())
     {
         visit.obstacle = Some(Obstacle::Invalid(invalid));
     }
@@ -147,15 +154,26 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
     (visit, written)
 }
 
-/// A plan that a trial's end puts in force, and that does not exist: the tenant stays as it is until it does.
-fn missing_plan(visit: &mut Visit<'_>, context: &SharedContext) -> Option<Invalid> {
-    let plan = &visit.standing.as_ref()?.plan;
-    if visit.desired.is_none() || context.plan(plan).is_some() {
+/// A plan that a trial's end puts in force, and that does not exist, or a plan that leaves open what the tenant does not
+/// say: the tenant stays as it is. In the latter case one that was handed out keeps what it was given, and everything else
+/// goes on.
+fn unusable_plan(visit: &mut Visit<'_>, context: &SharedContext) -> Option<Invalid> {
+    if visit.is_leaving() {
         return None;
     }
-    let missing = Invalid::TrialPlanNotFound { plan: plan.clone(), of: visit.tenant.spec.plan.clone() };
-    visit.desired = None;
-    Some(missing)
+    let plan = &visit.standing.as_ref()?.plan;
+    visit.desired.as_ref()?;
+    let invalid = match context.entitlements(visit.tenant, plan) {
+        Some(Ok(_)) => return None,
+        Some(Err(error)) => Invalid::LimitNotSet(error),
+        None => Invalid::TrialPlanNotFound { plan: plan.clone(), of: visit.tenant.spec.plan.clone() },
+    };
+    let keeps = matches!(invalid, Invalid::LimitNotSet(_))
+        && visit.row.as_ref().is_some_and(|row| row.status.was_active());
+    if !keeps {
+        visit.desired = None;
+    }
+    Some(invalid)
 }
 
 /// What time alone will change is met when it comes, and told before.
@@ -273,7 +291,9 @@ pub async fn work(
 /// What a tenant that lives should be.
 fn wanted<'a>(visit: &Visit<'_>, seed_digest: &'a str) -> Wanted<'a> {
     let state = visit.standing.as_ref().map_or(RegistryStatus::Suspended, |standing| standing.state);
-    Wanted { seed_digest, access: visit.wanted_access(), state }
+    let recorded = visit.row.as_ref().and_then(|row| row.entitlements.as_ref());
+    let connections = visit.entitlements.as_ref().or(recorded).map_or(-1, Entitlements::connections);
+    Wanted { seed_digest, access: visit.wanted_access(), connections, state }
 }
 
 /// All is done; a process that was killed before it could say so left its workflow open, or a status without it.

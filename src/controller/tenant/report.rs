@@ -11,13 +11,14 @@ use tracing::{info, warn};
 
 use super::{
     conditions::Summary,
+    limits::worse,
     observe::module_statuses,
     status::{next_status, same},
     visit::Visit,
 };
 use crate::{
     api::{
-        conditions::{READY, find_condition, reason},
+        conditions::{READY, WITHIN_LIMITS, find_condition, reason},
         tenant::Tenant,
         tenant_status::{TenantState, TenantStatus},
     },
@@ -106,6 +107,7 @@ impl StatusWriter {
             Err(error) => return Err(ReconcileError(error)),
         }
         tell(self.last.state, status.state.unwrap_or(TenantState::Provisioning), visit, context);
+        tell_of_limits(&self.last, &status, visit, context);
         if visit.is_over() {
             tell_of_departure(visit, context);
         }
@@ -127,6 +129,22 @@ fn tell_of_departure(visit: &Visit<'_>, context: &SharedContext) {
         context.events.warning(about, "Release", "AccessNotCut", note);
     } else if visit.has_done(Step::Tombstone) {
         context.events.normal(about, "Tombstone", reason::GRACE_PERIOD, departing(row));
+    }
+}
+
+/// An Event when a tenant comes near a limit, or is beyond one, of each limit by itself; and when there is room again.
+fn tell_of_limits(before: &TenantStatus, after: &TenantStatus, visit: &Visit<'_>, context: &SharedContext) {
+    let Some(now) = find_condition(&after.conditions, WITHIN_LIMITS) else { return };
+    let about = visit.tenant.object_ref(&());
+    let told = find_condition(&before.conditions, WITHIN_LIMITS).map(|told| told.reason.as_str());
+    let exceeded = now.reason == reason::LIMIT_EXCEEDED;
+    if !worse(before, after).is_empty() || exceeded && told != Some(reason::LIMIT_EXCEEDED) {
+        let reason = if exceeded { reason::LIMIT_EXCEEDED } else { reason::NEAR_LIMIT };
+        context.events.warning(about, "Measure", reason, now.message.clone());
+    } else if now.reason == reason::WITHIN_LIMITS
+        && matches!(told, Some(reason::NEAR_LIMIT | reason::LIMIT_EXCEEDED))
+    {
+        context.events.normal(about, "Measure", reason::WITHIN_LIMITS, now.message.clone());
     }
 }
 

@@ -1,6 +1,6 @@
 //! The connection Secret: what it holds, whose it is, and how it is written. Key names are API.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
@@ -16,6 +16,7 @@ use crate::{
         tenant::Tenant,
     },
     controller::context::Context,
+    domain::limits::Entitlements,
     postgres::{
         Tls,
         credentials::{SecretText, password_digest},
@@ -114,13 +115,14 @@ impl Connection<'_> {
     pub fn secret(&self, name: &str, context: &Context) -> Secret {
         let resource = context.database_server(&self.row.server);
         let address = Address::of(self.server, resource.as_deref());
-        let data = entries(&address, self.login, self.password.expose(), &self.row.database_name);
+        let mut data = entries(&address, self.login, self.password.expose(), &self.row.database_name);
+        data.extend(self.row.entitlements.iter().flat_map(plan_entries));
         Secret {
             metadata: metadata(self.tenant, self.row, name),
             type_: Some(CONNECTION_TYPE.into()),
             data: Some(
                 data.into_iter()
-                    .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+                    .map(|(key, value)| (key.into_owned(), ByteString(value.into_bytes())))
                     .collect(),
             ),
             ..Secret::default()
@@ -170,12 +172,27 @@ fn sslmode(mode: TlsMode) -> &'static str {
     }
 }
 
+/// What a gateway in front of the application enforces: the plan, its features separated by commas, and each limit.
+fn plan_entries(given: &Entitlements) -> Vec<(Cow<'static, str>, String)> {
+    let limits = given.limits.iter().map(|(name, maximum)| {
+        let value = maximum.map_or_else(|| "unlimited".to_owned(), |maximum| maximum.to_string());
+        (format!("limit.{name}").into(), value)
+    });
+    let plan = [("plan".into(), given.plan.clone()), ("features".into(), given.features.join(","))];
+    plan.into_iter().chain(limits).collect()
+}
+
 /// The entries. Login, password and database name are of `[A-Za-z0-9_]`, so that no URL needs escapes.
-fn entries(address: &Address, login: &str, password: &str, database: &str) -> BTreeMap<&'static str, String> {
+fn entries(
+    address: &Address,
+    login: &str,
+    password: &str,
+    database: &str,
+) -> BTreeMap<Cow<'static, str>, String> {
     let Address { host, port, sslmode, certificates } = address;
     // RFC 3986 wants an IPv6 address in brackets.
     let url_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    BTreeMap::from([
+    let entries = [
         ("type", "postgresql".to_owned()),
         ("provider", "tenantry".to_owned()),
         ("host", host.clone()),
@@ -194,7 +211,8 @@ fn entries(address: &Address, login: &str, password: &str, database: &str) -> BT
         ("pgpass", format!("{}:{port}:{database}:{login}:{password}\n", host.replace(':', "\\:"))),
         ("sslmode", sslmode.clone()),
         ("certificates", certificates.clone()),
-    ])
+    ];
+    entries.into_iter().map(|(key, value)| (key.into(), value)).collect()
 }
 
 /// The password in a connection Secret.
@@ -221,7 +239,7 @@ mod tests {
     #[test]
     fn the_keys_are_api() {
         let entries = entries(&address("db.example"), "tenant_acme_app", "pw", "tenant_acme");
-        let keys: Vec<_> = entries.keys().copied().collect();
+        let keys: Vec<_> = entries.keys().map(AsRef::as_ref).collect();
         assert_eq!(
             keys,
             [
@@ -249,6 +267,24 @@ mod tests {
             "jdbc:postgresql://db.example:5432/tenant_acme?user=tenant_acme_app&password=pw&sslmode=verify-full"
         );
         assert_eq!(entries["pgpass"], "db.example:5432:tenant_acme:tenant_acme_app:pw\n");
+    }
+
+    #[test]
+    fn a_gateway_reads_the_plan_its_features_and_each_limit() {
+        let given = Entitlements {
+            plan: "free".into(),
+            limits: [("apiCallsPer15Minutes".to_owned(), Some(100)), ("users".to_owned(), None)].into(),
+            features: vec!["scim".into(), "sso".into()],
+            sla: None,
+        };
+        let entries: BTreeMap<_, _> = plan_entries(&given).into_iter().collect();
+        let wanted = [
+            ("plan", "free"),
+            ("features", "scim,sso"),
+            ("limit.apiCallsPer15Minutes", "100"),
+            ("limit.users", "unlimited"),
+        ];
+        assert_eq!(entries, wanted.map(|(key, value)| (key.into(), value.to_owned())).into());
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Where a tenant stands, by what is at hand: its object, its plan, the holds of its row.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Resource, ResourceExt, api::ListParams};
+use kube::Resource;
 
 use super::{failure::StepError, visit::Visit};
 use crate::{
-    api::{tenant::Tenant, tenant_hold::TenantHold},
+    api::tenant::Tenant,
     controller::context::Context,
     domain::{
-        hold::{self, Hold, Party},
-        standing::{Ending, Given, Standing, is_lifted, standing},
+        given::Given,
+        limits::{Entitlements, LimitNotSet, resolve, without_effect},
+        standing::{Ending, Standing, standing},
     },
-    registry::{HoldChange, TenantRow},
+    registry::TenantRow,
 };
 
 impl Context {
@@ -28,93 +29,35 @@ impl Context {
             plan: plan.as_ref().map(|plan| &plan.spec),
             holds: row.map_or(&[], |row| row.holds.as_slice()),
             activated_at: activated_at.or(row.and_then(|row| row.activated_at)),
+            // One that was handed out before gates were recorded began with none.
+            default_gates: row
+                .filter(|row| row.activated_at.is_some())
+                .map(|row| row.default_gates.as_deref().unwrap_or_default()),
+            recorded_gates: row.map_or(&[], |row| row.gates.as_slice()),
+            gates_done_at: row.and_then(|row| row.gates_done_at),
             known_trial_end: tenant.status.as_ref().and_then(|status| Some(status.trial_ends_at.as_ref()?.0)),
         };
         standing(given, self.clock.now())
     }
 }
 
+impl Context {
+    /// What a plan gives a tenant; none if there is no such plan.
+    pub fn entitlements(&self, tenant: &Tenant, plan: &str) -> Option<Result<Entitlements, LimitNotSet>> {
+        Some(resolve(plan, &self.plan(plan)?.spec, &tenant.spec.limits))
+    }
+}
+
 impl Visit<'_> {
-    /// Judges the tenant anew.
+    /// Judges the tenant anew: where it stands, and what its plan gives it.
     pub fn judge(&mut self, context: &Context) {
-        self.standing = Some(context.standing(self.tenant, self.row.as_ref(), None));
+        let standing = context.standing(self.tenant, self.row.as_ref(), None);
+        let plan = context.plan(&standing.plan);
+        let unused = plan.as_ref().map(|plan| without_effect(&plan.spec, &self.tenant.spec.limits));
+        self.without_effect = unused.unwrap_or_default().into_iter().map(str::to_owned).collect();
+        self.entitlements = context.entitlements(self.tenant, &standing.plan).and_then(Result::ok);
+        self.standing = Some(standing);
     }
-}
-
-/// The hold that an object asks for.
-pub fn hold_of(object: &TenantHold, now: Timestamp) -> Hold {
-    Hold {
-        name: object.name_any(),
-        mode: object.spec.mode,
-        trigger: object.spec.trigger,
-        reason: object.spec.reason.clone(),
-        since: now,
-        party: Party::TenantHold,
-    }
-}
-
-/// Takes in the tenant's TenantHolds as the API has them: before access is widened, the watch may be behind.
-pub async fn refresh_holds(visit: &mut Visit<'_>, context: &Context) -> Result<(), StepError> {
-    let (namespace, name) = (visit.tenant.namespace().unwrap_or_default(), visit.tenant.name_any());
-    let api = Api::<TenantHold>::namespaced(context.client.clone(), &namespace);
-    let of_tenant = ListParams::default().fields(&format!("spec.tenant={name}"));
-    for object in api.list(&of_tenant).await?.iter().filter(|o| o.metadata.deletion_timestamp.is_none()) {
-        let hold = hold_of(object, context.clock.now());
-        if let Some(row) = &mut visit.row {
-            place(row, hold, context).await?;
-        }
-    }
-    visit.judge(context);
-    Ok(())
-}
-
-/// Records a hold, unless it is recorded already; returns whether it was not.
-pub async fn place(row: &mut TenantRow, hold: Hold, context: &Context) -> Result<bool, StepError> {
-    let Some(after) = hold::with(&row.holds, hold.clone()) else { return Ok(false) };
-    change(row, after, &hold, actor(&hold), context).await?;
-    Ok(true)
-}
-
-/// Lifts a hold, if it is recorded; returns whether it was.
-pub async fn lift(row: &mut TenantRow, name: &str, context: &Context) -> Result<bool, StepError> {
-    let Some(hold) = row.holds.iter().find(|hold| hold.name == name).cloned() else { return Ok(false) };
-    let Some(after) = hold::without(&row.holds, name) else { return Ok(false) };
-    change(row, after, &hold, "unknown", context).await?;
-    Ok(true)
-}
-
-fn actor(hold: &Hold) -> &'static str {
-    match hold.party {
-        Party::TenantHold => "unknown",
-        Party::Tenantry { .. } => "tenantry",
-    }
-}
-
-async fn change(
-    row: &mut TenantRow,
-    after: Vec<Hold>,
-    hold: &Hold,
-    actor: &str,
-    context: &Context,
-) -> Result<(), StepError> {
-    context.bulk.forget(&row.resource_uid);
-    let change = HoldChange { before: &row.holds, after: &after, hold, actor };
-    if !context.registry.change_holds(row.id, &change).await? {
-        return Err(StepError::Missing("the row as it was read"));
-    }
-    row.holds = after;
-    Ok(())
-}
-
-/// Lifts those of the operator's own holds that another plan, or a request to resume, has ended.
-pub async fn lift_own(visit: &mut Visit<'_>, context: &Context) -> Result<(), StepError> {
-    let Some(row) = &mut visit.row else { return Ok(()) };
-    let lifted: Vec<String> =
-        row.holds.iter().filter(|hold| is_lifted(hold, visit.tenant)).map(|hold| hold.name.clone()).collect();
-    for name in lifted {
-        lift(row, &name, context).await?;
-    }
-    Ok(())
 }
 
 /// Warns once of an end that comes by itself.

@@ -7,18 +7,21 @@ use k8s_openapi::{
 
 use super::{
     conditions::{self, Summary},
+    limits,
     visit::{Obstacle, StepResult, StepRun, Visit},
 };
 use crate::{
     api::{
         conditions::{DEPROVISIONED, remove_condition, same_ignoring_times, set_condition},
-        tenant::SuspensionMode,
         tenant_status::{
-            Access, Binding, HoldStatus, ModuleStatus, StepState, StepStatus, TenantState, TenantStatus,
-            WorkflowStatus,
+            Access, Binding, HoldMode, HoldStatus, ModuleStatus, StepState, StepStatus, TenantState,
+            TenantStatus, Usage, WorkflowStatus,
         },
     },
-    domain::{access::AccessLevel, observed::RegistryStatus, plan::Blocked, standing::Cause, steps::Step},
+    domain::{
+        access::AccessLevel, gates, limits::Entitlements, observed::RegistryStatus, plan::Blocked,
+        standing::Cause, steps::Step,
+    },
 };
 
 /// The status after (or during) a visit. `modules` are the tenant's modules with their target versions.
@@ -38,6 +41,10 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
         database: row.map(|row| row.database_name.clone()).or(before.database),
         binding: if visit.is_leaving() { None } else { binding(visit).or(before.binding) },
         modules: if modules.is_empty() { before.modules } else { modules },
+        limits: entitlements(visit).map_or(before.limits, Entitlements::limit_values),
+        features: entitlements(visit).map_or(before.features, |given| given.features.clone()),
+        open_gates: open_gates(visit).unwrap_or(before.open_gates),
+        usage: usage(visit, before.usage),
         holds: holds(visit).unwrap_or(before.holds),
         trial_ends_at: visit
             .standing
@@ -57,10 +64,34 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
     }
 }
 
-/// The plan in force. One that does not exist is not.
+/// What is in force in the tenant's database.
+fn entitlements<'v>(visit: &'v Visit<'_>) -> Option<&'v Entitlements> {
+    visit.row.as_ref()?.entitlements.as_ref()
+}
+
+/// The plan in force: the one that was put in force last, or is about to be for the first time.
 fn plan(visit: &Visit<'_>) -> Option<String> {
+    if let Some(given) = entitlements(visit) {
+        return Some(given.plan.clone());
+    }
     let standing = visit.standing.as_ref().filter(|_| visit.desired.is_some())?;
     Some(standing.plan.clone())
+}
+
+/// The gates that keep a tenant from being let in.
+fn open_gates(visit: &Visit<'_>) -> Option<Vec<String>> {
+    let standing = visit.standing.as_ref().filter(|_| visit.row.is_some())?;
+    Some(if visit.is_leaving() { Vec::new() } else { gates::open(&standing.gates) })
+}
+
+/// What is used, as far as it is worth a write: the time is that of the amounts.
+fn usage(visit: &Visit<'_>, before: Option<Usage>) -> Option<Usage> {
+    let Some(amounts) = limits::usage(visit) else { return before };
+    if before.as_ref().is_some_and(|before| before.amounts == amounts) {
+        return before;
+    }
+    let measured_at = visit.row.as_ref().and_then(|row| row.measured_at).map(seconds);
+    Some(Usage { measured_at, amounts })
 }
 
 /// The holds in force, once that is proven; none while it is not.
@@ -82,8 +113,9 @@ fn holds(visit: &Visit<'_>) -> Option<Vec<HoldStatus>> {
         Some(HoldStatus {
             name: hold.name.clone(),
             mode: match restriction.level {
-                AccessLevel::Blocked => SuspensionMode::Blocked,
-                _ => SuspensionMode::ReadOnly,
+                AccessLevel::Blocked => HoldMode::Blocked,
+                AccessLevel::ShrinkOnly => HoldMode::ShrinkOnly,
+                AccessLevel::ReadOnly | AccessLevel::ReadWrite => HoldMode::ReadOnly,
             },
             trigger: hold.trigger,
             reason: Some(hold.reason.clone()),

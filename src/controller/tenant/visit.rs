@@ -12,6 +12,7 @@ use crate::{
         access::AccessLevel,
         departure::{Departure, departure},
         desired::{Desired, Invalid},
+        limits::Entitlements,
         plan::{Blocked, Presence},
         standing::Standing,
         steps::Step,
@@ -100,12 +101,18 @@ pub struct Visit<'a> {
     pub row: Option<TenantRow>,
     /// Where it stands: what it may do, and why not more.
     pub standing: Option<Standing>,
+    /// What its plan gives it; none while there is no plan, or one that leaves open what the tenant does not say.
+    pub entitlements: Option<Entitlements>,
+    /// Limits in its spec that have no effect, as its plan does not leave them to the tenant.
+    pub without_effect: Vec<String>,
     /// The workflow, once there is one.
     pub workflow: Option<WorkflowRun>,
     /// The steps, in order.
     pub steps: Vec<StepRun>,
     /// What was in the way.
     pub obstacle: Option<Obstacle>,
+    /// Its server was restored: what is in its database may be older than what is recorded.
+    pub unverified: bool,
     /// Why something could not be looked at: a condition reason.
     pub unseen: Option<&'static str>,
     /// What was found changed by hand.
@@ -126,9 +133,12 @@ impl<'a> Visit<'a> {
             desired: None,
             row: None,
             standing: None,
+            entitlements: None,
+            without_effect: Vec::new(),
             workflow: None,
             steps: Vec::new(),
             obstacle: None,
+            unverified: false,
             unseen: None,
             drift: Vec::new(),
             waits_until: None,

@@ -223,18 +223,9 @@ impl Context {
         });
     }
 
-    /// Visits the tenants that are on a plan, or come to it when their trial ends.
-    pub fn plan_changed(&self, plan: &str) {
-        let in_force = |tenant: &Tenant| tenant.status.as_ref().and_then(|status| status.plan.clone());
-        let follows = |tenant: &Tenant| self.plan(&tenant.spec.plan)?.spec.trial_end.as_ref()?.plan.clone();
-        self.wake_where(|tenant| {
-            tenant.spec.plan == plan
-                || [in_force(tenant), follows(tenant)].iter().any(|named| named.as_deref() == Some(plan))
-        });
-    }
-
-    /// Visits the holds of a tenant that was seen to change, or to go.
+    /// Visits the holds of a tenant that was seen to change, or to go, and has the plans counted.
     pub fn tenant_changed(&self, tenant: &Tenant) {
+        self.plan_news.notify_one();
         let (namespace, name) = (ResourceExt::namespace(tenant), tenant.name_any());
         for scope in &self.scopes.0 {
             let of_tenant =
@@ -245,8 +236,9 @@ impl Context {
         }
     }
 
-    /// Visits all holds, as Tenants may have come or gone unseen.
+    /// Visits all holds and has the plans counted, as Tenants may have come or gone unseen.
     pub fn tenants_listed(&self) {
+        self.plan_news.notify_one();
         for scope in &self.scopes.0 {
             for hold in scope.holds.state() {
                 let _ = scope.hold_visits.send(ObjectRef::from_obj(hold.as_ref()));

@@ -18,14 +18,14 @@ use tracing::{info, warn};
 
 use super::status::{Verdict, write_status};
 use crate::{
-    api::{FINALIZER, tenant::Tenant, tenant_hold::TenantHold},
+    api::{FINALIZER, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
     controller::{
         context::{Context, SharedContext},
         finalizers::apply_finalizers,
         tenant::{
             failure::StepError,
+            holds::{hold_of, lift, place},
             observe::row,
-            standing::{hold_of, lift, place},
         },
     },
     domain::{backoff, observed::RegistryStatus},
@@ -90,7 +90,7 @@ async fn put(object: &TenantHold, context: &SharedContext) -> Result<Verdict<'st
         shown.since.as_ref().map(|since| since.0.as_second()) == since
             && shown.trigger == object.spec.trigger
             && shown.reason.as_ref() == Some(&object.spec.reason)
-            && object.spec.mode.is_none_or(|mode| mode == shown.mode)
+            && object.spec.mode.is_none_or(|mode| HoldMode::from(mode) == shown.mode)
     });
     Ok(match shown.filter(|_| says_so) {
         Some(shown) => {

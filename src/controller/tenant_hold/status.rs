@@ -12,8 +12,8 @@ use crate::{
             ConditionStatus, IN_FORCE, READY, RECONCILING, condition, reason, remove_condition,
             same_ignoring_times, set_condition,
         },
-        tenant::SuspensionMode,
         tenant_hold::{TenantHold, TenantHoldStatus},
+        tenant_status::HoldMode,
     },
     controller::{context::Context, tenant::failure::StepError},
 };
@@ -34,7 +34,7 @@ pub enum Verdict<'a> {
     /// PostgreSQL proves it.
     InForce {
         /// What the tenant may still do.
-        mode: SuspensionMode,
+        mode: HoldMode,
         /// The tenant goes away, and may do nothing anyway.
         leaving: bool,
     },

@@ -165,7 +165,7 @@ mod tests {
             unreachable!()
         };
         (row.tombstone, row.access_recorded) = (Some(terms), true);
-        server.login = LoginFacts::Ours { can_login: false, access_current: true };
+        server.login = LoginFacts::Ours { can_login: false, access_current: true, connections: -1 };
         observed
     }
 
@@ -178,7 +178,7 @@ mod tests {
             unreachable!()
         };
         row.access_recorded = false;
-        server.login = LoginFacts::Ours { can_login: true, access_current: false };
+        server.login = LoginFacts::Ours { can_login: true, access_current: false, connections: -1 };
         observed
     }
 
@@ -325,7 +325,7 @@ mod tests {
     fn a_cut_that_does_not_succeed_holds_the_object_for_a_minute() {
         let mut uncut = marked(GRACE);
         let Observation::Known(server) = &mut uncut.server else { unreachable!() };
-        server.login = LoginFacts::Ours { can_login: false, access_current: false };
+        server.login = LoginFacts::Ours { can_login: false, access_current: false, connections: -1 };
         assert_eq!(plan(DELETED, GRACE, &uncut), [Step::CutAccess, Step::ReleaseFinalizer]);
         assert_eq!(steps(plan_leaving(DELETED, GRACE, &uncut, AT_LAST)), [Step::ReleaseFinalizer]);
         // The first attempt is made however late it is.

@@ -20,6 +20,8 @@ pub struct Wanted<'a> {
     pub seed_digest: &'a str,
     /// What it may do.
     pub access: AccessLevel,
+    /// The most sessions of its login, as PostgreSQL has it: -1 for no limit.
+    pub connections: i32,
     /// `Trial`, `Active` or `Suspended`.
     pub state: RegistryStatus,
 }
@@ -80,9 +82,11 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
     }
     let published = server.database == DatabaseFacts::Ours;
     let create = !published && server.building != BuildingFacts::Ready;
-    let (can_login, access_current) = match server.login {
-        LoginFacts::Ours { can_login, access_current } => (can_login, access_current),
-        LoginFacts::Absent | LoginFacts::Foreign => (false, false),
+    let (can_login, access_current, connections_current) = match server.login {
+        LoginFacts::Ours { can_login, access_current, connections } => {
+            (can_login, access_current, connections == wanted.connections)
+        }
+        LoginFacts::Absent | LoginFacts::Foreign => (false, false, false),
     };
     // While it is Blocked, a login has its password and not LOGIN.
     let blocked = wanted.access == AccessLevel::Blocked;
@@ -91,20 +95,30 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
     let enforce = !published || !access_current || !row.access_recorded;
 
     // Each step with the observation that asks for it, in the order in which they are run.
+    let apply_plan = !published || !row.plan_current || !connections_current;
+    let seed = create || row.seed_digest.as_deref() != Some(wanted.seed_digest);
     let asked = [
         (Step::ClaimFinalizer, !object.has_finalizer),
         (Step::Reinstate, returning),
         (Step::Register, !row.declared_current),
         (Step::CreateRoles, server.login == LoginFacts::Absent),
         (Step::CreateDatabase, create),
+        // A migration can be held off, by a lock of the tenant's or by a mistake of its own: where there are limits
+        // already, it holds off no others.
+        (Step::ApplyPlan, apply_plan && row.plan_recorded && !create),
         (Step::ApplyMigrations, create || !row.modules_current),
-        (Step::Seed, create || row.seed_digest.as_deref() != Some(wanted.seed_digest)),
+        // Before the seed: who is added with a larger plan has a place in it.
+        (Step::ApplyPlan, apply_plan && (!row.plan_recorded || create)),
+        (Step::Seed, seed && !handed_out),
         (Step::PublishDatabase, !published),
         (Step::EnforceAccess, enforce),
-        (Step::PublishCredentials, !credentials_current),
+        // The Secret says what the plan gives, for gateways.
+        (Step::PublishCredentials, !credentials_current || !row.plan_current),
         (Step::Verify, !handed_out || !credentials_current || object.unverified),
         (Step::Activate, !handed_out),
         (Step::RecordState, handed_out && (returning || !row.state_current)),
+        // Of a tenant in use, last: an admin for whom there is no room keeps nobody from access and credentials.
+        (Step::Seed, seed && handed_out),
     ];
     let steps: Vec<Step> = asked.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect();
     if steps.is_empty() {
@@ -140,6 +154,7 @@ fn kind_of_change(wanted: Wanted<'_>, row: &RegistryFacts, steps: &[Step]) -> Wo
         true if narrows && wanted.state == suspended => WorkflowKind::Suspend,
         true if row.status == suspended => WorkflowKind::Resume,
         true => WorkflowKind::Update,
+        false if !row.plan_current => WorkflowKind::ChangePlan,
         false if steps.iter().any(|step| matches!(step, Step::Register | Step::Seed)) => WorkflowKind::Update,
         false => WorkflowKind::Repair,
     }
@@ -215,6 +230,7 @@ mod tests {
                 Step::CreateRoles,
                 Step::CreateDatabase,
                 Step::ApplyMigrations,
+                Step::ApplyPlan,
                 Step::Seed,
                 Step::PublishDatabase,
                 Step::EnforceAccess,
@@ -236,7 +252,7 @@ mod tests {
         observed.server = Observation::Known(ServerFacts {
             database: DatabaseFacts::Absent,
             building: BuildingFacts::Incomplete,
-            login: LoginFacts::Ours { can_login: false, access_current: false },
+            login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
         });
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
         (row.seed_digest, row.modules_current) = (Some("seed".into()), true);
@@ -278,7 +294,7 @@ mod tests {
             unreachable!()
         };
         row.recorded_access = Some(AccessLevel::Blocked);
-        server.login = LoginFacts::Ours { can_login: false, access_current: false };
+        server.login = LoginFacts::Ours { can_login: false, access_current: false, connections: -1 };
         let steps = vec![Step::EnforceAccess, Step::PublishCredentials, Step::Verify, Step::RecordState];
         let resume = Plan::Run { kind: WorkflowKind::Resume, steps, again: false };
         assert_eq!(plan_living(OBJECT, WANTED, &observed), resume);
@@ -290,7 +306,7 @@ mod tests {
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
         row.recorded_access = Some(AccessLevel::Blocked);
         let Observation::Known(server) = &mut observed.server else { unreachable!() };
-        server.login = LoginFacts::Ours { can_login: false, access_current: true };
+        server.login = LoginFacts::Ours { can_login: false, access_current: true, connections: -1 };
         assert_eq!(plan_living(OBJECT, BLOCKED, &observed), Plan::Nothing);
     }
 
@@ -298,8 +314,8 @@ mod tests {
     fn the_end_of_a_trial_that_changes_the_plan_touches_no_access() {
         let mut observed = whole(RegistryStatus::Trial);
         let Observation::Known(row) = &mut observed.registry else { unreachable!() };
-        (row.state_current, row.declared_current) = (false, false);
-        let steps = vec![Step::Register, Step::RecordState];
+        (row.state_current, row.plan_current) = (false, false);
+        let steps = vec![Step::ApplyPlan, Step::PublishCredentials, Step::RecordState];
         let update = Plan::Run { kind: WorkflowKind::Update, steps, again: false };
         assert_eq!(plan_living(OBJECT, WANTED, &observed), update);
     }
@@ -333,7 +349,7 @@ mod tests {
     fn tombstone() -> Observed {
         let mut observed = whole(RegistryStatus::Deprovisioning);
         let Observation::Known(server) = &mut observed.server else { unreachable!() };
-        server.login = LoginFacts::Ours { can_login: false, access_current: false };
+        server.login = LoginFacts::Ours { can_login: false, access_current: false, connections: -1 };
         observed
     }
 

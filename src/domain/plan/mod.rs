@@ -93,8 +93,12 @@ mod fixtures {
         },
     };
 
-    pub const WANTED: Wanted<'_> =
-        Wanted { seed_digest: "seed", access: AccessLevel::ReadWrite, state: RegistryStatus::Active };
+    pub const WANTED: Wanted<'_> = Wanted {
+        seed_digest: "seed",
+        access: AccessLevel::ReadWrite,
+        connections: -1,
+        state: RegistryStatus::Active,
+    };
 
     pub const OBJECT: ObjectFacts = ObjectFacts {
         has_finalizer: true,
@@ -110,6 +114,8 @@ mod fixtures {
             seed_digest: Some("seed".into()),
             modules_current: true,
             declared_current: true,
+            plan_current: true,
+            plan_recorded: true,
             has_verifier: true,
             database_recorded: true,
             handed_out: true,
@@ -129,7 +135,7 @@ mod fixtures {
             server: Observation::Known(ServerFacts {
                 database: DatabaseFacts::Ours,
                 building: BuildingFacts::Absent,
-                login: LoginFacts::Ours { can_login: true, access_current: true },
+                login: LoginFacts::Ours { can_login: true, access_current: true, connections: -1 },
             }),
             connection_secret: SecretFacts::Current,
         }
@@ -163,7 +169,7 @@ mod fixtures {
             unreachable!()
         };
         (row.access_recorded, row.state_current) = (false, false);
-        server.login = LoginFacts::Ours { can_login: true, access_current: false };
+        server.login = LoginFacts::Ours { can_login: true, access_current: false, connections: -1 };
         observed
     }
 

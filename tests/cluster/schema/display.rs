@@ -61,7 +61,7 @@ async fn tenants_show_what_matters() {
     // Not seen by an operator: no column claims anything.
     let text = kubectl.run(&tenants).await.unwrap();
     let (header, row) = table(&text);
-    assert_eq!(header, ["NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "AGE"]);
+    assert_eq!(header, ["NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "AGE"]);
     assert_eq!(row[..2], ["one", "acme"]);
     assert_eq!(row.len(), 3, "{text}");
 
@@ -73,7 +73,7 @@ async fn tenants_show_what_matters() {
     };
     let status = json!({"status": {
         "observedGeneration": 1, "state": "Active", "plan": "starter", "access": "ReadWrite",
-        "server": "default", "database": "tenant_acme",
+        "server": "default", "database": "tenant_acme", "openGates": ["contract", "go-live"],
         "conditions": [condition("Registered", "True", "Provisioned"), condition("Ready", "False", "Waiting")],
     }});
     let status = status.to_string();
@@ -89,14 +89,18 @@ async fn tenants_show_what_matters() {
     ];
     kubectl.run(&[&patch[..], &[&status]].concat()).await.unwrap();
     let text = kubectl.run(&tenants).await.unwrap();
-    assert_eq!(table(&text).1[..6], ["one", "acme", "starter", "Active", "ReadWrite", "False"]);
+    let shown = ["one", "acme", "starter", "Active", "ReadWrite", "False", r#"["contract","go-live"]"#];
+    assert_eq!(table(&text).1[..7], shown);
     let text = kubectl.run(&[&tenants[..], &["-o", "wide"]].concat()).await.unwrap();
     let (header, row) = table(&text);
     assert_eq!(
         header,
-        ["NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "DATABASE", "SERVER", "REASON", "AGE"]
+        [
+            "NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "DATABASE", "SERVER",
+            "REASON", "AGE"
+        ]
     );
-    assert_eq!(row[5..9], ["False", "tenant_acme", "default", "Waiting"]);
+    assert_eq!(row[7..10], ["tenant_acme", "default", "Waiting"]);
 
     for (selector, found) in [
         ("spec.plan=starter", true),
@@ -120,11 +124,29 @@ async fn plans_show_their_limits() {
     kubectl.apply(&manifest("TenantPlan", json!({"name": "one"}), spec)).await.unwrap();
     let text = kubectl.run(&["get", "tenantplans.display.example"]).await.unwrap();
     let (header, row) = table(&text);
-    assert_eq!(header, ["NAME", "USERS", "PROJECTS", "STORAGE", "CONNECTIONS", "SLA", "AGE"]);
+    assert_eq!(
+        header,
+        ["NAME", "USERS", "PROJECTS", "STORAGE", "CONNECTIONS", "SLA", "USED", "BY", "READY", "AGE"]
+    );
+    // Nobody is on it: neither of the two columns claims anything.
     assert_eq!(row[..6], ["one", "100", "unlimited", "10737418240", "50", "99.5"]);
+    assert_eq!(row.len(), 7, "{text}");
+    let status = json!({"status": {"observedGeneration": 1, "usedBy": 1000, "pending": 360, "conditions": [{
+        "type": "Ready", "status": "False", "reason": "Enforcing", "message": "",
+        "lastTransitionTime": "2026-11-21T00:00:00Z",
+    }]}});
+    let status = status.to_string();
+    let plans = "tenantplans.display.example";
+    kubectl
+        .run(&["patch", plans, "one", "--subresource=status", "--type=merge", "-p", &status])
+        .await
+        .unwrap();
+    let text = kubectl.run(&["get", plans]).await.unwrap();
+    assert_eq!(table(&text).1[6..8], ["1000", "False"]);
     let text = kubectl.run(&["get", "tenantplans.display.example", "-o", "wide"]).await.unwrap();
     let (header, row) = table(&text);
     assert_eq!((header[6], row[6]), ("FEATURES", r#"["sso"]"#));
+    assert_eq!((header[10], row[9]), ("PENDING", "360"));
 }
 
 #[tokio::test]

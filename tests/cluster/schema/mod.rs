@@ -121,6 +121,16 @@ fn tenant() -> Value {
     json!({"slug": "acme", "displayName": "Acme Corp", "plan": "starter", "deletionPolicy": "Retain"})
 }
 
+/// So many limits.
+fn limits(count: usize) -> Value {
+    (0..count).map(|n| (format!("limit{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// So many gates with names as long as they may be.
+fn gates(count: usize) -> Value {
+    (0..count).map(|n| json!({"name": format!("g{n:0>62}")})).collect()
+}
+
 /// The definition of a kind in a group of a test's own: no operator sees its objects, and nobody else's test does.
 fn definition_in<K: CustomResourceExt>(group: &str) -> CustomResourceDefinition {
     let mut crd = api::crds().into_iter().find(|crd| crd.name_any() == K::crd_name()).unwrap();

@@ -5,12 +5,8 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 use tenantry::api::plan::{LimitValue, LimitWord, TenantPlan};
 
-use super::{Objects, assert_accepted, assert_refused};
+use super::{Objects, assert_accepted, assert_refused, gates, limits};
 use crate::world;
-
-fn limits(count: usize) -> Value {
-    (0..count).map(|n| (format!("limit{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
-}
 
 fn features(count: usize) -> Value {
     (0..count).map(|n| format!("f{n}")).collect()
@@ -94,7 +90,20 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
             "inactivity.holdDays must be between 1 and 3650 days",
         ),
         (json!({"onFailure": "Retry"}), "spec.onFailure", r#"supported values: "Resume", "Rollback""#),
-        (json!({"gates": [{"name": "contract"}]}), "spec.gates", "gates must be empty or left out"),
+        (
+            json!({"gates": [{"name": "contract", "done": true}]}),
+            "spec.gates",
+            "a gate of a plan must not be done: leave done out; each tenant says in its own spec.gates which are",
+        ),
+        (json!({"gates": [{"name": "Go"}]}), "spec.gates[0].name", "the name of a gate must have a-z, 0-9"),
+        (json!({"gates": [{"name": "g".repeat(64)}]}), "spec.gates[0].name", "may not be more than 63"),
+        (json!({"gates": [{"name": "a"}, {"name": "a"}]}), "spec.gates[1]", "Duplicate value"),
+        (json!({"gates": gates(21)}), "spec.gates", "must have at most 20 items"),
+        (
+            json!({"limits": {"connections": 0}}),
+            "spec.limits",
+            "the limit connections must be at least 1: to keep a tenant out, suspend it instead",
+        ),
         (
             json!({"selfService": {"settings": ["theme"]}}),
             "spec.selfService",
@@ -114,7 +123,10 @@ async fn what_is_right_is_accepted() {
     for spec in [
         json!({}),
         json!({"limits": {"users": 0, "projects": "unlimited", "storageBytes": "custom", "seats2": 9007199254740991_i64}}),
-        json!({"limits": limits(50), "features": features(50)}),
+        json!({"limits": limits(50), "features": features(50), "gates": gates(20)}),
+        json!({"limits": {"connections": 1}, "gates": [{"name": "contract"}, {"name": "go-live", "done": false}]}),
+        json!({"limits": {"connections": "unlimited"}}),
+        json!({"limits": {"connections": "custom"}}),
         json!({"features": ["sso", "single-sign-on2"]}),
         json!({"sla": "0"}),
         json!({"sla": "99.999"}),

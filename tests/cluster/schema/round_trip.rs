@@ -46,13 +46,15 @@ fn tenant_status() -> TenantStatus {
             ("storageBytes".into(), LimitValue::Number(10 << 30)),
             ("users".into(), LimitValue::Word(LimitWord::Unlimited)),
         ]),
+        features: vec!["scim".into(), "sso".into()],
+        open_gates: vec!["contract".into()],
         usage: Some(Usage {
             measured_at: time(),
             amounts: BTreeMap::from([("storageBytes".into(), 8 << 30)]),
         }),
         holds: vec![HoldStatus {
             name: "billing".into(),
-            mode: SuspensionMode::ReadOnly,
+            mode: HoldMode::ShrinkOnly,
             trigger: Some(SuspensionTrigger::PaymentFailure),
             reason: Some("unpaid".into()),
             since: time(),
@@ -119,13 +121,19 @@ async fn a_tenant_is_kept_as_it_was_said() {
         account_namespace: Some(String::new()),
         connection_secret_name: Some("round-trip-database".into()),
         paused: Some(true),
-        // Refused, whatever they say.
         trial: None,
         validity: None,
-        gates: vec![],
+        gates: vec![
+            Gate { name: "contract".into(), done: true },
+            Gate { name: "go-live".into(), done: false },
+        ],
+        limits: BTreeMap::from([
+            ("storageBytes".into(), LimitValue::Number(10 << 30)),
+            ("users".into(), LimitValue::Word(LimitWord::Unlimited)),
+        ]),
+        // Refused, whatever they say.
         server_selector: None,
         modules: vec![],
-        limits: BTreeMap::new(),
         adopt: None,
         bootstrap: None,
     };
@@ -150,7 +158,12 @@ async fn statuses_of_cluster_resources_are_kept_as_they_were_said() {
 
     let plans: Api<TenantPlan> = Api::all(client.clone());
     plans.create(&PostParams::default(), &TenantPlan::new("round-trip", Default::default())).await.unwrap();
-    let status = TenantPlanStatus { observed_generation: Some(1), conditions: all_conditions() };
+    let status = TenantPlanStatus {
+        observed_generation: Some(1),
+        used_by: Some(1000),
+        pending: Some(0),
+        conditions: all_conditions(),
+    };
     let patch = json!({"apiVersion": API_VERSION, "kind": "TenantPlan", "status": status});
     let patched = plans.patch_status("round-trip", &params, &Patch::Apply(&patch)).await.unwrap();
     assert_eq!(patched.status, Some(status));

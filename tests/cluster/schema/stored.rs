@@ -38,7 +38,8 @@ async fn a_tenant_that_is_wrong_by_now_can_be_deleted() {
         json!({"state": "Suspended"}),
         json!({"state": "Nonsense", "isolation": "Schema", "modules": ["core"], "adopt": {"a": 1}}),
         json!({"offboarding": {"gracePeriodSeconds": -1, "export": true}}),
-        json!({"admins": [{"email": "A"}, {"email": "A"}], "limits": {"a": 1}}),
+        json!({"admins": [{"email": "A"}, {"email": "A"}], "limits": {"A": -1}}),
+        json!({"gates": [{"name": "A", "done": true}], "limits": {"connections": 0, "users": "custom"}}),
         json!({"connectionSecretName": "acme-admin", "displayName": "x".repeat(300)}),
     ];
     let mut names = vec![];

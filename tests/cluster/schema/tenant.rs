@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tenantry::api::tenant::Tenant;
 
-use super::{Objects, assert_accepted, assert_refused, tenant, with};
+use super::{Objects, assert_accepted, assert_refused, gates, limits, tenant, with};
 use crate::world;
 
 fn admins(count: usize) -> Value {
@@ -125,10 +125,17 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
         ),
         (json!({"admins": admins(51)}), "spec.admins", "must have at most 50 items"),
         (
-            json!({"gates": [{"name": "contract"}]}),
-            "spec.gates",
-            "gates must be empty or left out: they are not supported yet",
+            json!({"gates": [{"name": "Contract"}]}),
+            "spec.gates[0].name",
+            "the name of a gate must have a-z, 0-9 and '-', start with a letter and not end with '-', as in go-live",
         ),
+        (json!({"gates": [{"name": "go-live-"}]}), "spec.gates[0].name", "the name of a gate must"),
+        (json!({"gates": [{"name": ""}]}), "spec.gates[0].name", "the name of a gate must"),
+        (json!({"gates": [{"name": "g".repeat(64)}]}), "spec.gates[0].name", "may not be more than 63"),
+        (json!({"gates": [{"done": true}]}), "spec.gates[0].name", "Required value"),
+        (json!({"gates": [{"name": "a", "done": "yes"}]}), "spec.gates[0].done", "must be of type boolean"),
+        (json!({"gates": [{"name": "a"}, {"name": "a", "done": true}]}), "spec.gates[1]", "Duplicate value"),
+        (json!({"gates": gates(21)}), "spec.gates", "must have at most 20 items"),
         (json!({"server": "Default"}), "spec.server", "server must be the name of a DatabaseServer"),
         (json!({"server": "s".repeat(64)}), "spec.server", "may not be more than 63"),
         (
@@ -146,7 +153,21 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"demoData": "yes"}), "spec.demoData", "must be of type boolean"),
         (json!({"settings": settings(201)}), "spec.settings", "must have at most 200 items"),
         (json!({"settings": ["theme"]}), "spec.settings", "must be of type object"),
-        (json!({"limits": {"users": 5}}), "spec.limits", "limits of one tenant are not supported yet"),
+        (
+            json!({"limits": {"users": "custom"}}),
+            "spec.limits",
+            "a tenant's own limit must be a whole number from 0 to 9007199254740991, or unlimited",
+        ),
+        (json!({"limits": {"users": -1}}), "spec.limits", "a tenant's own limit must be a whole number"),
+        (json!({"limits": {"users": "5"}}), "spec.limits", "a tenant's own limit must be a whole number"),
+        (json!({"limits": {"users": 9007199254740992_i64}}), "spec.limits", "from 0 to 9007199254740991"),
+        (json!({"limits": {"connections": 0}}), "spec.limits", "the limit connections must be at least 1"),
+        (
+            json!({"limits": {"storage-bytes": 5}}),
+            "spec.limits",
+            "the name of a limit must have at most 63 letters and digits",
+        ),
+        (json!({"limits": limits(51)}), "spec.limits", "must have at most 50 items"),
         (
             json!({"provisioning": {"onFailure": "Retry"}}),
             "spec.provisioning.onFailure",
@@ -212,6 +233,8 @@ fn acceptances() -> Vec<Value> {
         json!({"admins": [{"email": "a@x.io"}, {"email": "a.b@xn--mller-kva.example", "credential": "ResetToken"}]}),
         json!({"admins": admins(50)}),
         json!({"gates": []}),
+        json!({"gates": [{"name": "contract", "done": true}, {"name": "go-live", "done": false}, {"name": "x"}]}),
+        json!({"gates": gates(20)}),
         json!({"server": "not-there-yet"}),
         json!({"isolation": "Database"}),
         json!({"modules": []}),
@@ -219,6 +242,9 @@ fn acceptances() -> Vec<Value> {
         json!({"settings": settings(200)}),
         json!({"settings": {"theme": "dark", "ratio": 1.5, "deep": {"list": [1, "two", {"three": 3}], "on": true}}}),
         json!({"limits": {}}),
+        json!({"limits": {"users": 0, "connections": 1, "storageBytes": 9007199254740991_i64, "seats": "unlimited"}}),
+        json!({"limits": {"connections": "unlimited"}}),
+        json!({"limits": limits(50)}),
         json!({"provisioning": {}}),
         json!({"provisioning": {"onFailure": "Resume"}}),
         json!({"provisioning": {"onFailure": "Rollback"}}),

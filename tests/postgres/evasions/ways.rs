@@ -1,6 +1,7 @@
 //! The ways that are tried, one in a line: what is done before the suspension, and what is tried after it.
 
 use futures::{FutureExt, future::BoxFuture};
+use tenantry::domain::access::AccessLevel;
 
 use super::{
     moves,
@@ -19,6 +20,8 @@ pub enum Way {
     Kept(&'static str, &'static str),
     /// Something in a session that stays open, and the rest in a new session.
     Anew(&'static str, &'static str),
+    /// The same, of what writes nothing that grows: who may only shrink may do it.
+    Shrinks(&'static str, &'static str),
     /// Something that a tenant may at no level, and an administrator may: tried in a session from before and in a
     /// new one.
     Never(&'static str),
@@ -28,7 +31,7 @@ pub enum Way {
     Forbidden(Begin),
 }
 
-use Way::{Anew, Forbidden, Kept, Never, Own};
+use Way::{Anew, Forbidden, Kept, Never, Own, Shrinks};
 
 /// The versions on which a way is one.
 pub type Majors = &'static [u16];
@@ -40,16 +43,16 @@ const SINCE_16: Majors = &[18];
 /// The large object 4711 is an administrator's; for the functions 131072 means "to write".
 pub const WAYS: &[(&str, Majors, Way)] = &[
     // Sessions that stay.
+    ("a write that waits for its COMMIT", ALL, Kept("BEGIN; {write}", "COMMIT")),
+    ("a savepoint to go back to", ALL, Kept("BEGIN; SAVEPOINT s; {write}", "ROLLBACK TO s; {write}; COMMIT")),
     ("an idle session", ALL, Kept("SELECT 1", "{write}")),
     ("a session idle in a transaction", ALL, Kept("BEGIN", "{write}; COMMIT")),
-    ("a write that waits for its COMMIT", ALL, Kept("BEGIN; {write}", "COMMIT")),
     (
         "a statement prepared in an open transaction",
         ALL,
         Kept("BEGIN; PREPARE w AS {write}", "EXECUTE w; COMMIT"),
     ),
     ("a statement prepared in an idle session", ALL, Kept("PREPARE w AS {write}; EXECUTE w", "EXECUTE w")),
-    ("a savepoint to go back to", ALL, Kept("BEGIN; SAVEPOINT s; {write}", "ROLLBACK TO s; {write}; COMMIT")),
     ("a cursor WITH HOLD", ALL, Kept("DECLARE c CURSOR WITH HOLD FOR SELECT * FROM users", "FETCH c")),
     (
         "a cursor in an open transaction",
@@ -79,13 +82,21 @@ pub const WAYS: &[(&str, Majors, Way)] = &[
     // New sessions.
     ("an INSERT", ALL, Anew("", "{write}")),
     ("an UPDATE", ALL, Anew("{write}", "UPDATE users SET name = name || 'x'")),
-    ("a DELETE", ALL, Anew("{write}", "DELETE FROM users")),
+    ("a DELETE", ALL, Shrinks("{write}", "DELETE FROM users")),
     (
         "a MERGE",
         ALL,
         Anew(
             "{write}",
             "MERGE INTO users u USING roles r ON false WHEN NOT MATCHED THEN INSERT (email) VALUES (gen_random_uuid() || '@m.example')",
+        ),
+    ),
+    (
+        "a WITH that deletes and writes",
+        ALL,
+        Anew(
+            "{write}",
+            "WITH d AS (DELETE FROM users RETURNING name) INSERT INTO users (email, name) SELECT gen_random_uuid() || '@d.example', name FROM d",
         ),
     ),
     ("a WITH that writes", ALL, Anew("", "WITH w AS ({write} RETURNING 1) SELECT * FROM w")),
@@ -127,7 +138,7 @@ pub const WAYS: &[(&str, Majors, Way)] = &[
     ),
     ("SELECT FOR UPDATE", ALL, Anew("{write}", "SELECT * FROM users FOR UPDATE")),
     ("SELECT FOR KEY SHARE", ALL, Anew("{write}", "SELECT * FROM users FOR KEY SHARE")),
-    ("LOCK TABLE", ALL, Anew("", "BEGIN; LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; COMMIT")),
+    ("LOCK TABLE", ALL, Shrinks("", "BEGIN; LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; COMMIT")),
     ("nextval", ALL, Anew("", "SELECT nextval('activity_log_id_seq')")),
     ("setval", ALL, Anew("", "SELECT setval('activity_log_id_seq', 9999)")),
     ("a column's sequence", ALL, Anew("", "INSERT INTO activity_log (action) VALUES ('x')")),
@@ -219,8 +230,10 @@ impl Way {
     /// How many such ways may be tried side by side on one tenant: those that leave nothing behind that another meets.
     pub fn at_a_time(self) -> usize {
         match self {
+            // It holds the meter of users, at which the others would wait.
+            Kept(before, _) if before.starts_with("BEGIN") && before.ends_with("{write}") => 1,
             Kept(..) | Never(_) | Forbidden(_) => 8,
-            Anew(..) | Own(_) => 1,
+            Anew(..) | Shrinks(..) | Own(_) => 1,
         }
     }
 
@@ -229,17 +242,22 @@ impl Way {
         matches!(self, Never(_) | Forbidden(_))
     }
 
+    /// Whether it is a way around this level, rather than what the level is for.
+    pub fn is_against(self, level: AccessLevel) -> bool {
+        !(matches!(self, Shrinks(..)) && level == AccessLevel::ShrinkOnly)
+    }
+
     /// Does what is done before the suspension.
     pub async fn begin(self, actor: Actor) -> Outcome<Finish> {
         let (before, after) = match self {
             Own(begin) | Forbidden(begin) => return begin(actor).await,
-            Kept(before, after) | Anew(before, after) => (before, after),
+            Kept(before, after) | Anew(before, after) | Shrinks(before, after) => (before, after),
             Never(sql) => ("", sql),
         };
         let mut session = actor.session().await?;
         actor.run(&mut session, before).await?;
         Ok(async move {
-            if !matches!(self, Anew(..)) {
+            if !matches!(self, Anew(..) | Shrinks(..)) {
                 let kept = actor.run(&mut session, after).await;
                 if kept.is_ok() || !matches!(self, Never(_)) {
                     return kept;

@@ -26,8 +26,11 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         .ok_or(StepError::Missing("a tenant that is being made"))?;
     let why = standing.why();
     let new = NewState { to, why: why.as_deref(), access: standing.access, actor: "tenantry", at };
-    let since = context.registry.activate(id, &new, correlation).await?;
+    let plan = context.plan(&run.tenant().spec.plan).ok_or(StepError::Missing("the plan"))?;
+    let gates: Vec<String> = plan.spec.gates.iter().map(|gate| gate.name.clone()).collect();
+    let since = context.registry.activate(id, &new, &gates, correlation).await?;
     let row = run.row_mut()?;
+    row.default_gates = Some(gates);
     row.suspended_at = (to == RegistryStatus::Suspended).then_some(at);
     (row.status, row.status_reason, row.activated_at) = (to, why, Some(since));
     run.visit.judge(context);

@@ -3,7 +3,7 @@
 //! is widened, the API server is asked for holds that the watch may not have shown yet.
 
 use super::{Run, StepError, restore_marks};
-use crate::{controller::tenant::standing::refresh_holds, domain::access::AccessLevel};
+use crate::{controller::tenant::holds::refresh_holds, domain::access::AccessLevel};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();

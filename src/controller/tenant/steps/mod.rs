@@ -3,6 +3,7 @@
 
 mod activate;
 mod apply_migrations;
+mod apply_plan;
 mod claim_finalizer;
 mod close;
 mod create_database;
@@ -34,7 +35,9 @@ use super::{
 use crate::{
     api::tenant::Tenant,
     controller::{breaker, context::SharedContext, finalizers::apply_finalizers},
-    domain::{desired::Desired, observed::RegistryStatus, standing::Standing, steps::Step},
+    domain::{
+        desired::Desired, limits::Entitlements, observed::RegistryStatus, standing::Standing, steps::Step,
+    },
     postgres::{drift::Known, server::Server},
     registry::{Deadline, TenantRow},
 };
@@ -57,6 +60,7 @@ pub async fn run(step: Step, run: &mut Run<'_, '_>) -> Result<(), StepError> {
         Step::CreateRoles => create_roles::run(run).await,
         Step::CreateDatabase => create_database::run(run).await,
         Step::ApplyMigrations => apply_migrations::run(run).await,
+        Step::ApplyPlan => apply_plan::run(run).await,
         Step::Seed => seed::run(run).await,
         Step::PublishDatabase => publish_database::run(run).await,
         Step::EnforceAccess => enforce_access::run(run).await,
@@ -99,6 +103,11 @@ impl Run<'_, '_> {
 
     fn standing(&self) -> Result<&Standing, StepError> {
         self.visit.standing.as_ref().ok_or(StepError::Missing("the tenant's standing"))
+    }
+
+    fn entitlements(&self) -> Result<&Entitlements, StepError> {
+        let recorded = self.visit.row.as_ref().and_then(|row| row.entitlements.as_ref());
+        self.visit.entitlements.as_ref().or(recorded).ok_or(StepError::Missing("what the plan gives"))
     }
 
     fn server(&self) -> Result<&Server, StepError> {

@@ -7,7 +7,7 @@ use kube::Resource;
 use super::{Run, StepError};
 use crate::{
     controller::tenant::secrets::{self, Connection, Found},
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, steps::Step},
     postgres::credentials::{generate_password, password_digest, scram_verifier},
     registry::Hidden,
 };
@@ -34,11 +34,14 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
             let wanted = connection.secret(&secret_name, run.context);
             if wanted.data != secret.data {
                 secrets::write(run.context, wanted, &found).await?;
+                let expected = run.visit.has_done(Step::ApplyPlan);
                 let note = format!(
                     "Secret {secret_name:?} was changed, or what it says is another by now: put right"
                 );
                 let about = run.tenant().object_ref(&());
-                run.context.events.normal(about, "PublishCredentials", "SecretUpdated", note);
+                if !expected {
+                    run.context.events.normal(about, "PublishCredentials", "SecretUpdated", note);
+                }
             }
         }
         return Ok(());

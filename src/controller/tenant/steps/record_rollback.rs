@@ -13,6 +13,6 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let row = run.row_mut()?;
     (row.rolling_back, row.database_exists, row.access) = (false, false, Some(AccessLevel::Blocked));
     (row.password_verifier, row.password_digest, row.seed_digest) = (None, None, None);
-    row.module_versions = json!({});
+    (row.module_versions, row.entitlements) = (json!({}), None);
     Ok(())
 }

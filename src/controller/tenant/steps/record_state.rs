@@ -17,7 +17,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let to = next(row.status, Event::Judged, |guard| standing.passes(guard))
         .ok_or(StepError::Missing("a tenant in use"))?;
     let why = standing.why();
-    let actor = if standing.is_timed() { "tenantry" } else { "unknown" };
+    let actor = if standing.is_automatic() { "tenantry" } else { "unknown" };
     let new = NewState { to, why: why.as_deref(), access: standing.access, actor, at };
     run.context.registry.record_state(id, &new, correlation).await?;
     let row = run.row_mut()?;

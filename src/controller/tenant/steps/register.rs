@@ -5,7 +5,8 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{Run, StepError};
-use crate::registry::{NewTenant, Registration};
+use crate::domain::gates::open;
+use crate::registry::{Declared, NewTenant, Registration};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let desired = run.desired()?.clone();
@@ -13,10 +14,14 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let plan = run.standing()?.plan.clone();
     run.changed();
     if let Some(row) = &run.visit.row {
-        let (registry, name) = (&run.context.registry, desired.display_name);
-        registry.update_declared(row.id, &name, &plan, &settings, desired.retain).await?;
+        let (name, retain, gates) = (desired.display_name, desired.retain, run.standing()?.gates.clone());
+        let done = !gates.is_empty() && open(&gates).is_empty();
+        let gates_done_at = row.gates_done_at.or(done.then(|| run.context.clock.now()));
+        let declared = Declared { name: &name, settings: &settings, retain, gates: &gates, gates_done_at };
+        run.context.registry.update_declared(row.id, &declared).await?;
         let row = run.row_mut()?;
-        (row.name, row.plan, row.settings, row.retain) = (name, plan, settings, desired.retain);
+        (row.name, row.settings, row.retain, row.gates) = (name, settings, retain, gates);
+        row.gates_done_at = gates_done_at;
         return Ok(());
     }
     let prefix = run.context.prefix_of(&desired.server);

@@ -1,5 +1,6 @@
 //! Verify: logs in as the tenant, with the password from its Secret, and reads the module versions. What was set up
-//! is proven by using it; while the tenant is Blocked, that the login is refused is what is proven.
+//! is proven by using it; while the tenant is Blocked, that the login is refused is what is proven. A database that was
+//! restored has limits as old as itself: it gets those that are in force.
 
 use super::{Run, StepError};
 use crate::{
@@ -17,9 +18,11 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let password =
         secrets::password(&secret).ok_or(StepError::Missing("the password in the connection Secret"))?;
     if run.standing()?.access == AccessLevel::Blocked {
+        renew_limits(run).await?;
+        let row = run.row()?;
         return Ok(run.server()?.verify_refused(&row.database_name, &run.login()?, &password).await?);
     }
-    let versions = run.server()?.verify(&row.database_name, &run.login()?, &password).await?;
+    let versions = run.server()?.verify(row.id, &row.database_name, &run.login()?, &password).await?;
     let recorded: Vec<ModuleVersion> =
         serde_json::from_value(run.row()?.module_versions.clone()).unwrap_or_default();
     let found =
@@ -31,7 +34,17 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
             found: found(&module.name),
         });
     }
+    renew_limits(run).await?;
     run.context.attempts.verified(run.tenant());
     let behind = run.context.modules.targets().iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
+}
+
+/// A database that was restored has limits as old as itself.
+async fn renew_limits(run: &mut Run<'_, '_>) -> Result<(), StepError> {
+    let row = run.row()?;
+    let Some(in_force) = row.entitlements.as_ref().filter(|_| run.visit.unverified) else { return Ok(()) };
+    let usage = run.server()?.apply_limits(row.id, &row.database_name, in_force).await?;
+    run.context.registry.record_usage(&[(row.id, usage)], run.context.clock.now()).await?;
+    Ok(())
 }

@@ -1,0 +1,213 @@
+//! How far each plan has come to its tenants: who is on it, and who does not have it yet as it is now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::limits::resolve;
+use crate::api::{
+    plan::TenantPlanSpec,
+    tenant::{DesiredState, Tenant},
+    tenant_status::{TenantState, TenantStatus},
+};
+
+/// Of so many tenants the names are kept: a message has room for some.
+const NAMED: usize = 3;
+
+/// So many tenants, and some of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// How many.
+    pub count: usize,
+    /// The first of them, by namespace and name.
+    first: BTreeSet<String>,
+}
+
+impl Crowd {
+    fn add(&mut self, tenant: &Tenant) {
+        self.count += 1;
+        let namespace = tenant.metadata.namespace.as_deref().unwrap_or_default();
+        self.first.insert(format!("{namespace}/{}", tenant.metadata.name.as_deref().unwrap_or_default()));
+        if self.first.len() > NAMED {
+            self.first.pop_last();
+        }
+    }
+
+    /// Their names; if they are many, some and how many more.
+    pub fn names(&self) -> String {
+        let names = self.first.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match self.count - self.first.len() {
+            0 => names,
+            more => format!("{names} and {more} more"),
+        }
+    }
+}
+
+/// The tenants of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uptake {
+    /// Those that name it in their spec, or have it in force.
+    pub users: Crowd,
+    /// Those of them that should have its present content in force, and do not.
+    pub pending: Crowd,
+}
+
+/// Counts the tenants of every plan that has any; also of plans that do not exist.
+pub fn uptake<'a>(
+    tenants: impl IntoIterator<Item = &'a Tenant>,
+    plans: &BTreeMap<String, &TenantPlanSpec>,
+) -> BTreeMap<String, Uptake> {
+    let mut by_plan: BTreeMap<String, Uptake> = BTreeMap::new();
+    let none = TenantStatus::default();
+    for tenant in tenants {
+        let status = tenant.status.as_ref().unwrap_or(&none);
+        let wanted = wanted(tenant, status, plans);
+        for plan in BTreeSet::from_iter([Some(&tenant.spec.plan), status.plan.as_ref()]).into_iter().flatten()
+        {
+            let uptake = by_plan.entry(plan.clone()).or_default();
+            uptake.users.add(tenant);
+            let has = || plans.get(plan).is_none_or(|spec| has(tenant, status, plan, spec));
+            if plan == wanted && !rests(tenant, status) && !has() {
+                uptake.pending.add(tenant);
+            }
+        }
+    }
+    by_plan
+}
+
+/// The plan that a tenant should have: the one that it names, or the one that the end of its trial put in force.
+fn wanted<'a>(
+    tenant: &'a Tenant,
+    status: &'a TenantStatus,
+    plans: &BTreeMap<String, &TenantPlanSpec>,
+) -> &'a str {
+    let named = &tenant.spec.plan;
+    let follows = plans.get(named).and_then(|plan| plan.trial_end.as_ref()?.plan.as_ref());
+    match &status.plan {
+        Some(in_force) if status.trial_ends_at.is_some() && Some(in_force) == follows => in_force,
+        _ => named,
+    }
+}
+
+/// Whether a plan as it is now is what the tenant has in force.
+fn has(tenant: &Tenant, status: &TenantStatus, name: &str, plan: &TenantPlanSpec) -> bool {
+    status.plan.as_deref() == Some(name)
+        && resolve(name, plan, &tenant.spec.limits).is_ok_and(|resolved| {
+            resolved.features == status.features && resolved.limit_values() == status.limits
+        })
+}
+
+/// Whether no change of a plan comes to a tenant: it is paused, or goes away.
+fn rests(tenant: &Tenant, status: &TenantStatus) -> bool {
+    tenant.spec.paused == Some(true)
+        || tenant.metadata.deletion_timestamp.is_some()
+        || tenant.spec.state == Some(DesiredState::Deprovisioned)
+        || matches!(status.state, Some(TenantState::Deprovisioning | TenantState::Deprovisioned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn plans() -> BTreeMap<String, TenantPlanSpec> {
+        let plan = |spec| serde_json::from_value(spec).unwrap();
+        [
+            ("free", plan(json!({"limits": {"users": 5}}))),
+            ("gold", plan(json!({"limits": {"users": "unlimited", "storageBytes": "custom"}, "features": ["sso", "scim"]}))),
+            ("trial", plan(json!({"trialDays": 14, "trialEnd": {"action": "ChangePlan", "plan": "free"}}))),
+        ]
+        .map(|(name, spec)| (name.to_owned(), spec))
+        .into()
+    }
+
+    fn tenant(name: &str, spec: Value, status: Value) -> Tenant {
+        let mut all = json!({"slug": name, "displayName": name, "plan": "free"});
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant",
+            "metadata": {"name": name, "namespace": "customers"}, "spec": all, "status": status,
+        }))
+        .unwrap()
+    }
+
+    /// How many are on each plan, and how many of them wait for it.
+    fn counts(tenants: &[Tenant]) -> Vec<(String, usize, usize)> {
+        let plans = plans();
+        let specs = plans.iter().map(|(name, spec)| (name.clone(), spec)).collect();
+        let by_plan = uptake(tenants, &specs).into_iter();
+        by_plan.map(|(plan, uptake)| (plan, uptake.users.count, uptake.pending.count)).collect()
+    }
+
+    #[track_caller]
+    fn assert_counts(tenants: &[Tenant], wanted: &[(&str, usize, usize)]) {
+        let wanted: Vec<_> =
+            wanted.iter().map(|(plan, users, pending)| ((*plan).to_owned(), *users, *pending)).collect();
+        assert_eq!(counts(tenants), wanted);
+    }
+
+    fn with_free() -> Value {
+        json!({"plan": "free", "limits": {"users": 5}})
+    }
+
+    #[test]
+    fn a_tenant_has_a_plan_once_its_limits_and_features_are_those_of_the_plan() {
+        let new = tenant("new", json!({}), json!({}));
+        let has = tenant("has", json!({}), with_free());
+        let older = tenant("older", json!({}), json!({"plan": "free", "limits": {"users": 4}}));
+        let more =
+            tenant("more", json!({}), json!({"plan": "free", "limits": {"users": 5}, "features": ["sso"]}));
+        assert_counts(&[new, has, older, more], &[("free", 4, 3)]);
+    }
+
+    #[test]
+    fn a_tenants_own_limits_count_where_the_plan_says_custom() {
+        let status = json!({"plan": "gold", "limits": {"users": "unlimited", "storageBytes": 7},
+            "features": ["scim", "sso"]});
+        let given = json!({"plan": "gold", "limits": {"storageBytes": 7, "users": 1}});
+        assert_counts(&[tenant("given", given, status.clone())], &[("gold", 1, 0)]);
+        let other = json!({"plan": "gold", "limits": {"storageBytes": 8}});
+        assert_counts(&[tenant("other", other, status.clone())], &[("gold", 1, 1)]);
+        // What is not said keeps the plan from coming into force.
+        assert_counts(&[tenant("missing", json!({"plan": "gold"}), status)], &[("gold", 1, 1)]);
+    }
+
+    #[test]
+    fn a_tenant_on_its_way_uses_both_plans_and_waits_for_the_new_one() {
+        let moving = tenant("moving", json!({"plan": "gold", "limits": {"storageBytes": 1}}), with_free());
+        assert_counts(&[moving], &[("free", 1, 0), ("gold", 1, 1)]);
+        // Nobody knows what a plan says that does not exist; its tenants are told so themselves.
+        let lost = tenant("lost", json!({"plan": "none"}), with_free());
+        assert_counts(&[lost], &[("free", 1, 0), ("none", 1, 0)]);
+    }
+
+    #[test]
+    fn a_trial_that_ended_leaves_its_tenant_on_the_plan_that_follows() {
+        let mut status = with_free();
+        status["trialEndsAt"] = json!("2026-11-21T00:00:00Z");
+        let ended = |status| tenant("ended", json!({"plan": "trial"}), status);
+        assert_counts(&[ended(status.clone())], &[("free", 1, 0), ("trial", 1, 0)]);
+        status["limits"] = json!({"users": 4});
+        assert_counts(&[ended(status)], &[("free", 1, 1), ("trial", 1, 0)]);
+    }
+
+    #[test]
+    fn those_that_are_paused_or_go_away_use_a_plan_and_wait_for_nothing() {
+        let paused = tenant("paused", json!({"paused": true}), json!({}));
+        let leaves = tenant("leaves", json!({"state": "Deprovisioned"}), json!({}));
+        let left = tenant("left", json!({}), json!({"state": "Deprovisioned"}));
+        let mut deleted = tenant("deleted", json!({}), json!({}));
+        deleted.metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2026-11-21T00:00:00Z")).unwrap());
+        assert_counts(&[paused, leaves, left, deleted], &[("free", 4, 0)]);
+    }
+
+    #[test]
+    fn some_are_named_and_the_others_counted() {
+        let mut crowd = Crowd::default();
+        for name in ["d", "b", "c"] {
+            crowd.add(&tenant(name, json!({}), json!({})));
+        }
+        assert_eq!(crowd.names(), "customers/b, customers/c, customers/d");
+        crowd.add(&tenant("a", json!({}), json!({})));
+        assert_eq!(crowd.names(), "customers/a, customers/b, customers/c and 1 more");
+    }
+}

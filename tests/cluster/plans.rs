@@ -1,0 +1,288 @@
+//! Plans: who is on one is counted, one that is used stays, and a change of one reaches its tenants a few at a time.
+
+use std::{
+    collections::HashSet,
+    future::ready,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::join_all};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::{
+        WatchStreamExt,
+        conditions::is_deleted,
+        wait::{Condition, await_condition},
+        watcher,
+    },
+};
+use serde_json::{Value, json};
+use tenantry::api::{
+    FINALIZER,
+    conditions::{READY, RECONCILING, find_condition, reason},
+    plan::{LimitValue, TenantPlan, TenantPlanStatus},
+    tenant::Tenant,
+    tenant_status::TenantState,
+};
+
+use crate::tenants::{Fleet, superuser};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Plans of a test's own, and a namespace for their tenants.
+struct Plans {
+    api: Api<TenantPlan>,
+    fleet: Fleet,
+}
+
+impl Plans {
+    async fn new(namespace: &str) -> Self {
+        let fleet = Fleet::new(namespace).await;
+        Self { api: Api::all(fleet.client.clone()), fleet }
+    }
+
+    async fn apply(&self, name: &str, spec: Value) -> TenantPlan {
+        self.fleet.plan(name, spec).await
+    }
+
+    async fn until(&self, name: &str, what: &str, condition: impl Condition<TenantPlan>) {
+        let waited = await_condition(self.api.clone(), name, condition);
+        if tokio::time::timeout(PATIENCE, waited).await.is_err() {
+            panic!("{name} is not {what}: {:#?}\n{}", self.api.get(name).await, self.fleet.operator_log());
+        }
+    }
+
+    async fn used_by(&self, name: &str, count: i64) {
+        let so = told(move |status| status.used_by == Some(count));
+        self.until(name, &format!("used by {count}"), so).await;
+    }
+
+    /// Deletes a plan, and returns what it is known by.
+    async fn delete(&self, name: &str) -> String {
+        let uid = self.api.get(name).await.unwrap().metadata.uid.unwrap();
+        self.api.delete(name, &DeleteParams::default()).await.unwrap();
+        uid
+    }
+
+    async fn gone(&self, name: &str, uid: &str) {
+        self.until(name, "gone", is_deleted(uid)).await;
+    }
+}
+
+fn told(so: impl Fn(&TenantPlanStatus) -> bool) -> impl Condition<TenantPlan> {
+    move |plan: Option<&TenantPlan>| plan.and_then(|plan| plan.status.as_ref()).is_some_and(&so)
+}
+
+/// Status and reason of `Ready`, and its message.
+fn summary(status: &TenantPlanStatus) -> Option<(&str, &str, &str)> {
+    let ready = find_condition(&status.conditions, READY)?;
+    Some((&ready.status, &ready.reason, &ready.message))
+}
+
+#[tokio::test]
+async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another() {
+    let plans = Plans::new("plans-used").await;
+    let fleet = &plans.fleet;
+    for name in ["plans-used", "plans-other"] {
+        plans.apply(name, json!({})).await;
+    }
+    for name in ["plans-gone", "plans-moved"] {
+        fleet.apply(name, json!({"plan": "plans-used"})).await;
+    }
+    for name in ["plans-gone", "plans-moved"] {
+        fleet.ready(name).await;
+    }
+    plans
+        .until(
+            "plans-used",
+            "told of both",
+            told(|status| {
+                status.used_by == Some(2) && summary(status).is_some_and(|(status, ..)| status == "True")
+            }),
+        )
+        .await;
+    let uid = plans.delete("plans-used").await;
+    plans
+        .until(
+            "plans-used",
+            "InUse",
+            told(|status| {
+                summary(status).is_some_and(|(status, reason, message)| {
+                    (status, reason) == ("False", reason::IN_USE)
+                        && message.contains("2 tenants")
+                        && message.contains("plans-used/plans-gone, plans-used/plans-moved")
+                })
+            }),
+        )
+        .await;
+    fleet.delete("plans-gone").await;
+    plans.used_by("plans-used", 1).await;
+    // What it says still counts, and its tenant is looked after.
+    fleet.apply("plans-moved", json!({"plan": "plans-used", "displayName": "Moved"})).await;
+    fleet.ready("plans-moved").await;
+    fleet.apply("plans-moved", json!({"plan": "plans-other"})).await;
+    fleet.ready("plans-moved").await;
+    plans.gone("plans-used", &uid).await;
+    plans.used_by("plans-other", 1).await;
+    fleet.delete("plans-moved").await;
+    plans.used_by("plans-other", 0).await;
+    // Nobody keeps its conditions up to date any more, and nobody is needed for its end.
+    plans
+        .until("plans-other", "let go", |plan: Option<&TenantPlan>| {
+            plan.is_some_and(|plan| {
+                let status = plan.status.as_ref().unwrap();
+                plan.metadata.finalizers.is_none()
+                    && status.conditions.is_empty()
+                    && status.observed_generation.is_none()
+            })
+        })
+        .await;
+    plans.delete("plans-other").await;
+    assert!(plans.api.get_opt("plans-other").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_plan_that_nobody_uses_is_left_alone_and_can_be_deleted_at_once() {
+    let plans = Plans::new("plans-unused").await;
+    let fleet = &plans.fleet;
+    plans.apply("plans-unused", json!({"limits": {"users": 5}})).await;
+    plans.apply("plans-beside", json!({})).await;
+    fleet.apply("plans-beside", json!({"plan": "plans-beside"})).await;
+    plans.used_by("plans-beside", 1).await;
+    let unused = plans.api.get("plans-unused").await.unwrap();
+    assert_eq!((&unused.metadata.finalizers, &unused.status), (&None, &None));
+    plans.delete("plans-unused").await;
+    assert!(plans.api.get_opt("plans-unused").await.unwrap().is_none());
+    fleet.delete("plans-beside").await;
+}
+
+#[tokio::test]
+async fn the_finalizer_of_another_operator_stays() {
+    let plans = Plans::new("plans-shared").await;
+    let fleet = &plans.fleet;
+    plans.apply("plans-shared", json!({})).await;
+    let other = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan",
+        "metadata": {"name": "plans-shared", "finalizers": [FINALIZER]}});
+    let params = PatchParams::apply("tenantry/finalizer/another");
+    plans.api.patch("plans-shared", &params, &Patch::Apply(&other)).await.unwrap();
+    fleet.apply("plans-shared", json!({"plan": "plans-shared"})).await;
+    fleet.ready("plans-shared").await;
+    let managers = |plan: &TenantPlan| -> HashSet<String> {
+        let entries = plan.metadata.managed_fields.clone().unwrap_or_default().into_iter();
+        entries
+            .filter_map(|entry| entry.manager)
+            .filter(|name| name.starts_with("tenantry/finalizer/"))
+            .collect()
+    };
+    let guards = move |count: usize| {
+        move |plan: Option<&TenantPlan>| {
+            plan.is_some_and(|plan| managers(plan).len() == count && plan.metadata.finalizers.is_some())
+        }
+    };
+    plans.until("plans-shared", "guarded by both", guards(2)).await;
+    let uid = plans.delete("plans-shared").await;
+    fleet.delete("plans-shared").await;
+    plans.until("plans-shared", "guarded by the other", guards(1)).await;
+    let none = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan",
+        "metadata": {"name": "plans-shared", "finalizers": []}});
+    plans.api.patch("plans-shared", &params, &Patch::Apply(&none)).await.unwrap();
+    plans.gone("plans-shared", &uid).await;
+}
+
+#[tokio::test]
+async fn a_crowd_on_a_plan_is_counted_in_few_writes() {
+    let plans = Plans::new("plans-crowd").await;
+    let fleet = &plans.fleet;
+    plans.apply("plans-crowd", json!({})).await;
+    let names: Vec<String> = (0..20).map(|n| format!("plans-crowd-{n}")).collect();
+    let (seen, begun) = (Mutex::new(HashSet::new()), Instant::now());
+    let only = watcher::Config::default().fields("metadata.name=plans-crowd");
+    let watch = watcher(plans.api.clone(), only).touched_objects().for_each(|plan| {
+        let version = plan.ok().and_then(|plan| plan.metadata.resource_version);
+        seen.lock().unwrap().extend(version);
+        ready(())
+    });
+    let work = async {
+        join_all(names.iter().map(|name| fleet.apply(name, json!({"plan": "plans-crowd"})))).await;
+        join_all(names.iter().map(|name| fleet.ready(name))).await;
+        let so = told(|status| {
+            (status.used_by, status.pending) == (Some(20), Some(0))
+                && find_condition(&status.conditions, RECONCILING).is_none()
+        });
+        plans.until("plans-crowd", "told of all", so).await;
+        begun.elapsed()
+    };
+    tokio::pin!(watch);
+    let took = tokio::select! { took = work => took, () = &mut watch => unreachable!() };
+    // When nothing changes any more, nothing is written.
+    assert!(tokio::time::timeout(Duration::from_secs(5), watch).await.is_err());
+    // The plan itself, its finalizer, and a status in two seconds.
+    let (versions, most) = (seen.lock().unwrap().len(), 2 + 1 + took.as_secs() / 2 + 1);
+    println!("20 tenants on a plan in {took:?}: {versions} versions of it");
+    assert!(u64::try_from(versions).unwrap() <= most, "{versions} versions of the plan in {took:?}");
+}
+
+/// A quarter of what the operator works on at once, by default.
+const AT_ONCE: i64 = 4;
+
+#[tokio::test]
+async fn a_change_of_a_plan_reaches_all_its_tenants_a_few_at_a_time() {
+    let plans = Plans::new("plans-spread").await;
+    let fleet = &plans.fleet;
+    plans.apply("plans-spread", json!({})).await;
+    let names: Vec<String> = (0..30).map(|n| format!("plans-spread-{n}")).collect();
+    join_all(names.iter().map(|name| fleet.apply(name, json!({"plan": "plans-spread"})))).await;
+    join_all(names.iter().map(|name| fleet.ready(name))).await;
+
+    let begun = Instant::now();
+    plans.apply("plans-spread", json!({"trialDays": 14})).await;
+    for name in &names {
+        let in_trial = |tenant: Option<&Tenant>| {
+            let status = tenant.and_then(|tenant| tenant.status.as_ref());
+            status.is_some_and(|status| status.state == Some(TenantState::Trial))
+        };
+        fleet.wait(name, "in its trial", in_trial).await;
+    }
+    println!("30 tenants in their trial {:?} after their plan changed", begun.elapsed());
+    let at_once: i64 = sqlx::query_scalar(
+        "WITH w AS (SELECT w.* FROM workflows w JOIN tenants t ON t.id = w.tenant_id
+                    WHERE t.slug LIKE 'plans-spread-%' AND w.kind <> 'Provision')
+         SELECT max((SELECT count(*) FROM w b WHERE b.started_at <= a.started_at
+                     AND coalesce(b.finished_at, 'infinity') > a.started_at)) FROM w a",
+    )
+    .fetch_one(&mut superuser("tenantry_system").await)
+    .await
+    .unwrap();
+    assert!((1..=AT_ONCE).contains(&at_once), "{at_once} at once");
+}
+
+#[tokio::test]
+async fn a_plan_shows_how_far_a_change_of_it_is() {
+    let plans = Plans::new("plans-pending").await;
+    let fleet = &plans.fleet;
+    plans.apply("plans-pending", json!({"limits": {"users": 5}})).await;
+    let names: Vec<String> = (0..30).map(|n| format!("plans-pending-{n}")).collect();
+    join_all(names.iter().map(|name| fleet.apply(name, json!({"plan": "plans-pending"})))).await;
+    join_all(names.iter().map(|name| fleet.ready(name))).await;
+    let in_force = |generation: Option<i64>| {
+        told(move |status| {
+            status.observed_generation == generation
+                && (status.used_by, status.pending) == (Some(30), Some(0))
+                && summary(status).is_some_and(|(status, ..)| status == "True")
+        })
+    };
+    plans.until("plans-pending", "in force", in_force(Some(1))).await;
+
+    let change = json!({"limits": {"users": 7}, "features": ["sso"]});
+    let begun = Instant::now();
+    let changed = plans.apply("plans-pending", change).await.metadata.generation;
+    plans.until("plans-pending", "in force again", in_force(changed)).await;
+    println!("30 tenants had a changed plan after {:?}", begun.elapsed());
+    for name in &names {
+        let status = fleet.tenants.get(name).await.unwrap().status.unwrap();
+        assert_eq!(status.limits["users"], LimitValue::Number(7), "{name}");
+        assert_eq!(status.features, ["sso"], "{name}");
+    }
+}

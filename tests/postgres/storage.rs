@@ -1,0 +1,196 @@
+//! What tenants' databases take, as one query for a whole server counts it.
+
+mod reclaim;
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use tenantry::postgres::{
+    modules::ModuleSet,
+    server::Server,
+    storage::{Asked, Sample},
+};
+use tenantry_dev::{
+    Postgres,
+    interposer::{Effects, PostgresProxy},
+};
+
+use crate::servers::{SERVERS, Tenant, config, ready, set_up, start};
+
+/// A few pages: what a first session leaves behind in any database, and what autovacuum notes of it.
+const NOTHING: i64 = 512 * 1024;
+const MB: i64 = 1 << 20;
+
+fn asked(tenant: &Tenant, written: Option<i64>, due: bool) -> Asked<'_> {
+    Asked { database: &tenant.database, login: &tenant.login, written, due }
+}
+
+async fn sample(server: &Server, tenant: &Tenant, written: Option<i64>, due: bool) -> Sample {
+    let samples = server.sample(&[asked(tenant, written, due)], &ModuleSet::built_in()).await.unwrap();
+    samples.into_values().next().unwrap()
+}
+
+/// Tables as a module makes them.
+async fn furnish(postgres: &Postgres, tenant: &Tenant, tables: &[&str]) {
+    let mut administrator = postgres.connect(&tenant.database).await.unwrap();
+    administrator.execute("SET ROLE tenantry_owner").await.unwrap();
+    for table in tables {
+        let create = format!("CREATE TABLE {table} (id bigint PRIMARY KEY, body text NOT NULL)");
+        administrator.execute(AssertSqlSafe(create)).await.unwrap();
+        // Long values are kept out of line as they are, so that their size is known.
+        let plain = format!("ALTER TABLE {table} ALTER COLUMN body SET STORAGE EXTERNAL");
+        administrator.execute(AssertSqlSafe(plain)).await.unwrap();
+    }
+}
+
+/// Runs a statement, and has it counted at once: a session reports what it wrote once a second at most.
+async fn counted(session: &mut PgConnection, sql: impl Into<String>) {
+    session.execute(AssertSqlSafe(sql.into())).await.unwrap();
+    session.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+}
+
+fn fill(table: &str, megabytes: i64) -> String {
+    format!(
+        "INSERT INTO {table} SELECT id, repeat('x', 970) FROM generate_series(1, {}) AS g (id)",
+        megabytes * 1024
+    )
+}
+
+#[tokio::test]
+async fn a_sample_counts_what_the_tenant_wrote_and_nothing_from_before() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_sampled");
+        tenant.provision(&server, 1).await;
+        furnish(postgres, &tenant, &["papers"]).await;
+        let first = sample(&server, &tenant, None, false).await;
+        assert!(first.bytes.unwrap() < NOTHING, "{first:?}");
+        assert_eq!(first.connections, 0);
+
+        let mut session = tenant.session(postgres).await.unwrap();
+        let empty = sample(&server, &tenant, None, true).await;
+        assert!(empty.bytes.unwrap() < NOTHING, "{empty:?}");
+        assert_eq!(empty.connections, 1);
+        counted(&mut session, fill("papers", 10)).await;
+        let filled = sample(&server, &tenant, Some(empty.written), false).await;
+        let grown = filled.bytes.unwrap() - empty.bytes.unwrap();
+        assert!((10 * MB..12 * MB).contains(&grown), "{grown}");
+        assert!(filled.written >= empty.written + 10 * 1024, "{filled:?}");
+
+        // The same was written: its size is not looked at, unless that is due.
+        let again = sample(&server, &tenant, Some(filled.written), false).await;
+        assert_eq!(again, Sample { bytes: None, ..filled.clone() });
+        let due = sample(&server, &tenant, Some(filled.written), true).await;
+        assert!(due.bytes.unwrap() >= filled.bytes.unwrap(), "{due:?}");
+
+        counted(&mut session, "DELETE FROM papers WHERE id <= 100").await;
+        let deleted = sample(&server, &tenant, Some(filled.written), false).await;
+        assert_eq!(deleted.deleted - filled.deleted, 100);
+        assert!(deleted.bytes.is_some() && deleted.written >= filled.written + 100, "{deleted:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_server_is_one_query_and_no_session_in_any_tenants_database() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let mut tenants = Vec::new();
+        for number in 0..5 {
+            let tenant = Tenant::new(&format!("tenant_sampled_{number}"));
+            tenant.provision(&server, 1).await;
+            tenants.push(tenant);
+        }
+        let gone = Tenant::new("tenant_sampled_never");
+        tenants.push(gone);
+        let proxy = PostgresProxy::start(postgres.port(), &Effects::new()).unwrap();
+        let mut through_proxy = config(postgres);
+        through_proxy.port = proxy.port();
+        let server = Server::new(through_proxy);
+        let asked: Vec<Asked<'_>> = tenants.iter().map(|tenant| asked(tenant, None, true)).collect();
+        for _ in 0..3 {
+            let before = proxy.totals().statements;
+            let samples = server.sample(&asked, &ModuleSet::built_in()).await.unwrap();
+            assert_eq!(samples.len(), 5);
+            assert!(samples.values().all(|sample| sample.bytes.is_some()));
+            assert_eq!(proxy.totals().statements - before, 1);
+        }
+        assert_eq!(server.sessions_opened(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_template_that_was_never_built_is_replaced_by_template0() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_sampled_otherwise");
+        tenant.provision(&server, 1).await;
+        let by_template = sample(&server, &tenant, None, true).await.bytes.unwrap();
+        let samples = server.sample(&[asked(&tenant, None, true)], &ModuleSet::new(vec![])).await.unwrap();
+        let by_template0 = samples[&tenant.database].bytes.unwrap();
+        // The modules' empty tables count then, and little else.
+        assert!(by_template < by_template0 && by_template0 < 2 * MB, "{by_template} {by_template0}");
+    }
+}
+
+#[tokio::test]
+async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let stays = Tenant::new("tenant_stays");
+        stays.provision(&server, 1).await;
+        let names: Vec<String> = (0..8).map(|number| format!("tenant_leaves_{number}")).collect();
+        let mut administrator = postgres.connect("postgres").await.unwrap();
+        for name in &names {
+            let create = format!("CREATE DATABASE {name} OWNER tenantry_dba STRATEGY wal_log");
+            administrator.execute(AssertSqlSafe(create)).await.unwrap();
+        }
+        let one = |name| Asked { database: name, login: "nobody", written: None, due: true };
+        let mut asked: Vec<Asked<'_>> = names.iter().map(|name| one(name)).collect();
+        asked.push(one(&stays.database));
+        let dropping = async {
+            for name in &names {
+                administrator.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
+            }
+        };
+        let sampling = async {
+            loop {
+                let samples = server.sample(&asked, &ModuleSet::built_in()).await.unwrap();
+                assert!(samples.contains_key(&stays.database));
+                if samples.len() == 1 {
+                    break;
+                }
+            }
+        };
+        tokio::join!(dropping, sampling);
+    }
+}
+
+#[tokio::test]
+async fn without_the_predefined_roles_a_sample_shows_the_same() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let server = ready(&postgres).await;
+        let tenant = Tenant::new("tenant_unseen");
+        tenant.provision(&server, 1).await;
+        let mut administrator = postgres.connect("postgres").await.unwrap();
+        for statement in [
+            "REVOKE pg_signal_backend, pg_read_all_stats FROM tenantry_admin",
+            "CREATE DATABASE foreign_one",
+            "REVOKE ALL ON DATABASE foreign_one FROM PUBLIC",
+        ] {
+            administrator.execute(statement).await.unwrap();
+        }
+        let mut session = tenant.session(&postgres).await.unwrap();
+        session.execute("BEGIN; SELECT * FROM users").await.unwrap();
+        let second = tenant.session(&postgres).await.unwrap();
+        let foreign = Asked { database: "foreign_one", login: "nobody", written: None, due: true };
+        let samples =
+            server.sample(&[asked(&tenant, None, true), foreign], &ModuleSet::built_in()).await.unwrap();
+        let sample = &samples[&tenant.database];
+        assert_eq!(sample.connections, 2);
+        assert!(sample.bytes.unwrap() < NOTHING, "{sample:?}");
+        // What one may not look at is left out, and spoils nothing.
+        assert_eq!(samples["foreign_one"].bytes, None);
+        let counts = server.session_counts().await.unwrap();
+        assert!(counts[&tenant.database].connected.contains(&tenant.login));
+        drop(second);
+    }
+}
