@@ -75,6 +75,18 @@ impl Registry {
         Ok(changed)
     }
 
+    /// Forgets what was put into a database that is about to be made anew: its seed and its limits. Of a tenant that was
+    /// handed out nothing is.
+    pub async fn forget_contents(&self, id: TenantId) -> Result<()> {
+        sqlx::query(
+            "UPDATE tenants SET seed_digest = NULL, entitlements = NULL WHERE id = $1 AND activated_at IS NULL",
+        )
+        .bind(id.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Records the digest of what was seeded, and what the tenant uses since.
     pub async fn record_seed(
         &self,

@@ -37,7 +37,12 @@ async fn a_change_of_plan_is_one_activity_row_with_old_and_new_values() {
             |entitlements| NewPlan { entitlements, usage: &used, at: Timestamp::UNIX_EPOCH, actor: "ada" };
         assert!(registry.record_entitlements(id, &new(&small), run).await.unwrap());
         assert!(!registry.record_entitlements(id, &new(&small), run).await.unwrap());
+        // A database that is lost while it is being built takes its limits with it.
+        registry.forget_contents(id).await.unwrap();
+        assert_eq!(registry.by_id(id).await.unwrap().unwrap().entitlements, None);
+        assert!(registry.record_entitlements(id, &new(&small), run).await.unwrap());
         registry.activate(id, &in_use(), &["contract".to_owned()], run).await.unwrap();
+        registry.forget_contents(id).await.unwrap();
         assert!(registry.record_entitlements(id, &new(&large), run).await.unwrap());
         assert!(!registry.record_entitlements(id, &new(&large), run).await.unwrap());
         let row = registry.by_id(id).await.unwrap().unwrap();

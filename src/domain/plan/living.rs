@@ -95,7 +95,7 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
     let enforce = !published || !access_current || !row.access_recorded;
 
     // Each step with the observation that asks for it, in the order in which they are run.
-    let apply_plan = !published || !row.plan_current || !connections_current;
+    let apply_plan = create || !row.plan_current || !connections_current;
     let seed = create || row.seed_digest.as_deref() != Some(wanted.seed_digest);
     let asked = [
         (Step::ClaimFinalizer, !object.has_finalizer),
@@ -258,6 +258,22 @@ mod tests {
         (row.seed_digest, row.modules_current) = (Some("seed".into()), true);
         let steps = steps(plan_living(OBJECT, WANTED, &observed));
         assert!(steps.contains(&Step::CreateDatabase) && steps.contains(&Step::Seed));
+    }
+
+    #[test]
+    fn a_provisioning_that_failed_goes_on_at_the_step_that_failed() {
+        let mut observed = registered();
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        row.modules_current = true;
+        observed.server = Observation::Known(ServerFacts {
+            database: DatabaseFacts::Absent,
+            building: BuildingFacts::Ready,
+            login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        });
+        assert_eq!(steps(plan_living(OBJECT, WANTED, &observed))[0], Step::Seed);
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        (row.plan_current, row.plan_recorded) = (false, false);
+        assert_eq!(steps(plan_living(OBJECT, WANTED, &observed))[..2], [Step::ApplyPlan, Step::Seed]);
     }
 
     #[test]
