@@ -9,7 +9,8 @@ ALTER TABLE tenants
     ADD COLUMN gates jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(gates) = 'array'),
     -- Those of them that came from the plan, by name: fixed when the tenant is handed out.
     ADD COLUMN default_gates jsonb CHECK (jsonb_typeof(default_gates) = 'array'),
-    -- When all of them were done for the first time: a trial that the plan gives begins then.
+    -- When all of them were done for the first time, or when it was handed out, if there were none: a trial that the plan
+    -- gives begins then.
     ADD COLUMN gates_done_at timestamptz;
 
 -- Not in tenants: a sample is no change of the tenant, of which somebody would have to be notified.
@@ -17,10 +18,14 @@ CREATE TABLE usage (
     tenant_id uuid PRIMARY KEY REFERENCES tenants,
     -- By the name of the limit, in its unit.
     amounts jsonb NOT NULL,
-    measured_at timestamptz NOT NULL
+    measured_at timestamptz NOT NULL,
+    -- How many rows PostgreSQL had ever seen written in the tenant's database when its counters were read: while it has
+    -- seen no more, there is nothing to be read. None: the sampler has not read them yet.
+    counted_at_writes bigint
 );
 
--- For billing. Days are those of UTC.
+-- For billing. Days are those of UTC. A day with any sample has a row for each amount that is known, and begins with what
+-- was so before: one that was not measured on that day, since nobody was there who could have changed it, has no samples.
 CREATE TABLE usage_by_day (
     tenant_id uuid NOT NULL REFERENCES tenants,
     day date NOT NULL,
@@ -34,6 +39,11 @@ CREATE TABLE usage_by_day (
 
 CREATE FUNCTION record_usage(tenant uuid, measured jsonb, at timestamptz) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, public, pg_temp AS $$
+    -- A day begins with what was so before.
+    INSERT INTO usage_by_day (tenant_id, day, name, minimum, maximum, last, samples)
+    SELECT tenant, (at AT TIME ZONE 'UTC')::date, u.name, u.amount::bigint, u.amount::bigint, u.amount::bigint, 0
+    FROM (SELECT n.key, n.value FROM usage, jsonb_each_text(amounts) AS n WHERE tenant_id = tenant) AS u (name, amount)
+    ON CONFLICT DO NOTHING;
     INSERT INTO usage AS u (tenant_id, amounts, measured_at) VALUES (tenant, measured, at)
     ON CONFLICT (tenant_id) DO UPDATE SET amounts = u.amounts || excluded.amounts, measured_at = excluded.measured_at;
     INSERT INTO usage_by_day AS d (tenant_id, day, name, minimum, maximum, last, samples)

@@ -169,6 +169,8 @@ pub mod reason {
         NOT_MEASURED = "NotMeasured";
         /// The plan leaves a limit to the tenant, which does not say.
         LIMIT_NOT_SET = "LimitNotSet";
+        /// The plan names a module that is not there.
+        MODULE_NOT_FOUND = "ModuleNotFound";
     }
 }
 

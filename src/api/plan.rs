@@ -79,11 +79,19 @@ pub struct TenantPlanSpec {
     ))]
     pub sla: Option<String>,
 
-    /// The modules that the plan's tenants get. A choice is not supported yet: must be empty, which means every
-    /// module that is on by default.
+    /// The modules (sets of SQL migrations) that the plan's tenants get, beside core and identity, which every tenant
+    /// has; empty: every module that is on by default. One that there is not keeps the plan from its tenants: Ready is
+    /// False with the reason ModuleNotFound. A module that a tenant has already stays, with what is in it, also when its
+    /// plan does not name it. At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
-    #[x_kube(validation = rule("self.size() == 0", "modules must be empty or left out, which means every module that is on by default: a choice is not supported yet"))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = rule(
+            "self.all(module, module.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$'))",
+            "a module must be a name of a-z, 0-9 and '-' that starts with a letter, as in projects",
+        ),
+    )]
     pub modules: Vec<String>,
 
     /// The length of the trial that a new tenant starts with, in days from the day it is handed out; 0 or unset: none.

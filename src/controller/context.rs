@@ -33,7 +33,7 @@ use crate::{
     fence::Fence,
     leader::Leadership,
     metrics::Metrics,
-    postgres::modules::ModuleSet,
+    postgres::modules::Modules,
     registry::{Installation, Registry},
     turns::Turns,
 };
@@ -98,8 +98,8 @@ pub struct Context {
     pub usage_interval: SignedDuration,
     /// The most sessions on one server.
     pub max_connections: u32,
-    /// The modules that every tenant has.
-    pub modules: ModuleSet,
+    /// The modules that tenants have, all or some of them.
+    pub modules: Modules,
 }
 
 /// As the controllers pass it around.

@@ -57,7 +57,7 @@ use crate::{
     fence::Fence,
     leader::Leadership,
     metrics::Metrics,
-    postgres::modules::ModuleSet,
+    postgres::modules::{ModuleSet, Modules},
     registry::{self, Installation, Registry},
     turns::Turns,
 };
@@ -170,7 +170,7 @@ pub async fn run(
         concurrency: options.concurrency,
         usage_interval: options.usage_interval,
         max_connections: options.max_connections,
-        modules: ModuleSet::built_in(),
+        modules: Modules::new(ModuleSet::built_in()),
     });
     watch_plans(&context, plan_writer, &shutdown);
     watch_secrets(&context, secret_writers, &shutdown);

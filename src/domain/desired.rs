@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     limits::LimitNotSet,
+    modules::ModuleNotFound,
     settings::{self, SettingsError},
     slug::{Slug, SlugError},
 };
@@ -118,6 +119,9 @@ pub enum Invalid {
     /// The plan in force leaves a limit to the tenant, which does not say.
     #[error(transparent)]
     LimitNotSet(#[from] LimitNotSet),
+    /// The plan in force names a module that is not there.
+    #[error(transparent)]
+    ModuleNotFound(#[from] ModuleNotFound),
     /// `spec.settings` break a limit.
     #[error(transparent)]
     Settings(#[from] SettingsError),

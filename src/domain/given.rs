@@ -51,7 +51,7 @@ impl Given<'_> {
     /// What a hold leaves.
     pub(super) fn level_of(&self, hold: &Hold) -> AccessLevel {
         match hold.party {
-            Party::Quota => AccessLevel::ShrinkOnly,
+            Party::Quota { .. } => AccessLevel::ShrinkOnly,
             Party::TenantHold | Party::Tenantry { .. } => self.level(hold.mode, hold.trigger),
         }
     }

@@ -18,7 +18,10 @@ pub enum Party {
     /// A `TenantHold` of the hold's name. The hold stays when that object is lost.
     TenantHold,
     /// The operator, as the tenant's storage is full: ShrinkOnly, until there is room again.
-    Quota,
+    Quota {
+        /// The limit that was reached, in bytes.
+        maximum: i64,
+    },
     /// The operator, for inactivity: another plan than this, or another request to resume, lifts it.
     Tenantry {
         /// The tenant's plan when it was put.
@@ -50,6 +53,14 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// The limit on storage that the tenant had reached, where that is what holds it.
+    pub fn quota(&self) -> Option<i64> {
+        match self.party {
+            Party::Quota { maximum } => Some(maximum),
+            Party::TenantHold | Party::Tenantry { .. } => None,
+        }
+    }
+
     /// Whether this is what the other says, whenever it was put.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let Self { name, mode, trigger, reason, since: _, party } = self;
@@ -80,7 +91,7 @@ pub fn without(holds: &[Hold], name: &str) -> Option<Vec<Hold>> {
 pub fn is_lifted(hold: &Hold, tenant: &Tenant) -> bool {
     match &hold.party {
         // The one goes with its object, the other when there is room again.
-        Party::TenantHold | Party::Quota => false,
+        Party::TenantHold | Party::Quota { .. } => false,
         // An annotation that is lost asks for nothing.
         Party::Tenantry { plan, resume } => {
             let asked = requested_resume(tenant);
@@ -130,7 +141,8 @@ mod tests {
             party: Party::Tenantry { plan: "free".into(), resume: Some("2026-01-01".into()) },
             ..hold("x", 5)
         };
-        let quota = Hold { name: QUOTA.into(), party: Party::Quota, mode: None, ..hold("x", 6) };
+        let quota =
+            Hold { name: QUOTA.into(), party: Party::Quota { maximum: 7 }, mode: None, ..hold("x", 6) };
         for hold in [hold("billing", 1), own, quota] {
             let text = serde_json::to_value(&hold).unwrap();
             assert_eq!(serde_json::from_value::<Hold>(text).unwrap(), hold);

@@ -1,6 +1,6 @@
-//! What a plan gives: limits, features and a promise of availability, resolved for one tenant.
+//! What a plan gives: limits, features, a promise of availability and modules, resolved for one tenant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,9 @@ pub struct Entitlements {
     /// The availability that the plan promises, in percent.
     #[serde(default)]
     pub sla: Option<String>,
+    /// The modules that the plan names; none: those that are on by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
 }
 
 /// A limit that the plan leaves to the tenant, which does not say.
@@ -68,14 +71,13 @@ pub fn resolve(
         let missing = || LimitNotSet { plan: name.to_owned(), limit: limit.clone() };
         Ok((limit.clone(), maximum.ok_or_else(missing)?))
     });
-    let mut features = plan.features.clone();
-    features.sort();
-    features.dedup();
+    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     Ok(Entitlements {
         plan: name.to_owned(),
         limits: limits.collect::<Result<_, _>>()?,
-        features,
+        features: sorted(&plan.features),
         sla: plan.sla.clone(),
+        modules: sorted(&plan.modules),
     })
 }
 

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod inactivity;
 pub mod lifecycle;
 pub mod limits;
+pub mod modules;
 pub mod names;
 pub mod observed;
 pub mod plan;

@@ -71,23 +71,34 @@ pub fn rungs<'a>(limits: &'a Limits, usage: &Amounts, warned: &Warned) -> Vec<(R
 pub enum Verdict {
     /// It stays as it is, put or not.
     Keep,
-    /// It is put, for this reason.
-    Place(String),
+    /// It is put, or put anew.
+    Place {
+        /// The limit that is reached, in bytes.
+        maximum: i64,
+        /// What the hold says.
+        reason: String,
+    },
     /// It is lifted.
     Lift,
 }
 
-/// Judges the storage of a tenant, which is `held` for it or not. What was not measured changes nothing, but that a limit
-/// that is gone holds nobody.
-pub fn verdict(held: bool, limits: &Limits, usage: &Amounts) -> Verdict {
+/// Judges the storage of a tenant, which is `held` since it had reached this limit, or not. Who gets a larger one has room
+/// at once. What was not measured changes nothing, but that a limit that is gone holds nobody.
+pub fn verdict(held: Option<i64>, limits: &Limits, usage: &Amounts) -> Verdict {
     let maximum = limits.get(STORAGE_BYTES).copied().flatten();
-    match (held, usage.get(STORAGE_BYTES), maximum) {
-        (true, _, None) => Verdict::Lift,
-        (true, Some(used), Some(maximum)) if *used < room_again(maximum) => Verdict::Lift,
-        (false, Some(used), Some(maximum)) if *used >= maximum => Verdict::Place(format!(
-            "the limit {STORAGE_BYTES} of {maximum} bytes is used up: rows can be read and deleted, and full access comes back by itself below {ROOM_AGAIN} %"
-        )),
-        _ => Verdict::Keep,
+    let Some(maximum) = maximum else { return if held.is_some() { Verdict::Lift } else { Verdict::Keep } };
+    let Some(used) = usage.get(STORAGE_BYTES).copied() else { return Verdict::Keep };
+    let reached = used >= maximum;
+    match held {
+        Some(before) if !reached && (maximum > before || used < room_again(maximum)) => Verdict::Lift,
+        Some(before) if !reached || maximum == before => Verdict::Keep,
+        None if !reached => Verdict::Keep,
+        Some(_) | None => Verdict::Place {
+            maximum,
+            reason: format!(
+                "the limit {STORAGE_BYTES} of {maximum} bytes is used up: rows can be read and deleted, and full access comes back by itself below {ROOM_AGAIN} %"
+            ),
+        },
     }
 }
 
@@ -144,16 +155,28 @@ mod tests {
     #[test]
     fn storage_that_is_full_is_held_until_there_is_room_again() {
         let judge = |held, bytes, maximum| verdict(held, &plan(maximum), &used(&[(STORAGE_BYTES, bytes)]));
-        assert_eq!(judge(false, 999, Some(1000)), Verdict::Keep);
-        assert!(matches!(judge(false, 1000, Some(1000)), Verdict::Place(why) if why.contains("1000 bytes")));
-        assert_eq!(judge(true, 1000, Some(1000)), Verdict::Keep);
-        assert_eq!(judge(true, 900, Some(1000)), Verdict::Keep);
-        assert_eq!(judge(true, 899, Some(1000)), Verdict::Lift);
-        // A larger plan lifts it at once, and so does one without the limit.
-        assert_eq!(judge(true, 1000, Some(2000)), Verdict::Lift);
-        assert_eq!(judge(true, 1000, None), Verdict::Lift);
-        assert_eq!(verdict(true, &plan(Some(10)), &Amounts::new()), Verdict::Keep);
-        assert_eq!(verdict(false, &plan(Some(10)), &Amounts::new()), Verdict::Keep);
+        let is_placed = |verdict: Verdict, limit: i64| {
+            matches!(verdict, Verdict::Place { maximum, reason }
+                if maximum == limit && reason.contains(&format!("{limit} bytes")))
+        };
+        let held = Some(1000);
+        assert_eq!(judge(None, 999, Some(1000)), Verdict::Keep);
+        assert!(is_placed(judge(None, 1000, Some(1000)), 1000));
+        assert_eq!(judge(held, 1000, Some(1000)), Verdict::Keep);
+        assert_eq!(judge(held, 900, Some(1000)), Verdict::Keep);
+        assert_eq!(judge(held, 899, Some(1000)), Verdict::Lift);
+        // A larger plan lifts it at once, however little larger, and so does one without the limit.
+        assert_eq!(judge(held, 1000, Some(2000)), Verdict::Lift);
+        assert_eq!(judge(held, 1000, Some(1001)), Verdict::Lift);
+        assert_eq!(judge(held, 1000, None), Verdict::Lift);
+        assert_eq!(judge(None, 1000, None), Verdict::Keep);
+        // One that is used up too, larger or smaller, is told; a smaller one below it needs room as any other does.
+        assert!(is_placed(judge(held, 1500, Some(1500)), 1500));
+        assert!(is_placed(judge(held, 1000, Some(500)), 500));
+        assert_eq!(judge(held, 480, Some(500)), Verdict::Keep);
+        assert_eq!(judge(held, 449, Some(500)), Verdict::Lift);
+        assert_eq!(verdict(held, &plan(Some(10)), &Amounts::new()), Verdict::Keep);
+        assert_eq!(verdict(None, &plan(Some(10)), &Amounts::new()), Verdict::Keep);
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         ours && self.in_flight.remove(who).is_some()
     }
 
+    /// Whether somebody is in the line, or on a visit that was asked for.
+    pub fn has(&self, who: &T) -> bool {
+        self.waiting.contains_key(who) || self.in_flight.contains_key(who)
+    }
+
     /// When the next place is free at the latest; none if nobody waits for one.
     pub fn wakes_at(&self) -> Option<Duration> {
         let until = self.in_flight.values().map(|flight| flight.until).min();
@@ -129,7 +134,9 @@ mod tests {
         let mut queue = queue(&[1, 2, 3, 4, 2, 1]);
         assert_eq!(queue.start(at(0), 2, PATIENCE), [1, 2]);
         assert_eq!(queue.start(at(0), 2, PATIENCE), [0; 0]);
+        assert!(queue.has(&1) && queue.has(&4) && !queue.has(&9));
         assert!(visit(&mut queue, 2) && !visit(&mut queue, 9));
+        assert!(!queue.has(&2));
         assert_eq!(queue.start(at(1), 2, PATIENCE), [3]);
         assert!(visit(&mut queue, 1) && visit(&mut queue, 3));
         assert_eq!(queue.start(at(2), 2, PATIENCE), [4]);

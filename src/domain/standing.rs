@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_full_storage_leaves_reading_and_deleting() {
-        let quota = Hold { party: Party::Quota, ..hold("quota", None) };
+        let quota = Hold { party: Party::Quota { maximum: 7 }, ..hold("quota", None) };
         let full = judge(json!({}), json!({}), std::slice::from_ref(&quota), 0, NOW);
         assert_eq!((full.access, full.state), (AccessLevel::ShrinkOnly, State::Suspended));
         let stricter =

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::limits::resolve;
+use super::{limits::resolve, modules::belongs};
 use crate::api::{
     plan::TenantPlanSpec,
     tenant::{DesiredState, Tenant},
@@ -50,10 +50,13 @@ pub struct Uptake {
     pub pending: Crowd,
 }
 
-/// Counts the tenants of every plan that has any; also of plans that do not exist.
+/// Counts the tenants of every plan that has any; also of plans that do not exist. `modules` are those that there are;
+/// who `waits` for a visit since its plan changed may lack what its status does not show.
 pub fn uptake<'a>(
     tenants: impl IntoIterator<Item = &'a Tenant>,
     plans: &BTreeMap<String, &TenantPlanSpec>,
+    modules: &[String],
+    waits: impl Fn(&Tenant) -> bool,
 ) -> BTreeMap<String, Uptake> {
     let mut by_plan: BTreeMap<String, Uptake> = BTreeMap::new();
     let none = TenantStatus::default();
@@ -64,7 +67,9 @@ pub fn uptake<'a>(
         {
             let uptake = by_plan.entry(plan.clone()).or_default();
             uptake.users.add(tenant);
-            let has = || plans.get(plan).is_none_or(|spec| has(tenant, status, plan, spec));
+            let has = || {
+                plans.get(plan).is_none_or(|spec| has(tenant, status, plan, spec, modules) && !waits(tenant))
+            };
             if plan == wanted && !rests(tenant, status) && !has() {
                 uptake.pending.add(tenant);
             }
@@ -88,11 +93,23 @@ fn wanted<'a>(
 }
 
 /// Whether a plan as it is now is what the tenant has in force.
-fn has(tenant: &Tenant, status: &TenantStatus, name: &str, plan: &TenantPlanSpec) -> bool {
+fn has(
+    tenant: &Tenant,
+    status: &TenantStatus,
+    name: &str,
+    plan: &TenantPlanSpec,
+    modules: &[String],
+) -> bool {
+    let is_applied = |name: &String| {
+        status.modules.iter().any(|module| module.name == *name && module.version >= module.target)
+    };
     status.plan.as_deref() == Some(name)
         && resolve(name, plan, &tenant.spec.limits).is_ok_and(|resolved| {
             resolved.features == status.features && resolved.limit_values() == status.limits
         })
+        // One that there is not keeps its tenants waiting, and says so to each.
+        && plan.modules.iter().all(|name| modules.contains(name))
+        && modules.iter().filter(|name| belongs(name, &plan.modules)).all(is_applied)
 }
 
 /// Whether no change of a plan comes to a tenant: it is paused, or goes away.
@@ -131,9 +148,17 @@ mod tests {
 
     /// How many are on each plan, and how many of them wait for it.
     fn counts(tenants: &[Tenant]) -> Vec<(String, usize, usize)> {
-        let plans = plans();
+        counts_of(tenants, &plans(), &[])
+    }
+
+    fn counts_of(
+        tenants: &[Tenant],
+        plans: &BTreeMap<String, TenantPlanSpec>,
+        modules: &[String],
+    ) -> Vec<(String, usize, usize)> {
         let specs = plans.iter().map(|(name, spec)| (name.clone(), spec)).collect();
-        let by_plan = uptake(tenants, &specs).into_iter();
+        let by_plan =
+            uptake(tenants, &specs, modules, |tenant| tenant.spec.display_name == "waits").into_iter();
         by_plan.map(|(plan, uptake)| (plan, uptake.users.count, uptake.pending.count)).collect()
     }
 
@@ -168,6 +193,36 @@ mod tests {
         assert_counts(&[tenant("other", other, status.clone())], &[("gold", 1, 1)]);
         // What is not said keeps the plan from coming into force.
         assert_counts(&[tenant("missing", json!({"plan": "gold"}), status)], &[("gold", 1, 1)]);
+    }
+
+    #[test]
+    fn a_tenant_that_was_not_visited_since_its_plan_changed_waits_for_it() {
+        let waits = tenant("waits", json!({"displayName": "waits"}), with_free());
+        assert_counts(&[waits, tenant("has", json!({}), with_free())], &[("free", 2, 1)]);
+    }
+
+    #[test]
+    fn a_tenant_has_a_plan_once_its_modules_are_applied() {
+        let modules = ["core", "wiki"].map(str::to_owned);
+        let status = |modules: &[(&str, i64)]| {
+            let modules: Vec<Value> = modules
+                .iter()
+                .map(|(name, version)| json!({"name": name, "version": version, "target": 1}))
+                .collect();
+            json!({"plan": "free", "modules": modules})
+        };
+        let tenants = [
+            tenant("has", json!({}), status(&[("core", 1), ("wiki", 1)])),
+            tenant("behind", json!({}), status(&[("core", 1), ("wiki", 0)])),
+            tenant("without", json!({}), status(&[("core", 1)])),
+        ];
+        let pending = |named: Value| {
+            let plan = serde_json::from_value(json!({"modules": named})).unwrap();
+            counts_of(&tenants, &BTreeMap::from([("free".to_owned(), plan)]), &modules)[0].2
+        };
+        assert_eq!([pending(json!([])), pending(json!(["core"])), pending(json!(["wiki"]))], [2, 0, 2]);
+        // One that there is not is nobody's.
+        assert_eq!(pending(json!(["core", "wikis"])), 3);
     }
 
     #[test]

@@ -34,14 +34,14 @@ impl Server {
 
     /// Lets the migrator into the tenant's database, the one being built or the published one.
     pub(super) async fn enter(&self, id: TenantId, database: &str, doing: &'static str) -> Result<Visit> {
-        match self.migrator(&Ident::building(id), doing).await {
-            Ok(session) => return Ok(Visit { session: known(session).await, opened: None }),
-            Err(Error::DatabaseMissing(_)) => {}
-            Err(error) => return Err(error),
-        }
         let name = Ident::new(database)?;
         let _one = self.serialise(id).await;
-        match self.observe(id, database, "").await?.database {
+        let found = self.observe(id, database, "").await?;
+        if found.building.is_some() {
+            let session = self.migrator(&Ident::building(id), doing).await?;
+            return Ok(Visit { session: known(session).await, opened: None });
+        }
+        match found.database {
             Some(facts) if facts.mark.is_ours() => {}
             Some(facts) => {
                 let detail = facts.mark.describe();

@@ -1,7 +1,12 @@
 //! Modules: ordered sets of SQL migrations, applied to every tenant that enables them. The built-in ones are
 //! embedded; `migrations/tenant/<module>/NNNN_name.sql` is where they are written.
 
-use std::{borrow::Cow, fmt::Write};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -124,6 +129,45 @@ impl ModuleSet {
         let target =
             |module: &Module| ModuleVersion { name: module.name.to_string(), version: module.target() };
         self.modules.iter().map(target).collect()
+    }
+}
+
+/// The modules that there are, and the sets of some of them that tenants have. A set is put together once: its digest
+/// is over all its SQL.
+#[derive(Debug)]
+pub struct Modules {
+    all: Arc<ModuleSet>,
+    names: Vec<String>,
+    parts: Mutex<HashMap<Vec<String>, Arc<ModuleSet>>>,
+}
+
+impl Modules {
+    /// These modules.
+    pub fn new(all: ModuleSet) -> Self {
+        let names = all.modules.iter().map(|module| module.name.to_string()).collect();
+        Self { all: Arc::new(all), names, parts: Mutex::default() }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &ModuleSet {
+        &self.all
+    }
+
+    /// Their names, in the order in which they are applied.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Those that are wanted, in that order.
+    pub fn of(&self, wanted: impl Fn(&str) -> bool) -> Arc<ModuleSet> {
+        let names: Vec<String> = self.names.iter().filter(|name| wanted(name)).cloned().collect();
+        if names.len() == self.names.len() {
+            return self.all.clone();
+        }
+        let chosen = |module: &&Module| names.iter().any(|name| *name == module.name);
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = || Arc::new(ModuleSet::new(self.all.modules.iter().filter(chosen).cloned().collect()));
+        parts.entry(names.clone()).or_insert_with(part).clone()
     }
 }
 

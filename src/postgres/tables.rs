@@ -60,11 +60,11 @@ struct RowSize {
     toast: Option<f64>,
 }
 
-/// A table that one has to itself is not asked for its size, for the question would wait.
+/// A table that one has to itself, or waits to have, is not asked for its size, for the question would wait.
 const QUERY: &str = "\
 WITH locked AS MATERIALIZED (
     SELECT l.relation FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
-    WHERE d.datname = current_database() AND l.mode = 'AccessExclusiveLock' AND l.granted
+    WHERE d.datname = current_database() AND l.mode = 'AccessExclusiveLock'
 ), tables AS (
     SELECT c.oid, c.relname, n.nspname, c.reltoastrelid AS toast, c.oid IN (SELECT relation FROM locked) AS locked
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace

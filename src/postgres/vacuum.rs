@@ -33,6 +33,9 @@ const TABLE_LIMIT: Duration = Duration::from_secs(31 * 60);
 /// After this long no further table is begun: other tenants wait for their turn.
 const PASS_LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// The SQLSTATE of a lock that was waited for in vain.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
 const PLAIN: &str = "VACUUM (TRUNCATE) {}.{}";
 const FULL: &str = "VACUUM (FULL) {}.{}";
 
@@ -63,7 +66,8 @@ impl Server {
     /// The tenant is expected to write nothing meanwhile. What is learned of its tables is put into `packing`, which is
     /// to be kept for as long as the tenant is over its limit; without it, a table may be written anew once for nothing.
     /// While [`Reclaimed::again`], a pass a minute later is worth it; otherwise one after [`Sample::deleted`](super::storage::Sample::deleted) has grown.
-    /// Each pass may hold up sessions that want to read a locked table for two seconds.
+    /// Each pass may hold up sessions that want to read a locked table for two seconds. `is_wanted` is asked before each
+    /// table: who has full access again by then must not find its tables locked.
     ///
     /// Cut off, it leaves the database open to the migrator until the next visit; the server finishes the table at which
     /// it is.
@@ -78,6 +82,7 @@ impl Server {
         modules: &ModuleSet,
         target: i64,
         packing: &mut Packing,
+        is_wanted: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Reclaimed> {
         let _one = self.inner.reclaiming.lock().await;
         let bytes = self.bytes(database, modules).await?;
@@ -86,7 +91,7 @@ impl Server {
             return Ok(done);
         }
         let mut visit = self.enter(id, database, "connect to vacuum").await?;
-        let result = vacuum(&mut visit.session, target, packing, &mut done).await;
+        let result = vacuum(&mut visit.session, target, packing, &mut done, is_wanted).await;
         self.leave(visit, result).await?;
         done.bytes_after = self.bytes(database, modules).await?;
         done.again &= done.bytes_after > target;
@@ -99,14 +104,23 @@ async fn vacuum(
     target: i64,
     packing: &mut Packing,
     done: &mut Reclaimed,
+    is_wanted: &(dyn Fn() -> bool + Send + Sync),
 ) -> Result<()> {
     let limits = Script::of("SET lock_timeout = '{}'", &[&LOCK_PATIENCE])
         .then("SET statement_timeout = '{}'", &[&TABLE_PATIENCE]);
     run_on(session, "set the limits of VACUUM", &limits).await?;
-    let before = look(session, None).await?;
+    let before = match look(session, None).await {
+        // Somebody was just about to have a table to himself.
+        Err(error) if error.sql_state().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
+            done.again = true;
+            return Ok(());
+        }
+        found => found?,
+    };
     let tables = before.iter().map(|table| (table.oid, table.clone())).collect();
     let used = done.bytes_before;
-    let mut pass = Pass { session, done, tables, used, target, until: Instant::now() + PASS_LIMIT };
+    let until = Instant::now() + PASS_LIMIT;
+    let mut pass = Pass { session, done, tables, used, target, until, is_wanted };
 
     // One that somebody has to himself would be waited for in vain.
     let (locked, open): (Vec<&Table>, Vec<&Table>) = before.iter().partition(|table| table.locked);
@@ -164,6 +178,7 @@ struct Pass<'a> {
     used: i64,
     target: i64,
     until: Instant,
+    is_wanted: &'a (dyn Fn() -> bool + Send + Sync),
 }
 
 impl Pass<'_> {
@@ -171,7 +186,7 @@ impl Pass<'_> {
     fn is_over(&mut self) -> bool {
         let late = Instant::now() >= self.until;
         self.done.again |= late;
-        late || self.used <= self.target
+        late || self.used <= self.target || !(self.is_wanted)()
     }
 
     async fn run(&mut self, table: &Table, way: Way) -> Result<Outcome> {
@@ -185,7 +200,10 @@ impl Pass<'_> {
         let list = if way == Way::Full { &mut self.done.rewritten } else { &mut self.done.vacuumed };
         list.push(label);
         // A table that is gone, or that somebody has to himself by now, is looked at by the next pass.
-        let found = look(self.session, Some(table.oid)).await?;
+        let found = match look(self.session, Some(table.oid)).await {
+            Err(error) if error.sql_state().as_deref() == Some(LOCK_NOT_AVAILABLE) => Vec::new(),
+            found => found?,
+        };
         if let Some(found) = found.into_iter().find(|found| !found.locked && !table.locked) {
             self.used -= table.bytes() - found.bytes();
             self.tables.insert(table.oid, found);
@@ -196,7 +214,7 @@ impl Pass<'_> {
     /// Takes note of what is wrong with one table alone.
     fn note(&mut self, label: String, error: Error) -> Result<Outcome> {
         match error.sql_state().as_deref() {
-            Some("55P03") => {
+            Some(LOCK_NOT_AVAILABLE) => {
                 self.done.again = true;
                 self.done.skipped_locked.push(label);
                 Ok(Outcome::Locked)

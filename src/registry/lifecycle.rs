@@ -61,7 +61,10 @@ impl Registry {
              changed AS (
                  UPDATE tenants SET status = $2, status_reason = $3, status_updated_by = 'tenantry',
                      suspended_at = CASE WHEN $2 = 'suspended' THEN $4 END, activated_at = $4,
-                     default_gates = to_jsonb($6::text[])
+                     default_gates = to_jsonb($6::text[]),
+                     -- Who is let in without any gate was let in: one that comes later begins no trial anew.
+                     gates_done_at = coalesce(gates_done_at,
+                         CASE WHEN NOT jsonb_path_exists(gates, '$[*] ? (@.done == false)') THEN $4 END)
                  WHERE id = $1 AND status = 'provisioning' RETURNING id),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)

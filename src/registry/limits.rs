@@ -1,5 +1,7 @@
 //! What a plan gives a tenant, and what the tenant uses of it.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde_json::Value;
@@ -103,6 +105,36 @@ impl Registry {
         .bind(digest)
         .bind(Json(usage))
         .bind(at.to_sqlx())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// How many rows had been written in each tenant's database when its counters were read; none of those whose never
+    /// were.
+    pub async fn counted(&self) -> Result<HashMap<TenantId, i64>> {
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+            "SELECT u.tenant_id, u.counted_at_writes FROM usage u JOIN tenants t ON t.id = u.tenant_id
+             WHERE t.status <> 'deprovisioned' AND u.counted_at_writes IS NOT NULL",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(id, writes)| (TenantId(id), writes)).collect())
+    }
+
+    /// Records how many rows had been written in several tenants' databases when their counters were read.
+    pub async fn record_counted(&self, writes: &[(TenantId, i64)]) -> Result<()> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let (ids, writes): (Vec<Uuid>, Vec<i64>) = writes.iter().map(|(id, writes)| (id.0, *writes)).unzip();
+        sqlx::query(
+            "UPDATE usage u SET counted_at_writes = n.writes
+             FROM unnest($1::uuid[], $2::bigint[]) AS n (id, writes)
+             WHERE u.tenant_id = n.id AND u.counted_at_writes IS DISTINCT FROM n.writes",
+        )
+        .bind(ids)
+        .bind(writes)
         .execute(&self.pool)
         .await?;
         Ok(())

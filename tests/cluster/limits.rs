@@ -151,9 +151,10 @@ async fn an_upgrade_is_in_force_within_two_seconds_and_a_downgrade_refuses_growt
 #[tokio::test]
 async fn a_changed_plan_reaches_its_tenant_and_its_connections_are_limited() {
     let fleet = Fleet::new("limits-plan").await;
-    fleet.plan("limits-edited", json!({"limits": {"connections": 2, "projects": 1}})).await;
+    fleet.plan("limits-edited", json!({"limits": {"connections": 2, "projects": 1, "seats": 7}})).await;
     fleet.apply("lim-edited", json!({"plan": "limits-edited"})).await;
     fleet.ready("lim-edited").await;
+    assert_eq!(fleet.secret("lim-edited-db", "limit.seats").await, "7");
     let mut first = fleet.login("lim-edited").await.unwrap();
     let _second = fleet.login("lim-edited").await.unwrap();
     let (code, _) = refused(fleet.login("lim-edited").await);
@@ -167,6 +168,11 @@ async fn a_changed_plan_reaches_its_tenant_and_its_connections_are_limited() {
     let _third = fleet.login("lim-edited").await.unwrap();
     first.execute("INSERT INTO projects (name) VALUES ('two')").await.unwrap();
     assert_eq!(plan_changes("lim-edited").await.len(), 1);
+    // What the plan gives no more is nowhere any more, and nothing is left to be put right.
+    let status = fleet.ready("lim-edited").await.status.unwrap();
+    assert_eq!(status.workflow.unwrap().kind, WorkflowKind::ChangePlan);
+    let secret = fleet.secrets.get("lim-edited-db").await.unwrap().data.unwrap();
+    assert!(!secret.contains_key("limit.seats") && secret["limit.projects"].0 == b"2", "{:?}", secret.keys());
 
     // By hand it is put right, as everything is.
     let unlimited = "ALTER ROLE tenant_lim_edited_app CONNECTION LIMIT -1";

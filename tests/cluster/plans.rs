@@ -19,6 +19,7 @@ use kube::{
     },
 };
 use serde_json::{Value, json};
+use sqlx::Executor;
 use tenantry::api::{
     FINALIZER,
     conditions::{READY, RECONCILING, find_condition, reason},
@@ -285,4 +286,61 @@ async fn a_plan_shows_how_far_a_change_of_it_is() {
         assert_eq!(status.limits["users"], LimitValue::Number(7), "{name}");
         assert_eq!(status.features, ["sso"], "{name}");
     }
+}
+
+/// The modules that a status lists.
+fn modules_of(tenant: &Tenant) -> Vec<&str> {
+    let status = tenant.status.as_ref().unwrap();
+    assert!(status.modules.iter().all(|module| module.version == module.target), "{:?}", status.modules);
+    status.modules.iter().map(|module| module.name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_tenant_gets_the_modules_of_its_plan_and_keeps_those_that_it_has() {
+    let plans = Plans::new("plans-modules").await;
+    let fleet = &plans.fleet;
+    plans.apply("plans-basic", json!({"modules": ["core"], "limits": {"projects": 1}})).await;
+    plans.apply("plans-whole", json!({"limits": {"projects": 1}})).await;
+    fleet.apply("plans-modules", json!({"plan": "plans-basic"})).await;
+    assert_eq!(modules_of(&fleet.ready("plans-modules").await), ["core", "identity"]);
+    let mut session = fleet.login("plans-modules").await.unwrap();
+    let add = "INSERT INTO projects (name) VALUES ('one')";
+    let missing = session.execute(add).await.unwrap_err().into_database_error().unwrap();
+    assert_eq!(missing.code().unwrap(), "42P01");
+
+    // With the larger plan come its modules, and what they meter is limited at once.
+    fleet.apply("plans-modules", json!({"plan": "plans-whole"})).await;
+    let all = ["core", "identity", "projects"];
+    assert_eq!(modules_of(&fleet.ready("plans-modules").await), all);
+    session.execute(add).await.unwrap();
+    let refused = session.execute(add).await.unwrap_err().into_database_error().unwrap();
+    assert_eq!((refused.code().unwrap().as_ref(), refused.constraint()), ("TNLIM", Some("projects")));
+
+    // With the smaller one nothing is taken away.
+    fleet.apply("plans-modules", json!({"plan": "plans-basic"})).await;
+    let back = |tenant: Option<&Tenant>| {
+        tenant.and_then(|tenant| tenant.status.as_ref()?.plan.as_deref()) == Some("plans-basic")
+    };
+    fleet.wait("plans-modules", "back on the smaller plan", back).await;
+    assert_eq!(modules_of(&fleet.ready("plans-modules").await), all);
+    session.execute("DELETE FROM projects").await.unwrap();
+
+    // One that there is not keeps the plan from its tenants, and takes nothing from them.
+    plans.apply("plans-basic", json!({"modules": ["wikis"], "limits": {"projects": 9}})).await;
+    let status = fleet.reason("plans-modules", READY, reason::MODULE_NOT_FOUND).await.status.unwrap();
+    let told = find_condition(&status.conditions, READY).unwrap();
+    assert!(told.message.contains("\"wikis\"") && told.message.contains("projects"), "{}", told.message);
+    assert_eq!(status.limits["projects"], LimitValue::Number(1));
+    plans.until("plans-basic", "pending", told_pending(1)).await;
+    fleet.apply("plans-new", json!({"plan": "plans-basic"})).await;
+    fleet.reason("plans-new", READY, reason::MODULE_NOT_FOUND).await;
+    plans.apply("plans-basic", json!({"modules": ["projects"], "limits": {"projects": 9}})).await;
+    for name in ["plans-modules", "plans-new"] {
+        fleet.ready(name).await;
+    }
+    plans.until("plans-basic", "in force", told_pending(0)).await;
+}
+
+fn told_pending(count: i64) -> impl Condition<TenantPlan> {
+    told(move |status| status.pending == Some(count))
 }

@@ -27,5 +27,6 @@ mod rollback;
 mod sequence;
 mod throttling;
 mod timed;
+mod usage;
 mod vanished;
 mod world;

@@ -81,8 +81,9 @@ async fn every_operation_may_be_cut_and_run_again() {
         administrator.execute(remove).await.unwrap();
         // What it did is counted with its end.
         administrator.close().await.unwrap();
-        let reclaim =
-            async || server.reclaim(t.id, &t.database, modules, -1, &mut Packing::default()).await.map(drop);
+        let reclaim = async || {
+            server.reclaim(t.id, &t.database, modules, -1, &mut Packing::default(), &|| true).await.map(drop)
+        };
         through("reclaim", reclaim).await;
         let verify = async || server.verify(t.id, &t.database, &t.login, &t.password).await;
         assert_eq!(through("verify", verify).await, modules.targets());

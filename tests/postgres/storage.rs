@@ -2,6 +2,8 @@
 
 mod reclaim;
 
+use std::sync::LazyLock;
+
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tenantry::postgres::{
     modules::ModuleSet,
@@ -19,12 +21,14 @@ use crate::servers::{SERVERS, Tenant, config, ready, set_up, start};
 const NOTHING: i64 = 512 * 1024;
 const MB: i64 = 1 << 20;
 
+static ALL: LazyLock<ModuleSet> = LazyLock::new(ModuleSet::built_in);
+
 fn asked(tenant: &Tenant, written: Option<i64>, due: bool) -> Asked<'_> {
-    Asked { database: &tenant.database, login: &tenant.login, written, due }
+    Asked { database: &tenant.database, login: &tenant.login, modules: &ALL, written, due }
 }
 
 async fn sample(server: &Server, tenant: &Tenant, written: Option<i64>, due: bool) -> Sample {
-    let samples = server.sample(&[asked(tenant, written, due)], &ModuleSet::built_in()).await.unwrap();
+    let samples = server.sample(&[asked(tenant, written, due)]).await.unwrap();
     samples.into_values().next().unwrap()
 }
 
@@ -107,7 +111,7 @@ async fn a_whole_server_is_one_query_and_no_session_in_any_tenants_database() {
         let asked: Vec<Asked<'_>> = tenants.iter().map(|tenant| asked(tenant, None, true)).collect();
         for _ in 0..3 {
             let before = proxy.totals().statements;
-            let samples = server.sample(&asked, &ModuleSet::built_in()).await.unwrap();
+            let samples = server.sample(&asked).await.unwrap();
             assert_eq!(samples.len(), 5);
             assert!(samples.values().all(|sample| sample.bytes.is_some()));
             assert_eq!(proxy.totals().statements - before, 1);
@@ -123,8 +127,9 @@ async fn a_template_that_was_never_built_is_replaced_by_template0() {
         let tenant = Tenant::new("tenant_sampled_otherwise");
         tenant.provision(&server, 1).await;
         let by_template = sample(&server, &tenant, None, true).await.bytes.unwrap();
-        let samples = server.sample(&[asked(&tenant, None, true)], &ModuleSet::new(vec![])).await.unwrap();
-        let by_template0 = samples[&tenant.database].bytes.unwrap();
+        let modules = ModuleSet::new(vec![]);
+        let other = Asked { modules: &modules, ..asked(&tenant, None, true) };
+        let by_template0 = server.sample(&[other]).await.unwrap()[&tenant.database].bytes.unwrap();
         // The modules' empty tables count then, and little else.
         assert!(by_template < by_template0 && by_template0 < 2 * MB, "{by_template} {by_template0}");
     }
@@ -142,7 +147,7 @@ async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
             let create = format!("CREATE DATABASE {name} OWNER tenantry_dba STRATEGY wal_log");
             administrator.execute(AssertSqlSafe(create)).await.unwrap();
         }
-        let one = |name| Asked { database: name, login: "nobody", written: None, due: true };
+        let one = |name| Asked { database: name, login: "nobody", modules: &ALL, written: None, due: true };
         let mut asked: Vec<Asked<'_>> = names.iter().map(|name| one(name)).collect();
         asked.push(one(&stays.database));
         let dropping = async {
@@ -152,7 +157,7 @@ async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
         };
         let sampling = async {
             loop {
-                let samples = server.sample(&asked, &ModuleSet::built_in()).await.unwrap();
+                let samples = server.sample(&asked).await.unwrap();
                 assert!(samples.contains_key(&stays.database));
                 if samples.len() == 1 {
                     break;
@@ -181,9 +186,9 @@ async fn without_the_predefined_roles_a_sample_shows_the_same() {
         let mut session = tenant.session(&postgres).await.unwrap();
         session.execute("BEGIN; SELECT * FROM users").await.unwrap();
         let second = tenant.session(&postgres).await.unwrap();
-        let foreign = Asked { database: "foreign_one", login: "nobody", written: None, due: true };
-        let samples =
-            server.sample(&[asked(&tenant, None, true), foreign], &ModuleSet::built_in()).await.unwrap();
+        let foreign =
+            Asked { database: "foreign_one", login: "nobody", modules: &ALL, written: None, due: true };
+        let samples = server.sample(&[asked(&tenant, None, true), foreign]).await.unwrap();
         let sample = &samples[&tenant.database];
         assert_eq!(sample.connections, 2);
         assert!(sample.bytes.unwrap() < NOTHING, "{sample:?}");

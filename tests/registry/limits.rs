@@ -19,6 +19,7 @@ fn plan(name: &str, users: Option<i64>) -> Entitlements {
         limits: [("users".to_owned(), users)].into(),
         features: vec!["sso".into()],
         sla: None,
+        modules: Vec::new(),
     }
 }
 
@@ -115,6 +116,46 @@ async fn each_gate_that_changes_is_an_activity_row() {
 }
 
 #[tokio::test]
+async fn who_is_let_in_without_an_open_gate_has_done_them_all() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let now = in_use();
+        let (free, gated) =
+            (created(&registry, &tenant("acme")).await, created(&registry, &tenant("globex")).await);
+        let gates = [Gate { name: "contract".into(), done: false }];
+        let declared = Declared {
+            name: &gated.name,
+            settings: &gated.settings,
+            retain: false,
+            gates: &gates,
+            gates_done_at: None,
+        };
+        registry.update_declared(gated.id, &declared).await.unwrap();
+        for (row, done) in [(free, true), (gated, false)] {
+            registry.activate(row.id, &now, &[], Uuid::new_v4()).await.unwrap();
+            let row = registry.by_id(row.id).await.unwrap().unwrap();
+            assert_eq!(row.gates_done_at, row.activated_at.filter(|_| done), "{}", row.slug);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_counted_when_outlives_the_process() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let (a, b) =
+            (created(&registry, &tenant("acme")).await.id, created(&registry, &tenant("globex")).await.id);
+        let used = amounts(&[("users", 1)]);
+        registry.record_usage(&[(a, used.clone()), (b, used)], Timestamp::UNIX_EPOCH).await.unwrap();
+        assert!(registry.counted().await.unwrap().is_empty());
+        registry.record_counted(&[]).await.unwrap();
+        registry.record_counted(&[(a, 7)]).await.unwrap();
+        registry.record_counted(&[(a, 8)]).await.unwrap();
+        assert_eq!(system.registry("two").await.counted().await.unwrap(), [(a, 8)].into());
+    }
+}
+
+#[tokio::test]
 async fn usage_is_kept_as_it_is_now_and_by_day() {
     for system in System::both().await {
         let registry = system.registry("one").await;
@@ -155,7 +196,10 @@ async fn usage_is_kept_as_it_is_now_and_by_day() {
             [
                 day("acme", "2026-03-01 storageBytes", 100, 100, 100, 1),
                 day("acme", "2026-03-01 users", 1, 4, 2, 3),
-                day("acme", "2026-03-02 users", 3, 3, 3, 1),
+                // Not measured on that day.
+                day("acme", "2026-03-02 storageBytes", 100, 100, 100, 0),
+                // It began with two.
+                day("acme", "2026-03-02 users", 2, 3, 3, 1),
                 day("globex", "2026-03-01 users", 9, 9, 9, 1),
             ]
         );

@@ -37,6 +37,7 @@ pub async fn run(environment: &Environment) -> Result<()> {
     bench.what_one_costs().await?;
     bench.many_at_once().await?;
     bench.many_suspended().await?;
+    bench.a_changed_plan().await?;
     bench.a_quiet_minute().await?;
     bench.many_away().await
 }
@@ -120,8 +121,57 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Another content of a plan that many are on.
+    async fn a_changed_plan(&self) -> Result<()> {
+        let names = many();
+        let plan = |users: u32| {
+            json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": "bench"},
+                "spec": {"limits": {"users": users, "storageBytes": "unlimited"}}})
+        };
+        self.kubectl.apply(&plan(5).to_string()).await?;
+        self.apply(&names, json!({"plan": "bench"}), "ReadWrite").await?;
+        let has = |tenant: &DynamicObject| tenant.data.pointer("/status/limits/users") == Some(&json!(6));
+        let before = self.count().await?;
+        self.log_statements(true).await?;
+        let begun = Instant::now();
+        self.kubectl.apply(&plan(6).to_string()).await?;
+        let step = progress::step("a changed plan");
+        let outcome = tokio::time::timeout(PATIENCE, self.until_all(&names, has)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Error::message("not all tenants have the plan")));
+        let took = step.end(outcome.map(|()| begun.elapsed()))?;
+        let after = self.count().await?;
+        self.log_statements(false).await?;
+        let each = |after: u64, before: u64| (after - before) as f64 / MANY as f64;
+        print(&format!(
+            "a changed plan with {MANY} tenants: all have it after {:.1} s; each {:.1} messages to PostgreSQL with statements, {:.1} sessions, {:.1} API writes",
+            took.as_secs_f64(),
+            each(after.statements, before.statements),
+            each(after.sessions, before.sessions),
+            each(after.writes, before.writes),
+        ));
+        Ok(())
+    }
+
+    /// Waits until usage was counted of every tenant once, as it is soon after it was made.
+    async fn all_counted(&self) -> Result<()> {
+        let mut session = self.postgres.connect("tenantry_system").await?;
+        let step = progress::step("usage, once of each");
+        let query = "SELECT count(*) FROM tenants t LEFT JOIN usage u ON u.tenant_id = t.id
+                     WHERE t.status = 'active' AND u.counted_at_writes IS NULL";
+        let all = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(500));
+            while sqlx::query_scalar::<_, i64>(query).fetch_one(&mut session).await? > 0 {
+                looks.tick().await;
+            }
+            Ok(())
+        };
+        let outcome = tokio::time::timeout(PATIENCE, all).await;
+        step.end(outcome.unwrap_or_else(|_| Err(Error::message("usage was not counted"))))
+    }
+
     /// A minute in which nothing is asked for.
     async fn a_quiet_minute(&self) -> Result<()> {
+        self.all_counted().await?;
         let tenants = self.tenants().list(&ListParams::default()).await?.items.len();
         self.log_statements(true).await?;
         let before = self.count().await?;
@@ -164,8 +214,6 @@ impl Bench<'_> {
 
     /// Applies tenants with more spec, and waits until all are Ready with this access.
     async fn apply(&self, names: &[String], more: Value, access: &str) -> Result<Made> {
-        let mut events = Box::pin(watcher(self.tenants(), watcher::Config::default()));
-        let mut waiting: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let manifests = manifests(names, &more);
         let step = progress::step(format!("{} tenants", names.len()));
         let begun = Instant::now();
@@ -175,19 +223,13 @@ impl Bench<'_> {
         };
         let readying = async {
             let mut retried = 0;
-            while !waiting.is_empty() {
-                let event = events.try_next().await;
-                let event = event.map_err(|error| Error::message(format!("watching tenants: {error}")))?;
-                let (Some(watcher::Event::Apply(tenant)) | Some(watcher::Event::InitApply(tenant))) = event
-                else {
-                    continue;
-                };
-                let name = tenant.metadata.name.clone().unwrap_or_default();
-                if is_ready(&tenant, access) && waiting.remove(name.as_str()) {
-                    let attempt = tenant.data.pointer("/status/workflow/attempt").and_then(Value::as_i64);
-                    retried += usize::from(attempt != Some(1));
-                }
-            }
+            let ready = |tenant: &DynamicObject| {
+                let ready = is_ready(tenant, access);
+                let attempt = tenant.data.pointer("/status/workflow/attempt").and_then(Value::as_i64);
+                retried += usize::from(ready && attempt != Some(1));
+                ready
+            };
+            self.until_all(names, ready).await?;
             Ok((begun.elapsed(), retried))
         };
         let both = async { tokio::try_join!(applying, readying) };
@@ -195,6 +237,25 @@ impl Bench<'_> {
         let outcome = outcome.unwrap_or_else(|_| Err(Error::message("not all tenants became Ready")));
         let (applied, (all_ready, retried)) = step.end(outcome)?;
         Ok(Made { applied, all_ready, retried })
+    }
+
+    /// Waits until something is so of each of these tenants once.
+    async fn until_all(&self, names: &[String], mut so: impl FnMut(&DynamicObject) -> bool) -> Result<()> {
+        let mut events = Box::pin(watcher(self.tenants(), watcher::Config::default()));
+        let mut waiting: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        while !waiting.is_empty() {
+            let event = events.try_next().await;
+            let event = event.map_err(|error| Error::message(format!("watching tenants: {error}")))?;
+            let (Some(watcher::Event::Apply(tenant)) | Some(watcher::Event::InitApply(tenant))) = event
+            else {
+                continue;
+            };
+            let name = tenant.metadata.name.as_deref().unwrap_or_default();
+            if waiting.contains(name) && so(&tenant) {
+                waiting.remove(name);
+            }
+        }
+        Ok(())
     }
 
     async fn log_statements(&self, on: bool) -> Result<()> {

@@ -129,7 +129,7 @@ async fn check(
         }
         server.prepare(context.installation.id).await?;
         // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
-        match server.ensure_template(&context.modules).await {
+        match server.ensure_template(context.modules.all()).await {
             // New tenants are told; those that are there have no need of it.
             Err(error) if WITHOUT_NEW_TENANTS.contains(&error.reason()) => {
                 warn!(server = server.config().name, %error, "no new tenant can be made on this server");

@@ -130,6 +130,9 @@ impl Summary {
             Obstacle::Invalid(error @ Invalid::LimitNotSet(_)) => {
                 stuck(reason::LIMIT_NOT_SET, error.to_string())
             }
+            Obstacle::Invalid(error @ Invalid::ModuleNotFound(_)) => {
+                stuck(reason::MODULE_NOT_FOUND, error.to_string())
+            }
             Obstacle::Invalid(error @ (Invalid::Slug { .. } | Invalid::Settings(_))) => {
                 stuck(reason::INVALID_SPEC, error.to_string())
             }

@@ -53,7 +53,7 @@ pub async fn place(row: &mut TenantRow, hold: Hold, context: &Context) -> Result
 pub async fn lift(row: &mut TenantRow, name: &str, context: &Context) -> Result<bool, StepError> {
     let Some(hold) = row.holds.iter().find(|hold| hold.name == name).cloned() else { return Ok(false) };
     let Some(after) = hold::without(&row.holds, name) else { return Ok(false) };
-    let by = if hold.party == Party::Quota { "tenantry" } else { "unknown" };
+    let by = if hold.quota().is_some() { "tenantry" } else { "unknown" };
     change(row, after, &hold, by, context).await?;
     Ok(true)
 }
@@ -61,7 +61,7 @@ pub async fn lift(row: &mut TenantRow, name: &str, context: &Context) -> Result<
 fn actor(hold: &Hold) -> &'static str {
     match hold.party {
         Party::TenantHold => "unknown",
-        Party::Tenantry { .. } | Party::Quota => "tenantry",
+        Party::Tenantry { .. } | Party::Quota { .. } => "tenantry",
     }
 }
 
@@ -92,15 +92,16 @@ pub async fn settle_own(visit: &mut Visit<'_>, context: &Context) -> Result<(), 
     }
     // A spec that cannot be acted on is no way around what is in force.
     let Some(given) = visit.entitlements.as_ref().or(row.entitlements.as_ref()) else { return Ok(()) };
-    let held = row.holds.iter().any(|hold| hold.party == Party::Quota);
+    let held = row.holds.iter().find_map(Hold::quota);
     match quota::verdict(held, &given.limits, &row.usage) {
         Verdict::Keep => {}
         Verdict::Lift => drop(lift(row, QUOTA, context).await?),
-        Verdict::Place(_) if !row.status.was_active() || is_paused(visit.tenant) => {}
-        Verdict::Place(reason) => {
+        Verdict::Place { .. } if !row.status.was_active() || is_paused(visit.tenant) => {}
+        Verdict::Place { maximum, reason } => {
             let since = context.clock.now();
             let name = QUOTA.to_owned();
-            let hold = Hold { name, mode: None, trigger: None, reason, since, party: Party::Quota };
+            let hold =
+                Hold { name, mode: None, trigger: None, reason, since, party: Party::Quota { maximum } };
             place(row, hold, context).await?;
         }
     }

@@ -78,7 +78,8 @@ async fn look(context: &SharedContext, own: &mut HashMap<TenantId, i64>) -> Resu
         let Some((server, counts)) = counted.get(&row.server) else { continue };
         let Some(count) = counts.get(&row.database_name) else { continue };
         let own_now = server.own_sessions(&row.database_name);
-        let own_before = own.insert(row.id, own_now).unwrap_or(own_now);
+        // What this process did before its first look was no use that anybody made of it either.
+        let own_before = own.insert(row.id, own_now).unwrap_or_default();
         // Nothing is known of the time before the first look: it counts from there.
         let used = row.sessions_seen.is_none() || is_used(row, count, own_now - own_before);
         if used || row.sessions_seen != Some(count.sessions) {

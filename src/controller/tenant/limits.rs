@@ -11,8 +11,8 @@ use crate::{
         tenant_status::TenantStatus,
     },
     domain::{
-        hold::{Party, QUOTA},
-        limits::{Amounts, Entitlements, Limits},
+        hold::QUOTA,
+        limits::{Amounts, Entitlements, Limits, STORAGE_BYTES},
         quota::{self, Rung, Verdict, Warned},
     },
 };
@@ -64,8 +64,10 @@ pub fn is_news(status: &TenantStatus, measured: &Amounts) -> bool {
     let limits = in_force(status);
     let before = status.usage.as_ref().map(|usage| usage.amounts.clone()).unwrap_or_default();
     let now = before.clone().into_iter().chain(limited(measured, &limits)).collect();
+    // A tenant whose limit was changed is visited for that.
+    let held = is_held(status).then(|| limits.get(STORAGE_BYTES).copied().flatten().unwrap_or(i64::MAX));
     quota::shown(&before, &now, &limits, &warned(status)) != before
-        || quota::verdict(is_held(status), &limits, measured) != Verdict::Keep
+        || quota::verdict(held, &limits, measured) != Verdict::Keep
 }
 
 /// How far up to its limits a tenant is, of those that it is near, or beyond: by name, with the share that is used.
@@ -91,7 +93,11 @@ fn warned(status: &TenantStatus) -> Warned {
 pub fn worse(before: &TenantStatus, after: &TenantStatus) -> Vec<String> {
     let rung = |status: &TenantStatus, name: &str, warned: &Warned| {
         let used = status.usage.as_ref().and_then(|usage| usage.amounts.get(name));
-        used.map_or(Rung::Fine, |used| quota::rung_of(name, *used, &in_force(status), warned))
+        match used.map_or(Rung::Fine, |used| quota::rung_of(name, *used, &in_force(status), warned)) {
+            // Who takes the last place and gives it back all day long is told of once.
+            Rung::Reached => Rung::Near,
+            rung => rung,
+        }
     };
     let told = (warned(before), warned(after));
     let worse = |name: &&String| rung(after, name, &told.1) > rung(before, name, &told.0);
@@ -102,7 +108,7 @@ pub fn worse(before: &TenantStatus, after: &TenantStatus) -> Vec<String> {
 pub fn within_limits(visit: &Visit<'_>) -> Option<Told> {
     let Seen { entitlements, usage, warned } = seen(visit)?;
     let rungs = quota::rungs(&entitlements.limits, &usage, &warned);
-    let held = visit.row.as_ref().is_some_and(|row| row.holds.iter().any(|hold| hold.party == Party::Quota));
+    let held = visit.row.as_ref().is_some_and(|row| row.holds.iter().any(|hold| hold.quota().is_some()));
     let numbers: Vec<String> = rungs
         .iter()
         .map(|(rung, name, used, maximum)| {
@@ -235,6 +241,9 @@ mod tests {
             status(&[("users", 5), ("storageBytes", 80 << 20)], "users: all 5 in use; storageBytes: 80 %");
         assert_eq!(worse(&full, &fuller), ["storageBytes"]);
         assert_eq!(worse(&fuller, &full), [""; 0]);
+        let one_less = status(&[("users", 4), ("storageBytes", 10 << 20)], "users: 4 of 5 in use");
+        assert_eq!(worse(&one_less, &full), [""; 0]);
+        assert_eq!(worse(&status(&[("users", 3)], ""), &one_less), ["users"]);
     }
 
     #[test]

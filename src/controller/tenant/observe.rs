@@ -1,6 +1,6 @@
 //! Reads what there is: the registry's row, the server's catalogues (one query), the Secret. Nothing is written.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kube::ResourceExt;
 use tokio::time::timeout;
@@ -11,11 +11,15 @@ use super::{
 };
 use crate::{
     api::{LABEL_TENANT_ID, tenant::Tenant, tenant_status::ModuleStatus},
-    controller::{context::SharedContext, servers::Standing},
+    controller::{
+        context::{Context, SharedContext},
+        servers::Standing,
+    },
     domain::{
         access::AccessLevel,
         desired,
         limits::Entitlements,
+        modules::belongs,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, Observed, RegistryFacts, RegistryStatus,
             SecretFacts, ServerFacts,
@@ -144,7 +148,8 @@ fn registry_facts(row: &TenantRow, visit: &Visit<'_>, context: &SharedContext) -
     RegistryFacts {
         status: row.status,
         seed_digest: row.seed_digest.clone(),
-        modules_current: row.module_versions == versions(&context.modules),
+        modules_current: row.module_versions
+            == versions(&modules_of(row, visit.entitlements.as_ref(), context)),
         declared_current,
         plan_current: visit.entitlements.is_none() || row.entitlements == visit.entitlements,
         plan_recorded: row.entitlements.is_some(),
@@ -234,19 +239,32 @@ fn secret_facts(
     }
 }
 
+/// The modules that a tenant is to have: those of its plan as it is `given` now, or was last; and those that it has,
+/// since what they hold is the customer's.
+pub fn modules_of(row: &TenantRow, given: Option<&Entitlements>, context: &Context) -> Arc<ModuleSet> {
+    let named = given.or(row.entitlements.as_ref()).map_or(&[][..], |given| &given.modules);
+    let recorded = recorded_versions(row);
+    let has = |name: &str| recorded.iter().any(|module| module.name == name);
+    context.modules.of(|name| belongs(name, named) || has(name))
+}
+
+/// The versions of the modules that a tenant has, as they are recorded.
+pub fn recorded_versions(row: &TenantRow) -> Vec<ModuleVersion> {
+    serde_json::from_value(row.module_versions.clone()).unwrap_or_default()
+}
+
 /// Module versions as the registry keeps them.
 pub fn versions(modules: &ModuleSet) -> serde_json::Value {
     serde_json::json!(modules.targets())
 }
 
 /// The tenant's modules for its status: recorded versions beside the target ones.
-pub fn module_statuses(visit: &Visit<'_>, target: &ModuleSet) -> Vec<ModuleStatus> {
+pub fn module_statuses(visit: &Visit<'_>, context: &Context) -> Vec<ModuleStatus> {
     let Some(row) = &visit.row else { return Vec::new() };
-    let recorded: Vec<ModuleVersion> =
-        serde_json::from_value(row.module_versions.clone()).unwrap_or_default();
+    let recorded = recorded_versions(row);
     let version =
         |name: &str| recorded.iter().find(|module| module.name == name).map_or(0, |module| module.version);
-    let targets = target.targets();
+    let targets = modules_of(row, visit.entitlements.as_ref(), context).targets();
     targets
         .iter()
         .map(|module| ModuleStatus {

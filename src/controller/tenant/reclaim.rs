@@ -23,7 +23,7 @@ use crate::{
         limits::{Amounts, STORAGE_BYTES},
         quota::room_again,
     },
-    postgres::{server::Server, vacuum::Packing},
+    postgres::{modules::ModuleSet, server::Server, vacuum::Packing},
     turns::Turns,
 };
 
@@ -61,6 +61,8 @@ pub struct Full {
     pub id: TenantId,
     /// Its database.
     pub database: String,
+    /// What an empty tenant's database has.
+    pub modules: Arc<ModuleSet>,
     /// How much was ever deleted from it.
     pub deleted: Option<i64>,
 }
@@ -113,16 +115,21 @@ async fn make_room(
     if !context.leadership.is_current() {
         return Err(StepError::NotLeader);
     }
-    // The turn may have been long in coming: who has full access again by now must not find its tables locked.
-    let (namespace, name) = (full.tenant.namespace().unwrap_or_default(), full.tenant.name_any());
-    let Some(tenant) = context.scopes.tenant(&namespace, &name) else { return Ok(false) };
-    let status = context.written.newest(&tenant);
-    let left_alone = is_paused(&tenant) || tenant.metadata.deletion_timestamp.is_some();
-    let maximum = in_force(&status).get(STORAGE_BYTES).copied().flatten();
-    let Some(maximum) = maximum.filter(|_| is_held(&status) && !left_alone) else { return Ok(false) };
+    // The turn may have been long in coming, and a table may take long: who has full access again by now must not find
+    // its tables locked.
+    let limit = || {
+        let tenant =
+            context.scopes.tenant(&full.tenant.namespace().unwrap_or_default(), &full.tenant.name_any())?;
+        let status = context.written.newest(&tenant);
+        let left_alone = is_paused(&tenant) || tenant.metadata.deletion_timestamp.is_some();
+        let maximum = in_force(&status).get(STORAGE_BYTES).copied().flatten();
+        maximum.filter(|_| is_held(&status) && !left_alone)
+    };
+    let Some(maximum) = limit() else { return Ok(false) };
     // Fewer than that give full access back.
     let target = (room_again(maximum) - 1).max(0);
-    let done = server.reclaim(full.id, &full.database, &context.modules, target, packing).await?;
+    let is_wanted = || context.leadership.is_current() && limit() == Some(maximum);
+    let done = server.reclaim(full.id, &full.database, &full.modules, target, packing, &is_wanted).await?;
     if done.vacuumed.is_empty() && done.rewritten.is_empty() && done.bytes_after >= done.bytes_before {
         return Ok(done.again);
     }

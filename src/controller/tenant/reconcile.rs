@@ -56,7 +56,9 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
     async move {
         context.rollout.begun(&tenant);
         let (visit, written) = visit(&tenant, &context).await;
-        context.rollout.ended(&tenant);
+        if context.rollout.ended(&tenant) {
+            context.plan_news.notify_one();
+        }
         if let Some(at) = visit.waits_until {
             return Ok(Action::requeue(until(at, context.clock.now())));
         }
@@ -155,8 +157,8 @@ async fn visit<'a>(tenant: &'a Tenant, context: &SharedContext) -> (Visit<'a>, R
 }
 
 /// A plan that a trial's end puts in force, and that does not exist, or a plan that leaves open what the tenant does not
-/// say: the tenant stays as it is. In the latter case one that was handed out keeps what it was given, and everything else
-/// goes on.
+/// say, or names a module that is not there: the tenant stays as it is. In the latter cases one that was handed out keeps
+/// what it was given, and everything else goes on.
 fn unusable_plan(visit: &mut Visit<'_>, context: &SharedContext) -> Option<Invalid> {
     if visit.is_leaving() {
         return None;
@@ -165,10 +167,10 @@ fn unusable_plan(visit: &mut Visit<'_>, context: &SharedContext) -> Option<Inval
     visit.desired.as_ref()?;
     let invalid = match context.entitlements(visit.tenant, plan) {
         Some(Ok(_)) => return None,
-        Some(Err(error)) => Invalid::LimitNotSet(error),
+        Some(Err(invalid)) => invalid,
         None => Invalid::TrialPlanNotFound { plan: plan.clone(), of: visit.tenant.spec.plan.clone() },
     };
-    let keeps = matches!(invalid, Invalid::LimitNotSet(_))
+    let keeps = matches!(invalid, Invalid::LimitNotSet(_) | Invalid::ModuleNotFound(_))
         && visit.row.as_ref().is_some_and(|row| row.status.was_active());
     if !keeps {
         visit.desired = None;

@@ -80,7 +80,7 @@ impl StatusWriter {
             tell_of_departure(visit, context);
             return Ok(());
         }
-        let modules = module_statuses(visit, &context.modules);
+        let modules = module_statuses(visit, context);
         let status = next_status(visit, modules, context.clock.now());
         if same(&self.last, &status) {
             return Ok(());

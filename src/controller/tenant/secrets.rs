@@ -7,6 +7,7 @@ use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
+use serde_json::json;
 
 use super::failure::StepError;
 use crate::{
@@ -56,7 +57,9 @@ pub async fn find(
     }
 }
 
-/// Writes a Secret over what was found. A Secret that appears in between is somebody else's.
+/// Writes a Secret over what was found. A Secret that appears in between is somebody else's. Of one that was found, each
+/// key that is not wanted any more is named: to apply less takes away only what was applied before, not what the Secret
+/// was created with, nor what somebody added.
 pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<Secret, StepError> {
     let namespace = secret.namespace().unwrap_or_default();
     let name = secret.name_any();
@@ -73,10 +76,17 @@ pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<S
             Err(error) => Err(error.into()),
         },
         Found::Ours(ours) => {
-            let mut secret = secret;
-            secret.metadata.uid = ours.uid();
-            let params = PatchParams::apply(MANAGER).force();
-            Ok(api.patch(&name, &params, &Patch::Apply(&secret)).await?)
+            let data = secret.data.unwrap_or_default();
+            let gone = ours.data.iter().flatten().filter(|(key, _)| !data.contains_key(*key));
+            let gone = gone.map(|(key, _)| (key.clone(), None));
+            let data: BTreeMap<_, _> =
+                data.iter().map(|(key, value)| (key.clone(), Some(value))).chain(gone).collect();
+            let patch = json!({
+                "metadata": {"uid": ours.uid(), "labels": secret.metadata.labels},
+                "data": data,
+            });
+            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+            Ok(api.patch(&name, &params, &Patch::Merge(&patch)).await?)
         }
     }
 }
@@ -276,6 +286,7 @@ mod tests {
             limits: [("apiCallsPer15Minutes".to_owned(), Some(100)), ("users".to_owned(), None)].into(),
             features: vec!["scim".into(), "sso".into()],
             sla: None,
+            modules: Vec::new(),
         };
         let entries: BTreeMap<_, _> = plan_entries(&given).into_iter().collect();
         let wanted = [

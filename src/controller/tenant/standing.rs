@@ -8,8 +8,10 @@ use crate::{
     api::tenant::Tenant,
     controller::context::Context,
     domain::{
+        desired::Invalid,
         given::Given,
-        limits::{Entitlements, LimitNotSet, resolve, without_effect},
+        limits::{Entitlements, resolve, without_effect},
+        modules,
         standing::{Ending, Standing, standing},
     },
     registry::TenantRow,
@@ -29,12 +31,14 @@ impl Context {
             plan: plan.as_ref().map(|plan| &plan.spec),
             holds: row.map_or(&[], |row| row.holds.as_slice()),
             activated_at: activated_at.or(row.and_then(|row| row.activated_at)),
-            // One that was handed out before gates were recorded began with none.
+            // One that was handed out before gates were recorded began with none, and was let in then.
             default_gates: row
                 .filter(|row| row.activated_at.is_some())
                 .map(|row| row.default_gates.as_deref().unwrap_or_default()),
             recorded_gates: row.map_or(&[], |row| row.gates.as_slice()),
-            gates_done_at: row.and_then(|row| row.gates_done_at),
+            gates_done_at: row.and_then(|row| {
+                row.gates_done_at.or(row.activated_at.filter(|_| row.default_gates.is_none()))
+            }),
             known_trial_end: tenant.status.as_ref().and_then(|status| Some(status.trial_ends_at.as_ref()?.0)),
         };
         standing(given, self.clock.now())
@@ -43,8 +47,10 @@ impl Context {
 
 impl Context {
     /// What a plan gives a tenant; none if there is no such plan.
-    pub fn entitlements(&self, tenant: &Tenant, plan: &str) -> Option<Result<Entitlements, LimitNotSet>> {
-        Some(resolve(plan, &self.plan(plan)?.spec, &tenant.spec.limits))
+    pub fn entitlements(&self, tenant: &Tenant, plan: &str) -> Option<Result<Entitlements, Invalid>> {
+        let spec = &self.plan(plan)?.spec;
+        let known = modules::check(plan, &spec.modules, self.modules.names());
+        Some(known.map_err(Invalid::from).and_then(|()| Ok(resolve(plan, spec, &tenant.spec.limits)?)))
     }
 }
 

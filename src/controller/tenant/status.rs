@@ -31,6 +31,7 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
     let state = state(visit, &summary);
     let changed = before.state != Some(state);
     let row = visit.row.as_ref();
+    let given = entitlements(visit);
     TenantStatus {
         observed_generation: visit.tenant.metadata.generation,
         state: Some(state),
@@ -41,8 +42,10 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
         database: row.map(|row| row.database_name.clone()).or(before.database),
         binding: if visit.is_leaving() { None } else { binding(visit).or(before.binding) },
         modules: if modules.is_empty() { before.modules } else { modules },
-        limits: entitlements(visit).map_or(before.limits, Entitlements::limit_values),
-        features: entitlements(visit).map_or(before.features, |given| given.features.clone()),
+        limits: given
+            .map_or(before.limits, |given| given.map(Entitlements::limit_values).unwrap_or_default()),
+        features: given
+            .map_or(before.features, |given| given.map(|given| given.features.clone()).unwrap_or_default()),
         open_gates: open_gates(visit).unwrap_or(before.open_gates),
         usage: usage(visit, before.usage),
         holds: holds(visit).unwrap_or(before.holds),
@@ -64,14 +67,14 @@ pub fn next_status(visit: &Visit<'_>, modules: Vec<ModuleStatus>, now: Timestamp
     }
 }
 
-/// What is in force in the tenant's database.
-fn entitlements<'v>(visit: &'v Visit<'_>) -> Option<&'v Entitlements> {
-    visit.row.as_ref()?.entitlements.as_ref()
+/// What is in force in the tenant's database, if anything is; none while its row was not read.
+fn entitlements<'v>(visit: &'v Visit<'_>) -> Option<Option<&'v Entitlements>> {
+    Some(visit.row.as_ref()?.entitlements.as_ref())
 }
 
 /// The plan in force: the one that was put in force last, or is about to be for the first time.
 fn plan(visit: &Visit<'_>) -> Option<String> {
-    if let Some(given) = entitlements(visit) {
+    if let Some(Some(given)) = entitlements(visit) {
         return Some(given.plan.clone());
     }
     let standing = visit.standing.as_ref().filter(|_| visit.desired.is_some())?;

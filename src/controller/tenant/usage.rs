@@ -4,9 +4,9 @@
 //! its status would say something new, or when its storage is full, or has room again.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     api::{tenant::Tenant, tenant_status::TenantState},
-    controller::{context::SharedContext, servers::Standing},
+    controller::{
+        context::{Context, SharedContext},
+        servers::Standing,
+    },
     domain::{
         desired::is_paused,
         identity::TenantId,
@@ -32,7 +35,7 @@ use crate::{
         quota::{Rung, Warned, rung_of},
     },
     metrics::NearLimit,
-    postgres::{server::Server, storage::Asked},
+    postgres::{modules::ModuleSet, server::Server, storage::Asked},
 };
 
 /// The most tenants of one server that are looked at in one period: those whose last look was longest ago.
@@ -47,8 +50,12 @@ const IDLE: SignedDuration = SignedDuration::from_hours(1);
 /// How often the clock is asked whether it is time.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long one server may take: the others are looked at meanwhile, and again after that.
+/// How long one server may take for the sizes, and for the counters: the others are looked at meanwhile, and again after
+/// that.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After this long no further counters are read, so that none of those that were is lost.
+const COUNTING: Duration = Duration::from_secs(30);
 
 /// What is known of a tenant from one period to the next.
 #[derive(Default)]
@@ -63,15 +70,43 @@ struct Seen {
     sized_at: Option<Timestamp>,
     /// When its counters were read last by this process, or could not be.
     counted_at: Option<Timestamp>,
-    /// How much had been written then, and how many sessions of others had begun; before that, at the first look.
-    counted: Option<(i64, i64)>,
+    /// How it was found then, by this process or by one before it.
+    counted: Option<Counted>,
     /// What it was found to use, each at its time.
     amounts: Amounts,
     /// What of that is in the registry, and for which day.
     recorded: BTreeMap<String, (i64, Date)>,
 }
 
+/// How a tenant was found when its counters were read.
+#[derive(Clone, Copy)]
+struct Counted {
+    /// How much had been written.
+    written: i64,
+    /// How many sessions of others had begun; not known of what another process found.
+    others: Option<i64>,
+}
+
 impl Seen {
+    /// One that this process has not looked at yet.
+    fn new(written: Option<&i64>) -> Self {
+        let counted = written.map(|written| Counted { written: *written, others: None });
+        Self { counted, ..Self::default() }
+    }
+
+    /// Whether its counters may not be what was read last. They are read once of each tenant, and then only of those that
+    /// were written to. Without anybody there, it was autovacuum that wrote, or statistics are late, which an hour later
+    /// they are not.
+    fn may_have_changed(&self, found: Counted, is_used: bool, now: Timestamp) -> bool {
+        let Some(before) = self.counted else { return self.is_long_ago(now) || is_used };
+        let is_used = is_used || before.others.is_some() && before.others != found.others;
+        before.written != found.written && (is_used || self.is_long_ago(now))
+    }
+
+    fn is_long_ago(&self, now: Timestamp) -> bool {
+        self.counted_at.is_none_or(|at| now.duration_since(at) >= IDLE)
+    }
+
     /// Whether its size is looked at although nobody seems to have written: a transaction that is open does not show, nor
     /// does what vacuum gives back.
     fn is_due(&self, target: &Target, now: Timestamp) -> bool {
@@ -84,8 +119,14 @@ impl Seen {
     }
 }
 
-/// By server, then by tenant.
-type Memory = BTreeMap<String, HashMap<TenantId, Seen>>;
+/// What is known of all tenants.
+#[derive(Default)]
+struct Memory {
+    /// By server, then by tenant.
+    seen: BTreeMap<String, HashMap<TenantId, Seen>>,
+    /// What was written in each when its counters were read by the processes before this one.
+    before: Option<HashMap<TenantId, i64>>,
+}
 
 /// A tenant to be looked at, by its status.
 #[derive(Clone)]
@@ -94,6 +135,8 @@ struct Target {
     id: TenantId,
     database: String,
     login: String,
+    /// What an empty tenant's database has.
+    modules: Arc<ModuleSet>,
     /// Its storage is full: it is looked at every time.
     held: bool,
     /// Its counters can be read: what makes them is applied, and nobody wants it left alone.
@@ -102,7 +145,7 @@ struct Target {
 
 /// Looks until `shutdown`.
 pub async fn run(context: SharedContext, shutdown: CancellationToken) {
-    let mut memory = Memory::new();
+    let mut memory = Memory::default();
     let reclaims = Reclaims::default();
     let mut next = context.clock.now() + context.usage_interval;
     let mut ticks = tokio::time::interval(TICK);
@@ -121,27 +164,46 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
 async fn look(context: &SharedContext, memory: &mut Memory, reclaims: &Reclaims) {
     let mut by_server: BTreeMap<String, Vec<Target>> = BTreeMap::new();
     for tenant in context.scopes.tenants() {
-        if let Some((server, target)) = target(&tenant) {
+        if let Some((server, target)) = target(&tenant, context) {
             by_server.entry(server).or_default().push(target);
         }
     }
+    if memory.before.is_none() {
+        match timeout(PATIENCE, context.registry.counted()).await {
+            Ok(Ok(before)) => memory.before = Some(before),
+            Ok(Err(error)) => return warn!(%error, "usage was not sampled"),
+            Err(_) => return warn!("usage was not sampled: the registry gave no answer in time"),
+        }
+    }
+    let Memory { seen: memory, before } = memory;
     memory.retain(|server, _| by_server.contains_key(server));
     for (server, targets) in &by_server {
-        let known: std::collections::HashSet<TenantId> = targets.iter().map(|target| target.id).collect();
-        memory.entry(server.clone()).or_default().retain(|id, _| known.contains(id));
+        let memory = memory.entry(server.clone()).or_default();
+        let known: HashSet<TenantId> = targets.iter().map(|target| target.id).collect();
+        memory.retain(|id, _| known.contains(id));
+        for id in known {
+            memory.entry(id).or_insert_with(|| Seen::new(before.iter().find_map(|before| before.get(&id))));
+        }
     }
     let looks = memory.iter_mut().filter_map(|(name, seen)| {
         let Standing::Ready(server) = context.servers.get(name) else { return None };
         let targets = by_server.get(name)?;
         Some(async move {
-            match timeout(PATIENCE, look_at(context, &server, targets, seen)).await {
-                Ok(Ok(())) => {}
+            match timeout(PATIENCE, measure(context, &server, targets, seen)).await {
+                Ok(Ok(changed)) => match timeout(PATIENCE, count(context, &server, changed, seen)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => warn!(server = name, %error, "counters were not read on this server"),
+                    Err(_) => {
+                        warn!(server = name, "counters were not read on this server: no answer in time")
+                    }
+                },
                 Ok(Err(error)) => warn!(server = name, %error, "usage was not sampled on this server"),
                 Err(_) => warn!(server = name, "usage was not sampled on this server: no answer in time"),
             }
-            for Target { tenant, id, database, .. } in targets.iter().filter(|target| target.held) {
+            for Target { tenant, id, database, modules, .. } in targets.iter().filter(|target| target.held) {
                 let deleted = seen.get(id).and_then(|seen| seen.deleted);
-                let full = Full { tenant: tenant.clone(), id: *id, database: database.clone(), deleted };
+                let (tenant, database, modules) = (tenant.clone(), database.clone(), modules.clone());
+                let full = Full { tenant, id: *id, database, modules, deleted };
                 reclaims.want(context, name, &server, full);
             }
         })
@@ -159,7 +221,7 @@ async fn look(context: &SharedContext, memory: &mut Memory, reclaims: &Reclaims)
 }
 
 /// A tenant in use, by what its status says: nothing else is asked.
-fn target(tenant: &Arc<Tenant>) -> Option<(String, Target)> {
+fn target(tenant: &Arc<Tenant>, context: &SharedContext) -> Option<(String, Target)> {
     let status = tenant.status.as_ref()?;
     let in_use = [TenantState::Active, TenantState::Trial, TenantState::Suspended];
     if !status.state.is_some_and(|state| in_use.contains(&state))
@@ -173,8 +235,9 @@ fn target(tenant: &Arc<Tenant>) -> Option<(String, Target)> {
     let held = is_held(status);
     let is_counted =
         !is_paused(tenant) && status.modules.iter().all(|module| module.version >= module.target);
+    let modules = context.modules.of(|name| status.modules.iter().any(|module| module.name == name));
     let server = status.server.clone()?;
-    Some((server, Target { tenant: tenant.clone(), id, database, login, held, is_counted }))
+    Some((server, Target { tenant: tenant.clone(), id, database, login, modules, held, is_counted }))
 }
 
 fn tell(target: &Target, amounts: &Amounts) -> Vec<NearLimit> {
@@ -188,75 +251,113 @@ fn tell(target: &Target, amounts: &Amounts) -> Vec<NearLimit> {
     near(status, amounts).into_iter().map(told).collect()
 }
 
-async fn look_at(
-    context: &SharedContext,
-    server: &Server,
-    targets: &[Target],
-    seen: &mut HashMap<TenantId, Seen>,
-) -> Result<(), StepError> {
+/// The next to be looked at. Those that are held, each time: but not so many that nobody else's turn comes.
+fn batch<'t>(targets: &'t [Target], seen: &HashMap<TenantId, Seen>, context: &Context) -> Vec<&'t Target> {
     let now = context.clock.now();
+    let looked_at = |target: &Target| seen.get(&target.id).and_then(|seen| seen.looked_at);
     // One that was just handed out is looked at a period later, when the statistics of its making are in.
     let settled = |target: &&Target| {
         let changed_at = target.tenant.status.as_ref().and_then(|status| status.state_updated_at.as_ref());
         let age = changed_at.map_or(SignedDuration::MAX, |at| now.duration_since(at.0));
-        seen.contains_key(&target.id) || age >= context.usage_interval
+        looked_at(target).is_some() || age >= context.usage_interval
     };
-    let mut batch: Vec<&Target> = targets.iter().filter(settled).collect();
-    batch.sort_by_key(|target| (!target.held, seen.get(&target.id).and_then(|seen| seen.looked_at)));
+    let (mut batch, mut others): (Vec<_>, Vec<_>) =
+        targets.iter().filter(settled).partition(|target| target.held);
+    for part in [&mut batch, &mut others] {
+        part.sort_by_key(|target| looked_at(target));
+    }
+    batch.truncate(BATCH / 2);
+    batch.extend(others);
     batch.truncate(BATCH);
+    batch
+}
+
+/// Looks at the sizes and the sessions of some tenants, and returns those whose counters may have changed. What cannot be
+/// written down is looked at again.
+async fn measure<'t>(
+    context: &SharedContext,
+    server: &Server,
+    targets: &'t [Target],
+    seen: &mut HashMap<TenantId, Seen>,
+) -> Result<Vec<(&'t Target, Counted)>, StepError> {
+    let batch = batch(targets, seen, context);
+    let now = context.clock.now();
     let asked: Vec<Asked<'_>> = batch
         .iter()
         .map(|target| {
             let seen = seen.entry(target.id).or_default();
-            let due = seen.is_due(target, now);
-            Asked { database: &target.database, login: &target.login, written: seen.written, due }
+            // Whatever comes of it, others are next.
+            seen.looked_at = Some(now);
+            Asked {
+                database: &target.database,
+                login: &target.login,
+                modules: &target.modules,
+                written: seen.written,
+                due: seen.is_due(target, now),
+            }
         })
         .collect();
-    let samples = server.sample(&asked, &context.modules).await?;
+    let samples = server.sample(&asked).await?;
     let mut measured = HashMap::new();
-    let mut changed = Vec::new();
     for target in &batch {
+        let Some(sample) = samples.get(&target.database) else { continue };
+        let bytes = sample.bytes.map(|bytes| (STORAGE_BYTES.to_owned(), bytes));
+        let connections = (CONNECTIONS.to_owned(), sample.connections);
+        measured.insert(target.id, Amounts::from_iter(bytes.into_iter().chain([connections])));
+    }
+    record(context, &batch, &measured, seen, now).await?;
+    let mut changed = Vec::new();
+    for target in batch {
         let (Some(sample), Some(seen)) = (samples.get(&target.database), seen.get_mut(&target.id)) else {
             continue;
         };
-        seen.looked_at = Some(now);
         (seen.written, seen.deleted) = (Some(sample.written), Some(sample.deleted));
-        let mut amounts = Amounts::from([(CONNECTIONS.to_owned(), sample.connections)]);
-        if let Some(bytes) = sample.bytes {
-            amounts.insert(STORAGE_BYTES.to_owned(), bytes);
+        if sample.bytes.is_some() {
             seen.sized_at = Some(now);
         }
-        measured.insert(target.id, amounts);
         let others = sample.sessions - server.own_sessions(&target.database);
-        let now_found = (sample.written, others);
-        let (written, sessions) = *seen.counted.get_or_insert(now_found);
-        let is_used = sample.connections > 0 || sessions != others;
-        let long_ago = seen.counted_at.or(shown_at(target)).is_none_or(|at| now.duration_since(at) >= IDLE);
-        // Without anybody there, it was written by autovacuum; or statistics are late, which an hour later they are not.
-        let may_have_changed = written != sample.written && (is_used || long_ago);
-        if target.is_counted && (may_have_changed || seen.counted_at.is_none() && long_ago) {
-            changed.push((seen.counted_at, now_found, *target));
+        let found = Counted { written: sample.written, others: Some(others) };
+        if target.is_counted && seen.may_have_changed(found, sample.connections > 0, now) {
+            changed.push((seen.counted_at, target, found));
         }
     }
     changed.sort_by_key(|(counted_at, ..)| *counted_at);
-    for (_, found, target) in changed.into_iter().take(COUNTED) {
-        match server.read_counters(target.id, &target.database).await {
-            Ok(counters) => measured.entry(target.id).or_default().extend(counters),
-            Err(error) => warn!(tenant = target.tenant.name_any(), %error, "its counters were not read"),
-        }
-        // One that cannot be read takes nobody else's place.
-        let seen = seen.entry(target.id).or_default();
-        (seen.counted_at, seen.counted) = (Some(now), Some(found));
-    }
-    for (id, amounts) in &measured {
-        seen.entry(*id).or_default().amounts.extend(amounts.clone());
-    }
-    record(context, &batch, &measured, seen, now).await
+    Ok(changed.into_iter().map(|(_, target, found)| (target, found)).take(COUNTED).collect())
 }
 
-/// When what the status shows was measured, maybe by another process.
-fn shown_at(target: &Target) -> Option<Timestamp> {
-    Some(target.tenant.status.as_ref()?.usage.as_ref()?.measured_at.as_ref()?.0)
+/// Reads the counters of these tenants, as many as there is time for.
+async fn count(
+    context: &SharedContext,
+    server: &Server,
+    changed: Vec<(&Target, Counted)>,
+    seen: &mut HashMap<TenantId, Seen>,
+) -> Result<(), StepError> {
+    let (begun, now) = (Instant::now(), context.clock.now());
+    let mut measured = HashMap::new();
+    let mut read = Vec::new();
+    for (target, found) in changed {
+        if begun.elapsed() >= COUNTING {
+            break;
+        }
+        // One that cannot be read takes nobody else's place.
+        seen.entry(target.id).or_default().counted_at = Some(now);
+        match server.read_counters(target.id, &target.database).await {
+            Ok(counters) => {
+                measured.insert(target.id, counters);
+                read.push((target, found));
+            }
+            Err(error) => warn!(tenant = target.tenant.name_any(), %error, "its counters were not read"),
+        }
+    }
+    let targets: Vec<&Target> = read.iter().map(|(target, _)| *target).collect();
+    record(context, &targets, &measured, seen, now).await?;
+    let writes: Vec<(TenantId, i64)> =
+        read.iter().map(|(target, found)| (target.id, found.written)).collect();
+    context.registry.record_counted(&writes).await?;
+    for (target, found) in read {
+        seen.entry(target.id).or_default().counted = Some(found);
+    }
+    Ok(())
 }
 
 /// Writes down what was measured just now and has changed, or is the first of a new day; then visits those of whom there is
@@ -270,30 +371,41 @@ async fn record(
 ) -> Result<(), StepError> {
     let today = now.to_zoned(TimeZone::UTC).date();
     let mut changed: Vec<(TenantId, Amounts)> = Vec::new();
-    for (id, amounts) in measured {
-        let Some(seen) = seen.get(id) else { continue };
-        let is_new = |(name, amount): &(&String, &i64)| seen.recorded.get(*name) != Some(&(**amount, today));
-        let new: Amounts =
-            amounts.iter().filter(is_new).map(|(name, amount)| (name.clone(), *amount)).collect();
+    let mut news = Vec::new();
+    for target in batch {
+        let Some(amounts) = measured.get(&target.id) else { continue };
+        // As it was written last: the copy at hand may be older.
+        let is_news = !is_paused(&target.tenant) && is_news(&context.written.newest(&target.tenant), amounts);
+        if is_news {
+            news.push(*target);
+        }
+        let recorded = seen.get(&target.id).map(|seen| &seen.recorded);
+        let is_new = |name: &str, amount: i64| {
+            recorded.and_then(|recorded| recorded.get(name)) != Some(&(amount, today))
+        };
+        // A visit may have recorded something else since: what is news is not what the registry has.
+        let new: Amounts = amounts
+            .iter()
+            .filter(|(name, amount)| is_news || is_new(name, **amount))
+            .map(|(name, amount)| (name.clone(), *amount))
+            .collect();
         if !new.is_empty() {
-            changed.push((*id, new));
+            changed.push((target.id, new));
         }
     }
     context.registry.record_usage(&changed, now).await?;
     for (id, amounts) in changed {
-        let recorded = amounts.into_iter().map(|(name, amount)| (name, (amount, today)));
-        seen.entry(id).or_default().recorded.extend(recorded);
+        let seen = seen.entry(id).or_default();
+        seen.recorded.extend(amounts.iter().map(|(name, amount)| (name.clone(), (*amount, today))));
     }
-    for target in batch {
-        let Some(amounts) = measured.get(&target.id) else { continue };
-        // As it was written last: the copy at hand may be older.
-        let status = context.written.newest(&target.tenant);
-        if !is_paused(&target.tenant) && is_news(&status, amounts) {
-            // What was read at start-up is older than this.
-            context.bulk.forget(&target.tenant.uid().unwrap_or_default());
-            // One that failed still waits as long as it has to; what is to be taken from it does not wait.
-            context.scopes.visit(&target.tenant.namespace().unwrap_or_default(), &target.tenant.name_any());
-        }
+    for (id, amounts) in measured {
+        seen.entry(*id).or_default().amounts.extend(amounts.clone());
+    }
+    for target in news {
+        // What was read at start-up is older than this.
+        context.bulk.forget(&target.tenant.uid().unwrap_or_default());
+        // One that failed still waits as long as it has to; what is to be taken from it does not wait.
+        context.scopes.visit(&target.tenant.namespace().unwrap_or_default(), &target.tenant.name_any());
     }
     Ok(())
 }

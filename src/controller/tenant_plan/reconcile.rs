@@ -63,7 +63,9 @@ async fn look(context: &Context) -> bool {
     let plans = context.plans.state();
     let specs: BTreeMap<String, _> = plans.iter().map(|plan| (plan.name_any(), &plan.spec)).collect();
     let tenants = context.scopes.tenants();
-    let by_plan = uptake(tenants.iter().map(AsRef::as_ref), &specs);
+    let by_plan = uptake(tenants.iter().map(AsRef::as_ref), &specs, context.modules.names(), |tenant| {
+        context.rollout.is_awaited(tenant)
+    });
     let mut done = true;
     for plan in &plans {
         let name = plan.name_any();

@@ -55,11 +55,18 @@ impl Rollout {
         self.lock().begun(&ObjectRef::from_obj(tenant));
     }
 
-    /// A visit to a tenant is over, whatever came of it.
-    pub fn ended(&self, tenant: &Tenant) {
-        if self.lock().ended(&ObjectRef::from_obj(tenant)) {
+    /// A visit to a tenant is over, whatever came of it. True if it was one that is asked for here.
+    pub fn ended(&self, tenant: &Tenant) -> bool {
+        let ended = self.lock().ended(&ObjectRef::from_obj(tenant));
+        if ended {
             self.changed.notify_one();
         }
+        ended
+    }
+
+    /// Whether a tenant was not visited yet since its plan changed.
+    pub fn is_awaited(&self, tenant: &Tenant) -> bool {
+        self.lock().has(&ObjectRef::from_obj(tenant))
     }
 
     /// Whether a plan says something new. Its metadata and its status do not count.

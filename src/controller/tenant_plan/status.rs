@@ -157,7 +157,7 @@ mod tests {
         };
         let all: Vec<Tenant> = (0..count).map(tenant).collect();
         let free = plan(json!({})).spec;
-        uptake(&all, &BTreeMap::from([("free".to_owned(), &free)])).remove("free").unwrap()
+        uptake(&all, &BTreeMap::from([("free".to_owned(), &free)]), &[], |_| false).remove("free").unwrap()
     }
 
     fn asked(plan: &TenantPlan, uptake: Option<&Uptake>) -> Changes {

@@ -49,7 +49,9 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         (json!({"sla": "99.9%"}), "spec.sla", "without a sign"),
         (json!({"sla": ""}), "spec.sla", "sla must be a percentage"),
         (json!({"sla": 99.9}), "spec.sla", "must be of type string"),
-        (json!({"modules": ["core"]}), "spec.modules", "a choice is not supported yet"),
+        (json!({"modules": ["Wiki"]}), "spec.modules", "a module must be a name of a-z, 0-9 and '-'"),
+        (json!({"modules": ["core", "core"]}), "spec.modules[1]", "Duplicate value"),
+        (json!({"modules": features(51)}), "spec.modules", "must have at most 50 items"),
         (json!({"trialDays": -1}), "spec.trialDays", "trialDays must be between 0, which means no trial,"),
         (json!({"trialDays": 3651}), "spec.trialDays", "and 3650"),
         (
@@ -132,6 +134,7 @@ async fn what_is_right_is_accepted() {
         json!({"sla": "99.999"}),
         json!({"sla": "100"}),
         json!({"graceSeconds": {"CustomerRequest": 2592000, "ContractEnd": 0}, "onFailure": "Rollback"}),
+        json!({"modules": ["core", "projects"]}),
         json!({"modules": [], "gates": [], "trialDays": 0, "onFailure": "Resume"}),
         json!({"trialDays": 14, "trialEnd": {"action": "Suspend", "mode": "ReadOnly"}}),
         json!({"trialDays": 14, "trialEnd": {"action": "ChangePlan", "plan": "free"}}),

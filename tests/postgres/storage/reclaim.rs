@@ -1,12 +1,14 @@
 //! The room of what tenants deleted is given back, at a price that fits what there is to be had.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use sqlx::{Connection, Executor, PgConnection};
 use tenantry::{
     domain::access::AccessLevel,
     postgres::{
-        modules::ModuleSet,
         server::Server,
         vacuum::{Packing, Reclaimed},
     },
@@ -15,7 +17,7 @@ use tenantry_dev::Postgres;
 
 use crate::servers::{SERVERS, Tenant, config, ready, refusal};
 
-use super::{MB, counted, fill, furnish, sample};
+use super::{ALL, MB, counted, fill, furnish, sample};
 
 /// A tenant that may read and delete, with full tables.
 struct Full {
@@ -53,8 +55,7 @@ impl Full {
 
     async fn reclaim(&mut self, target: i64) -> Reclaimed {
         let Tenant { id, database, .. } = &self.tenant;
-        let modules = ModuleSet::built_in();
-        self.server.reclaim(*id, database, &modules, target, &mut self.packing).await.unwrap()
+        self.server.reclaim(*id, database, &ALL, target, &mut self.packing, &|| true).await.unwrap()
     }
 
     /// What changes when a table is written anew.
@@ -134,6 +135,25 @@ async fn nothing_is_written_anew_for_little_or_nothing() {
         let opened = full.server.sessions_opened();
         let under = full.reclaim(100 * MB).await;
         assert_eq!((under.vacuumed.len(), full.server.sessions_opened()), (0, opened));
+    }
+}
+
+#[tokio::test]
+async fn who_has_full_access_again_finds_no_table_locked() {
+    for postgres in &*SERVERS {
+        let mut full = Full::new(postgres, "tenant_upgraded", &[("papers", 8), ("notes", 8)]).await;
+        for table in ["papers", "notes"] {
+            full.delete(table, "id % 2 = 0").await;
+        }
+        let files = (full.file("papers").await, full.file("notes").await);
+        let Tenant { id, database, .. } = &full.tenant;
+        let asked = AtomicUsize::new(0);
+        // After the first table.
+        let is_wanted = || asked.fetch_add(1, Ordering::Relaxed) == 0;
+        let done = full.server.reclaim(*id, database, &ALL, MB, &mut full.packing, &is_wanted).await.unwrap();
+        assert_eq!((done.vacuumed.len(), done.rewritten.len(), done.again), (1, 0, false), "{done:?}");
+        assert_eq!((full.file("papers").await, full.file("notes").await), files);
+        full.check_closed().await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Run, StepError};
 use crate::{
     domain::{
+        gates::open,
         lifecycle::{Event, next},
         observed::RegistryStatus,
     },
@@ -31,6 +32,9 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let since = context.registry.activate(id, &new, &gates, correlation).await?;
     let row = run.row_mut()?;
     row.default_gates = Some(gates);
+    if open(&row.gates).is_empty() {
+        row.gates_done_at.get_or_insert(since);
+    }
     row.suspended_at = (to == RegistryStatus::Suspended).then_some(at);
     (row.status, row.status_reason, row.activated_at) = (to, why, Some(since));
     run.visit.judge(context);

@@ -12,13 +12,15 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let entitlements = run.entitlements()?.clone();
     let (row, correlation) = (run.row()?, run.correlation()?);
     let (id, context) = (row.id, run.context);
-    let server = run.server()?;
-    server.set_connection_limit(id, &run.login()?, entitlements.connections()).await?;
+    let (server, login) = (run.server()?, run.login()?);
+    let connections = server.set_connection_limit(id, &login, entitlements.connections());
     let making = row.activated_at.is_none();
     if !making && row.entitlements.as_ref() == Some(&entitlements) {
-        return Ok(());
+        return Ok(connections.await?);
     }
     let usage = server.apply_limits(id, &row.database_name, &entitlements).await?;
+    // Last, as it is what a search for drift compares with what is recorded.
+    connections.await?;
     let now = context.clock.now();
     // Another plan than the spec's is one that came by itself, at a trial's end.
     let actor = if run.tenant().spec.plan == entitlements.plan { "unknown" } else { "tenantry" };

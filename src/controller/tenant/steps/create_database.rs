@@ -8,7 +8,8 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
     let id = run.row()?.id;
     let server = run.server()?;
-    let template = server.ensure_template(&run.context.modules).await?;
+    let modules = run.modules()?;
+    let template = server.ensure_template(&modules).await?;
     // Recorded before it is made: a database that is there is never one that the registry does not know of.
     run.context.registry.database_exists(id, true).await?;
     // What is recorded of another one's contents, which was lost while it was being built, is not in this one.
@@ -17,7 +18,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         run.context.registry.forget_contents(id).await?;
     }
     server.create_database(id, &template).await?;
-    let versions = versions(&run.context.modules);
+    let versions = versions(&modules);
     run.context.registry.set_modules(id, &versions).await?;
     let row = run.row_mut()?;
     (row.module_versions, row.database_exists) = (versions, true);

@@ -24,11 +24,13 @@ mod seed;
 mod tombstone;
 mod verify;
 
+use std::sync::Arc;
+
 use kube::{Api, ResourceExt};
 
 use super::{
     failure::StepError,
-    observe::known,
+    observe::{known, modules_of},
     presence::{look_up, still_leaving},
     visit::Visit,
 };
@@ -38,7 +40,7 @@ use crate::{
     domain::{
         desired::Desired, limits::Entitlements, observed::RegistryStatus, standing::Standing, steps::Step,
     },
-    postgres::{drift::Known, server::Server},
+    postgres::{drift::Known, modules::ModuleSet, server::Server},
     registry::{Deadline, TenantRow},
 };
 
@@ -108,6 +110,10 @@ impl Run<'_, '_> {
     fn entitlements(&self) -> Result<&Entitlements, StepError> {
         let recorded = self.visit.row.as_ref().and_then(|row| row.entitlements.as_ref());
         self.visit.entitlements.as_ref().or(recorded).ok_or(StepError::Missing("what the plan gives"))
+    }
+
+    fn modules(&self) -> Result<Arc<ModuleSet>, StepError> {
+        Ok(modules_of(self.row()?, self.visit.entitlements.as_ref(), self.context))
     }
 
     fn server(&self) -> Result<&Server, StepError> {

@@ -4,9 +4,11 @@
 
 use super::{Run, StepError};
 use crate::{
-    controller::tenant::secrets::{self, Found},
+    controller::tenant::{
+        observe::recorded_versions,
+        secrets::{self, Found},
+    },
     domain::access::AccessLevel,
-    postgres::modules::ModuleVersion,
 };
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
@@ -23,8 +25,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
         return Ok(run.server()?.verify_refused(&row.database_name, &run.login()?, &password).await?);
     }
     let versions = run.server()?.verify(row.id, &row.database_name, &run.login()?, &password).await?;
-    let recorded: Vec<ModuleVersion> =
-        serde_json::from_value(run.row()?.module_versions.clone()).unwrap_or_default();
+    let recorded = recorded_versions(run.row()?);
     let found =
         |name: &str| versions.iter().find(|module| module.name == name).map_or(0, |module| module.version);
     if let Some(module) = recorded.iter().find(|module| found(&module.name) < module.version) {
@@ -36,7 +37,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     }
     renew_limits(run).await?;
     run.context.attempts.verified(run.tenant());
-    let behind = run.context.modules.targets().iter().any(|target| !versions.contains(target));
+    let behind = run.modules()?.targets().iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
 }
 
