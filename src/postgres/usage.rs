@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use sqlx::FromRow;
 
+use crate::domain::{identity::TenantId, names::building_name};
+
 use super::{
     error::{Error, Result},
     server::Server,
@@ -48,8 +50,10 @@ impl Server {
         Ok(rows.into_iter().map(|row| (row.name, row.count)).collect())
     }
 
-    /// How many sessions this process itself has opened in a tenant's database: they are no use that anybody makes of it.
-    pub fn own_sessions(&self, database: &str) -> i64 {
-        self.inner.sessions.opened_in(database)
+    /// How many sessions this process itself has opened in a tenant's database, also while it was being built: they are
+    /// no use that anybody makes of it.
+    pub fn own_sessions(&self, id: TenantId, database: &str) -> i64 {
+        let sessions = &self.inner.sessions;
+        sessions.opened_in(database) + sessions.opened_in(&building_name(id))
     }
 }

@@ -77,7 +77,7 @@ async fn look(context: &SharedContext, own: &mut HashMap<TenantId, i64>) -> Resu
     for Watched { tenant, row, policy } in &watched {
         let Some((server, counts)) = counted.get(&row.server) else { continue };
         let Some(count) = counts.get(&row.database_name) else { continue };
-        let own_now = server.own_sessions(&row.database_name);
+        let own_now = server.own_sessions(row.id, &row.database_name);
         // What this process did before its first look was no use that anybody made of it either.
         let own_before = own.insert(row.id, own_now).unwrap_or_default();
         // Nothing is known of the time before the first look: it counts from there.

@@ -88,15 +88,17 @@ struct Counted {
 }
 
 impl Seen {
-    /// One that this process has not looked at yet.
-    fn new(written: Option<&i64>) -> Self {
+    /// One that this process has not looked at yet: as its status shows it, and as the registry says that it was counted.
+    fn new(target: &Target, written: Option<&i64>) -> Self {
         let counted = written.map(|written| Counted { written: *written, others: None });
-        Self { counted, ..Self::default() }
+        let usage = target.tenant.status.as_ref().and_then(|status| status.usage.as_ref());
+        let amounts = usage.map(|usage| usage.amounts.clone()).unwrap_or_default();
+        Self { counted, amounts, ..Self::default() }
     }
 
-    /// Whether its counters may not be what was read last. They are read once of each tenant, and then only of those that
-    /// were written to. Without anybody there, it was autovacuum that wrote, or statistics are late, which an hour later
-    /// they are not.
+    /// Whether its counters may not be what was read last. Of a tenant in whose database nobody but this process ever was,
+    /// that was when it was made. Without anybody there, it was autovacuum that wrote, or statistics are late, which an
+    /// hour later they are not.
     fn may_have_changed(&self, found: Counted, is_used: bool, now: Timestamp) -> bool {
         let Some(before) = self.counted else { return self.is_long_ago(now) || is_used };
         let is_used = is_used || before.others.is_some() && before.others != found.others;
@@ -181,8 +183,9 @@ async fn look(context: &SharedContext, memory: &mut Memory, reclaims: &Reclaims)
         let memory = memory.entry(server.clone()).or_default();
         let known: HashSet<TenantId> = targets.iter().map(|target| target.id).collect();
         memory.retain(|id, _| known.contains(id));
-        for id in known {
-            memory.entry(id).or_insert_with(|| Seen::new(before.iter().find_map(|before| before.get(&id))));
+        for target in targets {
+            let written = || before.iter().find_map(|before| before.get(&target.id));
+            memory.entry(target.id).or_insert_with(|| Seen::new(target, written()));
         }
     }
     let looks = memory.iter_mut().filter_map(|(name, seen)| {
@@ -306,7 +309,7 @@ async fn measure<'t>(
         measured.insert(target.id, Amounts::from_iter(bytes.into_iter().chain([connections])));
     }
     record(context, &batch, &measured, seen, now).await?;
-    let mut changed = Vec::new();
+    let (mut changed, mut untouched) = (Vec::new(), Vec::new());
     for target in batch {
         let (Some(sample), Some(seen)) = (samples.get(&target.database), seen.get_mut(&target.id)) else {
             continue;
@@ -315,12 +318,16 @@ async fn measure<'t>(
         if sample.bytes.is_some() {
             seen.sized_at = Some(now);
         }
-        let others = sample.sessions - server.own_sessions(&target.database);
+        let others = sample.sessions - server.own_sessions(target.id, &target.database);
         let found = Counted { written: sample.written, others: Some(others) };
-        if target.is_counted && seen.may_have_changed(found, sample.connections > 0, now) {
+        if seen.counted.is_none() && others == 0 && sample.connections == 0 {
+            untouched.push((target.id, sample.written));
+            seen.counted = Some(found);
+        } else if target.is_counted && seen.may_have_changed(found, sample.connections > 0, now) {
             changed.push((seen.counted_at, target, found));
         }
     }
+    context.registry.record_counted(&untouched).await?;
     changed.sort_by_key(|(counted_at, ..)| *counted_at);
     Ok(changed.into_iter().map(|(_, target, found)| (target, found)).take(COUNTED).collect())
 }
