@@ -40,22 +40,23 @@ pub struct Entitlements {
     pub modules: Vec<String>,
 }
 
-/// A limit that the plan leaves to the tenant, which does not say.
+/// Limits that the plan leaves to the tenant, which does not say.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "spec.limits: TenantPlan {plan:?} leaves the limit {limit} to the tenant (custom): write a number, or unlimited, for {limit}"
+    "spec.limits: TenantPlan {plan:?} leaves some limits to the tenant (custom): write a number, or unlimited, for {}",
+    limits.join(", ")
 )]
 pub struct LimitNotSet {
     /// The plan.
     pub plan: String,
-    /// The limit's name.
-    pub limit: String,
+    /// The limits' names.
+    pub limits: Vec<String>,
 }
 
 /// Resolves a plan for a tenant with these `overrides`, which count where the plan says `custom` and nowhere else.
 ///
 /// # Errors
-/// The first limit, by name, that the plan leaves to the tenant and the tenant does not give.
+/// The limits that the plan leaves to the tenant and the tenant does not give.
 pub fn resolve(
     name: &str,
     plan: &TenantPlanSpec,
@@ -66,15 +67,20 @@ pub fn resolve(
         LimitValue::Word(LimitWord::Unlimited) => Some(None),
         LimitValue::Word(LimitWord::Custom) => None,
     };
-    let limits = plan.limits.iter().map(|(limit, value)| {
-        let maximum = number(value).or_else(|| overrides.get(limit).and_then(number));
-        let missing = || LimitNotSet { plan: name.to_owned(), limit: limit.clone() };
-        Ok((limit.clone(), maximum.ok_or_else(missing)?))
-    });
+    let (mut limits, mut missing) = (Limits::new(), Vec::new());
+    for (limit, value) in &plan.limits {
+        match number(value).or_else(|| overrides.get(limit).and_then(number)) {
+            Some(maximum) => drop(limits.insert(limit.clone(), maximum)),
+            None => missing.push(limit.clone()),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(LimitNotSet { plan: name.to_owned(), limits: missing });
+    }
     let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     Ok(Entitlements {
         plan: name.to_owned(),
-        limits: limits.collect::<Result<_, _>>()?,
+        limits,
         features: sorted(&plan.features),
         sla: plan.sla.clone(),
         modules: sorted(&plan.modules),
@@ -143,10 +149,15 @@ mod tests {
 
     #[test]
     fn what_is_left_to_the_tenant_must_be_given() {
-        let plan = plan(json!({"storageBytes": "custom"}));
-        for own in [json!({}), json!({"storageBytes": "custom"}), json!({"users": 1})] {
+        let plan = plan(json!({"storageBytes": "custom", "seats": "custom", "users": 5}));
+        for (own, missing) in [
+            (json!({}), &["seats", "storageBytes"][..]),
+            (json!({"storageBytes": "custom", "seats": 1}), &["storageBytes"]),
+            (json!({"users": 1, "seats": "unlimited"}), &["storageBytes"]),
+        ] {
             let error = resolve("gold", &plan, &given(own)).unwrap_err();
-            assert_eq!(error, LimitNotSet { plan: "gold".into(), limit: "storageBytes".into() });
+            assert_eq!(error.plan, "gold");
+            assert_eq!(error.limits, missing);
         }
     }
 

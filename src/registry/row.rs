@@ -28,16 +28,8 @@ macro_rules! columns {
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
-         default_gates, gates_done_at"
-    };
-}
-pub(super) use columns;
-
-/// How a tenant's last workflow stands, and what the tenant uses. Beside [`columns`], where `tenants` is what is selected
-/// from.
-macro_rules! related_columns {
-    () => {
-        ", (SELECT w.next_attempt_at FROM workflows w WHERE w.tenant_id = tenants.id \
+         default_gates, gates_done_at, \
+         (SELECT w.next_attempt_at FROM workflows w WHERE w.tenant_id = tenants.id \
             ORDER BY w.started_at DESC LIMIT 1) AS next_attempt_at, \
          EXISTS (SELECT FROM workflows w WHERE w.tenant_id = tenants.id AND w.finished_at IS NULL) \
             AS has_open_workflow, \
@@ -45,7 +37,7 @@ macro_rules! related_columns {
          (SELECT u.measured_at FROM usage u WHERE u.tenant_id = tenants.id) AS measured_at"
     };
 }
-pub(super) use related_columns;
+pub(super) use columns;
 
 /// A value that must not appear in a log line.
 #[derive(Clone, PartialEq, Eq)]
@@ -118,12 +110,11 @@ pub struct TenantRow {
     pub gates: Vec<Gate>,
     pub default_gates: Option<Vec<String>>,
     pub gates_done_at: Option<Timestamp>,
-    /// What the tenant uses, as it was measured last; known only of rows that were read by their object, or all together.
+    /// What the tenant uses, as it was measured last.
     pub usage: Amounts,
-    /// When that was; known of the same rows.
+    /// When that was.
     pub measured_at: Option<Timestamp>,
-    /// When the tenant's last workflow is to be tried again, after a failure; known only of rows that were read by
-    /// their object, or all together.
+    /// When the tenant's last workflow is to be tried again, after a failure.
     pub next_attempt_at: Option<Timestamp>,
     /// Whether the tenant's last workflow has not ended; known of the same rows.
     pub has_open_workflow: bool,
@@ -252,21 +243,11 @@ impl<'r> FromRow<'r, PgRow> for TenantRow {
             gates: row.try_get::<Json<_>, _>("gates")?.0,
             default_gates: row.try_get::<Option<Json<_>>, _>("default_gates")?.map(|Json(found)| found),
             gates_done_at: maybe_time("gates_done_at")?,
-            usage: related(row.try_get::<Option<Json<_>>, _>("usage"))?
-                .map(|Json(found)| found)
-                .unwrap_or_default(),
-            measured_at: related(maybe_time("measured_at"))?,
-            next_attempt_at: related(maybe_time("next_attempt_at"))?,
-            has_open_workflow: related(row.try_get("has_open_workflow"))?.unwrap_or_default(),
+            usage: row.try_get::<Option<Json<_>>, _>("usage")?.map(|Json(found)| found).unwrap_or_default(),
+            measured_at: maybe_time("measured_at")?,
+            next_attempt_at: maybe_time("next_attempt_at")?,
+            has_open_workflow: row.try_get("has_open_workflow")?,
         })
-    }
-}
-
-/// A column that only some statements have.
-fn related<T>(found: sqlx::Result<Option<T>>) -> sqlx::Result<Option<T>> {
-    match found {
-        Err(sqlx::Error::ColumnNotFound(_)) => Ok(None),
-        found => found,
     }
 }
 

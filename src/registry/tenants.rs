@@ -6,10 +6,7 @@ use jiff_sqlx::ToSqlx;
 use serde_json::Value;
 use sqlx::types::Json;
 
-use super::{
-    Declared, Error, NewTenant, Registration, Registry, Result, TenantRow,
-    row::{columns, related_columns},
-};
+use super::{Declared, Error, NewTenant, Registration, Registry, Result, TenantRow, row::columns};
 use crate::domain::{access::AccessLevel, identity::TenantId, names, observed::RegistryStatus};
 
 /// How many names are tried for one slug: those that retained databases keep are not given again.
@@ -35,7 +32,6 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            related_columns!(),
             " FROM tenants WHERE resource_uid = $3 AND resource_namespace = $1 AND resource_name = $2
               ORDER BY status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
@@ -53,7 +49,6 @@ impl Registry {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            related_columns!(),
             " FROM tenants WHERE slug = $3 AND resource_namespace = $1 AND resource_name = $2
               AND status <> 'deprovisioned'"
         ))
@@ -67,24 +62,19 @@ impl Registry {
 
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRow>> {
-        let row =
-            sqlx::query_as(concat!("SELECT ", columns!(), related_columns!(), " FROM tenants WHERE id = $1"))
-                .bind(id.0)
-                .fetch_optional(&self.pool)
-                .await?;
+        let row = sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1"))
+            .bind(id.0)
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(row)
     }
 
     /// All rows that are not closed, for the start.
     pub async fn all_living(&self) -> Result<Vec<TenantRow>> {
-        let rows = sqlx::query_as(concat!(
-            "SELECT ",
-            columns!(),
-            related_columns!(),
-            " FROM tenants WHERE status <> 'deprovisioned'"
-        ))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows =
+            sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE status <> 'deprovisioned'"))
+                .fetch_all(&self.pool)
+                .await?;
         Ok(rows)
     }
 
@@ -143,7 +133,7 @@ impl Registry {
                      FROM created)
                  SELECT ",
                 columns!(),
-                " FROM created"
+                " FROM created AS tenants"
             ))
             .bind(id)
             .bind(new.slug.as_str())
@@ -208,7 +198,7 @@ impl Registry {
                  FROM rebound)
              SELECT ",
             columns!(),
-            " FROM rebound"
+            " FROM rebound AS tenants"
         ))
         .bind(row.id.0)
         .bind(&row.resource_uid)

@@ -7,7 +7,7 @@ use tenantry::{
         gates::Gate,
         limits::{Amounts, Entitlements},
     },
-    registry::{Declared, NewPlan},
+    registry::{Declared, NewPlan, NewTenant, Registration},
 };
 use uuid::Uuid;
 
@@ -174,6 +174,10 @@ async fn usage_is_kept_as_it_is_now_and_by_day() {
         let stranger = (tenantry::domain::identity::TenantId(Uuid::new_v4()), amounts(&[("users", 7)]));
         registry.record_usage(&[stranger], at("2026-03-02T00:00:00Z")).await.unwrap();
         registry.record_usage(&[], at("2026-03-03T00:00:00Z")).await.unwrap();
+        // An object that was made anew is of the same tenant, with what that uses.
+        let again = NewTenant { resource_uid: "another".into(), ..tenant("acme") };
+        let Registration::Existing(row) = registry.register(&again).await.unwrap() else { panic!("no row") };
+        assert_eq!(row.usage, amounts(&[("users", 3), ("storageBytes", 100)]));
         let row = registry.by_id(a).await.unwrap().unwrap();
         assert_eq!(row.usage, amounts(&[("users", 3), ("storageBytes", 100)]));
         assert_eq!(

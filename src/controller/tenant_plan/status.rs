@@ -75,20 +75,21 @@ fn next_status(
 ) -> TenantPlanStatus {
     let generation = plan.metadata.generation;
     let (users, pending) = (uptake.users.count, uptake.pending.count);
-    let tenants = if users == 1 { "tenant" } else { "tenants" };
+    let (tenants, are, have) = if users == 1 { ("tenant", "is", "has") } else { ("tenants", "are", "have") };
     let in_use = plan.metadata.deletion_timestamp.is_some();
     let (status, reason, message) = if in_use {
         let names = uptake.users.names();
         let message = format!(
-            "being deleted, and {users} {tenants} are on it ({names}): it stays until none is; name another plan in their spec.plan, or delete them"
+            "being deleted, and {users} {tenants} {are} on it ({names}): it stays until none is; name another plan in their spec.plan, or delete them"
         );
         (ConditionStatus::False, reason::IN_USE, message)
     } else if pending > 0 {
         let names = uptake.pending.names();
-        let message = format!("{} of {users} {tenants} have it; not yet: {names}", users - pending);
+        let message = format!("{} of {users} {tenants} {have} it; not yet: {names}", users - pending);
         (ConditionStatus::False, reason::ENFORCING, message)
     } else {
-        let message = format!("all of {users} {tenants} have it, apart from those that are paused or leave");
+        let message =
+            format!("the {users} {tenants} on it {have} it, apart from those that are paused or leave");
         (ConditionStatus::True, reason::VERIFIED, message)
     };
     let mut conditions = before.conditions.clone();
