@@ -2,8 +2,8 @@
 -- onboarding.
 
 ALTER TABLE tenants
-    -- What is in force in the tenant's database: plan, limits (a number, or null where it is unlimited), features, sla.
-    -- None until it was put in force for the first time.
+    -- What is in force in the tenant's database: plan, limits (a number, or null where it is unlimited), features, sla,
+    -- modules that it names. None until it was put in force for the first time.
     ADD COLUMN entitlements jsonb CHECK (jsonb_typeof(entitlements) = 'object'),
     -- The gates, an array of name and done.
     ADD COLUMN gates jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(gates) = 'array'),
@@ -25,7 +25,8 @@ CREATE TABLE usage (
 );
 
 -- For billing. Days are those of UTC. A day with any sample has a row for each amount that is known, and begins with what
--- was so before: one that was not measured on that day, since nobody was there who could have changed it, has no samples.
+-- was so before: one that was not measured on that day, mostly since nobody was there who could have changed it, has no
+-- samples.
 CREATE TABLE usage_by_day (
     tenant_id uuid NOT NULL REFERENCES tenants,
     day date NOT NULL,

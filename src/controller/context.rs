@@ -19,8 +19,8 @@ use super::{
     events::Events,
     servers::Servers,
     tenant::{
-        alarms::Alarms, attempts::Attempts, bulk::Bulk, tombstones::Tombstones, watch::Scopes,
-        written::Written,
+        alarms::Alarms, attempts::Attempts, bulk::Bulk, tombstones::Tombstones, usage::Recorded,
+        watch::Scopes, written::Written,
     },
     tenant_plan::rollout::Rollout,
 };
@@ -94,6 +94,8 @@ pub struct Context {
     pub operator_namespace: String,
     /// The most tenants of one server that are worked on at once.
     pub concurrency: u16,
+    /// The tenants whose usage was recorded beside the samples.
+    pub usage_recorded: Recorded,
     /// How often usage is sampled.
     pub usage_interval: SignedDuration,
     /// The most sessions on one server.

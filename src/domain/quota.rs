@@ -91,12 +91,12 @@ pub fn verdict(held: Option<i64>, limits: &Limits, usage: &Amounts) -> Verdict {
     let reached = used >= maximum;
     match held {
         Some(before) if !reached && (maximum > before || used < room_again(maximum)) => Verdict::Lift,
-        Some(before) if !reached || maximum == before => Verdict::Keep,
+        Some(before) if maximum == before => Verdict::Keep,
         None if !reached => Verdict::Keep,
         Some(_) | None => Verdict::Place {
             maximum,
             reason: format!(
-                "the limit {STORAGE_BYTES} of {maximum} bytes is used up: rows can be read and deleted, and full access comes back by itself below {ROOM_AGAIN} %"
+                "the limit {STORAGE_BYTES} was used up: rows can be read and deleted, and full access comes back by itself below {ROOM_AGAIN} % of its {maximum} bytes"
             ),
         },
     }
@@ -170,11 +170,12 @@ mod tests {
         assert_eq!(judge(held, 1000, Some(1001)), Verdict::Lift);
         assert_eq!(judge(held, 1000, None), Verdict::Lift);
         assert_eq!(judge(None, 1000, None), Verdict::Keep);
-        // One that is used up too, larger or smaller, is told; a smaller one below it needs room as any other does.
+        // Another one that gives no room is told, and counts from then on.
         assert!(is_placed(judge(held, 1500, Some(1500)), 1500));
         assert!(is_placed(judge(held, 1000, Some(500)), 500));
-        assert_eq!(judge(held, 480, Some(500)), Verdict::Keep);
+        assert!(is_placed(judge(held, 480, Some(500)), 500));
         assert_eq!(judge(held, 449, Some(500)), Verdict::Lift);
+        assert_eq!(judge(Some(500), 480, Some(501)), Verdict::Lift);
         assert_eq!(verdict(held, &plan(Some(10)), &Amounts::new()), Verdict::Keep);
         assert_eq!(verdict(None, &plan(Some(10)), &Amounts::new()), Verdict::Keep);
     }

@@ -47,16 +47,18 @@ impl<T: Clone + Eq + Hash> Queue<T> {
     /// Takes those out who are to be visited now, so that no more than `most` visits are asked for. Each has `patience`
     /// to end; then its place is given to the next.
     pub fn start(&mut self, now: Duration, most: usize, patience: Duration) -> Vec<T> {
-        self.in_flight.retain(|_, flight| flight.until > now);
+        let mut places =
+            most.saturating_sub(self.in_flight.values().filter(|flight| flight.until > now).count());
         let (mut started, mut later) = (Vec::new(), Vec::new());
-        while self.in_flight.len() < most {
+        while places > 0 {
             let Some((who, urgent)) = self.pop() else { break };
-            if self.in_flight.contains_key(&who) {
+            if self.in_flight.get(&who).is_some_and(|flight| flight.until > now) {
                 later.push((who, urgent));
                 continue;
             }
             self.in_flight.insert(who.clone(), Flight { begun: false, until: now + patience });
             started.push(who);
+            places -= 1;
         }
         for (who, urgent) in later.into_iter().rev() {
             self.waiting.insert(who.clone(), urgent);
@@ -89,21 +91,21 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         }
     }
 
-    /// A visit is over, or there is nobody to visit. True if that makes room for another.
+    /// A visit is over, or there is nobody to visit. True if it was one that was asked for.
     pub fn ended(&mut self, who: &T) -> bool {
         // One that had begun before this visit was asked for is not the one that is waited for.
         let ours = self.in_flight.get(who).is_some_and(|flight| flight.begun);
         ours && self.in_flight.remove(who).is_some()
     }
 
-    /// Whether somebody is in the line, or on a visit that was asked for.
+    /// Whether somebody is in the line, or on a visit that was asked for, however long that takes.
     pub fn has(&self, who: &T) -> bool {
         self.waiting.contains_key(who) || self.in_flight.contains_key(who)
     }
 
     /// When the next place is free at the latest; none if nobody waits for one.
-    pub fn wakes_at(&self) -> Option<Duration> {
-        let until = self.in_flight.values().map(|flight| flight.until).min();
+    pub fn wakes_at(&self, now: Duration) -> Option<Duration> {
+        let until = self.in_flight.values().map(|flight| flight.until).filter(|until| *until > now).min();
         until.filter(|_| !self.waiting.is_empty())
     }
 }
@@ -158,15 +160,16 @@ mod tests {
         let mut queue = queue(&[1, 2, 3]);
         assert_eq!(queue.start(at(0), 1, PATIENCE), [1]);
         queue.begun(&1);
-        assert_eq!(queue.wakes_at(), Some(at(60)));
+        assert_eq!(queue.wakes_at(at(0)), Some(at(60)));
         assert_eq!(queue.start(at(59), 1, PATIENCE), [0; 0]);
         assert_eq!(queue.start(at(60), 1, PATIENCE), [2]);
-        // It ends after all: that is nobody's place any more.
-        assert!(!queue.ended(&1));
+        // It is still awaited, and ends after all: that is nobody's place any more.
+        assert!(queue.has(&1) && queue.wakes_at(at(60)) == Some(at(120)));
+        assert!(queue.ended(&1) && !queue.has(&1));
         assert_eq!(queue.start(at(61), 1, PATIENCE), [0; 0]);
         assert!(visit(&mut queue, 2));
         assert_eq!(queue.start(at(62), 1, PATIENCE), [3]);
-        assert_eq!(queue.wakes_at(), None);
+        assert_eq!(queue.wakes_at(at(62)), None);
     }
 
     #[test]

@@ -56,14 +56,14 @@ const ATTEMPTS: u32 = 5;
 
 /// `empty` is worked out once, and only when the first size is: a few databases, one for each set of modules. A size that
 /// may not be looked at would fail the whole query. A template that is not there is replaced by the largest that is:
-/// that of more modules, else template0; with none to compare with, the whole of a database counts.
+/// one of more modules, else template0; with none to compare with, the whole of a database counts.
 const QUERY: &str = "\
 WITH readable AS (
     SELECT d.oid, d.datname FROM pg_database AS d
     WHERE has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
 ), empty AS MATERIALIZED (
     SELECT r.datname, pg_database_size(r.oid) AS bytes FROM readable AS r
-    WHERE r.datname = ANY ($5) OR r.datname = 'template0'
+    WHERE r.datname = ANY ($5) OR starts_with(r.datname, 'tenantry_template_') OR r.datname = 'template0'
 ), sessions AS (
     SELECT a.usename, count(*) AS number FROM pg_stat_activity AS a
     WHERE a.usename = ANY ($2) AND coalesce(a.backend_type, 'client backend') = 'client backend'

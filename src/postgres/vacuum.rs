@@ -184,9 +184,9 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Whether no further table is begun.
     fn is_over(&mut self) -> bool {
-        let late = Instant::now() >= self.until;
-        self.done.again |= late;
-        late || self.used <= self.target || !(self.is_wanted)()
+        let left = Instant::now() >= self.until || !(self.is_wanted)();
+        self.done.again |= left;
+        left || self.used <= self.target
     }
 
     async fn run(&mut self, table: &Table, way: Way) -> Result<Outcome> {

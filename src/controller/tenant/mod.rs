@@ -18,6 +18,7 @@ pub mod purge;
 pub mod reclaim;
 pub mod reconcile;
 pub mod report;
+pub mod sampled;
 pub mod secrets;
 pub mod standing;
 pub mod status;

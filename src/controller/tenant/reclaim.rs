@@ -37,6 +37,8 @@ struct Known {
     packing: Packing,
     /// How much had been deleted when room was made last.
     deleted: Option<i64>,
+    /// The limit that it was over then.
+    limit: Option<i64>,
     /// Something was in the way then.
     again: bool,
     /// It failed then: what failed is left alone for a while, since writing a table anew takes room itself.
@@ -65,6 +67,8 @@ pub struct Full {
     pub modules: Arc<ModuleSet>,
     /// How much was ever deleted from it.
     pub deleted: Option<i64>,
+    /// The limit that it is over.
+    pub limit: Option<i64>,
 }
 
 impl Reclaims {
@@ -73,13 +77,15 @@ impl Reclaims {
         self.lock().retain(|id, known| known.busy || held(id));
     }
 
-    /// Makes room for a tenant that is over its storage and has deleted something since that was done last.
+    /// Makes room for a tenant that is over its storage and has deleted something since that was done last, or has another
+    /// limit by now.
     pub fn want(&self, context: &SharedContext, name: &str, server: &Server, full: Full) {
         let mut packing = {
             let mut known = self.lock();
             let known = known.entry(full.id).or_default();
             let wait = known.not_before.is_some_and(|at| context.clock.now() < at);
-            if known.busy || wait || known.deleted == full.deleted && !known.again {
+            let same = (known.deleted, known.limit) == (full.deleted, full.limit);
+            if known.busy || wait || same && !known.again {
                 return;
             }
             known.busy = true;
@@ -95,7 +101,8 @@ impl Reclaims {
             }
             let not_before = done.is_err().then(|| context.clock.now() + AFTER_FAILURE);
             let again = done.unwrap_or(true);
-            let known = Known { packing, deleted: full.deleted, again, not_before, busy: false };
+            let Full { deleted, limit, .. } = full;
+            let known = Known { packing, deleted, limit, again, not_before, busy: false };
             reclaims.lock().insert(full.id, known);
         });
     }
@@ -125,7 +132,8 @@ async fn make_room(
         let maximum = in_force(&status).get(STORAGE_BYTES).copied().flatten();
         maximum.filter(|_| is_held(&status) && !left_alone)
     };
-    let Some(maximum) = limit() else { return Ok(false) };
+    // Of one that is paused, it is asked again; who is not held any more is forgotten.
+    let Some(maximum) = limit() else { return Ok(true) };
     // Fewer than that give full access back.
     let target = (room_again(maximum) - 1).max(0);
     let is_wanted = || context.leadership.is_current() && limit() == Some(maximum);
@@ -145,6 +153,7 @@ async fn make_room(
     );
     let amounts = Amounts::from([(STORAGE_BYTES.to_owned(), done.bytes_after)]);
     context.registry.record_usage(&[(full.id, amounts)], context.clock.now()).await?;
+    context.usage_recorded.add(full.id);
     if done.bytes_after <= target {
         context.bulk.forget(&full.tenant.uid().unwrap_or_default());
         context.wake(&full.tenant.namespace().unwrap_or_default(), &full.tenant.name_any());

@@ -5,12 +5,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use k8s_openapi::jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use k8s_openapi::jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use kube::ResourceExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::{
     failure::StepError,
     limits::{in_force, is_held, is_news, near},
     reclaim::{Full, Reclaims},
+    sampled::{Counted, Sampled},
 };
 use crate::{
     api::{tenant::Tenant, tenant_status::TenantState},
@@ -32,7 +33,6 @@ use crate::{
         identity::TenantId,
         limits::{Amounts, CONNECTIONS, STORAGE_BYTES},
         names::login_name,
-        quota::{Rung, Warned, rung_of},
     },
     metrics::NearLimit,
     postgres::{modules::ModuleSet, server::Server, storage::Asked},
@@ -44,9 +44,6 @@ const BATCH: usize = 500;
 /// The most of them whose counters are read, each with a session of its own.
 const COUNTED: usize = 50;
 
-/// How often a size is looked at although nobody wrote: it also shrinks, and statistics may lag.
-const IDLE: SignedDuration = SignedDuration::from_hours(1);
-
 /// How often the clock is asked whether it is time.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -54,70 +51,22 @@ const TICK: Duration = Duration::from_secs(1);
 /// that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// After this long no further counters are read, so that none of those that were is lost.
+/// For so long counters are read; there is time left to write them down.
 const COUNTING: Duration = Duration::from_secs(30);
 
-/// What is known of a tenant from one period to the next.
+/// The tenants whose usage was recorded by somebody else than the sampler: what that remembers is not what the registry
+/// has.
 #[derive(Default)]
-struct Seen {
-    /// When it was looked at last.
-    looked_at: Option<Timestamp>,
-    /// How much had been written then.
-    written: Option<i64>,
-    /// How much had been deleted then.
-    deleted: Option<i64>,
-    /// When its size was looked at last.
-    sized_at: Option<Timestamp>,
-    /// When its counters were read last by this process, or could not be.
-    counted_at: Option<Timestamp>,
-    /// How it was found then, by this process or by one before it.
-    counted: Option<Counted>,
-    /// What it was found to use, each at its time.
-    amounts: Amounts,
-    /// What of that is in the registry, and for which day.
-    recorded: BTreeMap<String, (i64, Date)>,
-}
+pub struct Recorded(Mutex<HashSet<TenantId>>);
 
-/// How a tenant was found when its counters were read.
-#[derive(Clone, Copy)]
-struct Counted {
-    /// How much had been written.
-    written: i64,
-    /// How many sessions of others had begun; not known of what another process found.
-    others: Option<i64>,
-}
-
-impl Seen {
-    /// One that this process has not looked at yet: as its status shows it, and as the registry says that it was counted.
-    fn new(target: &Target, written: Option<&i64>) -> Self {
-        let counted = written.map(|written| Counted { written: *written, others: None });
-        let usage = target.tenant.status.as_ref().and_then(|status| status.usage.as_ref());
-        let amounts = usage.map(|usage| usage.amounts.clone()).unwrap_or_default();
-        Self { counted, amounts, ..Self::default() }
+impl Recorded {
+    /// One more.
+    pub fn add(&self, id: TenantId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
-    /// Whether its counters may not be what was read last. Of a tenant in whose database nobody but this process ever was,
-    /// that was when it was made. Without anybody there, it was autovacuum that wrote, or statistics are late, which an
-    /// hour later they are not.
-    fn may_have_changed(&self, found: Counted, is_used: bool, now: Timestamp) -> bool {
-        let Some(before) = self.counted else { return self.is_long_ago(now) || is_used };
-        let is_used = is_used || before.others.is_some() && before.others != found.others;
-        before.written != found.written && (is_used || self.is_long_ago(now))
-    }
-
-    fn is_long_ago(&self, now: Timestamp) -> bool {
-        self.counted_at.is_none_or(|at| now.duration_since(at) >= IDLE)
-    }
-
-    /// Whether its size is looked at although nobody seems to have written: a transaction that is open does not show, nor
-    /// does what vacuum gives back.
-    fn is_due(&self, target: &Target, now: Timestamp) -> bool {
-        let limits = target.tenant.status.as_ref().map(in_force).unwrap_or_default();
-        let rung = |used: &i64| rung_of(STORAGE_BYTES, *used, &limits, &Warned::new());
-        target.held
-            || self.amounts.get(CONNECTIONS).is_some_and(|sessions| *sessions > 0)
-            || self.amounts.get(STORAGE_BYTES).is_some_and(|used| rung(used) > Rung::Fine)
-            || self.sized_at.is_none_or(|at| now.duration_since(at) >= IDLE)
+    fn take(&self) -> HashSet<TenantId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -125,7 +74,7 @@ impl Seen {
 #[derive(Default)]
 struct Memory {
     /// By server, then by tenant.
-    seen: BTreeMap<String, HashMap<TenantId, Seen>>,
+    seen: BTreeMap<String, HashMap<TenantId, Sampled>>,
     /// What was written in each when its counters were read by the processes before this one.
     before: Option<HashMap<TenantId, i64>>,
 }
@@ -178,6 +127,9 @@ async fn look(context: &SharedContext, memory: &mut Memory, reclaims: &Reclaims)
         }
     }
     let Memory { seen: memory, before } = memory;
+    for id in context.usage_recorded.take() {
+        memory.values_mut().filter_map(|seen| seen.get_mut(&id)).for_each(|seen| seen.recorded.clear());
+    }
     memory.retain(|server, _| by_server.contains_key(server));
     for (server, targets) in &by_server {
         let memory = memory.entry(server.clone()).or_default();
@@ -185,7 +137,7 @@ async fn look(context: &SharedContext, memory: &mut Memory, reclaims: &Reclaims)
         memory.retain(|id, _| known.contains(id));
         for target in targets {
             let written = || before.iter().find_map(|before| before.get(&target.id));
-            memory.entry(target.id).or_insert_with(|| Seen::new(target, written()));
+            memory.entry(target.id).or_insert_with(|| Sampled::new(target.tenant.status.as_ref(), written()));
         }
     }
     let looks = memory.iter_mut().filter_map(|(name, seen)| {
@@ -205,8 +157,10 @@ async fn look(context: &SharedContext, memory: &mut Memory, reclaims: &Reclaims)
             }
             for Target { tenant, id, database, modules, .. } in targets.iter().filter(|target| target.held) {
                 let deleted = seen.get(id).and_then(|seen| seen.deleted);
+                let status = context.written.newest(tenant);
+                let limit = in_force(&status).get(STORAGE_BYTES).copied().flatten();
                 let (tenant, database, modules) = (tenant.clone(), database.clone(), modules.clone());
-                let full = Full { tenant, id: *id, database, modules, deleted };
+                let full = Full { tenant, id: *id, database, modules, deleted, limit };
                 reclaims.want(context, name, &server, full);
             }
         })
@@ -255,7 +209,7 @@ fn tell(target: &Target, amounts: &Amounts) -> Vec<NearLimit> {
 }
 
 /// The next to be looked at. Those that are held, each time: but not so many that nobody else's turn comes.
-fn batch<'t>(targets: &'t [Target], seen: &HashMap<TenantId, Seen>, context: &Context) -> Vec<&'t Target> {
+fn batch<'t>(targets: &'t [Target], seen: &HashMap<TenantId, Sampled>, context: &Context) -> Vec<&'t Target> {
     let now = context.clock.now();
     let looked_at = |target: &Target| seen.get(&target.id).and_then(|seen| seen.looked_at);
     // One that was just handed out is looked at a period later, when the statistics of its making are in.
@@ -281,7 +235,7 @@ async fn measure<'t>(
     context: &SharedContext,
     server: &Server,
     targets: &'t [Target],
-    seen: &mut HashMap<TenantId, Seen>,
+    seen: &mut HashMap<TenantId, Sampled>,
 ) -> Result<Vec<(&'t Target, Counted)>, StepError> {
     let batch = batch(targets, seen, context);
     let now = context.clock.now();
@@ -296,7 +250,7 @@ async fn measure<'t>(
                 login: &target.login,
                 modules: &target.modules,
                 written: seen.written,
-                due: seen.is_due(target, now),
+                due: target.held || seen.is_due(target.tenant.status.as_ref(), now),
             }
         })
         .collect();
@@ -320,9 +274,12 @@ async fn measure<'t>(
         }
         let others = sample.sessions - server.own_sessions(target.id, &target.database);
         let found = Counted { written: sample.written, others: Some(others) };
-        if seen.counted.is_none() && others == 0 && sample.connections == 0 {
-            untouched.push((target.id, sample.written));
-            seen.counted = Some(found);
+        if seen.counted.is_none() && others <= 0 && sample.connections == 0 {
+            // Fewer than its own: statistics are late.
+            if others == 0 {
+                untouched.push((target.id, sample.written));
+                seen.counted = Some(found);
+            }
         } else if target.is_counted && seen.may_have_changed(found, sample.connections > 0, now) {
             changed.push((seen.counted_at, target, found));
         }
@@ -337,23 +294,25 @@ async fn count(
     context: &SharedContext,
     server: &Server,
     changed: Vec<(&Target, Counted)>,
-    seen: &mut HashMap<TenantId, Seen>,
+    seen: &mut HashMap<TenantId, Sampled>,
 ) -> Result<(), StepError> {
     let (begun, now) = (Instant::now(), context.clock.now());
     let mut measured = HashMap::new();
     let mut read = Vec::new();
     for (target, found) in changed {
-        if begun.elapsed() >= COUNTING {
+        let left = COUNTING.saturating_sub(begun.elapsed());
+        if left.is_zero() {
             break;
         }
         // One that cannot be read takes nobody else's place.
         seen.entry(target.id).or_default().counted_at = Some(now);
-        match server.read_counters(target.id, &target.database).await {
-            Ok(counters) => {
+        match timeout(left, server.read_counters(target.id, &target.database)).await {
+            Ok(Ok(counters)) => {
                 measured.insert(target.id, counters);
                 read.push((target, found));
             }
-            Err(error) => warn!(tenant = target.tenant.name_any(), %error, "its counters were not read"),
+            Ok(Err(error)) => warn!(tenant = target.tenant.name_any(), %error, "its counters were not read"),
+            Err(_) => warn!(tenant = target.tenant.name_any(), "its counters were not read in time"),
         }
     }
     let targets: Vec<&Target> = read.iter().map(|(target, _)| *target).collect();
@@ -373,7 +332,7 @@ async fn record(
     context: &SharedContext,
     batch: &[&Target],
     measured: &HashMap<TenantId, Amounts>,
-    seen: &mut HashMap<TenantId, Seen>,
+    seen: &mut HashMap<TenantId, Sampled>,
     now: Timestamp,
 ) -> Result<(), StepError> {
     let today = now.to_zoned(TimeZone::UTC).date();

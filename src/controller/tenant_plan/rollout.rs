@@ -142,7 +142,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
         let now = rollout.begun.elapsed();
         let (started, wakes_at) = {
             let mut queue = rollout.lock();
-            (queue.start(now, most, PATIENCE), queue.wakes_at())
+            (queue.start(now, most, PATIENCE), queue.wakes_at(now))
         };
         for tenant in started {
             let namespace = tenant.namespace.clone().unwrap_or_default();

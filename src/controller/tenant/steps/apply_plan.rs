@@ -26,6 +26,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let actor = if run.tenant().spec.plan == entitlements.plan { "unknown" } else { "tenantry" };
     let new = NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor };
     context.registry.record_entitlements(id, &new, correlation).await?;
+    context.usage_recorded.add(id);
     let row = run.row_mut()?;
     row.plan.clone_from(&entitlements.plan);
     row.entitlements = Some(entitlements);

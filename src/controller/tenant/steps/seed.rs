@@ -24,6 +24,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let mut usage = outcome.usage;
     usage.extend(cloned);
     run.context.registry.record_seed(id, &digest, &usage, now).await?;
+    run.context.usage_recorded.add(id);
     let row = run.row_mut()?;
     row.seed_digest = Some(digest);
     row.usage.extend(usage);

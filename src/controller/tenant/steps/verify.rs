@@ -47,5 +47,6 @@ async fn renew_limits(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     let Some(in_force) = row.entitlements.as_ref().filter(|_| run.visit.unverified) else { return Ok(()) };
     let usage = run.server()?.apply_limits(row.id, &row.database_name, in_force).await?;
     run.context.registry.record_usage(&[(row.id, usage)], run.context.clock.now()).await?;
+    run.context.usage_recorded.add(row.id);
     Ok(())
 }
