@@ -278,7 +278,8 @@ async fn measure<'t>(
             // Fewer than its own: statistics are late.
             if others == 0 {
                 untouched.push((target.id, sample.written));
-                seen.counted = Some(found);
+                // As it was made: that is as good as read.
+                (seen.counted, seen.counted_at) = (Some(found), Some(now));
             }
         } else if target.is_counted && seen.may_have_changed(found, sample.connections > 0, now) {
             changed.push((seen.counted_at, target, found));
