@@ -5,8 +5,9 @@ use std::time::Instant;
 use futures::future::join_all;
 use sqlx::Executor;
 use tenantry::{
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, limits::Entitlements},
     postgres::{
+        credentials::scram_verifier,
         databases::Dropped,
         modules::{Migration, Module, ModuleSet},
         server::Server,
@@ -194,6 +195,53 @@ async fn a_module_that_fails_says_where_and_one_that_resets_its_role_reaches_not
         // The migrator was let in for that only.
         let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
         assert!(!facts.database.unwrap().migrator_may_connect);
+    }
+}
+
+/// The built-in modules as they were before tenants had limits.
+fn before_limits() -> ModuleSet {
+    let older = |module: &Module| {
+        let last = match module.name.as_ref() {
+            "core" => 2,
+            "identity" => 3,
+            _ => return None,
+        };
+        let migrations =
+            module.migrations.iter().filter(|file| file.version <= last).cloned().collect::<Vec<_>>();
+        Some(Module { name: module.name.clone(), migrations: migrations.into() })
+    };
+    ModuleSet::new(ModuleSet::built_in().modules().iter().filter_map(older).collect())
+}
+
+#[tokio::test]
+async fn a_tenant_from_before_there_were_limits_is_counted_as_it_is() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_older");
+        let (id, database, login) = (tenant.id, &tenant.database, &tenant.login);
+        server.create_login(id, login).await.unwrap();
+        let template = server.ensure_template(&before_limits()).await.unwrap();
+        server.create_database(id, &template).await.unwrap();
+        server.publish_database(id, database).await.unwrap();
+        server.set_access(id, database, login, AccessLevel::ReadWrite).await.unwrap();
+        server.set_login(id, login, &scram_verifier(&tenant.password), true).await.unwrap();
+        let mut session = tenant.session(postgres).await.unwrap();
+        session.execute("INSERT INTO users (email) VALUES ('a@x.example'), ('b@x.example')").await.unwrap();
+
+        // As the operator does it after an upgrade, with the tenant's session open.
+        let versions = server.migrate(id, database, &ModuleSet::built_in()).await.unwrap();
+        assert_eq!(versions.len(), ModuleSet::built_in().targets().len());
+        let limits = [("users".to_owned(), Some(2)), ("projects".to_owned(), None)].into();
+        let given = Entitlements { plan: "free".into(), limits, ..Entitlements::default() };
+        let used = server.apply_limits(id, database, &given).await.unwrap();
+        assert_eq!(used, [("users".to_owned(), 2), ("projects".to_owned(), 0)].into());
+        let one_more = "INSERT INTO users (email) VALUES ('c@x.example')";
+        assert_eq!(refusal(&mut session, one_more).await, "TNLIM");
+        session.execute("DELETE FROM users WHERE email = 'a@x.example'").await.unwrap();
+        session.execute(one_more).await.unwrap();
+        session.execute("INSERT INTO projects (name) VALUES ('one')").await.unwrap();
+        let counted = server.read_counters(id, database).await.unwrap();
+        assert_eq!(counted, [("users".to_owned(), 2), ("projects".to_owned(), 1)].into());
     }
 }
 
