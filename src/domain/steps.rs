@@ -15,10 +15,10 @@ pub enum Step {
     CreateDatabase,
     /// Bring the modules to their target versions.
     ApplyMigrations,
+    /// Write the limits of a database that was just made, then settings, admins and demo data.
+    Seed,
     /// Put in force what the plan gives: limits in the database, connections of the login.
     ApplyPlan,
-    /// Write settings, admins and demo data.
-    Seed,
     /// Rename the database to its final name.
     PublishDatabase,
     /// Give the login the group and the CONNECT right of its access level, or take them, and prove it.
@@ -60,8 +60,8 @@ impl Step {
             Self::CreateRoles => "CreateRoles",
             Self::CreateDatabase => "CreateDatabase",
             Self::ApplyMigrations => "ApplyMigrations",
-            Self::ApplyPlan => "ApplyPlan",
             Self::Seed => "Seed",
+            Self::ApplyPlan => "ApplyPlan",
             Self::PublishDatabase => "PublishDatabase",
             Self::EnforceAccess => "EnforceAccess",
             Self::PublishCredentials => "PublishCredentials",

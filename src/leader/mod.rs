@@ -1,6 +1,8 @@
 //! Leader election by a Lease (`coordination.k8s.io/v1`), with the rules of client-go: 15 s lease, 10 s renew
 //! deadline, 2 s between tries.
 //!
+//! What an earlier process of the same pod held is taken after two tries: it has ended, or this one would not run.
+//!
 //! A record is only ever replaced at the `resourceVersion` that was read, so that two candidates cannot both win.
 //! Whether another's lease has expired is judged from when *this* process saw the record change last, on its own
 //! monotonic clock: the times in the record come from other machines' clocks and are for people.
@@ -54,6 +56,10 @@ pub struct Election {
     pub name: String,
     /// Who we are: unlike every other candidate, now and later. See [`identity`].
     pub identity: String,
+    /// The uid of the pod that this process runs in. A lease of an earlier process of the same pod is taken over when it was
+    /// not renewed for two tries: a container is started again only when its process is gone. At most one candidate runs
+    /// in a pod.
+    pub pod: Option<String>,
     /// How long each thing takes.
     pub timing: Timing,
 }

@@ -8,6 +8,22 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 
+use super::Timing;
+
+/// On the Lease: the uid of the pod that its holder runs in.
+const POD_UID: &str = "tenantry.dev/pod-uid";
+
+/// Who stands for a lease.
+#[derive(Clone, Debug)]
+pub(super) struct Candidacy {
+    /// Its name, which no other process has.
+    pub(super) identity: String,
+    /// The uid of its pod, if it runs in one.
+    pub(super) pod: Option<String>,
+    /// How long its lease is.
+    pub(super) lease: Duration,
+}
+
 /// The last record that was seen, and when it was seen to change.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
@@ -30,45 +46,53 @@ impl Observed {
         self.lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
     }
 
-    /// How long the holder may still be silent; zero if the lease is free or has run out. `otherwise` is for a
-    /// record that does not say how long its lease is.
-    pub(super) fn remaining(&self, now: Instant, otherwise: Duration) -> Duration {
+    /// Whether the holder runs, or ran, in this pod.
+    fn is_of_pod(&self, pod: Option<&str>) -> bool {
+        let annotations = self.lease.metadata.annotations.as_ref();
+        let holder = annotations.and_then(|annotations| annotations.get(POD_UID));
+        pod.is_some() && holder.map(String::as_str) == pod
+    }
+
+    /// How long the holder may still be silent; zero if the lease is free or has run out. A holder of the candidate's own
+    /// pod is no more, if the pod's uid is what it says: it is given two tries to show that it is not.
+    pub(super) fn remaining(&self, now: Instant, pod: Option<&str>, timing: &Timing) -> Duration {
         if self.holder().is_none() {
             return Duration::ZERO;
         }
         let seconds = self.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
         let duration =
-            seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(otherwise, Duration::from_secs);
-        (self.since + duration).saturating_duration_since(now)
+            seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(timing.lease, Duration::from_secs);
+        let silence = if self.is_of_pod(pod) { duration.min(2 * timing.retry) } else { duration };
+        (self.since + silence).saturating_duration_since(now)
     }
 }
 
 /// A Lease that nobody has had yet.
-pub(super) fn first(name: &str, identity: &str, lease: Duration, wall: Timestamp) -> Lease {
-    Lease {
+pub(super) fn first(name: &str, candidacy: &Candidacy, wall: Timestamp) -> Lease {
+    let nobodys = Lease {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(identity.to_owned()),
-            lease_duration_seconds: Some(seconds(lease)),
-            acquire_time: Some(MicroTime(wall)),
-            renew_time: Some(MicroTime(wall)),
-            lease_transitions: Some(0),
-            ..LeaseSpec::default()
-        }),
-    }
+        // The first holder takes it over from nobody.
+        spec: Some(LeaseSpec { lease_transitions: Some(-1), ..LeaseSpec::default() }),
+    };
+    held_by(nobodys, candidacy, wall)
 }
 
-/// What replaces `lease` when `identity` takes or renews it. Whatever else is in it stays, its `resourceVersion`
-/// above all.
-pub(super) fn held_by(mut lease: Lease, identity: &str, duration: Duration, wall: Timestamp) -> Lease {
+/// What replaces `lease` when it is taken or renewed. Whatever else is in it stays, its `resourceVersion` above all.
+pub(super) fn held_by(mut lease: Lease, candidacy: &Candidacy, wall: Timestamp) -> Lease {
     let spec = lease.spec.get_or_insert_default();
-    if spec.holder_identity.as_deref() != Some(identity) {
+    if spec.holder_identity.as_deref() != Some(&candidacy.identity) {
         spec.acquire_time = Some(MicroTime(wall));
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
     }
-    spec.holder_identity = Some(identity.to_owned());
-    spec.lease_duration_seconds = Some(seconds(duration));
+    spec.holder_identity = Some(candidacy.identity.clone());
+    spec.lease_duration_seconds = Some(seconds(candidacy.lease));
     spec.renew_time = Some(MicroTime(wall));
+    // The one of the holder before says nothing of this one.
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    match &candidacy.pod {
+        Some(pod) => drop(annotations.insert(POD_UID.to_owned(), pod.clone())),
+        None => drop(annotations.remove(POD_UID)),
+    }
     lease
 }
 
@@ -91,9 +115,41 @@ mod tests {
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(15);
+    const TIMING: Timing =
+        Timing { lease: LEASE, renew_deadline: Duration::from_secs(10), retry: Duration::from_secs(2) };
+
+    fn candidacy(identity: &str, pod: Option<&str>) -> Candidacy {
+        Candidacy { identity: identity.to_owned(), pod: pod.map(str::to_owned), lease: LEASE }
+    }
 
     fn lease(wall: i64) -> Lease {
-        first("tenantry", "a", LEASE, Timestamp::from_second(wall).unwrap())
+        first("tenantry", &candidacy("a", None), Timestamp::from_second(wall).unwrap())
+    }
+
+    #[test]
+    fn a_first_lease_was_taken_from_nobody() {
+        let spec = lease(7).spec.unwrap();
+        assert_eq!((spec.lease_transitions, spec.lease_duration_seconds), (Some(0), Some(15)));
+        assert_eq!(spec.acquire_time, spec.renew_time);
+    }
+
+    #[test]
+    fn a_holder_of_the_same_pod_is_waited_for_as_long_as_one_that_lives_would_be_silent() {
+        let (start, pod) = (Instant::now(), Some("pod-1"));
+        let held = held_by(lease(0), &candidacy("b", pod), Timestamp::UNIX_EPOCH);
+        let seen = Observed::note(None, held.clone(), start);
+        let own = Duration::from_secs(4);
+        assert_eq!(seen.remaining(start, pod, &TIMING), own);
+        assert_eq!(seen.remaining(start, Some("pod-2"), &TIMING), LEASE);
+        assert_eq!(seen.remaining(start, None, &TIMING), LEASE);
+        // Two pods that were given one uid: the one that holds it goes on.
+        let later = start + Duration::from_secs(2);
+        let renewed = held_by(held, &candidacy("b", pod), Timestamp::from_second(2).unwrap());
+        let seen = Observed::note(Some(seen), renewed.clone(), later);
+        assert_eq!(seen.remaining(later, pod, &TIMING), own);
+        // Whoever took it over without a pod is in none.
+        let nobodys = held_by(renewed, &candidacy("c", None), Timestamp::UNIX_EPOCH);
+        assert_eq!(Observed::note(None, nobodys, start).remaining(start, pod, &TIMING), LEASE);
     }
 
     #[test]
@@ -102,17 +158,17 @@ mod tests {
         // A holder whose clock is far in the past is as alive as any.
         let seen = Observed::note(None, lease(0), start);
         assert_eq!(seen.holder(), Some("a"));
-        assert_eq!(seen.remaining(start, LEASE), LEASE);
+        assert_eq!(seen.remaining(start, None, &TIMING), LEASE);
         let later = start + Duration::from_secs(10);
         let again = Observed::note(Some(seen.clone()), lease(0), later);
         assert_eq!(
-            again.remaining(later, LEASE),
+            again.remaining(later, None, &TIMING),
             Duration::from_secs(5),
             "the same record is no sign of life"
         );
         let renewed = Observed::note(Some(seen), lease(1), later);
-        assert_eq!(renewed.remaining(later, LEASE), LEASE, "a changed record is");
-        assert_eq!(again.remaining(start + LEASE, LEASE), Duration::ZERO);
+        assert_eq!(renewed.remaining(later, None, &TIMING), LEASE, "a changed record is");
+        assert_eq!(again.remaining(start + LEASE, None, &TIMING), Duration::ZERO);
     }
 
     #[test]
@@ -120,7 +176,7 @@ mod tests {
         let start = Instant::now();
         let seen = Observed::note(None, released(lease(0), Timestamp::UNIX_EPOCH), start);
         assert_eq!(seen.holder(), None);
-        assert_eq!(seen.remaining(start, LEASE), Duration::ZERO);
+        assert_eq!(seen.remaining(start, None, &TIMING), Duration::ZERO);
     }
 
     #[test]
@@ -128,11 +184,11 @@ mod tests {
         let wall = Timestamp::from_second(100).unwrap();
         let mut old = lease(0);
         old.metadata.resource_version = Some("7".to_owned());
-        let taken = held_by(old.clone(), "b", LEASE, wall);
+        let taken = held_by(old.clone(), &candidacy("b", None), wall);
         let spec = taken.spec.clone().unwrap();
         assert_eq!((spec.lease_transitions, spec.acquire_time), (Some(1), Some(MicroTime(wall))));
         assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"));
-        let renewed = held_by(old.clone(), "a", LEASE, wall).spec.unwrap();
+        let renewed = held_by(old.clone(), &candidacy("a", None), wall).spec.unwrap();
         assert_eq!(renewed.lease_transitions, Some(0));
         assert_eq!(renewed.acquire_time, old.spec.unwrap().acquire_time);
         assert_eq!(renewed.renew_time, Some(MicroTime(wall)));

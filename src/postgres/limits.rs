@@ -48,15 +48,8 @@ impl Server {
         database: &str,
         entitlements: &Entitlements,
     ) -> Result<Amounts> {
-        let doing = "apply the limits";
         let mut visit = self.enter(id, database, "connect to apply the limits").await?;
-        let apply = sqlx::query_scalar(APPLY)
-            .bind(Json(&entitlements.limits))
-            .bind(&entitlements.plan)
-            .bind(&entitlements.features)
-            .bind(&entitlements.sla)
-            .fetch_one(&mut *visit.session);
-        let result = within(STATEMENT_LIMIT, doing, apply).await.map(|Json(used)| used);
+        let result = apply(&mut visit.session, entitlements).await;
         self.leave(visit, result).await
     }
 
@@ -78,6 +71,17 @@ impl Server {
         let script = Script::of("ALTER ROLE {} CONNECTION LIMIT {}", &[&login, &Number(most)]);
         self.run("set the connection limit", &script).await
     }
+}
+
+/// Holds the tenant's database that the session is in to these limits and no others. Returns what is used.
+pub(super) async fn apply(session: &mut PgConnection, entitlements: &Entitlements) -> Result<Amounts> {
+    let apply = sqlx::query_scalar(APPLY)
+        .bind(Json(&entitlements.limits))
+        .bind(&entitlements.plan)
+        .bind(&entitlements.features)
+        .bind(&entitlements.sla)
+        .fetch_one(session);
+    within(STATEMENT_LIMIT, "apply the limits", apply).await.map(|Json(used)| used)
 }
 
 /// The counters, in a tenant's database.

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
 
-use crate::domain::{identity::TenantId, limits::Amounts};
+use crate::domain::{
+    identity::TenantId,
+    limits::{Amounts, Entitlements},
+};
 
 use super::{
     credentials::SecretText,
@@ -149,15 +152,28 @@ INSERT INTO public.activity_log (action, entity_type, details)
 SELECT 'demo.seeded', 'demo', '{\"demo\": true}' FROM first";
 
 impl Server {
-    /// Seeds a tenant's database, the one being built or the published one.
-    pub async fn seed(&self, id: TenantId, database: &str, seed: &Seed) -> Result<SeedOutcome> {
+    /// Seeds a tenant's database, the one being built or the published one, after it holds it to these limits.
+    pub async fn seed(
+        &self,
+        id: TenantId,
+        database: &str,
+        seed: &Seed,
+        limits: Option<&Entitlements>,
+    ) -> Result<SeedOutcome> {
         let wanted = seed.admins.clone();
         // Argon2 takes its time by design: not on the threads that serve everybody.
         let admins = tokio::task::spawn_blocking(move || admins(&wanted))
             .await
             .unwrap_or(Err(Error::PasswordNotHashed))?;
         let mut visit = self.enter(id, database, "connect to seed").await?;
-        let result = write(&mut visit.session, seed, &admins).await.map_err(Error::sql("seed the database"));
+        let session = &mut visit.session;
+        let result = async {
+            if let Some(limits) = limits {
+                limits::apply(session, limits).await?;
+            }
+            write(session, seed, &admins).await.map_err(Error::sql("seed the database"))
+        };
+        let result = result.await;
         self.leave(visit, result).await
     }
 }

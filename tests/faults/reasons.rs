@@ -182,7 +182,7 @@ async fn a_server_without_connections_is_waited_for() {
     // One login's limit stops the step that needs it.
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
     world.apply_on("reasons-full-2", "acme").await;
-    let stopped = world.fleet.waits("acme", "ApplyPlan", reason::TOO_MANY_CONNECTIONS).await;
+    let stopped = world.fleet.waits("acme", "Seed", reason::TOO_MANY_CONNECTIONS).await;
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
     world.fleet.goes_on("acme", &stopped).await;
 
@@ -327,7 +327,7 @@ async fn a_registry_that_is_away_stops_no_tenant_and_is_waited_for() {
     let mut superuser = server.connect("postgres").await.unwrap();
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
     world.apply_on("reasons-registry-2", "halfway").await;
-    let stopped = world.fleet.waits("halfway", "ApplyPlan", reason::TOO_MANY_CONNECTIONS).await;
+    let stopped = world.fleet.waits("halfway", "Seed", reason::TOO_MANY_CONNECTIONS).await;
 
     world.installation.postgres().stop(Stop::Fast).await.unwrap();
     world.apply_on("reasons-registry-2", "later").await;

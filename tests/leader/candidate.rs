@@ -29,6 +29,7 @@ pub fn election(lease: &str, identity: &str, timing: Timing) -> Election {
         namespace: NAMESPACE.to_owned(),
         name: lease.to_owned(),
         identity: identity.to_owned(),
+        pod: None,
         timing,
     }
 }

@@ -15,7 +15,7 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
-use tenantry::leader::{Timing, identity};
+use tenantry::leader::{Election, Timing, identity};
 
 use crate::candidate::{NAMESPACE, PLANE, Process, QUICK, election, holder, leases, stand, within};
 
@@ -57,6 +57,27 @@ async fn a_leader_that_dies_is_followed_within_twenty_seconds_and_not_before_its
     assert!(killed.elapsed() > Duration::from_millis(12_500), "taken after {:?}", killed.elapsed());
     assert_eq!(second.predecessor().as_deref(), Some("first"));
     second.release().await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_started_again_takes_the_lease_of_its_pod_before_others_may() {
+    let in_pod = |identity, pod: &str| {
+        let pod = Some(pod.to_owned());
+        Election { pod, ..election("started-again", identity, Timing::default()) }
+    };
+    let first = Process::start(in_pod("first", "pod-1")).await;
+    within(Duration::from_secs(5), "the first leads", first.leadership.wait()).await;
+    let other = in_pod("other", "pod-2").start(PLANE.client().await.unwrap());
+    first.kill();
+    let killed = Instant::now();
+    let again = in_pod("again", "pod-1").start(PLANE.client().await.unwrap());
+    within(Duration::from_secs(10), "it leads again", again.wait()).await;
+    println!("taken {:?} after its pod's process was killed", killed.elapsed());
+    assert_eq!(again.predecessor().as_deref(), Some("first"), "whose sessions are to be ended");
+    assert!(!other.is_current());
+    again.release().await;
+    within(Duration::from_secs(3), "the other leads", other.wait()).await;
+    other.release().await;
 }
 
 #[tokio::test]

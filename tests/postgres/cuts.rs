@@ -58,7 +58,7 @@ async fn every_operation_may_be_cut_and_run_again() {
         let template = &through("ensure_template", async || server.ensure_template(modules).await).await;
         through("create_login", async || server.create_login(t.id, &t.login).await).await;
         through("create_database", async || server.create_database(t.id, template).await).await;
-        through("seed", async || server.seed(t.id, &t.database, &empty_seed()).await).await;
+        through("seed", async || server.seed(t.id, &t.database, &empty_seed(), None).await).await;
         through("publish", async || server.publish_database(t.id, &t.database).await).await;
         let verifier = scram_verifier(&t.password);
         for level in [AccessLevel::ReadWrite, AccessLevel::ReadOnly, AccessLevel::ReadWrite] {
@@ -67,7 +67,7 @@ async fn every_operation_may_be_cut_and_run_again() {
             assert_eq!(facts.access(), Some(level));
         }
         through("set_login", async || server.set_login(t.id, &t.login, &verifier, true).await).await;
-        through("seed again", async || server.seed(t.id, &t.database, &empty_seed()).await).await;
+        through("seed again", async || server.seed(t.id, &t.database, &empty_seed(), None).await).await;
         let plan = Entitlements { limits: [("users".to_owned(), Some(5))].into(), ..Entitlements::default() };
         let used =
             through("apply_limits", async || server.apply_limits(t.id, &t.database, &plan).await).await;

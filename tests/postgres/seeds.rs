@@ -38,32 +38,38 @@ async fn admins_are_offered_a_credential_until_they_have_one() {
         };
         for _ in 0..2 {
             let outcome = server
-                .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]))
+                .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]), None)
                 .await
                 .unwrap();
             assert_eq!(outcome.offered, ["ada@a.example"]);
             assert_eq!(open().await, 1);
         }
         // A new token replaces the one that was never used.
-        server.seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &second)])).await.unwrap();
+        server
+            .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &second)]), None)
+            .await
+            .unwrap();
         assert_eq!(open().await, 1);
         // Used: nothing more is offered.
         let mut other = tenant.session(postgres).await.unwrap();
         other.execute("UPDATE user_credentials SET used_at = now() WHERE revoked_at IS NULL").await.unwrap();
         let outcome = server
-            .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]))
+            .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]), None)
             .await
             .unwrap();
         assert_eq!((outcome.offered.len(), open().await), (0, 0));
         // Another one, who is taken out again before she came.
         server
-            .seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &first)]))
+            .seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &first)]), None)
             .await
             .unwrap_err();
         let third = generate_password();
-        server.seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &third)])).await.unwrap();
+        server
+            .seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &third)]), None)
+            .await
+            .unwrap();
         assert_eq!(open().await, 1);
-        server.seed(tenant.id, &tenant.database, &seed(vec![])).await.unwrap();
+        server.seed(tenant.id, &tenant.database, &seed(vec![]), None).await.unwrap();
         assert_eq!(open().await, 0);
         let users: i64 =
             sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut other).await.unwrap();
@@ -81,7 +87,7 @@ async fn demo_data_is_put_in_once_and_is_visible_as_such() {
         let seed = Seed { settings, admins: vec![], demo_data: true };
         let mut session = tenant.session(postgres).await.unwrap();
         for _ in 0..2 {
-            server.seed(tenant.id, &tenant.database, &seed).await.unwrap();
+            server.seed(tenant.id, &tenant.database, &seed, None).await.unwrap();
         }
         let demo: Vec<String> = sqlx::query_scalar("SELECT email FROM users WHERE is_demo ORDER BY email")
             .fetch_all(&mut session)

@@ -103,7 +103,7 @@ impl Tenant {
             server.create_database(self.id, &template).await.unwrap();
         }
         for _ in again.clone() {
-            server.seed(self.id, &self.database, &empty_seed()).await.unwrap();
+            server.seed(self.id, &self.database, &empty_seed(), None).await.unwrap();
         }
         for _ in again.clone() {
             server.publish_database(self.id, &self.database).await.unwrap();

@@ -108,8 +108,10 @@ pub fn plan_living(object: ObjectFacts, wanted: Wanted<'_>, observed: &Observed)
         (Step::ApplyPlan, apply_plan && row.plan_recorded && !create),
         (Step::ApplyMigrations, create || !row.modules_current),
         // Before the seed: who is added with a larger plan has a place in it.
-        (Step::ApplyPlan, apply_plan && (!row.plan_recorded || create)),
+        (Step::ApplyPlan, apply_plan && !row.plan_recorded && !create),
         (Step::Seed, seed && !handed_out),
+        // The seed of a database that was just made puts the limits there as well, in the one session that it needs.
+        (Step::ApplyPlan, create),
         (Step::PublishDatabase, !published),
         (Step::EnforceAccess, enforce),
         // The Secret says what the plan gives, for gateways.
@@ -230,8 +232,8 @@ mod tests {
                 Step::CreateRoles,
                 Step::CreateDatabase,
                 Step::ApplyMigrations,
-                Step::ApplyPlan,
                 Step::Seed,
+                Step::ApplyPlan,
                 Step::PublishDatabase,
                 Step::EnforceAccess,
                 Step::PublishCredentials,

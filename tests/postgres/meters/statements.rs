@@ -1,14 +1,14 @@
 //! What each kind of statement does to a counter, and what a refusal looks like to the application.
 
 use tenantry::{
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, limits::Entitlements},
     postgres::{
         credentials::generate_password,
         seed::{AdminSeed, OneTimeSecret, Seed},
     },
 };
 
-use super::{Limited, check, reported, run, state};
+use super::{Limited, check, entitlements, reported, run, state};
 use crate::servers::SERVERS;
 
 /// A statement, and how many users there are after it; `None` where it is refused by the limit of 3.
@@ -210,11 +210,11 @@ async fn admins_beyond_the_limit_are_refused_with_a_reason() {
     };
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_six_admins", &[("users", Some(5))]).await;
-        let seed = async |count| {
+        let seed = async |count, limits: Option<&Entitlements>| {
             let seed = Seed { settings: Default::default(), admins: admins(count), demo_data: false };
-            limited.server.seed(limited.tenant.id, &limited.tenant.database, &seed).await
+            limited.server.seed(limited.tenant.id, &limited.tenant.database, &seed, limits).await
         };
-        let error = seed(6).await.unwrap_err();
+        let error = seed(6, None).await.unwrap_err();
         assert_eq!((error.reason(), error.sql_state().as_deref()), ("LimitReached", Some("TNLIM")));
         assert!(error.is_permanent());
         assert_eq!(
@@ -222,8 +222,12 @@ async fn admins_beyond_the_limit_are_refused_with_a_reason() {
             "seed the database: limit \"users\" reached: 0 of 5 in use, 6 more refused [TNLIM]"
         );
         for _ in 0..2 {
-            let usage = seed(5).await.unwrap().usage;
+            let usage = seed(5, None).await.unwrap().usage;
             assert_eq!(usage, [("projects".to_owned(), 0), ("users".to_owned(), 5)].into());
         }
+        // Limits that come with a seed hold for it.
+        let six = entitlements(&[("users", Some(6))]);
+        assert_eq!(seed(7, Some(&six)).await.unwrap_err().reason(), "LimitReached");
+        assert_eq!(seed(6, Some(&six)).await.unwrap().usage["users"], 6);
     }
 }
