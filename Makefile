@@ -5,7 +5,7 @@
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/release/tenantry-dev
 # Most tests wait most of the time, for Leases and outages.
-TEST_THREADS ?= $(shell expr $$(nproc) \* 3 / 2)
+export RUST_TEST_THREADS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,7 +26,7 @@ down: tools ## Stops what `make up` or `make demo` started, and removes its data
 test: tools ## All tests, from nothing
 	@cargo build --workspace --all-targets
 	@$(TARGET)/debug/tenantry-dev prepare
-	@RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace
+	@cargo test --workspace
 
 check: tools ## Formatting, lints and the quick tests
 	@cargo fmt --all --check

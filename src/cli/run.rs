@@ -61,8 +61,9 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_LEASE_NAME", default_value = "tenantry", value_name = "NAME")]
     lease_name: String,
 
-    /// The uid of the pod that this process runs in, from the downward API (metadata.uid). With it, a container that is
-    /// started again in its pod takes over after 4 s what the one before held; without it, after the 15 s of the Lease
+    /// The uid of the pod that this process runs in, from the downward API (metadata.uid), never a text of your own. With
+    /// it, a container that is started again in its pod takes over after 4 s what the one before held; without it, after
+    /// the 15 s of the Lease
     #[arg(long, env = "TENANTRY_POD_UID", value_name = "UID", value_parser = NonEmptyStringValueParser::new())]
     pod_uid: Option<String>,
 

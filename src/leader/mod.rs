@@ -1,16 +1,17 @@
 //! Leader election by a Lease (`coordination.k8s.io/v1`), with the rules of client-go: 15 s lease, 10 s renew
 //! deadline, 2 s between tries.
 //!
-//! What an earlier process of the same pod held is taken after two tries: it has ended, or this one would not run.
+//! What an earlier process of the same pod held is taken when it was not renewed for two tries. That is shorter than the
+//! renew deadline, and safe only because that process has ended: a container is started again no sooner.
 //!
 //! A record is only ever replaced at the `resourceVersion` that was read, so that two candidates cannot both win.
 //! Whether another's lease has expired is judged from when *this* process saw the record change last, on its own
 //! monotonic clock: the times in the record come from other machines' clocks and are for people.
 //!
 //! A Lease alone fences nothing. [`Leadership::is_current`] says, by the monotonic clock, whether the last renewal
-//! is younger than the renew deadline; nobody else can lead before the lease duration is over, which is longer. It
-//! is asked before each step, so that a process that was frozen does nothing when it wakes up. What was sent before
-//! is fenced by the registry, where workflows are claimed.
+//! is younger than the renew deadline; while this process lives, nobody else can lead before the lease duration is
+//! over, which is longer. It is asked before each step, so that a process that was frozen does nothing when it wakes
+//! up. What was sent before is fenced by the registry, where workflows are claimed.
 
 mod candidate;
 mod record;
@@ -56,9 +57,8 @@ pub struct Election {
     pub name: String,
     /// Who we are: unlike every other candidate, now and later. See [`identity`].
     pub identity: String,
-    /// The uid of the pod that this process runs in. A lease of an earlier process of the same pod is taken over when it was
-    /// not renewed for two tries: a container is started again only when its process is gone. At most one candidate runs
-    /// in a pod.
+    /// The uid of the pod that this process runs in, if it runs in one: no candidate that lives has the same. What an earlier
+    /// process of the same pod held is taken over when it was not renewed for two tries.
     pub pod: Option<String>,
     /// How long each thing takes.
     pub timing: Timing,
@@ -181,8 +181,8 @@ impl Leadership {
         self.shared.timing.renew_deadline != Duration::MAX
     }
 
-    /// The identity whose lease ran out before this process took it over: its sessions may still be alive. None if
-    /// the lease was free.
+    /// The identity that this process took the lease over from, as it ran out or as that process ran in this pod: its
+    /// sessions may still be alive. None if the lease was free.
     pub fn predecessor(&self) -> Option<String> {
         self.shared.tenure().predecessor.clone()
     }

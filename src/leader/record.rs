@@ -10,8 +10,9 @@ use k8s_openapi::{
 
 use super::Timing;
 
-/// On the Lease: the uid of the pod that its holder runs in.
-const POD_UID: &str = "tenantry.dev/pod-uid";
+/// On the Lease: its holder, a space, and the uid of the pod that the holder runs in. With the holder, since whoever writes
+/// the record and does not know the annotation leaves it there.
+const HOLDER_POD: &str = "tenantry.dev/holder-pod";
 
 /// Who stands for a lease.
 #[derive(Clone, Debug)]
@@ -48,13 +49,13 @@ impl Observed {
 
     /// Whether the holder runs, or ran, in this pod.
     fn is_of_pod(&self, pod: Option<&str>) -> bool {
-        let annotations = self.lease.metadata.annotations.as_ref();
-        let holder = annotations.and_then(|annotations| annotations.get(POD_UID));
-        pod.is_some() && holder.map(String::as_str) == pod
+        let (Some(holder), Some(pod)) = (self.holder(), pod) else { return false };
+        let said = self.lease.metadata.annotations.as_ref().and_then(|all| all.get(HOLDER_POD));
+        said.is_some_and(|said| *said == holder_pod(holder, pod))
     }
 
-    /// How long the holder may still be silent; zero if the lease is free or has run out. A holder of the candidate's own
-    /// pod is no more, if the pod's uid is what it says: it is given two tries to show that it is not.
+    /// How long the holder may still be silent; zero if the lease is free or has run out. A holder in the candidate's own
+    /// pod should have ended; it gets two tries to show that it has not.
     pub(super) fn remaining(&self, now: Instant, pod: Option<&str>, timing: &Timing) -> Duration {
         if self.holder().is_none() {
             return Duration::ZERO;
@@ -87,13 +88,17 @@ pub(super) fn held_by(mut lease: Lease, candidacy: &Candidacy, wall: Timestamp) 
     spec.holder_identity = Some(candidacy.identity.clone());
     spec.lease_duration_seconds = Some(seconds(candidacy.lease));
     spec.renew_time = Some(MicroTime(wall));
-    // The one of the holder before says nothing of this one.
+    // The former holder's says nothing about this one.
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    match &candidacy.pod {
-        Some(pod) => drop(annotations.insert(POD_UID.to_owned(), pod.clone())),
-        None => drop(annotations.remove(POD_UID)),
+    annotations.remove(HOLDER_POD);
+    if let Some(pod) = &candidacy.pod {
+        annotations.insert(HOLDER_POD.to_owned(), holder_pod(&candidacy.identity, pod));
     }
     lease
+}
+
+fn holder_pod(identity: &str, pod: &str) -> String {
+    format!("{identity} {pod}")
 }
 
 /// What replaces `lease` when it is given back.
@@ -134,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_of_the_same_pod_is_waited_for_as_long_as_one_that_lives_would_be_silent() {
+    fn a_holder_in_the_same_pod_gets_two_tries_to_show_that_it_lives() {
         let (start, pod) = (Instant::now(), Some("pod-1"));
         let held = held_by(lease(0), &candidacy("b", pod), Timestamp::UNIX_EPOCH);
         let seen = Observed::note(None, held.clone(), start);
@@ -147,7 +152,10 @@ mod tests {
         let renewed = held_by(held, &candidacy("b", pod), Timestamp::from_second(2).unwrap());
         let seen = Observed::note(Some(seen), renewed.clone(), later);
         assert_eq!(seen.remaining(later, pod, &TIMING), own);
-        // Whoever took it over without a pod is in none.
+        // Whoever took it over without a word about pods is in none.
+        let mut others = renewed.clone();
+        others.spec.as_mut().unwrap().holder_identity = Some("of-before".to_owned());
+        assert_eq!(Observed::note(None, others, start).remaining(start, pod, &TIMING), LEASE);
         let nobodys = held_by(renewed, &candidacy("c", None), Timestamp::UNIX_EPOCH);
         assert_eq!(Observed::note(None, nobodys, start).remaining(start, pod, &TIMING), LEASE);
     }

@@ -1,6 +1,8 @@
 //! `tenantry_migrator` in a tenant's database: it may connect while a database is built, and later only for as long
 //! as there is something to do there.
 
+use tracing::warn;
+
 use crate::domain::identity::TenantId;
 
 use super::{
@@ -16,7 +18,16 @@ use super::{
 pub(super) struct Visit {
     pub(super) session: Session,
     /// The published database that was opened to the migrator for this visit.
-    opened: Option<(TenantId, Ident)>,
+    opened: Option<Opened>,
+}
+
+/// A published database that is open to the migrator. Dropped without having been shut, by an operation that was cut, it
+/// is shut in the background.
+struct Opened {
+    server: Server,
+    id: TenantId,
+    name: Ident,
+    is_shut: bool,
 }
 
 impl Server {
@@ -50,11 +61,12 @@ impl Server {
             None => return Err(Error::DatabaseMissing(database.to_owned())),
         }
         let open = Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&name, &MIGRATOR]);
+        let opened = Opened { server: self.clone(), id, name: name.clone(), is_shut: false };
         self.run("open the database to the migrator", &open).await?;
         match self.migrator(&name, doing).await {
-            Ok(session) => Ok(Visit { session: known(session).await, opened: Some((id, name)) }),
+            Ok(session) => Ok(Visit { session: known(session).await, opened: Some(opened) }),
             Err(error) => {
-                self.shut(&name).await?;
+                opened.shut().await?;
                 Err(error)
             }
         }
@@ -65,11 +77,11 @@ impl Server {
         match visit.opened {
             // The rename that follows would stumble over a session that is still there.
             None => visit.session.close_and_wait().await,
-            Some((id, name)) => {
+            Some(opened) => {
                 visit.session.close().await;
                 // Not between another visit's being let in and its connecting.
-                let _one = self.serialise(id).await;
-                self.shut(&name).await?;
+                let _one = self.serialise(opened.id).await;
+                opened.shut().await?;
             }
         }
         result
@@ -78,6 +90,29 @@ impl Server {
     async fn shut(&self, database: &Ident) -> Result<()> {
         let shut = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[database, &MIGRATOR]);
         self.run("close the database to the migrator", &shut).await
+    }
+}
+
+impl Opened {
+    /// Shuts it. For who has the tenant's turn.
+    async fn shut(mut self) -> Result<()> {
+        self.server.shut(&self.name).await?;
+        self.is_shut = true;
+        Ok(())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // Outside a runtime there is nobody to wait for the server.
+        let (false, Ok(runtime)) = (self.is_shut, tokio::runtime::Handle::try_current()) else { return };
+        let (server, id, name) = (self.server.clone(), self.id, self.name.clone());
+        runtime.spawn(async move {
+            let _one = server.serialise(id).await;
+            if let Err(error) = server.shut(&name).await {
+                warn!(database = %name, %error, "the database is still open to the migrator, until the next visit");
+            }
+        });
     }
 }
 

@@ -152,7 +152,8 @@ INSERT INTO public.activity_log (action, entity_type, details)
 SELECT 'demo.seeded', 'demo', '{\"demo\": true}' FROM first";
 
 impl Server {
-    /// Seeds a tenant's database, the one being built or the published one, after it holds it to these limits.
+    /// Seeds a tenant's database, the one being built or the published one, after holding it to `limits`, if there are any;
+    /// those stay, whatever becomes of the seed.
     pub async fn seed(
         &self,
         id: TenantId,

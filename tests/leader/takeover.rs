@@ -73,6 +73,7 @@ async fn a_container_that_is_started_again_takes_the_lease_of_its_pod_before_oth
     let again = in_pod("again", "pod-1").start(PLANE.client().await.unwrap());
     within(Duration::from_secs(10), "it leads again", again.wait()).await;
     println!("taken {:?} after its pod's process was killed", killed.elapsed());
+    assert!(killed.elapsed() > Duration::from_secs(4), "it was given two tries");
     assert_eq!(again.predecessor().as_deref(), Some("first"), "whose sessions are to be ended");
     assert!(!other.is_current());
     again.release().await;

@@ -1,7 +1,8 @@
 //! Operations that are cut off while they wait, later and later, and run again.
 
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
+use futures::future::{Either, select};
 use sqlx::{Connection, Executor};
 use tenantry::{
     domain::{access::AccessLevel, limits::Entitlements},
@@ -58,7 +59,9 @@ async fn every_operation_may_be_cut_and_run_again() {
         let template = &through("ensure_template", async || server.ensure_template(modules).await).await;
         through("create_login", async || server.create_login(t.id, &t.login).await).await;
         through("create_database", async || server.create_database(t.id, template).await).await;
-        through("seed", async || server.seed(t.id, &t.database, &empty_seed(), None).await).await;
+        let plan = Entitlements { limits: [("users".to_owned(), Some(5))].into(), ..Entitlements::default() };
+        let seed = async || server.seed(t.id, &t.database, &empty_seed(), Some(&plan)).await;
+        through("seed", seed).await;
         through("publish", async || server.publish_database(t.id, &t.database).await).await;
         let verifier = scram_verifier(&t.password);
         for level in [AccessLevel::ReadWrite, AccessLevel::ReadOnly, AccessLevel::ReadWrite] {
@@ -68,7 +71,11 @@ async fn every_operation_may_be_cut_and_run_again() {
         }
         through("set_login", async || server.set_login(t.id, &t.login, &verifier, true).await).await;
         through("seed again", async || server.seed(t.id, &t.database, &empty_seed(), None).await).await;
-        let plan = Entitlements { limits: [("users".to_owned(), Some(5))].into(), ..Entitlements::default() };
+        let mut inside = postgres.connect(&t.database).await.unwrap();
+        let limits = "SELECT name, maximum FROM tenantry.limits";
+        let limits: Vec<(String, Option<i64>)> = sqlx::query_as(limits).fetch_all(&mut inside).await.unwrap();
+        assert_eq!(limits, [("users".to_owned(), Some(5))]);
+        inside.close().await.unwrap();
         let used =
             through("apply_limits", async || server.apply_limits(t.id, &t.database, &plan).await).await;
         let read = through("read_counters", async || server.read_counters(t.id, &t.database).await).await;
@@ -99,6 +106,38 @@ async fn every_operation_may_be_cut_and_run_again() {
         through("drop_login", async || server.drop_login(t.id, &t.login).await).await;
         let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
         assert!(facts.database.is_none() && facts.login.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_was_open_to_the_migrator_when_its_visit_was_cut_is_shut() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let t = Tenant::new("tenant_cut_open");
+        t.provision(&server, 1).await;
+        let until_open_is = async |wanted: bool| {
+            let look = async {
+                let mut looks = tokio::time::interval(Duration::from_millis(5));
+                loop {
+                    let facts = server.observe(t.id, &t.database, &t.login).await.unwrap();
+                    if facts.database.unwrap().migrator_may_connect == wanted {
+                        break;
+                    }
+                    looks.tick().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), look).await.unwrap();
+        };
+        // The visit waits in the database, for somebody who holds the counters.
+        let mut administrator = postgres.connect(&t.database).await.unwrap();
+        administrator.execute("BEGIN; LOCK TABLE tenantry.counters").await.unwrap();
+        {
+            let read = pin!(server.read_counters(t.id, &t.database));
+            let open = pin!(until_open_is(true));
+            assert!(matches!(select(read, open).await, Either::Right(_)), "nothing was read");
+        }
+        until_open_is(false).await;
+        administrator.execute("ROLLBACK").await.unwrap();
     }
 }
 

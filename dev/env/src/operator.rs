@@ -51,7 +51,7 @@ impl OperatorOptions {
             // And look at what they have just done.
             ("TENANTRY_USAGE_INTERVAL".to_owned(), "5".to_owned()),
         ];
-        // What a restart finds is what one by a kubelet finds. A process that still lives has its port.
+        // A restart finds what one by the kubelet would find. A replica has another port.
         environment.push(("TENANTRY_POD_UID".to_owned(), format!("port-{port}")));
         environment.extend(self.environment.iter().cloned());
         environment.push(("KUBECONFIG".to_owned(), self.kubeconfig.display().to_string()));

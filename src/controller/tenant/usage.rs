@@ -307,16 +307,10 @@ async fn count(
         }
         // One that cannot be read takes nobody else's place.
         seen.entry(target.id).or_default().counted_at = Some(now);
-        // Never cut in the middle, which would leave the database open to the migrator: only waited for no longer.
-        let (server, id, database) = (server.clone(), target.id, target.database.clone());
-        let reading = tokio::spawn(async move { server.read_counters(id, &database).await });
-        match timeout(left, reading).await {
-            Ok(Ok(Ok(counters))) => {
+        match timeout(left, server.read_counters(target.id, &target.database)).await {
+            Ok(Ok(counters)) => {
                 measured.insert(target.id, counters);
                 read.push((target, found));
-            }
-            Ok(Ok(Err(error))) => {
-                warn!(tenant = target.tenant.name_any(), %error, "its counters were not read")
             }
             Ok(Err(error)) => warn!(tenant = target.tenant.name_any(), %error, "its counters were not read"),
             Err(_) => warn!(tenant = target.tenant.name_any(), "its counters were not read in time"),

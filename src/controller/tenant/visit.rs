@@ -104,7 +104,7 @@ pub struct Visit<'a> {
     /// What its plan gives it; none while there is no plan, or one that leaves open what the tenant does not say.
     pub entitlements: Option<Entitlements>,
     /// What the seed of a new database has put there already, before the admins.
-    pub limited: Option<Entitlements>,
+    pub seeded_limits: Option<Entitlements>,
     /// Limits in its spec that have no effect, as its plan does not leave them to the tenant.
     pub without_effect: Vec<String>,
     /// The workflow, once there is one.
@@ -136,7 +136,7 @@ impl<'a> Visit<'a> {
             row: None,
             standing: None,
             entitlements: None,
-            limited: None,
+            seeded_limits: None,
             without_effect: Vec::new(),
             workflow: None,
             steps: Vec::new(),

@@ -227,7 +227,11 @@ async fn admins_beyond_the_limit_are_refused_with_a_reason() {
         }
         // Limits that come with a seed hold for it.
         let six = entitlements(&[("users", Some(6))]);
-        assert_eq!(seed(7, Some(&six)).await.unwrap_err().reason(), "LimitReached");
+        let error = seed(7, Some(&six)).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "seed the database: limit \"users\" reached: 5 of 6 in use, 2 more refused [TNLIM]"
+        );
         assert_eq!(seed(6, Some(&six)).await.unwrap().usage["users"], 6);
     }
 }

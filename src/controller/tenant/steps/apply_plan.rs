@@ -1,10 +1,10 @@
 //! ApplyPlan: what the plan gives comes into force in PostgreSQL, then in the registry: the connections of the login, the
 //! limits in the tenant's database, where triggers hold the tenant to them. One row in the activity log has the old and
-//! the new. The limits of a database that was just made are there already: Seed brought them. Below what is used already, a limit refuses growth, and nothing else. A connection limit that was changed by
+//! the new. The limits of a database that was made in this visit are there already: Seed brought them. Below what is used already, a limit refuses growth, and nothing else. A connection limit that was changed by
 //! hand is put right without a session in the tenant's database.
 
 use super::{Run, StepError, restore_marks};
-use crate::registry::NewPlan;
+use crate::{domain::limits::Amounts, registry::NewPlan};
 
 pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     run.changed();
@@ -18,8 +18,9 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     if !making && row.entitlements.as_ref() == Some(&entitlements) {
         return Ok(connections.await?);
     }
-    let usage = match run.visit.limited.as_ref() == Some(&entitlements) {
-        true => row.usage.clone(),
+    let usage = match run.visit.seeded_limits.as_ref() == Some(&entitlements) {
+        // What is used was recorded with the seed.
+        true => Amounts::new(),
         false => server.apply_limits(id, &row.database_name, &entitlements).await?,
     };
     // Last, as it is what a search for drift compares with what is recorded.

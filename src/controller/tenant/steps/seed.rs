@@ -28,7 +28,7 @@ pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
     usage.extend(cloned);
     run.context.registry.record_seed(id, &digest, &usage, now).await?;
     run.context.usage_recorded.add(id);
-    run.visit.limited = limits;
+    run.visit.seeded_limits = limits;
     let row = run.row_mut()?;
     row.seed_digest = Some(digest);
     row.usage.extend(usage);
