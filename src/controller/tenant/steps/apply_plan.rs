@@ -1,7 +1,8 @@
 //! ApplyPlan: what the plan gives comes into force in PostgreSQL, then in the registry: the connections of the login, the
-//! limits in the tenant's database, where triggers hold the tenant to them. One row in the activity log has the old and
-//! the new. The limits of a database that was made in this visit are there already: Seed brought them. Below what is used already, a limit refuses growth, and nothing else. A connection limit that was changed by
-//! hand is put right without a session in the tenant's database.
+//! limits in the tenant's database, where triggers hold the tenant to them. Those of a database that was made in this visit
+//! are there already: Seed brought them. One row in the activity log has the old and the new. Below what is used already, a
+//! limit refuses growth, and nothing else. A connection limit that was changed by hand is put right without a session in
+//! the tenant's database.
 
 use super::{Run, StepError, restore_marks};
 use crate::{domain::limits::Amounts, registry::NewPlan};

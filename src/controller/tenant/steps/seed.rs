@@ -1,7 +1,7 @@
 //! Seed: settings, then admins and demo data in one transaction, as the migrator's login; in a database that was just
-//! made, the plan's limits before that, which hold for the admins too. Each admin without an account
-//! gets a one-time credential: its plain text is in the Secret `<name>-admin` before its hash is in the database, so
-//! that a run that is cut off leaves no hash whose plain text nobody has.
+//! made, the plan's limits before that, which hold for the admins too. Each admin without an account gets a one-time
+//! credential: its plain text is in the Secret `<name>-admin` before its hash is in the database, so that a run that is cut
+//! off leaves no hash whose plain text nobody has.
 
 use super::{Run, StepError};
 use crate::{
