@@ -181,6 +181,16 @@ impl Inventory {
         })
     }
 
+    /// The published databases that `tenantry_migrator` may enter, and their tenants.
+    pub fn open_to_the_migrator(&self) -> Vec<(String, TenantId)> {
+        let is_open = |(name, id): &(&str, TenantId)| {
+            let connect = self.databases.get(*name).map_or(&[][..], |row| &row.connect);
+            *name != building_name(*id)
+                && connect.iter().flatten().any(|grantee| grantee == MIGRATOR.as_str())
+        };
+        self.marked_databases().filter(is_open).map(|(name, id)| (name.to_owned(), id)).collect()
+    }
+
     /// Whether sessions of tenants can be ended and seen.
     pub(super) fn rights(&self) -> Rights {
         self.rights

@@ -60,3 +60,30 @@ async fn a_restart_wakes_no_idle_tenant_and_finds_what_others_wrote() {
         .await;
     assert_eq!(world.sessions("tenant_idle").await, idle);
 }
+
+#[tokio::test]
+async fn a_database_that_was_open_to_the_migrator_when_the_operator_died_is_shut() {
+    let world = World::new("usage-open").await;
+    world.apply("left", json!({"plan": "free"})).await;
+    world.fleet.ready("left").await;
+    let is_open =
+        "SELECT has_database_privilege('tenantry_migrator', 'tenant_left', 'CONNECT') = $1::boolean";
+    let until_open_is = async |wanted: &str| {
+        let looked = async || world.holds("postgres", is_open, wanted).await;
+        world.until(&format!("open to the migrator: {wanted}"), looked).await;
+    };
+    let mut administrator = world.superuser("tenant_left").await;
+    administrator.execute("BEGIN; LOCK TABLE tenantry.counters").await.unwrap();
+    world.ahead(120);
+    until_open_is("true").await;
+    let operator = world.installation.operator();
+    operator.kill().await.unwrap();
+    administrator.close().await.unwrap();
+    // Nobody enters the database of a tenant that leaves.
+    let leaves = json!({"plan": "free", "state": "Deprovisioned", "stateReason": "a test", "offboarding": {"gracePeriodSeconds": 86400}});
+    world.apply("left", leaves).await;
+    world.free_the_lease().await;
+    operator.start().await.unwrap();
+    world.until_status("left", "deprovisioning").await;
+    until_open_is("false").await;
+}

@@ -138,6 +138,18 @@ async fn a_database_that_was_open_to_the_migrator_when_its_visit_was_cut_is_shut
         }
         until_open_is(false).await;
         administrator.execute("ROLLBACK").await.unwrap();
+        // One whose visit ended with its process is found; one that is being built stays open.
+        let building = Tenant::new("tenant_cut_building");
+        let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+        server.create_database(building.id, &template).await.unwrap();
+        let open = format!("GRANT CONNECT ON DATABASE {} TO tenantry_migrator", t.database);
+        administrator.execute(sqlx::AssertSqlSafe(open)).await.unwrap();
+        let found = server.observe_all().await.unwrap().open_to_the_migrator();
+        assert!(found.contains(&(t.database.clone(), t.id)), "{found:?}");
+        server.shut_left_open(&[(t.database.clone(), t.id)]).await.unwrap();
+        until_open_is(false).await;
+        assert!(found.iter().all(|(_, id)| *id != building.id), "{found:?}");
+        server.drop_database(building.id, &building.database).await.unwrap();
     }
 }
 

@@ -136,7 +136,9 @@ async fn check(
             }
             made => drop(made?),
         }
-        context.bulk.read_server(&server.config().name, server.observe_all().await?);
+        let inventory = server.observe_all().await?;
+        server.shut_left_open(&inventory.open_to_the_migrator()).await?;
+        context.bulk.read_server(&server.config().name, inventory);
     }
     let (why, message) = if found.missing.is_empty() {
         (reason::RIGHTS_COMPLETE, "the operator's login has every right it needs".to_owned())

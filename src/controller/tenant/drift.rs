@@ -10,7 +10,7 @@ use futures::future::join_all;
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     cuts::{self, Databases},
@@ -85,6 +85,7 @@ async fn look(context: &SharedContext, memory: &mut Memory) -> Result<(), crate:
             warn!(server, "the server is in an older state than before: it was restored");
             restored.push((*server).to_owned());
         }
+        shut(server, inventory, context);
     }
     let mut seen = Vec::new();
     for row in &rows {
@@ -148,6 +149,25 @@ async fn read(name: &str, context: &Context) -> Option<Inventory> {
     }
     context.servers.suspect(name);
     None
+}
+
+/// Databases stay open to the migrator when the server went away during a visit. One that is visited right now is among them
+/// as well: that takes nothing from the visit.
+fn shut(server: &str, inventory: &Inventory, context: &Context) {
+    let open = inventory.open_to_the_migrator();
+    let Standing::Ready(handle) = context.servers.get(server) else { return };
+    if open.is_empty() {
+        return;
+    }
+    let server = server.to_owned();
+    // Beside the search: a tenant's turn may be somebody else's for long.
+    tokio::spawn(async move {
+        match timeout(PATIENCE, handle.shut_left_open(&open)).await {
+            Ok(Ok(())) => debug!(server, databases = open.len(), "what was open to the migrator is shut"),
+            Ok(Err(error)) => warn!(server, %error, "a database is left open to the migrator"),
+            Err(_) => warn!(server, "a database is left open to the migrator: no answer in time"),
+        }
+    });
 }
 
 /// Whether the status already tells of a difference that nobody but a person can put right.
