@@ -10,7 +10,6 @@ mod crash;
 mod crd;
 mod cuts;
 mod drift;
-mod fairness;
 #[path = "../cluster/fleet.rs"]
 mod fleet;
 mod fresh;

@@ -62,11 +62,6 @@ fn failed_step(tenant: &Tenant) -> String {
 }
 
 impl World {
-    /// Applies a Tenant on another server.
-    pub async fn apply_on(&self, server: &str, name: &str) {
-        self.apply(name, json!({"server": server, "offboarding": {"gracePeriodSeconds": 0}})).await;
-    }
-
     /// Waits until the `Ready` of a `DatabaseServer` has a reason.
     async fn server_reason(&self, server: &str, reason: &'static str) {
         let servers = Api::<DatabaseServer>::all(self.fleet.client.clone());

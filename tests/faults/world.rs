@@ -102,16 +102,16 @@ impl World {
         self.own_plane.as_ref().unwrap_or(&PLANE).kubectl()
     }
 
-    /// What is done in another namespace.
-    pub fn fleet_in(&self, namespace: &str) -> Fleet {
-        Fleet::of(self.fleet.client.clone(), namespace, self.installation.operator().log())
-    }
-
     /// Applies a Tenant on this world's server, with more spec.
     pub async fn apply(&self, name: &str, more: Value) -> Tenant {
         let mut spec = json!({"server": self.name, "offboarding": null});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.fleet.apply(name, spec).await
+    }
+
+    /// Applies a Tenant on another server.
+    pub async fn apply_on(&self, server: &str, name: &str) {
+        self.apply(name, json!({"server": server, "offboarding": {"gracePeriodSeconds": 0}})).await;
     }
 
     /// Another PostgreSQL, as a `DatabaseServer` of this name: one that can be stopped without the registry.
@@ -178,6 +178,16 @@ impl World {
         sqlx::query_scalar(query).bind(slug).fetch_optional(&mut session).await.unwrap()
     }
 
+    /// Every tenant can use its database.
+    pub async fn all_work(&self, names: &[String]) {
+        for name in names {
+            let mut session: PgConnection = self.fleet.login(name).await.unwrap();
+            let users: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+            assert_eq!(users, 0);
+        }
+    }
+
     /// Waits until something is so.
     pub async fn until(&self, what: &str, mut so: impl AsyncFnMut() -> bool) {
         let waited = tokio::time::timeout(PATIENCE, async {
@@ -202,6 +212,11 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.clock);
     }
+}
+
+/// So many names.
+pub fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
 }
 
 /// A PostgreSQL of its own for `second_operator`.

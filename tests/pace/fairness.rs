@@ -11,8 +11,8 @@ use tenantry_dev::{
 };
 
 use crate::{
+    TURN,
     fleet::Fleet,
-    reasons::workflow,
     world::{Options, World, set_up},
 };
 
@@ -20,6 +20,11 @@ use crate::{
 const SOON: Duration = Duration::from_secs(5);
 
 impl World {
+    /// What is done in another namespace.
+    fn fleet_in(&self, namespace: &str) -> Fleet {
+        Fleet::of(self.fleet.client.clone(), namespace, self.installation.operator().log())
+    }
+
     /// Applies a new tenant on this world's own server, and says how long it takes until it is Ready.
     async fn new_tenant(&self, fleet: &Fleet, name: &str) -> Duration {
         let begun = Instant::now();
@@ -31,6 +36,7 @@ impl World {
 
 #[tokio::test]
 async fn three_hundred_that_fail_delay_no_new_tenant() {
+    let _turn = TURN.lock().await;
     let options = Options { also_watches: Some("fairness-new"), ..Options::default() };
     let world = World::with("fairness-failing", options).await;
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota",
@@ -56,12 +62,13 @@ async fn three_hundred_that_fail_delay_no_new_tenant() {
         "a new tenant is Ready after {in_the_rush:?} in the rush, {behind:?} behind 300 that fail, {at_once:?} when all try at once"
     );
     assert!(behind < SOON && at_once < SOON, "{behind:?} {at_once:?}");
-    let attempts = workflow(&world.fleet.tenants.get("fails-7").await.unwrap()).attempt;
-    assert!(attempts > 1, "{attempts}");
+    let workflow = world.fleet.tenants.get("fails-7").await.unwrap().status.unwrap().workflow.unwrap();
+    assert!(workflow.attempt > 1, "{workflow:?}");
 }
 
 #[tokio::test]
 async fn a_server_that_hangs_delays_no_tenant_of_another() {
+    let _turn = TURN.lock().await;
     let world = World::new("fairness-hangs").await;
     let second = set_up(PostgresOptions::default()).await;
     let proxy = PostgresProxy::start(second.port(), &Effects::new()).unwrap();
