@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Election, Shared, State,
-    record::{self, Candidacy, Observed},
+    record::{self, Observed},
 };
 
 pub(super) struct Candidate {
@@ -140,7 +140,7 @@ impl Candidate {
         let read = self.api.get_opt(&self.election.name).await?;
         let now = Instant::now();
         let Some(lease) = read else {
-            let lease = record::first(&self.election.name, &self.candidacy(), Timestamp::now());
+            let lease = record::first(&self.election, Timestamp::now());
             let created = self.api.create(&PostParams::default(), &lease).await?;
             self.observed = Some(Observed::note(None, created, Instant::now()));
             return Ok(Tried::Ours(now));
@@ -164,16 +164,11 @@ impl Candidate {
 
     /// Writes ourselves into the record, if it is still the one that was seen.
     async fn replace(&mut self, observed: Observed) -> kube::Result<Tried> {
-        let lease = record::held_by(observed.lease.clone(), &self.candidacy(), Timestamp::now());
+        let lease = record::held_by(observed.lease.clone(), &self.election, Timestamp::now());
         let sent = Instant::now();
         let written = self.api.replace(&self.election.name, &PostParams::default(), &lease).await?;
         self.observed = Some(Observed::note(Some(observed), written, Instant::now()));
         Ok(Tried::Ours(sent))
-    }
-
-    fn candidacy(&self) -> Candidacy {
-        let Election { identity, pod, timing, .. } = &self.election;
-        Candidacy { identity: identity.clone(), pod: pod.clone(), lease: timing.lease }
     }
 
     fn leads(&self) -> bool {

@@ -8,22 +8,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 
-use super::Timing;
+use super::{Election, Timing};
 
 /// On the Lease: its holder, a space, and the uid of the pod that the holder runs in. With the holder, since whoever writes
 /// the record and does not know the annotation leaves it there.
 const HOLDER_POD: &str = "tenantry.dev/holder-pod";
-
-/// Who stands for a lease.
-#[derive(Clone, Debug)]
-pub(super) struct Candidacy {
-    /// Its name, which no other process has.
-    pub(super) identity: String,
-    /// The uid of its pod, if it runs in one.
-    pub(super) pod: Option<String>,
-    /// How long its lease is.
-    pub(super) lease: Duration,
-}
 
 /// The last record that was seen, and when it was seen to change.
 #[derive(Clone, Debug)]
@@ -69,30 +58,30 @@ impl Observed {
 }
 
 /// A Lease that nobody has had yet.
-pub(super) fn first(name: &str, candidacy: &Candidacy, wall: Timestamp) -> Lease {
+pub(super) fn first(election: &Election, wall: Timestamp) -> Lease {
     let nobodys = Lease {
-        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(election.name.clone()), ..ObjectMeta::default() },
         // The first holder takes it over from nobody.
         spec: Some(LeaseSpec { lease_transitions: Some(-1), ..LeaseSpec::default() }),
     };
-    held_by(nobodys, candidacy, wall)
+    held_by(nobodys, election, wall)
 }
 
 /// What replaces `lease` when it is taken or renewed. Whatever else is in it stays, its `resourceVersion` above all.
-pub(super) fn held_by(mut lease: Lease, candidacy: &Candidacy, wall: Timestamp) -> Lease {
+pub(super) fn held_by(mut lease: Lease, election: &Election, wall: Timestamp) -> Lease {
     let spec = lease.spec.get_or_insert_default();
-    if spec.holder_identity.as_deref() != Some(&candidacy.identity) {
+    if spec.holder_identity.as_deref() != Some(&election.identity) {
         spec.acquire_time = Some(MicroTime(wall));
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
     }
-    spec.holder_identity = Some(candidacy.identity.clone());
-    spec.lease_duration_seconds = Some(seconds(candidacy.lease));
+    spec.holder_identity = Some(election.identity.clone());
+    spec.lease_duration_seconds = Some(seconds(election.timing.lease));
     spec.renew_time = Some(MicroTime(wall));
     // The former holder's says nothing about this one.
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.remove(HOLDER_POD);
-    if let Some(pod) = &candidacy.pod {
-        annotations.insert(HOLDER_POD.to_owned(), holder_pod(&candidacy.identity, pod));
+    if let Some(pod) = &election.pod {
+        annotations.insert(HOLDER_POD.to_owned(), holder_pod(&election.identity, pod));
     }
     lease
 }
@@ -123,12 +112,18 @@ mod tests {
     const TIMING: Timing =
         Timing { lease: LEASE, renew_deadline: Duration::from_secs(10), retry: Duration::from_secs(2) };
 
-    fn candidacy(identity: &str, pod: Option<&str>) -> Candidacy {
-        Candidacy { identity: identity.to_owned(), pod: pod.map(str::to_owned), lease: LEASE }
+    fn election(identity: &str, pod: Option<&str>) -> Election {
+        Election {
+            namespace: "default".to_owned(),
+            name: "tenantry".to_owned(),
+            identity: identity.to_owned(),
+            pod: pod.map(str::to_owned),
+            timing: TIMING,
+        }
     }
 
     fn lease(wall: i64) -> Lease {
-        first("tenantry", &candidacy("a", None), Timestamp::from_second(wall).unwrap())
+        first(&election("a", None), Timestamp::from_second(wall).unwrap())
     }
 
     #[test]
@@ -141,7 +136,7 @@ mod tests {
     #[test]
     fn a_holder_in_the_same_pod_gets_two_tries_to_show_that_it_lives() {
         let (start, pod) = (Instant::now(), Some("pod-1"));
-        let held = held_by(lease(0), &candidacy("b", pod), Timestamp::UNIX_EPOCH);
+        let held = held_by(lease(0), &election("b", pod), Timestamp::UNIX_EPOCH);
         let seen = Observed::note(None, held.clone(), start);
         let own = Duration::from_secs(4);
         assert_eq!(seen.remaining(start, pod, &TIMING), own);
@@ -149,14 +144,14 @@ mod tests {
         assert_eq!(seen.remaining(start, None, &TIMING), LEASE);
         // Two pods that were given one uid: the one that holds it goes on.
         let later = start + Duration::from_secs(2);
-        let renewed = held_by(held, &candidacy("b", pod), Timestamp::from_second(2).unwrap());
+        let renewed = held_by(held, &election("b", pod), Timestamp::from_second(2).unwrap());
         let seen = Observed::note(Some(seen), renewed.clone(), later);
         assert_eq!(seen.remaining(later, pod, &TIMING), own);
         // Whoever took it over without a word about pods is in none.
         let mut others = renewed.clone();
         others.spec.as_mut().unwrap().holder_identity = Some("of-before".to_owned());
         assert_eq!(Observed::note(None, others, start).remaining(start, pod, &TIMING), LEASE);
-        let nobodys = held_by(renewed, &candidacy("c", None), Timestamp::UNIX_EPOCH);
+        let nobodys = held_by(renewed, &election("c", None), Timestamp::UNIX_EPOCH);
         assert_eq!(Observed::note(None, nobodys, start).remaining(start, pod, &TIMING), LEASE);
     }
 
@@ -192,11 +187,11 @@ mod tests {
         let wall = Timestamp::from_second(100).unwrap();
         let mut old = lease(0);
         old.metadata.resource_version = Some("7".to_owned());
-        let taken = held_by(old.clone(), &candidacy("b", None), wall);
+        let taken = held_by(old.clone(), &election("b", None), wall);
         let spec = taken.spec.clone().unwrap();
         assert_eq!((spec.lease_transitions, spec.acquire_time), (Some(1), Some(MicroTime(wall))));
         assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"));
-        let renewed = held_by(old.clone(), &candidacy("a", None), wall).spec.unwrap();
+        let renewed = held_by(old.clone(), &election("a", None), wall).spec.unwrap();
         assert_eq!(renewed.lease_transitions, Some(0));
         assert_eq!(renewed.acquire_time, old.spec.unwrap().acquire_time);
         assert_eq!(renewed.renew_time, Some(MicroTime(wall)));
