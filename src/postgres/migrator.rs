@@ -88,14 +88,19 @@ impl Server {
     }
 
     /// Shuts databases that are open to the migrator: a visit there ended with its process or with its server, or somebody
-    /// has opened them. A visit that is there stays connected.
-    pub async fn shut_left_open(&self, open: &[(String, TenantId)]) -> Result<()> {
+    /// has opened them. A visit that is there stays connected. One that cannot be shut is logged, and keeps nothing else from
+    /// being done: the next search for drift finds it.
+    pub async fn shut_left_open(&self, open: &[(String, TenantId)]) {
         for (name, id) in open {
-            // Not between a visit's being let in and its connecting.
-            let _one = self.serialise(*id).await;
-            self.shut(&Ident::new(name)?).await?;
+            let shut = async {
+                // Not between a visit's being let in and its connecting.
+                let _one = self.serialise(*id).await;
+                self.shut(&Ident::new(name)?).await
+            };
+            if let Err(error) = shut.await {
+                warn!(server = self.config().name, database = name, %error, "a database is left open to the migrator");
+            }
         }
-        Ok(())
     }
 
     async fn shut(&self, database: &Ident) -> Result<()> {
@@ -117,14 +122,8 @@ impl Drop for Opened {
     fn drop(&mut self) {
         // Outside a runtime there is nobody to wait for the server.
         let (false, Ok(runtime)) = (self.is_shut, tokio::runtime::Handle::try_current()) else { return };
-        let (server, id, name) = (self.server.clone(), self.id, self.name.clone());
-        runtime.spawn(async move {
-            let _one = server.serialise(id).await;
-            if let Err(error) = server.shut(&name).await {
-                // The next search for drift finds it.
-                warn!(database = %name, %error, "the database is still open to the migrator");
-            }
-        });
+        let (server, open) = (self.server.clone(), [(self.name.to_string(), self.id)]);
+        runtime.spawn(async move { server.shut_left_open(&open).await });
     }
 }
 

@@ -137,7 +137,7 @@ async fn check(
             made => drop(made?),
         }
         let inventory = server.observe_all().await?;
-        server.shut_left_open(&inventory.open_to_the_migrator()).await?;
+        server.shut_left_open(&inventory.open_to_the_migrator()).await;
         context.bulk.read_server(&server.config().name, inventory);
     }
     let (why, message) = if found.missing.is_empty() {
