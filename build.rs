@@ -1,4 +1,4 @@
-//! `sqlx::migrate!` reads a directory; without this, cargo would not see a new file in it.
+//! `sqlx::migrate!` reads a directory; without this, cargo would not notice a new file in it.
 
 fn main() {
     println!("cargo::rerun-if-changed=migrations");

@@ -1,26 +1,26 @@
-//! Whether this process may still touch anything: asked where something leaves it, before each new session and each
-//! write, by parts that know nothing of leader election.
+//! Whether this process may still change anything. It is checked before each new session and each write, by modules that do
+//! not know leader election.
 
 use std::{
     fmt,
     sync::{Arc, OnceLock},
 };
 
-/// A question that can be asked at any time. It is answered with yes until somebody who knows is set.
+/// Open until a check is set, then as long as the check returns true.
 #[derive(Clone, Default)]
 pub struct Fence {
-    holds: Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>,
+    check: Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>,
 }
 
 impl Fence {
-    /// Who answers from now on. The first one to be set stays.
-    pub fn set(&self, may_go_on: impl Fn() -> bool + Send + Sync + 'static) {
-        let _ = self.holds.set(Box::new(may_go_on));
+    /// Sets the check. The first one that is set stays.
+    pub fn set(&self, check: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.check.set(Box::new(check));
     }
 
-    /// Whether this process may go on.
+    /// Whether this process may change anything.
     pub fn is_open(&self) -> bool {
-        self.holds.get().is_none_or(|holds| holds())
+        self.check.get().is_none_or(|check| check())
     }
 }
 
@@ -37,14 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_the_present_one() {
+    fn fence_follows_its_check() {
         let fence = Fence::default();
         assert!(fence.is_open());
         let leads = Arc::new(AtomicBool::new(true));
-        let asked = leads.clone();
-        fence.set(move || asked.load(Ordering::Relaxed));
-        let elsewhere = fence.clone();
+        let current = leads.clone();
+        fence.set(move || current.load(Ordering::Relaxed));
+        let clone = fence.clone();
         leads.store(false, Ordering::Relaxed);
-        assert!(!elsewhere.is_open());
+        assert!(!clone.is_open());
     }
 }

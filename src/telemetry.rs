@@ -1,8 +1,8 @@
 //! Logging.
 //!
-//! One line per event, to standard error, as text or as JSON. What it is about is in fields, and the same thing
-//! always has the same name: `tenant` and `namespace` (the Tenant's), `correlation_id` (the workflow's id), `step`,
-//! `duration_ms`, `outcome`, `reason`, `error`. A secret is in none of them.
+//! One line per event, to standard error, as text or as JSON. Its subject is in fields, which always have the same
+//! names: `tenant` and `namespace` (the Tenant's), `correlation_id` (the workflow's id), `step`,
+//! `duration_ms`, `outcome`, `reason`, `error`. No field contains a secret.
 
 use std::io::{self, IsTerminal};
 
@@ -12,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -25,12 +25,12 @@ pub enum LogFormat {
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter says nothing that can be understood.
+    /// The filter is not valid.
     #[error(
         "the log level {0:?} is neither a level (error, warn, info, debug, trace) nor a filter such as info,kube=debug: {1}"
     )]
     Filter(String, #[source] ParseError),
-    /// Something in this process logs already.
+    /// Logging is set up already.
     #[error("logging is set up already")]
     Already,
 }
@@ -41,7 +41,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), Error> {
     subscriber(format, level, io::stderr, colours)?.try_init().map_err(|_| Error::Already)
 }
 
-/// What [`init`] sets up, with another place to write to.
+/// What [`init`] sets up, with another writer.
 pub fn subscriber<W>(
     format: LogFormat,
     level: &str,
@@ -60,18 +60,19 @@ where
     Ok(registry().with(filter).with(lines))
 }
 
-/// A level is ours; what libraries say below a warning is seen only where a filter asks for it.
+/// A plain level is Tenantry's own: libraries log warnings only. kube's client logs errors only, since its warnings contain
+/// whole objects that it could not decode.
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     let level = level.trim();
     let directives = match level.parse::<tracing::Level>() {
-        Ok(ours) if ours >= tracing::Level::INFO => format!("warn,tenantry={ours}"),
+        Ok(ours) if ours >= tracing::Level::INFO => format!("warn,kube_client::client=error,tenantry={ours}"),
         _ => level.to_owned(),
     };
     EnvFilter::try_new(directives).map_err(|error| Error::Filter(level.to_owned(), error))
 }
 
-/// The span of all work on a tenant: every line in it says which. The workflow's id is recorded in it, as
-/// `correlation_id`, once there is one.
+/// The span of all work on a tenant: every line in it has the tenant's name. The workflow's id is recorded in it as
+/// `correlation_id` once it exists.
 pub fn tenant_span(namespace: &str, tenant: &str) -> Span {
     tracing::info_span!("tenant", namespace, tenant, correlation_id = Empty)
 }
@@ -115,13 +116,14 @@ mod tests {
             tracing::debug!("details");
             tracing::info!(target: "sqlx::query", "a library's chatter");
             tracing::warn!(target: "kube_client", "a library's warning");
+            tracing::warn!(target: "kube_client::client", "an object that was not decoded");
         });
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn json_lines_have_the_fields_of_the_event_and_of_the_tenant() {
+    fn json_lines_have_event_and_tenant_fields() {
         let text = written(LogFormat::Json, "info");
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn text_lines_say_the_same() {
+    fn text_lines_have_event_and_tenant_fields() {
         let text = written(LogFormat::Text, "info");
         assert!(text.contains("tenant=\"acme\""), "{text}");
         assert!(text.contains("step=\"CreateDatabase\""), "{text}");
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_says_exactly_what_is_seen() {
+    fn filter_selects_lines() {
         assert!(written(LogFormat::Text, "debug").contains("details"));
         assert!(written(LogFormat::Text, "sqlx=info").contains("chatter"));
         assert!(!written(LogFormat::Text, "sqlx=info").contains("step ended"));
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_what_would_be_right() {
+    fn invalid_filter_is_refused_with_examples() {
         let error = filter("info,tenantry=loudly").unwrap_err().to_string();
         assert!(error.contains("info,tenantry=loudly") && error.contains("debug"), "{error}");
     }

@@ -1,6 +1,6 @@
-//! The definitions in `crds/` are those of `src/api`, and keep the rules that every schema of ours keeps.
+//! The CRDs in `crds/` are those of `src/api`, and follow the rules of all our schemas.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tenantry::api;
 
 #[test]
-fn the_definitions_in_the_repository_are_current() {
+fn crds_in_repository_are_current() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
     let wanted = api::crd_files();
     if std::env::var_os("UPDATE").is_some() {
@@ -30,7 +30,7 @@ fn the_definitions_in_the_repository_are_current() {
 }
 
 #[test]
-fn the_stream_holds_every_definition() {
+fn stream_contains_every_crd() {
     let stream = api::crds_yaml();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&stream).unwrap();
     let wanted: Vec<Value> = api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
@@ -38,17 +38,17 @@ fn the_stream_holds_every_definition() {
     assert_eq!(documents, wanted);
 }
 
-/// Calls `visit` with every schema below `schema`, itself included, and its path.
-fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
-    visit(path, schema);
+/// Calls `check` with every schema below `schema`, itself included, and its path.
+fn walk(schema: &Value, path: &str, check: &mut impl FnMut(&str, &Value)) {
+    check(path, schema);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        walk(property, &format!("{path}.{name}"), visit);
+        walk(property, &format!("{path}.{name}"), check);
     }
     if schema["items"].is_object() {
-        walk(&schema["items"], &format!("{path}[]"), visit);
+        walk(&schema["items"], &format!("{path}[]"), check);
     }
     if schema["additionalProperties"].is_object() {
-        walk(&schema["additionalProperties"], &format!("{path}{{}}"), visit);
+        walk(&schema["additionalProperties"], &format!("{path}{{}}"), check);
     }
 }
 
@@ -64,14 +64,14 @@ fn schemas() -> Vec<(String, Value)> {
     schemas
 }
 
-fn each_schema(mut visit: impl FnMut(&str, &Value)) {
+fn each_schema(mut check: impl FnMut(&str, &Value)) {
     for (kind, schema) in schemas() {
-        walk(&schema, &kind, &mut visit);
+        walk(&schema, &kind, &mut check);
     }
 }
 
 #[test]
-fn everything_in_a_spec_has_a_maximum() {
+fn every_spec_field_has_a_maximum() {
     let mut unlimited = vec![];
     each_schema(|path, schema| {
         let limited = match schema["type"].as_str() {
@@ -91,15 +91,15 @@ fn everything_in_a_spec_has_a_maximum() {
 }
 
 #[test]
-fn nothing_is_nullable_and_nothing_but_the_status_has_a_default() {
+fn nothing_is_nullable_and_only_status_has_a_default() {
     each_schema(|path, schema| {
         assert!(schema["nullable"].is_null(), "{path} is nullable");
         let words = schema["enum"].as_array();
         assert!(words.is_none_or(|words| words.iter().all(Value::is_string)), "{path}: {words:?}");
         let is_status = path.ends_with(".status") && path.matches('.').count() == 1;
-        // A plan that nobody uses is not visited: whoever waits for a visit would wait for ever.
-        let visited = !path.starts_with("TenantPlan");
-        let wanted = if is_status && visited { json!({"observedGeneration": -1}) } else { Value::Null };
+        // A plan without tenants is not reconciled: a client that waits for an observed generation would wait for ever.
+        let reconciled = !path.starts_with("TenantPlan");
+        let wanted = if is_status && reconciled { json!({"observedGeneration": -1}) } else { Value::Null };
         assert_eq!(schema["default"], wanted, "{path}");
     });
 }
@@ -117,7 +117,7 @@ fn numbers_are_signed() {
 }
 
 #[test]
-fn everything_is_described() {
+fn every_field_is_described() {
     each_schema(|path, schema| {
         // The elements of lists and maps are described by the list or the map.
         let is_element = path.ends_with("[]") || path.ends_with("{}");
@@ -133,7 +133,7 @@ fn everything_is_described() {
 }
 
 #[test]
-fn every_rule_has_a_message_and_none_but_the_name_is_at_the_root() {
+fn every_rule_has_a_message_and_only_name_is_at_the_root() {
     let mut rules = 0;
     each_schema(|path, schema| {
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
@@ -141,17 +141,17 @@ fn every_rule_has_a_message_and_none_but_the_name_is_at_the_root() {
             let text = rule["rule"].as_str().unwrap();
             let message = rule["message"].as_str().unwrap_or_default();
             assert!(message.len() > 20 && message.len() < 400, "{path}: {text}: {message:?}");
-            // What is wrong and, behind a colon or a condition, what is right.
+            // The error and, after a colon or a condition, the remedy.
             assert!(
                 message.contains("must") || message.contains(':'),
                 "{path}: {message:?} does not say what is right"
             );
             if !path.contains('.') {
-                // A name never changes: an object that has a right one keeps to the rule.
+                // A name never changes: an object with a valid one keeps it.
                 let others = text.replace("self.metadata.name", "");
                 assert!(!others.contains("self."), "{path}: {text}: a rule at the root blocks finalizers");
             }
-            // The API server does not tolerate what was wrong before in a spec with free-form parts.
+            // The API server does not ratchet a spec with free-form parts.
             if path == "Tenant.spec" {
                 assert!(text.contains("oldSelf"), "{path}: {text} blocks finalizers: use rule_on_spec");
             }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tenantry::{
     metrics::Metrics,
-    web::{Pages, Readiness, Server},
+    web::{Pages, Readiness, WebServer},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -24,7 +24,7 @@ struct Running {
 }
 
 async fn running() -> Running {
-    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let server = WebServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = server.address().unwrap();
     let (readiness, metrics, shutdown) = (Readiness::default(), Metrics::new(), CancellationToken::new());
     let pages = Pages { readiness: readiness.clone(), metrics: metrics.clone() };
@@ -45,7 +45,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String, Str
 }
 
 #[tokio::test]
-async fn readiness_follows_its_gates_and_says_which_are_closed() {
+async fn readiness_follows_its_gates_and_names_closed_ones() {
     let running = running().await;
     let (leader, registry) = (running.readiness.gate("leader"), running.readiness.gate("registry"));
     let (status, _, body) = ask(running.address, "GET", "/readyz").await;
@@ -63,7 +63,7 @@ async fn readiness_follows_its_gates_and_says_which_are_closed() {
 }
 
 #[tokio::test]
-async fn metrics_are_openmetrics_of_now() {
+async fn metrics_are_current_openmetrics() {
     let running = running().await;
     running.metrics.leader(true);
     running.metrics.step("Verify", "succeeded", Duration::from_millis(5));
@@ -80,7 +80,7 @@ async fn metrics_are_openmetrics_of_now() {
 }
 
 #[tokio::test]
-async fn the_root_says_what_is_where_and_nothing_else_is_there() {
+async fn root_lists_paths_and_other_paths_do_not_exist() {
     let running = running().await;
     let (status, _, body) = ask(running.address, "GET", "/").await;
     assert_eq!(status, 200);
@@ -92,7 +92,7 @@ async fn the_root_says_what_is_where_and_nothing_else_is_there() {
 }
 
 #[tokio::test]
-async fn a_shutdown_waits_for_no_idle_client() {
+async fn shutdown_does_not_wait_for_idle_clients() {
     let running = running().await;
     // As Prometheus does: one request, and the connection stays open.
     let mut idle = BufReader::new(TcpStream::connect(running.address).await.unwrap());
@@ -105,6 +105,6 @@ async fn a_shutdown_waits_for_no_idle_client() {
     running.shutdown.cancel();
     let served = tokio::time::timeout(Duration::from_secs(5), running.serving).await;
     served.expect("it ends in time").unwrap().unwrap();
-    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "the idle client is told");
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "its connection is closed");
     assert!(TcpStream::connect(running.address).await.is_err());
 }

@@ -14,9 +14,9 @@ import (
 // runEtcd serves a single-member etcd until SIGTERM or SIGINT.
 func runEtcd() {
 	flags := flag.NewFlagSet("etcd", flag.ExitOnError)
-	dataDir := flags.String("data-dir", "", "where the data lives")
+	dataDir := flags.String("data-dir", "", "the directory of the data")
 	clientURL := flags.String("client-url", "", "address for kube-apiserver, such as http://127.0.0.1:2379")
-	peerURL := flags.String("peer-url", "", "address for peers; unused by a single member, but etcd listens on it")
+	peerURL := flags.String("peer-url", "", "address for peers; etcd listens on it, also without peers")
 	noFsync := flags.Bool("unsafe-no-fsync", false, "do not fsync: faster, and a crash of the machine loses data")
 	_ = flags.Parse(os.Args[1:])
 
@@ -24,7 +24,7 @@ func runEtcd() {
 	config.Dir = *dataDir
 	config.LogLevel = "warn"
 	config.UnsafeNoFsync = *noFsync
-	// The library's default is zero, at which every request is slow enough for a line in the log.
+	// The library's default is zero, at which every request is logged as slow.
 	config.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	config.AutoCompactionMode = "periodic"
 	config.AutoCompactionRetention = "10m"

@@ -1,7 +1,7 @@
-// Command controlplane is a Kubernetes control plane in one binary, for Tenantry's tests and demo: etcd,
-// kube-apiserver, kube-controller-manager and kubectl, each as the project itself builds it.
+// Command controlplane is a Kubernetes control plane in one binary, for Tenantry's tests and demo: etcd, kube-apiserver,
+// the necessary controllers of kube-controller-manager, and kubectl.
 //
-// The first argument (or the name the binary is called by) selects the part:
+// The first argument, or the name by which the binary is run, selects the part:
 //
 //	controlplane etcd --data-dir DIR --client-url URL --peer-url URL [--unsafe-no-fsync]
 //	controlplane kube-apiserver FLAGS…
@@ -19,7 +19,6 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
 
 func main() {
@@ -28,7 +27,7 @@ func main() {
 		if len(os.Args) < 2 {
 			usage()
 		}
-		// Each part parses os.Args itself, so it must find its own name in front.
+		// Each part parses os.Args itself, and its name must be the first of them.
 		os.Args = os.Args[1:]
 		part = os.Args[0]
 	}
@@ -42,11 +41,11 @@ func main() {
 var commands = map[string]func(){
 	"etcd":                    runEtcd,
 	"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
-	"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
+	"kube-controller-manager": runControllers,
 	"kubectl":                 func() { runKubectl(kubectl.NewDefaultKubectlCommand()) },
 }
 
-// runKubectl ends as kubectl itself does: errors printed in its words, exit code 1.
+// runKubectl prints errors as kubectl itself does, and exits with code 1.
 func runKubectl(command *cobra.Command) {
 	if err := cli.RunNoErrOutput(command); err != nil {
 		kubectlutil.CheckErr(err)

@@ -1,15 +1,15 @@
-//! `DatabaseServer`: where tenant databases live.
+//! `DatabaseServer`: a PostgreSQL server that hosts tenant databases.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    rules::{conditions, not_yet, resource_name, rule},
-    words::words,
+    string_enum::string_enum,
+    validation::{conditions, not_yet, resource_name, rule},
 };
 
-/// How to reach a PostgreSQL server, and who may have tenants there.
+/// Connection to a PostgreSQL server, and the namespaces whose tenants it may host.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "tenantry.dev",
@@ -20,58 +20,60 @@ use super::{
     derive = "Default",
     shortname = "dbs",
     category = "tenantry",
-    doc = "A PostgreSQL server (15 to 18) that hosts tenant databases. It needs a login that may create databases and roles and is no superuser; `tenantry server-setup` prints the script that makes it. The Secrets that it names are in the operator's namespace. It cannot be deleted while a tenant has a database there.",
+    doc = "A DatabaseServer is a PostgreSQL server (15 to 18) that hosts tenant databases. The operator needs a login on it that may create databases and roles and is not a superuser; `tenantry server-setup` creates that login. The Secrets that a DatabaseServer refers to are in the operator's namespace. A DatabaseServer cannot be deleted while a tenant has a database on it.",
     validation = rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: choose a shorter name"),
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.host"),
-    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "PostgreSQL's version"),
-    printcolumn(name = "Tenants", type_ = "integer", json_path = ".status.tenants", description = "Tenants that have a database there"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "Version of PostgreSQL"),
+    printcolumn(name = "Tenants", type_ = "integer", json_path = ".status.tenants", description = "Number of tenants with a database on the server"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseServerSpec {
-    /// What kind of server it is: PostgreSQL.
+    /// Database engine of the server. Must be PostgreSQL.
     pub engine: Engine,
 
-    /// The server's DNS name or address, without a scheme and without a port. With TLS mode VerifyFull it must be in
-    /// the server's certificate.
+    /// DNS name or IP address of the server, without scheme and port. With TLS mode VerifyFull, the server's
+    /// certificate must be valid for it.
     #[schemars(length(max = 253))]
     #[x_kube(validation = rule(HOST, "host must be a DNS name or an IP address alone, without scheme, port or user, as in db.example; the port goes into port"))]
     pub host: String,
 
-    /// The server's port; 5432 if unset.
+    /// Port of the server, from 1 to 65535. Defaults to 5432.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
 
-    /// The Secret with the operator's login to this server: keys username and password.
+    /// Secret with the operator's login to this server, in the keys username and password.
     pub admin_secret_ref: SecretRef,
 
-    /// How the connection to the server is protected; unset: VerifyFull with the certificate authorities of the
-    /// operator's own system.
+    /// TLS settings of the connection to the server. Defaults to VerifyFull with the certificate authorities of the
+    /// operator's system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ServerTls>,
 
-    /// What the tenants are told instead of the above, e.g. the address of a connection pooler.
+    /// Address that is published to tenants, for example that of a connection pooler. Defaults to the host and port of
+    /// the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Publish>,
 
-    /// What the names of the tenant databases start with; `tenant_` if unset. At most 16 characters of a-z, 0-9 and
-    /// '_', starting with a letter. A change counts for new tenants; a tenant's name never changes.
+    /// Prefix of the names of tenant databases: at most 16 characters of a-z, 0-9 and '_', starting with a letter.
+    /// Defaults to `tenant_`. A change applies to new tenants; the name of an existing database never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     #[x_kube(
         validation = rule("self.matches('^[a-z][a-z0-9_]*$')", "prefix must have 1 to 16 characters of a-z, 0-9 and '_' and start with a letter, as in tenant_"),
         validation = rule(
             "!self.startsWith('tenantry_') && !'tenantry_'.startsWith(self) && !self.startsWith('pg_') && !'pg_'.startsWith(self)",
-            "prefix must be neither the beginning of tenantry_ or pg_ nor start with one of them, because names of Tenantry and PostgreSQL do: choose another, as in tenant_",
+            "prefix must not start with tenantry_ or pg_, nor be the beginning of one of them, because Tenantry and PostgreSQL use such names: choose another, as in tenant_",
         ),
     )]
     pub prefix: Option<String>,
 
-    /// The namespaces whose Tenants may be hosted here; unset: all; empty: none. At most 500. A Tenant from elsewhere
-    /// has Ready False with the reason NamespaceNotAllowed; one that is hosted here already keeps its database.
+    /// Namespaces whose Tenants may be hosted on this server, at most 500. Defaults to all namespaces; an empty list
+    /// allows none. A Tenant of another namespace has Ready False with the reason NamespaceNotAllowed; a tenant that is
+    /// already hosted here keeps its database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500), inner(length(max = 63)))]
     #[x_kube(
@@ -83,145 +85,146 @@ pub struct DatabaseServerSpec {
     )]
     pub allowed_namespaces: Option<Vec<String>>,
 
-    /// How many tenants the server takes. Not supported yet: refused.
+    /// Maximum number of tenants on the server. Not supported yet: every value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = not_yet("capacity"))]
     pub capacity: Option<i64>,
 
-    /// How many databases are kept ready for new tenants; 0 if unset. Not supported yet: must be 0.
+    /// Number of databases that are kept ready for new tenants. Defaults to 0. Not supported yet: must be 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule("self == 0", "warmPool must be 0 or left out: databases kept ready are not supported yet"))]
     pub warm_pool: Option<i64>,
 }
 
-/// A DNS name, or an address of IPv4 or IPv6.
+/// A DNS name, or an IPv4 or IPv6 address.
 const HOST: &str = r"self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?)*[.]?|[0-9a-fA-F]*:[0-9a-fA-F:.]+)$')";
 
-/// What kind of server it is.
+/// The database engine of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Engine {
     /// PostgreSQL 15 or newer.
     #[default]
     PostgreSQL,
 }
-words!(Engine { PostgreSQL => "PostgreSQL" });
+string_enum!(Engine { PostgreSQL => "PostgreSQL" });
 
-/// The name of a Secret in the operator's namespace.
+/// Reference to a Secret in the operator's namespace.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
-    /// The Secret's name.
+    /// Name of the Secret.
     #[schemars(length(max = 253))]
     #[x_kube(validation = resource_name("name", "Secret"))]
     pub name: String,
 }
 
-/// A key of a Secret in the operator's namespace.
+/// Reference to a key of a Secret in the operator's namespace.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
-    /// The Secret's name.
+    /// Name of the Secret.
     #[schemars(length(max = 253))]
     #[x_kube(validation = resource_name("name", "Secret"))]
     pub name: String,
-    /// The key in the Secret.
+    /// Key in the Secret.
     #[schemars(length(max = 253))]
     #[x_kube(validation = rule("self.matches('^[-._a-zA-Z0-9]+$')", "key must be a key of a Secret: letters, digits, '-', '_' and '.', as in ca.crt"))]
     pub key: String,
 }
 
-/// How a connection is protected.
+/// TLS settings of a connection.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule(
     "!has(self.caSecretRef) || !has(self.mode) || self.mode in ['VerifyCA', 'VerifyFull']",
-    "tls.caSecretRef has no meaning with mode Disable or Require, which verify nothing: set mode to VerifyFull or VerifyCA, or remove caSecretRef",
+    "tls.caSecretRef has no effect with mode Disable or Require, which verify nothing: set mode to VerifyFull or VerifyCA, or remove caSecretRef",
 ))]
 pub struct ServerTls {
-    /// VerifyFull (the default): encrypted, and the server's certificate must be issued by a known authority for this
-    /// host. VerifyCA: as before, for whatever host. Require: encrypted, with whatever certificate. Disable: not
-    /// encrypted.
+    /// How the connection is protected. VerifyFull (the default): encrypted, with a certificate of a trusted authority
+    /// that is valid for the host. VerifyCA: encrypted, with a certificate of a trusted authority for any host.
+    /// Require: encrypted, with any certificate. Disable: not encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// The certificate authority to trust, in PEM; unset: those of the operator's own system. Tenants get it too, as
-    /// the key certificates of their Secret.
+    /// Certificate authority to trust, in PEM format. Defaults to the certificate authorities of the operator's system.
+    /// It is published to tenants as well, in the key certificates of their Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
 }
 
-/// How much of a connection's protection is demanded.
+/// How a connection is protected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TlsMode {
-    /// No encryption.
+    /// Not encrypted.
     Disable,
-    /// Encryption with whatever certificate.
+    /// Encrypted, with any certificate.
     Require,
-    /// Encryption, and a certificate of a known authority.
+    /// Encrypted, with a certificate of a trusted authority.
     #[serde(rename = "VerifyCA")]
     VerifyCa,
-    /// Encryption, and a certificate of a known authority for this host.
+    /// Encrypted, with a certificate of a trusted authority that is valid for the host.
     #[default]
     VerifyFull,
 }
-words!(TlsMode {
+string_enum!(TlsMode {
     Disable => "Disable",
     Require => "Require",
     VerifyCa => "VerifyCA",
     VerifyFull => "VerifyFull",
 });
 
-/// What tenants are told about the server.
+/// Address of the server as published to tenants.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Publish {
-    /// The host that tenants connect to; the server's own if unset.
+    /// Host that tenants connect to. Defaults to the server's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = rule(HOST, "publish.host must be a DNS name or an IP address alone, without scheme, port or user, as in pooler.example; the port goes into publish.port"))]
     pub host: Option<String>,
-    /// The port that tenants connect to; the server's own if unset.
+    /// Port that tenants connect to, from 1 to 65535. Defaults to the server's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// The sslmode that tenants are told, in libpq's words; the one of tls.mode if unset.
+    /// The sslmode that is published to tenants, as libpq names it. Defaults to the equivalent of tls.mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sslmode: Option<SslMode>,
 }
 
-/// A protection of the connection, in libpq's words.
+/// How a connection is protected, as libpq names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
-    /// No encryption.
+    /// Not encrypted.
     Disable,
-    /// Encryption with whatever certificate.
+    /// Encrypted, with any certificate.
     Require,
-    /// Encryption, and a certificate of a known authority.
+    /// Encrypted, with a certificate of a trusted authority.
     VerifyCa,
-    /// Encryption, and a certificate of a known authority for this host.
+    /// Encrypted, with a certificate of a trusted authority that is valid for the host.
     VerifyFull,
 }
-words!(SslMode {
+string_enum!(SslMode {
     Disable => "disable",
     Require => "require",
     VerifyCa => "verify-ca",
     VerifyFull => "verify-full",
 });
 
-/// What is known about the server. Written by the operator alone.
+/// Observed state of the server. Written by the operator only.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseServerStatus {
-    /// The metadata.generation that this status is about; -1 until the operator has seen the server.
+    /// The metadata.generation that this status describes; -1 until the operator has checked the server for the first
+    /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// PostgreSQL's version, e.g. 18.1.
+    /// Version of PostgreSQL, for example 18.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// How many tenants have a database there.
+    /// Number of tenants with a database on the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<i64>,
-    /// The conditions, by type: Ready, Reachable, Privileged.
+    /// Conditions of the server, by type: Ready, Reachable, Privileged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    rules::{conditions, connections_at_least_one, limit_names, not_yet, resource_name, rule},
-    tenant::{Gate, OnFailure, SuspensionMode, SuspensionTrigger},
-    words::words,
+    limit::LimitValue,
+    string_enum::string_enum,
+    tenant::{Gate, OnFailure},
+    tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
+    validation::{conditions, connections_at_least_one, limit_names, not_yet, resource_name, rule},
 };
 
 /// What the tenants of this plan may use.
@@ -24,26 +25,26 @@ use super::{
     derive = "PartialEq",
     derive = "Default",
     category = "tenantry",
-    doc = "What the tenants of this plan may use: limits, features, a promise of availability. Tenants name it in spec.plan. The plans free, starter, professional and enterprise ship with the product. A change reaches them all, a few at a time. A plan cannot be deleted while a Tenant is on it.",
+    doc = "A TenantPlan defines what its tenants may use: limits, features, modules and a promised availability. Tenants name it in spec.plan. The plans free, starter, professional and enterprise ship with the product. A change is applied to all tenants of the plan, a few at a time. A TenantPlan cannot be deleted while a Tenant uses it.",
     validation = rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: choose a shorter name"),
     printcolumn(name = "Users", type_ = "string", json_path = ".spec.limits.users"),
     printcolumn(name = "Projects", type_ = "string", json_path = ".spec.limits.projects"),
-    printcolumn(name = "Storage", type_ = "string", json_path = ".spec.limits.storageBytes", description = "In bytes"),
+    printcolumn(name = "Storage", type_ = "string", json_path = ".spec.limits.storageBytes", description = "Storage limit in bytes"),
     printcolumn(name = "Connections", type_ = "string", json_path = ".spec.limits.connections"),
     printcolumn(name = "SLA", type_ = "string", json_path = ".spec.sla", description = "Promised availability in percent"),
     printcolumn(name = "Features", type_ = "string", json_path = ".spec.features", priority = 1),
-    printcolumn(name = "Used By", type_ = "integer", json_path = ".status.usedBy", description = "The number of Tenants on the plan"),
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether every tenant on the plan has it as it is now"),
-    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending", priority = 1, description = "The number of them that do not have it as it is now"),
+    printcolumn(name = "Used By", type_ = "integer", json_path = ".status.usedBy", description = "Number of Tenants that use the plan"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether every Tenant on the plan has its current content in force"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending", priority = 1, description = "Number of Tenants that do not have the current content of the plan in force"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TenantPlanSpec {
-    /// The limits, by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
-    /// apiCallsPer15Minutes, connections (sessions of the tenant's login at the same time), and any further name that
-    /// the application knows; names start with a lower-case letter and contain letters and digits. The value is a
-    /// whole number from 0 to 2^53 - 1 (connections: from 1); `unlimited`; or `custom`, which leaves it to the tenant's
-    /// own spec.limits. At most 50. A limit that is not named does not apply.
+    /// Limits by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
+    /// apiCallsPer15Minutes, connections (concurrent sessions of the tenant's login), and any other name that the
+    /// application defines: a lower-case letter, followed by letters and digits. A value is a whole number from 0 to
+    /// 2^53 - 1 (connections: from 1); `unlimited`; or `custom`, which requires the tenant's own spec.limits to set the
+    /// limit. A limit that is not listed does not apply. At most 50.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(
@@ -56,8 +57,8 @@ pub struct TenantPlanSpec {
     )]
     pub limits: BTreeMap<String, LimitValue>,
 
-    /// The features that the plan includes, as the application knows them, e.g. sso and scim: a-z, 0-9 and '-', at
-    /// most 50.
+    /// Features that the plan includes, for the application to interpret, for example sso and scim: names of a-z, 0-9
+    /// and '-', at most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     #[x_kube(
@@ -69,8 +70,8 @@ pub struct TenantPlanSpec {
     )]
     pub features: Vec<String>,
 
-    /// The availability that the plan promises, in percent, as text: "99.9". Unset: none. Data for the application
-    /// and for people; Tenantry does not measure it.
+    /// Promised availability in percent, as a string, for example "99.9". Defaults to none. It is information for the
+    /// application and for people; Tenantry does not measure it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 10))]
     #[x_kube(validation = rule(
@@ -79,10 +80,10 @@ pub struct TenantPlanSpec {
     ))]
     pub sla: Option<String>,
 
-    /// The modules (sets of SQL migrations) that the plan's tenants get, beside core and identity, which every tenant
-    /// has; empty: every module that is on by default. One that there is not keeps the plan from its tenants: Ready is
-    /// False with the reason ModuleNotFound. A module that a tenant has already stays, with what is in it, also when its
-    /// plan does not name it. At most 50.
+    /// Modules (sets of SQL migrations) of the plan's tenants, in addition to core and identity, which every tenant
+    /// has. Defaults to every module that is enabled by default. An unknown module prevents the plan from being
+    /// applied: Ready of its tenants is False with the reason ModuleNotFound. A module that a tenant already has is
+    /// kept, with its data, when the plan no longer lists it. At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     #[x_kube(
@@ -94,90 +95,69 @@ pub struct TenantPlanSpec {
     )]
     pub modules: Vec<String>,
 
-    /// The length of the trial that a new tenant starts with, in days from the day it is handed out; 0 or unset: none.
-    /// A tenant's own trial.endsAt wins.
+    /// Length of the trial of a new tenant, in days, from 0 to 3650. Defaults to 0: no trial. The trial begins at the
+    /// first activation, or when the tenant's gates are done, whichever is later. A tenant's trial.endsAt overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule("self >= 0 && self <= 3650", "trialDays must be between 0, which means no trial, and 3650"))]
     pub trial_days: Option<i32>,
 
-    /// What happens at the end of a trial; unset: the tenant is suspended and Blocked.
+    /// What happens when a trial ends. Defaults to suspending the tenant with its access Blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(
-        validation = rule("self.action != 'ChangePlan' || has(self.plan)", "trialEnd.plan is required with action ChangePlan: name the TenantPlan that follows"),
+        validation = rule("self.action != 'ChangePlan' || has(self.plan)", "trialEnd.plan is required with action ChangePlan: write the name of the TenantPlan that follows"),
         validation = rule("self.action != 'ChangePlan' || !has(self.mode)", "trialEnd.mode is for action Suspend: leave it out"),
         validation = rule("self.action != 'Suspend' || !has(self.plan)", "trialEnd.plan is for action ChangePlan: leave it out"),
     )]
     pub trial_end: Option<TrialEnd>,
 
-    /// For how many seconds the deprovisioning of a tenant can be undone, by what caused it, where the tenant's
-    /// offboarding.gracePeriodSeconds does not say; 0 to 315360000, which is ten years.
+    /// Grace periods for offboarding by trigger, in seconds, from 0 to 315360000 (ten years). A tenant's
+    /// offboarding.gracePeriodSeconds overrides them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_seconds: Option<GraceSeconds>,
 
-    /// What a suspended tenant may still do, by what caused the suspension, where the suspension itself does not say;
-    /// Blocked if unset.
+    /// Access of suspended tenants by trigger. A mode set in the suspension itself overrides it. Defaults to Blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspension_mode: Option<SuspensionModes>,
 
-    /// What happens to tenants that nobody uses, as PostgreSQL counts the sessions in their databases: first a warning,
-    /// then a hold named inactivity, which the annotation tenantry.dev/resume-requested-at with a new value lifts, or
-    /// another plan.
+    /// What happens to unused tenants, by the sessions that PostgreSQL counts in their databases: first a warning, then
+    /// a hold named inactivity. Another plan, or a new value of the annotation tenantry.dev/resume-requested-at, lifts
+    /// the hold. Defaults to no warning and no hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(
         validation = rule("has(self.warnDays) || has(self.holdDays)", "inactivity must have warnDays, holdDays or both, or be left out"),
-        validation = rule("!has(self.warnDays) || !has(self.holdDays) || self.warnDays < self.holdDays", "inactivity.warnDays must be less than inactivity.holdDays: the warning comes first"),
+        validation = rule("!has(self.warnDays) || !has(self.holdDays) || self.warnDays < self.holdDays", "inactivity.warnDays must be less than inactivity.holdDays: the warning precedes the hold"),
     )]
     pub inactivity: Option<Inactivity>,
 
-    /// What becomes of a tenant whose first provisioning fails for good, where the tenant does not say. Resume (the
-    /// default): what is done stays, and the work goes on at the step that failed. Rollback: what was made is removed.
+    /// What happens when the first provisioning of a tenant fails with a permanent error: Resume or Rollback. Resume
+    /// keeps what was created and continues at the step that failed. Rollback removes what was created. Defaults to
+    /// Resume. A tenant's provisioning.onFailure overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
 
-    /// The gates that a new tenant starts with, beside its own spec.gates: the tenant is made and verified, but nobody
-    /// gets in until all are done. They count until the tenant was handed out for the first time: what is changed here
-    /// later makes no difference to it. At most 20. done must be left out: a tenant's own spec.gates says it.
+    /// Gates of new tenants, in addition to their own spec.gates: the tenant is provisioned and verified, but its
+    /// access is Blocked until all gates are done. A tenant keeps the gates that the plan has at its first activation;
+    /// later changes do not affect it. done must be absent: each tenant marks gates as done in its own spec.gates. At
+    /// most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(
         merge_strategy = ListMerge::Map(vec!["name".into()]),
         validation = rule(
             "self.all(gate, !has(gate.done) || !gate.done)",
-            "a gate of a plan must not be done: leave done out; each tenant says in its own spec.gates which are",
+            "a gate of a plan must not be done: leave done out; each tenant marks gates as done in its own spec.gates",
         ),
     )]
     pub gates: Vec<Gate>,
 
-    /// What the customer's own administrator may change. Not supported yet: refused.
+    /// What the customer's own administrator may change. Not supported yet: every value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = not_yet("selfService"))]
     pub self_service: Option<SelfService>,
 }
 
-/// A limit: a number, or a word.
-///
-/// Not Kubernetes' own IntOrString, whose number has 32 bits: 10 GB are more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum LimitValue {
-    /// So many, and no more.
-    Number(i64),
-    /// No number.
-    Word(LimitWord),
-}
-
-/// What a limit can be that is not a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LimitWord {
-    /// There is no limit.
-    Unlimited,
-    /// The tenant's own spec.limits says.
-    Custom,
-}
-
 impl SuspensionModes {
-    /// The mode for a cause, if the plan says one.
+    /// The mode for a trigger, if the plan sets one.
     pub fn of(&self, trigger: SuspensionTrigger) -> Option<SuspensionMode> {
         match trigger {
             SuspensionTrigger::PaymentFailure => self.payment_failure,
@@ -189,45 +169,31 @@ impl SuspensionModes {
     }
 }
 
-impl JsonSchema for LimitValue {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "LimitValue".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 9})
-    }
-}
-
-/// What happens at the end of a trial.
+/// What happens when a trial ends.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrialEnd {
-    /// Suspend the tenant, or change its plan.
+    /// Suspend restricts the tenant's access. ChangePlan changes its plan.
     pub action: TrialEndAction,
-    /// For Suspend: what the tenant may still do.
+    /// Access of the tenant after its trial, with action Suspend. Defaults to Blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<SuspensionMode>,
-    /// For ChangePlan: the name of the plan that follows.
+    /// Name of the plan that follows, with action ChangePlan, which requires it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     #[x_kube(validation = resource_name("trialEnd.plan", "TenantPlan"))]
     pub plan: Option<String>,
 }
 
-/// What is done at the end of a trial.
+/// The action at the end of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TrialEndAction {
     /// The tenant is suspended.
     Suspend,
-    /// Another plan comes into force.
+    /// The tenant changes to another plan.
     ChangePlan,
 }
-words!(TrialEndAction { Suspend => "Suspend", ChangePlan => "ChangePlan" });
+string_enum!(TrialEndAction { Suspend => "Suspend", ChangePlan => "ChangePlan" });
 
 fn seconds(field: &str) -> Rule {
     rule(
@@ -240,58 +206,58 @@ fn days(field: &str) -> Rule {
     rule("self >= 1 && self <= 3650", &format!("{field} must be between 1 and 3650 days"))
 }
 
-/// Seconds of grace, by what caused the deprovisioning.
+/// Grace periods for offboarding by trigger, in seconds.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraceSeconds {
-    /// The customer asked for it, or the Tenant was deleted without another reason; 30 days if unset.
+    /// The customer requested the offboarding, or the Tenant was deleted without a trigger. Defaults to 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = seconds("graceSeconds.CustomerRequest"))]
     pub customer_request: Option<i64>,
-    /// The contract is over; 30 days if unset.
+    /// The contract ended. Defaults to 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = seconds("graceSeconds.ContractEnd"))]
     pub contract_end: Option<i64>,
-    /// The customer did not pay; 60 days if unset.
+    /// The customer did not pay. Defaults to 60 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = seconds("graceSeconds.NonPayment"))]
     pub non_payment: Option<i64>,
-    /// The customer broke the terms; 0 if unset.
+    /// The customer violated the terms. Defaults to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = seconds("graceSeconds.TermsViolation"))]
     pub terms_violation: Option<i64>,
 }
 
-/// What a suspended tenant may still do, by what caused the suspension.
+/// Access of suspended tenants by trigger.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SuspensionModes {
-    /// The customer does not pay.
+    /// The customer did not pay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment_failure: Option<SuspensionMode>,
-    /// The customer breaks the terms.
+    /// The customer violated the terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terms_violation: Option<SuspensionMode>,
-    /// An account or the data is in danger.
+    /// An account or the data is at risk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_incident: Option<SuspensionMode>,
-    /// The customer asked for it.
+    /// The customer requested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customer_request: Option<SuspensionMode>,
-    /// Nobody uses the tenant.
+    /// The tenant is not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity: Option<SuspensionMode>,
 }
 
-/// What happens to tenants that nobody uses.
+/// What happens to unused tenants.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inactivity {
-    /// After how many days without a session there is a warning; unset: none.
+    /// Days without a session until a warning Event is published, from 1 to 3650. Defaults to no warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = days("inactivity.warnDays"))]
     pub warn_days: Option<i32>,
-    /// After how many days without a session the tenant is held; unset: never.
+    /// Days without a session until the hold inactivity is placed, from 1 to 3650. Defaults to no hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = days("inactivity.holdDays"))]
     pub hold_days: Option<i32>,
@@ -301,33 +267,34 @@ pub struct Inactivity {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SelfService {
-    /// The keys of settings that may be changed.
+    /// Keys of settings that the administrator may change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200), inner(length(max = 63)))]
     pub settings: Vec<String>,
-    /// The plans that may be changed to.
+    /// Plans that the administrator may change to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     pub plans: Vec<String>,
-    /// Whether an export may be asked for.
+    /// Whether the administrator may request an export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<bool>,
 }
 
-/// What is known about the plan. Written by the operator alone.
+/// Observed state of the plan. Written by the operator only.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantPlanStatus {
-    /// The metadata.generation that this status is about; unset while nobody uses the plan.
+    /// The metadata.generation that this status describes. Absent while no Tenant uses the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How many Tenants name the plan in spec.plan, or have it in force (status.plan).
+    /// Number of Tenants that name the plan in spec.plan, or have it in force (status.plan).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_by: Option<i64>,
-    /// How many of them do not have the plan in force as it is now. Those that are paused or go away do not count.
+    /// Number of those Tenants that do not have the current content of the plan in force. Tenants that are paused or
+    /// being deprovisioned are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
-    /// The conditions, by type.
+    /// Conditions of the plan, by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

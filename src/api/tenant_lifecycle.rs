@@ -1,65 +1,65 @@
-//! The parts of `Tenant.spec` that say in what state the tenant should be, for how long, and how it leaves.
+//! The parts of `Tenant.spec` about the desired state, its duration, and offboarding.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    rules::{one_line, rule},
-    words::words,
+    string_enum::string_enum,
+    validation::{one_line, rule},
 };
 
-/// The state that the platform operator wants.
+/// The desired state of a tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DesiredState {
-    /// The tenant is served.
+    /// The tenant has access.
     #[default]
     Active,
-    /// The tenant's access is narrowed; nothing is lost.
+    /// The tenant's access is restricted; its data is kept.
     Suspended,
-    /// The tenant goes away, the resource stays.
+    /// The tenant is deprovisioned; the resource is kept.
     Deprovisioned,
 }
-words!(DesiredState { Active => "Active", Suspended => "Suspended", Deprovisioned => "Deprovisioned" });
+string_enum!(DesiredState { Active => "Active", Suspended => "Suspended", Deprovisioned => "Deprovisioned" });
 
-/// How a suspension is enforced, and what causes it.
+/// Access level and cause of a suspension.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Suspension {
-    /// What a suspended tenant may still do. Blocked: nothing, not even log in. ReadOnly: read. Unset: what the plan
-    /// says for the trigger, else Blocked.
+    /// Access of the suspended tenant: Blocked or ReadOnly. Blocked: no login. ReadOnly: reading only. Defaults to the
+    /// plan's suspensionMode for the trigger, else to Blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<SuspensionMode>,
-    /// What causes the suspension.
+    /// Cause of the suspension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<SuspensionTrigger>,
 }
 
-/// What a suspended tenant may still do.
+/// The access of a suspended tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SuspensionMode {
-    /// Nothing, not even log in.
+    /// No login.
     Blocked,
-    /// Read.
+    /// Reading only.
     ReadOnly,
 }
-words!(SuspensionMode { Blocked => "Blocked", ReadOnly => "ReadOnly" });
+string_enum!(SuspensionMode { Blocked => "Blocked", ReadOnly => "ReadOnly" });
 
-/// What causes a suspension.
+/// The cause of a suspension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SuspensionTrigger {
-    /// The customer does not pay.
+    /// The customer did not pay.
     PaymentFailure,
-    /// The customer breaks the terms.
+    /// The customer violated the terms.
     TermsViolation,
-    /// An account or the data is in danger.
+    /// An account or the data is at risk.
     SecurityIncident,
-    /// The customer asked for it.
+    /// The customer requested it.
     CustomerRequest,
-    /// Nobody uses the tenant.
+    /// The tenant is not used.
     Inactivity,
 }
-words!(SuspensionTrigger {
+string_enum!(SuspensionTrigger {
     PaymentFailure => "PaymentFailure",
     TermsViolation => "TermsViolation",
     SecurityIncident => "SecurityIncident",
@@ -67,79 +67,80 @@ words!(SuspensionTrigger {
     Inactivity => "Inactivity",
 });
 
-/// A time-limited trial.
+/// Time-limited trial.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trial {
-    /// When the trial ends (RFC 3339). The plan says what happens then.
+    /// Time at which the trial ends, in RFC 3339 format. The plan's trialEnd defines what happens then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Time>,
 }
 
-/// The window of time outside of which the tenant has no access.
+/// Period during which the tenant has access.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Validity {
-    /// No access before this time (RFC 3339).
+    /// Start of the period, in RFC 3339 format. Before this time, access is Blocked. Defaults to no start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// No access from this time on (RFC 3339).
+    /// End of the period, in RFC 3339 format. From this time on, access is Blocked. Defaults to no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
 }
 
-/// How the tenant leaves.
+/// Offboarding of a tenant.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Offboarding {
-    /// Why the tenant leaves; a deletion without it counts as CustomerRequest.
+    /// Cause of the offboarding, which selects the default grace period. Defaults to CustomerRequest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<OffboardingTrigger>,
-    /// Why the tenant leaves, in words, for the audit trail: one line, at most 1000 characters.
+    /// Reason for the offboarding, recorded in the audit trail: one line, at most 1000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     #[x_kube(validation = one_line("offboarding.reason"))]
     pub reason: Option<String>,
-    /// For how many seconds a deletion, or state: Deprovisioned, can be undone: access is cut at once, and the database
-    /// is dropped when they are over. Until then, applying the same Tenant again (namespace, name and slug), or setting
-    /// state back, gives back the same tenant with its data and its password. 0 drops the database at once; at most ten
-    /// years. Unset: what the plan says for the trigger, else 30 days, 60 for NonPayment and 0 for TermsViolation. A
-    /// tenant that was never in use has no grace.
+    /// Grace period in seconds, from 0 to 315360000 (ten years). Access is revoked when offboarding begins, and the
+    /// database is dropped when the grace period ends. Until then, applying the same Tenant again (namespace, name and
+    /// slug), or changing the state back, restores the tenant with its data and its password. 0 drops the database at
+    /// once. Defaults to the plan's graceSeconds for the trigger, else to 30 days (NonPayment: 60 days, TermsViolation:
+    /// 0). A tenant that was never active has no grace period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule("self >= 0 && self <= 315360000", "offboarding.gracePeriodSeconds must be between 0, which drops the database at once, and 315360000, which is ten years"))]
     pub grace_period_seconds: Option<i64>,
-    /// Whether the database is exported before it is dropped. true is not supported yet: refused.
+    /// Whether the database is exported before it is dropped. Defaults to false. true is not supported yet and is
+    /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule("!self", "offboarding.export must be false or left out: exports are not supported yet"))]
     pub export: Option<bool>,
 }
 
-/// Why a tenant leaves.
+/// The cause of an offboarding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum OffboardingTrigger {
-    /// The customer asked for it.
+    /// The customer requested it.
     CustomerRequest,
-    /// The contract is over.
+    /// The contract ended.
     ContractEnd,
     /// The customer did not pay.
     NonPayment,
-    /// The customer broke the terms.
+    /// The customer violated the terms.
     TermsViolation,
 }
-words!(OffboardingTrigger {
+string_enum!(OffboardingTrigger {
     CustomerRequest => "CustomerRequest",
     ContractEnd => "ContractEnd",
     NonPayment => "NonPayment",
     TermsViolation => "TermsViolation",
 });
 
-/// What becomes of the database when the tenant has left.
+/// What happens to the database after offboarding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DeletionPolicy {
-    /// It is dropped.
+    /// The database is dropped.
     #[default]
     Purge,
-    /// It is cut off and kept.
+    /// The database is kept, without access.
     Retain,
 }
-words!(DeletionPolicy { Purge => "Purge", Retain => "Retain" });
+string_enum!(DeletionPolicy { Purge => "Purge", Retain => "Retain" });

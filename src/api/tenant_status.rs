@@ -1,6 +1,7 @@
 //! `Tenant.status`: what is in force.
 //!
-//! Every field is left out while it is unknown, so that the status, applied server-side, owns only what it says.
+//! A field is absent while its value is not known, so that the status, applied server-side, owns only the fields that
+//! it sets.
 
 use std::collections::BTreeMap;
 
@@ -10,112 +11,114 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    plan::LimitValue,
-    rules::conditions,
-    tenant::{SuspensionMode, SuspensionTrigger},
-    words::words,
+    limit::LimitValue,
+    reason::Reason,
+    string_enum::string_enum,
+    tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
+    validation::conditions,
 };
 
-/// What is in force. Written by the operator alone.
+/// Observed state of the tenant. Written by the operator only.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
-    /// The metadata.generation that this status is about; -1 until the operator has seen the Tenant.
+    /// The metadata.generation that this status describes; -1 until the operator has processed the Tenant for the first
+    /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where the tenant is in its life.
+    /// Lifecycle state of the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TenantState>,
-    /// The plan in force.
+    /// Name of the plan in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// What the tenant's own logins may do, as verified in PostgreSQL; Unknown while it could not be verified.
+    /// Access level of the tenant's own logins, as verified in PostgreSQL. Unknown while it cannot be verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
-    /// The registry's id of the tenant: the same for its whole life, and the label tenantry.dev/tenant-id of its
-    /// Secrets.
+    /// ID of the tenant in the registry. It never changes, and is the value of the label tenantry.dev/tenant-id of the
+    /// tenant's Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// The DatabaseServer that hosts the tenant.
+    /// Name of the DatabaseServer that hosts the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// The tenant's database on that server.
+    /// Name of the tenant's database on that server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// The tenant's schema in that database, where schemas are what separates tenants.
+    /// Name of the tenant's schema in that database. Absent where every tenant has its own database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// The Secret with the connection, once it works: the Tenant is a Provisioned Service of the Service Binding
-    /// specification.
+    /// Reference to the connection Secret, once its credentials work. With it the Tenant is a Provisioned Service of
+    /// the Service Binding specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
-    /// The modules in the tenant's database.
+    /// Modules in the tenant's database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub modules: Vec<ModuleStatus>,
-    /// The limits in force: numbers, or unlimited.
+    /// Limits in force, by name: a number, or unlimited.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, LimitValue>,
-    /// The features in force, sorted.
+    /// Features in force, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
-    /// The names of the gates that are not done, sorted: access stays Blocked until there are none.
+    /// Names of the gates that are not done yet, sorted. Access is Blocked while there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_gates: Vec<String>,
-    /// What the tenant uses of what is limited.
+    /// Usage of what is limited, by the name of the limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "usage")]
     pub usage: Option<Usage>,
-    /// The reasons in force why the tenant does not have full access, whoever put them.
+    /// Holds in force: those of TenantHolds and the operator's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub holds: Vec<HoldStatus>,
-    /// When the trial ends.
+    /// Time at which the trial ends, or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_ends_at: Option<Time>,
-    /// Since when the tenant is suspended.
+    /// Time at which the suspension began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended_at: Option<Time>,
-    /// When the tenant was deprovisioned.
+    /// Time at which deprovisioning began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprovisioned_at: Option<Time>,
-    /// Until when the deprovisioning can be undone.
+    /// Time at which the grace period ends. Until then, deprovisioning can be undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge_after: Option<Time>,
-    /// When the state changed last.
+    /// Time of the last change of state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_updated_at: Option<Time>,
-    /// Who changed it, as far as that is known.
+    /// Who changed the state last: tenantry for automatic changes, unknown where the user is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_updated_by: Option<String>,
-    /// The work on this tenant: what runs, or what ran last.
+    /// The workflow that runs for this tenant, or that ran last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<WorkflowStatus>,
-    /// The conditions, by type. Ready sums them up.
+    /// Conditions of the tenant, by type. Ready summarizes the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// Where a tenant is in its life.
+/// The lifecycle state of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TenantState {
-    /// It is being made; nothing is handed out yet.
+    /// The tenant is being provisioned; no credentials are published yet.
     Provisioning,
-    /// It is served, for a limited time.
+    /// The tenant has full access for a limited time.
     Trial,
-    /// It is served.
+    /// The tenant has full access.
     Active,
-    /// Its access is narrowed.
+    /// The tenant's access is restricted.
     Suspended,
-    /// Its access is cut, and its data is about to go.
+    /// Access is revoked; the data is dropped when the grace period ends.
     Deprovisioning,
-    /// It is gone.
+    /// The tenant is deprovisioned.
     Deprovisioned,
-    /// Its first provisioning met an error that does not go away by itself.
+    /// The first provisioning met a permanent error.
     Failed,
 }
-words!(TenantState {
+string_enum!(TenantState {
     Provisioning => "Provisioning",
     Trial => "Trial",
     Active => "Active",
@@ -125,21 +128,36 @@ words!(TenantState {
     Failed => "Failed",
 });
 
-/// What the tenant's own logins may do.
+/// The reason of the Event for a transition to a state.
+impl From<TenantState> for Reason {
+    fn from(state: TenantState) -> Self {
+        match state {
+            TenantState::Provisioning => Self::Provisioning,
+            TenantState::Trial => Self::Trial,
+            TenantState::Active => Self::Active,
+            TenantState::Suspended => Self::Suspended,
+            TenantState::Deprovisioning => Self::Deprovisioning,
+            TenantState::Deprovisioned => Self::Deprovisioned,
+            TenantState::Failed => Self::Failed,
+        }
+    }
+}
+
+/// The access level of the tenant's own logins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Access {
-    /// Everything that a tenant may ever do.
+    /// Full access.
     ReadWrite,
-    /// Read and delete.
+    /// Reading and deleting.
     ShrinkOnly,
-    /// Read.
+    /// Reading only.
     ReadOnly,
-    /// Nothing, not even log in.
+    /// No login.
     Blocked,
-    /// It could not be verified.
+    /// The level could not be verified.
     Unknown,
 }
-words!(Access {
+string_enum!(Access {
     ReadWrite => "ReadWrite",
     ShrinkOnly => "ShrinkOnly",
     ReadOnly => "ReadOnly",
@@ -147,11 +165,11 @@ words!(Access {
     Unknown => "Unknown",
 });
 
-/// A reference to the Secret with the connection.
+/// Reference to the connection Secret.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Binding {
-    /// The name of the Secret, in the Tenant's namespace.
+    /// Name of the Secret, in the Tenant's namespace.
     pub name: String,
 }
 
@@ -159,19 +177,19 @@ pub struct Binding {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModuleStatus {
-    /// The module's name.
+    /// Name of the module.
     pub name: String,
-    /// The version that is applied; 0: none yet.
+    /// Version that is applied; 0 before the first.
     pub version: i64,
-    /// The version that should be.
+    /// Version that should be applied.
     pub target: i64,
 }
 
-/// What the tenant uses, by the name of the limit.
+/// The tenant's usage, by the name of the limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// When it was measured.
+    /// Time of the measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_at: Option<Time>,
     /// The amounts, in the unit of the limit.
@@ -179,45 +197,45 @@ pub struct Usage {
     pub amounts: BTreeMap<String, i64>,
 }
 
-/// A structural schema cannot have named properties and others: the others are free-form.
+/// A structural schema cannot describe named properties beside arbitrary ones, so that the amounts are free-form.
 fn usage(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "properties": {"measuredAt": {"type": "string", "format": "date-time", "description": "When it was measured."}},
+        "properties": {"measuredAt": {"type": "string", "format": "date-time", "description": "Time of the measurement."}},
         "x-kubernetes-preserve-unknown-fields": true,
     })
 }
 
-/// A reason why the tenant does not have full access.
+/// A hold in force.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldStatus {
-    /// The name of the hold.
+    /// Name of the hold.
     pub name: String,
-    /// What the tenant may still do.
+    /// Access that the hold allows.
     pub mode: HoldMode,
-    /// What caused it.
+    /// Cause of the hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<SuspensionTrigger>,
-    /// Why it was put, in words.
+    /// Reason for the hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Since when it is in force.
+    /// Time since which the hold is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
 
-/// What a tenant that is held may still do.
+/// The access that a hold allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HoldMode {
-    /// Nothing, not even log in.
+    /// No login.
     Blocked,
-    /// Read.
+    /// Reading only.
     ReadOnly,
-    /// Read and delete: a hold of the operator's own, for a tenant that has to make room.
+    /// Reading and deleting: the operator's own hold on a tenant that has reached its storage limit.
     ShrinkOnly,
 }
-words!(HoldMode { Blocked => "Blocked", ReadOnly => "ReadOnly", ShrinkOnly => "ShrinkOnly" });
+string_enum!(HoldMode { Blocked => "Blocked", ReadOnly => "ReadOnly", ShrinkOnly => "ShrinkOnly" });
 
 impl From<SuspensionMode> for HoldMode {
     fn from(mode: SuspensionMode) -> Self {
@@ -228,54 +246,54 @@ impl From<SuspensionMode> for HoldMode {
     }
 }
 
-/// One run of steps for this tenant.
+/// A workflow: one run of steps for this tenant.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowStatus {
-    /// The correlation id: the same in the operator's logs, in Events and in the registry.
+    /// Correlation ID, which also appears in the operator's logs, in Events and in the registry.
     pub id: String,
-    /// What the run is for.
+    /// Purpose of the workflow.
     pub kind: WorkflowKind,
-    /// How often it was started, counted from 1.
+    /// Number of the current attempt, from 1.
     pub attempt: i32,
-    /// When it was started first.
+    /// Time at which the first attempt started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When it ended; unset while it runs or waits for its next attempt.
+    /// Time at which the workflow ended. Absent while it runs or waits for its next attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// When it is tried again after a failure.
+    /// Time of the next attempt after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Time>,
-    /// Its steps, in the order in which they run.
+    /// Steps of the workflow, in the order in which they run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub steps: Vec<StepStatus>,
 }
 
-/// What a workflow is for.
+/// The purpose of a workflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WorkflowKind {
-    /// The tenant is made.
+    /// Provision a new tenant.
     Provision,
-    /// A changed spec is put in force.
+    /// Apply a changed spec.
     Update,
-    /// Another plan, or a changed one, is put in force.
+    /// Apply another plan, or a changed one.
     ChangePlan,
-    /// What was changed by hand is put right.
+    /// Repair manual changes.
     Repair,
-    /// The tenant is taken down.
+    /// Deprovision the tenant.
     Deprovision,
-    /// The tenant's access is narrowed.
+    /// Restrict the tenant's access.
     Suspend,
-    /// The tenant's access is given back.
+    /// Grant the tenant access again.
     Resume,
-    /// A tenant that was going away is brought back.
+    /// Restore a tenant that was being deprovisioned.
     Undelete,
-    /// What a failed first provisioning made is removed.
+    /// Remove what a failed first provisioning created.
     Rollback,
 }
-words!(WorkflowKind {
+string_enum!(WorkflowKind {
     Provision => "Provision",
     Update => "Update",
     ChangePlan => "ChangePlan",
@@ -291,40 +309,40 @@ words!(WorkflowKind {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepStatus {
-    /// The step's name.
+    /// Name of the step.
     pub name: String,
-    /// Where it is.
+    /// State of the step.
     pub state: StepState,
-    /// How often it was started.
+    /// Number of times the step was started.
     pub attempts: i32,
-    /// When it was started last.
+    /// Time at which the step was last started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When it ended.
+    /// Time at which the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// The error, or what it waits for.
+    /// The error, or what the step waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// PostgreSQL's error code, if it was PostgreSQL's error.
+    /// PostgreSQL's error code (SQLSTATE), if the error came from PostgreSQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql_state: Option<String>,
 }
 
-/// Where a step is.
+/// The state of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StepState {
-    /// It was not started.
+    /// The step was not started.
     #[default]
     Pending,
-    /// It runs.
+    /// The step runs.
     Running,
-    /// It is done.
+    /// The step succeeded.
     Succeeded,
-    /// It failed.
+    /// The step failed.
     Failed,
 }
-words!(StepState {
+string_enum!(StepState {
     Pending => "Pending",
     Running => "Running",
     Succeeded => "Succeeded",

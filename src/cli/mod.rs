@@ -4,23 +4,25 @@ pub mod crds;
 pub mod run;
 pub mod server_setup;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
-/// Gives every customer a PostgreSQL database of its own: a Kubernetes operator.
+/// A Kubernetes operator that gives every customer a PostgreSQL database of its own
 #[derive(Parser)]
 #[command(
     name = "tenantry",
     version,
-    long_about = "Tenantry is a Kubernetes operator. A Tenant resource declares a customer; Tenantry makes the \
+    long_about = "Tenantry is a Kubernetes operator. A Tenant resource declares a customer; Tenantry creates the \
                   customer's PostgreSQL database, applies the migrations, seeds the admins, publishes the \
-                  credentials, and takes all of it down again in an orderly way.",
+                  credentials, and deprovisions all of it when the Tenant is deleted.",
     after_help = "First steps:\n  \
                   tenantry server-setup   once per PostgreSQL server, as its administrator\n  \
                   tenantry crds | kubectl apply --server-side -f -\n  \
                   tenantry run            the operator itself"
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -30,8 +32,28 @@ pub struct Cli {
 pub enum Command {
     /// Run the operator
     Run(run::Arguments),
-    /// Print the CustomResourceDefinitions, to be applied to the cluster
+    /// Print the CustomResourceDefinitions
     Crds(crds::Arguments),
-    /// Prepare a PostgreSQL server and the registry: what only an administrator can do, once; may be run again
+    /// Prepare a PostgreSQL server and the registry with the rights of an administrator; idempotent
     ServerSetup(server_setup::Arguments),
+}
+
+/// Runs the command that the process's arguments name, to its end.
+///
+/// The runtime starts here and not in the binary: asynchronous code is compiled where it is awaited, and would be
+/// compiled twice.
+#[tokio::main]
+pub async fn main() -> ExitCode {
+    let outcome: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
+        Command::Run(arguments) => run::run(arguments).await.map_err(Into::into),
+        Command::Crds(arguments) => crds::crds(arguments).map_err(Into::into),
+        Command::ServerSetup(arguments) => server_setup::server_setup(arguments).await.map_err(Into::into),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tenantry: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `tenantry run`: the operator.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use k8s_openapi::jiff::SignedDuration;
@@ -12,13 +12,14 @@ use crate::{
     controller::{
         client::client as fenced_client,
         clock::Clock,
-        run::{Ground, Options, run as run_controllers},
+        run::{LeaderError, LeaderResources, Options, run as run_controllers},
+        supervisor::LoopEnded,
     },
-    domain::breaker::Limits,
+    domain::breaker::BreakerThresholds,
     fence::Fence,
     leader::{self, Election, Leadership, Timing},
     metrics::Metrics,
-    postgres::credentials::SecretText,
+    postgres::tenant::credentials::SecretText,
     registry::{self, Registry},
     telemetry::{self, LogFormat},
     web,
@@ -30,15 +31,15 @@ use crate::{
 The operator talks to the cluster of KUBECONFIG, or to the one it runs in. It connects to PostgreSQL with the \
 logins from the Secrets that DatabaseServers name, and to the registry with the URL below; neither needs to be a \
 superuser (see `tenantry server-setup --help`).\n\n\
-Several replicas may run: one holds the Lease and works, the others wait and take over within 20 seconds. A container \
-that is started again in its pod goes on after 4 seconds (--pod-uid).\n\n\
+Run two replicas for failover: one holds the Lease and leads, the other takes over within 20 seconds. A container that \
+is restarted in its pod leads again after 4 seconds (--pod-uid).\n\n\
 Endpoints at --http-address: /livez, /readyz, /metrics.")]
 pub struct Arguments {
     /// URL of the registry, the system database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full
     #[arg(long, env = "TENANTRY_SYSTEM_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     system_database_url: SecretText,
 
-    /// Namespace of the operator: of its Lease and of the Secrets that DatabaseServers name
+    /// Namespace of the operator's Lease, and of the Secrets that DatabaseServers name
     #[arg(
         long,
         env = "TENANTRY_OPERATOR_NAMESPACE",
@@ -47,79 +48,109 @@ pub struct Arguments {
     )]
     operator_namespace: String,
 
-    /// Manage the Tenants of these namespaces only, separated by commas; none: of all namespaces
+    /// Manage the Tenants of these namespaces only, separated by commas; default: all namespaces
     #[arg(long, env = "TENANTRY_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACES")]
     watch_namespaces: Vec<String>,
 
-    /// Manage the DatabaseServers with these labels only, as in `kubectl get -l`; none: all of them. For several
-    /// operators in one cluster: each needs a registry, namespaces and servers of its own
+    /// Manage the DatabaseServers with these labels only, as in `kubectl get -l`; default: all. For several operators in
+    /// one cluster: each needs a registry, namespaces and servers of its own
     #[arg(long, env = "TENANTRY_SERVER_SELECTOR", value_name = "SELECTOR")]
     server_selector: Option<String>,
 
-    /// Name of the Lease. Operators with different Leases do not know of each other: give them disjoint namespaces
-    /// and registries
+    /// Name of the Lease. Operators with different Leases do not coordinate: give them disjoint namespaces and registries
     #[arg(long, env = "TENANTRY_LEASE_NAME", default_value = "tenantry", value_name = "NAME")]
     lease_name: String,
 
-    /// The uid of the pod that this process runs in, from the downward API (metadata.uid), never a text of your own. With
-    /// it, a container that is started again in its pod takes over after 4 s what the one before held; without it, after
-    /// the 15 s of the Lease
+    /// Seconds for which the Lease is valid after a renewal: how long other replicas wait for a leader that does not renew.
+    /// Longer than --lease-renew-deadline. Advanced, and for tests; the same for all replicas
+    #[arg(long, env = "TENANTRY_LEASE_DURATION", default_value_t = 15, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(2..=3600))]
+    lease_duration: u32,
+
+    /// Seconds after which a leader that could not renew its Lease stops. At least twice --lease-retry-period
+    #[arg(long, env = "TENANTRY_LEASE_RENEW_DEADLINE", default_value_t = 10, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    lease_renew_deadline: u32,
+
+    /// Seconds between two attempts to acquire or renew the Lease
+    #[arg(long, env = "TENANTRY_LEASE_RETRY_PERIOD", default_value_t = 2, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    lease_retry_period: u32,
+
+    /// Uid of the pod of this process, from the downward API (metadata.uid), never another text. With it, a container that
+    /// is restarted in its pod takes the Lease of its predecessor after 4 s; without it, after 15 s
     #[arg(long, env = "TENANTRY_POD_UID", value_name = "UID", value_parser = NonEmptyStringValueParser::new())]
     pod_uid: Option<String>,
 
-    /// Address of health and metrics
+    /// Address of the health and metrics endpoints
     #[arg(long, env = "TENANTRY_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     http_address: SocketAddr,
 
-    /// The most Tenants of one DatabaseServer worked on at once
+    /// Maximum number of Tenants of one DatabaseServer that are reconciled at once
     #[arg(long, env = "TENANTRY_CONCURRENCY", default_value_t = 16, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
 
-    /// The most sessions on one PostgreSQL server, those into tenant databases included
+    /// Maximum number of sessions on one PostgreSQL server, including those in tenant databases
     #[arg(long, env = "TENANTRY_MAX_CONNECTIONS_PER_SERVER", default_value_t = 8, value_name = "N",
           value_parser = clap::value_parser!(u32).range(3..=1000))]
     max_connections_per_server: u32,
 
-    /// The most sessions in the registry
+    /// Maximum number of sessions in the registry
     #[arg(long, env = "TENANTRY_REGISTRY_CONNECTIONS", default_value_t = 5, value_name = "N",
           value_parser = clap::value_parser!(u32).range(2..=1000))]
     registry_connections: u32,
 
-    /// Whether purges are frozen when many tenants go away at once, or when the definition of Tenants does
+    /// Freeze purges when many tenants are deleted at once, or when the Tenant CRD is deleted
     #[arg(long, env = "TENANTRY_MASS_DELETION_BREAKER", value_enum, default_value_t = Switch::On)]
     mass_deletion_breaker: Switch,
 
-    /// So many tenants that begin to go away within ten minutes never open the breaker
+    /// Deletions tolerated per 10 minutes
     #[arg(long, env = "TENANTRY_MASS_DELETION_MINIMUM", default_value_t = 10, value_name = "N")]
     mass_deletion_minimum: u32,
 
-    /// Nor does this share of all tenants; the larger of the two counts
+    /// Same, as a percentage of all tenants; the larger applies
     #[arg(long, env = "TENANTRY_MASS_DELETION_PERCENT", default_value_t = 5, value_name = "PERCENT",
           value_parser = clap::value_parser!(u32).range(0..=100))]
     mass_deletion_percent: u32,
 
-    /// How often it is looked how much tenants use of what their plans limit, in seconds. A tenant that nobody writes to
-    /// is looked at once an hour at most
+    /// Usage sampling interval, in seconds. A tenant without writes is sampled once an hour
     #[arg(long, env = "TENANTRY_USAGE_INTERVAL", default_value_t = 60, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     usage_interval: u32,
 
-    /// For tests: lead without a Lease, whoever else leads
+    /// Drift check interval, in seconds: how soon manual changes in PostgreSQL are repaired. Advanced, and for tests
+    #[arg(long, env = "TENANTRY_DRIFT_INTERVAL", default_value_t = 30, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    drift_interval: u32,
+
+    /// For tests: lead without a Lease, even if another process leads
     #[arg(long, hide = true)]
     test_ignore_lease: bool,
 
-    /// For tests: a file with the seconds by which the clock of all deadlines is ahead of the system's
+    /// For tests: a file with the seconds by which the clock for deadlines is ahead of the system clock
     #[arg(long, hide = true, value_name = "FILE")]
     test_clock: Option<PathBuf>,
 
-    /// Format of the log
+    /// Log format
     #[arg(long, env = "TENANTRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 
-    /// What is logged, as tracing's directives: info, debug, tenantry=debug,sqlx=warn …
+    /// Log level, or tracing directives: info, debug, tenantry=debug,sqlx=warn …
     #[arg(long, env = "TENANTRY_LOG_LEVEL", default_value = "info", value_name = "DIRECTIVES")]
     log_level: String,
+}
+
+impl Arguments {
+    /// How long each part of the leader election takes.
+    fn timing(&self) -> Timing {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Timing {
+            lease: seconds(self.lease_duration),
+            renew_deadline: seconds(self.lease_renew_deadline),
+            retry: seconds(self.lease_retry_period),
+        }
+    }
 }
 
 /// On or off.
@@ -135,36 +166,52 @@ pub enum RunError {
     /// The log cannot be set up.
     #[error("--log-level: {0}")]
     Telemetry(#[from] telemetry::Error),
+    /// The times of the Lease contradict each other.
+    #[error(transparent)]
+    LeaseTiming(#[from] leader::TimingError),
     /// No usable configuration for the cluster.
-    #[error("no way to the Kubernetes API: {0}; set KUBECONFIG, or run in a cluster")]
+    #[error("no configuration for the Kubernetes API: {0}; set KUBECONFIG, or run in a cluster")]
     Config(#[from] kube::config::InferConfigError),
-    /// The client could not be made.
-    #[error("no way to the Kubernetes API: {0}")]
+    /// The client could not be created.
+    #[error("could not create a client for the Kubernetes API: {0}")]
     Client(#[from] kube::Error),
-    /// The registry does not do.
+    /// The registry is not usable.
     #[error("the registry (TENANTRY_SYSTEM_DATABASE_URL): {0}")]
     Registry(#[from] registry::Error),
-    /// The address is taken, or not ours.
+    /// The address is in use, or not available.
     #[error("--http-address: {0}")]
     Web(#[from] std::io::Error),
     /// Another replica leads now.
-    #[error("the Lease is lost: {0}; this process ends, so that nothing it had begun goes on")]
+    #[error("the Lease is lost: {0}; this process ends, so that none of its work continues")]
     LeaseLost(String),
+    /// A loop or controller ended before shutdown.
+    #[error(transparent)]
+    LoopEnded(#[from] LoopEnded),
+}
+
+impl From<LeaderError> for RunError {
+    fn from(error: LeaderError) -> Self {
+        match error {
+            LeaderError::Registry(error) => Self::Registry(error),
+            LeaderError::LoopEnded(error) => Self::LoopEnded(error),
+        }
+    }
 }
 
 /// Runs the operator until SIGTERM or SIGINT, or until it loses the Lease.
 pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     telemetry::init(arguments.log_format, &arguments.log_level)?;
-    // Two libraries use rustls; both get the same provider, ring.
+    // Two libraries use rustls; both must use the same provider, ring.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let identity = leader::identity(&std::env::var("HOSTNAME").unwrap_or_else(|_| "tenantry".into()));
     info!(version = env!("CARGO_PKG_VERSION"), identity, "starting");
 
+    let timing = arguments.timing().validate()?;
     let shutdown = CancellationToken::new();
     let metrics = Metrics::new();
     let readiness = web::Readiness::default();
     let registry_gate = readiness.gate("registry");
-    let server = web::Server::bind(arguments.http_address).await?;
+    let server = web::WebServer::bind(arguments.http_address).await?;
     info!(address = %server.address()?, "serving /livez, /readyz, /metrics");
     let pages = web::Pages { readiness, metrics: metrics.clone() };
     let serving = tokio::spawn(server.serve(pages, shutdown.clone().cancelled_owned()));
@@ -185,7 +232,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         name: arguments.lease_name,
         identity: identity.clone(),
         pod: arguments.pod_uid,
-        timing: Timing::default(),
+        timing,
     };
     let leadership =
         if arguments.test_ignore_lease { Leadership::assumed() } else { election.start(client.clone()) };
@@ -196,9 +243,9 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     }
     info!(installation = %installation.id, "leading");
     metrics.leader(true);
-    let asked = leadership.clone();
-    fence.set(move || asked.is_current());
-    let ground = Ground {
+    let current = leadership.clone();
+    fence.set(move || current.is_current());
+    let resources = LeaderResources {
         client: fenced_client(config, fence.clone())?,
         watching: client,
         registry: registry.clone(),
@@ -211,9 +258,10 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         watch_namespaces: arguments.watch_namespaces,
         server_selector: arguments.server_selector,
         operator_namespace: arguments.operator_namespace,
+        drift_interval: Duration::from_secs(arguments.drift_interval.into()),
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
-        breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(Limits {
+        breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,
         }),
@@ -222,13 +270,13 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         clock: arguments.test_clock.as_deref().map_or_else(Clock::default, Clock::ahead_by),
     };
     let outcome = tokio::select! {
-        result = run_controllers(ground, options, shutdown.clone()) => result.map_err(RunError::from),
+        result = run_controllers(resources, options, shutdown.clone()) => result.map_err(RunError::from),
         why = leadership.lost() => Err(RunError::LeaseLost(why)),
     };
     metrics.leader(false);
-    // A holder that lost its Lease has nothing to release, and must not go on for a moment longer.
-    if outcome.is_ok() {
-        // In this order: the next leader never meets a claim that is still ending.
+    // A process that lost its Lease has nothing to release, and must end at once.
+    if matches!(outcome, Ok(()) | Err(RunError::LoopEnded(_))) {
+        // In this order: all claims of this process have ended before the next one leads.
         registry.disconnect().await;
         leadership.release().await;
     }
@@ -244,12 +292,12 @@ fn stop_on_signal(shutdown: CancellationToken) {
         let (Ok(mut terminate), Ok(mut interrupt)) =
             (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
-            error!("signals cannot be handled; only SIGKILL ends this process");
+            error!("could not install signal handlers; only SIGKILL ends this process");
             return;
         };
         tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: ending running visits"),
-            _ = interrupt.recv() => info!("SIGINT: ending running visits"),
+            _ = terminate.recv() => info!("SIGTERM: ending running reconciles"),
+            _ = interrupt.recv() => info!("SIGINT: ending running reconciles"),
         }
         shutdown.cancel();
     });

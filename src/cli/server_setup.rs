@@ -7,24 +7,24 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::postgres::{
     self,
-    credentials::SecretText,
-    setup::{SetupOptions, server_setup as set_up},
+    install::setup::{SetupOptions, server_setup as set_up},
+    tenant::credentials::SecretText,
 };
 
 /// Flags of `tenantry server-setup`.
 #[derive(Args)]
 #[command(after_help = "\
-What it does, and only an administrator can:\n  \
-- makes role tenantry_admin (NOLOGIN CREATEDB CREATEROLE) and the operator's login as its member, neither a superuser\n  \
+It makes the changes that only an administrator can make:\n  \
+- creates role tenantry_admin (NOLOGIN CREATEDB CREATEROLE) and the operator's login as its member, neither a superuser\n  \
 - grants pg_signal_backend and pg_read_all_stats to tenantry_admin\n  \
-- makes the registry's database, closed to PUBLIC\n  \
-- takes CONNECT on postgres and template1 from PUBLIC, and EXECUTE on the large-object writers in template1\n\n\
-It may be run again, after a change of the operator's password for instance. What this administrator is not allowed to \
-do is listed at the end, and the exit code is not 0.\n\n\
+- creates the registry's database, without rights for PUBLIC\n  \
+- revokes CONNECT on postgres and template1, and EXECUTE on the large-object writers in template1, from PUBLIC\n\n\
+It is idempotent: run it again to change the operator's password, for example. Statements that this administrator may \
+not run are listed at the end, and the exit code is not 0.\n\n\
 Example:\n  \
 TENANTRY_ADMIN_URL=postgresql://postgres:…@db:5432/postgres TENANTRY_OPERATOR_PASSWORD=… tenantry server-setup")]
 pub struct Arguments {
-    /// URL of the administrator: postgresql://USER:PASSWORD@HOST:PORT/postgres?sslmode=verify-full
+    /// URL with the administrator's login: postgresql://USER:PASSWORD@HOST:PORT/postgres?sslmode=verify-full
     #[arg(long, env = "TENANTRY_ADMIN_URL", hide_env_values = true, value_name = "URL")]
     admin_url: SecretText,
 
@@ -36,11 +36,11 @@ pub struct Arguments {
     #[arg(env = "TENANTRY_OPERATOR_PASSWORD", hide_env_values = true, value_name = "PASSWORD", hide = true)]
     operator_password: Option<SecretText>,
 
-    /// Database of the registry
+    /// Name of the registry's database
     #[arg(long, env = "TENANTRY_SYSTEM_DATABASE", default_value = "tenantry_system", value_name = "NAME")]
     system_database: String,
 
-    /// Make no registry on this server: it is on another one
+    /// Do not create the registry on this server: another server has it
     #[arg(long, env = "TENANTRY_NO_SYSTEM_DATABASE")]
     no_system_database: bool,
 }
@@ -48,21 +48,23 @@ pub struct Arguments {
 /// Why the setup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// No password was given.
-    #[error("set TENANTRY_OPERATOR_PASSWORD to the password that the operator's login shall have")]
+    /// No password is set.
+    #[error("set TENANTRY_OPERATOR_PASSWORD to the new password of the operator's login")]
     Password,
-    /// The URL cannot be read.
+    /// The URL is not valid.
     #[error("TENANTRY_ADMIN_URL cannot be used: {0}")]
     Url(sqlx::Error),
-    /// The server refused.
+    /// The server failed or refused.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
     /// The setup is not complete.
-    #[error("not complete: have the refused statements run by somebody who may, then run this again")]
+    #[error(
+        "not complete: have an administrator with sufficient rights run the refused statements, then run this again"
+    )]
     Incomplete,
 }
 
-/// Sets a server up, and says what was done.
+/// Sets a server up, and prints what was done.
 pub async fn server_setup(arguments: Arguments) -> Result<(), SetupError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let password = arguments.operator_password.ok_or(SetupError::Password)?;

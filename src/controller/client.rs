@@ -1,5 +1,5 @@
-//! The way to the Kubernetes API that a leader's work takes: no request waits for ever, a server that asks to be left
-//! alone for a while is told apart, and nothing is changed once the Lease is lost.
+//! The client of the Kubernetes API for reconciles: every request has a timeout, `Retry-After` is part of the error, and
+//! nothing is changed once the Lease is lost.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use tower::{BoxError, filter::FilterLayer, timeout::TimeoutLayer, util::MapResul
 
 use crate::fence::Fence;
 
-/// How long the API server may take to begin an answer. Admission webhooks are part of it.
+/// How long the API server may take to begin an answer, including admission webhooks.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// A client that changes nothing once the fence is shut. (The election has one of its own.) It does not try again by
-/// itself: a step that failed says why, and waits where everybody sees it.
+/// A client that changes nothing once the fence is closed. (Leader election has its own client.) It does not retry: a failed
+/// step is reported in the status, and has its own backoff.
 pub fn client(mut config: Config, fence: Fence) -> Result<Client, kube::Error> {
     config.default_retry = false;
     let filter = FilterLayer::new(move |request: Request<Body>| -> Result<_, BoxError> {
         if request.method().is_safe() || fence.is_open() {
             Ok(request)
         } else {
-            Err("this operator no longer holds the Lease; the new leader goes on".into())
+            Err("this operator does not hold the Lease any more; the new leader continues".into())
         }
     });
     let throttling = MapResultLayer::new(|answer: Result<Response<_>, BoxError>| answer.and_then(throttled));
@@ -35,8 +35,7 @@ pub fn client(mut config: Config, fence: Fence) -> Result<Client, kube::Error> {
         .build())
 }
 
-/// Makes an error of an answer that says when to come again: kube-apiserver says so in a header alone, which kube's own
-/// error leaves out.
+/// Turns an answer with `Retry-After` into an error that contains it: kube's own error omits the header.
 fn throttled<B>(answer: Response<B>) -> Result<Response<B>, BoxError> {
     let code = answer.status();
     let after =
@@ -46,8 +45,7 @@ fn throttled<B>(answer: Response<B>) -> Result<Response<B>, BoxError> {
         return Ok(answer);
     };
     let reason = if code == StatusCode::TOO_MANY_REQUESTS { "TooManyRequests" } else { "ServiceUnavailable" };
-    let message =
-        format!("the API server answered {}, and asks to be left alone for {seconds} s", code.as_u16());
+    let message = format!("the API server answered {}: retry after {seconds} s", code.as_u16());
     let details = StatusDetails {
         name: String::new(),
         group: String::new(),
@@ -76,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_for_is_kept() {
+    fn retry_after_is_part_of_the_error() {
         assert_eq!(retry_after(429, Some("7")), Some(7));
         assert_eq!(retry_after(503, Some("1")), Some(1));
         for (code, header) in [(429, None), (429, Some("tomorrow")), (500, Some("7")), (200, Some("7"))] {

@@ -1,8 +1,9 @@
-//! What every reconciliation is given.
+//! What every reconcile and every loop can use.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use k8s_openapi::jiff::SignedDuration;
@@ -13,136 +14,163 @@ use kube::{
 use tokio::sync::Notify;
 
 use super::{
-    breaker::Breaker,
     clock::Clock,
-    database_server::configuration::{DEFAULT_PREFIX, prefix},
+    database_server::prefix::prefix,
     events::Events,
-    servers::Servers,
-    tenant::{
-        alarms::Alarms, attempts::Attempts, bulk::Bulk, tombstones::Tombstones, usage::Recorded,
-        watch::Scopes, written::Written,
+    state::{
+        breaker::Breaker, latest_status::LatestStatus, plan_rollout::PlanRollout,
+        recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, servers::Servers,
+        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones,
+        warned_limits::WarnedLimitsByTenant,
     },
-    tenant_plan::rollout::Rollout,
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
     domain::{
-        departure::PlanGrace,
-        desired::{ServerOffer, Surroundings},
+        offboarding::PlanGrace,
+        spec::{ServerAvailability, SpecContext},
     },
     fence::Fence,
+    keyed_lock::KeyedLock,
     leader::Leadership,
     metrics::Metrics,
-    postgres::modules::Modules,
+    modules::ModuleCatalog,
     registry::{Installation, Registry},
-    turns::Turns,
 };
 
-/// Shared by all reconciliations of a leader.
+/// Shared by everything that runs while this process leads.
 pub struct Context {
-    /// The Kubernetes API, for what visits ask and change.
+    /// The Kubernetes API, for the requests of reconciles. It does not retry: a failed tenant has its own backoff.
     pub client: Client,
-    /// The Kubernetes API, for watches: it asks again by itself, when the server wants to be asked.
-    pub watching: Client,
-    /// The system database.
+    /// The Kubernetes API, for watches. It retries and honours `Retry-After`.
+    pub watch_client: Client,
+    /// The registry: the system database.
     pub registry: Registry,
-    /// This installation's id and its key for password digests.
+    /// This installation's id, and its key for password digests.
     pub installation: Installation,
-    /// The servers that are ready for work.
-    pub servers: Servers,
-    /// All plans.
+    /// What the watches keep up to date.
+    pub stores: Stores,
+    /// What this process remembers.
+    pub state: State,
+    /// How this process was configured.
+    pub config: Config,
+    /// That this process leads, and who led before.
+    pub leader: Leader,
+    /// The modules that a tenant can have.
+    pub modules: ModuleCatalog,
+    /// The clock by which deadlines are kept.
+    pub clock: Clock,
+    /// Where Events are published.
+    pub events: Events,
+    /// Where metrics are counted.
+    pub metrics: Metrics,
+}
+
+/// Objects that the watches keep up to date.
+pub struct Stores {
+    /// All TenantPlans.
     pub plans: Store<TenantPlan>,
-    /// Something changed that a plan is told of.
-    pub plan_news: Notify,
-    /// The tenants that wait for a visit because their plan changed.
-    pub rollout: Rollout,
-    /// All servers' resources.
+    /// All DatabaseServers.
     pub database_servers: Store<DatabaseServer>,
-    /// The Tenants and Secrets that are watched.
+    /// Tenants, TenantHolds and Secrets, by watched namespace.
     pub scopes: Scopes,
-    /// Uids of Secrets that are in some tenant's way, and watched until they go.
-    pub conflicts: Arc<Mutex<HashSet<String>>>,
-    /// What was written and may not be seen yet.
-    pub written: Written,
-    /// What was read in bulk at start-up.
-    pub bulk: Bulk,
-    /// The tombstones, by when they are to be looked at.
+}
+
+/// What this process remembers. After a restart, all of it can be read again.
+pub struct State {
+    /// Which servers are ready for work, and their slots.
+    pub servers: Servers,
+    /// The status that was last written for each Tenant, which the watch may not have delivered yet.
+    pub latest_status: LatestStatus,
+    /// What was read of all tenants at start-up.
+    pub snapshot: StartupSnapshot,
+    /// The tombstones, and when each is due.
     pub tombstones: Tombstones,
     /// Whether purges may begin.
     pub breaker: Breaker,
-    /// When time alone changes what tenants may do.
-    pub alarms: Alarms,
-    /// What was tried, and may be tried again.
-    pub attempts: Attempts,
-    /// Whose turn it is on a tenant.
-    pub turns: Turns<(String, String)>,
-    /// What time it is.
-    pub clock: Clock,
-    /// Where Events go.
-    pub events: Events,
-    /// Where figures go.
-    pub metrics: Metrics,
-    /// Whether anything may leave this process: asked before each session and each write.
-    pub fence: Fence,
-    /// Whether this process still leads: asked before each step.
-    pub leadership: Leadership,
-    /// Who led before, and may have sessions somewhere that nobody has ended yet.
-    pub former_leaders: Vec<String>,
-    /// Who this process is: `application_name` of its sessions, holder of its workflows.
-    pub identity: String,
-    /// Where the Secrets of `DatabaseServer`s are.
-    pub operator_namespace: String,
-    /// The most tenants of one server that are worked on at once.
-    pub concurrency: u16,
-    /// The tenants whose usage was recorded beside the samples.
-    pub usage_recorded: Recorded,
-    /// How often usage is sampled.
-    pub usage_interval: SignedDuration,
-    /// The most sessions on one server.
-    pub max_connections: u32,
-    /// The modules that tenants have, all or some of them.
-    pub modules: Modules,
+    /// When time alone changes a tenant's access.
+    pub timers: Timers,
+    /// When each failed tenant may be tried again, and why it failed.
+    pub retries: Retries,
+    /// One lock per Tenant, by namespace and name.
+    pub tenant_locks: KeyedLock<(String, String)>,
+    /// Tenants that wait for a reconcile because their plan changed.
+    pub plan_rollout: PlanRollout,
+    /// Notified when the status of a TenantPlan may have to change.
+    pub plans_changed: Notify,
+    /// Uids of Secrets that conflict with a tenant's, and are watched until they are deleted.
+    pub conflicts: Mutex<HashSet<String>>,
+    /// Tenants whose usage was recorded by a reconcile, not by the sampler.
+    pub usage_recorded: RecordedUsage,
+    /// Which limits each tenant was warned about.
+    pub warned_limits: WarnedLimitsByTenant,
 }
 
-/// As the controllers pass it around.
+/// How this process was configured.
+pub struct Config {
+    /// The namespace of the Secrets that DatabaseServers name.
+    pub operator_namespace: String,
+    /// Slots per server: how many of its tenants are reconciled at once.
+    pub concurrency: u16,
+    /// How often usage is sampled.
+    pub usage_interval: SignedDuration,
+    /// How often PostgreSQL is checked for drift.
+    pub drift_interval: Duration,
+    /// The maximum of sessions on one server.
+    pub max_connections: u32,
+}
+
+/// The leadership of this process.
+pub struct Leader {
+    /// The Lease. Checked before each step.
+    pub leadership: Leadership,
+    /// Closed once the Lease may be lost. Checked before each session and each write.
+    pub fence: Fence,
+    /// Identities of former leaders whose sessions on servers may not have been ended yet.
+    pub former_leaders: Vec<String>,
+    /// This process: `application_name` of its sessions, holder of its workflows.
+    pub identity: String,
+}
+
+/// Shared by all controllers and loops.
 pub type SharedContext = Arc<Context>;
 
 impl Context {
     /// The `DatabaseServer` of this name.
     pub fn database_server(&self, name: &str) -> Option<Arc<DatabaseServer>> {
-        self.database_servers.get(&ObjectRef::new(name))
+        self.stores.database_servers.get(&ObjectRef::new(name))
     }
 
     /// The `TenantPlan` of this name.
     pub fn plan(&self, name: &str) -> Option<Arc<TenantPlan>> {
-        self.plans.get(&ObjectRef::new(name))
+        self.stores.plans.get(&ObjectRef::new(name))
     }
 
-    /// Does something with what this plan says of the grace.
+    /// Calls a function with the grace periods of a plan.
     pub fn with_plan_grace<T>(&self, plan: &str, of: impl FnOnce(PlanGrace<'_>) -> T) -> T {
         match self.plan(plan) {
-            Some(plan) => of(PlanGrace::Says(plan.spec.grace_seconds.as_ref())),
+            Some(plan) => of(PlanGrace::Plan(plan.spec.grace_seconds.as_ref())),
             None => of(PlanGrace::NoPlan),
         }
     }
 
-    /// What the names of the databases on a server begin with.
+    /// The prefix of the names of the databases on a server.
     pub fn prefix_of(&self, server: &str) -> String {
-        self.database_server(server).map_or_else(|| DEFAULT_PREFIX.to_owned(), |server| prefix(&server))
+        prefix(self.database_server(server).as_deref())
     }
 }
 
-impl Surroundings for Context {
+impl SpecContext for Context {
     fn has_plan(&self, name: &str) -> bool {
         self.plan(name).is_some()
     }
 
-    fn server(&self, name: &str) -> ServerOffer {
+    fn server(&self, name: &str) -> ServerAvailability {
         match self.database_server(name) {
-            None => ServerOffer::Missing,
+            None => ServerAvailability::NotFound,
             Some(server) => match &server.spec.allowed_namespaces {
-                None => ServerOffer::Everyone,
-                Some(namespaces) => ServerOffer::Only(namespaces.clone()),
+                None => ServerAvailability::AllNamespaces,
+                Some(namespaces) => ServerAvailability::OnlyNamespaces(namespaces.clone()),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! Events of events.k8s.io: one per transition, never a secret. Publishing never delays or fails the work.
+//! Events of events.k8s.io: one per transition, never with a secret. Publishing never delays or fails a reconcile.
 
 use std::{
     collections::HashMap,
@@ -12,19 +12,21 @@ use kube::{
 };
 use tracing::warn;
 
-/// Publishes Events. One per process, so that repeated ones are counted rather than added.
+use crate::api::reason::Reason;
+
+/// Publishes Events. One per process, so that repeated Events are counted.
 #[derive(Clone)]
 pub struct Events {
     client: Client,
     reporter: Reporter,
-    told: Arc<Mutex<HashMap<Topic, (String, Recorder)>>>,
+    recorders: Arc<Mutex<HashMap<Topic, (String, Recorder)>>>,
 }
 
-/// What an Event is about, and its reason.
+/// The object and the reason of an Event.
 type Topic = ([Option<String>; 4], String);
 
-/// So many topics are remembered; then it is begun anew.
-const TOPICS: usize = 10_000;
+/// The maximum of topics that are remembered. Beyond it, all are forgotten.
+const MAX_TOPICS: usize = 10_000;
 
 /// `note` of an Event may have 1 kB.
 const MAX_NOTE_BYTES: usize = 1000;
@@ -34,29 +36,28 @@ impl Events {
     pub fn new(client: Client, identity: &str) -> Self {
         let reporter =
             Reporter { controller: "tenantry.dev/operator".into(), instance: Some(identity.into()) };
-        Self { client, reporter, told: Arc::default() }
+        Self { client, reporter, recorders: Arc::default() }
     }
 
-    /// Something happened as it should.
-    pub fn normal(&self, about: ObjectReference, action: &str, reason: &str, note: String) {
+    /// Publishes an Event of type Normal.
+    pub fn normal(&self, about: ObjectReference, action: &str, reason: Reason, note: String) {
         self.publish(about, EventType::Normal, action, reason, note);
     }
 
-    /// Something happened that a person may want to look at.
-    pub fn warning(&self, about: ObjectReference, action: &str, reason: &str, note: String) {
+    /// Publishes an Event of type Warning.
+    pub fn warning(&self, about: ObjectReference, action: &str, reason: Reason, note: String) {
         self.publish(about, EventType::Warning, action, reason, note);
     }
 
-    /// kube's recorder counts what has the same topic, and shows the first note for ever: what says something else gets a
-    /// recorder of its own.
+    /// kube's recorder counts Events of the same topic under their first note: another note needs a new recorder.
     fn recorder(&self, about: &ObjectReference, event: &Event) -> Recorder {
         let object = [&about.kind, &about.namespace, &about.name, &about.uid].map(Clone::clone);
         let note = event.note.clone().unwrap_or_default();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= TOPICS {
-            told.clear();
+        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorders.len() >= MAX_TOPICS {
+            recorders.clear();
         }
-        let entry = told.entry((object, event.reason.clone()));
+        let entry = recorders.entry((object, event.reason.clone()));
         let new = || (note.clone(), Recorder::new(self.client.clone(), self.reporter.clone()));
         let (last, recorder) = entry.or_insert_with(new);
         if *last != note {
@@ -70,12 +71,17 @@ impl Events {
         about: ObjectReference,
         type_: EventType,
         action: &str,
-        reason: &str,
+        reason: Reason,
         mut note: String,
     ) {
         note.truncate(note.floor_char_boundary(MAX_NOTE_BYTES));
-        let event =
-            Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.as_str().into(),
+            note: Some(note),
+            action: action.into(),
+            secondary: None,
+        };
         let recorder = self.recorder(&about, &event);
         tokio::spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {

@@ -1,4 +1,4 @@
-//! Finalizers, put and taken.
+//! Adds and releases finalizers.
 
 use std::fmt::Debug;
 
@@ -9,20 +9,20 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Field manager of the finalizer. Server-side apply adds and removes this one entry, whatever else is on the list
-/// and however old the copy is that we saw; the uid keeps it off an object that was made anew under the same name.
+/// Field manager of the finalizer. Server-side apply adds and removes this one entry, independent of other entries and of the
+/// age of the copy; the uid protects a new object of the same name.
 const MANAGER: &str = "tenantry/finalizer";
 
-/// The field manager of an installation, for objects that several of them may guard at once: each takes back its own
-/// finalizer only, and the entry goes with the last of them.
+/// The field manager of an installation, for objects to which several installations may add the finalizer: each releases its
+/// own only, and the entry is removed with the last of them.
 pub fn manager_of(installation: &str) -> String {
     format!("{MANAGER}/{installation}")
 }
 
-/// Makes these the finalizers that Tenantry has on an object.
+/// Sets the finalizers of Tenantry on an object.
 ///
 /// # Errors
-/// What the API server answers: a conflict where the object was made anew, not found where it is gone.
+/// The answer of the API server: a conflict if the object was created again, not found if it was deleted.
 pub async fn apply_finalizers<K>(api: &Api<K>, object: &K, finalizers: &[&str]) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -30,7 +30,7 @@ where
     apply_finalizers_as(MANAGER, api, object, finalizers).await
 }
 
-/// Makes these the finalizers that a field manager has on an object.
+/// Sets the finalizers of a field manager on an object.
 ///
 /// # Errors
 /// As [`apply_finalizers`].

@@ -1,7 +1,9 @@
-//! What is done when: one folder per kind. Each folder observes, plans (purely, in `domain`), executes and writes a
-//! status. Apart from leader election, only this module talks to the Kubernetes API.
+//! Reconciles: one folder per kind, which observes, plans (purely, in `domain`), executes and writes a status; watches;
+//! background loops; and process memory. Apart from leader election, only this module talks to the Kubernetes API.
 
-pub mod breaker;
+pub mod apply_status;
+pub mod background;
+mod breaker;
 pub mod client;
 pub mod clock;
 pub mod context;
@@ -9,8 +11,9 @@ pub mod database_server;
 pub mod events;
 mod finalizers;
 pub mod run;
-pub mod servers;
+pub mod state;
+pub mod supervisor;
 pub mod tenant;
 pub mod tenant_hold;
 pub mod tenant_plan;
-mod watches;
+mod watch;

@@ -1,66 +1,53 @@
-//! Starts everything that a leader runs: the watches, the bulk reading, one controller per kind and namespace.
+//! Wires up everything that a leader runs: the stores, the process memory, the watches, the loops, and one controller per
+//! kind and namespace.
 
 use std::{
     collections::HashSet,
-    future::ready,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures::{StreamExt, future::join_all};
 use k8s_openapi::{api::core::v1::Secret, jiff::SignedDuration};
 use kube::{
-    Api, Client,
-    runtime::{
-        Controller, WatchStreamExt,
-        controller::Config,
-        predicates,
-        reflector::{self, ObjectRef, store::Writer},
-        utils::Predicate,
-        watcher,
-    },
+    Client,
+    runtime::reflector::{self, store::Writer},
 };
 use tokio::sync::{Notify, mpsc};
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use super::{
-    breaker::{self, Breaker},
+    background,
     clock::Clock,
-    context::{Context, SharedContext},
+    context::{Config, Context, Leader, SharedContext, State, Stores},
     database_server,
     events::Events,
-    servers::Servers,
-    tenant::{
-        self,
-        alarms::{self, Alarms},
-        attempts::Attempts,
-        bulk::Bulk,
+    state::{
+        breaker::Breaker,
+        invalid_objects::InvalidObjects,
+        latest_status::LatestStatus,
+        plan_rollout::PlanRollout,
+        recorded_usage::RecordedUsage,
+        retries::Retries,
+        scopes::{Scope, Scopes},
+        servers::Servers,
+        snapshot::StartupSnapshot,
+        timers::Timers,
         tombstones::Tombstones,
-        usage::Recorded,
-        watch::{Scope, Scopes},
-        written::Written,
+        warned_limits::WarnedLimitsByTenant,
     },
-    tenant_hold,
-    tenant_plan::{
-        self,
-        rollout::{self, Rollout},
-    },
-    watches::{api, known_tenants, ready_stores, visited_servers, watch_config, watch_plans, watch_secrets},
+    supervisor::{LoopEnded, Supervisor},
+    tenant, tenant_hold, tenant_plan,
+    watch::{self, ready},
 };
 use crate::{
-    api::{
-        database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold,
-        tenant_status::TenantState,
-    },
-    domain::breaker::Limits,
+    domain::breaker::BreakerThresholds,
     fence::Fence,
+    keyed_lock::KeyedLock,
     leader::Leadership,
     metrics::Metrics,
-    postgres::modules::{ModuleSet, Modules},
+    modules::{self, ModuleCatalog},
     registry::{self, Installation, Registry},
-    turns::Turns,
 };
 
 /// How a leader runs.
@@ -69,25 +56,27 @@ pub struct Options {
     pub watch_namespaces: Vec<String>,
     /// The labels of the `DatabaseServer`s that are managed; none: all.
     pub server_selector: Option<String>,
-    /// Where the Secrets of `DatabaseServer`s are.
+    /// The namespace of the Secrets that `DatabaseServer`s name.
     pub operator_namespace: String,
-    /// The most tenants of one server that are worked on at once.
+    /// The maximum of Tenants of one server that are reconciled at once.
     pub concurrency: u16,
-    /// The most sessions on one server.
+    /// The maximum of sessions on one server.
     pub max_connections: u32,
-    /// From how many departures on purges are frozen; none: never.
-    pub breaker: Option<Limits>,
+    /// How many deprovisionings freeze purges; none: no breaker.
+    pub breaker: Option<BreakerThresholds>,
+    /// How often PostgreSQL is checked for drift.
+    pub drift_interval: Duration,
     /// How often usage is sampled.
     pub usage_interval: SignedDuration,
-    /// Who this process is.
+    /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
     pub clock: Clock,
 }
 
-/// What is there before the controllers are.
-pub struct Ground {
-    /// The Kubernetes API, for what visits ask and change.
+/// What a leader needs before its controllers start.
+pub struct LeaderResources {
+    /// The Kubernetes API, for the requests of reconciles.
     pub client: Client,
     /// The Kubernetes API, for watches.
     pub watching: Client,
@@ -95,271 +84,203 @@ pub struct Ground {
     pub registry: Registry,
     /// Its installation.
     pub installation: Installation,
-    /// Figures.
+    /// Where metrics are counted.
     pub metrics: Metrics,
     /// The Lease, held.
     pub leadership: Leadership,
-    /// Shut once the Lease is not held any more.
+    /// Closed once the Lease may be lost.
     pub fence: Fence,
 }
 
-/// A server that many tenants could not reach at once is looked at once.
-const SUSPICION: Duration = Duration::from_millis(100);
+/// Why a leader stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderError {
+    /// The registry failed at start-up.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A loop or controller ended before shutdown.
+    #[error(transparent)]
+    LoopEnded(#[from] LoopEnded),
+}
 
-/// How often the number of tenants by state is counted, from memory.
-const COUNT_PERIOD: Duration = Duration::from_secs(5);
-
-/// Runs until `shutdown`: then running visits end, and nothing new begins.
+/// Runs until `shutdown`: then running reconciles end, and none begins.
+///
+/// # Errors
+/// The registry's, at start-up; and a loop or controller that ended or panicked before shutdown.
 pub async fn run(
-    ground: Ground,
+    resources: LeaderResources,
     options: Options,
     shutdown: CancellationToken,
-) -> Result<(), registry::Error> {
-    let former_leaders = former_leaders(&ground).await?;
-    let (plans, plan_writer) = reflector::store::<TenantPlan>();
-    let (database_servers, server_writer) = reflector::store::<DatabaseServer>();
-    let namespaces: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
+) -> Result<(), LeaderError> {
+    let former_leaders = former_leaders(&resources).await?;
+    let selector = options.server_selector.clone();
+    let (plans, plan_writer) = reflector::store();
+    let (database_servers, server_writer) = reflector::store();
+    let (scopes, inputs) = scopes(&options.watch_namespaces);
+    let stores = Stores { plans, database_servers, scopes };
+    let context = Arc::new(context(resources, options, stores, former_leaders));
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    supervisor.spawn("watch on TenantPlans", watch::plans::run(context.clone(), plan_writer));
+    for (namespace, writer) in inputs.secrets {
+        supervisor.spawn("watch on Secrets", watch::secrets::run(context.clone(), namespace, writer));
+    }
+    read_registry(&context).await?;
+    supervisor.spawn("tenant counts", background::tenant_counts::run(context.clone()));
+    let servers =
+        database_server::controller::run(context.clone(), selector, server_writer, shutdown.clone());
+    supervisor.spawn_graceful("controller of DatabaseServers", servers);
+    supervisor.wait_for(ready::stores_are_filled(&context)).await;
+    supervisor.wait_for(ready::servers_are_checked(&context)).await;
+    spawn_background(&mut supervisor, &context, &shutdown).await;
+    for input in inputs.holds {
+        let holds = tenant_hold::controller::run(context.clone(), input, shutdown.clone());
+        supervisor.spawn_graceful("controller of TenantHolds", holds);
+    }
+    for input in inputs.tenants {
+        let tenants = tenant::controller::run(context.clone(), input, shutdown.clone());
+        supervisor.spawn_graceful("controller of Tenants", tenants);
+    }
+    Ok(supervisor.run().await?)
+}
+
+async fn spawn_background(
+    supervisor: &mut Supervisor,
+    context: &SharedContext,
+    shutdown: &CancellationToken,
+) {
+    if context.state.breaker.thresholds().is_some() {
+        supervisor.spawn("breaker of mass deletions", background::breaker::run(context.clone()));
+    } else {
+        background::breaker::acknowledge_leftover_opening(context).await;
+    }
+    let drift = background::drift::run(context.clone(), shutdown.clone());
+    supervisor.spawn_graceful("drift check", drift);
+    let purge = background::purge::run(context.clone(), shutdown.clone());
+    supervisor.spawn_graceful("purge of tombstones", purge);
+    supervisor.spawn("timers", background::timers::run(context.clone()));
+    supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
+    supervisor.spawn("usage sampling", background::usage::run(context.clone()));
+    supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));
+    let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
+    supervisor.spawn("controller of TenantPlans", plans);
+}
+
+/// What the controllers and watches of the watched namespaces write to and read from.
+#[derive(Default)]
+struct Inputs {
+    secrets: Vec<(Option<String>, Writer<Secret>)>,
+    holds: Vec<tenant_hold::controller::HoldInput>,
+    tenants: Vec<tenant::controller::TenantInput>,
+}
+
+/// One scope per watched namespace, or one for all namespaces if none is named.
+fn scopes(watched: &[String]) -> (Scopes, Inputs) {
+    let namespaces: Vec<Option<String>> = match watched {
         [] => vec![None],
         named => named.iter().cloned().map(Some).collect(),
     };
-    let mut scopes = Vec::new();
-    let mut inputs = Vec::new();
-    let mut secret_writers = Vec::new();
-    let mut hold_inputs = Vec::new();
+    let (mut scopes, mut inputs) = (Vec::new(), Inputs::default());
     for namespace in namespaces {
-        let (tenants, tenant_writer) = reflector::store::<Tenant>();
-        let (secrets, secret_writer) = reflector::store::<Secret>();
-        let (holds, hold_writer) = reflector::store::<TenantHold>();
-        let (visits, requests) = mpsc::unbounded_channel();
-        let (hold_visits, hold_requests) = mpsc::unbounded_channel();
-        hold_inputs.push(HoldInput {
+        let (tenants, tenant_writer) = reflector::store();
+        let (secrets, secret_writer) = reflector::store();
+        let (holds, hold_writer) = reflector::store();
+        let invalid_tenants = InvalidObjects::default();
+        let (tenant_requests, requests) = mpsc::unbounded_channel();
+        inputs.tenants.push(tenant::controller::TenantInput {
+            namespace: namespace.clone(),
+            writer: tenant_writer,
+            invalid: invalid_tenants.clone(),
+            requests,
+        });
+        let (hold_requests, requests) = mpsc::unbounded_channel();
+        inputs.holds.push(tenant_hold::controller::HoldInput {
             namespace: namespace.clone(),
             writer: hold_writer,
-            requests: hold_requests,
+            requests,
         });
-        inputs.push(Input { namespace: namespace.clone(), tenant_writer, requests });
-        secret_writers.push(secret_writer);
-        scopes.push(Scope { namespace, tenants, secrets, holds, visits, hold_visits });
+        inputs.secrets.push((namespace.clone(), secret_writer));
+        scopes.push(Scope {
+            namespace,
+            tenants,
+            invalid_tenants,
+            secrets,
+            holds,
+            tenant_requests,
+            hold_requests,
+        });
     }
-    let context = Arc::new(Context {
-        events: Events::new(ground.client.clone(), &options.identity),
-        client: ground.client,
-        watching: ground.watching,
-        registry: ground.registry,
-        installation: ground.installation,
-        servers: Servers::default(),
-        plans,
-        plan_news: Notify::new(),
-        rollout: Rollout::default(),
-        database_servers,
-        scopes: Scopes(scopes),
-        conflicts: Arc::new(Mutex::new(HashSet::new())),
-        written: Written::default(),
-        bulk: Bulk::default(),
-        tombstones: Tombstones::default(),
-        breaker: Breaker::new(options.breaker),
-        alarms: Alarms::default(),
-        attempts: Attempts::default(),
-        turns: Turns::default(),
-        clock: options.clock.clone(),
-        metrics: ground.metrics,
-        leadership: ground.leadership,
-        fence: ground.fence,
-        former_leaders,
-        identity: options.identity,
-        operator_namespace: options.operator_namespace,
-        concurrency: options.concurrency,
-        usage_recorded: Recorded::default(),
-        usage_interval: options.usage_interval,
-        max_connections: options.max_connections,
-        modules: Modules::new(ModuleSet::built_in()),
-    });
-    watch_plans(&context, plan_writer, &shutdown);
-    watch_secrets(&context, secret_writers, &shutdown);
-    let rows = context.registry.all_living().await?;
+    (Scopes(scopes), inputs)
+}
+
+fn context(
+    resources: LeaderResources,
+    options: Options,
+    stores: Stores,
+    former_leaders: Vec<String>,
+) -> Context {
+    Context {
+        events: Events::new(resources.client.clone(), &options.identity),
+        client: resources.client,
+        watch_client: resources.watching,
+        registry: resources.registry,
+        installation: resources.installation,
+        stores,
+        state: State {
+            servers: Servers::default(),
+            latest_status: LatestStatus::default(),
+            snapshot: StartupSnapshot::default(),
+            tombstones: Tombstones::default(),
+            breaker: Breaker::new(options.breaker),
+            timers: Timers::default(),
+            retries: Retries::default(),
+            tenant_locks: KeyedLock::default(),
+            plan_rollout: PlanRollout::default(),
+            plans_changed: Notify::new(),
+            conflicts: Mutex::new(HashSet::new()),
+            usage_recorded: RecordedUsage::default(),
+            warned_limits: WarnedLimitsByTenant::default(),
+        },
+        config: Config {
+            operator_namespace: options.operator_namespace,
+            concurrency: options.concurrency,
+            drift_interval: options.drift_interval,
+            usage_interval: options.usage_interval,
+            max_connections: options.max_connections,
+        },
+        leader: Leader {
+            leadership: resources.leadership,
+            fence: resources.fence,
+            former_leaders,
+            identity: options.identity,
+        },
+        modules: ModuleCatalog::new(modules::embedded()),
+        clock: options.clock,
+        metrics: resources.metrics,
+    }
+}
+
+/// Reads all rows of the registry into the startup snapshot, and the tombstones among them.
+async fn read_registry(context: &Context) -> Result<(), registry::Error> {
+    let rows = context.registry.all_registered().await?;
     for row in &rows {
-        context.tombstones.see(row, row.next_attempt_at);
+        context.state.tombstones.record(row, row.next_attempt_at);
+        context.state.warned_limits.set(row.id, &row.warned_limits);
     }
-    context.bulk.read_registry(rows);
-    count_tenants(&context, &shutdown);
-    let servers = tokio::spawn(run_servers(
-        context.clone(),
-        options.server_selector.clone(),
-        server_writer,
-        shutdown.clone(),
-    ));
-    ready_stores(&context).await;
-    visited_servers(&context).await;
-    let drift = tokio::spawn(tenant::drift::run(context.clone(), shutdown.clone()));
-    let tombstones = tokio::spawn(tenant::purge::run(context.clone(), shutdown.clone()));
-    tokio::spawn(alarms::run(context.clone(), shutdown.clone()));
-    tokio::spawn(breaker::run(context.clone(), shutdown.clone()));
-    tokio::spawn(tenant::inactivity::run(context.clone(), shutdown.clone()));
-    tokio::spawn(tenant::usage::run(context.clone(), shutdown.clone()));
-    tokio::spawn(rollout::run(context.clone(), shutdown.clone()));
-    tokio::spawn(tenant_plan::reconcile::run(context.clone(), shutdown.clone()));
-    let holds = hold_inputs.into_iter().map(|input| run_holds(context.clone(), input, shutdown.clone()));
-    let holds = tokio::spawn(join_all(holds));
-    let tenants = inputs.into_iter().map(|input| run_tenants(context.clone(), input, shutdown.clone()));
-    join_all(tenants).await;
-    if let Err(error) = holds.await {
-        error!(%error, "the controller of TenantHolds ended badly");
-    }
-    if let Err(error) = drift.await {
-        error!(%error, "the search for drift ended badly");
-    }
-    if let Err(error) = tombstones.await {
-        error!(%error, "the driver of tombstones ended badly");
-    }
-    if let Err(error) = servers.await {
-        error!(%error, "the controller of DatabaseServers ended badly");
-    }
+    context.state.snapshot.read_registry(rows);
     Ok(())
 }
 
-/// Who led before. Their sessions in the registry end here, and their claims with them; those on a server before anything
-/// is begun there.
-async fn former_leaders(ground: &Ground) -> Result<Vec<String>, registry::Error> {
-    // Who leads without a Lease replaces nobody.
-    if !ground.leadership.is_elected() {
+/// The former leaders. Their sessions in the registry, and their claims with them, end here; those on a server end before
+/// any work begins there.
+async fn former_leaders(resources: &LeaderResources) -> Result<Vec<String>, registry::Error> {
+    // A leader without a Lease replaces no other.
+    if !resources.leadership.is_elected() {
         return Ok(Vec::new());
     }
-    let former = ground.registry.lead(ground.leadership.predecessor().as_deref()).await?;
+    let former = resources.registry.lead(resources.leadership.predecessor().as_deref()).await?;
     if !former.is_empty() {
-        let ended = ground.registry.end_sessions_of(&former).await?;
-        info!(ended, "former leaders' sessions in the registry are ended, and their claims with them");
+        let ended = resources.registry.end_sessions_of(&former).await?;
+        info!(ended, "ended the sessions of former leaders in the registry, and their claims with them");
     }
     Ok(former)
-}
-
-/// What one watched namespace's controller is fed with.
-struct Input {
-    namespace: Option<String>,
-    tenant_writer: Writer<Tenant>,
-    requests: mpsc::UnboundedReceiver<ObjectRef<Tenant>>,
-}
-
-/// What one watched namespace's controller of holds is fed with.
-struct HoldInput {
-    namespace: Option<String>,
-    writer: Writer<TenantHold>,
-    requests: mpsc::UnboundedReceiver<ObjectRef<TenantHold>>,
-}
-
-fn count_tenants(context: &SharedContext, shutdown: &CancellationToken) {
-    let (context, shutdown) = (context.clone(), shutdown.clone());
-    tokio::spawn(async move {
-        let mut period = tokio::time::interval(COUNT_PERIOD);
-        while shutdown.run_until_cancelled(period.tick()).await.is_some() {
-            let tenants = context.scopes.tenants();
-            let in_state = |state: TenantState| {
-                let tenants = tenants.iter().filter_map(|tenant| tenant.status.as_ref());
-                tenants.filter(|status| status.state == Some(state)).count()
-            };
-            let counts = TenantState::ALL
-                .iter()
-                .map(|state| (state.as_str(), i64::try_from(in_state(*state)).unwrap_or(i64::MAX)));
-            context.metrics.tenants(counts);
-        }
-    });
-}
-
-async fn run_servers(
-    context: SharedContext,
-    selector: Option<String>,
-    writer: Writer<DatabaseServer>,
-    shutdown: CancellationToken,
-) {
-    let reader = writer.as_reader();
-    let api = Api::<DatabaseServer>::all(context.watching.clone());
-    let told = context.clone();
-    let mut known = std::collections::HashMap::new();
-    let config = match selector {
-        Some(labels) => watch_config().labels(&labels),
-        None => watch_config(),
-    };
-    let stream = watcher(api, config)
-        .default_backoff()
-        .reflect(writer)
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Apply(server) | watcher::Event::InitApply(server)) => {
-                let name = server.metadata.name.clone().unwrap_or_default();
-                // Its standing is told by the visit to it.
-                let generation = server.metadata.generation;
-                if known.insert(name.clone(), generation) != Some(generation) {
-                    told.server_changed(&name);
-                }
-            }
-            Ok(watcher::Event::Delete(server)) => {
-                let name = server.metadata.name.clone().unwrap_or_default();
-                known.remove(&name);
-                told.server_changed(&name);
-            }
-            Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => {}
-        })
-        .applied_objects()
-        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
-    let (suspects, suspected) = mpsc::unbounded_channel();
-    context.servers.tell(suspects);
-    // A changed admin or CA Secret counts at once, not at the next period.
-    let secrets = Api::<Secret>::namespaced(context.watching.clone(), &context.operator_namespace);
-    let servers = reader.clone();
-    Controller::for_stream(stream, reader)
-        .reconcile_on(UnboundedReceiverStream::new(suspected))
-        .with_config(Config::default().debounce(SUSPICION))
-        .watches(secrets, watch_config(), move |secret| {
-            let name = secret.metadata.name.clone().unwrap_or_default();
-            let named = servers.state_filter(move |server| {
-                let ca = server.spec.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref());
-                server.spec.admin_secret_ref.name == name || ca.is_some_and(|ca| ca.name == name)
-            });
-            named.into_iter().map(|server| ObjectRef::from_obj(server.as_ref()))
-        })
-        .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(database_server::reconcile::reconcile, database_server::reconcile::after_error, context)
-        .for_each(|_| ready(()))
-        .await;
-}
-
-async fn run_holds(context: SharedContext, input: HoldInput, shutdown: CancellationToken) {
-    // A hold that is put while nobody looks must not be taken for one of a Tenant that does not exist.
-    if !known_tenants(&context, &shutdown).await {
-        return;
-    }
-    let reader = input.writer.as_reader();
-    let stream = watcher(api::<TenantHold>(&context.watching, input.namespace.as_deref()), watch_config())
-        .default_backoff()
-        .reflect(input.writer)
-        .applied_objects()
-        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
-    Controller::for_stream(stream, reader)
-        .reconcile_on(UnboundedReceiverStream::new(input.requests))
-        .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(tenant_hold::reconcile::reconcile, tenant_hold::reconcile::after_error, context)
-        .for_each(|_| ready(()))
-        .await;
-}
-
-async fn run_tenants(context: SharedContext, input: Input, shutdown: CancellationToken) {
-    let reader = input.tenant_writer.as_reader();
-    let namespace = input.namespace.as_deref();
-    info!(namespace = namespace.unwrap_or("all"), "watching tenants");
-    let told = context.clone();
-    let stream = watcher(api::<Tenant>(&context.watching, namespace), watch_config())
-        .default_backoff()
-        .reflect(input.tenant_writer)
-        // Whether a hold is in force is read off its tenant.
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Apply(tenant) | watcher::Event::Delete(tenant)) => told.tenant_changed(tenant),
-            Ok(watcher::Event::InitDone) => told.tenants_listed(),
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) | Err(_) => {}
-        })
-        .applied_objects()
-        .predicate_filter(tenant::watch::interest, Default::default());
-    Controller::for_stream(stream, reader)
-        .reconcile_on(UnboundedReceiverStream::new(input.requests))
-        .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(tenant::reconcile::reconcile, tenant::reconcile::after_error, context)
-        .for_each(|_| ready(()))
-        .await;
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The longest wait after a failure that may pass by itself.
+/// The longest wait after a temporary failure.
 pub const MAX_TEMPORARY: Duration = Duration::from_secs(60);
 
-/// The wait after a failure that needs a person: slow, since a watch or a spec change usually comes first.
+/// The wait after a permanent failure: long, because a watch or a spec change usually comes first.
 pub const PERMANENT: Duration = Duration::from_secs(300);
 
-/// The wait before the attempt after `attempt` failed ones (from 1): doubling from one second, and spread by
-/// `jitter` (0 to 1) over the upper half, so that tenants that failed together do not come back together.
+/// The wait after `attempt` failed attempts (from 1): doubling from one second, and spread by `jitter` (0 to 1) over
+/// the upper half, so that tenants that failed together are not retried together.
 pub fn temporary(attempt: u32, jitter: f64) -> Duration {
     let exponent = attempt.saturating_sub(1).min(16);
     let full = Duration::from_secs(1 << exponent).min(MAX_TEMPORARY);
@@ -21,14 +21,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_cap() {
+    fn wait_doubles_up_to_maximum() {
         let seconds: Vec<_> = (1..=9).map(|attempt| temporary(attempt, 1.0).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(temporary(u32::MAX, 1.0), MAX_TEMPORARY);
     }
 
     #[test]
-    fn jitter_never_leaves_the_upper_half() {
+    fn jitter_stays_in_the_upper_half() {
         assert_eq!(temporary(3, 0.0), Duration::from_secs(2));
         assert_eq!(temporary(3, 7.0), Duration::from_secs(4));
     }

@@ -1,48 +1,48 @@
-//! The breaker of mass deletions: what a script, a prune or a lost definition deletes by the dozen is kept until a person
-//! has looked at it.
+//! The breaker of mass deletions: when a script, a prune or a lost manifest deletes many tenants at once, nothing is
+//! dropped until an operator acknowledges it.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Departures count together for this long.
+/// Deprovisionings that begin within this time are counted together.
 pub const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 
-/// A purge without grace waits this long, so that those which arrive with it are counted first.
+/// A purge without grace waits this long, so that those that begin with it are counted first.
 pub const COUNT_FIRST: SignedDuration = SignedDuration::from_secs(5);
 
-/// From how many departures on it opens.
+/// How many deprovisionings open the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// So many never open it.
+pub struct BreakerThresholds {
+    /// This many never open it.
     pub minimum: u32,
-    /// Nor does this share of all tenants, in percent. The larger of the two counts.
+    /// Nor does this share of all tenants, in percent. The larger of the two applies.
     pub percent: u32,
 }
 
-/// The time, and what the breaker says at it.
+/// The time, and the state of the breaker, for the planning of a purge.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct PurgeContext {
     /// The time.
     pub now: Timestamp,
-    /// Whether purges may begin.
-    pub purges: Purges,
+    /// The state of the breaker.
+    pub breaker: BreakerState,
 }
 
-impl From<Timestamp> for Moment {
-    /// Where there is no breaker.
+impl From<Timestamp> for PurgeContext {
+    /// Without a breaker.
     fn from(now: Timestamp) -> Self {
-        Self { now, purges: Purges::Free }
+        Self { now, breaker: BreakerState::Disabled }
     }
 }
 
 /// Whether purges may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purges {
+pub enum BreakerState {
     /// There is no breaker.
-    Free,
-    /// It is closed: what has just begun to go away is counted first.
-    Counted,
-    /// It is not known yet whether it is open: nothing is dropped, and nothing is let go.
+    Disabled,
+    /// Purges may begin once they are counted.
+    Closed,
+    /// The state is not read yet: nothing is dropped, and no object is released.
     Unknown,
-    /// It is open.
-    Frozen,
+    /// Too many tenants are being deprovisioned: nothing is dropped.
+    Open,
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The registry's id of a tenant. It survives an undelete, and is the mark on everything that belongs to the
-/// tenant: its database's comment, its login's comment, the label of its Secrets.
+/// The registry's id of a tenant. It survives an undelete, and identifies everything that belongs to the tenant: it is
+/// in the ownership comments of its database and login, and in a label of its Secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TenantId(pub Uuid);

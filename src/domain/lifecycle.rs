@@ -1,75 +1,72 @@
-//! The life of a tenant: one table of (from, event, guard) → to. `docs/lifecycle.md` and the registry's own guard are
-//! held to it by tests; what is not in it does not happen.
+//! The lifecycle of a tenant: one table of (from, event, guard) → to. Tests compare `docs/lifecycle.md` and the
+//! registry's own guard with it; a transition that is not in it does not happen.
 
 use super::observed::RegistryStatus;
-
-/// Where a tenant is in its life: the registry's status.
-pub type State = RegistryStatus;
 
 use RegistryStatus::{Active, Deprovisioned, Deprovisioning, Failed, Provisioning, Suspended, Trial};
 
 /// What happens to a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// The last step of the first provisioning is done.
-    HandedOut,
-    /// The first provisioning met an error that does not pass by itself.
+    /// The last step of the first provisioning succeeded.
+    Activated,
+    /// The first provisioning met a permanent error.
     ProvisioningFailed,
-    /// A failed first provisioning is tried again.
+    /// A failed first provisioning is retried.
     Retried,
-    /// What it may do was judged anew, and put in force.
-    Judged,
-    /// Its object was deleted or vanished, or its spec says Deprovisioned.
-    Departed,
-    /// It was applied again, or its spec was set back, in time.
-    CameBack,
-    /// The grace is over, and everything that goes is gone.
+    /// Access was evaluated, and the result is in force.
+    AccessEvaluated,
+    /// The Tenant was deleted or vanished, or its spec asks for Deprovisioned.
+    DeprovisioningBegun,
+    /// The Tenant was applied again, or its state was changed back, before the grace period ended.
+    Reinstated,
+    /// The grace period ended, and what is not retained was removed.
     Purged,
 }
 
 impl Event {
-    /// All of them.
+    /// All events.
     pub const ALL: [Self; 7] = [
-        Self::HandedOut,
+        Self::Activated,
         Self::ProvisioningFailed,
         Self::Retried,
-        Self::Judged,
-        Self::Departed,
-        Self::CameBack,
+        Self::AccessEvaluated,
+        Self::DeprovisioningBegun,
+        Self::Reinstated,
         Self::Purged,
     ];
 }
 
-/// What must be so, beyond the event.
+/// The condition of a transition, beyond its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Guard {
-    /// Nothing.
+    /// No condition.
     Always,
-    /// Nothing narrows its access, and it is in a trial.
+    /// Access is not restricted, and the tenant is in a trial.
     InTrial,
-    /// Nothing narrows its access, and it is in none.
-    Free,
-    /// Something narrows its access: the strictest of state, holds, trial, validity.
-    Narrowed,
-    /// It was handed out before it departed: back, cut off still, until its access is judged.
-    WasHandedOut,
-    /// It was never handed out: nothing of it is lost.
-    NeverHandedOut,
-    /// Every database of it is dropped, or its policy is Retain.
-    NothingLeft,
+    /// Access is not restricted, and the tenant is not in a trial.
+    Unrestricted,
+    /// Access is restricted by the state, holds, gates, the trial or the validity.
+    Restricted,
+    /// The tenant was active before. It is restored without access until that is evaluated.
+    WasActivated,
+    /// The tenant was never active: there is nothing to restore.
+    NeverActivated,
+    /// The tenant's databases are dropped, or its deletion policy is Retain.
+    DatabaseDroppedOrRetained,
 }
 
 impl Guard {
-    /// In the words of the documentation.
+    /// The text in the documentation.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Always => "",
-            Self::InTrial => "nothing narrows access, in a trial",
-            Self::Free => "nothing narrows access",
-            Self::Narrowed => "something narrows access",
-            Self::WasHandedOut => "was handed out",
-            Self::NeverHandedOut => "was never handed out",
-            Self::NothingLeft => "no database left, or Retain",
+            Self::InTrial => "access is not restricted, in a trial",
+            Self::Unrestricted => "access is not restricted",
+            Self::Restricted => "access is restricted",
+            Self::WasActivated => "was activated",
+            Self::NeverActivated => "was never activated",
+            Self::DatabaseDroppedOrRetained => "no database left, or Retain",
         }
     }
 }
@@ -77,59 +74,63 @@ impl Guard {
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// From where.
-    pub from: State,
-    /// By what.
+    /// The state before.
+    pub from: RegistryStatus,
+    /// The event.
     pub event: Event,
-    /// If what.
+    /// The condition.
     pub guard: Guard,
-    /// To where.
-    pub to: State,
+    /// The state after.
+    pub to: RegistryStatus,
 }
 
-const fn row(from: State, event: Event, guard: Guard, to: State) -> Transition {
+const fn row(from: RegistryStatus, event: Event, guard: Guard, to: RegistryStatus) -> Transition {
     Transition { from, event, guard, to }
 }
 
 /// The table.
 pub const TRANSITIONS: [Transition; 22] = [
-    row(Provisioning, Event::HandedOut, Guard::InTrial, Trial),
-    row(Provisioning, Event::HandedOut, Guard::Free, Active),
-    row(Provisioning, Event::HandedOut, Guard::Narrowed, Suspended),
+    row(Provisioning, Event::Activated, Guard::InTrial, Trial),
+    row(Provisioning, Event::Activated, Guard::Unrestricted, Active),
+    row(Provisioning, Event::Activated, Guard::Restricted, Suspended),
     row(Provisioning, Event::ProvisioningFailed, Guard::Always, Failed),
     row(Failed, Event::Retried, Guard::Always, Provisioning),
-    row(Trial, Event::Judged, Guard::Free, Active),
-    row(Trial, Event::Judged, Guard::Narrowed, Suspended),
-    row(Active, Event::Judged, Guard::InTrial, Trial),
-    row(Active, Event::Judged, Guard::Narrowed, Suspended),
-    row(Suspended, Event::Judged, Guard::InTrial, Trial),
-    row(Suspended, Event::Judged, Guard::Free, Active),
-    row(Provisioning, Event::Departed, Guard::Always, Deprovisioning),
-    row(Failed, Event::Departed, Guard::Always, Deprovisioning),
-    row(Trial, Event::Departed, Guard::Always, Deprovisioning),
-    row(Active, Event::Departed, Guard::Always, Deprovisioning),
-    row(Suspended, Event::Departed, Guard::Always, Deprovisioning),
-    row(Deprovisioning, Event::CameBack, Guard::WasHandedOut, Suspended),
-    row(Deprovisioning, Event::CameBack, Guard::NeverHandedOut, Provisioning),
-    row(Deprovisioning, Event::Purged, Guard::NothingLeft, Deprovisioned),
-    // Judged to be what it is: no transition, and no error.
-    row(Trial, Event::Judged, Guard::InTrial, Trial),
-    row(Active, Event::Judged, Guard::Free, Active),
-    row(Suspended, Event::Judged, Guard::Narrowed, Suspended),
+    row(Trial, Event::AccessEvaluated, Guard::Unrestricted, Active),
+    row(Trial, Event::AccessEvaluated, Guard::Restricted, Suspended),
+    row(Active, Event::AccessEvaluated, Guard::InTrial, Trial),
+    row(Active, Event::AccessEvaluated, Guard::Restricted, Suspended),
+    row(Suspended, Event::AccessEvaluated, Guard::InTrial, Trial),
+    row(Suspended, Event::AccessEvaluated, Guard::Unrestricted, Active),
+    row(Provisioning, Event::DeprovisioningBegun, Guard::Always, Deprovisioning),
+    row(Failed, Event::DeprovisioningBegun, Guard::Always, Deprovisioning),
+    row(Trial, Event::DeprovisioningBegun, Guard::Always, Deprovisioning),
+    row(Active, Event::DeprovisioningBegun, Guard::Always, Deprovisioning),
+    row(Suspended, Event::DeprovisioningBegun, Guard::Always, Deprovisioning),
+    row(Deprovisioning, Event::Reinstated, Guard::WasActivated, Suspended),
+    row(Deprovisioning, Event::Reinstated, Guard::NeverActivated, Provisioning),
+    row(Deprovisioning, Event::Purged, Guard::DatabaseDroppedOrRetained, Deprovisioned),
+    // The evaluation confirms the state: no transition, and no error.
+    row(Trial, Event::AccessEvaluated, Guard::InTrial, Trial),
+    row(Active, Event::AccessEvaluated, Guard::Unrestricted, Active),
+    row(Suspended, Event::AccessEvaluated, Guard::Restricted, Suspended),
 ];
 
-/// Where an event leads, if the tenant's life has it.
-pub fn next(from: State, event: Event, holds: impl Fn(Guard) -> bool) -> Option<State> {
+/// The state after an event; none if the table has no such transition.
+pub fn next(
+    from: RegistryStatus,
+    event: Event,
+    is_satisfied: impl Fn(Guard) -> bool,
+) -> Option<RegistryStatus> {
     TRANSITIONS
         .iter()
         .find(|row| {
-            row.from == from && row.event == event && (row.guard == Guard::Always || holds(row.guard))
+            row.from == from && row.event == event && (row.guard == Guard::Always || is_satisfied(row.guard))
         })
         .map(|row| row.to)
 }
 
-/// Whether a tenant ever goes from one state to the other, by whatever event.
-pub fn leads(from: State, to: State) -> bool {
+/// Whether the table has a transition between two states, by any event.
+pub fn is_possible(from: RegistryStatus, to: RegistryStatus) -> bool {
     TRANSITIONS.iter().any(|row| row.from == from && row.to == to)
 }
 
@@ -139,15 +140,15 @@ mod tests {
 
     const GUARDS: [Guard; 6] = [
         Guard::InTrial,
-        Guard::Free,
-        Guard::Narrowed,
-        Guard::WasHandedOut,
-        Guard::NeverHandedOut,
-        Guard::NothingLeft,
+        Guard::Unrestricted,
+        Guard::Restricted,
+        Guard::WasActivated,
+        Guard::NeverActivated,
+        Guard::DatabaseDroppedOrRetained,
     ];
 
     #[test]
-    fn there_is_one_way_to_the_end_and_none_from_there() {
+    fn deprovisioned_is_reached_by_purge_only_and_is_final() {
         for row in TRANSITIONS {
             assert!(
                 row.to != Deprovisioned || row.from == Deprovisioning && row.event == Event::Purged,
@@ -158,16 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_not_gone_can_depart_and_nothing_departs_twice() {
+    fn every_other_state_can_begin_deprovisioning_once() {
         for state in RegistryStatus::ALL {
-            let leaves = next(state, Event::Departed, |_| false);
+            let after = next(state, Event::DeprovisioningBegun, |_| false);
             let expected = (!matches!(state, Deprovisioning | Deprovisioned)).then_some(Deprovisioning);
-            assert_eq!(leaves, expected, "{state:?}");
+            assert_eq!(after, expected, "{state:?}");
         }
     }
 
     #[test]
-    fn every_state_event_and_guard_has_one_outcome_or_none() {
+    fn every_state_event_and_guard_has_at_most_one_outcome() {
         for from in RegistryStatus::ALL {
             for event in Event::ALL {
                 for guard in GUARDS {
@@ -185,24 +186,24 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_out_is_judged_whatever_the_verdict() {
+    fn activated_states_accept_every_access_evaluation() {
         for state in RegistryStatus::ALL {
-            for guard in [Guard::InTrial, Guard::Free, Guard::Narrowed] {
-                let judged = next(state, Event::Judged, |asked| asked == guard);
-                assert_eq!(judged.is_some(), state.was_active(), "{state:?} {guard:?}");
+            for guard in [Guard::InTrial, Guard::Unrestricted, Guard::Restricted] {
+                let after = next(state, Event::AccessEvaluated, |asked| asked == guard);
+                assert_eq!(after.is_some(), state.was_active(), "{state:?} {guard:?}");
             }
         }
     }
 
     #[test]
-    fn what_comes_back_is_cut_off_until_it_is_judged() {
-        for row in TRANSITIONS.iter().filter(|row| row.event == Event::CameBack) {
+    fn reinstated_tenant_has_no_access_before_evaluation() {
+        for row in TRANSITIONS.iter().filter(|row| row.event == Event::Reinstated) {
             assert!(matches!(row.to, Suspended | Provisioning), "{row:?}");
         }
     }
 
     #[test]
-    fn every_state_is_reached_from_the_first_one() {
+    fn every_state_is_reachable_from_provisioning() {
         let mut reached = vec![Provisioning];
         while let Some(more) =
             TRANSITIONS.iter().find(|row| reached.contains(&row.from) && !reached.contains(&row.to))

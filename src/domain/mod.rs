@@ -1,28 +1,27 @@
 //! What Tenantry decides, as values: no IO, no async, no clock, no randomness.
 //!
-//! `desired` turns a spec into types that cannot be wrong, `observed` holds what was found, `plan` compares the two
-//! and says which steps bring them together.
+//! `spec` turns a Tenant's spec into types that cannot be wrong, `observed` has what was read, and `workflow` compares
+//! the two and returns the steps that bring them together.
 
 pub mod access;
 pub mod backoff;
 pub mod breaker;
-pub mod departure;
-pub mod desired;
-pub mod gates;
-pub mod given;
-pub mod hold;
+pub mod drift;
 pub mod identity;
-pub mod inactivity;
 pub mod lifecycle;
-pub mod limits;
 pub mod modules;
 pub mod names;
 pub mod observed;
-pub mod plan;
-pub mod quota;
-pub mod rollout;
+pub mod offboarding;
+pub mod placement;
+pub mod plan_adoption;
+pub mod reconcile_queue;
+pub mod record;
 pub mod settings;
 pub mod slug;
-pub mod standing;
-pub mod steps;
-pub mod uptake;
+pub mod spec;
+pub mod status;
+pub mod subject;
+pub mod tenant_facts;
+pub mod usage;
+pub mod workflow;

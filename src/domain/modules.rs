@@ -1,12 +1,12 @@
 //! Which modules a tenant has.
 
-/// What every tenant has, whatever its plan names: the admins, and what the other modules rely on.
+/// The modules that every tenant has, whatever its plan names: the other modules depend on them.
 pub const ALWAYS: [&str; 2] = ["core", "identity"];
 
-/// A plan names a module that is not there.
+/// A plan names an unknown module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "spec.modules of TenantPlan {plan:?}: there is no module {module:?}; name some of {}, or leave modules out for those that are on by default",
+    "spec.modules of TenantPlan {plan:?} names the unknown module {module:?}: name some of {}, or leave modules out for the default modules",
     known.join(", ")
 )]
 pub struct ModuleNotFound {
@@ -14,14 +14,14 @@ pub struct ModuleNotFound {
     pub plan: String,
     /// The module.
     pub module: String,
-    /// Those that there are.
+    /// The modules that exist.
     pub known: Vec<String>,
 }
 
-/// Checks that there is each module that a plan names.
+/// Checks that every module that a plan names is known.
 ///
 /// # Errors
-/// The first that is not there.
+/// The first unknown module.
 pub fn check(plan: &str, named: &[String], known: &[String]) -> Result<(), ModuleNotFound> {
     match named.iter().find(|module| !known.contains(module)) {
         None => Ok(()),
@@ -31,7 +31,7 @@ pub fn check(plan: &str, named: &[String], known: &[String]) -> Result<(), Modul
     }
 }
 
-/// Whether a module belongs to a plan that names these: all do to one that names none.
+/// Whether a module belongs to a plan that names these modules. A plan that names none has all.
 pub fn belongs(module: &str, named: &[String]) -> bool {
     named.is_empty() || ALWAYS.contains(&module) || named.iter().any(|name| name == module)
 }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_names_none_has_all_and_no_plan_is_without_what_the_others_rely_on() {
+    fn plan_without_modules_has_all_and_every_plan_has_core() {
         let all = ["core", "identity", "projects", "wiki"];
         let of = |named: &[&str]| -> Vec<&str> {
             all.into_iter().filter(|module| belongs(module, &names(named))).collect()
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_not_there_is_told_with_those_that_are() {
+    fn unknown_module_is_reported_with_the_known_ones() {
         let known = names(&["core", "projects"]);
         assert_eq!(check("gold", &[], &known), Ok(()));
         assert_eq!(check("gold", &names(&["projects"]), &known), Ok(()));

@@ -1,16 +1,16 @@
-//! The names of what a tenant has in PostgreSQL. They are computed once, stored in the registry, and from then on
+//! The names of a tenant's objects in PostgreSQL. They are computed once and stored in the registry, and from then on
 //! read from there: never parsed, never matched by prefix.
 
 use super::{identity::TenantId, slug::Slug};
 
-/// PostgreSQL cuts longer identifiers silently (`NAMEDATALEN` - 1 bytes).
+/// PostgreSQL truncates longer identifiers silently (`NAMEDATALEN` - 1 bytes).
 pub const MAX_IDENTIFIER_BYTES: usize = 63;
 
 /// The longest prefix that a `DatabaseServer` may give its databases.
 pub const MAX_PREFIX_BYTES: usize = 16;
 
 /// The name of a tenant's database: the server's prefix and the slug with `-` as `_`. The `occurrence` counts
-/// from 1; a name that a retained database keeps is not given again, the next tenant gets `_2`.
+/// from 1: while a retained database keeps a name, the next tenant of the slug gets `_2`.
 pub fn database_name(prefix: &str, slug: &Slug, occurrence: u32) -> String {
     let base = format!("{prefix}{}", slug.as_str().replace('-', "_"));
     if occurrence <= 1 { base } else { format!("{base}_{occurrence}") }
@@ -33,7 +33,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn names_of_a_tenant() {
+    fn names_follow_prefix_slug_and_occurrence() {
         let slug = Slug::parse("acme-corp").unwrap();
         assert_eq!(database_name("tenant_", &slug, 1), "tenant_acme_corp");
         assert_eq!(database_name("tenant_", &slug, 2), "tenant_acme_corp_2");
@@ -44,7 +44,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_is_cut_by_postgresql(
+        fn no_name_is_truncated_by_postgresql(
             prefix in "[a-z][a-z0-9_]{0,15}", text in "[a-z][a-z0-9]{2,39}", occurrence in 1u32..=99,
         ) {
             if let Ok(slug) = Slug::parse(&text) {

@@ -1,23 +1,23 @@
-//! What was found, as three values: absent, unknown, known. An unknown is never taken for an absent: that is how
-//! databases get lost.
+//! What was observed, as one of three values: absent, unknown, known. An unknown value is never treated as absent: that
+//! would lose databases.
 
 use jiff::Timestamp;
 
-use super::{access::AccessLevel, departure::Terms};
+use super::{access::AccessLevel, drift::Mismatch, offboarding::PurgeTerms};
 
 /// One observation of something outside this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation<T> {
-    /// It was looked for and is not there.
+    /// It was read and does not exist.
     Absent,
-    /// It could not be looked for; the text says why, for people.
+    /// It could not be read; the text is the reason, for people.
     Unknown(String),
-    /// It is there.
+    /// It exists.
     Known(T),
 }
 
 impl<T> Observation<T> {
-    /// The value, where it is known.
+    /// The value, if it is known.
     pub fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),
@@ -35,11 +35,11 @@ pub enum RegistryStatus {
     Trial,
     /// In use.
     Active,
-    /// Cut off, by somebody's decision.
+    /// Its access is restricted.
     Suspended,
-    /// Going away: cut off, a tombstone.
+    /// It is being deprovisioned: access is revoked, and a tombstone is recorded.
     Deprovisioning,
-    /// Gone. Nothing leaves this status.
+    /// Deprovisioned. No transition leads out of this status.
     Deprovisioned,
     /// The first provisioning met a permanent error.
     Failed,
@@ -75,7 +75,7 @@ impl RegistryStatus {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Whether the tenant was handed out: from then on its database is never made again, only reported as lost.
+    /// Whether the tenant was activated: from then on its database is never recreated, only reported as missing.
     pub fn was_active(self) -> bool {
         match self {
             Self::Trial | Self::Active | Self::Suspended => true,
@@ -84,10 +84,10 @@ impl RegistryStatus {
     }
 }
 
-/// What the registry says of a tenant, as far as planning needs it.
+/// The registry's row of a tenant, as far as planning needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryFacts {
-    /// Where the tenant is in its life.
+    /// The status in the registry.
     pub status: RegistryStatus,
     /// Digest of the seed (settings, admins, demo data) that is in the database.
     pub seed_digest: Option<String>,
@@ -95,41 +95,45 @@ pub struct RegistryFacts {
     pub modules_current: bool,
     /// Whether name, settings and gates are mirrored as the spec has them.
     pub declared_current: bool,
-    /// Whether what the plan gives is recorded as in force.
+    /// Whether the plan's entitlements are recorded as in force.
     pub plan_current: bool,
-    /// Whether anything that a plan gives is: there are limits in the database.
+    /// Whether any entitlements are recorded as in force: the database has limits.
     pub plan_recorded: bool,
-    /// Whether a password verifier is recorded: it is, once the login has it.
+    /// Whether a password verifier is recorded, which happens once the login has it.
     pub has_verifier: bool,
-    /// Whether a database may be there: recorded before it is made, and until its drop is recorded.
+    /// Whether a database may exist: recorded before it is created, and until its drop is recorded.
     pub database_recorded: bool,
-    /// Whether the tenant was ever handed out.
-    pub handed_out: bool,
+    /// Whether the tenant was ever activated.
+    pub activated: bool,
     /// Whether the wanted access level is recorded as in force.
     pub access_recorded: bool,
-    /// The level that is recorded as in force; none while it is not known.
+    /// The level that is recorded as in force, if it is known.
     pub recorded_access: Option<AccessLevel>,
-    /// Whether status and reason are those of its standing.
+    /// Whether status and reason are those of its access evaluation.
     pub state_current: bool,
-    /// The terms of the tombstone, while there is one.
-    pub tombstone: Option<Terms>,
-    /// Since when it goes away.
+    /// The terms of the tombstone, if there is one.
+    pub tombstone: Option<PurgeTerms>,
+    /// When deprovisioning began.
     pub departed_at: Option<Timestamp>,
-    /// The purge has begun: there is no way back.
+    /// The purge has begun and cannot be undone.
     pub purging: bool,
-    /// A failed first provisioning is being taken back.
+    /// A failed first provisioning is being rolled back.
     pub rolling_back: bool,
+    /// The database has to be verified: its server was restored, or it was found with older migrations than recorded.
+    pub verification_required: bool,
 }
 
-/// What the tenant's server says of it.
+/// What the tenant's server has of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
     /// The database under its final name.
     pub database: DatabaseFacts,
-    /// The database under its building name is there and usable: whole, marked, closed to PUBLIC.
+    /// The database under its building name.
     pub building: BuildingFacts,
     /// The tenant's login.
     pub login: LoginFacts,
+    /// Differences that only a person can repair.
+    pub unrepairable: Vec<Mismatch>,
 }
 
 /// A database under a tenant's final name.
@@ -137,9 +141,9 @@ pub struct ServerFacts {
 pub enum DatabaseFacts {
     /// None of that name.
     Absent,
-    /// One with the tenant's mark.
+    /// The tenant's database.
     Ours,
-    /// One without it, or with another's: never touched.
+    /// A database of another owner, which is never changed.
     Foreign,
 }
 
@@ -148,9 +152,9 @@ pub enum DatabaseFacts {
 pub enum BuildingFacts {
     /// None of that name.
     Absent,
-    /// Cut off half-way, before it was marked and closed.
+    /// The creation was interrupted before its ownership comment was written.
     Incomplete,
-    /// Marked and closed to PUBLIC.
+    /// It has its ownership comment and is closed to PUBLIC.
     Ready,
 }
 
@@ -159,36 +163,36 @@ pub enum BuildingFacts {
 pub enum LoginFacts {
     /// None of that name.
     Absent,
-    /// A role without the tenant's mark, or with another's: never touched.
+    /// A role of another owner, which is never changed.
     Foreign,
     /// The tenant's.
     Ours {
-        /// LOGIN is given.
+        /// It has LOGIN.
         can_login: bool,
-        /// Group membership and CONNECT right are exactly those of the wanted access level.
+        /// Its rights are exactly those of the wanted access level.
         access_current: bool,
-        /// The most sessions of it; -1 for no limit.
+        /// The maximum number of its sessions; -1 for no limit.
         connections: i32,
     },
 }
 
-/// What the Secrets say.
+/// The state of the connection Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretFacts {
-    /// No Secret of that name that is ours.
+    /// No Secret of that name belongs to the tenant.
     Absent,
-    /// Ours, and its password is the one whose digest the registry has.
+    /// It belongs to the tenant, and the registry has the digest of its password.
     Current,
-    /// Ours, but its content is not what it should be.
+    /// It belongs to the tenant, but its content differs.
     Stale,
 }
 
-/// Everything that a plan is made from.
+/// Everything from which the next action is planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct ObservedFacts {
     /// The registry's row.
     pub registry: Observation<RegistryFacts>,
-    /// The server. `Absent` when no server was asked yet, because there is no row.
+    /// The server. `Absent` if none was read yet, because there is no row.
     pub server: Observation<ServerFacts>,
     /// The connection Secret.
     pub connection_secret: SecretFacts,
@@ -199,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_registry_status_reads_back() {
+    fn registry_status_round_trips() {
         for status in RegistryStatus::ALL {
             assert_eq!(RegistryStatus::parse(status.as_str()), Some(status));
         }

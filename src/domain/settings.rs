@@ -1,19 +1,19 @@
-//! Free-form settings: the limits that the API server cannot check.
+//! Free-form settings: the rules that the API server cannot check.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// The most that all settings of a tenant may take as compact JSON, in bytes.
+/// The maximum size of all settings of a tenant as compact JSON, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// The largest integer that survives a JSON parser with IEEE doubles, 2^53.
+/// The largest integer that a JSON parser with IEEE doubles keeps, 2^53.
 pub const MAX_INTEGER: i64 = 1 << 53;
 
 /// Why settings are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Together too large.
+    /// All settings together are too large.
     #[error(
         "spec.settings takes {bytes} bytes as JSON; at most {MAX_BYTES} are allowed: move large values into the tenant's own tables"
     )]
@@ -27,7 +27,7 @@ pub enum SettingsError {
         /// The top-level key under which it was found.
         key: String,
     },
-    /// A character that PostgreSQL cannot hold.
+    /// A character that PostgreSQL cannot store.
     #[error("spec.settings.{key} holds the character U+0000, which PostgreSQL cannot store: remove it")]
     Nul {
         /// The top-level key under which it was found.
@@ -44,6 +44,9 @@ pub enum SettingsError {
 }
 
 /// Checks all settings of a tenant.
+///
+/// # Errors
+/// The first rule that is violated.
 pub fn check(settings: &BTreeMap<String, Value>) -> Result<(), SettingsError> {
     for (key, value) in settings {
         if any(value, &is_large_integer) {
@@ -56,7 +59,7 @@ pub fn check(settings: &BTreeMap<String, Value>) -> Result<(), SettingsError> {
             return Err(SettingsError::Nul { key: key.clone() });
         }
     }
-    // `Value` writes itself as compact JSON; two braces and a colon and comma per entry are the object's own.
+    // `Value` is displayed as compact JSON; the object adds two braces, and quotes, a colon and a comma per entry.
     let bytes =
         2 + settings.iter().map(|(key, value)| key.len() + 4 + value.to_string().len()).sum::<usize>();
     if bytes > MAX_BYTES {
@@ -65,7 +68,7 @@ pub fn check(settings: &BTreeMap<String, Value>) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Whether something holds for a value or for any inside it.
+/// Whether a predicate holds for a value or for any value inside it.
 fn any(value: &Value, holds: &dyn Fn(&Value) -> bool) -> bool {
     holds(value)
         || match value {
@@ -101,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_settings_pass() {
+    fn ordinary_settings_are_accepted() {
         let value =
             json!({"theme": "dark", "n": 9007199254740992_i64, "f": 1.5, "nested": {"list": [1, true]}});
         assert_eq!(check(&settings(value)), Ok(()));
     }
 
     #[test]
-    fn large_integers_are_refused_wherever_they_are() {
+    fn large_integers_are_refused_at_any_depth() {
         for value in [
             json!({"a": 9007199254740993_i64}),
             json!({"a": [{"b": -9007199254740993_i64}]}),
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_or_the_api_would_lose_is_refused() {
+    fn values_that_would_be_lost_are_refused() {
         let refuse = |value| check(&settings(value)).unwrap_err();
         assert_eq!(refuse(json!({"a": {"b": [null]}})), SettingsError::Null { key: "a".into() });
         assert_eq!(refuse(json!({"a": ["x\0"]})), SettingsError::Nul { key: "a".into() });
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_that_of_all_together() {
+    fn size_is_limited_for_all_settings_together() {
         let value = json!({"a": "x".repeat(40_000), "b": "y".repeat(40_000)});
         assert!(matches!(check(&settings(value)), Err(SettingsError::TooLarge { bytes }) if bytes > 80_000));
         let value = json!({"a": "x".repeat(MAX_BYTES - 100)});

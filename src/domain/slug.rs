@@ -1,4 +1,4 @@
-//! The slug: the customer's short name, from which all SQL names are computed.
+//! The slug: the customer's short name, from which all SQL names are derived.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slug(String);
 
-/// Why a text is not a slug. The words are the ones that a user reads.
+/// Why a text is not a slug, in words for users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SlugError {
     /// Shorter than three or longer than forty characters.
@@ -21,13 +21,13 @@ pub enum SlugError {
     /// A dash at the end, or two in a row.
     #[error("must not end with a dash nor contain two dashes in a row")]
     Dash,
-    /// A name that PostgreSQL or Tenantry uses itself.
+    /// A name that PostgreSQL or Tenantry uses.
     #[error("is reserved; choose another")]
     Reserved,
 }
 
-/// Slugs that nobody may have: names of PostgreSQL's own databases and schemas, and ours. The prefix of a
-/// server already keeps databases apart; this keeps people who read a list from being misled.
+/// Slugs that no tenant may have: names of databases and schemas of PostgreSQL and Tenantry. The server's prefix keeps
+/// the databases apart already; this keeps lists from misleading readers.
 pub const RESERVED: &[&str] =
     &["postgres", "template0", "template1", "tenantry", "public", "information-schema", "pg-catalog"];
 
@@ -70,14 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_slugs_parse() {
+    fn valid_slugs_are_accepted() {
         for good in ["abc", "acme", "a-1", "acme-corp-2", &"a".repeat(40)] {
             assert_eq!(Slug::parse(good).unwrap().as_str(), good);
         }
     }
 
     #[test]
-    fn bad_slugs_say_why() {
+    fn invalid_slugs_are_refused_with_the_reason() {
         for (bad, why) in [
             ("ab", SlugError::Length(2)),
             (&"a".repeat(41), SlugError::Length(41)),

@@ -1,4 +1,4 @@
-//! The loop that takes, renews and gives back the lease.
+//! The loop that takes, renews and releases the lease.
 
 use std::{
     sync::Arc,
@@ -11,7 +11,7 @@ use kube::{Api, api::PostParams};
 use tokio::sync::watch;
 
 use super::{
-    Election, Shared, State,
+    CandidateState, Election, Shared,
     record::{self, Observed},
 };
 
@@ -19,19 +19,19 @@ pub(super) struct Candidate {
     api: Api<Lease>,
     election: Election,
     shared: Arc<Shared>,
-    state: watch::Sender<State>,
+    state: watch::Sender<CandidateState>,
     observed: Option<Observed>,
-    /// The last failure that was logged, so that the same one is logged once.
+    /// The last failure that was logged: the same failure is logged once.
     failure: Option<String>,
 }
 
-/// What one try came to.
+/// The result of one try.
 enum Tried {
-    /// The lease is ours, renewed by a request that was sent at this instant.
+    /// This process holds the lease, renewed by a request that was sent at this instant.
     Ours(Instant),
-    /// It is another's for at least this long.
+    /// Another process holds it for at least this long.
     Theirs(Duration),
-    /// The API server could not be asked, or somebody was faster.
+    /// The API server did not answer, or another candidate was faster.
     Unknown,
 }
 
@@ -40,7 +40,7 @@ impl Candidate {
         api: Api<Lease>,
         election: Election,
         shared: Arc<Shared>,
-        state: watch::Sender<State>,
+        state: watch::Sender<CandidateState>,
     ) -> Self {
         Self { api, election, shared, state, observed: None, failure: None }
     }
@@ -48,28 +48,28 @@ impl Candidate {
     pub(super) async fn run(mut self) {
         let stop = self.shared.stop.clone();
         let why = tokio::select! {
-            why = self.stand() => why,
+            why = self.wait_and_keep() => why,
             () = stop.cancelled() => {
-                self.give_back().await;
+                self.release().await;
                 "released".to_owned()
             }
         };
         self.shared.tenure().renewed = None;
-        self.state.send_replace(State::Over(why));
+        self.state.send_replace(CandidateState::Over(why));
     }
 
     /// Waits for the lease, takes it and keeps it. Returns why it was lost.
-    async fn stand(&mut self) -> String {
+    async fn wait_and_keep(&mut self) -> String {
         let timing = self.election.timing;
         loop {
             match self.attempt(timing.renew_deadline / 2).await {
                 Tried::Ours(sent) => {
                     self.shared.tenure().renewed = Some(sent);
-                    self.state.send_replace(State::Leading);
+                    self.state.send_replace(CandidateState::Leading);
                     tracing::info!(lease = %self.election.name, identity = %self.election.identity, "leading");
                     return self.keep(sent).await;
                 }
-                // Back at the very moment it runs out, if that is sooner than the next try.
+                // Tries again when it expires, if that is sooner than the next try.
                 Tried::Theirs(remaining) => tokio::time::sleep(self.pause().min(remaining)).await,
                 Tried::Unknown => tokio::time::sleep(self.pause()).await,
             }
@@ -81,11 +81,11 @@ impl Candidate {
         let timing = self.election.timing;
         loop {
             tokio::time::sleep(timing.retry).await;
-            // A process that slept through the deadline does not try: the lease may be another's by now.
+            // A process that was suspended beyond the deadline does not try: another process may hold the lease.
             let Some(left) = timing.renew_deadline.checked_sub(renewed.elapsed()) else {
                 return format!("not renewed for {} s", timing.renew_deadline.as_secs());
             };
-            // Half of it, so that a request that hangs leaves time for another.
+            // Half of it, so that a request without an answer leaves time for another.
             match self.attempt(left.min(timing.renew_deadline / 2)).await {
                 Tried::Ours(sent) => {
                     renewed = sent;
@@ -100,7 +100,7 @@ impl Candidate {
         }
     }
 
-    /// Between two tries of candidates: a little jitter, so that they do not come in step.
+    /// The pause between two tries, with a little jitter, so that candidates do not try at the same time.
     fn pause(&self) -> Duration {
         self.election.timing.retry.mul_f64(1.0 + rand::random_range(0.0..0.1))
     }
@@ -114,21 +114,21 @@ impl Candidate {
                 return tried;
             }
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
-                // Somebody was faster. The next try reads what they wrote.
+                // Another candidate was faster. The next try reads its record.
                 return Tried::Unknown;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {limit:?}"),
         };
         if self.failure.as_ref() != Some(&failure) {
-            tracing::warn!(lease = %self.election.name, error = %failure, "the lease cannot be read or written");
+            tracing::warn!(lease = %self.election.name, error = %failure, "could not read or write the lease");
             self.failure = Some(failure);
         }
         Tried::Unknown
     }
 
     async fn take_or_renew(&mut self) -> kube::Result<Tried> {
-        // Ours, as far as we know: renewed in one request. Otherwise, or if that is not so any more, it is read.
+        // A holder renews in one request. It reads the lease only if that fails.
         if self.leads()
             && let Some(observed) = self.observed.clone()
         {
@@ -153,7 +153,7 @@ impl Candidate {
             if !remaining.is_zero() {
                 return Ok(Tried::Theirs(remaining));
             }
-            // It was not renewed in time and is free for all: we do not take it again, for we have lost it.
+            // Not renewed in time: a holder that lost its lease does not take it again.
             if self.leads() {
                 return Ok(Tried::Theirs(Duration::ZERO));
             }
@@ -162,7 +162,7 @@ impl Candidate {
         self.replace(observed).await
     }
 
-    /// Writes ourselves into the record, if it is still the one that was seen.
+    /// Writes this process into the record, if it is still the one that was read.
     async fn replace(&mut self, observed: Observed) -> kube::Result<Tried> {
         let lease = record::held_by(observed.lease.clone(), &self.election, Timestamp::now());
         let sent = Instant::now();
@@ -172,16 +172,16 @@ impl Candidate {
     }
 
     fn leads(&self) -> bool {
-        *self.state.borrow() == State::Leading
+        *self.state.borrow() == CandidateState::Leading
     }
 
-    /// Gives the lease back if it is ours.
-    async fn give_back(&mut self) {
+    /// Releases the lease if this process holds it.
+    async fn release(&mut self) {
         if !self.leads() {
             return;
         }
-        // Whoever asks from now on is told that we do not lead, whatever becomes of the request.
-        self.state.send_replace(State::Over("released".to_owned()));
+        // From now on this process does not lead, even if the request fails.
+        self.state.send_replace(CandidateState::Over("released".to_owned()));
         let outcome = tokio::time::timeout(self.election.timing.retry * 2, async {
             // Read again: the renewal that was cut off may have been written.
             let lease = self.api.get(&self.election.name).await?;
@@ -193,12 +193,12 @@ impl Candidate {
             Ok::<(), kube::Error>(())
         });
         match outcome.await {
-            Ok(Ok(())) => tracing::info!(lease = %self.election.name, "lease given back"),
+            Ok(Ok(())) => tracing::info!(lease = %self.election.name, "lease released"),
             Ok(Err(error)) => {
-                tracing::warn!(lease = %self.election.name, %error, "the lease could not be given back")
+                tracing::warn!(lease = %self.election.name, %error, "could not release the lease")
             }
             Err(_) => {
-                tracing::warn!(lease = %self.election.name, "the lease could not be given back in time")
+                tracing::warn!(lease = %self.election.name, "could not release the lease in time")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The Lease's record: what is in it, whose it is, and what replaces it. Pure.
+//! The record of a Lease: its content, its holder, and its next content. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use k8s_openapi::{
 
 use super::{Election, Timing};
 
-/// On the Lease: its holder, a space, and the uid of the pod that the holder runs in. With the holder, since whoever writes
-/// the record and does not know the annotation leaves it there.
+/// Annotation of the Lease: its holder, a space, and the uid of the holder's pod. With the holder, because a client that does
+/// not know the annotation leaves it there when it takes the Lease.
 const HOLDER_POD: &str = "tenantry.dev/holder-pod";
 
-/// The last record that was seen, and when it was seen to change.
+/// The last record that was read, and when a change of it was first read.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     pub(super) lease: Lease,
@@ -22,7 +22,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// Takes note of what was read at `now`. The same record again is not a sign of life.
+    /// Records what was read at `now`. An unchanged record is not a renewal.
     pub(super) fn note(previous: Option<Self>, lease: Lease, now: Instant) -> Self {
         let since = match previous {
             Some(previous) if previous.lease.spec == lease.spec => previous.since,
@@ -39,12 +39,12 @@ impl Observed {
     /// Whether the holder runs, or ran, in this pod.
     fn is_of_pod(&self, pod: Option<&str>) -> bool {
         let (Some(holder), Some(pod)) = (self.holder(), pod) else { return false };
-        let said = self.lease.metadata.annotations.as_ref().and_then(|all| all.get(HOLDER_POD));
-        said.is_some_and(|said| *said == holder_pod(holder, pod))
+        let recorded = self.lease.metadata.annotations.as_ref().and_then(|all| all.get(HOLDER_POD));
+        recorded.is_some_and(|recorded| *recorded == holder_pod(holder, pod))
     }
 
-    /// How long the holder may still be silent; zero if the lease is free or has run out. A holder in the candidate's own
-    /// pod should have ended; it gets two tries to show that it has not.
+    /// How long until the lease expires; zero if it is free or has expired. A holder in the candidate's own pod should have
+    /// ended: its lease expires after two tries.
     pub(super) fn remaining(&self, now: Instant, pod: Option<&str>, timing: &Timing) -> Duration {
         if self.holder().is_none() {
             return Duration::ZERO;
@@ -52,22 +52,22 @@ impl Observed {
         let seconds = self.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
         let duration =
             seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(timing.lease, Duration::from_secs);
-        let silence = if self.is_of_pod(pod) { duration.min(2 * timing.retry) } else { duration };
-        (self.since + silence).saturating_duration_since(now)
+        let validity = if self.is_of_pod(pod) { duration.min(2 * timing.retry) } else { duration };
+        (self.since + validity).saturating_duration_since(now)
     }
 }
 
-/// A Lease that nobody has had yet.
+/// The first record of a Lease.
 pub(super) fn first(election: &Election, wall: Timestamp) -> Lease {
-    let nobodys = Lease {
+    let unheld = Lease {
         metadata: ObjectMeta { name: Some(election.name.clone()), ..ObjectMeta::default() },
-        // The first holder takes it over from nobody.
+        // The first holder is no transition.
         spec: Some(LeaseSpec { lease_transitions: Some(-1), ..LeaseSpec::default() }),
     };
-    held_by(nobodys, election, wall)
+    held_by(unheld, election, wall)
 }
 
-/// What replaces `lease` when it is taken or renewed. Whatever else is in it stays, its `resourceVersion` above all.
+/// The next record when `lease` is taken or renewed. Everything else in it stays, above all its `resourceVersion`.
 pub(super) fn held_by(mut lease: Lease, election: &Election, wall: Timestamp) -> Lease {
     let spec = lease.spec.get_or_insert_default();
     if spec.holder_identity.as_deref() != Some(&election.identity) {
@@ -77,7 +77,7 @@ pub(super) fn held_by(mut lease: Lease, election: &Election, wall: Timestamp) ->
     spec.holder_identity = Some(election.identity.clone());
     spec.lease_duration_seconds = Some(seconds(election.timing.lease));
     spec.renew_time = Some(MicroTime(wall));
-    // The former holder's says nothing about this one.
+    // The former holder's pod is not this holder's.
     let annotations = lease.metadata.annotations.get_or_insert_default();
     annotations.remove(HOLDER_POD);
     if let Some(pod) = &election.pod {
@@ -90,7 +90,7 @@ fn holder_pod(identity: &str, pod: &str) -> String {
     format!("{identity} {pod}")
 }
 
-/// What replaces `lease` when it is given back.
+/// The next record when `lease` is released.
 pub(super) fn released(mut lease: Lease, wall: Timestamp) -> Lease {
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = Some(String::new());
@@ -127,63 +127,63 @@ mod tests {
     }
 
     #[test]
-    fn a_first_lease_was_taken_from_nobody() {
+    fn first_holder_is_no_transition() {
         let spec = lease(7).spec.unwrap();
         assert_eq!((spec.lease_transitions, spec.lease_duration_seconds), (Some(0), Some(15)));
         assert_eq!(spec.acquire_time, spec.renew_time);
     }
 
     #[test]
-    fn a_holder_in_the_same_pod_gets_two_tries_to_show_that_it_lives() {
+    fn lease_of_own_pod_expires_after_two_tries() {
         let (start, pod) = (Instant::now(), Some("pod-1"));
         let held = held_by(lease(0), &election("b", pod), Timestamp::UNIX_EPOCH);
-        let seen = Observed::note(None, held.clone(), start);
+        let observed = Observed::note(None, held.clone(), start);
         let own = Duration::from_secs(4);
-        assert_eq!(seen.remaining(start, pod, &TIMING), own);
-        assert_eq!(seen.remaining(start, Some("pod-2"), &TIMING), LEASE);
-        assert_eq!(seen.remaining(start, None, &TIMING), LEASE);
-        // Two pods that were given one uid: the one that holds it goes on.
+        assert_eq!(observed.remaining(start, pod, &TIMING), own);
+        assert_eq!(observed.remaining(start, Some("pod-2"), &TIMING), LEASE);
+        assert_eq!(observed.remaining(start, None, &TIMING), LEASE);
+        // Two pods with the same uid: the holder keeps the lease.
         let later = start + Duration::from_secs(2);
         let renewed = held_by(held, &election("b", pod), Timestamp::from_second(2).unwrap());
-        let seen = Observed::note(Some(seen), renewed.clone(), later);
-        assert_eq!(seen.remaining(later, pod, &TIMING), own);
-        // Whoever took it over without a word about pods is in none.
+        let observed = Observed::note(Some(observed), renewed.clone(), later);
+        assert_eq!(observed.remaining(later, pod, &TIMING), own);
+        // A holder without the annotation is in no pod.
         let mut others = renewed.clone();
         others.spec.as_mut().unwrap().holder_identity = Some("of-before".to_owned());
         assert_eq!(Observed::note(None, others, start).remaining(start, pod, &TIMING), LEASE);
-        let nobodys = held_by(renewed, &election("c", None), Timestamp::UNIX_EPOCH);
-        assert_eq!(Observed::note(None, nobodys, start).remaining(start, pod, &TIMING), LEASE);
+        let without_pod = held_by(renewed, &election("c", None), Timestamp::UNIX_EPOCH);
+        assert_eq!(Observed::note(None, without_pod, start).remaining(start, pod, &TIMING), LEASE);
     }
 
     #[test]
-    fn a_lease_runs_out_by_our_clock_not_by_the_times_in_it() {
+    fn lease_expires_by_own_clock_not_by_its_times() {
         let start = Instant::now();
-        // A holder whose clock is far in the past is as alive as any.
-        let seen = Observed::note(None, lease(0), start);
-        assert_eq!(seen.holder(), Some("a"));
-        assert_eq!(seen.remaining(start, None, &TIMING), LEASE);
+        // The clock of the holder does not matter.
+        let observed = Observed::note(None, lease(0), start);
+        assert_eq!(observed.holder(), Some("a"));
+        assert_eq!(observed.remaining(start, None, &TIMING), LEASE);
         let later = start + Duration::from_secs(10);
-        let again = Observed::note(Some(seen.clone()), lease(0), later);
+        let again = Observed::note(Some(observed.clone()), lease(0), later);
         assert_eq!(
             again.remaining(later, None, &TIMING),
             Duration::from_secs(5),
-            "the same record is no sign of life"
+            "an unchanged record is no renewal"
         );
-        let renewed = Observed::note(Some(seen), lease(1), later);
+        let renewed = Observed::note(Some(observed), lease(1), later);
         assert_eq!(renewed.remaining(later, None, &TIMING), LEASE, "a changed record is");
         assert_eq!(again.remaining(start + LEASE, None, &TIMING), Duration::ZERO);
     }
 
     #[test]
-    fn a_released_lease_is_free_at_once() {
+    fn released_lease_is_free_at_once() {
         let start = Instant::now();
-        let seen = Observed::note(None, released(lease(0), Timestamp::UNIX_EPOCH), start);
-        assert_eq!(seen.holder(), None);
-        assert_eq!(seen.remaining(start, None, &TIMING), Duration::ZERO);
+        let observed = Observed::note(None, released(lease(0), Timestamp::UNIX_EPOCH), start);
+        assert_eq!(observed.holder(), None);
+        assert_eq!(observed.remaining(start, None, &TIMING), Duration::ZERO);
     }
 
     #[test]
-    fn a_takeover_counts_and_a_renewal_does_not() {
+    fn transitions_count_takeovers_not_renewals() {
         let wall = Timestamp::from_second(100).unwrap();
         let mut old = lease(0);
         old.metadata.resource_version = Some("7".to_owned());

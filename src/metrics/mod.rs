@@ -1,7 +1,7 @@
-//! What is counted and measured, for Prometheus.
+//! Metrics, for Prometheus.
 //!
-//! A tenant's name is a label only while the tenant is near a limit, and for a thousand of them at most: ten thousand
-//! tenants would make ten thousand series of each.
+//! A tenant's name is a label only while the tenant is near a limit, and of a thousand tenants at most: otherwise, ten thousand
+//! tenants would create ten thousand series per metric.
 
 mod process;
 
@@ -21,14 +21,14 @@ use prometheus_client::{
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// From 5 ms, a statement, to 80 s, a server that hangs.
+/// From 5 ms, a statement, to 80 s, a server that does not respond.
 const BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0];
 
-/// The most tenants and limits that are told by name.
-const MOST_NEAR: usize = 1000;
+/// The maximum of tenants and limits that are labels.
+const MAX_NEAR: usize = 1000;
 
-/// A tenant that is near a limit, or beyond it.
+/// A tenant that is near a limit, or exceeds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NearLimit {
     /// The Tenant's namespace.
@@ -70,6 +70,11 @@ struct ByState {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByAccess {
     access: &'static str,
 }
@@ -104,6 +109,7 @@ pub struct Metrics {
     provision_durations: Histogram,
     leader: Gauge,
     breaker: Gauge,
+    invalid_objects: Family<ByKind, Gauge>,
 }
 
 fn histogram() -> Histogram {
@@ -111,7 +117,7 @@ fn histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// Makes and registers all of them.
+    /// Creates and registers all metrics.
     pub fn new() -> Self {
         let mut process_wide = Registry::default();
         process_wide.register_collector(Box::new(process::Process));
@@ -140,25 +146,25 @@ impl Metrics {
         let tombstones = Family::default();
         registry.register(
             "tombstones",
-            "Tenants that are going away, by whether their access is proven to be cut",
+            "Tenants that are being deprovisioned, by access: Blocked once revocation is verified",
             tombstones.clone(),
         );
         let leftover_databases = Gauge::default();
         registry.register(
             "leftover_databases",
-            "Databases of tenants that are gone, which are there all the same",
+            "Databases that exist although their tenant is deprovisioned",
             leftover_databases.clone(),
         );
         let limits = Family::default();
         registry.register(
             "tenant_limit_usage_ratio",
-            "Share of a limit that a tenant uses, of tenants that come near one (80 %) or are beyond it",
+            "Share of a limit that a tenant uses, for tenants near a limit (80 %) or beyond it",
             limits.clone(),
         );
         let provision_durations = histogram();
         registry.register(
             "provision_duration_seconds",
-            "From the first sight of a Tenant to its activation",
+            "From the first reconcile of a Tenant to its activation",
             provision_durations.clone(),
         );
         let leader = Gauge::default();
@@ -166,12 +172,18 @@ impl Metrics {
         let breaker = Gauge::default();
         registry.register(
             "mass_deletion_breaker_open",
-            "1 while no purge begins because many tenants went away at once, 0 otherwise",
+            "1 while purges are frozen because many tenants were deleted at once, 0 otherwise",
             breaker.clone(),
+        );
+        let invalid_objects = Family::default();
+        registry.register(
+            "invalid_objects",
+            "Objects that exist and cannot be decoded, by kind",
+            invalid_objects.clone(),
         );
         registry.register(
             "build",
-            "Which build this is",
+            "Version and revision of this build",
             Info::new(Build { version: env!("CARGO_PKG_VERSION"), revision: revision() }),
         );
 
@@ -190,17 +202,18 @@ impl Metrics {
             provision_durations,
             leader,
             breaker,
+            invalid_objects,
         }
     }
 
-    /// A reconciliation has ended: `outcome` is a word of few, such as `changed`, `unchanged`, `failed`.
+    /// A reconcile has ended. `outcome` has few values.
     pub fn reconciled(&self, outcome: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ByResult { result: outcome }).inc();
         self.reconcile_durations.get_or_create(&ByOutcome { outcome }).observe(took.as_secs_f64());
     }
 
-    /// A reconciliation has failed, for this reason (a condition's reason, CamelCase).
-    pub fn reconcile_failed(&self, reason: &str) {
+    /// A reconcile has failed, for this reason of a condition.
+    pub fn reconcile_failed(&self, reason: &'static str) {
         self.reconcile_errors.get_or_create(&ByReason { reason: reason.to_owned() }).inc();
     }
 
@@ -211,42 +224,41 @@ impl Metrics {
         self.step_durations.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// How many tombstones there are, and how many of them are not proven to be cut.
-    pub fn tombstones(&self, all: usize, uncut: usize) {
+    /// The number of tombstones, and of those whose access is not verified to be revoked.
+    pub fn tombstones(&self, all: usize, access_open: usize) {
         let set = |access, count| {
             self.tombstones.get_or_create(&ByAccess { access }).set(i64::try_from(count).unwrap_or(i64::MAX));
         };
-        set("Blocked", all.saturating_sub(uncut));
-        set("Unknown", uncut);
+        set("Blocked", all.saturating_sub(access_open));
+        set("Unknown", access_open);
     }
 
-    /// How many databases of tenants that are gone are there all the same.
+    /// The number of databases whose tenant is deprovisioned.
     pub fn leftover_databases(&self, count: usize) {
         self.leftover_databases.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// How many tenants are in each state. A state that is not named keeps its number: name them all.
+    /// The number of tenants in each state. A state that is not listed keeps its number: list all of them.
     pub fn tenants<'a>(&self, counts: impl IntoIterator<Item = (&'a str, i64)>) {
         for (state, count) in counts {
             self.tenants.get_or_create(&ByState { state: state.to_owned() }).set(count);
         }
     }
 
-    /// Which tenants are near which limit, or beyond it, and by how much: of all others nothing is said. No more than
-    /// [`MOST_NEAR`] are told.
+    /// The tenants that are near a limit or exceed it. Others have no series. At most [`MAX_NEAR`] are exported.
     pub fn near_limits(&self, near: impl IntoIterator<Item = NearLimit>) {
-        let mut told = HashSet::new();
-        for NearLimit { namespace, tenant, limit, ratio } in near.into_iter().take(MOST_NEAR) {
+        let mut current = HashSet::new();
+        for NearLimit { namespace, tenant, limit, ratio } in near.into_iter().take(MAX_NEAR) {
             let labels = ByLimit { namespace, tenant, limit };
             self.limits.get_or_create(&labels).set(ratio);
-            told.insert(labels);
+            current.insert(labels);
         }
-        // Only what is gone goes: nobody reads in between that there is nothing.
+        // Only the others are removed: a scrape in between must not find none.
         let mut before = self.near.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in before.difference(&told) {
-            self.limits.remove(gone);
+        for former in before.difference(&current) {
+            self.limits.remove(former);
         }
-        *before = told;
+        *before = current;
     }
 
     /// A tenant was provisioned.
@@ -264,7 +276,13 @@ impl Metrics {
         self.breaker.set(i64::from(open));
     }
 
-    /// All of them, as OpenMetrics text: see [`CONTENT_TYPE`].
+    /// The number of objects of a kind that cannot be decoded changed in one watch.
+    pub fn invalid_objects(&self, kind: &str, before: usize, after: usize) {
+        let [before, after] = [before, after].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+        self.invalid_objects.get_or_create(&ByKind { kind: kind.to_owned() }).inc_by(after - before);
+    }
+
+    /// All metrics, as OpenMetrics text: see [`CONTENT_TYPE`].
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
@@ -284,7 +302,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// What this was built from: `TENANTRY_REVISION` at build time.
+/// The revision of this build: `TENANTRY_REVISION` at build time.
 pub fn revision() -> &'static str {
     option_env!("TENANTRY_REVISION").unwrap_or("unknown")
 }
@@ -294,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_and_labels_are_the_promised_ones() {
+    fn names_and_labels_are_stable() {
         let metrics = Metrics::new();
         metrics.reconciled("changed", Duration::from_millis(3));
         metrics.reconcile_failed("ServerUnreachable");
@@ -308,7 +326,7 @@ mod tests {
             limit: "users".into(),
             ratio: 0.8,
         };
-        metrics.near_limits([near("gone")]);
+        metrics.near_limits([near("former")]);
         metrics.near_limits([near("acme")]);
         let text = metrics.encode().unwrap();
         for line in [
@@ -326,7 +344,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("tenant=\"gone\""), "{text}");
+        assert!(!text.contains("tenant=\"former\""), "{text}");
         assert!(
             text.contains(&format!("tenantry_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))),
             "{text}"

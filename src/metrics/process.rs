@@ -1,4 +1,4 @@
-//! The usual figures of a process, from `/proc`. Elsewhere than on Linux there are none.
+//! The standard metrics of a process, from `/proc`: on Linux only.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// `/proc` counts processor time in ticks of this length, whatever the kernel's own are.
+/// `/proc` counts processor time in ticks of this length, independent of the tick length of the kernel.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_figures_are_those_of_this_process() {
+    fn metrics_are_those_of_this_process() {
         let _one_more = fs::File::open("/proc/self/status").unwrap();
         assert!(resident_bytes().unwrap() > 500_000);
         assert!(open_files().unwrap() > 3);

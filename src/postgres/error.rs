@@ -1,75 +1,78 @@
-//! What can go wrong on a server, in words that go into a Tenant's conditions.
+//! The errors of operations on a server. Their texts appear in the conditions of Tenants.
 
+use crate::api::reason::Reason;
 use std::{fmt::Write, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::migrate::MigrationError;
+use super::migration_error::MigrationError;
 
-/// The result of everything in this module.
+/// The result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The longest text that an error carries over from a server.
+/// The maximum length of a server's text in an error.
 const MAX_TEXT: usize = 600;
 
 /// The SQLSTATE of a refusal by a meter (`migrations/tenant/core/0003_limits.sql`).
 const LIMIT_REACHED: &str = "TNLIM";
 
-/// A failed operation. No variant ever holds a password; texts of the server are cut to a bounded length.
+/// A failed operation. No variant ever contains a password; texts of the server are truncated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server said no, or did not answer.
+    /// The server refused a statement, or the connection failed.
     #[error("{doing}: {}", describe(.source))]
     Sql {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// What came back.
+        /// The error of the client library.
         source: sqlx::Error,
     },
-    /// Nothing came back in time.
+    /// The server did not respond in time.
     #[error("{doing}: no answer within {} s", .after.as_secs())]
     Timeout {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// This process does not lead any more, and touches nothing.
-    #[error("this operator no longer holds the Lease; the new leader goes on")]
+    /// This process no longer holds the Lease, and changes nothing.
+    #[error("this operator no longer holds the Lease; the new leader continues")]
     Fenced,
-    /// Something of that name exists and is not ours.
-    #[error("{kind} {name} exists and is not this tenant's: {detail}. It is left alone; rename or remove it")]
+    /// A database or a role of that name exists and is not the tenant's.
+    #[error(
+        "{kind} {name} exists and is not this tenant's: {detail}. It is not changed; rename or remove it"
+    )]
     Conflict {
         /// `database` or `role`.
         kind: &'static str,
         /// Its name.
         name: String,
-        /// Whose it is, as far as its mark tells.
+        /// Its owner, according to its comment.
         detail: String,
     },
-    /// What was to be added is over a limit of the tenant's plan.
+    /// A row was refused by a limit of the tenant's plan.
     #[error("{doing}: {message} [{LIMIT_REACHED}]")]
     LimitReached {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
         /// The limit's name.
         limit: String,
-        /// What the tenant's database says: the limit, how much is used, how much more was asked for.
+        /// The message of the tenant's database: the limit, what is used, and what was refused.
         message: String,
     },
-    /// A right is missing, or what it would show is.
+    /// A right is missing.
     #[error("{0}")]
     MissingRight(String),
-    /// The tenant's database is not there.
+    /// The tenant's database does not exist.
     #[error("database {0} does not exist")]
     DatabaseMissing(String),
-    /// The tenant's login is not there.
+    /// The tenant's login does not exist.
     #[error("role {0} does not exist")]
     LoginMissing(String),
     /// A module's SQL failed.
     #[error(transparent)]
     Migration(#[from] Box<MigrationError>),
-    /// Sessions are in the way and could not be ended.
+    /// Sessions block the operation and could not be ended.
     #[error("{count} session(s) on {database} could not be ended: {who}")]
     SessionsInTheWay {
         /// The database or the login.
@@ -79,7 +82,7 @@ pub enum Error {
         /// Process ids and users.
         who: String,
     },
-    /// Prepared transactions are in the way.
+    /// Prepared transactions block the operation.
     #[error(
         "database {database} has prepared transactions ({gids}); COMMIT PREPARED or ROLLBACK PREPARED them"
     )]
@@ -89,7 +92,7 @@ pub enum Error {
         /// Their names.
         gids: String,
     },
-    /// A logical replication slot in use is in the way.
+    /// A logical replication slot in use blocks the operation.
     #[error("database {database} has replication slots in use ({slots}); stop their consumers")]
     ReplicationSlot {
         /// The database.
@@ -97,10 +100,10 @@ pub enum Error {
         /// Their names.
         slots: String,
     },
-    /// A logical replication subscription is in the way.
+    /// A logical replication subscription blocks the operation.
     #[error("database {0} has a logical replication subscription; drop it first")]
     Subscription(String),
-    /// The login owns something, or has rights on something, outside its database.
+    /// The login owns objects, or has rights on objects, outside its database.
     #[error("role {login} cannot be dropped: {detail}")]
     LoginInUse {
         /// The login.
@@ -108,7 +111,7 @@ pub enum Error {
         /// What depends on it.
         detail: String,
     },
-    /// A login worked that must not.
+    /// A login was accepted that must be refused.
     #[error("role {login} could log in to {database}")]
     LoginAccepted {
         /// The login.
@@ -116,22 +119,22 @@ pub enum Error {
         /// The database.
         database: String,
     },
-    /// Another installation has this server.
+    /// The server belongs to another installation.
     #[error("the server belongs to installation {0}")]
     ServerInUse(String),
-    /// Where the server was, another one answers.
+    /// Another server responds at the address.
     #[error("another PostgreSQL server answers: system identifier {found}, not {expected}")]
     ServerReplaced {
-        /// The identifier of the one that was looked at.
+        /// The identifier of the server that was checked.
         expected: String,
-        /// That of the one that answers.
+        /// The identifier of the server that responds.
         found: String,
     },
     /// The server is a standby.
-    #[error("the server is a standby and takes no writes; point the DatabaseServer at the primary")]
+    #[error("the server is a standby and accepts no writes; point the DatabaseServer at the primary")]
     Standby,
-    /// The template of tenants is not what it was when it was built.
-    #[error("template {name} {detail}: nothing is cloned from it; drop it, and a new one is built")]
+    /// The template was changed after it was built.
+    #[error("template {name} {detail}: it is not used; drop it, and a new one is built")]
     TemplateBroken {
         /// The template.
         name: String,
@@ -142,18 +145,21 @@ pub enum Error {
     #[error("PostgreSQL {0} is not supported; 15 to 18 are")]
     UnsupportedVersion(String),
     /// A name that PostgreSQL cannot hold.
-    #[error("{0:?} is no possible name in PostgreSQL: it must have 1 to 63 bytes")]
+    #[error("{0:?} is not a possible name in PostgreSQL: it must have 1 to 63 bytes")]
     Name(String),
+    /// A text that PostgreSQL cannot hold.
+    #[error("a text with a NUL character cannot be sent to PostgreSQL")]
+    NulInText,
     /// A one-time password could not be hashed.
     #[error("a one-time password could not be hashed")]
     PasswordNotHashed,
-    /// A verifier that is not SCRAM-SHA-256; it might be a password, so it is neither sent nor shown.
-    #[error("what was given as a password verifier is not a SCRAM-SHA-256 verifier")]
+    /// A verifier that is not SCRAM-SHA-256. It may be a password, so it is neither sent nor shown.
+    #[error("the password verifier is not a SCRAM-SHA-256 verifier")]
     NotAVerifier,
 }
 
 impl Error {
-    /// Wraps what sqlx returned.
+    /// Wraps an error of sqlx.
     pub(super) fn sql(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| match reported(&source).filter(|error| error.code() == LIMIT_REACHED) {
             Some(error) => Self::LimitReached {
@@ -175,53 +181,53 @@ impl Error {
         }
     }
 
-    /// One of a bounded set of words, for conditions and metrics.
-    pub fn reason(&self) -> &'static str {
+    /// The reason, for conditions and metrics.
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Sql { source, .. } => reason(source),
-            Self::Timeout { .. } => "DatabaseTimeout",
-            Self::Fenced => "Waiting",
-            Self::Conflict { .. } => "Conflict",
-            Self::LimitReached { .. } => "LimitReached",
-            Self::MissingRight(_) => "MissingRight",
-            Self::DatabaseMissing(_) => "DatabaseMissing",
-            Self::LoginMissing(_) => "LoginMissing",
-            Self::Migration(_) => "MigrationFailed",
-            Self::SessionsInTheWay { .. } => "SessionsInTheWay",
-            Self::PreparedTransaction { .. } => "PreparedTransaction",
-            Self::ReplicationSlot { .. } => "ReplicationSlot",
-            Self::Subscription(_) => "Subscription",
-            Self::LoginInUse { .. } => "LoginInUse",
-            Self::LoginAccepted { .. } => "LoginAccepted",
-            Self::ServerInUse(_) => "ServerInUse",
-            Self::ServerReplaced { .. } => "ServerReplaced",
-            Self::Standby => "ReadOnlyServer",
-            Self::TemplateBroken { .. } => "TemplateBroken",
-            Self::UnsupportedVersion(_) => "UnsupportedVersion",
-            Self::Name(_) => "NameNotPossible",
-            Self::NotAVerifier => "NotAVerifier",
-            Self::PasswordNotHashed => "PasswordNotHashed",
+            Self::Timeout { .. } => Reason::DatabaseTimeout,
+            Self::Fenced => Reason::Waiting,
+            Self::Conflict { .. } => Reason::Conflict,
+            Self::LimitReached { .. } => Reason::LimitReached,
+            Self::MissingRight(_) => Reason::MissingRight,
+            Self::DatabaseMissing(_) => Reason::DatabaseMissing,
+            Self::LoginMissing(_) => Reason::LoginMissing,
+            Self::Migration(_) => Reason::MigrationFailed,
+            Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
+            Self::PreparedTransaction { .. } => Reason::PreparedTransaction,
+            Self::ReplicationSlot { .. } => Reason::ReplicationSlot,
+            Self::Subscription(_) => Reason::Subscription,
+            Self::LoginInUse { .. } => Reason::LoginInUse,
+            Self::LoginAccepted { .. } => Reason::LoginAccepted,
+            Self::ServerInUse(_) => Reason::ServerInUse,
+            Self::ServerReplaced { .. } => Reason::ServerReplaced,
+            Self::Standby => Reason::ReadOnlyServer,
+            Self::TemplateBroken { .. } => Reason::TemplateBroken,
+            Self::UnsupportedVersion(_) => Reason::UnsupportedVersion,
+            Self::Name(_) | Self::NulInText => Reason::NameNotPossible,
+            Self::NotAVerifier => Reason::NotAVerifier,
+            Self::PasswordNotHashed => Reason::PasswordNotHashed,
         }
     }
 
-    /// Whether the server did not answer, is another one, does not let the operator in, or takes no writes: whatever was
-    /// wanted of it.
+    /// Whether the server itself cannot be used: it does not respond, is another one, refuses the operator's login, or
+    /// accepts no writes.
     pub fn is_unreachable(&self) -> bool {
         let reasons = [
-            "DatabaseUnreachable",
-            "DatabaseTimeout",
-            "StartingUp",
-            "TlsFailed",
-            "AuthenticationFailed",
-            "SessionEnded",
-            "ServerReplaced",
-            "TooManyConnections",
-            "ReadOnlyServer",
+            Reason::DatabaseUnreachable,
+            Reason::DatabaseTimeout,
+            Reason::StartingUp,
+            Reason::TlsFailed,
+            Reason::AuthenticationFailed,
+            Reason::SessionEnded,
+            Reason::ServerReplaced,
+            Reason::TooManyConnections,
+            Reason::ReadOnlyServer,
         ];
         reasons.contains(&self.reason())
     }
 
-    /// Whether trying again cannot help until somebody changes something.
+    /// Whether a retry cannot succeed until a person changes something.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Migration(error) => !error.transient,
@@ -231,9 +237,10 @@ impl Error {
             | Self::ServerInUse(_)
             | Self::UnsupportedVersion(_)
             | Self::Name(_)
+            | Self::NulInText
             | Self::LoginInUse { .. }
             | Self::NotAVerifier => true,
-            _ => self.reason() == "MissingRight",
+            _ => self.reason() == Reason::MissingRight,
         }
     }
 }
@@ -251,13 +258,13 @@ pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
     reported(error).map(PgDatabaseError::code)
 }
 
-/// Whether an object of that name was there already: said by the command, or by the catalogue's unique index when
-/// two were at it at once.
+/// Whether an object of that name exists already, according to the command, or to the unique index of the catalog when
+/// two sessions create it at once.
 pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
     matches!(code(error), Some("42P04" | "42710" | "23505"))
 }
 
-/// Whether two sessions changed one row of a shared catalogue at once; nothing was done, and it can be run again.
+/// Whether two sessions changed one row of a shared catalog at once. The statement had no effect and can be run again.
 pub(super) fn is_concurrent_update(error: &sqlx::Error) -> bool {
     reported(error).is_some_and(|error| {
         error.code() == "40P01"
@@ -265,7 +272,7 @@ pub(super) fn is_concurrent_update(error: &sqlx::Error) -> bool {
     })
 }
 
-/// Whether the same SQL may work a moment later.
+/// Whether the same SQL may succeed later.
 pub(super) fn is_transient(error: &sqlx::Error) -> bool {
     match code(error) {
         Some(code) => {
@@ -284,45 +291,45 @@ fn tls_error(error: &sqlx::Error) -> Option<&rustls::Error> {
     }
 }
 
-fn reason(error: &sqlx::Error) -> &'static str {
+fn reason(error: &sqlx::Error) -> Reason {
     let Some(reported) = reported(error) else {
         return match error {
-            sqlx::Error::Tls(_) => "TlsFailed",
-            sqlx::Error::Io(_) if tls_error(error).is_some() => "TlsFailed",
-            sqlx::Error::Io(_) => "DatabaseUnreachable",
-            sqlx::Error::Configuration(_) => "ServerMisconfigured",
-            _ => "UnexpectedAnswer",
+            sqlx::Error::Tls(_) => Reason::TlsFailed,
+            sqlx::Error::Io(_) if tls_error(error).is_some() => Reason::TlsFailed,
+            sqlx::Error::Io(_) => Reason::DatabaseUnreachable,
+            sqlx::Error::Configuration(_) => Reason::ServerMisconfigured,
+            _ => Reason::UnexpectedAnswer,
         };
     };
     reason_of(reported.code(), reported.message())
 }
 
-/// The reason for a SQLSTATE and the server's words.
-fn reason_of(code: &str, message: &str) -> &'static str {
+/// The reason for a SQLSTATE and the server's message.
+fn reason_of(code: &str, message: &str) -> Reason {
     match code {
-        "28P01" | "28000" => "AuthenticationFailed",
-        "42501" => "MissingRight",
+        "28P01" | "28000" => Reason::AuthenticationFailed,
+        "42501" => Reason::MissingRight,
         // The role that a session starts with is a setting: a role that is missing is an invalid value.
-        "22023" if message.contains("role") => "MissingRight",
-        "53300" => "TooManyConnections",
-        "53100" => "DiskFull",
-        "53200" => "OutOfMemory",
-        "25006" => "ReadOnlyServer",
-        "57P03" => "StartingUp",
-        "57P01" | "57P02" | "57P05" => "SessionEnded",
-        "57014" => "StatementCancelled",
-        "3D000" => "DatabaseMissing",
-        "55006" => "SessionsInTheWay",
-        "55P03" => "LockTimeout",
+        "22023" if message.contains("role") => Reason::MissingRight,
+        "53300" => Reason::TooManyConnections,
+        "53100" => Reason::DiskFull,
+        "53200" => Reason::OutOfMemory,
+        "25006" => Reason::ReadOnlyServer,
+        "57P03" => Reason::StartingUp,
+        "57P01" | "57P02" | "57P05" => Reason::SessionEnded,
+        "57014" => Reason::StatementCancelled,
+        "3D000" => Reason::DatabaseMissing,
+        "55006" => Reason::SessionsInTheWay,
+        "55P03" => Reason::LockTimeout,
         code => match code.get(..2) {
-            Some("08") => "DatabaseUnreachable",
-            Some("40") => "ConcurrentChange",
-            _ => "SqlFailed",
+            Some("08") => Reason::DatabaseUnreachable,
+            Some("40") => Reason::ConcurrentChange,
+            _ => Reason::SqlFailed,
         },
     }
 }
 
-/// What an error says, bounded, with the server's detail and hint.
+/// The message of an error with the server's detail and hint, truncated.
 pub(super) fn describe(error: &sqlx::Error) -> String {
     let mut text = String::new();
     let _ = match (reported(error), tls_error(error), error) {
@@ -341,7 +348,7 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
     bounded(text)
 }
 
-/// Cuts a text.
+/// Truncates a text.
 pub(super) fn bounded(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         let end = text.floor_char_boundary(MAX_TEXT);
@@ -356,29 +363,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_own_reason() {
+    fn every_sqlstate_has_its_reason() {
         for (code, reason) in [
-            ("28P01", "AuthenticationFailed"),
-            ("28000", "AuthenticationFailed"),
-            ("42501", "MissingRight"),
-            ("53300", "TooManyConnections"),
-            ("53100", "DiskFull"),
-            ("53200", "OutOfMemory"),
-            ("25006", "ReadOnlyServer"),
-            ("57P03", "StartingUp"),
-            ("57P01", "SessionEnded"),
-            ("57P02", "SessionEnded"),
-            ("57014", "StatementCancelled"),
-            ("3D000", "DatabaseMissing"),
-            ("55006", "SessionsInTheWay"),
-            ("55P03", "LockTimeout"),
-            ("08006", "DatabaseUnreachable"),
-            ("40001", "ConcurrentChange"),
-            ("42601", "SqlFailed"),
+            ("28P01", Reason::AuthenticationFailed),
+            ("28000", Reason::AuthenticationFailed),
+            ("42501", Reason::MissingRight),
+            ("53300", Reason::TooManyConnections),
+            ("53100", Reason::DiskFull),
+            ("53200", Reason::OutOfMemory),
+            ("25006", Reason::ReadOnlyServer),
+            ("57P03", Reason::StartingUp),
+            ("57P01", Reason::SessionEnded),
+            ("57P02", Reason::SessionEnded),
+            ("57014", Reason::StatementCancelled),
+            ("3D000", Reason::DatabaseMissing),
+            ("55006", Reason::SessionsInTheWay),
+            ("55P03", Reason::LockTimeout),
+            ("08006", Reason::DatabaseUnreachable),
+            ("40001", Reason::ConcurrentChange),
+            ("42601", Reason::SqlFailed),
         ] {
-            assert_eq!(reason_of(code, "what the server says"), reason, "{code}");
+            assert_eq!(reason_of(code, "a message"), reason, "{code}");
         }
-        assert_eq!(reason_of("22023", "role \"tenantry_admin\" does not exist"), "MissingRight");
-        assert_eq!(reason_of("22023", "invalid value"), "SqlFailed");
+        assert_eq!(reason_of("22023", "role \"tenantry_admin\" does not exist"), Reason::MissingRight);
+        assert_eq!(reason_of("22023", "invalid value"), Reason::SqlFailed);
     }
 }

@@ -1,20 +1,20 @@
 //! The only place that turns names and texts into SQL, and the only user of `AssertSqlSafe`.
 //!
-//! A statement is a `&'static str` with `{}` where a [`Part`] goes. A part is a quoted identifier, a quoted
-//! literal, a number, or a word of our own; there is no way to put a bare `String` into a statement.
+//! A statement is a `&'static str` with `{}` for each [`Part`]. A part is a quoted identifier, a quoted literal, a number
+//! or a constant keyword; a bare `String` cannot be put into a statement.
 
 use std::fmt::{self, Write};
 
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-use crate::domain::{
-    identity::TenantId,
-    names::{MAX_IDENTIFIER_BYTES, building_name},
-};
-
-use super::{
-    error::{Error, Result},
+use crate::{
+    domain::{
+        names::{MAX_IDENTIFIER_BYTES, building_name},
+        placement::Placement,
+    },
     modules::Migration,
+    postgres::error::{Error, Result},
 };
 
 /// The role that creates all roles and databases of this installation.
@@ -29,6 +29,9 @@ pub const MIGRATOR: Ident = Ident::fixed("tenantry_migrator");
 pub const GROUPS: [Ident; 3] =
     [Ident::fixed("tenantry_rw"), Ident::fixed("tenantry_shrink"), Ident::fixed("tenantry_ro")];
 
+/// The attributes of every role of Tenantry, besides LOGIN.
+pub const NO_ATTRIBUTES: Keyword = Keyword("NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS");
+
 /// A name in PostgreSQL, to be quoted whenever it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ident(std::borrow::Cow<'static, str>);
@@ -38,7 +41,7 @@ impl Ident {
         Self(std::borrow::Cow::Borrowed(name))
     }
 
-    /// Takes a name. One that PostgreSQL would cut silently, or could not hold, is refused: two names that are
+    /// Takes a name. A name that PostgreSQL would truncate silently, or could not hold, is refused: two names that are
     /// equal in their first 63 bytes must never become one object.
     pub fn new(name: &str) -> Result<Self> {
         if name.is_empty() || name.len() > MAX_IDENTIFIER_BYTES || name.contains('\0') {
@@ -47,9 +50,19 @@ impl Ident {
         Ok(Self(name.to_owned().into()))
     }
 
+    /// A tenant's database.
+    pub fn database(placement: &Placement) -> Result<Self> {
+        Self::new(&placement.database)
+    }
+
+    /// A tenant's login.
+    pub fn login(placement: &Placement) -> Result<Self> {
+        Self::new(&placement.login)
+    }
+
     /// The name under which a tenant's database is built.
-    pub fn building(id: TenantId) -> Self {
-        Self(building_name(id).into())
+    pub fn building(placement: &Placement) -> Self {
+        Self(building_name(placement.tenant).into())
     }
 
     /// The template of a module set.
@@ -62,7 +75,7 @@ impl Ident {
         Self::new(&format!("tenantry_template_new_{digest}"))
     }
 
-    /// The name as it is, unquoted: for bind parameters and messages.
+    /// The name, unquoted, for bind parameters and messages.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -76,17 +89,30 @@ impl fmt::Display for Ident {
 
 /// A text constant, to be quoted.
 #[derive(Clone, Debug)]
-pub struct Literal<'a>(pub &'a str);
+pub struct Literal<'a>(&'a str);
 
-/// A word of our own that stands in a statement as it is.
+impl<'a> Literal<'a> {
+    /// Takes a text. A NUL is refused: no PostgreSQL text can contain one.
+    pub fn new(text: &'a str) -> Result<Self> {
+        if text.contains('\0') { Err(Error::NulInText) } else { Ok(Self(text)) }
+    }
+}
+
+impl<'a> From<&'a Ident> for Literal<'a> {
+    fn from(name: &'a Ident) -> Self {
+        Self(name.as_str())
+    }
+}
+
+/// A constant part of a statement, which is not quoted.
 #[derive(Clone, Copy, Debug)]
-pub struct Word(pub &'static str);
+pub struct Keyword(pub &'static str);
 
 /// A whole number.
 #[derive(Clone, Copy, Debug)]
 pub struct Number(pub i32);
 
-/// What may stand for a `{}`.
+/// A value for a `{}`.
 pub trait Part: Sync {
     /// Writes the part, quoted.
     fn write(&self, sql: &mut String);
@@ -94,37 +120,18 @@ pub trait Part: Sync {
 
 impl Part for Ident {
     fn write(&self, sql: &mut String) {
-        sql.push('"');
-        for c in self.0.chars() {
-            if c == '"' {
-                sql.push('"');
-            }
-            sql.push(c);
-        }
-        sql.push('"');
+        sql.push_str(&escape_identifier(&self.0));
     }
 }
 
 impl Part for Literal<'_> {
     /// `E'…'` when there is a backslash, so that the result does not depend on `standard_conforming_strings`.
-    /// A NUL cannot be in a PostgreSQL text; it is left out.
     fn write(&self, sql: &mut String) {
-        sql.push_str(if self.0.contains('\\') { " E'" } else { "'" });
-        for c in self.0.chars() {
-            match c {
-                '\'' | '\\' => {
-                    sql.push(c);
-                    sql.push(c);
-                }
-                '\0' => {}
-                _ => sql.push(c),
-            }
-        }
-        sql.push('\'');
+        sql.push_str(&escape_literal(self.0));
     }
 }
 
-impl Part for Word {
+impl Part for Keyword {
     fn write(&self, sql: &mut String) {
         sql.push_str(self.0);
     }
@@ -173,12 +180,12 @@ impl Script {
         for piece in pieces {
             match parts_left.next() {
                 Some(part) => part.write(&mut self.text),
-                // A statement with a hole is a mistake in our own text; the server refuses it as a syntax error.
+                // A missing part is a bug in the template; the server refuses it as a syntax error.
                 None => self.text.push_str("{}"),
             }
             self.text.push_str(piece);
         }
-        debug_assert!(parts_left.next().is_none(), "more parts than places in {template}");
+        debug_assert!(parts_left.next().is_none(), "more parts than placeholders in {template}");
         self.statements += 1;
     }
 
@@ -195,8 +202,8 @@ impl Script {
         self.statements == 0
     }
 
-    /// Whether it makes or drops a database, which takes its time.
-    pub fn makes_or_drops_a_database(&self) -> bool {
+    /// Whether it creates or drops a database, which has a longer time limit.
+    pub fn creates_or_drops_database(&self) -> bool {
         ["CREATE DATABASE ", "DROP DATABASE "].iter().any(|word| self.text.starts_with(word))
     }
 
@@ -206,7 +213,7 @@ impl Script {
     }
 }
 
-/// A module's SQL, which is the platform operator's own and runs as `tenantry_migrator`, never as more.
+/// A module's SQL. It comes from the platform operator, and runs with the rights of `tenantry_migrator` only.
 pub fn module_sql(migration: &Migration) -> SqlStr {
     AssertSqlSafe(migration.sql.as_ref()).into_sql_str()
 }
@@ -216,10 +223,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_texts_are_quoted() {
+    fn names_and_literals_are_quoted() {
         let odd = Ident::new("we\"ird; DROP").unwrap();
-        let script = Script::of("COMMENT ON ROLE {} IS {}", &[&odd, &Literal("it's")])
-            .then("SELECT {}", &[&Literal("a\\'b")]);
+        let script = Script::of("COMMENT ON ROLE {} IS {}", &[&odd, &Literal::new("it's").unwrap()])
+            .then("SELECT {}", &[&Literal::new("a\\'b").unwrap()]);
         assert_eq!(
             script.sql().as_str(),
             "COMMENT ON ROLE \"we\"\"ird; DROP\" IS 'it''s';\nSELECT  E'a\\\\''b'"
@@ -227,10 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_be_cut_are_refused() {
+    fn name_that_would_be_truncated_is_refused() {
         assert!(Ident::new(&"a".repeat(63)).is_ok());
         for bad in ["", &"a".repeat(64), "a\0b", &"é".repeat(32)] {
             assert!(Ident::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn text_with_nul_is_refused() {
+        assert!(matches!(Literal::new("a\0b"), Err(Error::NulInText)));
     }
 }

@@ -1,27 +1,36 @@
-//! The breaker of mass deletions, as the registry keeps it. That no purge begins while it is open is a trigger's rule.
+//! The breaker of mass deletions. While it is open, a trigger refuses to begin a purge.
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::FromRow;
 
 use super::{Registry, Result};
-use crate::domain::breaker::{Limits, WINDOW};
+use crate::domain::breaker::{BreakerThresholds, WINDOW};
 
-/// An opening of the breaker that nobody has acknowledged yet.
+/// An opening of the breaker that is not acknowledged yet.
 #[derive(Clone, Debug, FromRow, PartialEq, Eq)]
 pub struct Opening {
-    /// Which.
+    /// Its number.
     pub id: i64,
-    /// By this it is acknowledged.
+    /// The text that acknowledges it.
     pub token: String,
     /// `MassDeletion`, `DefinitionDeleted` or `DefinitionReplaced`.
     pub cause: String,
-    /// For people.
+    /// What happened, for people.
     pub detail: String,
 }
 
+/// Freezes the tombstones whose purge has not begun: the end of a statement whose common table expression `opened` has the
+/// opening, if there is a new one. Tombstones that are written while the breaker is open are frozen by a trigger.
+macro_rules! freeze_tombstones {
+    () => {
+        "UPDATE tenants t SET frozen_by = o.id FROM opened o \
+         WHERE t.status = 'deprovisioning' AND t.purge_started_at IS NULL"
+    };
+}
+
 impl Registry {
-    /// The opening that nobody has acknowledged, if there is one.
+    /// The opening that is not acknowledged, if the breaker is open.
     pub async fn breaker(&self) -> Result<Option<Opening>> {
         let open =
             sqlx::query_as("SELECT id, token, cause, detail FROM breaker WHERE acknowledged_at IS NULL")
@@ -30,10 +39,15 @@ impl Registry {
         Ok(open)
     }
 
-    /// Counts who began to go away, and opens the breaker if they are too many; returns the opening, if it is open then.
-    /// Those that were handed out count, and those alone that went since the last acknowledgement.
-    pub async fn count_departures(&self, limits: Limits, now: Timestamp) -> Result<Option<Opening>> {
-        let open = sqlx::query_as(
+    /// Counts the tenants whose deprovisioning began recently, and opens the breaker if they exceed the thresholds. Returns
+    /// the opening if the breaker is open. Only activated tenants count, and only those whose deprovisioning began after
+    /// the last acknowledgement.
+    pub async fn check_mass_deletion(
+        &self,
+        limits: BreakerThresholds,
+        now: Timestamp,
+    ) -> Result<Option<Opening>> {
+        let open = sqlx::query_as(concat!(
             "WITH open AS (SELECT id, token, cause, detail FROM breaker WHERE acknowledged_at IS NULL),
              since AS (
                  SELECT greatest($1::timestamptz - make_interval(secs => $2),
@@ -45,15 +59,14 @@ impl Registry {
              opened AS (
                  INSERT INTO breaker (opened_at, cause, detail)
                  SELECT $1, 'MassDeletion',
-                     format('%s of %s tenants began to go away within ten minutes', leaving, tenants)
+                     format('the deprovisioning of %s of %s tenants began within ten minutes', leaving, tenants)
                  FROM counted
                  WHERE leaving > greatest($3, tenants * $4 / 100.0) AND NOT EXISTS (SELECT FROM open)
                  ON CONFLICT DO NOTHING RETURNING id, token, cause, detail),
-             marked AS (
-                 UPDATE tenants t SET frozen_by = o.id FROM opened o
-                 WHERE t.status = 'deprovisioning' AND t.purge_started_at IS NULL)
-             SELECT * FROM opened UNION ALL SELECT * FROM open",
-        )
+             frozen AS (",
+            freeze_tombstones!(),
+            ") SELECT * FROM opened UNION ALL SELECT * FROM open"
+        ))
         .bind(now.to_sqlx())
         .bind(WINDOW.as_secs_f64())
         .bind(i64::from(limits.minimum))
@@ -63,19 +76,18 @@ impl Registry {
         Ok(open)
     }
 
-    /// The definition of Tenants with this uid is being deleted, and every Tenant with it: opens the breaker, once.
-    pub async fn definition_deleted(&self, uid: &str, detail: &str, now: Timestamp) -> Result<()> {
-        sqlx::query(
+    /// The Tenant CRD with this uid is being deleted, and every Tenant with it: opens the breaker, once per uid.
+    pub async fn crd_deleted(&self, uid: &str, detail: &str, now: Timestamp) -> Result<()> {
+        sqlx::query(concat!(
             "WITH opened AS (
                  INSERT INTO breaker (opened_at, cause, detail, definition_uid)
                  SELECT $1, 'DefinitionDeleted', $2, $3
                  WHERE NOT EXISTS (SELECT FROM breaker WHERE acknowledged_at IS NULL)
                    AND NOT EXISTS (
                      SELECT FROM breaker WHERE cause = 'DefinitionDeleted' AND definition_uid = $3)
-                 ON CONFLICT DO NOTHING RETURNING id)
-             UPDATE tenants t SET frozen_by = o.id FROM opened o
-             WHERE t.status = 'deprovisioning' AND t.purge_started_at IS NULL",
-        )
+                 ON CONFLICT DO NOTHING RETURNING id) ",
+            freeze_tombstones!()
+        ))
         .bind(now.to_sqlx())
         .bind(detail)
         .bind(uid)
@@ -84,9 +96,9 @@ impl Registry {
         Ok(())
     }
 
-    /// The definition of Tenants has this uid: opens the breaker, once, if it had another one before.
-    pub async fn definition_seen(&self, uid: &str, detail: &str, now: Timestamp) -> Result<()> {
-        sqlx::query(
+    /// The Tenant CRD has this uid: opens the breaker, once, if it had another uid before.
+    pub async fn crd_found(&self, uid: &str, detail: &str, now: Timestamp) -> Result<()> {
+        sqlx::query(concat!(
             "WITH before AS (SELECT uid FROM definition WHERE uid <> $3),
              seen AS (
                  INSERT INTO definition (uid) VALUES ($3)
@@ -96,10 +108,9 @@ impl Registry {
                  INSERT INTO breaker (opened_at, cause, detail, definition_uid)
                  SELECT $1, 'DefinitionReplaced', $2, $3 FROM before
                  WHERE NOT EXISTS (SELECT FROM breaker WHERE acknowledged_at IS NULL)
-                 ON CONFLICT DO NOTHING RETURNING id)
-             UPDATE tenants t SET frozen_by = o.id FROM opened o
-             WHERE t.status = 'deprovisioning' AND t.purge_started_at IS NULL",
-        )
+                 ON CONFLICT DO NOTHING RETURNING id) ",
+            freeze_tombstones!()
+        ))
         .bind(now.to_sqlx())
         .bind(detail)
         .bind(uid)
@@ -108,7 +119,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Closes the breaker: somebody has looked at what this opening was about. The purges that it kept go on.
+    /// Closes the breaker, after an operator has acknowledged this opening. Frozen purges continue.
     pub async fn acknowledge_breaker(&self, token: &str, actor: &str, now: Timestamp) -> Result<bool> {
         let (closed,) = sqlx::query_as(
             "WITH closed AS (

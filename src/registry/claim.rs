@@ -1,8 +1,8 @@
-//! The session whose life is the life of this process's claims on workflows.
+//! The session that holds this process's claims on workflows.
 //!
-//! A claim is an advisory lock of a session that does nothing else. It ends when the process ends, however that
-//! happens, when the server restarts, or when a new leader ends the session: no clock decides it. Any session can
-//! see whether a lock is held; none needs a right for that.
+//! A claim is an advisory lock of a session that does nothing else. It ends when the process ends, for any reason, when the
+//! server restarts, or when a new leader ends the session: no timeout is involved. Any session can see whether a lock is
+//! held, without a privilege.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Claim {
 #[derive(Debug)]
 struct Held {
     key: i32,
-    // Never used again: it is there to stay open.
+    // Not used again: the lock is held as long as the session is open.
     session: PgConnection,
 }
 
@@ -29,7 +29,7 @@ impl Claim {
         Self { options, held: Mutex::new(None) }
     }
 
-    /// The key of this process's claims. `lost` is a key that was found not to be held any more.
+    /// The key of this process's claims. `lost` is a key whose lock was found to be released.
     pub(super) async fn key(&self, lost: Option<i32>) -> Result<i32> {
         let mut held = self.held.lock().await;
         if let Some(held) = held.as_ref()
@@ -37,7 +37,7 @@ impl Claim {
         {
             return Ok(held.key);
         }
-        // The old session is dead or dying: nothing to say to it.
+        // The old session is closed, or broken: it is dropped without a goodbye.
         *held = None;
         let mut session = self.options.connect().await?;
         let key = sqlx::query_scalar("SELECT take_claim()").fetch_one(&mut session).await?;
@@ -47,7 +47,7 @@ impl Claim {
 
     pub(super) async fn close(&self) {
         if let Some(held) = self.held.lock().await.take() {
-            // The server ends the session in any case once the socket is closed.
+            // If this fails, the server ends the session when the socket closes.
             let _ = held.session.close().await;
         }
     }

@@ -1,10 +1,12 @@
-//! What can go wrong with the registry, told apart by what helps.
+//! Errors of the registry, distinguished by their remedy.
 
+use crate::{
+    api::reason::Reason,
+    domain::{identity::TenantId, observed::RegistryStatus},
+};
 use sqlx::migrate::MigrateError;
 
-use crate::domain::identity::TenantId;
-
-/// A failure of the registry, or a refusal.
+/// A failure of the registry, or a request that it refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL of the system database cannot be used.
@@ -12,74 +14,87 @@ pub enum Error {
     Url(#[source] sqlx::Error),
     /// A statement or a connection failed.
     #[error("registry: {}", explain(.0))]
-    Sql(#[from] sqlx::Error),
-    /// Nothing came back in time.
-    #[error("the registry does not answer")]
+    Sql(#[source] sqlx::Error),
+    /// No answer came in time.
+    #[error("the registry does not respond")]
     NoAnswer,
-    /// The registry's schema could not be brought up to date.
+    /// The registry's schema could not be migrated.
     #[error("the registry's migrations failed: {0}")]
     Migration(#[source] Box<MigrateError>),
-    /// There is no such tenant.
+    /// No row has this id.
     #[error("the registry has no tenant {0}")]
     NotFound(TenantId),
-    /// A workflow of this tenant runs in another process, which is alive.
+    /// A workflow of this tenant runs in another live process.
     #[error("a workflow of this tenant runs in {holder}")]
     Claimed {
         /// That process's `application_name`.
         holder: String,
     },
-    /// This workflow was taken over, or has ended.
+    /// The workflow was taken over, or has ended.
     #[error("this workflow was taken over by another run, or has ended")]
     TakenOver,
-    /// The tenant's life has no such transition.
-    #[error("tenant {tenant} cannot be made {to}: it is {from}")]
+    /// The lifecycle has no such transition.
+    #[error("tenant {tenant} cannot become {}: it is {}", to.as_str(), from.as_str())]
     Transition {
-        /// Which tenant.
+        /// The tenant.
         tenant: TenantId,
         /// Its status.
-        from: String,
-        /// What was asked for.
-        to: &'static str,
+        from: RegistryStatus,
+        /// The requested status.
+        to: RegistryStatus,
     },
-    /// All names that could be computed for this slug are in use.
+    /// Every database name that can be derived from this slug is in use.
     #[error("all database names for the slug {0} are in use on this server")]
     NamesExhausted(String),
-    /// The row has a value that this version does not know.
+    /// A row has a value that this version does not know.
     #[error("the registry has {column} = {value:?}, which this version of Tenantry does not know")]
     UnknownValue {
         /// The column.
         column: &'static str,
-        /// What is in it.
+        /// Its value.
         value: String,
     },
 }
 
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            // A row that cannot be read is refused by `record`, and carried here by the driver.
+            sqlx::Error::Decode(cause) => match cause.downcast::<Self>() {
+                Ok(refusal) => *refusal,
+                Err(cause) => Self::Sql(sqlx::Error::Decode(cause)),
+            },
+            other => Self::Sql(other),
+        }
+    }
+}
+
 impl Error {
-    /// One word for conditions, Events and metrics.
-    pub fn reason(&self) -> &'static str {
+    /// The reason for conditions, Events and metrics.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Url(_) => "RegistryUrlInvalid",
+            Self::Url(_) => Reason::RegistryUrlInvalid,
             Self::Sql(error) => reason(error),
-            Self::NoAnswer => "RegistryUnreachable",
+            Self::NoAnswer => Reason::RegistryUnreachable,
             Self::Migration(error) => match error.as_ref() {
                 MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
                     match reason(error) {
-                        "RegistryError" | "RegistryNotSetUp" => "RegistryMigrationFailed",
+                        Reason::RegistryError | Reason::RegistryNotSetUp => Reason::RegistryMigrationFailed,
                         cause => cause,
                     }
                 }
-                MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => "RegistryTooNew",
-                _ => "RegistryMigrationFailed",
+                MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => Reason::RegistryTooNew,
+                _ => Reason::RegistryMigrationFailed,
             },
-            Self::NotFound(_) => "RegistryRowMissing",
-            Self::Claimed { .. } | Self::TakenOver => "ClaimedElsewhere",
-            Self::Transition { .. } => "TransitionRefused",
-            Self::NamesExhausted(_) => "NamesExhausted",
-            Self::UnknownValue { .. } => "RegistryTooNew",
+            Self::NotFound(_) => Reason::RegistryRowMissing,
+            Self::Claimed { .. } | Self::TakenOver => Reason::ClaimedElsewhere,
+            Self::Transition { .. } => Reason::TransitionRefused,
+            Self::NamesExhausted(_) => Reason::NamesExhausted,
+            Self::UnknownValue { .. } => Reason::RegistryTooNew,
         }
     }
 
-    /// The SQLSTATE, where PostgreSQL gave one.
+    /// PostgreSQL's SQLSTATE, if it returned one.
     pub fn sql_state(&self) -> Option<String> {
         match self {
             Self::Url(error) | Self::Sql(error) => code(error),
@@ -91,7 +106,7 @@ impl Error {
         }
     }
 
-    /// Whether it will fail in the same way again until somebody changes something.
+    /// Whether a retry fails in the same way until the configuration or the data is changed.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Url(_) | Self::NotFound(_) | Self::Transition { .. } => true,
@@ -112,31 +127,33 @@ fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
 }
 
-fn reason(error: &sqlx::Error) -> &'static str {
+fn reason(error: &sqlx::Error) -> Reason {
     let Some(code) = code(error) else {
         return match error {
-            sqlx::Error::Tls(_) => "RegistryTlsFailed",
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => "RegistryUnreachable",
-            _ => "RegistryError",
+            sqlx::Error::Tls(_) => Reason::RegistryTlsFailed,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Reason::RegistryUnreachable
+            }
+            _ => Reason::RegistryError,
         };
     };
     match code.as_str() {
-        "TN001" => "TransitionRefused",
-        "TN002" => "ClaimedElsewhere",
-        "TN003" => "RecordProtected",
-        "TN005" => "PurgesFrozen",
-        "28P01" | "28000" => "RegistryLoginRefused",
-        "3D000" => "RegistryDatabaseMissing",
-        "42501" => "RegistryPermissionDenied",
-        // The role or a table is not there: nobody has set this server up, or the migrations have not run.
-        "22023" | "42704" | "42P01" | "42703" | "42883" => "RegistryNotSetUp",
-        "53300" => "RegistryTooManyConnections",
-        "53100" => "RegistryDiskFull",
-        "25006" => "RegistryReadOnly",
-        "57P03" => "RegistryStarting",
-        "40001" | "40P01" | "55P03" | "57014" => "RegistryBusy",
-        code if code.starts_with("08") || code.starts_with("57P") => "RegistryUnreachable",
-        _ => "RegistryError",
+        "TN001" => Reason::TransitionRefused,
+        "TN002" => Reason::ClaimedElsewhere,
+        "TN003" => Reason::RecordProtected,
+        "TN005" => Reason::PurgesFrozen,
+        "28P01" | "28000" => Reason::RegistryLoginRefused,
+        "3D000" => Reason::RegistryDatabaseMissing,
+        "42501" => Reason::RegistryPermissionDenied,
+        // The role or a table does not exist: server-setup or the migrations have not run.
+        "22023" | "42704" | "42P01" | "42703" | "42883" => Reason::RegistryNotSetUp,
+        "53300" => Reason::RegistryTooManyConnections,
+        "53100" => Reason::RegistryDiskFull,
+        "25006" => Reason::RegistryReadOnly,
+        "57P03" => Reason::RegistryStarting,
+        "40001" | "40P01" | "55P03" | "57014" => Reason::RegistryBusy,
+        code if code.starts_with("08") || code.starts_with("57P") => Reason::RegistryUnreachable,
+        _ => Reason::RegistryError,
     }
 }
 
@@ -146,13 +163,13 @@ fn is_permanent(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => false,
-        // A certificate does not become right by trying again.
+        // A retry does not make a certificate valid.
         sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(_) => {
             let code = code(error).unwrap_or_default();
             match code.as_str() {
                 "TN002" | "TN005" => false,
-                // Connections, transactions that got in each other's way, resources, operator intervention, IO.
+                // Connections, conflicting transactions, resources, operator intervention, I/O.
                 _ => !["08", "25", "40", "53", "55", "57", "58", "XX"]
                     .contains(&code.get(..2).unwrap_or_default()),
             }
@@ -161,11 +178,11 @@ fn is_permanent(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What the driver says, and what could be done about it.
+/// The driver's message, with the remedy if there is a likely one.
 fn explain(error: &sqlx::Error) -> String {
     match error {
-        sqlx::Error::PoolTimedOut => "no connection came free, or none could be made, in time".to_owned(),
-        sqlx::Error::Database(database) if reason(error) == "RegistryNotSetUp" => {
+        sqlx::Error::PoolTimedOut => "no connection became available in time".to_owned(),
+        sqlx::Error::Database(database) if reason(error) == Reason::RegistryNotSetUp => {
             format!("{database} (was `tenantry server-setup` run there?)")
         }
         sqlx::Error::Database(database) => database.to_string(),

@@ -1,26 +1,31 @@
-//! The registry: the system database with one row per tenant that ever was, the history of workflows and the
+//! The registry: the system database with one row per tenant, deprovisioned ones included, the history of workflows and the
 //! activity log.
 //!
-//! One statement per change: what belongs together (a status, its activity row, a receipt) is written by one
-//! statement, so that nothing is ever half-written and each step costs one round trip. The rules that must hold
-//! whatever a program does are constraints and triggers of `migrations/system`; this module asks in a way that
-//! does not break them, and tells their refusals apart ([`Error`]).
+//! One statement per change: a status, its activity row and a receipt are written together, so that no change is half
+//! written and each step costs one round trip. A change of a tenant's row returns the row as it is afterwards ([`Update`]).
+//! The rules that no program may break are constraints and triggers of `migrations/system`; this module reports their
+//! refusals as [`Error`].
 //!
-//! Every session runs as the role `tenantry_admin` and carries this process's identity as `application_name`. The
-//! same name is the holder of its workflows: the database refuses to change a tenant whose workflow is held by
-//! another process that is alive.
+//! Every session runs as the role `tenantry_admin` and carries this process's identity as `application_name`. The same
+//! name is the holder of its workflows: the database refuses to change a tenant while another live process runs its
+//! workflow.
 
+mod activity;
 mod breaker;
 mod claim;
+mod entitlements;
 mod error;
+mod facts;
+mod holds;
+mod inactivity;
 mod lifecycle;
-mod limits;
 mod migrate;
-mod row;
+mod record;
+mod registration;
 mod servers;
-mod standing;
 mod tenants;
 mod tombstones;
+mod usage;
 mod workflows;
 
 use std::{sync::Arc, time::Duration};
@@ -33,27 +38,31 @@ use uuid::Uuid;
 
 use self::claim::Claim;
 pub use self::{
+    activity::Activity,
     breaker::Opening,
+    entitlements::NewPlan,
     error::Error,
-    lifecycle::{Activity, NewState},
-    limits::{Declared, NewPlan},
-    row::{Hidden, NewTenant, Registration, TenantRow},
-    standing::{HoldChange, SessionsSeen},
-    tombstones::{Deadline, Tombstone, Written},
-    workflows::{Outcome, StepRecord, Workflow},
+    facts::Declared,
+    holds::HoldChange,
+    inactivity::SessionSample,
+    lifecycle::NewState,
+    record::Update,
+    registration::{NewTenant, Registration},
+    tombstones::{Deadline, Tombstone},
+    workflows::{StepHistory, WorkflowOutcome},
 };
-use crate::fence::Fence;
+use crate::{domain::record::Hidden, fence::Fence};
 
-/// What a function of this module returns.
+/// The result of this module's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The role that owns the registry; the operator's login is a member of it.
 const ROLE: &str = "tenantry_admin";
 
-/// A connection that waited for longer than this is tried before it is used.
+/// A pooled connection that was idle for longer than this is tested before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long a statement waits for a connection, to come free or to be made.
+/// How long a statement waits for a free or a new connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The system database. Cheap to clone: all clones share one small pool.
@@ -64,24 +73,24 @@ pub struct Registry {
     claim: Arc<Claim>,
 }
 
-/// Who this installation is.
+/// The identity of this installation.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// Marks the servers that belong to this installation.
+    /// Recorded on the servers that belong to this installation.
     pub id: Uuid,
     /// The key of the digests by which a Secret's password is compared with the one in force.
     pub digest_key: Hidden<Vec<u8>>,
 }
 
 impl Registry {
-    /// Connects. `application_name` is this process's identity: unlike any other process's, at most 63 bytes of
-    /// printable ASCII. At most `max_connections` sessions are ever open, one of which is the one that holds this
-    /// process's claims. The migrations need not have run yet.
+    /// Connects. `application_name` is this process's identity: unique, at most 63 bytes of printable ASCII. At most
+    /// `max_connections` sessions are open at a time, including the one that holds this process's claims. The migrations
+    /// need not have run yet.
     pub async fn connect(url: &str, application_name: &str, max_connections: u32) -> Result<Self> {
         Self::connect_fenced(url, application_name, max_connections, Fence::default()).await
     }
 
-    /// As `connect`; once the fence is shut, no statement is sent any more.
+    /// As `connect`; once the fence is closed, no further statement is sent.
     pub async fn connect_fenced(
         url: &str,
         application_name: &str,
@@ -94,7 +103,7 @@ impl Registry {
             .max_connections(max_connections.saturating_sub(1).max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(Duration::from_secs(300))
-            // A round trip per statement only to see whether the server is there would double all of them.
+            // A test of the connection before every statement would double the round trips.
             .test_before_acquire(false)
             .after_connect(move |_, _| {
                 let open = fresh.is_open();
@@ -113,38 +122,37 @@ impl Registry {
                 })
             })
             .connect_lazy_with(options.clone());
-        // Not through the pool, which would try for a while and then only say that it did.
+        // Not through the pool, which retries until its timeout and then hides the cause.
         options.connect().await?.close().await?;
         let options = Arc::new(options);
         let claim = Arc::new(Claim::new(Arc::clone(&options)));
         Ok(Self { pool, options, claim })
     }
 
-    /// Brings the registry's schema up to date. Processes that start at the same time wait for each other.
+    /// Migrates the registry's schema. Processes that start at the same time wait for each other.
     pub async fn migrate(&self) -> Result<()> {
         migrate::run(&self.options).await
     }
 
-    /// Who this installation is.
+    /// The identity of this installation.
     pub async fn installation(&self) -> Result<Installation> {
         let (id, key) =
             sqlx::query_as("SELECT id, digest_key FROM installation").fetch_one(&self.pool).await?;
         Ok(Installation { id, digest_key: Hidden(key) })
     }
 
-    /// Whether the registry answers.
+    /// Checks that the registry responds.
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
     }
 
-    /// Ends the registry sessions of other processes, with which their claims end, and returns how many there were.
-    /// For a new leader, of those before it. A process that is alive will connect again, but finds its workflows
-    /// taken over.
+    /// Ends the registry sessions of other processes, and with them their claims. Returns the number of sessions. Called by
+    /// a new leader for the leaders before it: such a process can connect again, but its workflows are taken over.
     pub async fn end_sessions_of(&self, holders: &[String]) -> Result<i64> {
         let mut transaction = self.pool.begin().await?;
-        // The login may end its own sessions and has tenantry_admin's rights besides; tenantry_admin alone may
-        // neither see nor end the login's where pg_signal_backend and pg_read_all_stats were not to be had.
+        // The login may end its own sessions. tenantry_admin can neither see nor end the login's if it was not granted
+        // pg_read_all_stats and pg_signal_backend.
         sqlx::query("SET LOCAL ROLE NONE").execute(&mut *transaction).await?;
         let ended = sqlx::query_scalar(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
@@ -172,16 +180,21 @@ fn options(url: &str, application_name: &str) -> Result<PgConnectOptions> {
     let options: PgConnectOptions = url.parse().map_err(Error::Url)?;
     Ok(options.application_name(application_name).options([
         ("role", ROLE),
-        // First of all, implicitly: pg_catalog. Nothing of ours is ever temporary.
+        // pg_catalog is searched first, implicitly. Temporary objects are never used.
         ("search_path", "public,pg_temp"),
         ("statement_timeout", "30s"),
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "30s"),
-        // The session that holds the claims is idle all the time.
+        // The session that holds the claims is always idle.
         ("idle_session_timeout", "0"),
-        // So that the claims of a machine that is gone end within a minute.
+        // The claims of a machine that disappeared end within a minute.
         ("tcp_keepalives_idle", "30"),
         ("tcp_keepalives_interval", "10"),
         ("tcp_keepalives_count", "3"),
     ]))
+}
+
+/// `tenants.deletion_policy`.
+fn deletion_policy(retain: bool) -> &'static str {
+    if retain { "Retain" } else { "Purge" }
 }

@@ -1,10 +1,10 @@
-//! Which PostgreSQL server a `DatabaseServer`'s name stands for, and who has led.
+//! The identity of the PostgreSQL server behind each `DatabaseServer`, and the operator processes that have led.
 
 use super::{Registry, Result};
 
 impl Registry {
-    /// Records that this process leads, and returns who did before it within a month: `predecessor` too, which may be
-    /// older than this record.
+    /// Records that this process leads, and returns the identities of the leaders of the last 30 days before it,
+    /// including `predecessor`, which may have led before leaders were recorded.
     pub async fn lead(&self, predecessor: Option<&str>) -> Result<Vec<String>> {
         let former = sqlx::query_scalar(
             "WITH forgotten AS (DELETE FROM leaders WHERE since < now() - interval '30 days'),
@@ -22,10 +22,9 @@ impl Registry {
         Ok(former)
     }
 
-    /// Records that a name stands for the server with this identifier, unless it stands for another one already, on
-    /// which tenants have databases: then that one's identifier is returned. `accepted`: a person says that this one
-    /// took its place. It writes only what differs.
-    pub async fn prove_server(&self, name: &str, identifier: &str, accepted: bool) -> Result<Option<String>> {
+    /// Records the system identifier of the server with this name. If another one is recorded, on which tenants have
+    /// databases, that one is returned and nothing is written, unless the user has `accepted` the replacement.
+    pub async fn bind_server(&self, name: &str, identifier: &str, accepted: bool) -> Result<Option<String>> {
         let other = sqlx::query_scalar(
             "WITH before AS (SELECT system_identifier FROM servers WHERE name = $1),
              written AS (

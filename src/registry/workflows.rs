@@ -1,41 +1,31 @@
-//! Workflows: one at a time per tenant in the whole cluster.
+//! Workflows: one at a time per tenant, among all operator processes.
 //!
-//! A workflow is claimed by the process that runs it for as long as that process's claim session lives (see
-//! `claim`). Its id and the number of its attempt prove that nobody has taken it over.
+//! A workflow is claimed by the process that runs it for as long as that process's claim session is open (see `claim`). Its
+//! id and its attempt number prove that no other process has taken it over.
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::{FromRow, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Error, Registry, Result};
-use crate::domain::identity::TenantId;
-
-/// A workflow that this process runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workflow {
-    /// Its id: the correlation id of all that it does.
-    pub id: Uuid,
-    /// Which run of it this is, from 1.
-    pub attempt: i32,
-    /// When its first run began.
-    pub started_at: Timestamp,
-    /// How many runs in a row have failed.
-    pub failures: i32,
-}
+use super::{Error, Registry, Result, record::one_of};
+use crate::{
+    api::{reason::Reason, tenant_status::WorkflowKind},
+    domain::{identity::TenantId, workflow::attempt::WorkflowRecord},
+};
 
 /// How a workflow ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WorkflowOutcome {
     /// All its steps are done.
     Succeeded,
-    /// It met an error that will not go away by itself.
+    /// It failed with a permanent error.
     Failed,
-    /// There is nothing left of it to do: what was asked for has changed.
+    /// A workflow of another kind took its place.
     Superseded,
 }
 
-impl Outcome {
+impl WorkflowOutcome {
     /// The text in the registry.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,29 +36,29 @@ impl Outcome {
     }
 }
 
-/// What is known of one step of a workflow, over all its runs.
+/// The history of one step of a workflow, over all its runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepRecord {
+pub struct StepHistory {
     /// The step's name.
     pub step: String,
-    /// How it stands: `Succeeded`, `Failed` and so on, as in a Tenant's status.
+    /// Its state, as in a Tenant's status: `Succeeded`, `Failed` and so on.
     pub state: String,
-    /// How often it was begun.
+    /// The number of times it was started.
     pub attempts: i32,
-    /// When it was begun last.
+    /// When it last started.
     pub started_at: Option<Timestamp>,
-    /// When it ended last.
+    /// When it last ended.
     pub finished_at: Option<Timestamp>,
-    /// What it said, or why it failed.
+    /// Its message, or why it failed.
     pub message: Option<String>,
     /// The SQLSTATE of its failure.
     pub sql_state: Option<String>,
 }
 
 impl Registry {
-    /// Begins a workflow for this tenant, or goes on with the unfinished one of this kind, whoever began it: one of
-    /// another kind is superseded. Refused with [`Error::Claimed`] while a process that is alive runs one.
-    pub async fn begin_workflow(&self, id: TenantId, kind: &str) -> Result<Workflow> {
+    /// Starts a workflow for this tenant, or resumes the unfinished one of this kind, even one of another process. An
+    /// unfinished one of another kind is superseded. Refused with [`Error::Claimed`] while another live process runs one.
+    pub async fn begin_workflow(&self, id: TenantId, kind: WorkflowKind) -> Result<WorkflowRecord> {
         let mut claim = self.claim.key(None).await?;
         let mut tries = 0;
         loop {
@@ -92,14 +82,14 @@ impl Registry {
                      INSERT INTO workflows (tenant_id, kind, holder, claim)
                      SELECT $1, $2, current_setting('application_name'), $3 FROM mine
                      WHERE mine.held AND NOT EXISTS (SELECT FROM running r WHERE r.elsewhere OR r.kind = $2)
-                         -- Only to have it done first: there is one running workflow per tenant.
+                         -- Forces that update to run first: a unique index allows one running workflow per tenant.
                          AND (SELECT count(*) FROM superseded) >= 0
                      RETURNING id, attempt, started_at, failures)
                  SELECT mine.held, (SELECT holder FROM running WHERE elsewhere) AS elsewhere, w.*
                  FROM mine LEFT JOIN (SELECT * FROM resumed UNION ALL SELECT * FROM begun) w ON true",
             )
             .bind(id.0)
-            .bind(kind)
+            .bind(kind.as_str())
             .bind(claim)
             .fetch_one(&self.pool)
             .await;
@@ -107,7 +97,7 @@ impl Registry {
                 Ok(row) => row,
                 Err(error) => match error.as_database_error() {
                     Some(refusal) if refusal.is_foreign_key_violation() => return Err(Error::NotFound(id)),
-                    // Another process has begun one at the same moment: it is seen next time.
+                    // Another process began one at the same moment: the next try reads it.
                     Some(refusal) if refusal.is_unique_violation() && tries < 3 => continue,
                     _ => return Err(error.into()),
                 },
@@ -121,13 +111,13 @@ impl Registry {
             if row.try_get("held")? || tries >= 3 {
                 return Err(Error::TakenOver);
             }
-            // The session with the claims is gone: the server was restarted, or a new leader has ended it.
+            // The session with the claims was closed: the server was restarted, or a new leader has ended it.
             claim = self.claim.key(Some(claim)).await?;
         }
     }
 
-    /// Records how the steps of this run stand. Steps that are not named stay as they are.
-    pub async fn record_steps(&self, workflow: &Workflow, steps: &[StepRecord]) -> Result<()> {
+    /// Records the state of these steps of the run. Other steps stay as they are.
+    pub async fn record_steps(&self, workflow: &WorkflowRecord, steps: &[StepHistory]) -> Result<()> {
         let (mut names, mut states, mut attempts, mut messages, mut sql_states) =
             (vec![], vec![], vec![], vec![], vec![]);
         let (mut started, mut finished) = (vec![], vec![]);
@@ -166,8 +156,8 @@ impl Registry {
         if ours { Ok(()) } else { Err(Error::TakenOver) }
     }
 
-    /// The steps of a workflow as they were recorded, in the order in which they were begun.
-    pub async fn steps(&self, workflow: Uuid) -> Result<Vec<StepRecord>> {
+    /// The recorded steps of a workflow, in the order in which they started.
+    pub async fn steps(&self, workflow: Uuid) -> Result<Vec<StepHistory>> {
         let steps = sqlx::query_as(
             "SELECT name, state, attempts, started_at, finished_at, message, sql_state FROM workflow_steps
              WHERE workflow_id = $1 ORDER BY started_at NULLS LAST, name",
@@ -178,12 +168,11 @@ impl Registry {
         Ok(steps)
     }
 
-    /// A run has failed and the workflow will be tried again, not before `next`. Its claim ends: whoever leads then may
-    /// try it.
+    /// A run has failed, and the workflow will be tried again at `next` or later. Its claim ends: any leader may try it then.
     pub async fn postpone_workflow(
         &self,
-        workflow: &Workflow,
-        reason: &str,
+        workflow: &WorkflowRecord,
+        reason: Reason,
         message: &str,
         next: Timestamp,
     ) -> Result<()> {
@@ -194,7 +183,7 @@ impl Registry {
         )
         .bind(workflow.id)
         .bind(workflow.attempt)
-        .bind(reason)
+        .bind(reason.as_str())
         .bind(message)
         .bind(next.to_sqlx())
         .execute(&self.pool)
@@ -202,9 +191,9 @@ impl Registry {
         if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
     }
 
-    /// Ends the workflow that a process which is gone left open, although all of it was done; returns the tenant's last
+    /// Ends the workflow that a terminated process left open although all its steps were done. Returns the tenant's last
     /// workflow with its kind.
-    pub async fn settle_workflow(&self, id: TenantId) -> Result<Option<(String, Workflow)>> {
+    pub async fn settle_workflow(&self, id: TenantId) -> Result<Option<(WorkflowKind, WorkflowRecord)>> {
         let settled = sqlx::query(
             "WITH settled AS (
                  UPDATE workflows SET finished_at = now(), outcome = 'Succeeded', next_attempt_at = NULL
@@ -216,11 +205,13 @@ impl Registry {
         .bind(id.0)
         .fetch_optional(&self.pool)
         .await?;
-        settled.map(|row| Ok((row.try_get("kind")?, workflow(&row)?))).transpose()
+        let Some(row) = settled else { return Ok(None) };
+        let kind = one_of(&row, "kind", WorkflowKind::ALL, WorkflowKind::as_str)?;
+        Ok(Some((kind, workflow(&row)?)))
     }
 
-    /// Ends a workflow. The next one for this tenant is a new one.
-    pub async fn finish_workflow(&self, workflow: &Workflow, outcome: Outcome) -> Result<()> {
+    /// Ends a workflow. The tenant's next workflow is a new one.
+    pub async fn finish_workflow(&self, workflow: &WorkflowRecord, outcome: WorkflowOutcome) -> Result<()> {
         let written = sqlx::query(
             "UPDATE workflows SET finished_at = coalesce(finished_at, now()), outcome = $3
              WHERE id = $1 AND attempt = $2 AND (finished_at IS NULL OR outcome = $3)",
@@ -234,8 +225,8 @@ impl Registry {
     }
 }
 
-fn workflow(row: &PgRow) -> sqlx::Result<Workflow> {
-    Ok(Workflow {
+fn workflow(row: &PgRow) -> sqlx::Result<WorkflowRecord> {
+    Ok(WorkflowRecord {
         id: row.try_get("id")?,
         attempt: row.try_get("attempt")?,
         started_at: row.try_get::<jiff_sqlx::Timestamp, _>("started_at")?.to_jiff(),
@@ -243,7 +234,7 @@ fn workflow(row: &PgRow) -> sqlx::Result<Workflow> {
     })
 }
 
-impl<'r> FromRow<'r, PgRow> for StepRecord {
+impl<'r> FromRow<'r, PgRow> for StepHistory {
     fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
         let time = |column: &str| {
             row.try_get::<Option<jiff_sqlx::Timestamp>, _>(column).map(|time| time.map(|time| time.to_jiff()))

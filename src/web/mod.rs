@@ -13,7 +13,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-pub use self::readiness::{Gate, Readiness};
+pub use self::readiness::{Readiness, ReadinessGate};
 use crate::metrics::{self, Metrics};
 
 const INDEX: &str = "\
@@ -26,11 +26,11 @@ Tenantry
 
 /// A bound endpoint, not serving yet.
 #[derive(Debug)]
-pub struct Server {
+pub struct WebServer {
     listener: TcpListener,
 }
 
-/// What the pages show.
+/// The content of the pages.
 #[derive(Clone, Debug)]
 pub struct Pages {
     /// For `/readyz`.
@@ -39,18 +39,18 @@ pub struct Pages {
     pub metrics: Metrics,
 }
 
-impl Server {
-    /// Takes the address; port 0 is any free port.
+impl WebServer {
+    /// Binds the address; port 0 is any free port.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { listener: TcpListener::bind(address).await? })
     }
 
-    /// The address that was taken.
+    /// The bound address.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown` ends, then answers what has been asked and returns.
+    /// Serves until `shutdown` ends, then answers open requests and returns.
     pub async fn serve(
         self,
         pages: Pages,

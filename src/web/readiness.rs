@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The gates between this process and its work, by name. Cheap to clone; all clones are the same gates.
+/// The gates of this process, by name. Cheap to clone: all clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     /// Why each gate is closed; none if it is open.
@@ -14,15 +14,15 @@ pub struct Readiness {
 
 /// One gate.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct ReadinessGate {
     readiness: Readiness,
     name: &'static str,
 }
 
 impl Readiness {
     /// Adds a gate, closed.
-    pub fn gate(&self, name: &'static str) -> Gate {
-        let gate = Gate { readiness: self.clone(), name };
+    pub fn gate(&self, name: &'static str) -> ReadinessGate {
+        let gate = ReadinessGate { readiness: self.clone(), name };
         gate.close("not yet");
         gate
     }
@@ -38,18 +38,18 @@ impl Readiness {
     }
 
     fn gates(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
-        // Nothing can panic between two of its states.
+        // Nothing panics while it is locked.
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Gate {
-    /// What stood here is out of the way.
+impl ReadinessGate {
+    /// Opens the gate.
     pub fn open(&self) {
         self.readiness.gates().insert(self.name, None);
     }
 
-    /// Something stands here; say what.
+    /// Closes the gate, for this reason.
     pub fn close(&self, why: impl Into<String>) {
         self.readiness.gates().insert(self.name, Some(why.into()));
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_means_that_all_gates_are_open() {
+    fn ready_when_all_gates_are_open() {
         let readiness = Readiness::default();
         let (registry, leader) = (readiness.gate("registry"), readiness.gate("leader"));
         assert!(!readiness.is_ready());

@@ -1,4 +1,4 @@
-//! What is wrong has a reason of its own, which goes away when its cause does.
+//! Every cause has a reason of its own, which is removed with the cause.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -6,25 +6,29 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tenantry::api::{
-    conditions::{READY, REGISTERED, STALLED, find_condition, reason},
-    database_server::DatabaseServer,
-    plan::TenantPlan,
-    tenant::Tenant,
-};
-use tenantry::postgres::{
-    credentials::SecretText,
-    setup::{SetupOptions, server_setup},
+use tenantry::{
+    api::{
+        conditions::{READY, REGISTERED, STALLED, find_condition},
+        database_server::DatabaseServer,
+        plan::TenantPlan,
+        tenant::Tenant,
+    },
+    postgres::{
+        install::setup::{SetupOptions, server_setup},
+        tenant::credentials::SecretText,
+    },
 };
 use tenantry_dev::{Postgres, PostgresOptions};
-
-use crate::tenants::{Fleet, database_exists};
+use tenantry_test_support::{
+    Fleet,
+    shared_operator::{self, database_exists},
+};
 
 #[tokio::test]
-async fn a_plan_that_comes_later_is_waited_for() {
+async fn plan_not_found_is_reported_until_plan_exists() {
     let fleet = Fleet::new("wait-plan").await;
     fleet.apply("wait-plan", json!({"plan": "later-plan"})).await;
-    let tenant = fleet.reason("wait-plan", READY, reason::PLAN_NOT_FOUND).await;
+    let tenant = fleet.reason("wait-plan", READY, "PlanNotFound").await;
     assert!(find_condition(&tenant.status.unwrap().conditions, STALLED).is_none());
     let plan = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": "later-plan"},
         "spec": {"limits": {"users": 5}}});
@@ -34,17 +38,17 @@ async fn a_plan_that_comes_later_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told() {
+async fn server_not_found_and_server_errors_are_reported() {
     let fleet = Fleet::new("wait-server").await;
     fleet.apply("wait-server", json!({"server": "later-server"})).await;
-    fleet.reason("wait-server", READY, reason::SERVER_NOT_FOUND).await;
+    fleet.reason("wait-server", READY, "ServerNotFound").await;
     let servers = Api::<DatabaseServer>::all(fleet.client.clone());
     let server = |secret: &str, port: i32| {
         json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "DatabaseServer", "metadata": {"name": "later-server"},
             "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": port, "adminSecretRef": {"name": secret},
                 "tls": {"mode": "Disable"}, "prefix": "later_"}})
     };
-    // A PostgreSQL of its own: each server has a cap of its own, and another test counts the sessions of `default`.
+    // A PostgreSQL of its own: another test counts the sessions of `default`.
     let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
     let port = i32::from(postgres.port());
     let options = SetupOptions {
@@ -58,11 +62,11 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
     let params = PatchParams::apply("tests").force();
     servers.patch("later-server", &params, &Patch::Apply(server("no-such-secret", port))).await.unwrap();
     fleet
-        .wait("wait-server", "told of its server's trouble", |tenant: Option<&Tenant>| {
+        .wait("wait-server", "reporting its server's error", |tenant: Option<&Tenant>| {
             let status = tenant.and_then(|tenant| tenant.status.as_ref());
             let ready = status.and_then(|status| find_condition(&status.conditions, READY));
             ready.is_some_and(|ready| {
-                ready.reason == reason::SERVER_NOT_READY && ready.message.contains("no-such-secret")
+                ready.reason == "ServerNotReady" && ready.message.contains("no-such-secret")
             })
         })
         .await;
@@ -77,7 +81,7 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
     let status = fleet.ready("wait-server").await.status.unwrap();
     assert_eq!(status.database.as_deref(), Some("later_wait_server"));
 
-    // A server with a tenant is not let go; without one it is.
+    // The finalizer of a server is released after that of its last tenant.
     let uid = servers.get("later-server").await.unwrap().metadata.uid.unwrap();
     servers.delete("later-server", &DeleteParams::default()).await.unwrap();
     assert!(servers.get_opt("later-server").await.unwrap().is_some());
@@ -88,7 +92,7 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
         kube::runtime::wait::await_condition(servers, "later-server", gone),
     )
     .await
-    .expect("the server is released once its last tenant is gone")
+    .expect("the server is released after its last tenant")
     .unwrap();
 }
 
@@ -96,44 +100,44 @@ async fn a_server_that_comes_later_is_waited_for_and_its_own_troubles_are_told()
 async fn settings_over_64_kib_are_refused_by_a_condition() {
     let fleet = Fleet::new("large-settings").await;
     fleet.apply("large-settings", json!({"settings": {"a": "x".repeat(70_000)}})).await;
-    fleet.reason("large-settings", READY, reason::SETTINGS_TOO_LARGE).await;
+    fleet.reason("large-settings", READY, "SettingsTooLarge").await;
     fleet.apply("large-settings", json!({"settings": {"a": "x"}})).await;
     fleet.ready("large-settings").await;
 }
 
 #[tokio::test]
-async fn a_slug_belongs_to_one_tenant_and_the_loser_touches_nothing() {
+async fn slug_belongs_to_one_tenant_and_loser_changes_nothing() {
     let winner = Fleet::new("slug-winner").await;
     let loser = Fleet::new("slug-loser").await;
     winner.apply("contested", json!({})).await;
     winner.ready("contested").await;
     loser.apply("other", json!({"slug": "contested"})).await;
-    let tenant = loser.reason("other", REGISTERED, reason::SLUG_TAKEN).await;
+    let tenant = loser.reason("other", REGISTERED, "SlugTaken").await;
     let status = tenant.status.unwrap();
     assert!(find_condition(&status.conditions, STALLED).is_some());
     assert!(find_condition(&status.conditions, READY).unwrap().message.contains("slug-winner/contested"));
 
-    // The loser goes: the winner's database stays, and works.
+    // The loser is deleted: the winner's database is not changed.
     loser.delete("other").await;
     assert!(database_exists("tenant_contested").await);
     winner.login("contested").await.unwrap();
 
-    // The winner goes: whoever waits for the slug gets it.
+    // The winner is deleted: the tenant that waits for the slug gets it.
     loser.apply("other", json!({"slug": "contested"})).await;
-    loser.reason("other", REGISTERED, reason::SLUG_TAKEN).await;
+    loser.reason("other", REGISTERED, "SlugTaken").await;
     winner.delete("contested").await;
     loser.ready("other").await;
 }
 
 #[tokio::test]
-async fn a_secret_that_is_not_ours_is_left_alone() {
+async fn foreign_secret_is_not_changed() {
     let fleet = Fleet::new("secret-conflict").await;
     let secret: Secret =
         serde_json::from_value(json!({"metadata": {"name": "conflict-db"}, "stringData": {"mine": "yes"}}))
             .unwrap();
     let secret = fleet.secrets.create(&PostParams::default(), &secret).await.unwrap();
     fleet.apply("conflict", json!({})).await;
-    fleet.reason("conflict", READY, reason::SECRET_CONFLICT).await;
+    fleet.reason("conflict", READY, "SecretConflict").await;
     let now = fleet.secrets.get("conflict-db").await.unwrap();
     assert_eq!(now.metadata.resource_version, secret.metadata.resource_version);
     fleet.secrets.delete("conflict-db", &DeleteParams::default()).await.unwrap();
@@ -141,12 +145,12 @@ async fn a_secret_that_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_foreign_database_is_a_conflict_and_stays() {
+async fn foreign_database_is_a_conflict_and_not_changed() {
     let fleet = Fleet::new("foreign-database").await;
-    let mut superuser = crate::tenants::superuser("postgres").await;
+    let mut superuser = shared_operator::superuser("postgres").await;
     sqlx::raw_sql("CREATE DATABASE tenant_foreign_db").execute(&mut superuser).await.unwrap();
     fleet.apply("foreign-db", json!({})).await;
-    fleet.reason("foreign-db", READY, reason::CONFLICT).await;
+    fleet.reason("foreign-db", READY, "Conflict").await;
     fleet.delete("foreign-db").await;
     assert!(database_exists("tenant_foreign_db").await);
 }

@@ -1,4 +1,4 @@
-//! Plans that bind: what is in force in PostgreSQL after a change of plan, of a plan, of what is used.
+//! Limits in PostgreSQL after another plan, a changed plan, or changed usage.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,12 @@ use kube::{
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use tenantry::api::{
-    conditions::{READY, STALLED, WITHIN_LIMITS, find_condition, reason},
-    plan::LimitValue,
+    conditions::{READY, STALLED, WITHIN_LIMITS, find_condition},
+    limit::LimitValue,
     tenant::Tenant,
     tenant_status::{Access, HoldMode, TenantState, WorkflowKind},
 };
-
-use crate::tenants::{Fleet, superuser};
+use tenantry_test_support::{Fleet, shared_operator::superuser};
 
 /// The error that the tenant's application gets: its SQLSTATE, and the limit that it names.
 fn refused(result: sqlx::Result<impl Sized>) -> (String, String) {
@@ -61,11 +60,11 @@ async fn limit_is(fleet: &Fleet, name: &str, limit: &'static str, value: i64) ->
 const PROMISED: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn an_upgrade_is_in_force_within_two_seconds_and_a_downgrade_refuses_growth_alone() {
+async fn upgrade_applies_soon_and_downgrade_refuses_only_growth() {
     let fleet = Fleet::new("limits-change").await;
-    fleet.plan("limits-small", json!({"limits": {"users": 2, "connections": 3}})).await;
+    fleet.apply_plan("limits-small", json!({"limits": {"users": 2, "connections": 3}})).await;
     let large = json!({"limits": {"users": 9, "connections": "unlimited", "seats": 7}, "features": ["sso"], "sla": "99.9"});
-    fleet.plan("limits-large", large).await;
+    fleet.apply_plan("limits-large", large).await;
     fleet.apply("lim-change", json!({"plan": "limits-small"})).await;
     fleet.ready("lim-change").await;
     let mut session = fleet.login("lim-change").await.unwrap();
@@ -115,23 +114,19 @@ async fn an_upgrade_is_in_force_within_two_seconds_and_a_downgrade_refuses_growt
     session.execute("UPDATE users SET name = 'still here'").await.unwrap();
     let status = fleet.ready("lim-change").await.status.unwrap();
     let within = find_condition(&status.conditions, WITHIN_LIMITS).unwrap();
-    assert_eq!(
-        (within.status.as_str(), within.reason.as_str()),
-        ("False", reason::LIMIT_EXCEEDED),
-        "{status:#?}"
-    );
+    assert_eq!((within.status.as_str(), within.reason.as_str()), ("False", "LimitExceeded"), "{status:#?}");
     assert!(within.message.starts_with("users: 4 in use, 2 allowed"), "{}", within.message);
     assert_eq!((status.access, status.state), (Some(Access::ReadWrite), Some(TenantState::Active)));
     session.execute("DELETE FROM users WHERE email IN ('a@acme.example', 'b@acme.example')").await.unwrap();
     assert_eq!(refused(add_user(&mut session, "e").await), full);
     session.execute("DELETE FROM users WHERE email = 'c@acme.example'").await.unwrap();
     add_user(&mut session, "e").await.unwrap();
-    // It is seen by the next sample.
+    // The next usage sample shows it.
     fleet
         .wait("lim-change", "near its limit", |tenant: Option<&Tenant>| {
             let status = tenant.and_then(|tenant| tenant.status.as_ref());
-            let told = status.and_then(|status| find_condition(&status.conditions, WITHIN_LIMITS));
-            told.is_some_and(|told| told.reason == reason::NEAR_LIMIT)
+            let within = status.and_then(|status| find_condition(&status.conditions, WITHIN_LIMITS));
+            within.is_some_and(|within| within.reason == "NearLimit")
         })
         .await;
 
@@ -149,9 +144,9 @@ async fn an_upgrade_is_in_force_within_two_seconds_and_a_downgrade_refuses_growt
 }
 
 #[tokio::test]
-async fn a_changed_plan_reaches_its_tenant_and_its_connections_are_limited() {
+async fn changed_plan_reaches_its_tenant_and_limits_connections() {
     let fleet = Fleet::new("limits-plan").await;
-    fleet.plan("limits-edited", json!({"limits": {"connections": 2, "projects": 1, "seats": 7}})).await;
+    fleet.apply_plan("limits-edited", json!({"limits": {"connections": 2, "projects": 1, "seats": 7}})).await;
     fleet.apply("lim-edited", json!({"plan": "limits-edited"})).await;
     fleet.ready("lim-edited").await;
     assert_eq!(fleet.secret("lim-edited-db", "limit.seats").await, "7");
@@ -163,18 +158,18 @@ async fn a_changed_plan_reaches_its_tenant_and_its_connections_are_limited() {
     let full = refused(first.execute("INSERT INTO projects (name) VALUES ('two')").await);
     assert_eq!(full, ("TNLIM".to_owned(), "projects".to_owned()));
 
-    fleet.plan("limits-edited", json!({"limits": {"connections": 3, "projects": 2}})).await;
+    fleet.apply_plan("limits-edited", json!({"limits": {"connections": 3, "projects": 2}})).await;
     limit_is(&fleet, "lim-edited", "projects", 2).await;
     let _third = fleet.login("lim-edited").await.unwrap();
     first.execute("INSERT INTO projects (name) VALUES ('two')").await.unwrap();
     assert_eq!(plan_changes("lim-edited").await.len(), 1);
-    // What the plan gives no more is nowhere any more, and nothing is left to be put right.
+    // A limit that the plan no longer has is removed everywhere, and leaves no drift.
     let status = fleet.ready("lim-edited").await.status.unwrap();
     assert_eq!(status.workflow.unwrap().kind, WorkflowKind::ChangePlan);
     let secret = fleet.secrets.get("lim-edited-db").await.unwrap().data.unwrap();
     assert!(!secret.contains_key("limit.seats") && secret["limit.projects"].0 == b"2", "{:?}", secret.keys());
 
-    // By hand it is put right, as everything is.
+    // A manual change is repaired.
     let unlimited = "ALTER ROLE tenant_lim_edited_app CONNECTION LIMIT -1";
     superuser("postgres").await.execute(unlimited).await.unwrap();
     fleet
@@ -189,29 +184,29 @@ async fn a_changed_plan_reaches_its_tenant_and_its_connections_are_limited() {
 }
 
 #[tokio::test]
-async fn what_a_plan_leaves_to_the_tenant_must_be_said_and_what_it_does_not_has_no_effect() {
+async fn custom_limit_is_required_and_other_limits_have_no_effect() {
     let fleet = Fleet::new("limits-custom").await;
-    fleet.plan("limits-custom", json!({"limits": {"users": 5, "seats": "custom"}})).await;
+    fleet.apply_plan("limits-custom", json!({"limits": {"users": 5, "seats": "custom"}})).await;
     fleet.apply("lim-custom", json!({"plan": "limits-custom"})).await;
-    let status = fleet.reason("lim-custom", STALLED, reason::LIMIT_NOT_SET).await.status.unwrap();
-    let told = find_condition(&status.conditions, READY).unwrap();
-    assert!(told.message.contains("write a number, or unlimited, for seats"), "{}", told.message);
+    let status = fleet.reason("lim-custom", STALLED, "LimitNotSet").await.status.unwrap();
+    let ready = find_condition(&status.conditions, READY).unwrap();
+    assert!(ready.message.contains("write a number, or unlimited, for seats"), "{}", ready.message);
     fleet.apply("lim-custom", json!({"plan": "limits-custom", "limits": {"seats": 12, "users": 500}})).await;
     let status = fleet.ready("lim-custom").await.status.unwrap();
     assert_eq!(status.limits["seats"], LimitValue::Number(12));
     assert_eq!(status.limits["users"], LimitValue::Number(5));
     let within = find_condition(&status.conditions, WITHIN_LIMITS).unwrap();
     assert!(within.message.contains("spec.limits has no effect on users"), "{}", within.message);
-    // The tenant keeps what it has while it is asked for more.
+    // The tenant keeps its limits until the missing one is set.
     fleet.apply("lim-custom", json!({"plan": "limits-custom"})).await;
-    let status = fleet.reason("lim-custom", STALLED, reason::LIMIT_NOT_SET).await.status.unwrap();
+    let status = fleet.reason("lim-custom", STALLED, "LimitNotSet").await.status.unwrap();
     assert_eq!((&status.limits["seats"], status.access), (&LimitValue::Number(12), Some(Access::ReadWrite)));
 }
 
 #[tokio::test]
-async fn who_fills_the_storage_may_read_and_delete_and_comes_back_by_deleting() {
+async fn tenant_over_storage_limit_may_read_and_delete() {
     let fleet = Fleet::new("limits-storage").await;
-    fleet.plan("limits-storage", json!({"limits": {"storageBytes": 20 << 20}})).await;
+    fleet.apply_plan("limits-storage", json!({"limits": {"storageBytes": 20 << 20}})).await;
     fleet.apply("lim-storage", json!({"plan": "limits-storage"})).await;
     fleet.ready("lim-storage").await;
     let mut session = fleet.login("lim-storage").await.unwrap();
@@ -220,47 +215,47 @@ async fn who_fills_the_storage_may_read_and_delete_and_comes_back_by_deleting() 
     session.execute(fill).await.unwrap();
     session.close().await.unwrap();
 
-    let status = fleet.may("lim-storage", Access::ShrinkOnly).await.status.unwrap();
+    let status = fleet.access("lim-storage", Access::ShrinkOnly).await.status.unwrap();
     assert_eq!((status.state, status.holds.len()), (Some(TenantState::Suspended), 1));
     assert_eq!((status.holds[0].name.as_str(), status.holds[0].mode), ("quota", HoldMode::ShrinkOnly));
     let within = find_condition(&status.conditions, WITHIN_LIMITS).unwrap();
-    assert_eq!((within.status.as_str(), within.reason.as_str()), ("False", reason::LIMIT_EXCEEDED));
+    assert_eq!((within.status.as_str(), within.reason.as_str()), ("False", "LimitExceeded"));
     assert!(status.usage.unwrap().amounts["storageBytes"] >= 20 << 20);
     let ready = find_condition(&status.conditions, READY).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", reason::SUSPENDED));
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "Suspended"));
 
     let mut session = fleet.login("lim-storage").await.unwrap();
     for grows in [fill, "UPDATE activity_log SET action = 'changed'"] {
         assert_eq!(refused(session.execute(grows).await).0, "42501");
     }
-    // The older half: nothing is free at the end of the table.
+    // The older half: no space becomes free at the end of the table.
     let half = session.execute("DELETE FROM activity_log WHERE id <= 10000").await.unwrap();
     assert_eq!(half.rows_affected(), 10_000);
     session.close().await.unwrap();
-    let status = fleet.may("lim-storage", Access::ReadWrite).await.status.unwrap();
+    let status = fleet.access("lim-storage", Access::ReadWrite).await.status.unwrap();
     assert_eq!((status.state, status.holds.len()), (Some(TenantState::Active), 0));
     let mut session = fleet.login("lim-storage").await.unwrap();
     session.execute("INSERT INTO activity_log (action) VALUES ('again')").await.unwrap();
 
     let events = Api::<Event>::namespaced(fleet.client.clone(), "limits-storage");
     let about = ListParams::default().fields("involvedObject.name=lim-storage");
-    let told: Vec<String> =
+    let reasons: Vec<String> =
         events.list(&about).await.unwrap().into_iter().filter_map(|event| event.reason).collect();
-    assert!(told.iter().any(|told| told == reason::LIMIT_EXCEEDED), "{told:?}");
+    assert!(reasons.iter().any(|reason| reason == "LimitExceeded"), "{reasons:?}");
 
-    // A larger plan is room enough, at once.
+    // A larger plan lifts the hold at once.
     session.execute(fill).await.unwrap();
     session.close().await.unwrap();
-    fleet.may("lim-storage", Access::ShrinkOnly).await;
-    fleet.plan("limits-storage-large", json!({"limits": {"storageBytes": 1 << 30}})).await;
+    fleet.access("lim-storage", Access::ShrinkOnly).await;
+    fleet.apply_plan("limits-storage-large", json!({"limits": {"storageBytes": 1 << 30}})).await;
     let begun = Instant::now();
     fleet.apply("lim-storage", json!({"plan": "limits-storage-large"})).await;
-    fleet.may("lim-storage", Access::ReadWrite).await;
+    fleet.access("lim-storage", Access::ReadWrite).await;
     println!("full access {:?} after a larger plan was applied", begun.elapsed());
 }
 
 #[tokio::test]
-async fn the_example_of_an_enterprise_waits_for_its_gates() {
+async fn enterprise_example_waits_for_its_gates() {
     let fleet = Fleet::new("limits-example").await;
     let example = include_str!("../../examples/enterprise/hooli.yaml");
     let mut tenant: Tenant = serde_saphyr::from_str(example).unwrap();
@@ -272,9 +267,9 @@ async fn the_example_of_an_enterprise_waits_for_its_gates() {
 }
 
 #[tokio::test]
-async fn open_gates_block_a_verified_tenant_until_all_are_done() {
+async fn open_gates_block_tenant_until_all_are_done() {
     let fleet = Fleet::new("limits-gates").await;
-    fleet.plan("limits-gates", json!({"gates": [{"name": "contract"}, {"name": "sso"}]})).await;
+    fleet.apply_plan("limits-gates", json!({"gates": [{"name": "contract"}, {"name": "sso"}]})).await;
     let gates = |gates: &[(&str, bool)]| {
         let gates: Vec<Value> =
             gates.iter().map(|(name, done)| json!({"name": name, "done": done})).collect();
@@ -286,7 +281,7 @@ async fn open_gates_block_a_verified_tenant_until_all_are_done() {
     assert_eq!((status.access, status.state), (Some(Access::Blocked), Some(TenantState::Suspended)));
     assert!(status.workflow.unwrap().steps.iter().any(|step| step.name == "Verify"));
     assert!(fleet.login("lim-gates").await.is_err());
-    // Its history is whole, although the registry was told of it twice.
+    // Its history is complete, although it was written to the registry twice.
     let history: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM workflow_steps s JOIN workflows w ON w.id = s.workflow_id
          JOIN tenants t ON t.id = w.tenant_id
@@ -306,16 +301,16 @@ async fn open_gates_block_a_verified_tenant_until_all_are_done() {
         })
         .await;
     fleet.apply("lim-gates", gates(&[("go-live", true), ("contract", true), ("sso", true)])).await;
-    fleet.may("lim-gates", Access::ReadWrite).await;
+    fleet.access("lim-gates", Access::ReadWrite).await;
     fleet.login("lim-gates").await.unwrap();
-    // A manifest that is tidied up undoes nothing; a gate that is opened again does.
+    // A gate removed from the manifest stays done; a gate set back to not done blocks.
     fleet.apply("lim-gates", json!({"plan": "limits-gates"})).await;
     let status = fleet.ready("lim-gates").await.status.unwrap();
     assert_eq!((status.access, status.open_gates.len()), (Some(Access::ReadWrite), 0));
     fleet.apply("lim-gates", gates(&[("sso", false)])).await;
-    fleet.may("lim-gates", Access::Blocked).await;
-    // Nor does a plan block those who are on it already.
-    fleet.plan("limits-no-gates", json!({})).await;
+    fleet.access("lim-gates", Access::Blocked).await;
+    // A new gate of a plan does not block an active tenant.
+    fleet.apply_plan("limits-no-gates", json!({})).await;
     fleet.apply("lim-gated-late", json!({"plan": "limits-no-gates"})).await;
     fleet.ready("lim-gated-late").await;
     fleet.apply("lim-gated-late", json!({"plan": "limits-gates"})).await;
@@ -343,19 +338,19 @@ async fn open_gates_block_a_verified_tenant_until_all_are_done() {
 }
 
 #[tokio::test]
-async fn an_admin_for_whom_there_is_no_room_is_refused_and_gets_in_with_a_larger_plan() {
+async fn admin_over_user_limit_is_refused_until_larger_plan() {
     let fleet = Fleet::new("limits-admins").await;
-    fleet.plan("limits-one", json!({"limits": {"users": 1}})).await;
-    fleet.plan("limits-two", json!({"limits": {"users": 2}})).await;
+    fleet.apply_plan("limits-one", json!({"limits": {"users": 1}})).await;
+    fleet.apply_plan("limits-two", json!({"limits": {"users": 2}})).await;
     let admins = |names: &[&str]| -> Vec<Value> {
         names.iter().map(|name| json!({"email": format!("{name}@acme.example")})).collect()
     };
     fleet.apply("lim-admins", json!({"plan": "limits-one", "admins": admins(&["ada"])})).await;
     fleet.ready("lim-admins").await;
     fleet.apply("lim-admins", json!({"plan": "limits-one", "admins": admins(&["ada", "bob"])})).await;
-    let status = fleet.reason("lim-admins", READY, reason::LIMIT_REACHED).await.status.unwrap();
-    let told = find_condition(&status.conditions, READY).unwrap();
-    assert!(told.message.contains("users"), "{}", told.message);
+    let status = fleet.reason("lim-admins", READY, "LimitReached").await.status.unwrap();
+    let ready = find_condition(&status.conditions, READY).unwrap();
+    assert!(ready.message.contains("users"), "{}", ready.message);
     fleet.apply("lim-admins", json!({"plan": "limits-two", "admins": admins(&["ada", "bob"])})).await;
     let full = |tenant: Option<&Tenant>| {
         let status = tenant.and_then(|tenant| tenant.status.as_ref());

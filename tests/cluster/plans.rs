@@ -1,4 +1,4 @@
-//! Plans: who is on one is counted, one that is used stays, and a change of one reaches its tenants a few at a time.
+//! Plans: their tenants are counted, a plan in use is not deleted, and a change reaches tenants a few at a time.
 
 use std::{
     collections::HashSet,
@@ -22,17 +22,17 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 use tenantry::api::{
     FINALIZER,
-    conditions::{READY, RECONCILING, find_condition, reason},
-    plan::{LimitValue, TenantPlan, TenantPlanStatus},
+    conditions::{READY, RECONCILING, find_condition},
+    limit::LimitValue,
+    plan::{TenantPlan, TenantPlanStatus},
     tenant::Tenant,
     tenant_status::TenantState,
 };
-
-use crate::tenants::{Fleet, superuser};
+use tenantry_test_support::{Fleet, shared_operator::superuser};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Plans of a test's own, and a namespace for their tenants.
+/// The plans of one test, and a namespace for their tenants.
 struct Plans {
     api: Api<TenantPlan>,
     fleet: Fleet,
@@ -45,7 +45,7 @@ impl Plans {
     }
 
     async fn apply(&self, name: &str, spec: Value) -> TenantPlan {
-        self.fleet.plan(name, spec).await
+        self.fleet.apply_plan(name, spec).await
     }
 
     async fn until(&self, name: &str, what: &str, condition: impl Condition<TenantPlan>) {
@@ -56,11 +56,11 @@ impl Plans {
     }
 
     async fn used_by(&self, name: &str, count: i64) {
-        let so = told(move |status| status.used_by == Some(count));
+        let so = status_is(move |status| status.used_by == Some(count));
         self.until(name, &format!("used by {count}"), so).await;
     }
 
-    /// Deletes a plan, and returns what it is known by.
+    /// Deletes a plan; returns its uid.
     async fn delete(&self, name: &str) -> String {
         let uid = self.api.get(name).await.unwrap().metadata.uid.unwrap();
         self.api.delete(name, &DeleteParams::default()).await.unwrap();
@@ -72,7 +72,7 @@ impl Plans {
     }
 }
 
-fn told(so: impl Fn(&TenantPlanStatus) -> bool) -> impl Condition<TenantPlan> {
+fn status_is(so: impl Fn(&TenantPlanStatus) -> bool) -> impl Condition<TenantPlan> {
     move |plan: Option<&TenantPlan>| plan.and_then(|plan| plan.status.as_ref()).is_some_and(&so)
 }
 
@@ -83,7 +83,7 @@ fn summary(status: &TenantPlanStatus) -> Option<(&str, &str, &str)> {
 }
 
 #[tokio::test]
-async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another() {
+async fn plan_in_use_is_not_deleted() {
     let plans = Plans::new("plans-used").await;
     let fleet = &plans.fleet;
     for name in ["plans-used", "plans-other"] {
@@ -98,8 +98,8 @@ async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another()
     plans
         .until(
             "plans-used",
-            "told of both",
-            told(|status| {
+            "counting both",
+            status_is(|status| {
                 status.used_by == Some(2) && summary(status).is_some_and(|(status, ..)| status == "True")
             }),
         )
@@ -109,9 +109,9 @@ async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another()
         .until(
             "plans-used",
             "InUse",
-            told(|status| {
+            status_is(|status| {
                 summary(status).is_some_and(|(status, reason, message)| {
-                    (status, reason) == ("False", reason::IN_USE)
+                    (status, reason) == ("False", "InUse")
                         && message.contains("2 tenants")
                         && message.contains("plans-used/plans-gone, plans-used/plans-moved")
                 })
@@ -120,7 +120,7 @@ async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another()
         .await;
     fleet.delete("plans-gone").await;
     plans.used_by("plans-used", 1).await;
-    // What it says still counts, and its tenant is looked after.
+    // The plan still applies, and its tenant is reconciled.
     fleet.apply("plans-moved", json!({"plan": "plans-used", "displayName": "Moved"})).await;
     fleet.ready("plans-moved").await;
     fleet.apply("plans-moved", json!({"plan": "plans-other"})).await;
@@ -129,9 +129,9 @@ async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another()
     plans.used_by("plans-other", 1).await;
     fleet.delete("plans-moved").await;
     plans.used_by("plans-other", 0).await;
-    // Nobody keeps its conditions up to date any more, and nobody is needed for its end.
+    // Its conditions are removed, since they are no longer updated, and so is its finalizer.
     plans
-        .until("plans-other", "let go", |plan: Option<&TenantPlan>| {
+        .until("plans-other", "released", |plan: Option<&TenantPlan>| {
             plan.is_some_and(|plan| {
                 let status = plan.status.as_ref().unwrap();
                 plan.metadata.finalizers.is_none()
@@ -145,7 +145,7 @@ async fn a_plan_that_is_used_stays_until_the_last_tenant_is_gone_or_on_another()
 }
 
 #[tokio::test]
-async fn a_plan_that_nobody_uses_is_left_alone_and_can_be_deleted_at_once() {
+async fn unused_plan_has_no_finalizer_and_no_status() {
     let plans = Plans::new("plans-unused").await;
     let fleet = &plans.fleet;
     plans.apply("plans-unused", json!({"limits": {"users": 5}})).await;
@@ -160,7 +160,7 @@ async fn a_plan_that_nobody_uses_is_left_alone_and_can_be_deleted_at_once() {
 }
 
 #[tokio::test]
-async fn the_finalizer_of_another_operator_stays() {
+async fn finalizer_of_another_operator_is_kept() {
     let plans = Plans::new("plans-shared").await;
     let fleet = &plans.fleet;
     plans.apply("plans-shared", json!({})).await;
@@ -193,26 +193,26 @@ async fn the_finalizer_of_another_operator_stays() {
 }
 
 #[tokio::test]
-async fn a_crowd_on_a_plan_is_counted_in_few_writes() {
-    let plans = Plans::new("plans-crowd").await;
+async fn many_tenants_on_a_plan_are_counted_in_few_writes() {
+    let plans = Plans::new("plans-many").await;
     let fleet = &plans.fleet;
-    plans.apply("plans-crowd", json!({})).await;
-    let names: Vec<String> = (0..20).map(|n| format!("plans-crowd-{n}")).collect();
+    plans.apply("plans-many", json!({})).await;
+    let names: Vec<String> = (0..20).map(|n| format!("plans-many-{n}")).collect();
     let (seen, begun) = (Mutex::new(HashSet::new()), Instant::now());
-    let only = watcher::Config::default().fields("metadata.name=plans-crowd");
+    let only = watcher::Config::default().fields("metadata.name=plans-many");
     let watch = watcher(plans.api.clone(), only).touched_objects().for_each(|plan| {
         let version = plan.ok().and_then(|plan| plan.metadata.resource_version);
         seen.lock().unwrap().extend(version);
         ready(())
     });
     let work = async {
-        join_all(names.iter().map(|name| fleet.apply(name, json!({"plan": "plans-crowd"})))).await;
+        join_all(names.iter().map(|name| fleet.apply(name, json!({"plan": "plans-many"})))).await;
         join_all(names.iter().map(|name| fleet.ready(name))).await;
-        let so = told(|status| {
+        let so = status_is(|status| {
             (status.used_by, status.pending) == (Some(20), Some(0))
                 && find_condition(&status.conditions, RECONCILING).is_none()
         });
-        plans.until("plans-crowd", "told of all", so).await;
+        plans.until("plans-many", "counting all", so).await;
         begun.elapsed()
     };
     tokio::pin!(watch);
@@ -225,11 +225,11 @@ async fn a_crowd_on_a_plan_is_counted_in_few_writes() {
     assert!(u64::try_from(versions).unwrap() <= most, "{versions} versions of the plan in {took:?}");
 }
 
-/// A quarter of what the operator works on at once, by default.
+/// A quarter of the default --concurrency.
 const AT_ONCE: i64 = 4;
 
 #[tokio::test]
-async fn a_change_of_a_plan_reaches_all_its_tenants_a_few_at_a_time() {
+async fn changed_plan_reaches_tenants_a_few_at_a_time() {
     let plans = Plans::new("plans-spread").await;
     let fleet = &plans.fleet;
     plans.apply("plans-spread", json!({})).await;
@@ -260,7 +260,7 @@ async fn a_change_of_a_plan_reaches_all_its_tenants_a_few_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_plan_shows_how_far_a_change_of_it_is() {
+async fn plan_status_shows_progress_of_a_change() {
     let plans = Plans::new("plans-pending").await;
     let fleet = &plans.fleet;
     plans.apply("plans-pending", json!({"limits": {"users": 5}})).await;
@@ -268,7 +268,7 @@ async fn a_plan_shows_how_far_a_change_of_it_is() {
     join_all(names.iter().map(|name| fleet.apply(name, json!({"plan": "plans-pending"})))).await;
     join_all(names.iter().map(|name| fleet.ready(name))).await;
     let in_force = |generation: Option<i64>| {
-        told(move |status| {
+        status_is(move |status| {
             status.observed_generation == generation
                 && (status.used_by, status.pending) == (Some(30), Some(0))
                 && summary(status).is_some_and(|(status, ..)| status == "True")
@@ -288,7 +288,7 @@ async fn a_plan_shows_how_far_a_change_of_it_is() {
     }
 }
 
-/// The modules that a status lists.
+/// The modules in a status.
 fn modules_of(tenant: &Tenant) -> Vec<&str> {
     let status = tenant.status.as_ref().unwrap();
     assert!(status.modules.iter().all(|module| module.version == module.target), "{:?}", status.modules);
@@ -296,7 +296,7 @@ fn modules_of(tenant: &Tenant) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_tenant_gets_the_modules_of_its_plan_and_keeps_those_that_it_has() {
+async fn tenant_gets_modules_of_its_plan_and_keeps_its_own() {
     let plans = Plans::new("plans-modules").await;
     let fleet = &plans.fleet;
     plans.apply("plans-basic", json!({"modules": ["core"], "limits": {"projects": 1}})).await;
@@ -308,7 +308,7 @@ async fn a_tenant_gets_the_modules_of_its_plan_and_keeps_those_that_it_has() {
     let missing = session.execute(add).await.unwrap_err().into_database_error().unwrap();
     assert_eq!(missing.code().unwrap(), "42P01");
 
-    // With the larger plan come its modules, and what they meter is limited at once.
+    // The larger plan adds its modules, and their limits apply at once.
     fleet.apply("plans-modules", json!({"plan": "plans-whole"})).await;
     let all = ["core", "identity", "projects"];
     assert_eq!(modules_of(&fleet.ready("plans-modules").await), all);
@@ -316,7 +316,7 @@ async fn a_tenant_gets_the_modules_of_its_plan_and_keeps_those_that_it_has() {
     let refused = session.execute(add).await.unwrap_err().into_database_error().unwrap();
     assert_eq!((refused.code().unwrap().as_ref(), refused.constraint()), ("TNLIM", Some("projects")));
 
-    // With the smaller one nothing is taken away.
+    // The smaller plan removes no module.
     fleet.apply("plans-modules", json!({"plan": "plans-basic"})).await;
     let back = |tenant: Option<&Tenant>| {
         tenant.and_then(|tenant| tenant.status.as_ref()?.plan.as_deref()) == Some("plans-basic")
@@ -325,22 +325,22 @@ async fn a_tenant_gets_the_modules_of_its_plan_and_keeps_those_that_it_has() {
     assert_eq!(modules_of(&fleet.ready("plans-modules").await), all);
     session.execute("DELETE FROM projects").await.unwrap();
 
-    // One that there is not keeps the plan from its tenants, and takes nothing from them.
+    // An unknown module prevents the plan from being applied; its tenants keep what they have.
     plans.apply("plans-basic", json!({"modules": ["wikis"], "limits": {"projects": 9}})).await;
-    let status = fleet.reason("plans-modules", READY, reason::MODULE_NOT_FOUND).await.status.unwrap();
-    let told = find_condition(&status.conditions, READY).unwrap();
-    assert!(told.message.contains("\"wikis\"") && told.message.contains("projects"), "{}", told.message);
+    let status = fleet.reason("plans-modules", READY, "ModuleNotFound").await.status.unwrap();
+    let ready = find_condition(&status.conditions, READY).unwrap();
+    assert!(ready.message.contains("\"wikis\"") && ready.message.contains("projects"), "{}", ready.message);
     assert_eq!(status.limits["projects"], LimitValue::Number(1));
-    plans.until("plans-basic", "pending", told_pending(1)).await;
+    plans.until("plans-basic", "pending", pending(1)).await;
     fleet.apply("plans-new", json!({"plan": "plans-basic"})).await;
-    fleet.reason("plans-new", READY, reason::MODULE_NOT_FOUND).await;
+    fleet.reason("plans-new", READY, "ModuleNotFound").await;
     plans.apply("plans-basic", json!({"modules": ["projects"], "limits": {"projects": 9}})).await;
     for name in ["plans-modules", "plans-new"] {
         fleet.ready(name).await;
     }
-    plans.until("plans-basic", "in force", told_pending(0)).await;
+    plans.until("plans-basic", "in force", pending(0)).await;
 }
 
-fn told_pending(count: i64) -> impl Condition<TenantPlan> {
-    told(move |status| status.pending == Some(count))
+fn pending(count: i64) -> impl Condition<TenantPlan> {
+    status_is(move |status| status.pending == Some(count))
 }

@@ -1,16 +1,18 @@
-//! From `kubectl apply` to Ready, and what is there then.
+//! From `kubectl apply` to Ready, and what exists then.
 
 use serde_json::json;
 use sqlx::{Executor, Row};
 use tenantry::api::{
-    conditions::{self, RECONCILING, STALLED, find_condition},
+    conditions::{READY, RECONCILING, STALLED, find_condition},
     tenant_status::{Access, StepState, TenantState},
 };
-
-use crate::tenants::{Fleet, ask, superuser};
+use tenantry_test_support::{
+    Fleet,
+    shared_operator::{self, ask, superuser},
+};
 
 #[tokio::test]
-async fn a_tenant_becomes_ready_and_its_status_tells_how() {
+async fn new_tenant_becomes_ready_and_status_lists_its_steps() {
     let fleet = Fleet::new("provision-status").await;
     fleet.apply("prov-status", json!({})).await;
     let tenant = fleet.ready("prov-status").await;
@@ -68,7 +70,7 @@ async fn a_tenant_becomes_ready_and_its_status_tells_how() {
 }
 
 #[tokio::test]
-async fn the_registry_and_the_activity_log_know_the_tenant() {
+async fn registry_and_activity_log_record_the_tenant() {
     let fleet = Fleet::new("provision-registry").await;
     fleet.apply("prov-reg", json!({"settings": {"theme": "dark"}})).await;
     let id = fleet.ready("prov-reg").await.status.unwrap().tenant_id.unwrap();
@@ -100,7 +102,7 @@ async fn the_registry_and_the_activity_log_know_the_tenant() {
 }
 
 #[tokio::test]
-async fn the_tenants_own_credentials_work_on_its_tables_and_nowhere_else() {
+async fn tenant_credentials_work_in_its_own_database_only() {
     let fleet = Fleet::new("provision-login").await;
     fleet.apply("prov-login", json!({"settings": {"theme": "dark"}, "demoData": true})).await;
     fleet.apply("prov-other", json!({})).await;
@@ -141,7 +143,7 @@ async fn the_tenants_own_credentials_work_on_its_tables_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn the_connection_secret_has_the_keys_of_the_service_binding_specification() {
+async fn connection_secret_follows_service_binding_specification() {
     let fleet = Fleet::new("provision-secret").await;
     fleet.apply("prov-secret", json!({"connectionSecretName": "elsewhere"})).await;
     fleet.ready("prov-secret").await;
@@ -155,7 +157,7 @@ async fn the_connection_secret_has_the_keys_of_the_service_binding_specification
             "certificates",
             "database",
             "dbname",
-            // What the plan gives, for gateways.
+            // The entitlements, for gateways.
             "features",
             "host",
             "jdbc-uri",
@@ -178,7 +180,7 @@ async fn the_connection_secret_has_the_keys_of_the_service_binding_specification
 }
 
 #[tokio::test]
-async fn admins_get_one_time_credentials_and_are_never_doubled() {
+async fn admins_get_one_time_credentials_once() {
     let fleet = Fleet::new("provision-admins").await;
     let admins = json!({"admins": [
         {"email": "ada@adm.example", "name": "Ada"},
@@ -201,7 +203,7 @@ async fn admins_get_one_time_credentials_and_are_never_doubled() {
     assert!(hashes.iter().all(|(_, hash)| plain.iter().all(|plain| !hash.contains(plain))));
     assert!(hashes.iter().any(|(kind, hash)| kind == "one_time_password" && hash.starts_with("$argon2id$")));
 
-    // A third one; the first two keep what they have.
+    // A third one; the credentials of the first two do not change.
     let admins = json!({"admins": [
         {"email": "ada@adm.example", "name": "Ada"},
         {"email": "bob@adm.example", "credential": "OneTimePassword"},
@@ -215,7 +217,7 @@ async fn admins_get_one_time_credentials_and_are_never_doubled() {
     let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
     assert_eq!(users, 3);
 
-    // One goes: the row stays, the open token does not.
+    // One is removed: the row stays, the open token is revoked.
     fleet.apply("prov-admins", json!({"admins": [{"email": "ada@adm.example", "name": "Ada"}]})).await;
     fleet.ready("prov-admins").await;
     let open: i64 = sqlx::query_scalar(
@@ -230,7 +232,7 @@ async fn admins_get_one_time_credentials_and_are_never_doubled() {
 }
 
 #[tokio::test]
-async fn a_lost_secret_gets_a_new_password_and_the_old_one_stops_working() {
+async fn deleted_secret_gets_a_new_password() {
     let fleet = Fleet::new("provision-lost").await;
     fleet.apply("prov-lost", json!({})).await;
     fleet.ready("prov-lost").await;
@@ -251,7 +253,7 @@ async fn a_lost_secret_gets_a_new_password_and_the_old_one_stops_working() {
 }
 
 #[tokio::test]
-async fn settings_follow_the_spec_and_leave_the_applications_own_alone() {
+async fn settings_follow_spec_and_keep_those_of_the_application() {
     let fleet = Fleet::new("provision-settings").await;
     fleet.apply("prov-set", json!({"settings": {"theme": "dark", "beta": true}})).await;
     fleet.ready("prov-set").await;
@@ -265,12 +267,12 @@ async fn settings_follow_the_spec_and_leave_the_applications_own_alone() {
 }
 
 #[tokio::test]
-async fn a_paused_tenant_waits_and_goes_on() {
+async fn paused_tenant_is_provisioned_when_resumed() {
     let fleet = Fleet::new("provision-paused").await;
     fleet.apply("prov-paused", json!({"paused": true})).await;
-    let tenant = fleet.reason("prov-paused", conditions::READY, conditions::reason::PAUSED).await;
+    let tenant = fleet.reason("prov-paused", READY, "Paused").await;
     assert!(tenant.metadata.finalizers.is_none());
-    assert_eq!(crate::tenants::registry_status("prov-paused").await, None);
+    assert_eq!(shared_operator::registry_status("prov-paused").await, None);
     fleet.apply("prov-paused", json!({"paused": false})).await;
     fleet.ready("prov-paused").await;
 }

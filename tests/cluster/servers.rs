@@ -1,4 +1,4 @@
-//! What is wrong with a server is in its conditions before any tenant is touched.
+//! A server's errors are in its conditions before any tenant is changed.
 
 use std::time::Duration;
 
@@ -10,24 +10,25 @@ use kube::{
 };
 use serde_json::{Value, json};
 use sqlx::Executor;
-use tenantry::api::{
-    conditions::{PRIVILEGED, REACHABLE, READY, STALLED, find_condition, reason},
-    database_server::DatabaseServer,
-};
-use tenantry::postgres::{
-    credentials::SecretText,
-    setup::{SetupOptions, server_setup},
+use tenantry::{
+    api::{
+        conditions::{PRIVILEGED, REACHABLE, READY, STALLED, find_condition},
+        database_server::DatabaseServer,
+    },
+    postgres::{
+        install::setup::{SetupOptions, server_setup},
+        tenant::credentials::SecretText,
+    },
 };
 use tenantry_dev::{Postgres, PostgresOptions, Stop, Version, certificates::Authority};
-
-use crate::tenants::{Fleet, registry_status};
+use tenantry_test_support::{Fleet, shared_operator::registry_status};
 
 const LOGIN: &str = "servers_operator";
 const PASSWORD: &str = "servers-password";
 const OPERATOR_NAMESPACE: &str = "tenantry-system";
 
-/// A server of the test's own, and a tenant that waits for it.
-struct Troubled {
+/// A server of one test, and a tenant that waits for it.
+struct FaultyServer {
     fleet: Fleet,
     name: &'static str,
     postgres: Postgres,
@@ -36,7 +37,7 @@ struct Troubled {
     touched: u32,
 }
 
-impl Troubled {
+impl FaultyServer {
     async fn new(name: &'static str, options: PostgresOptions) -> Self {
         let fleet = Fleet::new(name).await;
         let postgres = Postgres::start(options).await.unwrap();
@@ -74,7 +75,7 @@ impl Troubled {
             .unwrap();
     }
 
-    /// A change of its Secret makes the operator look at the server now.
+    /// A change of its Secret makes the operator check the server now.
     async fn look_again(&mut self) {
         self.touched += 1;
         self.put_secret(json!({"username": LOGIN, "password": PASSWORD}), self.touched).await;
@@ -100,11 +101,11 @@ impl Troubled {
         found.message.clone()
     }
 
-    /// A tenant on the server is told of its trouble, and nothing was made for it anywhere.
+    /// A tenant on the server reports its error, and nothing was created for the tenant.
     async fn untouched_tenant(&self) {
         let slug = self.name;
         self.fleet.apply(slug, json!({"server": self.name})).await;
-        self.fleet.reason(slug, READY, reason::SERVER_NOT_READY).await;
+        self.fleet.reason(slug, READY, "ServerNotReady").await;
         assert_eq!(registry_status(slug).await, None);
         let mut superuser = self.postgres.connect("postgres").await.unwrap();
         let made: Vec<String> = sqlx::query_scalar(
@@ -117,9 +118,9 @@ impl Troubled {
         assert_eq!(made, [""; 0]);
     }
 
-    /// All is well now: the tenant that waited is made, and everything goes.
+    /// The server is Ready: the waiting tenant is provisioned, and both are deleted.
     async fn works(self) {
-        self.reason(PRIVILEGED, reason::RIGHTS_COMPLETE, "").await;
+        self.reason(PRIVILEGED, "RightsComplete", "").await;
         self.fleet.ready(self.name).await;
         self.leave().await;
     }
@@ -133,7 +134,7 @@ impl Troubled {
 }
 
 #[tokio::test]
-async fn a_certificate_that_does_not_prove_the_server_is_refused() {
+async fn certificate_that_does_not_match_server_is_refused() {
     let authority = Authority::new("right").unwrap();
     let options = |certificate| PostgresOptions {
         version: Version::Major(18),
@@ -141,18 +142,18 @@ async fn a_certificate_that_does_not_prove_the_server_is_refused() {
         ..PostgresOptions::default()
     };
     let right = options(authority.server(&["127.0.0.1"]).unwrap());
-    let mut server = Troubled::new("server-tls", right.clone()).await;
+    let mut server = FaultyServer::new("server-tls", right.clone()).await;
     let ca = |authority: &Authority| json!({"username": LOGIN, "password": PASSWORD, "ca.crt": authority.certificate()});
     // No mode: VerifyFull.
     let verify = json!({"caSecretRef": {"name": "server-tls", "key": "ca.crt"}});
 
     server.put_secret(ca(&Authority::new("wrong").unwrap()), 1).await;
     server.apply(verify).await;
-    server.reason(REACHABLE, reason::TLS_FAILED, "UnknownIssuer").await;
+    server.reason(REACHABLE, "TlsFailed", "UnknownIssuer").await;
     server.untouched_tenant().await;
 
     server.put_secret(ca(&authority), 2).await;
-    server.reason(REACHABLE, reason::CONNECTED, "PostgreSQL 18").await;
+    server.reason(REACHABLE, "Connected", "PostgreSQL 18").await;
 
     for (certificate, says) in [
         (authority.expired_server(&["127.0.0.1"]).unwrap(), "expired"),
@@ -163,7 +164,7 @@ async fn a_certificate_that_does_not_prove_the_server_is_refused() {
         server.postgres.start_again().await.unwrap();
         server.touched += 10;
         server.put_secret(ca(&authority), server.touched).await;
-        server.reason(REACHABLE, reason::TLS_FAILED, says).await;
+        server.reason(REACHABLE, "TlsFailed", says).await;
     }
     server.postgres.stop(Stop::Fast).await.unwrap();
     server.postgres.configure(&right).unwrap();
@@ -173,8 +174,8 @@ async fn a_certificate_that_does_not_prove_the_server_is_refused() {
 }
 
 #[tokio::test]
-async fn every_missing_right_is_named_before_any_tenant_is_touched() {
-    let mut server = Troubled::new("server-rights", PostgresOptions::default()).await;
+async fn every_missing_right_is_named_before_any_change() {
+    let mut server = FaultyServer::new("server-rights", PostgresOptions::default()).await;
     let mut admin = server.postgres.connect("postgres").await.unwrap();
     admin
         .execute(
@@ -185,7 +186,7 @@ async fn every_missing_right_is_named_before_any_tenant_is_touched() {
         .await
         .unwrap();
     server.apply(json!({"mode": "Disable"})).await;
-    let message = server.reason(PRIVILEGED, reason::MISSING_RIGHTS, "").await;
+    let message = server.reason(PRIVILEGED, "MissingRights", "").await;
     for right in [
         "tenantry_admin lacks CREATEDB",
         "tenantry_admin lacks CREATEROLE",
@@ -201,7 +202,7 @@ async fn every_missing_right_is_named_before_any_tenant_is_touched() {
     assert!(find_condition(&status.conditions, STALLED).is_some());
     server.untouched_tenant().await;
 
-    // What can be done without is told, and does not stop anything.
+    // A missing optional right is reported, and stops nothing.
     admin
         .execute(
             "ALTER ROLE tenantry_admin CREATEDB CREATEROLE;
@@ -210,11 +211,11 @@ async fn every_missing_right_is_named_before_any_tenant_is_touched() {
         .await
         .unwrap();
     server.look_again().await;
-    server.reason(PRIVILEGED, reason::RIGHTS_REDUCED, "pg_signal_backend").await;
+    server.reason(PRIVILEGED, "RightsReduced", "pg_signal_backend").await;
     server.fleet.ready(server.name).await;
     let mut session = server.fleet.login(server.name).await.unwrap();
 
-    // Its tenant goes with a session connected, and comes again with all rights.
+    // A tenant with an open session is deprovisioned; with all rights it is provisioned again.
     server.fleet.delete(server.name).await;
     assert!(session.execute("SELECT 1").await.is_err());
     admin.execute("GRANT pg_signal_backend, pg_read_all_stats TO tenantry_admin").await.unwrap();
@@ -224,11 +225,11 @@ async fn every_missing_right_is_named_before_any_tenant_is_touched() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_and_another_installation_are_told_apart() {
-    let mut server = Troubled::new("server-taken", PostgresOptions::default()).await;
+async fn wrong_password_and_other_installation_have_own_reasons() {
+    let mut server = FaultyServer::new("server-taken", PostgresOptions::default()).await;
     server.put_secret(json!({"username": LOGIN, "password": "wrong"}), 1).await;
     server.apply(json!({"mode": "Disable"})).await;
-    server.reason(REACHABLE, reason::AUTHENTICATION_FAILED, "28P01").await;
+    server.reason(REACHABLE, "AuthenticationFailed", "28P01").await;
     server.untouched_tenant().await;
 
     let mut admin = server.postgres.connect("postgres").await.unwrap();
@@ -237,7 +238,7 @@ async fn a_wrong_password_and_another_installation_are_told_apart() {
     admin.execute(sqlx::AssertSqlSafe(mark)).await.unwrap();
     server.touched = 1;
     server.look_again().await;
-    server.reason(PRIVILEGED, reason::SERVER_IN_USE, other).await;
+    server.reason(PRIVILEGED, "ServerInUse", other).await;
 
     admin.execute("COMMENT ON ROLE tenantry_admin IS NULL").await.unwrap();
     server.look_again().await;

@@ -1,4 +1,4 @@
-//! Suspended by its spec, and let in again: in PostgreSQL, for open sessions too, before it is said.
+//! Suspension by the spec: enforced in PostgreSQL, for open sessions too, before it is reported.
 
 use std::time::Instant;
 
@@ -7,14 +7,16 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 use tenantry::api::{
-    conditions::{ACCESS_ENFORCED, READY, RECONCILING, STALLED, find_condition, reason},
+    conditions::{ACCESS_ENFORCED, READY, RECONCILING, STALLED, find_condition},
     tenant_status::{Access, StepState, StepStatus, TenantState, WorkflowKind},
 };
-
-use crate::tenants::{Fleet, ask, registry_status};
+use tenantry_test_support::{
+    Fleet,
+    shared_operator::{ask, registry_status},
+};
 
 #[tokio::test]
-async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
+async fn suspension_ends_sessions_and_resumption_restores_everything() {
     let fleet = Fleet::new("suspension").await;
     fleet.apply("susp", json!({})).await;
     let before = fleet.ready("susp").await.status.unwrap();
@@ -25,7 +27,7 @@ async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
     let why =
         json!({"state": "Suspended", "stateReason": "unpaid since May", "suspension": {"mode": "Blocked"}});
     fleet.apply("susp", why).await;
-    let status = fleet.may("susp", Access::Blocked).await.status.unwrap();
+    let status = fleet.access("susp", Access::Blocked).await.status.unwrap();
     assert!(open.execute("SELECT 1").await.is_err());
     assert!(PgConnection::connect(&uri).await.is_err());
     assert_eq!(status.state, Some(TenantState::Suspended));
@@ -34,7 +36,7 @@ async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
     assert_eq!(status.binding, before.binding);
     // Healthy, for Flux and Argo CD: what the spec asks for is in force.
     let ready = find_condition(&status.conditions, READY).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", reason::SUSPENDED));
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "Suspended"));
     assert!(
         ready.message.contains("spec.state is Suspended (Blocked): unpaid since May"),
         "{}",
@@ -45,17 +47,17 @@ async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
     assert!(find_condition(&status.conditions, STALLED).is_none());
     assert_eq!(registry_status("susp").await.as_deref(), Some("suspended"));
 
-    // Stricter and weaker, without being let in between.
+    // Stricter and weaker, without access in between.
     let read = json!({"state": "Suspended", "stateReason": "unpaid", "suspension": {"mode": "ReadOnly"}});
     fleet.apply("susp", read).await;
-    fleet.may("susp", Access::ReadOnly).await;
+    fleet.access("susp", Access::ReadOnly).await;
     let mut reader = fleet.login("susp").await.unwrap();
     let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut reader).await.unwrap();
     assert_eq!(kept, 1);
     assert!(reader.execute("DELETE FROM users").await.is_err());
 
     fleet.apply("susp", json!({})).await;
-    let status = fleet.may("susp", Access::ReadWrite).await.status.unwrap();
+    let status = fleet.access("susp", Access::ReadWrite).await.status.unwrap();
     assert_eq!((status.state, status.suspended_at), (Some(TenantState::Active), None));
     assert_eq!(status.workflow.unwrap().kind, WorkflowKind::Resume);
     assert_eq!(fleet.secret("susp-db", "uri").await, uri);
@@ -71,34 +73,34 @@ async fn a_suspension_ends_open_sessions_and_its_end_gives_everything_back() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_suspended_from_the_start_has_a_login_that_is_refused() {
+async fn tenant_suspended_from_creation_cannot_log_in() {
     let fleet = Fleet::new("suspended-at-birth").await;
     fleet.apply("susp-birth", json!({"state": "Suspended", "stateReason": "not yet"})).await;
-    let status = fleet.may("susp-birth", Access::Blocked).await.status.unwrap();
+    let status = fleet.access("susp-birth", Access::Blocked).await.status.unwrap();
     assert_eq!(status.state, Some(TenantState::Suspended));
     assert!(fleet.login("susp-birth").await.is_err());
     assert!(status.binding.is_some());
     fleet.apply("susp-birth", json!({})).await;
-    fleet.may("susp-birth", Access::ReadWrite).await;
+    fleet.access("susp-birth", Access::ReadWrite).await;
     fleet.login("susp-birth").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_can_be_deleted_and_changed() {
+async fn suspended_tenant_can_be_changed_and_deleted() {
     let fleet = Fleet::new("suspended-changes").await;
     let suspended = json!({"state": "Suspended", "stateReason": "unpaid"});
     fleet.apply("susp-change", suspended.clone()).await;
-    fleet.may("susp-change", Access::Blocked).await;
+    fleet.access("susp-change", Access::Blocked).await;
     let mut more = suspended.clone();
     more["settings"] = json!({"theme": "dark"});
     fleet.apply("susp-change", more).await;
-    fleet.may("susp-change", Access::Blocked).await;
+    fleet.access("susp-change", Access::Blocked).await;
     let theme = "SELECT settings->>'theme' = 'dark' FROM tenants WHERE slug = $1";
     assert!(ask::<bool>("tenantry_system", theme, "susp-change").await);
     let mut other = suspended.clone();
     other["plan"] = json!("professional");
     fleet.apply("susp-change", other).await;
-    let status = fleet.may("susp-change", Access::Blocked).await.status.unwrap();
+    let status = fleet.access("susp-change", Access::Blocked).await.status.unwrap();
     assert_eq!(status.plan.as_deref(), Some("professional"));
     let plan = "SELECT plan = 'professional' FROM tenants WHERE slug = $1";
     assert!(ask::<bool>("tenantry_system", plan, "susp-change").await);
@@ -107,7 +109,7 @@ async fn a_suspended_tenant_can_be_deleted_and_changed() {
 }
 
 #[tokio::test]
-async fn a_spec_that_cannot_be_acted_on_is_no_way_around_a_suspension() {
+async fn invalid_spec_does_not_lift_suspension() {
     let fleet = Fleet::new("suspended-invalid").await;
     fleet.apply("susp-invalid", json!({})).await;
     fleet.ready("susp-invalid").await;
@@ -115,37 +117,37 @@ async fn a_spec_that_cannot_be_acted_on_is_no_way_around_a_suspension() {
     let mut spec = json!({"state": "Suspended", "stateReason": "abuse"});
     spec["settings"] = json!({"large": "x".repeat(70_000)});
     fleet.apply("susp-invalid", spec).await;
-    let status = fleet.reason("susp-invalid", READY, reason::SETTINGS_TOO_LARGE).await.status.unwrap();
+    let status = fleet.reason("susp-invalid", READY, "SettingsTooLarge").await.status.unwrap();
     assert_eq!((status.access, status.state), (Some(Access::Blocked), Some(TenantState::Suspended)));
     assert!(open.execute("SELECT 1").await.is_err());
-    // And no way out of one.
+    // Nor does it end a suspension.
     let large = json!({"settings": {"large": "y".repeat(70_000)}});
     fleet.apply("susp-invalid", large).await;
-    let seen = |tenant: Option<&tenantry::api::tenant::Tenant>| {
+    let observed = |tenant: Option<&tenantry::api::tenant::Tenant>| {
         tenant.is_some_and(|t| t.status.as_ref().unwrap().observed_generation == t.metadata.generation)
     };
-    let status = fleet.wait("susp-invalid", "seen", seen).await.status.unwrap();
+    let status = fleet.wait("susp-invalid", "observed", observed).await.status.unwrap();
     assert_eq!(status.access, Some(Access::Blocked));
     fleet.apply("susp-invalid", json!({})).await;
-    fleet.may("susp-invalid", Access::ReadWrite).await;
+    fleet.access("susp-invalid", Access::ReadWrite).await;
 }
 
 #[tokio::test]
-async fn outside_of_its_validity_a_tenant_is_blocked() {
+async fn tenant_outside_its_validity_is_blocked() {
     let fleet = Fleet::new("suspended-validity").await;
     let now = Timestamp::now();
     let hours = |n: i64| (now + k8s_openapi::jiff::SignedDuration::from_hours(n)).to_string();
     fleet.apply("valid", json!({"validity": {"notBefore": hours(1)}})).await;
-    let status = fleet.may("valid", Access::Blocked).await.status.unwrap();
+    let status = fleet.access("valid", Access::Blocked).await.status.unwrap();
     assert_eq!(status.state, Some(TenantState::Suspended));
     fleet.apply("valid", json!({"validity": {"notBefore": hours(-1), "notAfter": hours(1)}})).await;
-    fleet.may("valid", Access::ReadWrite).await;
+    fleet.access("valid", Access::ReadWrite).await;
     fleet.apply("valid", json!({"validity": {"notAfter": hours(-1)}})).await;
-    fleet.may("valid", Access::Blocked).await;
+    fleet.access("valid", Access::Blocked).await;
 }
 
 #[tokio::test]
-async fn fifty_with_five_sessions_each_have_none_left_when_their_status_says_so() {
+async fn suspended_tenants_have_no_session_when_status_shows_it() {
     const TENANTS: usize = 50;
     const SESSIONS: usize = 5;
     let fleet = Fleet::new("suspended-fifty").await;
@@ -164,7 +166,7 @@ async fn fifty_with_five_sessions_each_have_none_left_when_their_status_says_so(
     let begun = Instant::now();
     let slowest = join_all(names.iter().map(async |name| {
         fleet.apply(name, suspended.clone()).await;
-        fleet.may(name, Access::Blocked).await;
+        fleet.access(name, Access::Blocked).await;
         // At once, not a second later.
         let left = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
         let login = format!("tenant_{}_app", name.replace('-', "_"));
@@ -182,7 +184,7 @@ async fn fifty_with_five_sessions_each_have_none_left_when_their_status_says_so(
 }
 
 #[tokio::test]
-async fn a_tenant_that_holds_a_lock_cannot_put_its_suspension_off() {
+async fn tenant_holding_a_lock_cannot_delay_suspension() {
     let fleet = Fleet::new("suspended-locked").await;
     fleet.apply("locked", json!({})).await;
     fleet.ready("locked").await;
@@ -191,7 +193,7 @@ async fn a_tenant_that_holds_a_lock_cannot_put_its_suspension_off() {
     let mut spec = json!({"state": "Suspended", "stateReason": "abuse", "settings": {"theme": "dark"}});
     spec["admins"] = json!([{"email": "new@acme.example"}]);
     fleet.apply("locked", spec).await;
-    fleet.may("locked", Access::Blocked).await;
+    fleet.access("locked", Access::Blocked).await;
     assert!(session.execute("SELECT 1").await.is_err());
     let status = fleet.tenants.get("locked").await.unwrap().status.unwrap();
     let failed = |step: &StepStatus| step.state == StepState::Failed;

@@ -1,45 +1,43 @@
-//! Many at once, and trouble in the middle of it.
+//! Failures while many tenants are provisioned.
 
 use futures::future::join_all;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tenantry_dev::{PostgresOptions, Stop, interposer::Moment, process::Signal};
+use tenantry_test_support::{PATIENCE, World, names};
 
-use crate::world::{PATIENCE, World, names};
-
-/// A step of a generator of numbers that look random and are the same in every run (Knuth's MMIX).
+/// A step of a pseudo-random generator with the same numbers in every run (Knuth's MMIX).
 fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
 }
 
-impl World {
-    async fn count(&self, database: &str, query: &'static str) -> i64 {
-        sqlx::query_scalar(query).fetch_one(&mut self.superuser(database).await).await.unwrap()
-    }
+async fn count(world: &World, database: &str, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(&mut world.superuser(database).await).await.unwrap()
+}
 
-    /// Databases, logins, Secrets and rows are those of the Tenants that are there, one to one.
-    async fn is_one_to_one(&self, living: i64, closed: i64) {
-        let databases = "SELECT count(*) FROM pg_database WHERE datname LIKE 'tenant\\_%' OR datname LIKE 'tenantry\\_new%'";
-        assert_eq!(self.count("postgres", databases).await, living);
-        assert_eq!(
-            self.count("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%\\_app'").await,
-            living
-        );
-        let rows = |status: &'static str| self.count("tenantry_system", status);
-        assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'active'").await, living);
-        assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'deprovisioned'").await, closed);
-        assert_eq!(rows("SELECT count(*) FROM tenants").await, living + closed);
-        assert_eq!(rows("SELECT count(*) FROM deletion_receipts").await, closed);
-        assert_eq!(rows("SELECT count(*) FROM workflows WHERE finished_at IS NULL").await, 0);
-        let labelled = ListParams::default().labels("tenantry.dev/tenant-id");
-        let secrets = self.fleet.secrets.list_metadata(&labelled).await.unwrap().items;
-        assert_eq!(secrets.len() as i64, living, "one connection Secret each");
-    }
+/// Databases, logins, Secrets and rows match the existing Tenants, one to one.
+async fn is_one_to_one(world: &World, living: i64, closed: i64) {
+    let databases =
+        "SELECT count(*) FROM pg_database WHERE datname LIKE 'tenant\\_%' OR datname LIKE 'tenantry\\_new%'";
+    assert_eq!(count(world, "postgres", databases).await, living);
+    assert_eq!(
+        count(world, "postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE '%\\_app'").await,
+        living
+    );
+    let rows = |status: &'static str| count(world, "tenantry_system", status);
+    assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'active'").await, living);
+    assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'deprovisioned'").await, closed);
+    assert_eq!(rows("SELECT count(*) FROM tenants").await, living + closed);
+    assert_eq!(rows("SELECT count(*) FROM deletion_receipts").await, closed);
+    assert_eq!(rows("SELECT count(*) FROM workflows WHERE finished_at IS NULL").await, 0);
+    let labelled = ListParams::default().labels("tenantry.dev/tenant-id");
+    let secrets = world.fleet.secrets.list_metadata(&labelled).await.unwrap().items;
+    assert_eq!(secrets.len() as i64, living, "one connection Secret each");
 }
 
 #[tokio::test]
-async fn twenty_kills_in_a_batch_of_creations_and_deletions_leave_what_is_declared() {
+async fn twenty_kills_during_creations_and_deletions_lose_nothing() {
     let world = World::interposed("batch-kills", PostgresOptions::default()).await;
     let (made, gone) = (names("made", 40), names("gone", 20));
     let zero = || json!({"offboarding": {"gracePeriodSeconds": 0}});
@@ -64,12 +62,12 @@ async fn twenty_kills_in_a_batch_of_creations_and_deletions_leave_what_is_declar
     while kills < 20 {
         match tokio::time::timeout(PATIENCE, effects.triggered()).await {
             Ok(_) => kills += 1,
-            // All is done, and nothing is left to be killed at.
+            // All is done: no effect is left to be killed at.
             Err(_) => break,
         }
-        assert!(operator.service().gone_within(PATIENCE).await);
+        assert!(operator.service().exits_within(PATIENCE).await);
         effects.reset();
-        world.free_the_lease().await;
+        world.delete_lease().await;
         if kills < 20 {
             operator.start_standby().await.unwrap();
             arm(&mut seed);
@@ -80,13 +78,13 @@ async fn twenty_kills_in_a_batch_of_creations_and_deletions_leave_what_is_declar
     println!("{kills} kills");
     assert_eq!(kills, 20);
     join_all(made.iter().map(|name| world.fleet.ready(name))).await;
-    join_all(gone.iter().zip(&leaving).map(|(name, tenant)| world.fleet.gone(name, tenant))).await;
-    world.is_one_to_one(40, 20).await;
-    world.all_work(&made).await;
+    join_all(gone.iter().zip(&leaving).map(|(name, tenant)| world.fleet.deleted(name, tenant))).await;
+    is_one_to_one(&world, 40, 20).await;
+    world.all_usable(&made).await;
 }
 
 #[tokio::test]
-async fn two_operators_that_both_believe_to_lead_make_nothing_twice() {
+async fn two_operators_without_lease_create_nothing_twice() {
     let world = World::new("batch-two").await;
     world.installation.operator().stop().await.unwrap();
     let ignoring =
@@ -100,39 +98,39 @@ async fn two_operators_that_both_believe_to_lead_make_nothing_twice() {
     join_all(all.iter().map(|name| world.apply(name, zero()))).await;
     join_all(all.iter().map(|name| world.fleet.ready(name))).await;
     let registered = "SELECT count(*) FROM activity WHERE action = 'Registered'";
-    assert_eq!(world.count("tenantry_system", registered).await, 100);
+    assert_eq!(count(&world, "tenantry_system", registered).await, 100);
     assert_eq!(
-        world.count("tenantry_system", "SELECT count(*) FROM activity WHERE action = 'Activated'").await,
+        count(&world, "tenantry_system", "SELECT count(*) FROM activity WHERE action = 'Activated'").await,
         100
     );
-    // With one of them again, it comes to rest.
+    // With one operator left, all workflows finish.
     one.kill().await.unwrap();
     world
         .until("no workflow is open", async || {
-            world.count("tenantry_system", "SELECT count(*) FROM workflows WHERE finished_at IS NULL").await
+            count(&world, "tenantry_system", "SELECT count(*) FROM workflows WHERE finished_at IS NULL").await
                 == 0
         })
         .await;
-    world.is_one_to_one(100, 0).await;
-    world.all_work(&all).await;
+    is_one_to_one(&world, 100, 0).await;
+    world.all_usable(&all).await;
 }
 
 #[tokio::test]
-async fn restarts_of_postgresql_and_of_the_operator_in_the_middle_are_survived() {
+async fn restarts_of_postgresql_and_operator_are_survived() {
     let world = World::new("batch-restarts").await;
     let all = names("restarted", 30);
     join_all(all.iter().map(|name| world.apply(name, json!({})))).await;
     for (stop, at_least) in [(Stop::Fast, 2), (Stop::Immediate, 8)] {
         let some = "SELECT count(*) >= $1::bigint FROM tenants WHERE status = 'active'";
         world
-            .until("some are made", async || world.holds_number("tenantry_system", some, at_least).await)
+            .until("some are active", async || world.holds_number("tenantry_system", some, at_least).await)
             .await;
         world.installation.postgres().stop(stop).await.unwrap();
         world.installation.postgres().start_again().await.unwrap();
     }
-    // As an upgrade of the operator does: SIGTERM, and another one.
+    // As during an upgrade of the operator: SIGTERM, and a new process.
     world.installation.operator().stop().await.unwrap();
     world.installation.operator().start().await.unwrap();
     join_all(all.iter().map(|name| world.fleet.ready(name))).await;
-    world.all_work(&all).await;
+    world.all_usable(&all).await;
 }

@@ -1,5 +1,5 @@
-//! The operator killed before and after every effect that leaves it: each statement, each write to the API server. The
-//! effects are those that go through the proxies, so that none can be forgotten. Every run ends as an undisturbed one.
+//! The operator is killed before and after every effect: each statement, each write to the API server. The
+//! effects are those that pass the proxies, so that none is missed. Every run ends like an undisturbed one.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,9 @@ use tenantry_dev::{
     interposer::{EffectKind, Moment},
     process::Signal,
 };
+use tenantry_test_support::{Options, World, login};
 
-use crate::world::{World, login};
-
-/// A tenant with something of everything.
+/// A tenant that uses every field that creates something.
 fn spec() -> Value {
     json!({
         "admins": [{"email": "a@crash.example", "name": "Ada"}, {"email": "b@crash.example", "credential": "OneTimePassword"}],
@@ -25,7 +24,9 @@ fn spec() -> Value {
 
 async fn world(name: &'static str) -> World {
     let logged = ("log_statement".to_owned(), "ddl".to_owned());
-    World::interposed(name, PostgresOptions { settings: vec![logged], ..PostgresOptions::default() }).await
+    let postgres = PostgresOptions { settings: vec![logged], ..PostgresOptions::default() };
+    let options = Options { postgres, interposed: true, no_background_checks: true, ..Options::default() };
+    World::with(name, options).await
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -34,7 +35,7 @@ enum Scenario {
     Deprovision,
 }
 
-/// One run: the operator is killed at this effect, if there are so many, and started again. Whether it was.
+/// One run: the operator is killed at this effect and started again. Returns the effect, or none if there were fewer.
 async fn run(
     world: &World,
     scenario: Scenario,
@@ -66,17 +67,17 @@ async fn run(
         effect = effects.triggered() => Some(effect),
         () = &mut settled => {
             is_settled = true;
-            // The last effect of all may be seen before the operator is killed for it.
+            // The last effect may be observed before the operator is killed for it.
             match point {
-                Some((number, _)) if effects.seen().len() >= number => Some(effects.triggered().await),
+                Some((number, _)) if effects.recorded().len() >= number => Some(effects.triggered().await),
                 _ => None,
             }
         }
     };
     if let Some(effect) = &struck {
-        assert!(world.installation.operator().service().gone_within(crate::world::PATIENCE).await);
+        assert!(world.installation.operator().service().exits_within(tenantry_test_support::PATIENCE).await);
         effects.reset();
-        world.free_the_lease().await;
+        world.delete_lease().await;
         world.installation.operator().start().await.unwrap();
         if !is_settled {
             settled.await;
@@ -90,7 +91,7 @@ async fn run(
 /// Kills at every effect of a scenario, and compares each end with that of an undisturbed run.
 async fn at_every_effect(world: &World, scenario: Scenario) {
     assert_eq!(run(world, scenario, "undisturbed", None).await, None);
-    let expected = world.left_of("undisturbed").await;
+    let expected = left_of(world, "undisturbed").await;
     let (mut statements, mut points) = (0, 0);
     for number in 1.. {
         let mut any = false;
@@ -98,7 +99,7 @@ async fn at_every_effect(world: &World, scenario: Scenario) {
             let name = format!("point-{number}-{letter}");
             let Some(what) = run(world, scenario, &name, Some((number, moment))).await else { continue };
             (any, points) = (true, points + 1);
-            let left = world.left_of(&name).await;
+            let left = left_of(world, &name).await;
             assert_eq!(left, expected, "killed {moment:?} effect {number}: {what}");
         }
         if !any {
@@ -111,26 +112,26 @@ async fn at_every_effect(world: &World, scenario: Scenario) {
 }
 
 #[tokio::test]
-async fn a_provisioning_that_is_cut_anywhere_ends_as_one_that_is_not() {
+async fn provisioning_killed_at_any_effect_ends_the_same() {
     let world = world("crash-provision").await;
     at_every_effect(&world, Scenario::Provision).await;
 }
 
 #[tokio::test]
-async fn a_deprovisioning_that_is_cut_anywhere_ends_as_one_that_is_not() {
+async fn deprovisioning_killed_at_any_effect_ends_the_same() {
     let world = world("crash-deprovision").await;
     at_every_effect(&world, Scenario::Deprovision).await;
 }
 
 #[tokio::test]
-async fn a_provisioning_writes_and_asks_no_more_than_it_should() {
+async fn provisioning_stays_within_its_budget_of_statements_and_writes() {
     let world = world("crash-count").await;
     run(&world, Scenario::Provision, "first", None).await;
     let effects = world.installation.interposer().unwrap().effects();
     effects.reset();
     world.apply("counted", json!({})).await;
     world.fleet.ready("counted").await;
-    let seen = effects.seen();
+    let seen = effects.recorded();
     let count = |kind| seen.iter().filter(|effect| effect.kind == kind).count();
     let (statements, writes) = (count(EffectKind::Statement), count(EffectKind::Write));
     println!("{statements} statements, {writes} writes");
@@ -138,120 +139,117 @@ async fn a_provisioning_writes_and_asks_no_more_than_it_should() {
     assert!(statements <= 45 && writes <= 8, "{list}");
 }
 
-impl World {
-    /// What there is of a tenant everywhere, without what differs between any two: its name, its id, times, secrets.
-    async fn left_of(&self, name: &str) -> BTreeMap<String, Value> {
-        let underscored = name.replace('-', "_");
-        let id: Option<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1")
-            .bind(name)
-            .fetch_optional(&mut self.superuser("tenantry_system").await)
-            .await
-            .unwrap();
-        let id = id.unwrap_or_default();
-        let plain = |text: String| {
-            text.replace(&id.to_string(), "ID")
-                .replace(&id.simple().to_string(), "ID")
-                .replace(&underscored, "NAME")
-                .replace(name, "NAME")
-        };
-        let rows = async |database: &str, query: &'static str| -> Value {
-            let found: Vec<String> = sqlx::query_scalar(query)
-                .bind(&underscored)
-                .bind(id)
-                .fetch_all(&mut self.superuser(database).await)
-                .await
-                .unwrap();
-            json!(found.into_iter().map(&plain).collect::<Vec<_>>())
-        };
-        let mut left = BTreeMap::new();
-        left.insert("databases".into(), rows("postgres", "
-            SELECT concat_ws(' ', datname, pg_get_userbyid(datdba), datacl::text, datconnlimit, datallowconn,
-                   regexp_replace(shobj_description(oid, 'pg_database'), 'template:.*', ''))
-            FROM pg_database WHERE (datname = 'tenant_' || $1 OR datname LIKE 'tenantry_new%') AND $2::uuid IS NOT NULL").await);
-        left.insert("roles".into(), rows("postgres", "
-            SELECT concat_ws(' ', rolname, rolcanlogin, rolinherit, rolcreatedb, rolcreaterole, rolconnlimit,
-                   rolpassword IS NOT NULL, shobj_description(r.oid, 'pg_authid'),
-                   (SELECT string_agg(pg_get_userbyid(m.roleid), ',') FROM pg_auth_members m WHERE m.member = r.oid))
-            FROM pg_authid r WHERE rolname = 'tenant_' || $1 || '_app' AND $2::uuid IS NOT NULL").await);
-        left.insert("registry".into(), rows("tenantry_system", "
-            SELECT concat_ws(' ', status, access, database_exists, database_name, login_name, password_verifier IS NOT NULL,
-                   module_versions, seed_digest, activated_at IS NOT NULL, purge_started_at IS NOT NULL, rolling_back)
-            FROM tenants WHERE id = $2 AND $1 <> ''").await);
-        left.insert(
-            "unfinished workflows".into(),
-            rows(
-                "tenantry_system",
-                "
-            SELECT kind FROM workflows WHERE tenant_id = $2 AND finished_at IS NULL AND $1 <> ''",
-            )
-            .await,
-        );
-        left.insert("activity".into(), rows("tenantry_system", "
-            SELECT concat_ws(' ', action, count(*)) FROM activity WHERE tenant_id = $2 AND $1 <> '' GROUP BY action ORDER BY 1").await);
-        left.insert("receipts".into(), rows("tenantry_system", "
-            SELECT concat_ws(' ', slug, database_retained) FROM deletion_receipts WHERE tenant_id = $2 AND $1 <> ''").await);
-        left.insert("made".into(), json!(self.made(&id.simple().to_string(), &underscored)));
-
-        let labelled = ListParams::default().labels(&format!("tenantry.dev/tenant-id={id}"));
-        let secrets = self.fleet.secrets.list(&labelled);
-        let mut of_tenant: Vec<String> = secrets
-            .await
-            .unwrap()
-            .iter()
-            .map(|secret| {
-                let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
-                plain(format!("{} {:?} {:?} {keys:?}", secret.name_any(), secret.type_, secret.labels()))
-            })
-            .collect();
-        of_tenant.sort_unstable();
-        left.insert("secrets".into(), json!(of_tenant));
-        if let Some(tenant) = self.fleet.tenants.get_opt(name).await.unwrap() {
-            left.insert("object".into(), serde_json::from_str(&plain(object(&tenant).to_string())).unwrap());
-            left.insert("inside".into(), self.inside(name).await);
-        }
-        left
-    }
-
-    /// What the tenant itself sees, with the credentials from its Secret.
-    async fn inside(&self, name: &str) -> Value {
-        let mut session = login(&self.fleet.secret(&format!("{name}-db"), "uri").await).await.unwrap();
-        session.execute("INSERT INTO users (email) VALUES ('own@crash.example')").await.unwrap();
-        let counted: Vec<String> = sqlx::query_scalar(
-            "SELECT 'users ' || count(*) FROM users UNION ALL SELECT 'roles ' || count(*) FROM roles
-             UNION ALL SELECT 'user_roles ' || count(*) FROM user_roles
-             UNION ALL SELECT 'offers ' || count(*) FROM user_credentials WHERE revoked_at IS NULL
-             UNION ALL SELECT 'activity ' || count(*) FROM activity_log
-             UNION ALL SELECT concat_ws(' ', key, value) FROM settings
-             UNION ALL SELECT concat_ws(' ', module, version) FROM tenantry.migrations",
-        )
-        .fetch_all(&mut session)
+/// Everything that exists of a tenant, without what differs between any two: its name, its id, times, secrets.
+async fn left_of(world: &World, name: &str) -> BTreeMap<String, Value> {
+    let underscored = name.replace('-', "_");
+    let id: Option<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1")
+        .bind(name)
+        .fetch_optional(&mut world.superuser("tenantry_system").await)
         .await
         .unwrap();
-        json!(counted)
-    }
+    let id = id.unwrap_or_default();
+    let plain = |text: String| {
+        text.replace(&id.to_string(), "ID")
+            .replace(&id.simple().to_string(), "ID")
+            .replace(&underscored, "NAME")
+            .replace(name, "NAME")
+    };
+    let rows = async |database: &str, query: &'static str| -> Value {
+        let found: Vec<String> = sqlx::query_scalar(query)
+            .bind(&underscored)
+            .bind(id)
+            .fetch_all(&mut world.superuser(database).await)
+            .await
+            .unwrap();
+        json!(found.into_iter().map(&plain).collect::<Vec<_>>())
+    };
+    let mut left = BTreeMap::new();
+    left.insert("databases".into(), rows("postgres", "
+        SELECT concat_ws(' ', datname, pg_get_userbyid(datdba), datacl::text, datconnlimit, datallowconn,
+               regexp_replace(shobj_description(oid, 'pg_database'), 'template:.*', ''))
+        FROM pg_database WHERE (datname = 'tenant_' || $1 OR datname LIKE 'tenantry_new%') AND $2::uuid IS NOT NULL").await);
+    left.insert("roles".into(), rows("postgres", "
+        SELECT concat_ws(' ', rolname, rolcanlogin, rolinherit, rolcreatedb, rolcreaterole, rolconnlimit,
+               rolpassword IS NOT NULL, shobj_description(r.oid, 'pg_authid'),
+               (SELECT string_agg(pg_get_userbyid(m.roleid), ',') FROM pg_auth_members m WHERE m.member = r.oid))
+        FROM pg_authid r WHERE rolname = 'tenant_' || $1 || '_app' AND $2::uuid IS NOT NULL").await);
+    left.insert("registry".into(), rows("tenantry_system", "
+        SELECT concat_ws(' ', status, access, database_exists, database_name, login_name, password_verifier IS NOT NULL,
+               module_versions, seed_digest, activated_at IS NOT NULL, purge_started_at IS NOT NULL, rolling_back)
+        FROM tenants WHERE id = $2 AND $1 <> ''").await);
+    left.insert(
+        "unfinished workflows".into(),
+        rows(
+            "tenantry_system",
+            "
+        SELECT kind FROM workflows WHERE tenant_id = $2 AND finished_at IS NULL AND $1 <> ''",
+        )
+        .await,
+    );
+    left.insert("activity".into(), rows("tenantry_system", "
+        SELECT concat_ws(' ', action, count(*)) FROM activity WHERE tenant_id = $2 AND $1 <> '' GROUP BY action ORDER BY 1").await);
+    left.insert("receipts".into(), rows("tenantry_system", "
+        SELECT concat_ws(' ', slug, database_retained) FROM deletion_receipts WHERE tenant_id = $2 AND $1 <> ''").await);
+    left.insert("made".into(), json!(made(world, &id.simple().to_string(), &underscored)));
 
-    /// How often the tenant's databases were made, renamed and dropped: what the server logged, without what it refused.
-    fn made(&self, id: &str, name: &str) -> Vec<String> {
-        let log = std::fs::read_to_string(self.installation.postgres().service().log()).unwrap();
-        let building = format!("tenantry_new_{id}");
-        let published = format!("tenant_{name}");
-        let count = |statement: &str, refusal: &str| {
-            let of_ours = |line: &&str| {
-                line.contains(&format!("{building}\"")) || line.contains(&format!("{published}\""))
-            };
-            let tried = log
-                .lines()
-                .filter(of_ours)
-                .filter(|line| line.contains("statement: ") && line.contains(statement));
-            let refused =
-                log.lines().filter(of_ours).filter(|line| line.contains("ERROR: ") && line.contains(refusal));
-            tried.count() as i64 - refused.count() as i64
-        };
-        vec![
-            format!("made {}", count("CREATE DATABASE", "already exists")),
-            format!("dropped {}", count("DROP DATABASE", "does not exist")),
-        ]
+    let labelled = ListParams::default().labels(&format!("tenantry.dev/tenant-id={id}"));
+    let secrets = world.fleet.secrets.list(&labelled);
+    let mut of_tenant: Vec<String> = secrets
+        .await
+        .unwrap()
+        .iter()
+        .map(|secret| {
+            let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+            plain(format!("{} {:?} {:?} {keys:?}", secret.name_any(), secret.type_, secret.labels()))
+        })
+        .collect();
+    of_tenant.sort_unstable();
+    left.insert("secrets".into(), json!(of_tenant));
+    if let Some(tenant) = world.fleet.tenants.get_opt(name).await.unwrap() {
+        left.insert("object".into(), serde_json::from_str(&plain(object(&tenant).to_string())).unwrap());
+        left.insert("inside".into(), inside(world, name).await);
     }
+    left
+}
+
+/// What the tenant itself sees, with the credentials from its Secret.
+async fn inside(world: &World, name: &str) -> Value {
+    let mut session = login(&world.fleet.secret(&format!("{name}-db"), "uri").await).await.unwrap();
+    session.execute("INSERT INTO users (email) VALUES ('own@crash.example')").await.unwrap();
+    let counted: Vec<String> = sqlx::query_scalar(
+        "SELECT 'users ' || count(*) FROM users UNION ALL SELECT 'roles ' || count(*) FROM roles
+         UNION ALL SELECT 'user_roles ' || count(*) FROM user_roles
+         UNION ALL SELECT 'offers ' || count(*) FROM user_credentials WHERE revoked_at IS NULL
+         UNION ALL SELECT 'activity ' || count(*) FROM activity_log
+         UNION ALL SELECT concat_ws(' ', key, value) FROM settings
+         UNION ALL SELECT concat_ws(' ', module, version) FROM tenantry.migrations",
+    )
+    .fetch_all(&mut session)
+    .await
+    .unwrap();
+    json!(counted)
+}
+
+/// How often the tenant's databases were created and dropped: what the server logged, without refused statements.
+fn made(world: &World, id: &str, name: &str) -> Vec<String> {
+    let log = std::fs::read_to_string(world.installation.postgres().service().log()).unwrap();
+    let building = format!("tenantry_new_{id}");
+    let published = format!("tenant_{name}");
+    let count = |statement: &str, refusal: &str| {
+        let of_ours =
+            |line: &&str| line.contains(&format!("{building}\"")) || line.contains(&format!("{published}\""));
+        let tried = log
+            .lines()
+            .filter(of_ours)
+            .filter(|line| line.contains("statement: ") && line.contains(statement));
+        let refused =
+            log.lines().filter(of_ours).filter(|line| line.contains("ERROR: ") && line.contains(refusal));
+        tried.count() as i64 - refused.count() as i64
+    };
+    vec![
+        format!("made {}", count("CREATE DATABASE", "already exists")),
+        format!("dropped {}", count("DROP DATABASE", "does not exist")),
+    ]
 }
 
 /// The object without what differs between any two runs.

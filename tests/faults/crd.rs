@@ -1,16 +1,14 @@
-//! The definition of Tenants deleted while there are some.
+//! The Tenant CRD is deleted while Tenants exist.
 
 use futures::future::join_all;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, api::DeleteParams, runtime::wait::await_condition};
 use serde_json::json;
 use sqlx::Executor;
-use tenantry_dev::installation::install_crds;
-
-use crate::world::{Options, PATIENCE, World, login};
+use tenantry_test_support::{Options, PATIENCE, World, login};
 
 #[tokio::test]
-async fn tenants_whose_definition_was_deleted_come_back_with_it() {
+async fn tenants_are_reinstated_after_crd_was_deleted() {
     let world = World::with("crd", Options { own_plane: true, ..Options::default() }).await;
     let names = ["one", "two", "three"];
     join_all(names.map(|name| world.apply(name, json!({})))).await;
@@ -28,7 +26,7 @@ async fn tenants_whose_definition_was_deleted_come_back_with_it() {
     definitions.delete("tenants.tenantry.dev", &DeleteParams::default()).await.unwrap();
     let gone = |definition: Option<&CustomResourceDefinition>| definition.is_none();
     let waited = await_condition(definitions, "tenants.tenantry.dev", gone);
-    tokio::time::timeout(PATIENCE, waited).await.expect("the definition goes").unwrap();
+    tokio::time::timeout(PATIENCE, waited).await.expect("the CRD is deleted").unwrap();
     let cut =
         "SELECT status = 'deprovisioning' AND access = 'Blocked' AND purge_after > now() + interval '29 days'
                FROM tenants WHERE slug = $1";
@@ -38,7 +36,7 @@ async fn tenants_whose_definition_was_deleted_come_back_with_it() {
         assert!(login(uri).await.is_err());
     }
 
-    install_crds(env!("CARGO_BIN_EXE_tenantry").as_ref(), &world.kubectl()).await.unwrap();
+    world.install_crds().await;
     join_all(names.map(|name| world.apply(name, json!({})))).await;
     for (name, (id, uri)) in names.iter().zip(&before) {
         assert_eq!(world.fleet.ready(name).await.status.unwrap().tenant_id, *id);

@@ -1,10 +1,13 @@
-//! What must be so at any time, looked at while things happen: the watches of Tenants and holds, the catalogues, the
-//! registry. What a status says is compared with what PostgreSQL shows; where they differ, the status is read once more,
-//! and only one that has not changed meanwhile is a finding.
+//! Invariants, checked while operations run: the watches of Tenants and holds, the catalogues, the
+//! registry. A status is compared with PostgreSQL; where they differ, the status is read once more,
+//! and only one that has not changed meanwhile is a violation.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, atomic::AtomicU64, atomic::Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,18 +29,17 @@ use tenantry::{
         tenant_hold::TenantHold,
         tenant_status::{Access, HoldMode, TenantState},
     },
-    domain::{lifecycle::leads, observed::RegistryStatus},
+    domain::{lifecycle::is_possible, observed::RegistryStatus},
 };
+use tenantry_test_support::World;
 use tokio::sync::watch;
-
-use crate::world::World;
 
 /// What PostgreSQL shows of a tenant.
 #[derive(Debug)]
 struct Shown {
     /// The database's oid, while there is one.
     database: Option<i64>,
-    /// The level that rights and LOGIN come to; none for something in between.
+    /// The access level of its rights and LOGIN; none if they contradict each other.
     access: Option<Access>,
     /// The widest of the groups that its login is in.
     widest: Access,
@@ -45,7 +47,7 @@ struct Shown {
     sessions: Vec<i32>,
 }
 
-/// A session that was opened under a level and is left alone.
+/// A session that was opened under an access level and is kept open.
 struct Session {
     pid: i32,
     access: Access,
@@ -58,15 +60,15 @@ pub struct Watched {
     holds: Mutex<BTreeMap<String, TenantHold>>,
     /// Changes with each of them.
     pub changes: watch::Sender<u64>,
-    /// What should not be.
+    /// The violations.
     pub found: Mutex<BTreeSet<String>>,
-    /// How often PostgreSQL was looked at.
+    /// How often PostgreSQL was checked.
     pub looks: AtomicU64,
     /// Ids by name, oids by database, digests of passwords by name.
     ids: Mutex<HashMap<String, String>>,
     oids: Mutex<HashMap<String, i64>>,
     pub digests: Mutex<HashMap<String, BTreeSet<Vec<u8>>>>,
-    /// What was changed by hand, and from which look on it may be put right.
+    /// Manual changes, and the check from which on they may be repaired.
     by_hand: Mutex<HashMap<String, u64>>,
     sessions: Mutex<HashMap<String, Vec<Session>>>,
 }
@@ -87,7 +89,7 @@ impl Watched {
         }
     }
 
-    /// Watches and looks for as long as it is waited for.
+    /// Watches and checks until it is dropped.
     pub async fn run(&self, world: &World) {
         let config = watcher::Config::default;
         let tenants = watcher(world.fleet.tenants.clone(), config()).default_backoff().boxed();
@@ -97,7 +99,7 @@ impl Watched {
             let mut server = world.superuser("postgres").await;
             let mut registry = world.superuser("tenantry_system").await;
             loop {
-                // Also what changes nothing here may not be as it should.
+                // Also without a change: PostgreSQL may have changed.
                 let _ = tokio::time::timeout(Duration::from_millis(250), changes.changed()).await;
                 self.look(world, &mut server, &mut registry).await;
             }
@@ -126,7 +128,7 @@ impl Watched {
         self.found.lock().unwrap().insert(format!("{name}: {what}"));
     }
 
-    /// Compares what is said with what is shown.
+    /// Compares the statuses with PostgreSQL and the registry.
     async fn look(&self, world: &World, server: &mut PgConnection, registry: &mut PgConnection) {
         let tenants = self.tenants.lock().unwrap().clone();
         let holds = self.holds.lock().unwrap().clone();
@@ -148,9 +150,7 @@ impl Watched {
             }
             let shown = shown.get(name).unwrap_or(&nothing);
             let wrong = match recorded.get(name) {
-                Some(recorded) if recorded != access.as_str() => {
-                    Some(format!("the registry says {recorded}"))
-                }
+                Some(recorded) if recorded != access.as_str() => Some(format!("the registry has {recorded}")),
                 _ => self.differs(name, access, shown),
             };
             let Some(wrong) = wrong else {
@@ -190,7 +190,7 @@ impl Watched {
             sessions.get(name).into_iter().flatten().filter(|session| rank(session.access) > rank(access));
         let lives = wider.map(|session| session.pid).find(|pid| shown.sessions.contains(pid));
         let any = shown.sessions.first().copied().filter(|_| access == Access::Blocked);
-        lives.or(any).map(|pid| format!("session {pid} from before lives"))
+        lives.or(any).map(|pid| format!("session {pid} from before exists"))
     }
 
     fn id(&self, name: &str, tenant: &Tenant) {
@@ -202,7 +202,7 @@ impl Watched {
         }
     }
 
-    /// Once there, a database stays, and is the same.
+    /// A database is never dropped and never replaced.
     fn databases(&self, shown: &HashMap<String, Shown>) {
         let mut oids = self.oids.lock().unwrap();
         for (name, shown) in shown {
@@ -214,12 +214,12 @@ impl Watched {
         }
         for name in oids.keys() {
             if shown.get(name).is_none_or(|shown| shown.database.is_none()) {
-                self.find(name, "its database is gone".to_owned());
+                self.find(name, "its database does not exist".to_owned());
             }
         }
     }
 
-    /// What the registry must never say; returns the access that it records for each tenant.
+    /// Checks the registry; returns the access that it records for each tenant.
     async fn registry(&self, session: &mut PgConnection) -> HashMap<String, String> {
         type Recorded = (String, String, String, i64, i64, bool, Option<Vec<u8>>);
         let rows: Vec<Recorded> = sqlx::query_as(
@@ -234,15 +234,15 @@ impl Watched {
         let mut digests = self.digests.lock().unwrap();
         for (name, status, _, running, lives, kept, digest) in &rows {
             if *running > 1 || *lives > 1 || !kept || status == "deprovisioned" {
-                let what = format!("{status}, {running} workflows, {lives} rows, kept: {kept}");
-                self.find(name, format!("the registry says {what}"));
+                let what = format!("{status}, {running} workflows, {lives} rows, not purged: {kept}");
+                self.find(name, format!("the registry has {what}"));
             }
             digests.entry(name.clone()).or_default().extend(digest.clone());
         }
         rows.into_iter().map(|row| (row.0, row.2)).collect()
     }
 
-    /// Changes something by hand, which is not held against the operator until it is seen to be put right.
+    /// Makes a manual change, which is no violation until it is observed to be repaired.
     pub async fn by_hand(&self, name: &str, change: impl Future<Output = ()>) {
         self.by_hand.lock().unwrap().insert(name.to_owned(), u64::MAX);
         change.await;
@@ -250,12 +250,12 @@ impl Watched {
         self.by_hand.lock().unwrap().insert(name.to_owned(), next);
     }
 
-    /// Whether what was changed by hand is put right.
-    pub fn is_put_right(&self, name: &str) -> bool {
+    /// Whether a manual change is repaired.
+    pub fn is_repaired(&self, name: &str) -> bool {
         !self.by_hand.lock().unwrap().contains_key(name)
     }
 
-    /// Opens a session, if the tenant may have one, and leaves it open.
+    /// Opens a session, if the tenant may have one, and keeps it open.
     pub async fn connect(&self, world: &World, name: &str) {
         let mut server = world.superuser("postgres").await;
         let mut access = async || shown(&mut server).await.get(name).and_then(|shown| shown.access);
@@ -270,7 +270,7 @@ impl Watched {
         }
     }
 
-    /// The lives of all tenants as they were recorded: no transition that their table does not have.
+    /// Checks the activity log: every recorded transition is in the lifecycle table.
     pub async fn lives(&self, world: &World) {
         type Entry = (String, String, String, Json<Value>);
         let entries: Vec<Entry> = sqlx::query_as(
@@ -300,7 +300,7 @@ impl Watched {
                 continue;
             };
             let states = (RegistryStatus::parse(now), RegistryStatus::parse(&to));
-            let known = matches!(states, (Some(from), Some(to)) if leads(from, to));
+            let known = matches!(states, (Some(from), Some(to)) if is_possible(from, to));
             if !known || said("from").is_some_and(|from| from != *now) {
                 self.find(&name, format!("{action} led from {now} to {to}: {details}"));
             }
@@ -314,7 +314,7 @@ impl Watched {
     }
 }
 
-/// The access that a status claims to be in force for the spec that is there.
+/// The access that a status reports to be in force for the current spec.
 fn claim(tenant: &Tenant) -> Option<Access> {
     let status = tenant.status.as_ref()?;
     let current = status.observed_generation == tenant.metadata.generation;
@@ -322,7 +322,7 @@ fn claim(tenant: &Tenant) -> Option<Access> {
     status.access.filter(|_| current && ready && tenant.metadata.deletion_timestamp.is_none())
 }
 
-/// What a hold claims to be in force.
+/// The mode that a hold reports to be in force.
 fn in_force(hold: &TenantHold) -> Option<SuspensionMode> {
     let status = hold.status.as_ref()?;
     let current = status.observed_generation == hold.metadata.generation;
@@ -330,16 +330,16 @@ fn in_force(hold: &TenantHold) -> Option<SuspensionMode> {
     hold.spec.mode.filter(|_| current && says && hold.metadata.deletion_timestamp.is_none())
 }
 
-/// Whether a status claims more than what it says itself, and its spec, come to.
+/// Whether a status reports wider access than its own holds and its spec allow.
 fn too_wide(tenant: &Tenant, access: Access) -> Option<String> {
     let (spec, status) = (&tenant.spec, tenant.status.as_ref()?);
-    let leaves = spec.state == Some(DesiredState::Deprovisioned);
-    if leaves
+    let deprovisioned = spec.state == Some(DesiredState::Deprovisioned);
+    if deprovisioned
         && (access != Access::Blocked
             || status.binding.is_some()
             || status.state != Some(TenantState::Deprovisioning))
     {
-        return Some(format!("it leaves, and is Ready as {status:?}"));
+        return Some(format!("it is being deprovisioned, and is Ready as {status:?}"));
     }
     let said = spec.suspension.as_ref().and_then(|suspension| suspension.mode);
     let own = (spec.state == Some(DesiredState::Suspended))
@@ -347,7 +347,7 @@ fn too_wide(tenant: &Tenant, access: Access) -> Option<String> {
     let holds = status.holds.iter().map(|hold| level(hold.mode));
     let least = own.into_iter().chain(holds).map(rank).min()?;
     (rank(access) > least)
-        .then(|| format!("{access} is wider than what its status and its spec come to: {status:?}"))
+        .then(|| format!("{access} is wider than its status and its spec allow: {status:?}"))
 }
 
 fn level(mode: impl Into<HoldMode>) -> Access {
@@ -390,7 +390,7 @@ async fn shown(session: &mut PgConnection) -> HashMap<String, Shown> {
         "tenantry_rw" => Access::ReadWrite,
         _ => Access::Unknown,
     };
-    let told = |(name, database, login, groups, connect, unclear, sessions): Row| {
+    let by_slug = |(name, database, login, groups, connect, unclear, sessions): Row| {
         let widest =
             groups.iter().map(of_group).max_by_key(|access| rank(*access)).unwrap_or(Access::Blocked);
         let access = match (groups.len(), connect, login) {
@@ -400,10 +400,10 @@ async fn shown(session: &mut PgConnection) -> HashMap<String, Shown> {
         };
         (name, Shown { database, access, widest, sessions })
     };
-    rows.into_iter().map(told).collect()
+    rows.into_iter().map(by_slug).collect()
 }
 
-/// The time by a clock that is so many seconds ahead.
+/// The time of a clock that is this many seconds ahead.
 pub fn time(ahead: i64) -> Timestamp {
     Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(ahead)
 }

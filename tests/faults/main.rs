@@ -1,31 +1,30 @@
-//! What happens when something fails, and when time passes. One control plane for the run; every test has an operator
-//! and a PostgreSQL of its own, to stop, kill and set ahead.
+//! Failures, and the passage of time. One control plane for the process; every test has an operator
+//! and a PostgreSQL of its own, to stop, kill and set ahead in time.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
-mod attempts;
 mod batch;
 mod breaker;
 mod crash;
 mod crd;
-mod cuts;
+mod deadlines;
 mod drift;
-#[path = "../cluster/fleet.rs"]
-mod fleet;
+mod fairness;
 mod fresh;
-mod grace;
+mod grace_periods;
 mod invariants;
 mod leaders;
-mod left;
+mod lost_objects;
 mod model;
+mod outages;
 mod purges;
 mod random;
 mod reasons;
-mod replaced;
+mod reopened_access;
+mod replaced_server;
+mod retries;
 mod rollback;
 mod sequence;
+mod snapshot;
 mod throttling;
-mod timed;
 mod usage;
-mod vanished;
-mod world;

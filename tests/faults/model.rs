@@ -1,4 +1,4 @@
-//! A tenant as it was asked for, and what that comes to. Pure; the operator's own judgement is not asked here, so that
+//! A model of a tenant: what was applied, and the state that follows. It shares no code with the operator's evaluation, so that
 //! both can be compared.
 
 use std::collections::BTreeMap;
@@ -12,17 +12,17 @@ use tenantry::api::{
 
 use crate::sequence::{Operation, When};
 
-/// Who puts holds.
+/// The parties that place holds.
 pub const PARTIES: [&str; 3] = ["billing", "legal", "security"];
 
-/// How a suspension or a hold is to be.
+/// The mode and the trigger of a suspension or a hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Narrowing {
     pub mode: Option<SuspensionMode>,
     pub trigger: Option<SuspensionTrigger>,
 }
 
-/// The plans that the tenants are on: name, spec, and what of it matters here.
+/// The plans of the tenants, with the fields that matter here.
 pub const PLANS: [Plan; 4] = [
     Plan { name: "starter", lenient: &[], trial_end: SuspensionMode::Blocked, next: None, in_trial: false },
     Plan {
@@ -52,12 +52,12 @@ pub const PLANS: [Plan; 4] = [
 #[derive(Debug)]
 pub struct Plan {
     pub name: &'static str,
-    /// The triggers for which it says ReadOnly.
+    /// The triggers whose mode is ReadOnly.
     lenient: &'static [SuspensionTrigger],
     trial_end: SuspensionMode,
     /// The plan after a trial.
     next: Option<&'static str>,
-    /// It gives a trial, longer than the test's time.
+    /// It has a trial, longer than the test's time.
     in_trial: bool,
 }
 
@@ -81,7 +81,7 @@ impl Plan {
     }
 }
 
-/// Where a tenant should stand.
+/// The expected state of a tenant.
 #[derive(Debug, PartialEq)]
 pub struct Expected {
     pub access: Access,
@@ -91,7 +91,7 @@ pub struct Expected {
     pub holds: Vec<(&'static str, HoldMode)>,
 }
 
-/// A tenant as it was asked for.
+/// What was applied to a tenant.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub plan: usize,
@@ -103,22 +103,22 @@ pub struct Model {
     validity: (Option<Timestamp>, Option<Timestamp>),
     declared: u64,
     pub paused: bool,
-    /// Whether its object is there.
+    /// Whether its object exists.
     pub present: bool,
-    /// Whether the registry knows this object: one that was applied again while it is paused waits for that.
+    /// Whether the registry row is bound to this object: one applied again while paused is bound later.
     pub bound: bool,
-    /// The TenantHolds that are there.
+    /// The existing TenantHolds.
     pub holds: BTreeMap<usize, Narrowing>,
-    /// The holds that the registry has, or is about to.
+    /// The holds that the registry has, or is about to have.
     pub recorded: BTreeMap<usize, Narrowing>,
-    /// How often its Secret was touched.
+    /// How often its Secret was changed.
     pub touched: usize,
-    /// Its Secret was removed while it leaves: nobody makes a new one before it is back.
+    /// Its Secret was deleted during deprovisioning: it is recreated when the tenant is restored.
     pub secret_lost: bool,
 }
 
 impl Model {
-    /// One that begins; nothing is made yet.
+    /// A new tenant.
     pub fn new(plan: usize) -> Self {
         Self {
             plan,
@@ -143,13 +143,13 @@ impl Model {
         &PLANS[self.plan]
     }
 
-    /// Whether its trial is as long as its plan says, from when it was handed out.
+    /// Whether the plan determines the end of its trial, from its activation on.
     pub fn trial_is_planned(&self) -> bool {
         self.plan().in_trial && self.trial.is_none()
     }
 
-    /// Whether it goes away, or is gone.
-    pub fn leaves(&self) -> bool {
+    /// Whether it is being deprovisioned, or its object is deleted.
+    pub fn is_deprovisioned(&self) -> bool {
         !self.present || self.state == DesiredState::Deprovisioned
     }
 
@@ -181,12 +181,12 @@ impl Model {
         spec
     }
 
-    /// Does an operation. The object, if it was gone, is there after any change of the spec.
+    /// Applies an operation. Any change of the spec recreates a deleted object.
     pub fn apply(&mut self, operation: &Operation, now: Timestamp) {
         let at = |when: &Option<When>| when.map(|when| when.from(now));
         match operation {
             Operation::State(state, narrowing) => (self.state, self.narrowing) = (*state, *narrowing),
-            Operation::Terms { days, trigger, retain } => {
+            Operation::PurgeTerms { days, trigger, retain } => {
                 (self.grace, self.retain) = ((*days, *trigger), *retain)
             }
             Operation::Trial(ends) => self.trial = at(ends),
@@ -214,7 +214,7 @@ impl Model {
             }
             Operation::LoseSecret | Operation::SpoilSecret => {
                 self.touched += 1;
-                self.secret_lost |= self.leaves();
+                self.secret_lost |= self.is_deprovisioned();
                 return;
             }
             Operation::ByHand(_) | Operation::Connect => return,
@@ -226,12 +226,12 @@ impl Model {
         if self.bound {
             self.recorded.extend(&self.holds);
         }
-        if !self.paused && !self.leaves() {
+        if !self.paused && !self.is_deprovisioned() {
             self.secret_lost = false;
         }
     }
 
-    /// Where it should stand, once that is settled: the strictest of all that narrows its access.
+    /// The expected state, once settled: the strictest of all restrictions.
     pub fn expected(&self, now: Timestamp) -> Expected {
         let plan = self.plan();
         let holds: Vec<_> =
@@ -250,7 +250,7 @@ impl Model {
         .collect();
         let in_trial = if self.trial.is_some() { !over } else { plan.in_trial };
         let (access, state) = match (modes.contains(&SuspensionMode::Blocked), modes.is_empty()) {
-            _ if self.leaves() => (Access::Blocked, TenantState::Deprovisioning),
+            _ if self.is_deprovisioned() => (Access::Blocked, TenantState::Deprovisioning),
             (true, _) => (Access::Blocked, TenantState::Suspended),
             (false, false) => (Access::ReadOnly, TenantState::Suspended),
             (false, true) if in_trial => (Access::ReadWrite, TenantState::Trial),
@@ -268,7 +268,7 @@ impl Narrowing {
     }
 }
 
-/// An object without what is null.
+/// An object without nulls.
 fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     fields
         .into_iter()

@@ -1,4 +1,4 @@
-//! What a purge waits for, and what it never takes for granted.
+//! What a purge waits for, and what it verifies.
 
 use kube::{
     Api,
@@ -7,12 +7,11 @@ use kube::{
 use serde_json::{Value, json};
 use sqlx::Executor;
 use tenantry::api::{
-    conditions::{READY, REGISTERED, reason},
+    conditions::{READY, REGISTERED},
     plan::TenantPlan,
     tenant_status::Access,
 };
-
-use crate::world::{World, login};
+use tenantry_test_support::{World, login};
 
 const DAY: i64 = 24 * 3600;
 
@@ -23,7 +22,7 @@ fn deprovisioned(more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_undone_while_nobody_led_is_not_purged_when_somebody_does() {
+async fn deletion_undone_without_leader_is_not_purged() {
     let world = World::new("purges-undone").await;
     let names = ["back", "again", "retained", "longer", "held", "gone"];
     let mut ids = Vec::new();
@@ -43,13 +42,13 @@ async fn what_was_undone_while_nobody_led_is_not_purged_when_somebody_does() {
     }
     world.installation.operator().stop().await.unwrap();
 
-    // Every way back, and every way to stay.
+    // Every way to restore a tenant, and every way to keep its data.
     world.apply("back", json!({})).await;
     world.apply("again", json!({})).await;
     world.apply("retained", deprovisioned(json!({"deletionPolicy": "Retain"}))).await;
     world.apply("longer", deprovisioned(json!({"offboarding": {"gracePeriodSeconds": 60 * DAY}}))).await;
     world.apply("held", deprovisioned(json!({"paused": true}))).await;
-    world.ahead(31 * DAY);
+    world.set_clock_ahead(31 * DAY);
     world.installation.operator().start().await.unwrap();
 
     world.until_status("gone", "deprovisioned").await;
@@ -69,7 +68,7 @@ async fn what_was_undone_while_nobody_led_is_not_purged_when_somebody_does() {
 }
 
 #[tokio::test]
-async fn a_plan_that_is_deleted_takes_no_time_away_from_those_that_leave() {
+async fn deleted_plan_does_not_shorten_grace_periods() {
     let world = World::new("purges-plan").await;
     let plans = Api::<TenantPlan>::all(world.fleet.client.clone());
     let plan = async |days: i64| {
@@ -90,31 +89,31 @@ async fn a_plan_that_is_deleted_takes_no_time_away_from_those_that_leave() {
     world.fleet.ready("acme").await;
     world.apply("acme", leaving()).await;
     world.until_status("acme", "deprovisioning").await;
-    // A plan that is there may say less, and is heard at once.
+    // An existing plan may shorten the grace period, at once.
     plan(20).await;
     let days = "SELECT purge_after = deprovisioned_at + interval '20 days' FROM tenants WHERE slug = $1";
     world.until("twenty days", async || world.holds("tenantry_system", days, "acme").await).await;
 
-    // It is used: only somebody who takes its finalizer away gets rid of it.
+    // It is in use: it is deleted only when its finalizer is removed by hand.
     plans.delete("purges-plan", &DeleteParams::default()).await.unwrap();
     let free = json!({"metadata": {"finalizers": null}});
     plans.patch("purges-plan", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
-    world.fleet.reason("living", READY, reason::PLAN_NOT_FOUND).await;
-    // One without any words of its own has a day at least.
+    world.fleet.reason("living", READY, "PlanNotFound").await;
+    // A tenant without a grace period of its own has a day at least.
     world.apply("living", leaving()).await;
     world.until_status("living", "deprovisioning").await;
     let day = "SELECT purge_after = deprovisioned_at + interval '1 day' FROM tenants WHERE slug = $1";
     assert!(world.holds("tenantry_system", day, "living").await);
-    world.ahead(2 * DAY);
+    world.set_clock_ahead(2 * DAY);
     world.until_status("living", "deprovisioned").await;
     assert!(world.database_exists("tenant_acme").await);
     assert!(world.holds("tenantry_system", days, "acme").await);
-    world.ahead(21 * DAY);
+    world.set_clock_ahead(21 * DAY);
     world.until_status("acme", "deprovisioned").await;
 }
 
 #[tokio::test]
-async fn what_is_in_the_place_of_a_tenants_own_is_no_proof_that_it_is_cut_or_gone() {
+async fn foreign_database_or_login_proves_no_revocation_and_no_drop() {
     let world = World::new("purges-foreign").await;
     for name in ["acme", "other"] {
         world.apply(name, json!({})).await;
@@ -123,12 +122,12 @@ async fn what_is_in_the_place_of_a_tenants_own_is_no_proof_that_it_is_cut_or_gon
     let uri = world.fleet.secret("other-db", "uri").await.replace("tenant_other_app", "aside");
     let mut superuser = world.superuser("postgres").await;
 
-    // A database: the tenant's own is somewhere else.
+    // A foreign database: the tenant's own has another name.
     world.fleet.delete("acme").await;
     superuser.execute("ALTER DATABASE tenant_acme RENAME TO elsewhere").await.unwrap();
     superuser.execute("CREATE DATABASE tenant_acme").await.unwrap();
-    world.ahead(31 * DAY);
-    let waits = async || world.fleet.operator_log().contains("is not this tenant's");
+    world.set_clock_ahead(31 * DAY);
+    let waits = async || world.fleet.operator_log().contains("reason=\"Conflict\"");
     world.until("the tombstone waits", waits).await;
     assert_eq!(world.status("acme").await.as_deref(), Some("deprovisioning"));
     let kept = "SELECT database_exists AND purge_started_at IS NULL FROM tenants WHERE slug = $1";
@@ -138,35 +137,35 @@ async fn what_is_in_the_place_of_a_tenants_own_is_no_proof_that_it_is_cut_or_gon
     world.until_status("acme", "deprovisioned").await;
     assert!(!world.database_exists("tenant_acme").await);
 
-    // A login: the tenant's own can still log in, under another name. (SCRAM survives a rename.)
+    // A foreign login: the tenant's own can still log in, under another name. (SCRAM survives a rename.)
     superuser.execute("ALTER ROLE tenant_other_app RENAME TO aside").await.unwrap();
     superuser.execute("CREATE ROLE tenant_other_app").await.unwrap();
     world.apply("other", deprovisioned(json!({}))).await;
-    let status = world.fleet.reason("other", READY, reason::CONFLICT).await.status.unwrap();
+    let status = world.fleet.reason("other", READY, "Conflict").await.status.unwrap();
     assert_ne!(status.access, Some(Access::Blocked));
     assert_eq!(world.status("other").await.as_deref(), Some("deprovisioning"));
     login(&uri).await.unwrap();
     superuser.execute("DROP ROLE tenant_other_app").await.unwrap();
     superuser.execute("ALTER ROLE aside RENAME TO tenant_other_app").await.unwrap();
     world.apply("other", deprovisioned(json!({"displayName": "look again"}))).await;
-    world.fleet.reason("other", READY, reason::GRACE_PERIOD).await;
+    world.fleet.reason("other", READY, "GracePeriod").await;
     assert!(login(&uri.replace("aside", "tenant_other_app")).await.is_err());
 }
 
 #[tokio::test]
-async fn a_purge_that_failed_half_way_goes_on_although_the_tenant_was_applied_again() {
+async fn purge_that_failed_halfway_continues_after_reapply() {
     let world = World::new("purges-half").await;
     world.apply("acme", json!({})).await;
     let before = world.fleet.ready("acme").await.status.unwrap().tenant_id;
-    // Nobody but its owner can end it.
-    let in_the_way = world.superuser("tenant_acme").await;
+    // Only a superuser can end this session.
+    let blocking = world.superuser("tenant_acme").await;
     world.fleet.delete("acme").await;
-    world.ahead(31 * DAY);
+    world.set_clock_ahead(31 * DAY);
     let begun = "SELECT purge_started_at IS NOT NULL FROM tenants WHERE slug = $1";
     world.until("the purge has begun", async || world.holds("tenantry_system", begun, "acme").await).await;
     world.apply("acme", json!({})).await;
-    world.fleet.reason("acme", REGISTERED, reason::SLUG_TAKEN).await;
-    drop(in_the_way);
+    world.fleet.reason("acme", REGISTERED, "SlugTaken").await;
+    drop(blocking);
     let after = world.fleet.ready("acme").await.status.unwrap().tenant_id;
     assert_ne!(after, before, "a new tenant, once the former one is gone");
 }

@@ -1,6 +1,6 @@
-//! Sequences of operations at random, a hundred tenants at a time under one operator, whose clock jumps and which is
-//! ended and killed meanwhile. Each tenant ends as a fresh one with the last spec and the last holds, and nothing that
-//! must always be so is ever otherwise (see `invariants`).
+//! Random sequences of operations, on a hundred tenants at once under one operator, subject clock jumps and which is
+//! stopped and killed meanwhile. Each tenant ends like a fresh one with the last spec and the last holds, and no
+//! invariant is ever violated (see `invariants`).
 //!
 //! The same seed leads to the same sequences. `TENANTRY_RANDOM=<seed>` draws others than those of every run, and
 //! `TENANTRY_RANDOM=<seed>/<number>` runs one of them alone, in the same weather; a failure says which to use.
@@ -17,27 +17,27 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use sqlx::Executor;
 use tenantry::api::{
-    conditions::{READY, find_condition, reason},
+    conditions::{READY, find_condition},
     tenant_status::Access,
 };
+use tenantry_test_support::{PATIENCE, World};
 use tokio::sync::watch;
 
 use crate::{
     invariants::{Watched, time},
-    left::Whose,
     model::{Model, PARTIES, PLANS},
     sequence::{Dice, Drift, Operation, Restart, Turn, Weather, sequence, weather},
-    world::{PATIENCE, World},
+    snapshot::{Subject, snapshots},
 };
 
 /// How many sequences a run has.
 const SEQUENCES: u64 = 100;
 /// The seed of every run.
 const SEED: u64 = 20_261_121;
-/// How many tenants are worked on at once.
+/// How many tenants are changed at once.
 const AT_ONCE: usize = 16;
 
-/// One tenant, and what is done to it.
+/// One tenant, and its operations.
 pub struct Sequence {
     seed: u64,
     number: u64,
@@ -60,8 +60,8 @@ impl Sequence {
         Self { seed, number, name, turns, model, applied: RefCell::default(), password: RefCell::default() }
     }
 
-    /// What it is, for whoever wants to run it again.
-    pub fn told(&self) -> String {
+    /// A description with which it can be run again.
+    pub fn description(&self) -> String {
         let turns = self.turns.iter().enumerate().map(|(round, turn)| match turn {
             Some(Turn { operation, wait }) => {
                 format!("{round}: {operation:?}{}", if *wait { ", and wait" } else { "" })
@@ -79,7 +79,7 @@ impl Sequence {
     }
 }
 
-/// The world, what is seen of it, and how far its clock is ahead.
+/// The world, the watch of its invariants, and how far its clock is ahead.
 pub struct Run {
     pub world: World,
     pub watched: Watched,
@@ -90,7 +90,7 @@ pub struct Run {
 }
 
 #[tokio::test]
-async fn any_sequence_ends_as_a_fresh_tenant_with_the_last_spec_and_the_last_holds() {
+async fn any_sequence_ends_like_fresh_tenant_with_last_spec_and_holds() {
     let asked = std::env::var("TENANTRY_RANDOM").unwrap_or_default();
     let (seed, alone) = match asked.split_once('/') {
         Some((seed, number)) => (seed.parse().unwrap(), Some(number.parse().unwrap())),
@@ -107,7 +107,7 @@ async fn any_sequence_ends_as_a_fresh_tenant_with_the_last_spec_and_the_last_hol
         begun: watch::Sender::new(0),
     };
     let plans = json!({"apiVersion": "v1", "kind": "List", "items": PLANS[1..].iter().map(|plan| plan.object()).collect::<Vec<_>>()});
-    crate::world::PLANE.kubectl().apply(&plans.to_string()).await.unwrap();
+    tenantry_test_support::CONTROL_PLANE.kubectl().apply(&plans.to_string()).await.unwrap();
     tokio::select! {
         () = run.watched.run(&run.world) => unreachable!("watching does not end"),
         () = run.all(&sequences) => {}
@@ -123,61 +123,61 @@ impl Run {
 
     async fn all(&self, sequences: &[Sequence]) {
         let started = Instant::now();
-        let told = |what: &str| println!("{:6.1} s: {what}", started.elapsed().as_secs_f64());
+        let log = |what: &str| println!("{:6.1} s: {what}", started.elapsed().as_secs_f64());
         let each = |round: usize| {
             stream::iter(sequences).for_each_concurrent(AT_ONCE, move |sequence| self.turn(sequence, round))
         };
-        // Some are held before they are there, and some are changed before they are handed out.
+        // Some are held before they exist, and some are changed before they are activated.
         stream::iter(sequences).for_each_concurrent(AT_ONCE, |sequence| self.begin(sequence)).await;
         for (round, weather) in weather(self.seed).into_iter().enumerate() {
             self.begun.send_replace(0);
             tokio::join!(each(round), self.weather(weather, sequences.len()));
             if round == 0 {
                 stream::iter(sequences)
-                    .for_each_concurrent(AT_ONCE, |sequence| self.handed_out(sequence))
+                    .for_each_concurrent(AT_ONCE, |sequence| self.activated(sequence))
                     .await;
             }
-            told(&format!("round {round}: {weather:?}"));
+            log(&format!("round {round}: {weather:?}"));
         }
         join_all(sequences.iter().map(|sequence| self.settled(sequence))).await;
-        told("settled");
+        log("settled");
         stream::iter(sequences).for_each_concurrent(AT_ONCE, |sequence| self.fresh(sequence)).await;
-        told("fresh ones");
+        log("fresh ones");
         self.are_alike(sequences).await;
-        told("compared");
+        log("compared");
         self.passwords(sequences).await;
         self.watched.lives(&self.world).await;
         self.nothing_found(sequences);
-        println!("looked {} times", self.watched.looks.load(Ordering::SeqCst));
+        println!("checked {} times", self.watched.looks.load(Ordering::SeqCst));
     }
 
     fn nothing_found(&self, sequences: &[Sequence]) {
         let found = self.watched.found.lock().unwrap();
-        let whose =
+        let subject =
             sequences.iter().filter(|sequence| found.iter().any(|found| found.contains(&sequence.name)));
-        let told: Vec<_> = whose.map(Sequence::told).collect();
+        let description: Vec<_> = subject.map(Sequence::description).collect();
         assert!(
             found.is_empty(),
             "{}\n{}",
             found.iter().cloned().collect::<Vec<_>>().join("\n"),
-            told.join("\n")
+            description.join("\n")
         );
     }
 
-    /// Time passes, and the operator is started again, in the middle of a round.
+    /// Time passes, and the operator is restarted, in the middle of a round.
     async fn weather(&self, weather: Weather, of: usize) {
         let after = weather.after * of / 100;
         self.begun.subscribe().wait_for(|begun| *begun >= after).await.unwrap();
         let ahead = self.ahead.fetch_add(weather.jump * 3600, Ordering::SeqCst) + weather.jump * 3600;
-        self.world.ahead(ahead);
+        self.world.set_clock_ahead(ahead);
         let operator = self.world.installation.operator();
         match weather.restart {
             None => return,
             Some(Restart::Ended) => operator.stop().await.unwrap(),
             Some(Restart::Killed) => {
                 operator.kill().await.unwrap();
-                // Nobody waits for the Lease of one that was killed: that is another test's.
-                self.world.free_the_lease().await;
+                // The Lease of the killed operator is not waited for: that is tested in leaders.rs.
+                self.world.delete_lease().await;
             }
         }
         operator.start().await.unwrap();
@@ -195,7 +195,7 @@ impl Run {
         }
     }
 
-    async fn handed_out(&self, sequence: &Sequence) {
+    async fn activated(&self, sequence: &Sequence) {
         if sequence.applied.borrow().is_none() {
             self.apply(sequence).await;
         }
@@ -222,18 +222,18 @@ impl Run {
             }
             _ => {}
         }
-        let lives = !sequence.model.borrow().leaves();
+        let is_active = !sequence.model.borrow().is_deprovisioned();
         sequence.model.borrow_mut().apply(&turn.operation, self.now());
         let secret = format!("{name}-db");
         match &turn.operation {
             Operation::Hold(party, narrowing) => {
-                drop(fleet.hold(&format!("{}-{name}", PARTIES[*party]), name, narrowing.json()).await);
+                drop(fleet.apply_hold(&format!("{}-{name}", PARTIES[*party]), name, narrowing.json()).await);
             }
-            Operation::Unhold(party) => fleet.unhold(&format!("{}-{name}", PARTIES[*party])).await,
+            Operation::Unhold(party) => fleet.delete_hold(&format!("{}-{name}", PARTIES[*party])).await,
             Operation::Delete => fleet.delete(name).await,
             Operation::LoseSecret => {
                 fleet.secrets.delete(&secret, &DeleteParams::default()).await.unwrap();
-                if lives {
+                if is_active {
                     self.world
                         .until(&format!("{secret} is there again"), async || {
                             fleet.secrets.get_opt(&secret).await.unwrap().is_some()
@@ -272,7 +272,7 @@ impl Run {
         self.world.superuser("postgres").await.execute(statement).await.unwrap();
     }
 
-    /// The registry knows of the holds that are there: none is lost with the Tenant.
+    /// Waits until the registry has the holds: none is lost with the Tenant.
     async fn recorded(&self, sequence: &Sequence) {
         let model = sequence.model.borrow().clone();
         let wanted: Vec<_> = model
@@ -290,39 +290,43 @@ impl Run {
             let found = sqlx::query_scalar(query).bind(&sequence.name).bind(sqlx::types::Json(&wanted));
             found.fetch_one(&mut session).await.unwrap()
         };
-        self.world.until(&format!("the holds are {wanted:?}: {}", sequence.told()), recorded).await;
+        self.world.until(&format!("the holds are {wanted:?}: {}", sequence.description()), recorded).await;
     }
 
-    /// Waits until what was asked for is in force, or rests.
+    /// Waits until what was applied is in force, or paused.
     async fn settled(&self, sequence: &Sequence) {
         let applied = sequence.applied.borrow().clone();
         let model = sequence.model.borrow().clone();
-        self.settles(&sequence.name, &model, applied, &|| sequence.told()).await;
+        self.settles(&sequence.name, &model, applied, &|| sequence.description()).await;
     }
 
-    /// Waits until that is so of any tenant.
+    /// The same, of any tenant.
     pub async fn settles(
         &self,
         name: &str,
         model: &Model,
         applied: Option<(Option<String>, Option<i64>)>,
-        told: &dyn Fn() -> String,
+        description: &dyn Fn() -> String,
     ) {
         let waiting = async {
             let mut changes = self.watched.changes.subscribe();
             while !self.is_settled(name, model, applied.as_ref()) {
-                // Time alone may change what is waited for.
+                // Time alone may change the expected state.
                 let _ = tokio::time::timeout(Duration::from_millis(250), changes.changed()).await;
             }
         };
         if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-            let whose = [Whose { name: name.to_owned(), leaves: model.leaves(), own_trial: false }];
+            let subject = [Subject {
+                name: name.to_owned(),
+                deprovisioned: model.is_deprovisioned(),
+                own_trial: false,
+            }];
             panic!(
                 "{name} does not settle: {:?}\n{:#?}; found: {:#?}\n{}\n{}",
                 model.expected(self.now()),
-                self.world.left_of_many(&whose).await,
+                snapshots(&self.world, &subject).await,
                 self.watched.found.lock().unwrap(),
-                told(),
+                description(),
                 self.world.fleet.operator_log()
             );
         }
@@ -340,7 +344,7 @@ impl Run {
         let Some(ready) = find_condition(&status.conditions, READY) else { return false };
         let current = status.observed_generation == tenant.metadata.generation;
         if model.paused {
-            return current && (ready.status == "True" || ready.reason == reason::PAUSED);
+            return current && (ready.status == "True" || ready.reason == "Paused");
         }
         let expected = model.expected(self.now());
         let suffix = format!("-{name}");
@@ -349,16 +353,16 @@ impl Run {
             .iter()
             .filter_map(|hold| Some((hold.name.strip_suffix(&suffix)?, hold.mode)))
             .collect();
-        let plan = model.leaves() || status.plan.as_deref() == Some(expected.plan);
+        let plan = model.is_deprovisioned() || status.plan.as_deref() == Some(expected.plan);
         current
             && ready.status == "True"
             && (status.access, status.state) == (Some(expected.access), Some(expected.state))
             && holds == expected.holds
             && plan
-            && self.watched.is_put_right(name)
+            && self.watched.is_repaired(name)
     }
 
-    /// A password is another only where its Secret was touched.
+    /// A password changed only where its Secret was changed.
     async fn passwords(&self, sequences: &[Sequence]) {
         for sequence in sequences {
             let (model, fleet) = (sequence.model.borrow().clone(), &self.world.fleet);
@@ -368,7 +372,7 @@ impl Run {
                 || Some(fleet.secret(&secret, "password").await) == *sequence.password.borrow();
             if digests > 1 + model.touched || !same {
                 let what =
-                    format!("it had {digests} passwords, and its Secret was touched {} times", model.touched);
+                    format!("it had {digests} passwords, and its Secret was changed {} times", model.touched);
                 self.watched.find(&sequence.name, what);
             }
         }
@@ -376,30 +380,30 @@ impl Run {
 }
 
 #[tokio::test]
-async fn a_hold_that_is_put_while_nobody_looks_is_in_force_after_the_start() {
+async fn hold_placed_without_operator_is_in_force_after_start() {
     let world = World::new("unwatched").await;
     let names: Vec<String> = (0..10).map(|number| format!("unwatched-{number}")).collect();
     join_all(names.iter().map(|name| world.apply(name, json!({})))).await;
     join_all(names.iter().map(|name| world.fleet.ready(name))).await;
     world.installation.operator().stop().await.unwrap();
     for name in &names {
-        world.fleet.hold(&format!("legal-{name}"), name, json!({})).await;
+        world.fleet.apply_hold(&format!("legal-{name}"), name, json!({})).await;
     }
     world.installation.operator().start().await.unwrap();
-    join_all(names.iter().map(|name| world.fleet.may(name, Access::Blocked))).await;
+    join_all(names.iter().map(|name| world.fleet.access(name, Access::Blocked))).await;
 }
 
 #[tokio::test]
-async fn a_hold_is_lifted_of_a_tenant_that_came_back_and_waits() {
+async fn hold_of_restored_paused_tenant_can_be_lifted() {
     let world = World::new("waits").await;
     world.apply("waiting", json!({})).await;
     world.fleet.ready("waiting").await;
-    world.fleet.hold("legal", "waiting", json!({})).await;
-    world.fleet.may("waiting", Access::Blocked).await;
+    world.fleet.apply_hold("legal", "waiting", json!({})).await;
+    world.fleet.access("waiting", Access::Blocked).await;
     world.fleet.delete("waiting").await;
     world.apply("waiting", json!({"paused": true})).await;
-    world.fleet.reason("waiting", READY, reason::PAUSED).await;
-    world.fleet.unhold("legal").await;
+    world.fleet.reason("waiting", READY, "Paused").await;
+    world.fleet.delete_hold("legal").await;
     world.apply("waiting", json!({})).await;
-    world.fleet.may("waiting", Access::ReadWrite).await;
+    world.fleet.access("waiting", Access::ReadWrite).await;
 }

@@ -1,4 +1,4 @@
-//! Every cause has its own reason, and when it is gone the work goes on by itself, at the step where it stopped.
+//! Every cause has its own reason; when the cause is removed, the workflow continues automatically at the failed step.
 
 use futures::future::join_all;
 use kube::{
@@ -10,45 +10,39 @@ use serde_json::json;
 use sqlx::{Executor, PgConnection};
 use tenantry::api::{
     ANNOTATION_RECONCILE_REQUESTED_AT,
-    conditions::{READY, RECONCILING, STALLED, find_condition, reason},
+    conditions::{READY, RECONCILING, STALLED, find_condition},
     database_server::DatabaseServer,
     tenant::Tenant,
     tenant_status::{StepState, TenantState, WorkflowStatus},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Stop};
-
-use crate::{
-    fleet::Fleet,
-    world::{Options, PATIENCE, World, login, set_up},
-};
+use tenantry_test_support::{Fleet, Options, PATIENCE, World, login, prepared_postgres};
 
 /// The workflow in a status.
 pub fn workflow(tenant: &Tenant) -> WorkflowStatus {
     tenant.status.as_ref().unwrap().workflow.clone().unwrap()
 }
 
-impl Fleet {
-    /// Waits until a tenant has failed at a step for a reason that may pass by itself.
-    pub async fn waits(&self, name: &str, step: &str, reason: &'static str) -> Tenant {
-        let tenant = self.reason(name, READY, reason).await;
-        let conditions = &tenant.status.as_ref().unwrap().conditions;
-        assert!(find_condition(conditions, RECONCILING).is_some(), "{conditions:#?}");
-        assert_eq!(failed_step(&tenant), step);
-        assert!(workflow(&tenant).next_attempt_at.is_some());
-        tenant
-    }
+/// Waits until a tenant has failed at a step for a temporary reason.
+pub async fn waits(fleet: &Fleet, name: &str, step: &str, reason: &'static str) -> Tenant {
+    let tenant = fleet.reason(name, READY, reason).await;
+    let conditions = &tenant.status.as_ref().unwrap().conditions;
+    assert!(find_condition(conditions, RECONCILING).is_some(), "{conditions:#?}");
+    assert_eq!(failed_step(&tenant), step);
+    assert!(workflow(&tenant).next_attempt_at.is_some());
+    tenant
+}
 
-    /// Waits until a tenant that had failed is Ready: in the same workflow, and with no step run again but the one at
-    /// which it had stopped.
-    pub async fn goes_on(&self, name: &str, stopped: &Tenant) {
-        let ready = self.ready(name).await;
-        let (before, after) = (workflow(stopped), workflow(&ready));
-        assert_eq!((&before.id, before.kind), (&after.id, after.kind));
-        assert!(after.attempt > before.attempt && after.next_attempt_at.is_none(), "{after:#?}");
-        // A copy of the object from before its finalizer has it claimed once more, which changes nothing.
-        for step in after.steps.iter().filter(|step| step.name != "ClaimFinalizer") {
-            assert_eq!(step.attempts > 1, step.name == failed_step(stopped), "{name}: {after:#?}");
-        }
+/// Waits until a tenant that had failed is Ready: in the same workflow, and with only the failed step run
+/// again.
+pub async fn goes_on(fleet: &Fleet, name: &str, stopped: &Tenant) {
+    let ready = fleet.ready(name).await;
+    let (before, after) = (workflow(stopped), workflow(&ready));
+    assert_eq!((&before.id, before.kind), (&after.id, after.kind));
+    assert!(after.attempt > before.attempt && after.next_attempt_at.is_none(), "{after:#?}");
+    // A cached object without the finalizer leads to a second claim, which changes nothing.
+    for step in after.steps.iter().filter(|step| step.name != "ClaimFinalizer") {
+        assert_eq!(step.attempts > 1, step.name == failed_step(stopped), "{name}: {after:#?}");
     }
 }
 
@@ -61,21 +55,19 @@ fn failed_step(tenant: &Tenant) -> String {
         .unwrap_or_default()
 }
 
-impl World {
-    /// Waits until the `Ready` of a `DatabaseServer` has a reason.
-    async fn server_reason(&self, server: &str, reason: &'static str) {
-        let servers = Api::<DatabaseServer>::all(self.fleet.client.clone());
-        let so = move |server: Option<&DatabaseServer>| {
-            let status = server.and_then(|server| server.status.as_ref());
-            status
-                .and_then(|status| find_condition(&status.conditions, READY))
-                .is_some_and(|ready| ready.reason == reason)
-        };
-        let waited = tokio::time::timeout(PATIENCE, await_condition(servers.clone(), server, so)).await;
-        if waited.is_err() {
-            let now = servers.get(server).await.unwrap().status;
-            panic!("{server} is not {reason}: {now:#?}\n{}", self.fleet.operator_log());
-        }
+/// Waits until the `Ready` of a `DatabaseServer` has a reason.
+async fn server_reason(world: &World, server: &str, reason: &'static str) {
+    let servers = Api::<DatabaseServer>::all(world.fleet.client.clone());
+    let so = move |server: Option<&DatabaseServer>| {
+        let status = server.and_then(|server| server.status.as_ref());
+        status
+            .and_then(|status| find_condition(&status.conditions, READY))
+            .is_some_and(|ready| ready.reason == reason)
+    };
+    let waited = tokio::time::timeout(PATIENCE, await_condition(servers.clone(), server, so)).await;
+    if waited.is_err() {
+        let now = servers.get(server).await.unwrap().status;
+        panic!("{server} is not {reason}: {now:#?}\n{}", world.fleet.operator_log());
     }
 }
 
@@ -98,7 +90,7 @@ async fn set(server: &Postgres, change: &'static str, shown: (&'static str, &str
 }
 
 #[tokio::test]
-async fn a_quota_is_waited_for() {
+async fn exhausted_quota_is_reported_until_raised() {
     let world = World::new("reasons-quota").await;
     let quota = |secrets: &str| {
         json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few", "namespace": world.name},
@@ -107,13 +99,13 @@ async fn a_quota_is_waited_for() {
     };
     world.kubectl().apply(&quota("0")).await.unwrap();
     world.apply("acme", json!({})).await;
-    let stopped = world.fleet.waits("acme", "PublishCredentials", reason::QUOTA_EXCEEDED).await;
+    let stopped = waits(&world.fleet, "acme", "PublishCredentials", "QuotaExceeded").await;
     world.kubectl().apply(&quota("9")).await.unwrap();
-    world.fleet.goes_on("acme", &stopped).await;
+    goes_on(&world.fleet, "acme", &stopped).await;
 }
 
 #[tokio::test]
-async fn a_refusal_by_a_policy_waits_for_a_person() {
+async fn policy_refusal_stalls_until_change_or_request() {
     let world = World::new("reasons-policy").await;
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -136,7 +128,7 @@ async fn a_refusal_by_a_policy_waits_for_a_person() {
     let names = ["asked", "changed"];
     join_all(names.map(|name| world.apply(name, json!({})))).await;
     let stopped = join_all(names.map(async |name| {
-        let tenant = world.fleet.reason(name, READY, reason::REQUEST_REFUSED).await;
+        let tenant = world.fleet.reason(name, READY, "RequestRefused").await;
         let status = tenant.status.as_ref().unwrap();
         assert_eq!(status.state, Some(TenantState::Failed));
         let stalled = find_condition(&status.conditions, STALLED).unwrap();
@@ -164,37 +156,37 @@ async fn a_refusal_by_a_policy_waits_for_a_person() {
 }
 
 #[tokio::test]
-async fn a_server_without_connections_is_waited_for() {
+async fn server_without_connections_is_reported_until_free() {
     let world = World::new("reasons-full").await;
     let few = ("max_connections".to_owned(), "16".to_owned());
     let options = PostgresOptions { settings: vec![few], ..PostgresOptions::default() };
-    let server = set_up(options).await;
-    world.serve("reasons-full-2", server.port()).await;
+    let server = prepared_postgres(options).await;
+    world.apply_server("reasons-full-2", server.port()).await;
     let mut superuser = server.connect("postgres").await.unwrap();
     world.apply_on("reasons-full-2", "first").await;
     world.fleet.ready("first").await;
 
-    // One login's limit stops the step that needs it.
+    // The limit of one login fails the step that needs it.
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
     world.apply_on("reasons-full-2", "acme").await;
-    let stopped = world.fleet.waits("acme", "Seed", reason::TOO_MANY_CONNECTIONS).await;
+    let stopped = waits(&world.fleet, "acme", "Seed", "TooManyConnections").await;
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
-    world.fleet.goes_on("acme", &stopped).await;
+    goes_on(&world.fleet, "acme", &stopped).await;
 
-    // All connections in use stop the server.
+    // Without free connections, the server is not Ready.
     let mut sessions: Vec<PgConnection> = Vec::new();
     while let Ok(session) = server.connect("postgres").await {
         sessions.push(session);
     }
     world.apply_on("reasons-full-2", "late").await;
-    world.server_reason("reasons-full-2", reason::TOO_MANY_CONNECTIONS).await;
+    server_reason(&world, "reasons-full-2", "TooManyConnections").await;
     drop(sessions);
     world.fleet.ready("late").await;
-    world.server_reason("reasons-full-2", reason::CONNECTED).await;
+    server_reason(&world, "reasons-full-2", "Connected").await;
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_waited_for_and_can_be_left() {
+async fn read_only_server_is_reported_and_tenant_can_be_deleted() {
     let world = World::new("reasons-read").await;
     let server = world.second_server("reasons-read-2").await;
     world.apply_on("reasons-read-2", "there").await;
@@ -203,26 +195,26 @@ async fn a_server_that_takes_no_writes_is_waited_for_and_can_be_left() {
     let setting = "default_transaction_read_only";
     set(&server, "ALTER SYSTEM SET default_transaction_read_only = on", (setting, "on")).await;
     world.apply_on("reasons-read-2", "acme").await;
-    let stopped = world.fleet.waits("acme", "CreateRoles", reason::READ_ONLY_SERVER).await;
-    // To take access away, and to make room, is possible all the same.
+    let stopped = waits(&world.fleet, "acme", "CreateRoles", "ReadOnlyServer").await;
+    // Revoking access and dropping a database are still possible.
     world.fleet.tenants.delete("there", &DeleteParams::default()).await.unwrap();
-    world.fleet.gone("there", &there).await;
+    world.fleet.deleted("there", &there).await;
     set(&server, "ALTER SYSTEM RESET default_transaction_read_only", (setting, "off")).await;
-    world.fleet.goes_on("acme", &stopped).await;
+    goes_on(&world.fleet, "acme", &stopped).await;
 
-    // A standby is nothing that a tenant's step could find out by itself.
+    // A standby is found by the check of the server, not by a step.
     server.stop(Stop::Fast).await.unwrap();
     std::fs::write(server.data().join("standby.signal"), "").unwrap();
     server.start_again().await.unwrap();
     world.apply_on("reasons-read-2", "later").await;
-    world.server_reason("reasons-read-2", reason::READ_ONLY_SERVER).await;
-    world.fleet.reason("later", READY, reason::SERVER_NOT_READY).await;
+    server_reason(&world, "reasons-read-2", "ReadOnlyServer").await;
+    world.fleet.reason("later", READY, "ServerNotReady").await;
     server.connect("postgres").await.unwrap().execute("SELECT pg_promote()").await.unwrap();
     world.fleet.ready("later").await;
 }
 
 #[tokio::test]
-async fn nothing_is_cloned_from_a_template_that_is_not_whole() {
+async fn broken_template_is_rebuilt_or_reported_and_never_cloned() {
     let world = World::new("reasons-template").await;
     let mut superuser = world.superuser("postgres").await;
     world.apply("first", json!({})).await;
@@ -240,44 +232,46 @@ async fn nothing_is_cloned_from_a_template_that_is_not_whole() {
         superuser.execute(sqlx::AssertSqlSafe(what.replace('$', &name))).await.unwrap();
     };
 
-    // One that is gone is built anew, at once.
+    // A missing template is rebuilt at once.
     execute(&mut superuser, "DROP DATABASE $").await;
     world.apply("dropped", json!({})).await;
     let attempt = workflow(&world.fleet.ready("dropped").await).attempt;
     let (_, second) = template(&mut superuser).await;
     assert!(attempt == 1 && first != second, "{attempt} {first} {second}");
 
-    // So is one that somebody began to drop, which PostgreSQL marks like this.
+    // So is one whose drop was interrupted, which PostgreSQL marks like this.
     execute(&mut superuser, "UPDATE pg_database SET datconnlimit = -2 WHERE datname = '$'").await;
     world.apply("half-dropped", json!({})).await;
     let attempt = workflow(&world.fleet.ready("half-dropped").await).attempt;
     let (_, third) = template(&mut superuser).await;
     assert!(attempt == 1 && second != third, "{attempt} {second} {third}");
 
-    // One that cannot be known for ours is left alone, and nothing is made from it.
+    // One without our ownership comment is not changed, and no tenant is cloned from it.
     execute(&mut superuser, "COMMENT ON DATABASE $ IS NULL").await;
     world.apply("unmarked", json!({})).await;
-    let stopped = world.fleet.waits("unmarked", "CreateDatabase", reason::TEMPLATE_BROKEN).await;
+    let stopped = waits(&world.fleet, "unmarked", "CreateDatabase", "TemplateBroken").await;
     assert_eq!(template(&mut superuser).await.1, third);
     execute(&mut superuser, "DROP DATABASE $").await;
-    world.fleet.goes_on("unmarked", &stopped).await;
+    goes_on(&world.fleet, "unmarked", &stopped).await;
 
-    // With it broken, a new leader serves those that are there.
+    // With a broken template, a new leader serves existing tenants.
     execute(&mut superuser, "COMMENT ON DATABASE $ IS 'mine'").await;
     world.installation.operator().stop().await.unwrap();
     world.installation.operator().start().await.unwrap();
     world.fleet.delete("first").await;
     world
-        .until("it is cut off", async || world.status("first").await.as_deref() == Some("deprovisioning"))
+        .until("its access is revoked", async || {
+            world.status("first").await.as_deref() == Some("deprovisioning")
+        })
         .await;
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_of_a_drop_is_told_and_waited_for() {
+async fn blocked_drop_is_reported_until_unblocked() {
     let some = ("max_prepared_transactions".to_owned(), "5".to_owned());
     let options = PostgresOptions { settings: vec![some], ..PostgresOptions::default() };
     let world = World::with("reasons-drop", Options { postgres: options, ..Options::default() }).await;
-    let names = ["prepared", "visited"];
+    let names = ["prepared", "used"];
     for name in names {
         world.apply_on(world.name, name).await;
     }
@@ -287,24 +281,24 @@ async fn what_is_in_the_way_of_a_drop_is_told_and_waited_for() {
         prepared.execute(statement).await.unwrap();
     }
     drop(prepared);
-    let visitor = world.superuser("tenant_visited").await;
+    let session = world.superuser("tenant_used").await;
     for name in names {
         world.fleet.tenants.delete(name, &DeleteParams::default()).await.unwrap();
     }
-    let causes = [reason::PREPARED_TRANSACTION, reason::SESSIONS_IN_THE_WAY];
+    let causes = ["PreparedTransaction", "SessionsInTheWay"];
     let stopped =
-        join_all(names.iter().zip(causes).map(|(name, why)| world.fleet.waits(name, "DropDatabase", why)))
+        join_all(names.iter().zip(causes).map(|(name, why)| waits(&world.fleet, name, "DropDatabase", why)))
             .await;
     for (tenant, says) in stopped.iter().zip(["forgotten", "postgres (pid"]) {
         let ready = find_condition(&tenant.status.as_ref().unwrap().conditions, READY).unwrap();
         assert!(ready.message.contains(says), "{ready:?}");
         assert!(workflow(tenant).steps.iter().any(|step| step.name == "CutAccess" && step.attempts == 1));
     }
-    drop(visitor);
+    drop(session);
     world.superuser("tenant_prepared").await.execute("ROLLBACK PREPARED 'forgotten'").await.unwrap();
     for ((name, tenant), stopped) in names.iter().zip(&tenants).zip(&stopped) {
-        world.fleet.gone(name, tenant).await;
-        // What remains of the object is the registry's account: one workflow, the access cut once.
+        world.fleet.deleted(name, tenant).await;
+        // The registry keeps the history: one workflow, access revoked once.
         let query = "SELECT count(*) = 1 AND bool_and(w.id::text = $1) FROM workflows w JOIN tenants t ON t.id = w.tenant_id
                      WHERE w.kind = 'Deprovision' AND t.id = (SELECT tenant_id FROM workflows WHERE id::text = $1)";
         assert!(world.holds("tenantry_system", query, &workflow(stopped).id).await, "{name}");
@@ -312,26 +306,26 @@ async fn what_is_in_the_way_of_a_drop_is_told_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_stops_no_tenant_and_is_waited_for() {
+async fn unreachable_registry_interrupts_no_tenant() {
     let world = World::new("reasons-registry").await;
     let server = world.second_server("reasons-registry-2").await;
     world.apply_on("reasons-registry-2", "there").await;
     world.fleet.ready("there").await;
     let uri = world.fleet.secret("there-db", "uri").await;
-    // Stopped in the middle, at a step of the other server's.
+    // Failed in the middle, at a step on the other server.
     let mut superuser = server.connect("postgres").await.unwrap();
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
     world.apply_on("reasons-registry-2", "halfway").await;
-    let stopped = world.fleet.waits("halfway", "Seed", reason::TOO_MANY_CONNECTIONS).await;
+    let stopped = waits(&world.fleet, "halfway", "Seed", "TooManyConnections").await;
 
     world.installation.postgres().stop(Stop::Fast).await.unwrap();
     world.apply_on("reasons-registry-2", "later").await;
     for name in ["halfway", "later"] {
-        world.fleet.reason(name, READY, reason::REGISTRY_UNREACHABLE).await;
+        world.fleet.reason(name, READY, "RegistryUnreachable").await;
     }
     login(&uri).await.unwrap();
     superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
     world.installation.postgres().start_again().await.unwrap();
-    world.fleet.goes_on("halfway", &stopped).await;
+    goes_on(&world.fleet, "halfway", &stopped).await;
     world.fleet.ready("later").await;
 }

@@ -4,14 +4,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use tenantry::api::{
-    conditions::{READY, STALLED, find_condition, reason},
+    conditions::{READY, STALLED, find_condition},
     tenant_status::TenantState,
 };
-
-use crate::world::World;
+use tenantry_test_support::World;
 
 #[tokio::test]
-async fn a_first_provisioning_that_fails_is_taken_back_and_made_anew_when_its_cause_is_gone() {
+async fn failed_first_provisioning_is_rolled_back_and_retried() {
     let world = World::new("rollback").await;
     let foreign: Secret =
         serde_json::from_value(json!({"metadata": {"name": "acme-db"}, "stringData": {"mine": "yes"}}))
@@ -20,14 +19,14 @@ async fn a_first_provisioning_that_fails_is_taken_back_and_made_anew_when_its_ca
     let rollback =
         json!({"provisioning": {"onFailure": "Rollback"}, "admins": [{"email": "a@acme.example"}]});
     world.apply("acme", rollback).await;
-    let status = world.fleet.reason("acme", READY, reason::SECRET_CONFLICT).await.status.unwrap();
+    let status = world.fleet.reason("acme", READY, "SecretConflict").await.status.unwrap();
     assert_eq!(status.state, Some(TenantState::Failed));
     assert!(find_condition(&status.conditions, STALLED).is_some());
     let gone =
         "SELECT status = 'failed' AND NOT database_exists AND NOT rolling_back AND password_verifier IS NULL
                 FROM tenants WHERE slug = $1";
     world.until("it is rolled back", async || world.holds("tenantry_system", gone, "acme").await).await;
-    // It waits for a change now, and does not make them again in vain.
+    // It waits for a change now, and creates nothing in vain.
     let (database, role) =
         (world.database_exists("tenant_acme").await, world.role_exists("tenant_acme_app").await);
     assert!(!database && !role, "{database} {role}\n{}", world.fleet.operator_log());
@@ -39,7 +38,7 @@ async fn a_first_provisioning_that_fails_is_taken_back_and_made_anew_when_its_ca
     world.fleet.secrets.delete("acme-db", &DeleteParams::default()).await.unwrap();
     world.fleet.ready("acme").await;
 
-    // What was ever in use is never taken back, whatever fails then.
+    // An activated tenant is never rolled back.
     world.fleet.secrets.delete("acme-db", &DeleteParams::default()).await.unwrap();
     world
         .until("a new Secret is there", async || {

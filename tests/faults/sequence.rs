@@ -1,4 +1,4 @@
-//! What is done to a tenant, at random: operations drawn from a seed.
+//! Random operations on a tenant, drawn from a seed.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tenantry::api::tenant::{DesiredState, OffboardingTrigger, SuspensionMode, SuspensionTrigger};
@@ -7,12 +7,12 @@ use crate::model::{Model, Narrowing};
 
 /// How many rounds there are: in each, a tenant has at most one operation.
 pub const ROUNDS: usize = 9;
-/// Something is changed by hand only in these: a restart comes after them, at which everything is looked at.
+/// Rounds with manual changes: a restart follows, after which everything is checked.
 const BY_HAND: std::ops::RangeInclusive<usize> = 1..=4;
-/// Nobody waits for less than thirty days in vain: the clock jumps by less in all.
+/// The clock jumps by less than thirty days in all: no default grace period ends.
 const LONGEST_JUMP: u64 = 60;
 
-/// Numbers that look random, the same for the same seed (SplitMix64).
+/// Pseudo-random numbers, the same for the same seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Dice(pub u64);
 
@@ -35,17 +35,17 @@ impl Dice {
     }
 }
 
-/// A time, seen from when it is written.
+/// A time, relative to when it is applied.
 #[derive(Clone, Copy, Debug)]
 pub enum When {
     /// In two seconds.
     Soon,
-    /// After so many hours and a half: the clock jumps by whole hours, and never to such a time.
+    /// After this many hours and a half: the clock jumps by whole hours, and never to such a time.
     Hours(i64),
 }
 
 impl When {
-    /// Seen from then.
+    /// The absolute time.
     pub fn from(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Soon => now + SignedDuration::from_secs(2),
@@ -54,7 +54,7 @@ impl When {
     }
 }
 
-/// What somebody changes by hand in PostgreSQL.
+/// A manual change in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Drift {
     Widened,
@@ -63,31 +63,31 @@ pub enum Drift {
     OpenedToAll,
 }
 
-/// What is done to a tenant.
+/// An operation on a tenant.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// `spec.state` and `spec.suspension`.
     State(DesiredState, Narrowing),
     /// `spec.offboarding` and `spec.deletionPolicy`.
-    Terms {
+    PurgeTerms {
         days: Option<i64>,
         trigger: Option<OffboardingTrigger>,
         retain: bool,
     },
     Trial(Option<When>),
     Validity(Option<When>, Option<When>),
-    /// What the tenant is told, and what is not looked at by anybody else: settings, admins, a name.
+    /// Settings and admins, which do not change access.
     Declare(u64),
     Pause(bool),
     Hold(usize, Narrowing),
     Unhold(usize),
     Delete,
-    /// The same again, if it is gone.
+    /// Applies the same spec again, after a deletion.
     Apply,
     LoseSecret,
     SpoilSecret,
     ByHand(Drift),
-    /// A session that is left open.
+    /// A session that is kept open.
     Connect,
 }
 
@@ -108,10 +108,10 @@ pub enum Restart {
 /// What happens to all in a round.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
-    /// So many hours pass at once.
+    /// Hours that pass at once.
     pub jump: i64,
     pub restart: Option<Restart>,
-    /// After so many of a hundred operations.
+    /// After this percentage of the operations.
     pub after: usize,
 }
 
@@ -121,7 +121,7 @@ pub fn weather(seed: u64) -> Vec<Weather> {
     let restarts = [Restart::Ended, Restart::Killed];
     let mut drawn = |round| Weather {
         jump: if dice.roll(5) < 3 { 1 + dice.roll(LONGEST_JUMP) as i64 } else { 0 },
-        // Once for certain after things were changed by hand.
+        // Always after rounds with manual changes.
         restart: if round == BY_HAND.end() + 1 {
             dice.maybe(&restarts).or(Some(Restart::Killed))
         } else {
@@ -132,7 +132,7 @@ pub fn weather(seed: u64) -> Vec<Weather> {
     (0..ROUNDS).map(&mut drawn).collect()
 }
 
-/// The sequence of a seed: for each round a turn, or none. It ends where a fresh tenant can be compared with it.
+/// The sequence of a seed: for each round an operation, or none. A fresh tenant can be compared with its end.
 pub fn sequence(dice: &mut Dice, plan: usize) -> Vec<Option<Turn>> {
     let mut model = Model::new(plan);
     let now = Timestamp::UNIX_EPOCH;
@@ -151,17 +151,17 @@ pub fn sequence(dice: &mut Dice, plan: usize) -> Vec<Option<Turn>> {
             Some(Turn { operation, wait: dice.roll(2) == 0 })
         })
         .collect();
-    // What is paused is not what its spec says.
+    // A paused tenant may differ from its spec.
     let last = (model.present && model.paused).then_some(Operation::Pause(false));
     turns.push(last.map(|operation| Turn { operation, wait: false }));
     turns
 }
 
-/// Whether an operation makes sense, and leads to one end only.
+/// Whether an operation is possible and its result is determined.
 fn suits(operation: &Operation, model: &Model, round: usize) -> bool {
-    let lives = !model.leaves() && !model.paused && model.bound;
+    let is_active = !model.is_deprovisioned() && !model.paused && model.bound;
     match operation {
-        // A tenant that was never handed out has no grace.
+        // A tenant that was never activated has no grace period.
         Operation::State(DesiredState::Deprovisioned, _) | Operation::Delete | Operation::Pause(true)
             if round == 0 =>
         {
@@ -170,17 +170,17 @@ fn suits(operation: &Operation, model: &Model, round: usize) -> bool {
         Operation::Pause(paused) => *paused != model.paused,
         Operation::Delete => model.present && model.bound,
         Operation::Apply => !model.present,
-        // One that was put while there was no Tenant was told to nobody, or just so.
+        // Whether a hold placed without a Tenant is recorded is not determined.
         Operation::Unhold(party) => {
             model.holds.contains_key(party) && (model.present || model.recorded.contains_key(party))
         }
         Operation::LoseSecret => {
-            round > 0 && (lives || model.leaves() && !model.secret_lost && !model.paused)
+            round > 0 && (is_active || model.is_deprovisioned() && !model.secret_lost && !model.paused)
         }
-        Operation::SpoilSecret | Operation::Connect => round > 0 && lives,
-        Operation::ByHand(_) => BY_HAND.contains(&round) && lives,
+        Operation::SpoilSecret | Operation::Connect => round > 0 && is_active,
+        Operation::ByHand(_) => BY_HAND.contains(&round) && is_active,
         Operation::State(..)
-        | Operation::Terms { .. }
+        | Operation::PurgeTerms { .. }
         | Operation::Trial(_)
         | Operation::Validity(..)
         | Operation::Declare(_)
@@ -200,9 +200,9 @@ fn draw(dice: &mut Dice) -> Operation {
         11 => {
             let days = dice.maybe(&[35, 45, 60, 90]);
             let mut triggers = vec![OffboardingTrigger::CustomerRequest, OffboardingTrigger::NonPayment];
-            // Its grace is none, unless it is said.
+            // Its grace period is zero, unless it is set.
             triggers.extend(days.map(|_| OffboardingTrigger::TermsViolation));
-            Operation::Terms { days, trigger: dice.maybe(&triggers), retain: dice.roll(2) == 0 }
+            Operation::PurgeTerms { days, trigger: dice.maybe(&triggers), retain: dice.roll(2) == 0 }
         }
         12 => Operation::Trial(dice.maybe(&whens)),
         13 => Operation::Trial(Some(When::Soon)),

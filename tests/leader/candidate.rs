@@ -1,23 +1,15 @@
 //! Candidates: in this runtime, or in one of their own that can be frozen and killed.
 
-use std::{
-    sync::{LazyLock, mpsc},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::mpsc, thread::JoinHandle, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, Config};
 use tenantry::leader::{Election, Leadership, Timing};
-use tenantry_dev::{ControlPlane, ControlPlaneOptions, environment::on_a_thread};
+use tenantry_test_support::{CONTROL_PLANE, Wait};
 
 pub const NAMESPACE: &str = "default";
 
-pub static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| {
-    on_a_thread(|| ControlPlane::start(ControlPlaneOptions::default())).expect("a control plane")
-});
-
-/// client-go's rules in a fifth of its time, for tests in which the time itself does not matter.
+/// The proportions of the default in a fifth of its time.
 pub const QUICK: Timing = Timing {
     lease: Duration::from_secs(3),
     renew_deadline: Duration::from_secs(2),
@@ -34,25 +26,25 @@ pub fn election(lease: &str, identity: &str, timing: Timing) -> Election {
     }
 }
 
-/// Stands for a lease on the shared control plane, in this runtime.
+/// Starts a candidate for a Lease on the shared control plane, in this runtime.
 pub async fn stand(lease: &str, identity: &str, timing: Timing) -> Leadership {
-    election(lease, identity, timing).start(PLANE.client().await.unwrap())
+    election(lease, identity, timing).start(CONTROL_PLANE.client().await.unwrap())
 }
 
 pub async fn leases() -> Api<Lease> {
-    Api::namespaced(PLANE.client().await.unwrap(), NAMESPACE)
+    Api::namespaced(CONTROL_PLANE.client().await.unwrap(), NAMESPACE)
 }
 
 pub async fn holder(lease: &str) -> String {
     leases().await.get(lease).await.unwrap().spec.unwrap().holder_identity.unwrap_or_default()
 }
 
-/// Waits for something that must happen, and not later than this.
-pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(limit, future).await.unwrap_or_else(|_| panic!("{what}: not within {limit:?}"))
+/// Waits until a candidate leads.
+pub async fn leads(candidate: &Leadership) {
+    Wait::until("the candidate leads").within(Duration::from_secs(60)).future(candidate.wait()).await;
 }
 
-/// A candidate in a runtime of its own, which is all that a process is as far as a Lease is concerned.
+/// A candidate in a runtime of its own, which a Lease cannot distinguish from a process of its own.
 pub struct Process {
     pub leadership: Leadership,
     orders: tokio::sync::mpsc::UnboundedSender<Order>,
@@ -62,13 +54,13 @@ pub struct Process {
 enum Order {
     /// Does nothing until the other end is dropped.
     Freeze(mpsc::Receiver<()>),
-    /// Ends without a word.
+    /// Ends without a release.
     Die,
 }
 
 impl Process {
     pub async fn start(election: Election) -> Self {
-        Self::start_with(PLANE.config().await.unwrap(), election)
+        Self::start_with(CONTROL_PLANE.config().await.unwrap(), election)
     }
 
     pub fn start_with(config: Config, election: Election) -> Self {

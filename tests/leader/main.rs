@@ -1,6 +1,6 @@
-//! Leader election on a real API server.
+//! Leader election, on a real API server.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod candidate;
 mod loss;

@@ -1,12 +1,12 @@
-//! Access levels, and the proof that what was taken is gone.
+//! Access levels, and the proof that revoked rights are no longer used.
 
 use sqlx::Executor;
-use tenantry::domain::access::AccessLevel;
+use tenantry::{api::reason::Reason, domain::access::AccessLevel};
 
-use crate::servers::{SERVERS, Tenant, ready, refusal};
+use crate::servers::{SERVERS, Tenant, access, ready, refusal};
 
 #[tokio::test]
-async fn each_level_allows_what_it_says() {
+async fn each_level_allows_exactly_its_rights() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_levels");
@@ -14,8 +14,8 @@ async fn each_level_allows_what_it_says() {
         let mut session = tenant.session(postgres).await.unwrap();
         session.execute("INSERT INTO users (email) VALUES ('a@b.example'), ('c@d.example')").await.unwrap();
         for level in [AccessLevel::ShrinkOnly, AccessLevel::ReadOnly] {
-            server.set_access(tenant.id, &tenant.database, &tenant.login, level).await.unwrap();
-            // The session from before is gone: it might have had a plan or a COPY from when it could write.
+            server.set_access(&tenant.placement, level).await.unwrap();
+            // The earlier session was ended: it might have had a plan or a COPY from when it could write.
             assert!(session.execute("SELECT 1").await.is_err());
             session = tenant.session(postgres).await.unwrap();
             session.execute("SELECT * FROM users").await.unwrap();
@@ -29,11 +29,11 @@ async fn each_level_allows_what_it_says() {
                 AccessLevel::ShrinkOnly => drop(session.execute(delete).await.unwrap()),
                 _ => assert_eq!(refusal(&mut session, delete).await, "42501"),
             }
-            let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
-            assert_eq!(facts.access(), Some(level));
+            let facts = server.observe(&tenant.placement).await.unwrap();
+            assert_eq!(access(&facts), Some(level));
         }
-        // Widening ends nobody's session.
-        server.set_access(tenant.id, &tenant.database, &tenant.login, AccessLevel::ReadWrite).await.unwrap();
+        // Granting ends no session.
+        server.set_access(&tenant.placement, AccessLevel::ReadWrite).await.unwrap();
         session.execute("INSERT INTO users (email) VALUES ('g@h.example')").await.unwrap();
     }
 }
@@ -57,7 +57,7 @@ async fn blocked_ends_every_session_and_refuses_new_ones() {
         let mut stream = copying.copy_in_raw("COPY users (email) FROM STDIN").await.unwrap();
         stream.send("one@b.example\n".as_bytes()).await.unwrap();
 
-        server.set_access(tenant.id, &tenant.database, &tenant.login, AccessLevel::Blocked).await.unwrap();
+        server.set_access(&tenant.placement, AccessLevel::Blocked).await.unwrap();
         let left: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_blocked_app'")
                 .fetch_one(&mut postgres.connect("postgres").await.unwrap())
@@ -68,9 +68,9 @@ async fn blocked_ends_every_session_and_refuses_new_ones() {
         assert!(cursor.execute("FETCH c").await.is_err());
         assert!(idle.execute("SELECT 1").await.is_err());
         assert!(stream.finish().await.is_err());
-        server.verify_refused(&tenant.database, &tenant.login, &tenant.password).await.unwrap();
-        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
-        assert_eq!(facts.access(), Some(AccessLevel::Blocked));
+        server.verify_refused(&tenant.placement, &tenant.password).await.unwrap();
+        let facts = server.observe(&tenant.placement).await.unwrap();
+        assert_eq!(access(&facts), Some(AccessLevel::Blocked));
         let written: i64 = sqlx::query_scalar("SELECT count(*) FROM users")
             .fetch_one(&mut postgres.connect("tenant_blocked").await.unwrap())
             .await
@@ -80,27 +80,27 @@ async fn blocked_ends_every_session_and_refuses_new_ones() {
 }
 
 #[tokio::test]
-async fn what_only_a_superuser_can_take_is_not_reported_as_taken() {
+async fn right_that_only_a_superuser_can_revoke_is_not_reported_as_revoked() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_favoured");
         tenant.provision(&server, 1).await;
         let mut admin = postgres.connect("postgres").await.unwrap();
         admin.execute("GRANT tenantry_shrink TO tenant_favoured_app").await.unwrap();
-        let set = async |level| server.set_access(tenant.id, &tenant.database, &tenant.login, level).await;
+        let set = async |level| server.set_access(&tenant.placement, level).await;
         let read_only = set(AccessLevel::ReadOnly).await;
-        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        let facts = server.observe(&tenant.placement).await.unwrap();
         if postgres.binaries().major < 16 {
             read_only.unwrap();
-            assert_eq!(facts.access(), Some(AccessLevel::ReadOnly));
+            assert_eq!(access(&facts), Some(AccessLevel::ReadOnly));
         } else {
             let error = read_only.unwrap_err();
-            assert_eq!(error.reason(), "MissingRight");
+            assert_eq!(error.reason(), Reason::MissingRight);
             assert!(error.to_string().contains("tenantry_shrink"), "{error}");
-            assert_eq!(facts.access(), None);
+            assert_eq!(access(&facts), None);
         }
-        // Without LOGIN and CONNECT there is nothing that it could use.
+        // Without LOGIN and CONNECT it cannot use it.
         set(AccessLevel::Blocked).await.unwrap();
-        server.verify_refused(&tenant.database, &tenant.login, &tenant.password).await.unwrap();
+        server.verify_refused(&tenant.placement, &tenant.password).await.unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! What a tenant's own login may try against a suspension. Each way is tried for real, in sessions from before and
-//! from after, and each is first shown to work without a suspension.
+//! Ways in which a tenant's login may try to evade a suspension. Each is tried in sessions from before and after the
+//! suspension, and is first shown to work without one.
 
 mod moves;
 mod pace;
@@ -20,22 +20,22 @@ use tenantry_dev::Postgres;
 use crate::servers::{SERVERS, Tenant, ready};
 
 use self::{
-    stage::{Actor, Outcome, Stage, told},
+    stage::{Actor, Outcome, Stage, as_text},
     ways::{Finish, WAYS, Way},
 };
 
-/// How many ways are tried at once.
+/// The number of ways tried at the same time.
 const AT_ONCE: usize = 6;
-/// A suspension is not held off for longer.
+/// The maximum duration of a suspension.
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_way_gets_around_a_suspension_on_15() {
+async fn suspension_cannot_be_evaded_on_15() {
     try_all(&SERVERS[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_way_gets_around_a_suspension_on_18() {
+async fn suspension_cannot_be_evaded_on_18() {
     try_all(&SERVERS[1]).await;
 }
 
@@ -56,12 +56,12 @@ async fn try_all(postgres: &'static Postgres) {
         let (server, other) = (server.clone(), Arc::clone(&other));
         let names: Vec<&str> = group.iter().map(|named| named.name).collect();
         let names = names.join(", ");
-        // On its own, so that one that panics does not hide the others.
+        // A task of its own: a panic does not hide the other results.
         let one = tokio::spawn(async move {
             let stage = Stage::set(postgres, &server, &other, &format!("tenant_way_{index}")).await?;
             Outcome::Ok(try_group(&stage, &group).await)
         });
-        async move { one.await.map_err(told).flatten().map_err(|why| format!("{names}: {why}")) }
+        async move { one.await.map_err(as_text).flatten().map_err(|why| format!("{names}: {why}")) }
     });
     let outcomes: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
     let (mut wrong, mut slowest) = (Vec::new(), Duration::ZERO);
@@ -85,12 +85,12 @@ struct Named {
     way: Way,
 }
 
-/// What came of some ways on one tenant.
+/// The results of some ways on one tenant.
 #[derive(Default)]
 struct Tried {
-    /// One that worked, or could not be tried, in a line each.
+    /// A line for each way that worked or could not be tried.
     wrong: Vec<String>,
-    /// How long the slowest narrowing took.
+    /// The duration of the slowest revocation.
     slowest: Duration,
 }
 
@@ -103,7 +103,7 @@ impl Tried {
 async fn try_group(stage: &Arc<Stage>, group: &[Named]) -> Tried {
     let mut tried = Tried::default();
     for Named { name, way } in group {
-        tried.note(name, show_that_it_can_work(stage, *way).await);
+        tried.note(name, show_that_it_works(stage, *way).await);
     }
     for level in [AccessLevel::ShrinkOnly, AccessLevel::ReadOnly, AccessLevel::Blocked] {
         let group: Vec<Named> = group.iter().copied().filter(|named| named.way.is_against(level)).collect();
@@ -114,7 +114,7 @@ async fn try_group(stage: &Arc<Stage>, group: &[Named]) -> Tried {
     tried
 }
 
-async fn show_that_it_can_work(stage: &Arc<Stage>, way: Way) -> Outcome {
+async fn show_that_it_works(stage: &Arc<Stage>, way: Way) -> Outcome {
     let by = async |is_administrator| {
         let actor = Actor { stage: Arc::clone(stage), is_administrator };
         way.begin(actor).await?.await
@@ -149,35 +149,35 @@ async fn try_at(stage: &Arc<Stage>, group: &[Named], level: AccessLevel, tried: 
     tried.note(format!("reinstated after {level}: {}", names()), reinstated.await);
 }
 
-/// Suspends, and looks at once whether that is so. Returns how long it took.
+/// Suspends the tenant and verifies it at once. Returns the duration.
 async fn narrow(tenant: &Actor, level: AccessLevel) -> Outcome<Duration> {
     let stage = &tenant.stage;
     let (before, start) = (stage.sessions().await?, Instant::now());
     stage.set_access(level).await?;
     let took = start.elapsed();
-    stage.check_gone(&before, level).await?;
+    stage.check_ended(&before, level).await?;
     stage.check_level(level).await?;
     check_new_session(tenant, level).await?;
-    if took > SOON { Err(format!("it was held off for {took:?}")) } else { Ok(took) }
+    if took > SOON { Err(format!("it took {took:?}")) } else { Ok(took) }
 }
 
 async fn is_refused(stage: &Stage, finish: Finish, level: AccessLevel) -> Outcome {
     let content = stage.content().await?;
     let Err(why) = finish.await else { return Err("IT WORKED".to_owned()) };
     if stage.content().await? != content {
-        return Err(format!("IT LEFT SOMETHING, though it was told: {why}"));
+        return Err(format!("IT CHANGED SOMETHING, though it was refused: {why}"));
     }
     stage.check_level(level).await
 }
 
-/// With read access, or that to shrink, a new session reads and does not write; with none there is no new session.
+/// With ReadOnly or ShrinkOnly, a new session reads and does not insert; with Blocked there is no new session.
 async fn check_new_session(tenant: &Actor, level: AccessLevel) -> Outcome {
-    let Tenant { database, login, password, .. } = &tenant.stage.tenant;
+    let Tenant { placement, password } = &tenant.stage.tenant;
     if level == AccessLevel::Blocked {
-        return tenant.stage.server.verify_refused(database, login, password).await.map_err(told);
+        return tenant.stage.server.verify_refused(placement, password).await.map_err(as_text);
     }
     let mut session = tenant.session().await?;
-    session.execute("SELECT * FROM users").await.map_err(told)?;
+    session.execute("SELECT * FROM users").await.map_err(as_text)?;
     match tenant.run(&mut session, "{write}").await {
         Err(why) if why.contains("permission denied for table users") => Ok(()),
         other => Err(format!("a new session's write: {other:?}")),

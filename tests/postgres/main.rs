@@ -1,9 +1,9 @@
-//! The SQL side, on real PostgreSQL 15 and 18, with a login that is no superuser.
+//! The operations on PostgreSQL 15 and 18, with a login that is not a superuser.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+#![allow(clippy::unwrap_used)] // a test that cannot continue panics
 
 mod access;
-mod cuts;
+mod cancellation;
 mod evasions;
 mod managed;
 mod meters;

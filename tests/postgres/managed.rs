@@ -1,19 +1,20 @@
-//! Servers whose administrator is no superuser, and those that lack what is good to have.
+//! Servers whose administrator is not a superuser, and servers without the recommended rights.
 
 use sqlx::Executor;
 use tenantry::{
     domain::access::AccessLevel,
     postgres::{
-        credentials::SecretText,
-        databases::Dropped,
-        preflight::MissingRight,
+        install::{
+            preflight::MissingRight,
+            setup::{SetupOptions, SetupReport, server_setup},
+        },
         server::Server,
-        setup::{SetupOptions, SetupReport, server_setup},
+        tenant::{credentials::SecretText, databases::Dropped},
     },
 };
 use tenantry_dev::Postgres;
 
-use crate::servers::{INSTALLATION, OPERATOR, PASSWORD, Tenant, config, ready, set_up, start};
+use crate::servers::{INSTALLATION, OPERATOR, PASSWORD, Tenant, access, config, ready, set_up, start};
 
 async fn set_up_as(url: String) -> SetupReport {
     let options = SetupOptions {
@@ -29,7 +30,7 @@ async fn preflight(postgres: &Postgres) -> Vec<MissingRight> {
 }
 
 #[tokio::test]
-async fn an_administrator_without_superuser_does_what_it_may_and_says_what_not() {
+async fn setup_without_superuser_reports_what_it_could_not_do() {
     for major in [15, 18] {
         let postgres = start(major, vec![]).await;
         let mut admin = postgres.connect("postgres").await.unwrap();
@@ -40,12 +41,14 @@ async fn an_administrator_without_superuser_does_what_it_may_and_says_what_not()
         }
         let url = postgres.url("master", "master", "postgres");
         let first = set_up_as(url.clone()).await;
-        // Run again, it finds everything, and is not stopped by what it may not change.
+        // A second run finds everything, and continues after what it may not change.
         let again = set_up_as(url).await;
         for report in [first, again] {
             let refused = report.refused.join("\n");
-            for taken in ["CONNECT on postgres taken", "CONNECT on template1 taken", "large-object writers"] {
-                assert!(refused.contains(taken), "{major}: {report:?}");
+            for missing in
+                ["CONNECT on postgres revoked", "CONNECT on template1 revoked", "large-object writers"]
+            {
+                assert!(refused.contains(missing), "{major}: {report:?}");
             }
             let done = report.done.join("\n");
             for there in
@@ -54,7 +57,7 @@ async fn an_administrator_without_superuser_does_what_it_may_and_says_what_not()
                 assert!(done.contains(there), "{major}: {report:?}");
             }
         }
-        // Nobody stays a member of the registry's owner for having made it.
+        // The administrator does not stay a member of the registry's owner.
         let masters: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_roles WHERE rolname = 'master' AND pg_has_role(oid, 'tenantry_admin', 'USAGE')",
         )
@@ -63,7 +66,7 @@ async fn an_administrator_without_superuser_does_what_it_may_and_says_what_not()
         .unwrap();
         assert_eq!(masters, 0);
         assert_eq!(preflight(&postgres).await, [MissingRight::PostgresOpen, MissingRight::Template1Open]);
-        // A superuser does the rest.
+        // A superuser completes the setup.
         let report = set_up_as(postgres.admin_url("postgres")).await;
         assert!(report.refused.is_empty(), "{report:?}");
         let server = ready(&postgres).await;
@@ -72,7 +75,7 @@ async fn an_administrator_without_superuser_does_what_it_may_and_says_what_not()
 }
 
 #[tokio::test]
-async fn a_server_that_was_upgraded_from_14_gets_a_closed_schema_public() {
+async fn server_upgraded_from_14_gets_a_closed_schema_public() {
     let postgres = start(18, vec![]).await;
     let mut template1 = postgres.connect("template1").await.unwrap();
     template1
@@ -89,7 +92,7 @@ async fn a_server_that_was_upgraded_from_14_gets_a_closed_schema_public() {
 }
 
 #[tokio::test]
-async fn a_membership_without_set_or_inherit_is_missing() {
+async fn membership_without_set_or_inherit_is_missing() {
     let postgres = set_up(start(18, vec![]).await).await;
     let mut admin = postgres.connect("postgres").await.unwrap();
     admin.execute("GRANT CONNECT ON DATABASE postgres TO operator").await.unwrap();
@@ -101,7 +104,7 @@ async fn a_membership_without_set_or_inherit_is_missing() {
     }
     admin.execute("GRANT tenantry_admin TO operator WITH ADMIN FALSE").await.unwrap();
     assert_eq!(preflight(&postgres).await, [MissingRight::AdminOption]);
-    // Once the id is written, nothing asks for it any more.
+    // Once the id is written, the right is no longer needed.
     admin.execute("GRANT tenantry_admin TO operator WITH ADMIN TRUE").await.unwrap();
     ready(&postgres).await;
     admin.execute("GRANT tenantry_admin TO operator WITH ADMIN FALSE").await.unwrap();
@@ -120,19 +123,19 @@ async fn sessions_are_ended_without_the_predefined_roles() {
         for level in [AccessLevel::ReadOnly, AccessLevel::Blocked] {
             let mut session = tenant.session(&postgres).await.unwrap();
             session.execute("BEGIN; SELECT * FROM users").await.unwrap();
-            server.set_access(tenant.id, &tenant.database, &tenant.login, level).await.unwrap();
+            server.set_access(&tenant.placement, level).await.unwrap();
             assert!(session.execute("SELECT 1").await.is_err(), "{major} {level}");
-            let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
-            assert_eq!(facts.access(), Some(level));
+            let facts = server.observe(&tenant.placement).await.unwrap();
+            assert_eq!(access(&facts), Some(level));
         }
-        // The login was borrowed for a moment only.
+        // The operator's membership in the login has ended.
         let borrowed: bool =
             sqlx::query_scalar("SELECT pg_has_role('tenantry_admin', 'tenant_borrowed_app', 'USAGE')")
                 .fetch_one(&mut admin)
                 .await
                 .unwrap();
         assert!(!borrowed);
-        assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::Dropped);
-        server.drop_login(tenant.id, &tenant.login).await.unwrap();
+        assert_eq!(server.drop_database(&tenant.placement).await.unwrap(), Dropped::Dropped);
+        server.drop_login(&tenant.placement).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Limits that the tenant's own database holds to, tried with the tenant's own login.
+//! Limits in the tenant's database, tested with the tenant's login.
 
 mod connections;
 mod declared;
@@ -10,12 +10,12 @@ mod statements;
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, postgres::PgDatabaseError};
 use tenantry::{
-    domain::limits::{Amounts, Entitlements},
-    postgres::{
-        Result,
-        modules::{Migration, Module, ModuleSet, ModuleVersion},
-        server::Server,
+    domain::{
+        record::ModuleVersion,
+        usage::entitlements::{Amounts, Entitlements},
     },
+    modules::{Migration, Module, ModuleSet},
+    postgres::{Result, server::Server},
 };
 use tenantry_dev::Postgres;
 use uuid::Uuid;
@@ -40,31 +40,30 @@ impl Limited {
     }
 
     pub async fn apply(&self, limits: &[(&str, Option<i64>)]) -> Amounts {
-        let Tenant { id, database, .. } = &self.tenant;
-        self.server.apply_limits(*id, database, &entitlements(limits)).await.unwrap()
+        self.server.apply_limits(&self.tenant.placement, &entitlements(limits)).await.unwrap()
     }
 
-    /// Runs SQL as a module of the platform does.
+    /// Runs SQL as a module.
     pub async fn migrate(&self, sql: &str) -> Result<Vec<ModuleVersion>> {
         let file = Migration { version: 1, file: "0001_test.sql".into(), sql: sql.to_owned().into() };
         let module =
             Module { name: format!("test_{}", Uuid::new_v4()).into(), migrations: vec![file].into() };
         let mut modules = ModuleSet::built_in().modules().to_vec();
         modules.push(module);
-        self.server.migrate(self.tenant.id, &self.tenant.database, &ModuleSet::new(modules)).await
+        self.server.migrate(&self.tenant.placement, &ModuleSet::new(modules)).await
     }
 
     pub async fn session(&self) -> PgConnection {
         self.tenant.session(self.postgres).await.unwrap()
     }
 
-    /// What the counter of a limit says, as the operator reads it.
+    /// The counter of a limit, as the operator reads it.
     pub async fn used(&self, limit: &str) -> i64 {
-        self.server.read_counters(self.tenant.id, &self.tenant.database).await.unwrap()[limit]
+        self.server.read_counters(&self.tenant.placement).await.unwrap()[limit]
     }
 }
 
-/// Both what is there and what was counted, as the tenant sees it.
+/// Checks the number of rows and the counter, as the tenant reads them.
 pub async fn check(session: &mut PgConnection, table: &str, limit: &str, expected: i64) {
     let both = format!("SELECT (SELECT count(*) FROM {table}), used FROM tenantry.counters WHERE name = $1");
     let both: (i64, i64) = sqlx::query_as(AssertSqlSafe(both)).bind(limit).fetch_one(session).await.unwrap();
@@ -79,7 +78,7 @@ pub fn entitlements(limits: &[(&str, Option<i64>)]) -> Entitlements {
     }
 }
 
-/// The SQLSTATE of an outcome; empty where there was no error.
+/// The SQLSTATE of a result; empty if there was no error.
 pub fn state<T>(outcome: sqlx::Result<T>) -> String {
     match outcome {
         Ok(_) => String::new(),
@@ -92,7 +91,7 @@ pub fn reported(error: &sqlx::Error) -> &PgDatabaseError {
     database.downcast_ref::<PgDatabaseError>()
 }
 
-/// Runs statements, which may be several.
+/// Runs one or several statements.
 pub async fn run(session: &mut PgConnection, statements: impl Into<String>) -> sqlx::Result<()> {
     session.execute(AssertSqlSafe(statements.into())).await.map(drop)
 }

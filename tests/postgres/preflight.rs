@@ -1,13 +1,17 @@
-//! The preflight names every right that is missing, before anything is touched.
+//! The preflight names every missing right before anything is changed.
 
 use sqlx::Executor;
-use tenantry::postgres::{modules::ModuleSet, preflight::MissingRight, server::Server};
+use tenantry::{
+    api::reason::Reason,
+    modules::ModuleSet,
+    postgres::{install::preflight::MissingRight, server::Server},
+};
 use uuid::Uuid;
 
 use crate::servers::{INSTALLATION, config, ready, set_up, start};
 
 #[tokio::test]
-async fn each_missing_right_has_a_name() {
+async fn each_missing_right_is_named() {
     for major in [15, 18] {
         let postgres = set_up(start(major, vec![]).await).await;
         let server = Server::new(config(&postgres));
@@ -59,7 +63,7 @@ async fn each_missing_right_has_a_name() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_never_set_up_says_so() {
+async fn server_without_setup_is_reported() {
     let postgres = start(18, vec![]).await;
     let mut admin = postgres.connect("postgres").await.unwrap();
     admin
@@ -71,42 +75,42 @@ async fn a_server_that_was_never_set_up_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_installation_is_refused() {
+async fn server_of_another_installation_is_refused() {
     let postgres = set_up(start(18, vec![]).await).await;
     ready(&postgres).await;
     let other = Uuid::from_u128(2);
     let server = Server::new(config(&postgres));
     assert_eq!(server.preflight(other).await.unwrap().in_use_by, Some(INSTALLATION.to_string()));
-    assert_eq!(server.prepare(other).await.unwrap_err().reason(), "ServerInUse");
+    assert_eq!(server.prepare(other).await.unwrap_err().reason(), Reason::ServerInUse);
 }
 
 #[tokio::test]
-async fn open_large_objects_in_template1_stop_the_template() {
+async fn open_large_objects_in_template1_block_the_template() {
     let postgres = set_up(start(18, vec![]).await).await;
     let server = ready(&postgres).await;
     let mut template1 = postgres.connect("template1").await.unwrap();
     template1.execute("GRANT EXECUTE ON FUNCTION lo_create(oid) TO PUBLIC").await.unwrap();
     sqlx::Connection::close(template1).await.unwrap();
     let error = server.ensure_template(&ModuleSet::built_in()).await.unwrap_err();
-    assert_eq!(error.reason(), "MissingRight");
+    assert_eq!(error.reason(), Reason::MissingRight);
     assert!(error.to_string().contains("lo_create"), "{error}");
     set_up_again(&postgres).await;
     server.ensure_template(&ModuleSet::built_in()).await.unwrap();
 }
 
 async fn set_up_again(postgres: &tenantry_dev::Postgres) {
-    let options = tenantry::postgres::setup::SetupOptions {
+    let options = tenantry::postgres::install::setup::SetupOptions {
         operator: crate::servers::OPERATOR.into(),
-        password: tenantry::postgres::credentials::SecretText::new(crate::servers::PASSWORD),
+        password: tenantry::postgres::tenant::credentials::SecretText::new(crate::servers::PASSWORD),
         system_database: Some("tenantry_system".into()),
     };
     let url = postgres.admin_url("postgres").parse().unwrap();
-    let report = tenantry::postgres::setup::server_setup(url, &options).await.unwrap();
+    let report = tenantry::postgres::install::setup::server_setup(url, &options).await.unwrap();
     assert!(report.refused.is_empty(), "{:?}", report.refused);
 }
 
 #[tokio::test]
-async fn a_server_is_told_from_another_at_the_same_address() {
+async fn another_server_at_the_same_address_is_detected() {
     for major in [15, 18] {
         let postgres = set_up(start(major, vec![]).await).await;
         let server = Server::new(config(&postgres));
@@ -115,13 +119,13 @@ async fn a_server_is_told_from_another_at_the_same_address() {
         let mut admin = postgres.connect("postgres").await.unwrap();
         let wanted: String = sqlx::query_scalar(query).fetch_one(&mut admin).await.unwrap();
         assert_eq!(identifier, wanted);
-        assert!(server.prove(&identifier) && server.prove(&identifier) && !server.prove("1"));
+        assert!(server.bind_to(&identifier) && server.bind_to(&identifier) && !server.bind_to("1"));
         server.observe_all().await.unwrap();
         let elsewhere = Server::new(config(&postgres));
-        assert!(elsewhere.prove("1"));
+        assert!(elsewhere.bind_to("1"));
         let refused = elsewhere.observe_all().await.unwrap_err();
-        assert!(refused.is_unreachable() && refused.reason() == "ServerReplaced", "{refused}");
-        // Some administrators take it away: then it is not known, and nothing else is lost.
+        assert!(refused.is_unreachable() && refused.reason() == Reason::ServerReplaced, "{refused}");
+        // Without this right the identifier is unknown, and everything else works.
         admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await.unwrap();
         assert_eq!(server.preflight(INSTALLATION).await.unwrap().identifier, None);
     }

@@ -1,49 +1,45 @@
-//! Making and dropping tenants: twice, cut off, and with strangers in the way.
+//! Creating and dropping tenants: repeatedly, interrupted, and with databases and roles of other owners.
 
 use std::time::Instant;
+use tenantry::{
+    api::reason::Reason,
+    domain::{access::AccessLevel, usage::entitlements::Entitlements},
+    modules::{Migration, Module, ModuleSet},
+    postgres::{
+        server::Server,
+        tenant::{credentials::scram_verifier, databases::Dropped},
+    },
+};
 
 use futures::future::join_all;
 use sqlx::Executor;
-use tenantry::{
-    domain::{access::AccessLevel, limits::Entitlements},
-    postgres::{
-        credentials::scram_verifier,
-        databases::Dropped,
-        modules::{Migration, Module, ModuleSet},
-        server::Server,
-    },
-};
 use tenantry_dev::Postgres;
 
-use crate::servers::{SERVERS, Tenant, config, ready, refusal, set_up, start};
+use crate::servers::{SERVERS, Tenant, access, config, ready, refusal, set_up, start};
 
 #[tokio::test]
-async fn every_operation_may_be_run_twice() {
+async fn every_operation_can_be_run_twice() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_twice");
         tenant.provision(&server, 2).await;
-        let versions =
-            server.verify(tenant.id, &tenant.database, &tenant.login, &tenant.password).await.unwrap();
+        let versions = server.verify(&tenant.placement, &tenant.password).await.unwrap();
         assert_eq!(versions, ModuleSet::built_in().targets());
-        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
-        assert_eq!(facts.access(), Some(AccessLevel::ReadWrite));
+        let facts = server.observe(&tenant.placement).await.unwrap();
+        assert_eq!(access(&facts), Some(AccessLevel::ReadWrite));
         assert!(facts.building.is_none());
         for dropped in [Dropped::Dropped, Dropped::Absent] {
-            server
-                .set_access(tenant.id, &tenant.database, &tenant.login, AccessLevel::Blocked)
-                .await
-                .unwrap();
-            assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), dropped);
-            server.drop_login(tenant.id, &tenant.login).await.unwrap();
+            server.set_access(&tenant.placement, AccessLevel::Blocked).await.unwrap();
+            assert_eq!(server.drop_database(&tenant.placement).await.unwrap(), dropped);
+            server.drop_login(&tenant.placement).await.unwrap();
         }
-        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        let facts = server.observe(&tenant.placement).await.unwrap();
         assert!(facts.database.is_none() && facts.login.is_none());
     }
 }
 
 #[tokio::test]
-async fn a_tenant_does_its_own_work_and_nothing_else() {
+async fn tenant_is_limited_to_its_own_database() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let (tenant, other) = (Tenant::new("tenant_own"), Tenant::new("tenant_neighbour"));
@@ -83,7 +79,7 @@ async fn a_tenant_does_its_own_work_and_nothing_else() {
             assert!(["42501", "25001"].contains(&code.as_str()), "{statement}: {code}");
         }
         for database in ["tenant_neighbour", "tenantry_system", "postgres", "template1"] {
-            let url = postgres.url(&tenant.login, tenant.password.expose(), database);
+            let url = postgres.url(&tenant.placement.login, tenant.password.expose(), database);
             let error = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.expect_err(database);
             assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{database}");
         }
@@ -91,24 +87,21 @@ async fn a_tenant_does_its_own_work_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn strangers_are_left_alone() {
+async fn objects_of_other_owners_are_not_changed() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let mut admin = postgres.connect("postgres").await.unwrap();
         admin.execute("CREATE DATABASE tenant_stranger").await.unwrap();
         admin.execute("CREATE ROLE tenant_stranger_app").await.unwrap();
         let tenant = Tenant::new("tenant_stranger");
-        assert_eq!(server.create_login(tenant.id, &tenant.login).await.unwrap_err().reason(), "Conflict");
+        assert_eq!(server.create_login(&tenant.placement).await.unwrap_err().reason(), Reason::Conflict);
         let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
-        server.create_database(tenant.id, &template).await.unwrap();
-        assert_eq!(
-            server.publish_database(tenant.id, &tenant.database).await.unwrap_err().reason(),
-            "Conflict"
-        );
-        // What is being built is ours, and goes; what has the name is not, and stays.
-        server.drop_database(tenant.id, &tenant.database).await.unwrap();
-        assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::NotOurs);
-        assert_eq!(server.drop_login(tenant.id, &tenant.login).await.unwrap_err().reason(), "Conflict");
+        server.create_database(&tenant.placement, &template).await.unwrap();
+        assert_eq!(server.publish_database(&tenant.placement).await.unwrap_err().reason(), Reason::Conflict);
+        // The database being built is ours and is dropped; the one of the final name is not ours and stays.
+        server.drop_database(&tenant.placement).await.unwrap();
+        assert_eq!(server.drop_database(&tenant.placement).await.unwrap(), Dropped::NotOurs);
+        assert_eq!(server.drop_login(&tenant.placement).await.unwrap_err().reason(), Reason::Conflict);
         let left: i64 = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM pg_database WHERE datname = 'tenant_stranger')
                   + (SELECT count(*) FROM pg_roles WHERE rolname = 'tenant_stranger_app')",
@@ -121,7 +114,7 @@ async fn strangers_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_drop_ends_sessions_and_finishes_what_was_interrupted() {
+async fn drop_ends_sessions_and_finishes_an_interrupted_drop() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_interrupted");
@@ -133,15 +126,15 @@ async fn a_drop_ends_sessions_and_finishes_what_was_interrupted() {
             .execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'tenant_interrupted'")
             .await
             .unwrap();
-        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        let facts = server.observe(&tenant.placement).await.unwrap();
         assert!(facts.database.unwrap().drop_interrupted);
-        assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::Dropped);
+        assert_eq!(server.drop_database(&tenant.placement).await.unwrap(), Dropped::Dropped);
         assert!(session.execute("SELECT 1").await.is_err());
     }
 }
 
 #[tokio::test]
-async fn a_prepared_transaction_in_the_way_is_named() {
+async fn prepared_transaction_that_blocks_a_drop_is_named() {
     let settings = vec![("max_prepared_transactions".to_owned(), "4".to_owned())];
     let postgres = set_up(start(18, settings).await).await;
     let server = ready(&postgres).await;
@@ -152,17 +145,17 @@ async fn a_prepared_transaction_in_the_way_is_named() {
         .execute("BEGIN; INSERT INTO users (email) VALUES ('a@b.example'); PREPARE TRANSACTION 'left-behind'")
         .await
         .unwrap();
-    let error = server.drop_database(tenant.id, &tenant.database).await.unwrap_err();
-    assert_eq!(error.reason(), "PreparedTransaction");
+    let error = server.drop_database(&tenant.placement).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::PreparedTransaction);
     assert!(error.to_string().contains("left-behind"), "{error}");
     let mut own = postgres.connect("tenant_prepared").await.unwrap();
     own.execute("ROLLBACK PREPARED 'left-behind'").await.unwrap();
     sqlx::Connection::close(own).await.unwrap();
-    assert_eq!(server.drop_database(tenant.id, &tenant.database).await.unwrap(), Dropped::Dropped);
+    assert_eq!(server.drop_database(&tenant.placement).await.unwrap(), Dropped::Dropped);
 }
 
 #[tokio::test]
-async fn a_module_that_fails_says_where_and_one_that_resets_its_role_reaches_nothing() {
+async fn failing_module_is_located_and_reset_role_grants_nothing() {
     let module = |sql: &str| {
         let file = Migration { version: 1, file: "0001_broken.sql".into(), sql: sql.to_owned().into() };
         let mut modules = ModuleSet::built_in().modules().to_vec();
@@ -174,8 +167,8 @@ async fn a_module_that_fails_says_where_and_one_that_resets_its_role_reaches_not
         let tenant = Tenant::new("tenant_module");
         tenant.provision(&server, 1).await;
         let broken = module("CREATE TABLE fine (a int);\nCREATE TABLE bad (a no_such_type);");
-        let error = server.migrate(tenant.id, &tenant.database, &broken).await.unwrap_err();
-        assert_eq!((error.reason(), error.sql_state().as_deref()), ("MigrationFailed", Some("42704")));
+        let error = server.migrate(&tenant.placement, &broken).await.unwrap_err();
+        assert_eq!((error.reason(), error.sql_state().as_deref()), (Reason::MigrationFailed, Some("42704")));
         assert!(error.is_permanent());
         let text = error.to_string();
         assert!(
@@ -189,16 +182,16 @@ async fn a_module_that_fails_says_where_and_one_that_resets_its_role_reaches_not
             "SET SESSION AUTHORIZATION tenantry_admin",
             "COPY (SELECT 1) TO PROGRAM 'true'",
         ] {
-            let error = server.migrate(tenant.id, &tenant.database, &module(escape)).await.unwrap_err();
-            assert_eq!(error.reason(), "MigrationFailed", "{escape}: {error}");
+            let error = server.migrate(&tenant.placement, &module(escape)).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::MigrationFailed, "{escape}: {error}");
         }
-        // The migrator was let in for that only.
-        let facts = server.observe(tenant.id, &tenant.database, &tenant.login).await.unwrap();
+        // The migrator had CONNECT only for that.
+        let facts = server.observe(&tenant.placement).await.unwrap();
         assert!(!facts.database.unwrap().migrator_may_connect);
     }
 }
 
-/// The built-in modules as they were before tenants had limits.
+/// The built-in modules before limits were added.
 fn before_limits() -> ModuleSet {
     let older = |module: &Module| {
         let last = match module.name.as_ref() {
@@ -214,39 +207,39 @@ fn before_limits() -> ModuleSet {
 }
 
 #[tokio::test]
-async fn a_tenant_from_before_there_were_limits_is_counted_as_it_is() {
+async fn tenant_without_limits_is_counted_after_the_upgrade() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_older");
-        let (id, database, login) = (tenant.id, &tenant.database, &tenant.login);
-        server.create_login(id, login).await.unwrap();
+        let placement = &tenant.placement;
+        server.create_login(placement).await.unwrap();
         let template = server.ensure_template(&before_limits()).await.unwrap();
-        server.create_database(id, &template).await.unwrap();
-        server.publish_database(id, database).await.unwrap();
-        server.set_access(id, database, login, AccessLevel::ReadWrite).await.unwrap();
-        server.set_login(id, login, &scram_verifier(&tenant.password), true).await.unwrap();
+        server.create_database(placement, &template).await.unwrap();
+        server.publish_database(placement).await.unwrap();
+        server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
+        server.set_login(placement, &scram_verifier(&tenant.password), true).await.unwrap();
         let mut session = tenant.session(postgres).await.unwrap();
         session.execute("INSERT INTO users (email) VALUES ('a@x.example'), ('b@x.example')").await.unwrap();
 
-        // As the operator does it after an upgrade, with the tenant's session open.
-        let versions = server.migrate(id, database, &ModuleSet::built_in()).await.unwrap();
+        // As the operator does after an upgrade, with an open session of the tenant.
+        let versions = server.migrate(placement, &ModuleSet::built_in()).await.unwrap();
         assert_eq!(versions.len(), ModuleSet::built_in().targets().len());
         let limits = [("users".to_owned(), Some(2)), ("projects".to_owned(), None)].into();
         let given = Entitlements { plan: "free".into(), limits, ..Entitlements::default() };
-        let used = server.apply_limits(id, database, &given).await.unwrap();
+        let used = server.apply_limits(placement, &given).await.unwrap();
         assert_eq!(used, [("users".to_owned(), 2), ("projects".to_owned(), 0)].into());
         let one_more = "INSERT INTO users (email) VALUES ('c@x.example')";
         assert_eq!(refusal(&mut session, one_more).await, "TNLIM");
         session.execute("DELETE FROM users WHERE email = 'a@x.example'").await.unwrap();
         session.execute(one_more).await.unwrap();
         session.execute("INSERT INTO projects (name) VALUES ('one')").await.unwrap();
-        let counted = server.read_counters(id, database).await.unwrap();
+        let counted = server.read_counters(placement).await.unwrap();
         assert_eq!(counted, [("users".to_owned(), 2), ("projects".to_owned(), 1)].into());
     }
 }
 
 #[tokio::test]
-async fn forty_at_once_stay_under_the_cap() {
+async fn forty_provisionings_stay_under_the_session_cap() {
     let postgres = set_up(start(15, vec![]).await).await;
     let server = Server::new(tenantry::postgres::ServerConfig { max_connections: 6, ..config(&postgres) });
     server.prepare(crate::servers::INSTALLATION).await.unwrap();
@@ -259,7 +252,7 @@ async fn forty_at_once_stay_under_the_cap() {
     assert!((1..=6).contains(&most), "{most}");
 }
 
-/// The most sessions of the operator that are seen while something is done.
+/// The maximum number of the operator's sessions during an operation.
 async fn most_sessions<T>(postgres: &Postgres, work: impl Future<Output = T>) -> i64 {
     let mut admin = postgres.connect("postgres").await.unwrap();
     let mut most = 0;

@@ -1,9 +1,9 @@
-//! Seeds: the spec's settings and admins, and nobody else's.
+//! Seeds: the spec's settings and admins only.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sqlx::Executor;
-use tenantry::postgres::{
+use tenantry::postgres::tenant::{
     credentials::{SecretText, generate_password},
     seed::{AdminSeed, OneTimeSecret, Seed},
 };
@@ -20,7 +20,7 @@ fn admin(email: &str, token: &SecretText) -> AdminSeed {
 }
 
 #[tokio::test]
-async fn admins_are_offered_a_credential_until_they_have_one() {
+async fn admin_is_offered_a_credential_until_one_is_used() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_admins");
@@ -38,38 +38,27 @@ async fn admins_are_offered_a_credential_until_they_have_one() {
         };
         for _ in 0..2 {
             let outcome = server
-                .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]), None)
+                .seed(&tenant.placement, &seed(vec![admin("ada@a.example", &first)]), None)
                 .await
                 .unwrap();
             assert_eq!(outcome.offered, ["ada@a.example"]);
             assert_eq!(open().await, 1);
         }
-        // A new token replaces the one that was never used.
-        server
-            .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &second)]), None)
-            .await
-            .unwrap();
+        // A new token replaces an unused one.
+        server.seed(&tenant.placement, &seed(vec![admin("ada@a.example", &second)]), None).await.unwrap();
         assert_eq!(open().await, 1);
-        // Used: nothing more is offered.
+        // After its use, no credential is offered.
         let mut other = tenant.session(postgres).await.unwrap();
         other.execute("UPDATE user_credentials SET used_at = now() WHERE revoked_at IS NULL").await.unwrap();
-        let outcome = server
-            .seed(tenant.id, &tenant.database, &seed(vec![admin("ada@a.example", &first)]), None)
-            .await
-            .unwrap();
+        let outcome =
+            server.seed(&tenant.placement, &seed(vec![admin("ada@a.example", &first)]), None).await.unwrap();
         assert_eq!((outcome.offered.len(), open().await), (0, 0));
-        // Another one, who is taken out again before she came.
-        server
-            .seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &first)]), None)
-            .await
-            .unwrap_err();
+        // Another admin, who is removed before she used it.
+        server.seed(&tenant.placement, &seed(vec![admin("bea@a.example", &first)]), None).await.unwrap_err();
         let third = generate_password();
-        server
-            .seed(tenant.id, &tenant.database, &seed(vec![admin("bea@a.example", &third)]), None)
-            .await
-            .unwrap();
+        server.seed(&tenant.placement, &seed(vec![admin("bea@a.example", &third)]), None).await.unwrap();
         assert_eq!(open().await, 1);
-        server.seed(tenant.id, &tenant.database, &seed(vec![]), None).await.unwrap();
+        server.seed(&tenant.placement, &seed(vec![]), None).await.unwrap();
         assert_eq!(open().await, 0);
         let users: i64 =
             sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut other).await.unwrap();
@@ -78,7 +67,7 @@ async fn admins_are_offered_a_credential_until_they_have_one() {
 }
 
 #[tokio::test]
-async fn demo_data_is_put_in_once_and_is_visible_as_such() {
+async fn demo_data_is_inserted_once_and_marked_as_demo() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_demo");
@@ -87,7 +76,7 @@ async fn demo_data_is_put_in_once_and_is_visible_as_such() {
         let seed = Seed { settings, admins: vec![], demo_data: true };
         let mut session = tenant.session(postgres).await.unwrap();
         for _ in 0..2 {
-            server.seed(tenant.id, &tenant.database, &seed, None).await.unwrap();
+            server.seed(&tenant.placement, &seed, None).await.unwrap();
         }
         let demo: Vec<String> = sqlx::query_scalar("SELECT email FROM users WHERE is_demo ORDER BY email")
             .fetch_all(&mut session)

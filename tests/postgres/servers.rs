@@ -4,14 +4,23 @@ use std::sync::LazyLock;
 
 use sqlx::{Connection, Executor, PgConnection};
 use tenantry::{
-    domain::{access::AccessLevel, identity::TenantId, names},
+    domain::{
+        access::AccessLevel,
+        drift::access_in_force,
+        identity::TenantId,
+        names,
+        placement::Placement,
+        tenant_facts::{RecordedOids, TenantFacts},
+    },
+    modules::ModuleSet,
     postgres::{
         ServerConfig, Tls,
-        credentials::{SecretText, generate_password, scram_verifier},
-        modules::ModuleSet,
-        seed::Seed,
+        install::setup::{SetupOptions, server_setup},
         server::Server,
-        setup::{SetupOptions, server_setup},
+        tenant::{
+            credentials::{SecretText, generate_password, scram_verifier},
+            seed::Seed,
+        },
     },
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
@@ -19,12 +28,12 @@ use uuid::Uuid;
 
 pub const OPERATOR: &str = "operator";
 pub const PASSWORD: &str = "operator-password";
-/// The one installation of this run.
+/// The installation of this run.
 pub const INSTALLATION: Uuid = Uuid::from_u128(0x7e57);
 
-/// The versions that everything is tried on: the oldest that is supported, and the newest.
+/// The oldest and the newest supported version.
 pub static SERVERS: LazyLock<[Postgres; 2]> = LazyLock::new(|| {
-    // Off by default, but an application may need them: then a tenant can leave some behind.
+    // Off by default, but an application may need prepared transactions: then a tenant can leave some behind.
     let settings = vec![("max_prepared_transactions".to_owned(), "20".to_owned())];
     [15, 18].map(|major| {
         let settings = settings.clone();
@@ -32,7 +41,7 @@ pub static SERVERS: LazyLock<[Postgres; 2]> = LazyLock::new(|| {
     })
 });
 
-/// A server of one's own.
+/// Starts a server for one test.
 pub async fn start(major: u16, settings: Vec<(String, String)>) -> Postgres {
     let options = PostgresOptions { version: Version::Major(major), settings, ..PostgresOptions::default() };
     Postgres::start(options).await.unwrap()
@@ -50,7 +59,7 @@ pub async fn set_up(postgres: Postgres) -> Postgres {
     postgres
 }
 
-/// How the operator reaches a server.
+/// The operator's connection to a server.
 pub fn config(postgres: &Postgres) -> ServerConfig {
     ServerConfig {
         name: "test".into(),
@@ -74,59 +83,73 @@ pub async fn ready(postgres: &Postgres) -> Server {
     server
 }
 
-/// A tenant as the steps make it.
+/// A tenant as the steps create it.
 pub struct Tenant {
-    pub id: TenantId,
-    pub database: String,
-    pub login: String,
+    pub placement: Placement,
     pub password: SecretText,
 }
 
 impl Tenant {
     pub fn new(database: &str) -> Self {
-        Self {
-            id: TenantId(Uuid::new_v4()),
-            database: database.into(),
-            login: names::login_name(database),
-            password: generate_password(),
-        }
+        Self { placement: placement(database), password: generate_password() }
     }
 
-    /// All that provisioning does on a server, each operation as often as said.
+    /// All operations of a provisioning, each as often as given.
     pub async fn provision(&self, server: &Server, times: usize) {
         let again = 0..times;
         for _ in again.clone() {
-            server.create_login(self.id, &self.login).await.unwrap();
+            server.create_login(&self.placement).await.unwrap();
         }
         let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
         for _ in again.clone() {
-            server.create_database(self.id, &template).await.unwrap();
+            server.create_database(&self.placement, &template).await.unwrap();
         }
         for _ in again.clone() {
-            server.seed(self.id, &self.database, &empty_seed(), None).await.unwrap();
+            server.seed(&self.placement, &empty_seed(), None).await.unwrap();
         }
         for _ in again.clone() {
-            server.publish_database(self.id, &self.database).await.unwrap();
+            server.publish_database(&self.placement).await.unwrap();
         }
         for _ in again.clone() {
-            server.set_access(self.id, &self.database, &self.login, AccessLevel::ReadWrite).await.unwrap();
+            server.set_access(&self.placement, AccessLevel::ReadWrite).await.unwrap();
         }
         for _ in again {
-            server.set_login(self.id, &self.login, &scram_verifier(&self.password), true).await.unwrap();
+            server.set_login(&self.placement, &scram_verifier(&self.password), true).await.unwrap();
         }
     }
 
-    /// A session of the tenant's own.
+    /// A session of the tenant's login.
     pub async fn session(&self, postgres: &Postgres) -> sqlx::Result<PgConnection> {
-        PgConnection::connect(&postgres.url(&self.login, self.password.expose(), &self.database)).await
+        PgConnection::connect(&postgres.url(
+            &self.placement.login,
+            self.password.expose(),
+            &self.placement.database,
+        ))
+        .await
     }
+}
+
+/// Where a new tenant's data is.
+pub fn placement(database: &str) -> Placement {
+    Placement {
+        tenant: TenantId(Uuid::new_v4()),
+        server: "test".into(),
+        database: database.into(),
+        schema: None,
+        login: names::login_name(database),
+    }
+}
+
+/// The access level that is in force according to the ownership comments.
+pub fn access(facts: &TenantFacts) -> Option<AccessLevel> {
+    access_in_force(facts, RecordedOids::default())
 }
 
 pub fn empty_seed() -> Seed {
     Seed { settings: Default::default(), admins: vec![], demo_data: false }
 }
 
-/// The SQLSTATE of what a statement is refused with.
+/// The SQLSTATE with which a statement is refused.
 pub async fn refusal(session: &mut PgConnection, statement: &'static str) -> String {
     match session.execute(statement).await {
         Ok(_) => panic!("{statement} was not refused"),

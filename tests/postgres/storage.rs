@@ -1,51 +1,54 @@
-//! What tenants' databases take, as one query for a whole server counts it.
+//! The disk usage of tenants' databases, sampled with one query for a whole server.
 
 mod reclaim;
 
 use std::sync::LazyLock;
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
-use tenantry::postgres::{
+use tenantry::{
+    domain::placement::Placement,
     modules::ModuleSet,
-    server::Server,
-    storage::{Asked, Sample},
+    postgres::{
+        server::Server,
+        tenant::storage::{Sample, SampleRequest},
+    },
 };
 use tenantry_dev::{
     Postgres,
     interposer::{Effects, PostgresProxy},
 };
 
-use crate::servers::{SERVERS, Tenant, config, ready, set_up, start};
+use crate::servers::{SERVERS, Tenant, config, placement, ready, set_up, start};
 
-/// A few pages: what a first session leaves behind in any database, and what autovacuum notes of it.
+/// A few pages, which a first session and autovacuum write in any database.
 const NOTHING: i64 = 512 * 1024;
 const MB: i64 = 1 << 20;
 
 static ALL: LazyLock<ModuleSet> = LazyLock::new(ModuleSet::built_in);
 
-fn asked(tenant: &Tenant, written: Option<i64>, due: bool) -> Asked<'_> {
-    Asked { database: &tenant.database, login: &tenant.login, modules: &ALL, written, due }
+fn request(tenant: &Tenant, written: Option<i64>, due: bool) -> SampleRequest<'_> {
+    SampleRequest { placement: &tenant.placement, modules: &ALL, written, due }
 }
 
 async fn sample(server: &Server, tenant: &Tenant, written: Option<i64>, due: bool) -> Sample {
-    let samples = server.sample(&[asked(tenant, written, due)]).await.unwrap();
+    let samples = server.sample(&[request(tenant, written, due)]).await.unwrap();
     samples.into_values().next().unwrap()
 }
 
-/// Tables as a module makes them.
+/// Creates tables as a module does.
 async fn furnish(postgres: &Postgres, tenant: &Tenant, tables: &[&str]) {
-    let mut administrator = postgres.connect(&tenant.database).await.unwrap();
+    let mut administrator = postgres.connect(&tenant.placement.database).await.unwrap();
     administrator.execute("SET ROLE tenantry_owner").await.unwrap();
     for table in tables {
         let create = format!("CREATE TABLE {table} (id bigint PRIMARY KEY, body text NOT NULL)");
         administrator.execute(AssertSqlSafe(create)).await.unwrap();
-        // Long values are kept out of line as they are, so that their size is known.
+        // Long values are stored out of line and uncompressed, so that their size is known.
         let plain = format!("ALTER TABLE {table} ALTER COLUMN body SET STORAGE EXTERNAL");
         administrator.execute(AssertSqlSafe(plain)).await.unwrap();
     }
 }
 
-/// Runs a statement, and has it counted at once: a session reports what it wrote once a second at most.
+/// Runs a statement and flushes its statistics: a session reports them once a second at most.
 async fn counted(session: &mut PgConnection, sql: impl Into<String>) {
     session.execute(AssertSqlSafe(sql.into())).await.unwrap();
     session.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
@@ -59,7 +62,7 @@ fn fill(table: &str, megabytes: i64) -> String {
 }
 
 #[tokio::test]
-async fn a_sample_counts_what_the_tenant_wrote_and_nothing_from_before() {
+async fn sample_counts_only_what_the_tenant_wrote() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_sampled");
@@ -79,7 +82,7 @@ async fn a_sample_counts_what_the_tenant_wrote_and_nothing_from_before() {
         assert!((10 * MB..12 * MB).contains(&grown), "{grown}");
         assert!(filled.written >= empty.written + 10 * 1024, "{filled:?}");
 
-        // The same was written: its size is not looked at, unless that is due.
+        // Nothing more was written: the size is not read, unless it is due.
         let again = sample(&server, &tenant, Some(filled.written), false).await;
         assert_eq!(again, Sample { bytes: None, ..filled.clone() });
         let due = sample(&server, &tenant, Some(filled.written), true).await;
@@ -93,7 +96,7 @@ async fn a_sample_counts_what_the_tenant_wrote_and_nothing_from_before() {
 }
 
 #[tokio::test]
-async fn a_whole_server_is_one_query_and_no_session_in_any_tenants_database() {
+async fn whole_server_is_sampled_with_one_query() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let mut tenants = Vec::new();
@@ -108,10 +111,11 @@ async fn a_whole_server_is_one_query_and_no_session_in_any_tenants_database() {
         let mut through_proxy = config(postgres);
         through_proxy.port = proxy.port();
         let server = Server::new(through_proxy);
-        let asked: Vec<Asked<'_>> = tenants.iter().map(|tenant| asked(tenant, None, true)).collect();
+        let requests: Vec<SampleRequest<'_>> =
+            tenants.iter().map(|tenant| request(tenant, None, true)).collect();
         for _ in 0..3 {
             let before = proxy.totals().statements;
-            let samples = server.sample(&asked).await.unwrap();
+            let samples = server.sample(&requests).await.unwrap();
             assert_eq!(samples.len(), 5);
             assert!(samples.values().all(|sample| sample.bytes.is_some()));
             assert_eq!(proxy.totals().statements - before, 1);
@@ -121,7 +125,7 @@ async fn a_whole_server_is_one_query_and_no_session_in_any_tenants_database() {
 }
 
 #[tokio::test]
-async fn a_template_that_was_never_built_is_replaced_by_the_nearest_there_is() {
+async fn missing_template_is_replaced_by_the_nearest() {
     for major in [15, 18] {
         let postgres = set_up(start(major, vec![]).await).await;
         let server = ready(&postgres).await;
@@ -129,20 +133,20 @@ async fn a_template_that_was_never_built_is_replaced_by_the_nearest_there_is() {
         tenant.provision(&server, 1).await;
         let by_own = sample(&server, &tenant, None, true).await.bytes.unwrap();
         let modules = ModuleSet::new(vec![]);
-        let other = Asked { modules: &modules, ..asked(&tenant, None, true) };
-        let by_another = server.sample(&[other]).await.unwrap()[&tenant.database].bytes.unwrap();
+        let other = SampleRequest { modules: &modules, ..request(&tenant, None, true) };
+        let by_another = server.sample(&[other]).await.unwrap()[&tenant.placement.database].bytes.unwrap();
         assert_eq!(by_another, by_own);
         let mut administrator = postgres.connect("postgres").await.unwrap();
         let drop = format!("DROP DATABASE tenantry_template_{}", ALL.digest());
         administrator.execute(AssertSqlSafe(drop)).await.unwrap();
-        let by_template0 = server.sample(&[other]).await.unwrap()[&tenant.database].bytes.unwrap();
-        // The modules' empty tables count then, and little else.
+        let by_template0 = server.sample(&[other]).await.unwrap()[&tenant.placement.database].bytes.unwrap();
+        // The modules' empty tables count too then, and little else.
         assert!(by_own < by_template0 && by_template0 < 2 * MB, "{by_own} {by_template0}");
     }
 }
 
 #[tokio::test]
-async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
+async fn sample_tolerates_databases_dropped_meanwhile() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let stays = Tenant::new("tenant_stays");
@@ -153,9 +157,10 @@ async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
             let create = format!("CREATE DATABASE {name} OWNER tenantry_dba STRATEGY wal_log");
             administrator.execute(AssertSqlSafe(create)).await.unwrap();
         }
-        let one = |name| Asked { database: name, login: "nobody", modules: &ALL, written: None, due: true };
-        let mut asked: Vec<Asked<'_>> = names.iter().map(|name| one(name)).collect();
-        asked.push(one(&stays.database));
+        let placements: Vec<Placement> = names.iter().map(|name| placement(name)).collect();
+        let one = |placement| SampleRequest { placement, modules: &ALL, written: None, due: true };
+        let mut requests: Vec<SampleRequest<'_>> = placements.iter().map(one).collect();
+        requests.push(one(&stays.placement));
         let dropping = async {
             for name in &names {
                 administrator.execute(AssertSqlSafe(format!("DROP DATABASE {name}"))).await.unwrap();
@@ -163,8 +168,8 @@ async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
         };
         let sampling = async {
             loop {
-                let samples = server.sample(&asked).await.unwrap();
-                assert!(samples.contains_key(&stays.database));
+                let samples = server.sample(&requests).await.unwrap();
+                assert!(samples.contains_key(&stays.placement.database));
                 if samples.len() == 1 {
                     break;
                 }
@@ -175,7 +180,7 @@ async fn databases_that_are_dropped_meanwhile_do_not_spoil_the_sample() {
 }
 
 #[tokio::test]
-async fn without_the_predefined_roles_a_sample_shows_the_same() {
+async fn sample_works_without_predefined_roles() {
     for major in [15, 18] {
         let postgres = set_up(start(major, vec![]).await).await;
         let server = ready(&postgres).await;
@@ -192,16 +197,16 @@ async fn without_the_predefined_roles_a_sample_shows_the_same() {
         let mut session = tenant.session(&postgres).await.unwrap();
         session.execute("BEGIN; SELECT * FROM users").await.unwrap();
         let second = tenant.session(&postgres).await.unwrap();
-        let foreign =
-            Asked { database: "foreign_one", login: "nobody", modules: &ALL, written: None, due: true };
-        let samples = server.sample(&[asked(&tenant, None, true), foreign]).await.unwrap();
-        let sample = &samples[&tenant.database];
+        let foreign = placement("foreign_one");
+        let foreign = SampleRequest { placement: &foreign, modules: &ALL, written: None, due: true };
+        let samples = server.sample(&[request(&tenant, None, true), foreign]).await.unwrap();
+        let sample = &samples[&tenant.placement.database];
         assert_eq!(sample.connections, 2);
         assert!(sample.bytes.unwrap() < NOTHING, "{sample:?}");
-        // What one may not look at is left out, and spoils nothing.
+        // A size that may not be read is omitted, without an error.
         assert_eq!(samples["foreign_one"].bytes, None);
         let counts = server.session_counts().await.unwrap();
-        assert!(counts[&tenant.database].connected.contains(&tenant.login));
+        assert!(counts[&tenant.placement.database].connected.contains(&tenant.placement.login));
         drop(second);
     }
 }

@@ -1,6 +1,9 @@
 //! TLS to PostgreSQL, against real certificates.
 
-use tenantry::postgres::{ServerConfig, Tls, server::Server};
+use tenantry::{
+    api::reason::Reason,
+    postgres::{ServerConfig, Tls, server::Server},
+};
 use tenantry_dev::{Postgres, PostgresOptions, Version, certificates::Authority};
 
 use crate::servers::{INSTALLATION, config, set_up};
@@ -17,34 +20,34 @@ fn verifying(postgres: &Postgres, authority: &Authority) -> Server {
 }
 
 #[tokio::test]
-async fn the_right_certificate_is_accepted_and_a_wrong_authority_is_not() {
+async fn certificate_of_a_wrong_authority_is_refused() {
     let authority = Authority::new("right").unwrap();
     let postgres = serving(authority.server(&["127.0.0.1"]).unwrap()).await;
     verifying(&postgres, &authority).preflight(INSTALLATION).await.unwrap();
     let wrong = verifying(&postgres, &Authority::new("wrong").unwrap());
-    assert_eq!(wrong.preflight(INSTALLATION).await.unwrap_err().reason(), "TlsFailed");
-    // Without an authority of its own, only the system's count.
+    assert_eq!(wrong.preflight(INSTALLATION).await.unwrap_err().reason(), Reason::TlsFailed);
+    // Without an own authority, only those of the system are trusted.
     let system = Server::new(ServerConfig { tls: Tls::VerifyFull { ca: None }, ..config(&postgres) });
-    assert_eq!(system.preflight(INSTALLATION).await.unwrap_err().reason(), "TlsFailed");
+    assert_eq!(system.preflight(INSTALLATION).await.unwrap_err().reason(), Reason::TlsFailed);
 }
 
 #[tokio::test]
-async fn a_wrong_name_is_refused_by_verify_full_alone() {
+async fn wrong_host_name_is_refused_only_by_verify_full() {
     let authority = Authority::new("authority").unwrap();
     let postgres = serving(authority.server(&["elsewhere.example"]).unwrap()).await;
     let error = verifying(&postgres, &authority).preflight(INSTALLATION).await.unwrap_err();
-    assert_eq!(error.reason(), "TlsFailed", "{error}");
+    assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
     let tls = Tls::VerifyCa { ca: Some(authority.certificate().as_bytes().to_vec()) };
     Server::new(ServerConfig { tls, ..config(&postgres) }).preflight(INSTALLATION).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_expired_certificate_and_a_server_without_tls_are_refused() {
+async fn expired_certificate_and_missing_tls_are_refused() {
     let authority = Authority::new("authority").unwrap();
     let postgres = serving(authority.expired_server(&["127.0.0.1"]).unwrap()).await;
     let error = verifying(&postgres, &authority).preflight(INSTALLATION).await.unwrap_err();
-    assert_eq!(error.reason(), "TlsFailed", "{error}");
+    assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
     let plain = &crate::servers::SERVERS[1];
     let error = verifying(plain, &authority).preflight(INSTALLATION).await.unwrap_err();
-    assert_eq!(error.reason(), "TlsFailed", "{error}");
+    assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
 }

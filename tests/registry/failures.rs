@@ -1,7 +1,10 @@
-//! Every cause has its own reason, and none says a password.
+//! Each failure has its own reason, and none contains a password.
 
 use sqlx::{AssertSqlSafe, Executor};
-use tenantry::registry::{Error, Registry};
+use tenantry::{
+    api::reason::Reason,
+    registry::{Error, Registry},
+};
 use tenantry_dev::Stop;
 
 use crate::system::{System, created, prepared, tenant};
@@ -11,7 +14,7 @@ async fn refusal(url: &str) -> Error {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_connection_is_told_apart() {
+async fn each_connection_failure_has_its_own_reason() {
     for major in [15, 18] {
         let server = prepared(major).await.unwrap();
         let system = System::empty_on(&server).await;
@@ -26,24 +29,24 @@ async fn what_is_wrong_with_a_connection_is_told_apart() {
         ];
         for (url, reason, permanent) in cases {
             let error = refusal(&url).await;
-            assert_eq!((error.reason(), error.is_permanent()), (reason, permanent), "{error:?}");
+            assert_eq!((error.reason().as_str(), error.is_permanent()), (reason, permanent), "{error:?}");
             for text in [error.to_string(), format!("{error:?}")] {
                 assert!(!text.contains("password\"") && !text.contains("wrong-password"), "{text}");
             }
         }
 
-        // Not set up: first without its tables, then without the role.
+        // Without server-setup or migrations: first the tables are missing, then the role.
         let registry = system.registry("one").await;
-        let error = registry.all_living().await.unwrap_err();
-        assert_eq!((error.reason(), error.is_permanent()), ("RegistryNotSetUp", true), "{error}");
+        let error = registry.all_registered().await.unwrap_err();
+        assert_eq!((error.reason().as_str(), error.is_permanent()), ("RegistryNotSetUp", true), "{error}");
         assert!(error.to_string().contains("tenantry server-setup"), "{error}");
         registry.migrate().await.unwrap();
-        assert!(registry.all_living().await.unwrap().is_empty());
+        assert!(registry.all_registered().await.unwrap().is_empty());
 
         admin.execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
         admin.execute("SELECT pg_reload_conf()").await.unwrap();
         let fresh = loop {
-            // The postmaster tells its children in its own time.
+            // The new setting reaches sessions with a delay.
             let fresh = system.registry("fresh").await;
             let error = fresh.register(&tenant("acme")).await;
             match error {
@@ -51,24 +54,28 @@ async fn what_is_wrong_with_a_connection_is_told_apart() {
                 Err(error) => break error,
             }
         };
-        assert_eq!((fresh.reason(), fresh.is_permanent()), ("RegistryReadOnly", false), "{fresh}");
+        assert_eq!((fresh.reason(), fresh.is_permanent()), (Reason::RegistryReadOnly, false), "{fresh}");
 
         server.stop(Stop::Fast).await.unwrap();
         let error = refusal(&system.url()).await;
-        assert_eq!((error.reason(), error.is_permanent()), ("RegistryUnreachable", false), "{error}");
+        assert_eq!(
+            (error.reason().as_str(), error.is_permanent()),
+            ("RegistryUnreachable", false),
+            "{error}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_has_set_up_says_so() {
+async fn server_without_setup_is_reported() {
     let server = tenantry_dev::Postgres::start(tenantry_dev::PostgresOptions::default()).await.unwrap();
     let error = refusal(&server.admin_url("postgres")).await;
-    assert_eq!((error.reason(), error.is_permanent()), ("RegistryNotSetUp", true), "{error}");
+    assert_eq!((error.reason().as_str(), error.is_permanent()), ("RegistryNotSetUp", true), "{error}");
     assert!(error.to_string().contains("tenantry server-setup"), "{error}");
 }
 
 #[tokio::test]
-async fn no_connections_left_is_a_reason_of_its_own() {
+async fn exhausted_connections_have_their_own_reason() {
     let server = prepared(18).await.unwrap();
     let system = System::empty_on(&server).await;
     let mut admin = server.connect("postgres").await.unwrap();
@@ -79,11 +86,15 @@ async fn no_connections_left_is_a_reason_of_its_own() {
     let first = system.registry("first").await;
     first.ping().await.unwrap();
     let error = refusal(&system.url()).await;
-    assert_eq!((error.reason(), error.is_permanent()), ("RegistryTooManyConnections", false), "{error}");
+    assert_eq!(
+        (error.reason().as_str(), error.is_permanent()),
+        ("RegistryTooManyConnections", false),
+        "{error}"
+    );
 }
 
 #[tokio::test]
-async fn a_password_never_gets_into_the_registry_nor_into_the_servers_log() {
+async fn password_is_refused_and_never_logged() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;

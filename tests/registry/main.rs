@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 mod breaker;
+mod entitlements_and_usage;
 mod failures;
+mod holds_and_states;
 mod lifecycle;
-mod limits;
 mod migrations;
+mod recorded_state;
 mod registration;
+mod returned_rows;
 mod rights;
 mod servers;
-mod standing;
 mod system;
 mod tombstones;
 mod workflows;

@@ -1,12 +1,17 @@
 //! The registry's own migrations.
 
 use futures::future::join_all;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Executor, migrate::Migrator};
+use tenantry::{
+    api::{reason::Reason, tenant::OffboardingTrigger},
+    domain::{access::AccessLevel, record::ModuleVersion, usage::thresholds::WarnedLimits},
+};
+use uuid::Uuid;
 
-use crate::system::{System, until};
+use crate::system::{System, refused, until};
 
 #[tokio::test]
-async fn processes_that_start_at_once_and_again_agree() {
+async fn concurrent_migrations_agree() {
     for system in System::both_empty().await {
         let mut processes = Vec::new();
         for n in 0..8 {
@@ -21,7 +26,7 @@ async fn processes_that_start_at_once_and_again_agree() {
         let again = processes[1].installation().await.unwrap();
         assert_eq!((again.id, again.digest_key.to_vec()), (first.id, first.digest_key.to_vec()));
         assert!(format!("{first:?}").contains("digest_key: …"), "{first:?}");
-        // No session of theirs is left that holds the lock, or anything else.
+        // No session that holds a lock is left.
         let mut admin = system.superuser().await;
         until("all locks are given back", async || {
             let locks: i64 = sqlx::query_scalar(
@@ -38,7 +43,7 @@ async fn processes_that_start_at_once_and_again_agree() {
 }
 
 #[tokio::test]
-async fn two_installations_have_nothing_in_common() {
+async fn installations_have_different_ids_and_keys() {
     for system in System::both().await {
         let other = System::empty_on(system.server).await;
         let (one, two) = (system.registry("one").await, other.registry("two").await);
@@ -50,10 +55,10 @@ async fn two_installations_have_nothing_in_common() {
 }
 
 #[tokio::test]
-async fn a_failed_migration_changes_nothing_and_blocks_nobody() {
+async fn failed_migration_changes_and_blocks_nothing() {
     for system in System::both_empty().await {
         let mut admin = system.superuser().await;
-        // The schema lets the operator in, but the database is not its own.
+        // The operator may use the schema, but does not own the database.
         for statement in [
             format!("ALTER DATABASE {} OWNER TO postgres", system.database),
             "GRANT CREATE ON SCHEMA public TO tenantry_admin".to_owned(),
@@ -64,7 +69,11 @@ async fn a_failed_migration_changes_nothing_and_blocks_nobody() {
         for _ in 0..2 {
             let error = registry.migrate().await.unwrap_err();
             assert_eq!(error.sql_state().as_deref(), Some("42501"), "{error}");
-            assert_eq!((error.reason(), error.is_permanent()), ("RegistryPermissionDenied", true), "{error}");
+            assert_eq!(
+                (error.reason(), error.is_permanent()),
+                (Reason::RegistryPermissionDenied, true),
+                "{error}"
+            );
             assert!(error.to_string().contains(&system.database), "{error}");
         }
         let tables: i64 = sqlx::query_scalar(
@@ -84,7 +93,7 @@ async fn a_failed_migration_changes_nothing_and_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn an_older_program_leaves_a_newer_registry_alone() {
+async fn older_version_refuses_newer_registry() {
     for system in System::both().await {
         let mut session = system.session().await;
         session
@@ -95,6 +104,79 @@ async fn an_older_program_leaves_a_newer_registry_alone() {
             .await
             .unwrap();
         let error = system.registry("one").await.migrate().await.unwrap_err();
-        assert_eq!((error.reason(), error.is_permanent()), ("RegistryTooNew", true), "{error}");
+        assert_eq!((error.reason(), error.is_permanent()), (Reason::RegistryTooNew, true), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn registry_with_rows_is_upgraded() {
+    for system in System::both_empty().await {
+        // The version before state was recorded, with the statements of that version.
+        let before: Vec<_> =
+            sqlx::migrate!("migrations/system").iter().filter(|one| one.version <= 6).cloned().collect();
+        assert_eq!(before.len(), 6);
+        let mut session = system.session().await;
+        Migrator::with_migrations(before).run_direct(None, &mut session, false).await.unwrap();
+        for (slug, reason) in [("behind", Some("SchemaBehind")), ("failed", Some("Conflict")), ("fine", None)]
+        {
+            let id = Uuid::new_v4();
+            sqlx::query(
+                "INSERT INTO tenants (id, slug, name, plan, settings, server, database_name, login_name,
+                     resource_namespace, resource_name, resource_uid, deletion_policy)
+                 VALUES ($1, $2, $2, 'starter', '{\"theme\": \"dark\"}', 'default', $2, $2 || '_app', 'customers', $2,
+                     $2, 'Retain')",
+            )
+            .bind(id)
+            .bind(slug)
+            .execute(&mut session)
+            .await
+            .unwrap();
+            sqlx::query(
+                "UPDATE tenants SET module_versions = '[{\"name\": \"core\", \"version\": 2}]', access = 'ReadOnly',
+                     offboarding_trigger = 'NonPayment' WHERE id = $1",
+            )
+            .bind(id)
+            .execute(&mut session)
+            .await
+            .unwrap();
+            sqlx::query("SELECT record_usage($1, '{\"users\": 80}', now())")
+                .bind(id)
+                .execute(&mut session)
+                .await
+                .unwrap();
+            // Another process of that version is still running one of its workflows.
+            sqlx::query(
+                "INSERT INTO workflows (tenant_id, kind, holder, claim, failure_reason, next_attempt_at)
+                 VALUES ($1, 'Repair', 'another', take_claim(), $2, CASE WHEN $2 IS NOT NULL THEN now() END)",
+            )
+            .bind(id)
+            .bind(reason)
+            .execute(&mut session)
+            .await
+            .unwrap();
+        }
+        let registry = system.registry("one").await;
+        registry.migrate().await.unwrap();
+        let mut rows = registry.all_registered().await.unwrap();
+        rows.sort_by(|a, b| a.slug.cmp(&b.slug));
+        let recorded: Vec<_> =
+            rows.iter().map(|row| (row.slug.as_str(), row.verification_required, row.last_failure)).collect();
+        assert_eq!(
+            recorded,
+            [
+                ("behind", true, Some(Reason::SchemaBehind)),
+                ("failed", false, Some(Reason::Conflict)),
+                ("fine", false, None)
+            ]
+        );
+        for row in rows {
+            assert_eq!(row.module_versions, [ModuleVersion { name: "core".into(), version: 2 }]);
+            assert_eq!(row.offboarding_trigger, Some(OffboardingTrigger::NonPayment));
+            assert_eq!((row.access, row.retain), (Some(AccessLevel::ReadOnly), true));
+            assert_eq!((row.settings["theme"].as_str(), row.usage["users"]), (Some("dark"), 80));
+            assert_eq!(row.warned_limits, WarnedLimits::new());
+        }
+        // The guard is in force again.
+        assert_eq!(refused(&mut session, "UPDATE tenants SET created_at = now()").await, "TN002");
     }
 }

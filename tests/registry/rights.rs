@@ -1,17 +1,19 @@
-//! Who may see and do what in the registry's database.
+//! Privileges in the registry's database.
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, postgres::PgConnectOptions};
+
+use tenantry::api::tenant_status::WorkflowKind;
 
 use crate::system::{System, created, refused, tenant};
 
 #[tokio::test]
-async fn the_reader_sees_the_view_and_nothing_else() {
+async fn reader_role_reads_only_the_views() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         created(&registry, &tenant("acme")).await;
         let mut admin = system.superuser().await;
         let (reader, other) =
-            (format!("reader_of_{}", system.database), format!("nobody_of_{}", system.database));
+            (format!("reader_of_{}", system.database), format!("outsider_of_{}", system.database));
         for statement in [
             format!("CREATE ROLE {reader} LOGIN PASSWORD 'reads' IN ROLE tenantry_registry_reader"),
             format!("CREATE ROLE {other} LOGIN PASSWORD 'reads'"),
@@ -68,7 +70,7 @@ async fn the_reader_sees_the_view_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn everything_belongs_to_tenantry_admin() {
+async fn all_objects_belong_to_tenantry_admin() {
     for system in System::both().await {
         let mut admin = system.superuser().await;
         let foreign: Vec<String> = sqlx::query_scalar(
@@ -89,7 +91,7 @@ async fn everything_belongs_to_tenantry_admin() {
 }
 
 #[tokio::test]
-async fn a_session_is_who_it_says_and_sees_what_it_should() {
+async fn session_has_its_application_name_and_role() {
     for system in System::both().await {
         let registry = system.registry("the-identity").await;
         registry.ping().await.unwrap();
@@ -110,15 +112,15 @@ async fn a_session_is_who_it_says_and_sees_what_it_should() {
 }
 
 #[tokio::test]
-async fn the_sessions_stay_within_the_cap() {
+async fn sessions_stay_within_the_maximum() {
     for system in System::both().await {
         let registry = tenantry::registry::Registry::connect(&system.url(), "capped", 4).await.unwrap();
         let work = (0..60).map(async |n| {
             let row = created(&registry, &tenant(&format!("tenant-{n}"))).await;
-            registry.begin_workflow(row.id, "Provision").await.unwrap();
+            registry.begin_workflow(row.id, WorkflowKind::Provision).await.unwrap();
         });
         futures::future::join_all(work).await;
-        // None of them has been idle for long enough to be closed: this is the most there ever were.
+        // No session has been idle long enough to be closed, so this is the maximum.
         let mut admin = system.superuser().await;
         let sessions: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'capped'")

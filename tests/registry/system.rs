@@ -1,4 +1,4 @@
-//! A registry database of its own for each test, on servers that all tests share.
+//! A separate registry database for each test, on servers that all tests share.
 
 use std::sync::{
     LazyLock,
@@ -9,12 +9,14 @@ use jiff::SignedDuration;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
-    domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus, slug::Slug},
-    postgres::{
-        credentials::SecretText,
-        setup::{SetupOptions, server_setup},
+    domain::{
+        access::AccessLevel, identity::TenantId, observed::RegistryStatus, record::TenantRecord, slug::Slug,
     },
-    registry::{Deadline, NewState, NewTenant, Registration, Registry, TenantRow},
+    postgres::{
+        install::setup::{SetupOptions, server_setup},
+        tenant::credentials::SecretText,
+    },
+    registry::{Deadline, NewState, NewTenant, Registration, Registry},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
 use uuid::Uuid;
@@ -25,7 +27,7 @@ const PASSWORD: &str = "operator-password";
 static SERVERS: LazyLock<[Postgres; 2]> =
     LazyLock::new(|| [15, 18].map(|major| on_a_thread(move || prepared(major)).unwrap()));
 
-/// A server as an administrator hands it over.
+/// A server after `server-setup`.
 pub async fn prepared(major: u16) -> tenantry_dev::Result<Postgres> {
     let options = PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() };
     let server = Postgres::start(options).await?;
@@ -39,7 +41,7 @@ pub async fn prepared(major: u16) -> tenantry_dev::Result<Postgres> {
     Ok(server)
 }
 
-/// A database for a registry, on one of the servers.
+/// A database for a registry on one of the servers.
 pub struct System<'a> {
     pub server: &'a Postgres,
     pub database: String,
@@ -83,7 +85,7 @@ impl<'a> System<'a> {
         self.server.url(LOGIN, PASSWORD, &self.database)
     }
 
-    /// The registry as a process of this name has it.
+    /// The registry of a process with this name.
     pub async fn registry(&self, name: &str) -> Registry {
         Registry::connect(&self.url(), name, 5).await.unwrap()
     }
@@ -93,20 +95,20 @@ impl<'a> System<'a> {
         self.server.connect(&self.database).await.unwrap()
     }
 
-    /// A session like the operator's own, for statements that the module does not have.
+    /// A session with the operator's role, for other statements.
     pub async fn session(&self) -> PgConnection {
         let options: PgConnectOptions = self.url().parse().unwrap();
         options.options([("role", "tenantry_admin")]).connect().await.unwrap()
     }
 }
 
-/// What registers the tenant `slug`, as the Tenant of the same name.
+/// The registration of the tenant `slug`, for a Tenant of the same name.
 pub fn tenant(slug: &str) -> NewTenant {
     NewTenant {
         slug: Slug::parse(slug).unwrap(),
         name: format!("The company {slug}"),
         plan: "starter".to_owned(),
-        settings: json!({"theme": "dark"}),
+        settings: [("theme".to_owned(), json!("dark"))].into(),
         server: "default".to_owned(),
         prefix: "tenant_".to_owned(),
         resource_namespace: "customers".to_owned(),
@@ -118,8 +120,8 @@ pub fn tenant(slug: &str) -> NewTenant {
     }
 }
 
-/// Registers a tenant that must be new.
-pub async fn created(registry: &Registry, new: &NewTenant) -> TenantRow {
+/// Registers a new tenant.
+pub async fn created(registry: &Registry, new: &NewTenant) -> TenantRecord {
     match registry.register(new).await.unwrap() {
         Registration::Created(row) => row,
         other => panic!("not created: {other:?}"),
@@ -135,8 +137,7 @@ pub async fn refused(session: &mut PgConnection, statement: impl Into<String>) -
     }
 }
 
-/// Waits until something is so that does not depend on this process alone, such as the end of a session that was
-/// closed: the server does it in its own time.
+/// Waits for an asynchronous change, such as the end of a session after its connection was closed.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
     let waited = tokio::time::timeout(std::time::Duration::from_secs(30), async {
@@ -150,13 +151,13 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     waited.await.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
 }
 
-/// As most tenants are handed out.
+/// The usual status at activation.
 pub fn in_use() -> NewState<'static> {
     let (to, access) = (RegistryStatus::Active, AccessLevel::ReadWrite);
     NewState { to, why: None, access, actor: "tenantry", at: jiff::Timestamp::now() }
 }
 
-/// Closes the row of the only Tenant there is of it.
+/// Closes a tenant's row, with the uid of its current object.
 pub async fn close(
     registry: &Registry,
     id: TenantId,
@@ -164,4 +165,9 @@ pub async fn close(
 ) -> tenantry::registry::Result<Deadline> {
     let uid = registry.by_id(id).await.unwrap().unwrap().resource_uid;
     registry.close(id, &uid, SignedDuration::ZERO, correlation).await
+}
+
+/// Whether the registry allowed what a tombstone's terms must allow.
+pub fn passed(deadline: &Deadline) -> bool {
+    matches!(deadline, Deadline::Passed(_))
 }

@@ -1,29 +1,30 @@
-//! Tombstones: undone until their purge has begun, and purged only when two clocks agree.
+//! Tombstones are reinstated until their purge has begun, and purged only when two clocks agree.
 
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
-    domain::{access::AccessLevel, departure::Terms, observed::RegistryStatus},
+    api::reason::Reason,
+    domain::{access::AccessLevel, observed::RegistryStatus, offboarding::PurgeTerms},
     registry::Deadline,
 };
 use uuid::Uuid;
 
 use crate::{
     registration::tombstone,
-    system::{System, close, created, in_use, tenant},
+    system::{System, close, created, in_use, passed, tenant},
 };
 
 #[tokio::test]
-async fn a_tombstone_is_taken_back_until_its_purge_has_begun() {
+async fn tombstone_is_reinstated_until_purge_begins() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
         registry.activate(id, &in_use(), &[], run).await.unwrap();
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
-        assert!(registry.reinstate(id, run).await.unwrap());
-        assert!(!registry.reinstate(id, run).await.unwrap());
+        assert!(registry.reinstate(id, run).await.unwrap().changed);
+        assert!(!registry.reinstate(id, run).await.unwrap().changed);
         let back = registry.by_id(id).await.unwrap().unwrap();
-        // Cut off still, until its access is judged.
+        // Suspended until its access is evaluated.
         assert_eq!(
             (back.status, back.terms(), back.deprovisioned_at),
             (RegistryStatus::Suspended, None, None)
@@ -31,17 +32,17 @@ async fn a_tombstone_is_taken_back_until_its_purge_has_begun() {
 
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
         let purge = registry.begin_purge(id, "uid-of-acme", SignedDuration::ZERO, run).await.unwrap();
-        assert_eq!(purge, Deadline::Passed);
+        assert!(passed(&purge));
         let again = registry.begin_purge(id, "uid-of-acme", SignedDuration::ZERO, run).await.unwrap();
-        assert_eq!(again, Deadline::Passed);
-        assert_eq!(registry.reinstate(id, run).await.unwrap_err().reason(), "TransitionRefused");
-        let changed = Terms { retain: true, ..tombstone(false).terms };
-        assert!(!registry.change_terms(id, changed, run).await.unwrap());
+        assert!(passed(&again));
+        assert_eq!(registry.reinstate(id, run).await.unwrap_err().reason(), Reason::TransitionRefused);
+        let changed = PurgeTerms { retain: true, ..tombstone(false).terms };
+        assert!(!registry.change_terms(id, changed, run).await.unwrap().changed);
     }
 }
 
 #[tokio::test]
-async fn one_that_was_never_in_use_goes_back_to_provisioning() {
+async fn tenant_never_activated_is_reinstated_to_provisioning() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
@@ -54,7 +55,7 @@ async fn one_that_was_never_in_use_goes_back_to_provisioning() {
 }
 
 #[tokio::test]
-async fn a_purge_does_not_begin_before_its_time_nor_while_it_is_held_nor_for_another_object() {
+async fn purge_needs_due_time_no_hold_and_same_object() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
@@ -64,42 +65,42 @@ async fn a_purge_does_not_begin_before_its_time_nor_while_it_is_held_nor_for_ano
         let begin = |uid: &'static str, ahead| registry.begin_purge(id, uid, ahead, run);
         let hour = SignedDuration::from_hours(1);
 
-        // The operator's clock may say what it wants: the registry's has its own mind.
-        let later = Terms { purge_after: now.purge_after + hour, ..now };
-        assert!(registry.change_terms(id, later, run).await.unwrap());
+        // The operator's clock alone does not decide: the registry's must agree.
+        let later = PurgeTerms { purge_after: now.purge_after + hour, ..now };
+        assert!(registry.change_terms(id, later, run).await.unwrap().changed);
         assert_eq!(begin(uid, SignedDuration::ZERO).await.unwrap(), Deadline::NotDue);
-        for terms in [Terms { held: true, ..now }, Terms { retain: true, ..now }] {
-            assert!(registry.change_terms(id, terms, run).await.unwrap());
+        for terms in [PurgeTerms { held: true, ..now }, PurgeTerms { retain: true, ..now }] {
+            assert!(registry.change_terms(id, terms, run).await.unwrap().changed);
             assert_eq!(begin(uid, SignedDuration::ZERO).await.unwrap(), Deadline::Changed);
         }
         registry.change_terms(id, later, run).await.unwrap();
         assert_eq!(begin("uid-of-another", hour).await.unwrap(), Deadline::Changed);
-        assert_eq!(begin(uid, hour).await.unwrap(), Deadline::Passed);
+        assert!(passed(&begin(uid, hour).await.unwrap()));
     }
 }
 
 #[tokio::test]
-async fn a_failed_provisioning_is_rolled_back_once_and_one_that_was_in_use_never() {
+async fn failed_provisioning_is_rolled_back_once() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
-        registry.database_exists(id, true).await.unwrap();
+        registry.record_database_exists(id, true).await.unwrap();
         registry.fail(id, "MigrationFailed", true, run).await.unwrap();
-        // Not tried again before what was made is gone.
-        assert_eq!(registry.retry(id, run).await.unwrap_err().reason(), "TransitionRefused");
-        assert!(registry.rolled_back(id, run).await.unwrap());
-        assert!(!registry.rolled_back(id, run).await.unwrap());
+        // Not retried before the rollback is done.
+        assert_eq!(registry.retry(id, run).await.unwrap_err().reason(), Reason::TransitionRefused);
+        assert!(registry.rolled_back(id, run).await.unwrap().changed);
+        assert!(!registry.rolled_back(id, run).await.unwrap().changed);
         let row = registry.by_id(id).await.unwrap().unwrap();
         assert!(!row.database_exists && !row.rolling_back && row.status == RegistryStatus::Failed);
         registry.retry(id, run).await.unwrap();
         registry.activate(id, &in_use(), &[], run).await.unwrap();
-        assert_eq!(registry.fail(id, "x", true, run).await.unwrap_err().reason(), "TransitionRefused");
+        assert_eq!(registry.fail(id, "x", true, run).await.unwrap_err().reason(), Reason::TransitionRefused);
     }
 }
 
 #[tokio::test]
-async fn a_clock_that_is_behind_takes_nothing_of_the_grace() {
+async fn slow_clock_does_not_shorten_the_grace_period() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let (day, run) = (SignedDuration::from_hours(24), Uuid::new_v4());
@@ -108,70 +109,69 @@ async fn a_clock_that_is_behind_takes_nothing_of_the_grace() {
             let mut stone = tombstone(false);
             stone.at += off;
             stone.terms.purge_after = stone.at + day;
-            let written = registry.begin_deprovisioning(row.id, &stone, Some(run)).await.unwrap();
-            assert_eq!(written.purge_after, written.at + day, "{slug}");
-            let late = written.at.duration_since(Timestamp::now() + off.max(SignedDuration::ZERO)).abs();
+            let written = registry.begin_deprovisioning(row.id, &stone, Some(run)).await.unwrap().record;
+            let at = written.deprovisioned_at.unwrap();
+            assert_eq!(written.purge_after, Some(at + day), "{slug}");
+            let late = at.duration_since(Timestamp::now() + off.max(SignedDuration::ZERO)).abs();
             assert!(late < SignedDuration::from_mins(1), "{slug}: {late:?}");
             let stored = registry.by_id(row.id).await.unwrap().unwrap();
-            assert_eq!(
-                (stored.deprovisioned_at, stored.purge_after),
-                (Some(written.at), Some(written.purge_after))
-            );
+            assert_eq!(stored, written);
         }
     }
 }
 
 #[tokio::test]
-async fn a_row_is_closed_under_the_rules_of_a_purge() {
+async fn close_follows_the_rules_of_a_purge() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run, uid) = (row.id, Uuid::new_v4(), "uid-of-acme");
-        registry.database_exists(id, true).await.unwrap();
+        registry.record_database_exists(id, true).await.unwrap();
         registry.begin_deprovisioning(id, &tombstone(true), Some(run)).await.unwrap();
         let now = registry.by_id(id).await.unwrap().unwrap().terms().unwrap();
         let (zero, hour) = (SignedDuration::ZERO, SignedDuration::from_hours(1));
         let both = async |uid: &str, ahead| {
             let may = registry.may_close(id, uid, ahead).await.unwrap();
-            if may != Deadline::Passed {
+            if !passed(&may) {
                 assert_eq!(registry.close(id, uid, ahead, run).await.unwrap(), may);
             }
             may
         };
-        let later = Terms { purge_after: now.purge_after + hour, ..now };
+        let later = PurgeTerms { purge_after: now.purge_after + hour, ..now };
         registry.change_terms(id, later, run).await.unwrap();
         assert_eq!(both(uid, zero).await, Deadline::NotDue);
         assert_eq!(both("uid-of-another", hour).await, Deadline::Changed);
-        registry.change_terms(id, Terms { held: true, ..now }, run).await.unwrap();
+        registry.change_terms(id, PurgeTerms { held: true, ..now }, run).await.unwrap();
         assert_eq!(both(uid, zero).await, Deadline::Changed);
         registry.change_terms(id, later, run).await.unwrap();
-        assert_eq!(both(uid, hour).await, Deadline::Passed);
-        assert_eq!(registry.close(id, uid, hour, run).await.unwrap(), Deadline::Passed);
+        assert!(passed(&both(uid, hour).await));
+        assert!(passed(&registry.close(id, uid, hour, run).await.unwrap()));
     }
 }
 
 #[tokio::test]
-async fn a_cut_is_doubted_only_of_a_tombstone() {
+async fn revoked_access_is_doubted_only_for_tombstones() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let row = created(&registry, &tenant("acme")).await;
         let (id, run) = (row.id, Uuid::new_v4());
         registry.activate(id, &in_use(), &[], run).await.unwrap();
         registry.set_access(id, Some(AccessLevel::Blocked)).await.unwrap();
-        assert!(!registry.doubt_cut(id).await.unwrap(), "it lives");
+        assert_eq!(registry.doubt_revocation(id).await.unwrap(), None, "it is not a tombstone");
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
-        assert!(registry.doubt_cut(id).await.unwrap() && !registry.doubt_cut(id).await.unwrap());
+        assert!(registry.doubt_revocation(id).await.unwrap().is_some());
+        assert_eq!(registry.doubt_revocation(id).await.unwrap(), None);
         assert_eq!(registry.by_id(id).await.unwrap().unwrap().access, None);
-        // Gone for good, and kept for good.
+        // One database is dropped, one is retained.
         registry.begin_purge(id, "uid-of-acme", SignedDuration::ZERO, run).await.unwrap();
         close(&registry, id, run).await.unwrap();
         let kept = created(&registry, &tenant("kept")).await;
-        registry.database_exists(kept.id, true).await.unwrap();
+        registry.record_database_exists(kept.id, true).await.unwrap();
         registry.begin_deprovisioning(kept.id, &tombstone(true), Some(run)).await.unwrap();
-        assert_eq!(registry.gone(&[id, kept.id]).await.unwrap(), [id].into());
+        assert_eq!(registry.dropped(&[id, kept.id]).await.unwrap(), [id].into());
         assert!(registry.all_retained().await.unwrap().is_empty());
         close(&registry, kept.id, run).await.unwrap();
-        assert_eq!(registry.gone(&[id, kept.id]).await.unwrap(), [id].into());
+        assert_eq!(registry.dropped(&[id, kept.id]).await.unwrap(), [id].into());
         assert_eq!(registry.all_retained().await.unwrap()[0].id, kept.id);
     }
 }

@@ -1,6 +1,6 @@
-//! Rust source as its tokens: comments and texts cannot be taken for code.
+//! Rust source as tokens, so that comments and texts are not mistaken for code.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 
 use crate::tree::File;
 
@@ -13,6 +13,24 @@ pub struct Code {
     pub words: Vec<Word>,
     /// Every attribute, without its brackets and spaces.
     pub attributes: Vec<Word>,
+    /// Every token in order, the ends of groups included; attributes are left out.
+    pub tokens: Vec<Token>,
+}
+
+/// A token. A string literal is its content, without quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub text: String,
+    pub line: usize,
+    pub in_test: bool,
+    pub is_string: bool,
+}
+
+impl Token {
+    /// Whether it is this name, keyword or sign, and no string literal.
+    pub fn is(&self, text: &str) -> bool {
+        !self.is_string && self.text == text
+    }
 }
 
 /// A path; one that begins in this crate begins with `crate`.
@@ -36,13 +54,16 @@ pub struct Word {
 /// Reads a file.
 pub fn read(file: &File) -> Code {
     let stream: TokenStream = file.text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.path));
-    let mut reader = Reader { code: Code::default(), module: module_of(&file.path), in_test: false };
+    // The tests of a module in a file of their own.
+    let in_test = file.path.ends_with("/tests.rs");
+    let mut reader = Reader { code: Code::default(), module: module_of(&file.path), in_test };
+    reader.flatten(stream.clone(), in_test);
     reader.read(stream);
     reader.code
 }
 
 /// The module that a file is, from the root of its crate.
-fn module_of(path: &str) -> Vec<String> {
+pub fn module_of(path: &str) -> Vec<String> {
     let inside = path.strip_prefix("dev/env/").unwrap_or(path);
     let inside = inside.strip_prefix("src/").unwrap_or(inside).trim_end_matches(".rs");
     let mut segments: Vec<String> = inside.split('/').map(str::to_owned).collect();
@@ -59,6 +80,57 @@ struct Reader {
 }
 
 impl Reader {
+    /// Adds all tokens, in order.
+    fn flatten(&mut self, stream: TokenStream, in_test: bool) {
+        let (mut test_ahead, mut after_hash) = (false, false);
+        for token in stream {
+            match token {
+                TokenTree::Group(group) => {
+                    if after_hash && group.delimiter() == Delimiter::Bracket {
+                        test_ahead |= group.stream().to_string().replace(' ', "") == "cfg(test)";
+                        self.code.tokens.pop();
+                        after_hash = false;
+                        continue;
+                    }
+                    let (open, close) = match group.delimiter() {
+                        Delimiter::Parenthesis => ("(", ")"),
+                        Delimiter::Brace => ("{", "}"),
+                        Delimiter::Bracket => ("[", "]"),
+                        Delimiter::None => ("", ""),
+                    };
+                    let is_body = group.delimiter() == Delimiter::Brace;
+                    let inside = in_test || test_ahead && is_body;
+                    self.token(open, group.span_open(), inside);
+                    self.flatten(group.stream(), inside);
+                    self.token(close, group.span_close(), inside);
+                    test_ahead &= !is_body;
+                }
+                TokenTree::Punct(punct) => {
+                    self.token(&punct.to_string(), punct.span(), in_test || test_ahead);
+                    test_ahead &= punct.as_char() != ';';
+                    // `#!` begins an inner attribute.
+                    after_hash = punct.as_char() == '#' || after_hash && punct.as_char() == '!';
+                    continue;
+                }
+                TokenTree::Ident(word) => self.token(&word.to_string(), word.span(), in_test || test_ahead),
+                TokenTree::Literal(literal) => {
+                    let text = literal.to_string();
+                    let content = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+                    self.token(content.unwrap_or(&text), literal.span(), in_test || test_ahead);
+                    if let Some(last) = self.code.tokens.last_mut() {
+                        last.is_string = content.is_some();
+                    }
+                }
+            }
+            after_hash = false;
+        }
+    }
+
+    fn token(&mut self, text: &str, span: Span, in_test: bool) {
+        let line = span.start().line;
+        self.code.tokens.push(Token { text: text.to_owned(), line, in_test, is_string: false });
+    }
+
     fn read(&mut self, stream: TokenStream) {
         let tokens: Vec<TokenTree> = stream.into_iter().collect();
         let (mut at, mut test_ahead) = (0, false);
@@ -200,11 +272,11 @@ fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
 }
 
 #[test]
-fn paths_are_read_however_they_are_written() {
+fn paths_are_read_in_every_notation() {
     let file = File::sample(
         "src/postgres/server.rs",
         "//! use crate::comment;\n\
-         use crate::{api, domain::{self, access::AccessLevel as Level}};\n\
+         use crate::{api, domain::{access::AccessLevel as Level, self}};\n\
          use super::error::*;\n\
          fn f() { let _ = \"crate::text::x\"; kube::Client::x(); a.b::<u8>() }\n\
          #[cfg(test)]\n\
@@ -214,8 +286,8 @@ fn paths_are_read_however_they_are_written() {
         read(&file).paths.into_iter().map(|p| (p.segments.join("::"), p.line, p.in_test)).collect();
     let wanted = [
         ("crate::api", 2, false),
-        ("crate::domain", 2, false),
         ("crate::domain::access::AccessLevel", 2, false),
+        ("crate::domain", 2, false),
         ("crate::postgres::error::*", 3, false),
         ("kube::Client::x", 4, false),
         ("b", 4, false),
@@ -226,7 +298,7 @@ fn paths_are_read_however_they_are_written() {
 }
 
 #[test]
-fn words_attributes_and_macros_are_told_apart() {
+fn words_attributes_and_macros_are_distinguished() {
     let code =
         read(&File::sample("src/x.rs", "#[ignore = \"why\"]\nasync fn f() { if a != (b) { todo!() } }\n"));
     assert_eq!(code.attributes[0].text, "ignore=\"why\"");

@@ -1,10 +1,10 @@
-//! One library for each task. `Cargo.lock` is asked, so that a second one cannot come in through the back door.
+//! One library for each task. `Cargo.lock` is read, so that indirect dependencies count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tree::{self, File, Finding};
 
-/// What is refused, and what does it here.
+/// A refused library, and the one that is used instead.
 const REFUSED: [(&str, &str); 12] = [
     ("async-std", "tokio is the runtime"),
     ("aws-lc-rs", "rustls uses ring"),
@@ -32,7 +32,7 @@ fn one_library_for_each_task() {
 }
 
 #[test]
-fn the_operator_has_no_second_library() {
+fn operator_has_no_second_library() {
     let operator = reachable(&packages(tree::file("Cargo.lock")), "tenantry", &["tenantry-dev"]);
     assert!(operator.contains("sqlx") && operator.contains("kube"), "{operator:?}");
     for name in DEVELOPMENT_ONLY {
@@ -102,7 +102,7 @@ fn reachable(packages: &[Package], from: &str, without: &[&str]) -> BTreeSet<Str
 }
 
 #[test]
-fn each_second_library_is_seen() {
+fn second_libraries_are_found() {
     let lock = File::sample(
         "Cargo.lock",
         &format!(

@@ -1,4 +1,4 @@
-//! What the documentation names is there: files, folders, commands.
+//! Files, folders and commands that the documentation names exist.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::tree::{self, File, Finding};
 /// The widest line of prose. Tables, code and links are as wide as they are.
 const WIDEST: usize = 120;
 
-/// Folders whose paths are looked for when a document writes them in backticks.
+/// Folders whose paths are checked when a document writes them in backticks.
 const FOLDERS: [&str; 9] =
     [".ci/", "crds/", "dev/", "docs/", "examples/", "migrations/", "src/", "tests/", "charts/"];
 
@@ -16,7 +16,7 @@ fn documents() -> impl Iterator<Item = &'static File> {
 }
 
 #[test]
-fn what_is_named_is_there() {
+fn named_files_and_commands_exist() {
     tree::demand(documents(), |file| missing(file, &exists));
 }
 
@@ -28,15 +28,15 @@ fn every_reason_of_a_failure_is_documented() {
 }
 
 #[test]
-fn lines_can_be_read_side_by_side() {
+fn prose_fits_side_by_side() {
     let read = ["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
     let prose = |file: &&File| file.path.starts_with("docs/") || read.contains(&file.path.as_str());
     tree::demand(documents().filter(prose), wide_lines);
 }
 
 #[test]
-fn the_first_tenant_of_the_readme_is_the_one_of_the_demo() {
-    // The demo applies that file to a real API server; what README shows is then known to be right.
+fn first_tenant_of_readme_is_that_of_the_demo() {
+    // The demo applies that file to a real API server, which verifies what README shows.
     let example = &tree::file("examples/quickstart/acme.yaml").text;
     let readme = &tree::file("README.md").text;
     assert!(
@@ -82,7 +82,7 @@ fn missing(file: &File, exists: &dyn Fn(&str) -> bool) -> Vec<Finding> {
             let place = word.split([':', '#']).next().unwrap_or(word);
             let concrete = !place.contains(['<', '*', '{', ' ', '…', '$']) && !place.contains("NNNN");
             if concrete && FOLDERS.iter().any(|folder| place.starts_with(folder)) && !exists(place) {
-                say(format!("{place} is not there"));
+                say(format!("{place} does not exist"));
             }
             if let Some(target) = word.strip_prefix("make ") {
                 let target = target.split(' ').next().unwrap_or_default();
@@ -126,7 +126,7 @@ fn wide_lines(file: &File) -> Vec<Finding> {
 }
 
 #[test]
-fn each_dead_end_is_seen() {
+fn dead_links_are_found() {
     let sees = |line: &str| missing(&File::sample("docs/a.md", line), &|path| path == "docs/b.md").len();
     assert_eq!(sees("[b](b.md) [b](../docs/b.md#part) [x](https://x.example) [here](#part) `docs/b.md`"), 0);
     assert_eq!(sees("[c](c.md)"), 1);
@@ -136,14 +136,14 @@ fn each_dead_end_is_seen() {
 }
 
 #[test]
-fn an_undocumented_reason_is_seen() {
+fn undocumented_reasons_are_found() {
     let file = File::sample("x.rs", "A => \"Known\",\nB => \"Unknown\",\nC => \"no reason\",\n");
     let found = undocumented(&file, "| `Known` |");
     assert_eq!(found.iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
-fn only_prose_has_a_width() {
+fn only_prose_has_a_maximum_width() {
     let wide = "x".repeat(WIDEST + 1);
     assert_eq!(
         wide_lines(&File::sample("a.md", &format!("{wide}\n| {wide}\n```\n{wide}\n```\n{wide}"))).len(),

@@ -1,17 +1,18 @@
-//! Who may use what: `api ← domain ← {postgres, registry} ← controller`, and which library is at home where.
+//! Import directions, `api ← domain ← {postgres, registry} ← controller`, and the module of each library.
 
 use crate::{
     code,
     tree::{self, File, Finding},
 };
 
-/// The modules of `src`, and the others that each may use. `cli` puts all of them together; nobody uses `cli` but `main`.
-const MODULES: [(&str, &[&str]); 12] = [
+/// The modules of `src`, and the others that each may use. `cli` combines all of them; only `main` uses `cli`.
+const MODULES: [(&str, &[&str]); 13] = [
     ("api", &[]),
     ("domain", &["api"]),
     ("fence", &[]),
-    ("turns", &[]),
-    ("postgres", &["api", "domain", "fence", "turns"]),
+    ("keyed_lock", &[]),
+    ("modules", &["domain"]),
+    ("postgres", &["api", "domain", "fence", "keyed_lock", "modules"]),
     ("registry", &["api", "domain", "fence"]),
     ("leader", &[]),
     ("metrics", &[]),
@@ -19,7 +20,18 @@ const MODULES: [(&str, &[&str]); 12] = [
     ("web", &["metrics"]),
     (
         "controller",
-        &["api", "domain", "fence", "leader", "metrics", "postgres", "registry", "telemetry", "turns"],
+        &[
+            "api",
+            "domain",
+            "fence",
+            "keyed_lock",
+            "leader",
+            "metrics",
+            "modules",
+            "postgres",
+            "registry",
+            "telemetry",
+        ],
     ),
     (
         "cli",
@@ -38,7 +50,7 @@ const MODULES: [(&str, &[&str]); 12] = [
     ),
 ];
 
-/// Libraries that are used in one part only.
+/// Libraries that are used in one module only.
 const LIBRARIES: [(&str, &[&str]); 4] = [
     ("sqlx", &["src/postgres/", "src/registry/", "src/cli/server_setup.rs"]),
     ("jiff_sqlx", &["src/postgres/", "src/registry/"]),
@@ -46,27 +58,27 @@ const LIBRARIES: [(&str, &[&str]); 4] = [
     ("prometheus_client", &["src/metrics/"]),
 ];
 
-/// What of kube is not the Kubernetes API, but how a resource is described.
+/// Parts of kube that describe a resource, and do not access the Kubernetes API.
 const DESCRIPTION: [&str; 5] = ["CustomResource", "CustomResourceExt", "KubeSchema", "CELSchema", "core"];
 
-/// Who talks to the Kubernetes API. `cli/run.rs` makes the one client and hands it over.
+/// The users of the Kubernetes API. `cli/run.rs` creates the client.
 const CLIENTS: [&str; 3] = ["src/controller/", "src/leader/", "src/cli/run.rs"];
 
-/// Who reads the environment: the command line, and the log for NO_COLOR. Everybody else is given what they need.
+/// The readers of the environment: the command line, and the log for NO_COLOR. Other modules get values passed in.
 const ENVIRONMENT: [&str; 2] = ["src/cli/", "src/telemetry.rs"];
 
 #[test]
-fn the_modules_use_each_other_in_one_direction() {
+fn modules_import_in_one_direction() {
     tree::demand(sources(), directions);
 }
 
 #[test]
-fn libraries_stay_where_they_belong() {
+fn libraries_are_used_in_their_module_only() {
     tree::demand(sources(), libraries);
 }
 
 #[test]
-fn one_place_turns_names_into_sql() {
+fn one_file_turns_names_into_sql() {
     tree::demand(tree::rust().filter(|file| file.path.contains("src/")), sql);
 }
 
@@ -146,11 +158,11 @@ fn lines(findings: &[Finding]) -> Vec<usize> {
 }
 
 #[test]
-fn a_wrong_direction_is_seen_however_it_is_written() {
+fn wrong_import_directions_are_found() {
     let text = "//! x\n\
          use crate::{api::tenant, postgres::{self, server::Server}};\n\
          use super::super::registry::Registry;\n\
-         fn f() { crate::controller::run::run(); crate::domain::plan(); super::plan::x() }\n";
+         fn f() { crate::controller::run::run(); crate::domain::workflow(); super::plan::x() }\n";
     assert_eq!(lines(&directions(&File::sample("src/domain/plan.rs", text))), [2, 2, 3, 4]);
     assert_eq!(lines(&directions(&File::sample("src/postgres/roles.rs", text))), [3, 4]);
     assert_eq!(lines(&directions(&File::sample("src/registry/mod.rs", "use super::leader;"))), [1]);
@@ -160,7 +172,7 @@ fn a_wrong_direction_is_seen_however_it_is_written() {
 }
 
 #[test]
-fn a_library_outside_its_place_is_seen() {
+fn libraries_outside_their_module_are_found() {
     let text = "use kube::{Client, KubeSchema, api::Api};\nuse sqlx::PgPool;\nfn f() { axum::serve(); }\n";
     assert_eq!(lines(&libraries(&File::sample("src/api/x.rs", text))), [1, 1, 2, 3]);
     assert_eq!(lines(&libraries(&File::sample("src/leader/x.rs", text))), [2, 3]);
@@ -171,7 +183,7 @@ fn a_library_outside_its_place_is_seen() {
 }
 
 #[test]
-fn sql_made_of_text_is_seen() {
+fn sql_made_of_text_is_found() {
     let text = "fn f() {\n sqlx::raw_sql(sqlx::AssertSqlSafe(format!(\"DROP ROLE {x}\"))); }";
     assert_eq!(lines(&sql(&File::sample("src/registry/x.rs", text))), [2]);
     assert_eq!(lines(&sql(&File::sample("src/postgres/identifier.rs", text))), [0; 0]);

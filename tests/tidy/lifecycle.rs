@@ -1,4 +1,4 @@
-//! The life of a tenant is told as it is decided: the page shows the table of the code, as a table and as a diagram.
+//! `docs/lifecycle.md` shows the table of the code, as a table and as a diagram.
 
 use tenantry::domain::{
     lifecycle::{TRANSITIONS, Transition},
@@ -19,7 +19,7 @@ fn name(state: RegistryStatus) -> String {
 }
 
 #[test]
-fn the_table_is_that_of_the_code() {
+fn documented_table_is_that_of_the_code() {
     let wanted: Vec<String> = transitions()
         .map(|row| {
             let guard = row.guard.as_str();
@@ -36,7 +36,7 @@ fn the_table_is_that_of_the_code() {
 }
 
 #[test]
-fn the_diagram_is_that_of_the_code() {
+fn documented_diagram_is_that_of_the_code() {
     let mut wanted = vec![format!("    [*] --> {:?}", RegistryStatus::Provisioning)];
     wanted.extend(
         transitions().map(|row| format!("    {} --> {}: {:?}", name(row.from), name(row.to), row.event)),

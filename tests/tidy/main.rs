@@ -1,16 +1,20 @@
-//! The rules of this repository that a machine can hold. Each module has one kind of rule: what it is, why, and a proof
-//! that it finds what it is for. A failure says file, line and rule. `docs/architecture.md` says why the rules are there.
+//! The rules of this repository that a machine can check. Each module has one kind of rule: what it is, why, and samples
+//! that it finds. A failure shows file, line and rule. `docs/architecture.md` explains the rules.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on says so by panicking
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod code;
+mod cycles;
 mod dependencies;
 mod documents;
 mod imports;
 mod lifecycle;
+mod machine_paths;
 mod names;
-mod places;
 mod purity;
+mod reasons;
 mod steps;
-mod tests;
+mod structure;
+mod test_code;
 mod tree;
+mod wording;

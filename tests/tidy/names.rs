@@ -8,7 +8,7 @@ use crate::{
 /// The goal is 400 lines; beyond this a file is two.
 const MOST_LINES: usize = 450;
 
-/// Names under which anything may be put, and so is.
+/// Names that describe no content.
 const EMPTY_NAMES: [&str; 9] =
     ["util", "utils", "helper", "helpers", "manager", "common", "misc", "shared", "stuff"];
 
@@ -20,12 +20,12 @@ fn files_are_small() {
 }
 
 #[test]
-fn names_say_what_is_inside() {
+fn file_names_have_meaning() {
     tree::demand(tree::files(), empty_names);
 }
 
 #[test]
-fn every_file_begins_with_what_it_is() {
+fn every_file_begins_with_its_purpose() {
     tree::demand(tree::rust(), opening);
 }
 
@@ -66,7 +66,7 @@ fn opening(file: &File) -> Vec<Finding> {
 }
 
 #[test]
-fn each_bad_name_and_size_is_seen() {
+fn bad_names_and_sizes_are_found() {
     assert_eq!(length(&File::sample("a.rs", &"x\n".repeat(MOST_LINES))), []);
     assert_eq!(length(&File::sample("a.rs", &"x\n".repeat(MOST_LINES + 1))).len(), 1);
     assert_eq!(empty_names(&File::sample("src/utils/x.rs", "")).len(), 1);

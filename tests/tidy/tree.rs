@@ -1,4 +1,4 @@
-//! The files of the checkout, and how a rule speaks about them.
+//! The files of the checkout, and the findings of a rule.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -22,7 +22,7 @@ static FILES: LazyLock<Vec<File>> = LazyLock::new(|| {
     files
 });
 
-/// Every text file but those that are built or belong to somebody's tools.
+/// Every text file but build output and the files of tools.
 pub fn files() -> &'static [File] {
     assert!(FILES.iter().any(|file| file.path == "src/lib.rs"), "the checkout was not found");
     &FILES
@@ -38,7 +38,7 @@ pub fn file(path: &str) -> &'static File {
     files().iter().find(|file| file.path == path).unwrap_or_else(|| panic!("{path} is missing"))
 }
 
-/// Holds the files to a rule.
+/// Fails with all findings of a rule.
 pub fn demand<'f>(files: impl IntoIterator<Item = &'f File>, rule: impl Fn(&File) -> Vec<Finding>) {
     let (mut looked_at, mut wrong) = (0, Vec::new());
     for file in files {

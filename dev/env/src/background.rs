@@ -1,4 +1,4 @@
-//! The environment of `make up`: in the background, one per checkout, kept until `make down`.
+//! The environment of `make up`: it runs in the background until `make down`, one per checkout.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,18 +9,17 @@ use kube::Client;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::callers_cluster::{self, CallersCluster};
 use crate::control_plane::{ControlPlane, ControlPlanePorts, read_config};
 use crate::error::{Context, Error, Result};
+use crate::existing_cluster::{self, ExistingCluster};
 use crate::installation::{self, Names, OPERATOR_LOGIN, SYSTEM_DATABASE};
 use crate::kubectl::Kubectl;
 use crate::operator::{Operator, OperatorOptions};
-use crate::places;
 use crate::postgres::{self, Postgres, PostgresOptions};
 use crate::process::{Lifetime, ProcessRecord, Signal};
-use crate::{ports, progress};
+use crate::{paths, ports, progress};
 
-/// What an environment was made with. The processes are not in it: each has a pid file beside its log.
+/// The properties of an environment. Its processes are recorded in a pid file each, beside their logs.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     control_plane: ControlPlanePorts,
@@ -28,60 +27,60 @@ struct State {
     operator: u16,
     superuser_password: String,
     operator_password: String,
-    /// A digest of the binary that the operator was last started from.
+    /// A digest of the binary from which the operator was last started.
     operator_digest: String,
-    /// Whether namespaces, plans and the `DatabaseServer` were applied: once; later changes are the user's.
+    /// Whether namespaces, plans and the `DatabaseServer` were applied. They are applied once: later changes are the user's.
     installed: bool,
-    /// The API server of the caller's cluster, when the cluster is not ours.
+    /// The address of the API server of an existing cluster, unless the control plane is the environment's own.
     existing: Option<String>,
-    /// Whether anything was applied to the cluster, or may have been.
+    /// Whether objects may have been applied to the cluster.
     touched: bool,
 }
 
 /// An environment in the background.
 #[derive(Debug)]
 pub struct Background {
-    /// Where the cluster is; absent when it is the caller's.
+    /// None with an existing cluster.
     control_plane: Option<ControlPlane>,
     kubectl: Kubectl,
     operator: Operator,
     registry_url: String,
 }
 
-/// The directory of state and data of this checkout's environment.
+/// The directory of the state and data of this checkout's environment.
 fn home() -> Result<PathBuf> {
-    let digest = Sha256::digest(places::checkout().as_os_str().as_encoded_bytes());
+    let digest = Sha256::digest(paths::checkout().as_os_str().as_encoded_bytes());
     let name = format!("up-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]);
-    Ok(places::lasting()?.join(name))
+    Ok(paths::persistent_root()?.join(name))
 }
 
-/// The directory in the checkout that tells the user where things are.
+/// The directory in the checkout with the environment's file of variables and links to its programs.
 fn dev() -> PathBuf {
-    places::checkout().join(".dev")
+    paths::checkout().join(".dev")
 }
 
 impl Background {
-    /// Starts whatever of it does not run, and replaces an operator that is not of this binary. `existing`: in the
-    /// caller's cluster, not one of our own.
+    /// Starts the parts that do not run, and restarts an operator that runs from another binary. `existing`: installs into
+    /// the cluster of the user's kubeconfig and starts no control plane.
     pub async fn up(tenantry: &Path, existing: bool) -> Result<Self> {
-        let home = places::directory(home()?, if places::user_id()? == 0 { 0o711 } else { 0o700 })?;
-        let _lock = places::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
-        let callers = if existing { Some(CallersCluster::current().await?) } else { None };
-        let cluster = callers.as_ref().map(|callers| callers.server.clone());
+        let home = paths::directory(home()?, paths::private_mode()?)?;
+        let _lock = paths::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
+        let existing_cluster = if existing { Some(ExistingCluster::current().await?) } else { None };
+        let address = existing_cluster.as_ref().map(|cluster| cluster.server.clone());
         let mut state = match State::read(&home)? {
-            Some(state) if state.existing != cluster => {
+            Some(state) if state.existing != address => {
                 return Err(Error::message(
                     "an environment for another cluster is up: run `make down` first",
                 ));
             }
             Some(state) => state,
-            None => State::new(cluster)?,
+            None => State::new(address)?,
         };
-        let callers = match callers {
-            Some(callers) => {
-                let kubectl = callers.pin(&home)?;
+        let existing_kubectl = match existing_cluster {
+            Some(cluster) => {
+                let kubectl = cluster.pin(&home)?;
                 if !state.touched {
-                    callers_cluster::refuse_in_use(&kubectl).await?;
+                    existing_cluster::refuse_in_use(&kubectl).await?;
                 }
                 Some(kubectl)
             }
@@ -93,15 +92,15 @@ impl Background {
         let on_disk = PostgresOptions { fsync: true, ..Default::default() };
         let (cluster, postgres) = tokio::join!(
             async {
-                match callers {
+                match existing_kubectl {
                     Some(kubectl) => Ok((kubectl, None)),
                     None => {
-                        let plane = ControlPlane::place(&home, state.control_plane).await?;
+                        let plane = ControlPlane::start_detached(&home, state.control_plane).await?;
                         Ok::<_, Error>((plane.kubectl(), Some(plane)))
                     }
                 }
             },
-            Postgres::place(&home, state.postgres, &state.superuser_password, &on_disk),
+            Postgres::start_detached(&home, state.postgres, &state.superuser_password, &on_disk),
         );
         let ((kubectl, control_plane), postgres) = (cluster?, postgres?);
 
@@ -110,7 +109,7 @@ impl Background {
             kubeconfig: kubectl.kubeconfig()?.to_owned(),
             registry_url: postgres.url(OPERATOR_LOGIN, &state.operator_password, SYSTEM_DATABASE),
             namespace: Names::default().namespace,
-            environment: if existing { callers_cluster::environment() } else { Vec::new() },
+            environment: if existing { existing_cluster::environment() } else { Vec::new() },
             ..Default::default()
         };
         let operator = Operator::new(&options, &home, state.operator, Lifetime::Detached);
@@ -143,7 +142,7 @@ impl Background {
         }
         let step = progress::step(format!("operator on port {}", state.operator));
         step.end(operator.start().await)?;
-        // Its first visit builds a template: the first tenant would wait for that.
+        // Its first check creates a template database: the first tenant would wait for that.
         let ready = ["wait", "--for=condition=Ready", "databaseservers", "--all", "--timeout=60s"];
         let step = progress::step("DatabaseServer");
         if let Err(error) = step.end(kubectl.run(&ready).await) {
@@ -155,7 +154,7 @@ impl Background {
         Ok(background)
     }
 
-    /// kubectl for its cluster.
+    /// kubectl for the environment's cluster.
     pub fn kubectl(&self) -> &Kubectl {
         &self.kubectl
     }
@@ -165,12 +164,12 @@ impl Background {
         &self.operator
     }
 
-    /// The registry, as the operator's login.
+    /// The registry's URL with the operator's login.
     pub fn registry_url(&self) -> &str {
         &self.registry_url
     }
 
-    /// A client of its cluster, with the rights of its kubeconfig.
+    /// A client of the environment's cluster, with the rights of its kubeconfig.
     pub async fn client(&self) -> Result<Client> {
         Ok(Client::try_from(read_config(self.kubectl.kubeconfig()?).await?)?)
     }
@@ -178,7 +177,7 @@ impl Background {
     /// Writes `.dev/env` and `.dev/bin`.
     fn publish(&self, tenantry: &Path, admin_url: &str) -> Result<()> {
         let bin = dev().join("bin");
-        std::fs::create_dir_all(&bin).at("making", &bin)?;
+        std::fs::create_dir_all(&bin).at("creating", &bin)?;
         let mut programs = vec![("tenantry", tenantry.to_owned())];
         let plugin = tenantry.with_file_name("kubectl-tenantry");
         if plugin.is_file() {
@@ -205,28 +204,28 @@ impl Background {
             let _ = writeln!(text, "export {name}={}", quoted(&value));
         }
         let bin = quoted(&bin.display().to_string());
-        // Read twice, it must not grow the path.
+        // A second reading of the file must not extend the path again.
         let _ = writeln!(text, "case \":$PATH:\" in *:{bin}:*) ;; *) export PATH={bin}:\"$PATH\" ;; esac");
-        places::write_secret(&dev().join("env"), &text)
+        paths::write_secret(&dev().join("env"), &text)
     }
 }
 
-/// Ends the environment of this checkout and removes its data. False when there was none.
+/// Stops the environment of this checkout and removes its data. Returns false if there is none.
 pub async fn down() -> Result<bool> {
     let home = home()?;
     if !home.is_dir() {
         let _ = std::fs::remove_dir_all(dev());
         return Ok(false);
     }
-    let _lock = places::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
+    let _lock = paths::lock(home.join("lock"), "another `make up` or `make down` runs").await?;
     if State::read(&home)?.is_some_and(|state| state.existing.is_some() && state.touched) {
-        // A cluster that is gone must not keep us from ending what is here.
-        if let Err(error) = callers_cluster::leave(&home).await {
+        // An unreachable cluster must not prevent the removal of the local parts.
+        if let Err(error) = existing_cluster::clean_up(&home).await {
             progress::line(&format!("  your cluster could not be cleaned up: {error}"));
         }
     }
     let step = progress::step("stopping");
-    // The operator first, what it depends on last. PostgreSQL ends sessions on SIGINT, and waits for them on SIGTERM.
+    // The operator before its dependencies. PostgreSQL ends sessions on SIGINT, and waits for them on SIGTERM.
     for (name, signal) in [
         ("tenantry", Signal::TERM),
         ("kube-controller-manager", Signal::TERM),
@@ -248,9 +247,9 @@ pub async fn down() -> Result<bool> {
 
 async fn end(record: ProcessRecord, signal: Signal) -> Result<()> {
     record.signal(signal)?;
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     while record.is_alive() {
-        if begun.elapsed() > Duration::from_secs(20) {
+        if started.elapsed() > Duration::from_secs(20) {
             record.signal(Signal::KILL)?;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -282,11 +281,11 @@ impl State {
         }
     }
 
-    /// Writes it whole or not at all.
+    /// Writes the file atomically.
     fn write(&self, home: &Path) -> Result<()> {
-        let (fresh, path) = (home.join("state.new"), home.join("state.json"));
-        places::write_secret(&fresh, &serde_json::to_string_pretty(self)?)?;
-        std::fs::rename(&fresh, &path).at("writing", &path)
+        let (new, path) = (home.join("state.new"), home.join("state.json"));
+        paths::write_secret(&new, &serde_json::to_string_pretty(self)?)?;
+        std::fs::rename(&new, &path).at("writing", &path)
     }
 }
 
@@ -295,7 +294,7 @@ fn digest(file: &Path) -> Result<String> {
     Ok(Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// For a POSIX shell.
+/// Quotes a text for a POSIX shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -305,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shell_words_are_quoted() {
+    fn shell_arguments_are_quoted() {
         assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
     }
 }

@@ -1,4 +1,5 @@
-//! `make bench`: what a tenant takes and costs, on an environment of its own, with PostgreSQL's fsync on.
+//! `make bench`: how long provisioning takes and what a tenant costs, in a separate environment whose PostgreSQL server
+//! has fsync on.
 
 pub mod meters;
 
@@ -7,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
+use kube::api::{DynamicObject, ListParams};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 use sqlx::{Executor, PgConnection};
@@ -16,30 +16,30 @@ use sqlx::{Executor, PgConnection};
 use crate::error::{Context as _, Error, Result};
 use crate::installation::CUSTOMERS;
 use crate::kubectl::Kubectl;
-use crate::{Environment, Postgres, progress};
+use crate::{Environment, Postgres, progress, tenants};
 
-/// Longer than any of it should take.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// How many tenants are made one after the other.
+/// Longer than any measurement should take.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// How many tenants are created one after the other.
 const ONES: usize = 10;
-/// How many are made, and deleted, at once.
+/// How many are created, and deleted, at once.
 const MANY: usize = 100;
-/// How many the costs are counted over.
+/// How many are created to count the cost of one.
 const COUNTED: usize = 10;
 
-/// Runs all of it, and prints a line for each figure.
+/// Runs all measurements and prints a line for each.
 pub async fn run(environment: &Environment) -> Result<()> {
     let client = environment.control_plane().client().await?;
     let kubectl = environment.control_plane().kubectl();
     let bench = Bench { kubectl, client, postgres: environment.postgres() };
-    bench.one_by_one().await?;
-    bench.what_one_costs().await?;
-    bench.many_at_once().await?;
-    bench.many_suspended().await?;
-    bench.a_changed_plan().await?;
-    bench.a_quiet_minute().await?;
-    bench.many_away().await?;
-    // Last: what it writes keeps the disk busy for a while.
+    bench.create_sequentially().await?;
+    bench.count_cost().await?;
+    bench.create_many().await?;
+    bench.suspend_many().await?;
+    bench.change_plan().await?;
+    bench.idle_for_a_minute().await?;
+    bench.delete_many().await?;
+    // Last: its writes keep the disk busy for a while.
     meters::compare(environment.postgres(), "tenant_one_0").await
 }
 
@@ -50,12 +50,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// From the start of `kubectl apply` until `Ready`, each alone.
-    async fn one_by_one(&self) -> Result<()> {
+    /// The time from the start of `kubectl apply` until Ready, for one tenant at a time.
+    async fn create_sequentially(&self) -> Result<()> {
         let mut times = Vec::new();
         for number in 0..ONES {
             let name = format!("one-{number}");
-            times.push(self.make(std::slice::from_ref(&name)).await?.all_ready);
+            times.push(self.create(std::slice::from_ref(&name)).await?.all_ready);
         }
         times.sort_unstable();
         print(&format!(
@@ -67,12 +67,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Statements, sessions and API writes for each of some tenants that are made at once.
-    async fn what_one_costs(&self) -> Result<()> {
+    /// Statements, sessions and API writes per tenant, for tenants that are created at once.
+    async fn count_cost(&self) -> Result<()> {
         let names: Vec<String> = (0..COUNTED).map(|number| format!("counted-{number}")).collect();
         let before = self.count().await?;
         self.log_statements(true).await?;
-        self.make(&names).await?;
+        self.create(&names).await?;
         let after = self.count().await?;
         self.log_statements(false).await?;
         let each = |after: u64, before: u64| (after - before) as f64 / COUNTED as f64;
@@ -87,43 +87,43 @@ impl Bench<'_> {
     }
 
     /// One `kubectl apply` of many.
-    async fn many_at_once(&self) -> Result<()> {
+    async fn create_many(&self) -> Result<()> {
         let mut session = self.postgres.connect("postgres").await?;
-        let mut most = 0;
+        let mut maximum = 0;
         let names = many();
-        let work = self.make(&names);
+        let work = self.create(&names);
         tokio::pin!(work);
         let mut samples = tokio::time::interval(Duration::from_millis(50));
-        let made = loop {
+        let created = loop {
             tokio::select! {
-                made = &mut work => break made?,
-                _ = samples.tick() => most = most.max(sessions(&mut session).await?),
+                created = &mut work => break created?,
+                _ = samples.tick() => maximum = maximum.max(sessions(&mut session).await?),
             }
         };
         print(&format!(
-            "{MANY} tenants, one kubectl apply: all Ready after {:.1} s, {:.1} s of it until kubectl was done; {} retried; at most {most} sessions",
-            made.all_ready.as_secs_f64(),
-            made.applied.as_secs_f64(),
-            made.retried,
+            "{MANY} tenants, one kubectl apply: all Ready after {:.1} s, {:.1} s of it until kubectl was done; {} retried; at most {maximum} sessions",
+            created.all_ready.as_secs_f64(),
+            created.applied.as_secs_f64(),
+            created.retried,
         ));
         Ok(())
     }
 
-    /// One `kubectl apply` that suspends many, and one that lets them in again.
-    async fn many_suspended(&self) -> Result<()> {
+    /// One `kubectl apply` that suspends many, and one that activates them again.
+    async fn suspend_many(&self) -> Result<()> {
         let suspended = json!({"state": "Suspended", "stateReason": "bench"});
-        let cut = self.apply(&many(), suspended, "Blocked").await?;
-        let back = self.apply(&many(), json!({"state": "Active"}), "ReadWrite").await?;
+        let blocked = self.apply(&many(), suspended, "Blocked").await?;
+        let active = self.apply(&many(), json!({"state": "Active"}), "ReadWrite").await?;
         print(&format!(
-            "{MANY} tenants, one kubectl apply: all suspended, proven, after {:.1} s; let in again after {:.1} s",
-            cut.all_ready.as_secs_f64(),
-            back.all_ready.as_secs_f64(),
+            "{MANY} tenants, one kubectl apply: all suspended, with access verified to be revoked, after {:.1} s; active again after {:.1} s",
+            blocked.all_ready.as_secs_f64(),
+            active.all_ready.as_secs_f64(),
         ));
         Ok(())
     }
 
-    /// Another content of a plan that many are on.
-    async fn a_changed_plan(&self) -> Result<()> {
+    /// A change of a plan that many tenants have.
+    async fn change_plan(&self) -> Result<()> {
         let names = many();
         let plan = |users: u32| {
             json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": "bench"},
@@ -134,12 +134,12 @@ impl Bench<'_> {
         let has = |tenant: &DynamicObject| tenant.data.pointer("/status/limits/users") == Some(&json!(6));
         let before = self.count().await?;
         self.log_statements(true).await?;
-        let begun = Instant::now();
+        let started = Instant::now();
         self.kubectl.apply(&plan(6).to_string()).await?;
         let step = progress::step("a changed plan");
-        let outcome = tokio::time::timeout(PATIENCE, self.until_all(&names, has)).await;
+        let outcome = tokio::time::timeout(TIMEOUT, self.until_all(&names, has)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Error::message("not all tenants have the plan")));
-        let took = step.end(outcome.map(|()| begun.elapsed()))?;
+        let took = step.end(outcome.map(|()| started.elapsed()))?;
         let after = self.count().await?;
         self.log_statements(false).await?;
         let each = |after: u64, before: u64| (after - before) as f64 / MANY as f64;
@@ -153,27 +153,27 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Waits until usage was counted of every tenant once, as it is soon after it was made.
+    /// Waits until the usage of every tenant has been sampled once, which happens soon after its creation.
     async fn all_counted(&self) -> Result<()> {
         let mut session = self.postgres.connect("tenantry_system").await?;
-        let step = progress::step("usage, once of each");
+        let step = progress::step("the first usage sample of each tenant");
         let query = "SELECT count(*) FROM tenants t LEFT JOIN usage u ON u.tenant_id = t.id
                      WHERE t.status = 'active' AND u.counted_at_writes IS NULL";
         let all = async {
-            let mut looks = tokio::time::interval(Duration::from_millis(500));
+            let mut polls = tokio::time::interval(Duration::from_millis(500));
             while sqlx::query_scalar::<_, i64>(query).fetch_one(&mut session).await? > 0 {
-                looks.tick().await;
+                polls.tick().await;
             }
             Ok(())
         };
-        let outcome = tokio::time::timeout(PATIENCE, all).await;
+        let outcome = tokio::time::timeout(TIMEOUT, all).await;
         step.end(outcome.unwrap_or_else(|_| Err(Error::message("usage was not counted"))))
     }
 
-    /// A minute in which nothing is asked for.
-    async fn a_quiet_minute(&self) -> Result<()> {
+    /// The work of a minute in which nothing changes.
+    async fn idle_for_a_minute(&self) -> Result<()> {
         self.all_counted().await?;
-        let tenants = self.tenants().list(&ListParams::default()).await?.items.len();
+        let tenants = tenants::api(self.client.clone()).list(&ListParams::default()).await?.items.len();
         self.log_statements(true).await?;
         let before = self.count().await?;
         let step = progress::step("a quiet minute");
@@ -191,36 +191,30 @@ impl Bench<'_> {
     }
 
     /// One `kubectl delete` of many.
-    async fn many_away(&self) -> Result<()> {
-        let begun = Instant::now();
+    async fn delete_many(&self) -> Result<()> {
+        let started = Instant::now();
         let manifests = manifests(&many(), &json!({}));
         self.kubectl.run_with(&["delete", "--wait=true", "-f", "-"], &manifests).await?;
         print(&format!(
-            "{MANY} tenants, one kubectl delete without grace: gone after {:.1} s",
-            begun.elapsed().as_secs_f64()
+            "{MANY} tenants, one kubectl delete without grace period: deleted after {:.1} s",
+            started.elapsed().as_secs_f64()
         ));
         Ok(())
     }
 
-    fn tenants(&self) -> Api<DynamicObject> {
-        let kind = GroupVersionKind::gvk("tenantry.dev", "v1alpha1", "Tenant");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "tenants");
-        Api::namespaced_with(self.client.clone(), CUSTOMERS, &resource)
-    }
-
-    /// Applies new tenants as a user does, and waits until all are Ready.
-    async fn make(&self, names: &[String]) -> Result<Made> {
+    /// Creates tenants as a user does, and waits until all are Ready.
+    async fn create(&self, names: &[String]) -> Result<Applied> {
         self.apply(names, json!({}), "ReadWrite").await
     }
 
-    /// Applies tenants with more spec, and waits until all are Ready with this access.
-    async fn apply(&self, names: &[String], more: Value, access: &str) -> Result<Made> {
+    /// Applies tenants with additional fields in their spec, and waits until all are Ready with this access.
+    async fn apply(&self, names: &[String], more: Value, access: &str) -> Result<Applied> {
         let manifests = manifests(names, &more);
         let step = progress::step(format!("{} tenants", names.len()));
-        let begun = Instant::now();
+        let started = Instant::now();
         let applying = async {
             self.kubectl.run_with(&["apply", "-f", "-"], &manifests).await?;
-            Ok::<_, Error>(begun.elapsed())
+            Ok::<_, Error>(started.elapsed())
         };
         let readying = async {
             let mut retried = 0;
@@ -231,18 +225,22 @@ impl Bench<'_> {
                 ready
             };
             self.until_all(names, ready).await?;
-            Ok((begun.elapsed(), retried))
+            Ok((started.elapsed(), retried))
         };
         let both = async { tokio::try_join!(applying, readying) };
-        let outcome = tokio::time::timeout(PATIENCE, both).await;
+        let outcome = tokio::time::timeout(TIMEOUT, both).await;
         let outcome = outcome.unwrap_or_else(|_| Err(Error::message("not all tenants became Ready")));
         let (applied, (all_ready, retried)) = step.end(outcome)?;
-        Ok(Made { applied, all_ready, retried })
+        Ok(Applied { applied, all_ready, retried })
     }
 
-    /// Waits until something is so of each of these tenants once.
-    async fn until_all(&self, names: &[String], mut so: impl FnMut(&DynamicObject) -> bool) -> Result<()> {
-        let mut events = Box::pin(watcher(self.tenants(), watcher::Config::default()));
+    /// Waits until a condition was true of each of these tenants once.
+    async fn until_all(
+        &self,
+        names: &[String],
+        mut condition: impl FnMut(&DynamicObject) -> bool,
+    ) -> Result<()> {
+        let mut events = Box::pin(watcher(tenants::api(self.client.clone()), watcher::Config::default()));
         let mut waiting: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         while !waiting.is_empty() {
             let event = events.try_next().await;
@@ -252,7 +250,7 @@ impl Bench<'_> {
                 continue;
             };
             let name = tenant.metadata.name.as_deref().unwrap_or_default();
-            if waiting.contains(name) && so(&tenant) {
+            if waiting.contains(name) && condition(&tenant) {
                 waiting.remove(name);
             }
         }
@@ -290,25 +288,25 @@ impl Bench<'_> {
         })
     }
 
-    /// Requests to the API server that change something, those to Leases and of the control plane's own parts apart.
+    /// Requests to the API server that change an object of the resources that the operator writes, without Leases.
     async fn writes(&self) -> Result<u64> {
         let request = http::Request::get("/metrics").body(Vec::new());
-        let request = request.map_err(|error| Error::message(format!("asking for metrics: {error}")))?;
+        let request = request.map_err(|error| Error::message(format!("requesting metrics: {error}")))?;
         let metrics = self.client.request_text(request).await?;
-        let ours = ["tenants", "secrets", "events", "databaseservers", "tenantplans"];
+        let resources = ["tenants", "secrets", "events", "databaseservers", "tenantplans"];
         let requests = metrics.lines().filter(|line| line.starts_with("apiserver_request_total{"));
         let writes = requests.filter(|line| {
             ["POST", "PUT", "PATCH", "APPLY", "DELETE"]
                 .iter()
                 .any(|verb| line.contains(&format!("verb=\"{verb}\"")))
-                && ours.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
+                && resources.iter().any(|resource| line.contains(&format!("resource=\"{resource}\"")))
         });
         let count = |line: &str| line.rsplit(' ').next().and_then(|count| count.parse::<f64>().ok());
         Ok(writes.filter_map(count).sum::<f64>() as u64)
     }
 }
 
-struct Made {
+struct Applied {
     applied: Duration,
     all_ready: Duration,
     retried: usize,
@@ -349,20 +347,12 @@ fn manifests(names: &[String], more: &Value) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": tenants}).to_string()
 }
 
-/// Whether it is Ready with this access, for the spec that it has now.
+/// Whether the tenant is Ready with this access, for its current spec.
 fn is_ready(tenant: &DynamicObject, access: &str) -> bool {
-    let seen = tenant.data.pointer("/status/observedGeneration").and_then(Value::as_i64);
-    let allowed = tenant.data.pointer("/status/access").and_then(Value::as_str);
-    if seen != tenant.metadata.generation || allowed != Some(access) {
-        return false;
-    }
-    let conditions = tenant.data.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.is_some_and(|conditions| {
-        conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-    })
+    tenant.data.pointer("/status/access").and_then(Value::as_str) == Some(access) && tenants::is_ready(tenant)
 }
 
-/// Sessions of the operator, those in the registry apart.
+/// Sessions of the operator, without those in the registry.
 async fn sessions(session: &mut PgConnection) -> Result<i64> {
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity

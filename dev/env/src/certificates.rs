@@ -1,4 +1,4 @@
-//! Certificates for the control plane and for tests of TLS: an authority, and what it signs.
+//! Certificates for the control plane and for tests of TLS.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -7,7 +7,7 @@ use rcgen::{
 
 use crate::error::Result;
 
-/// A certificate and its key, both PEM.
+/// A certificate and its key, both in PEM format.
 #[derive(Clone)]
 pub struct Certificate {
     /// The certificate.
@@ -22,7 +22,7 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// An authority of our own.
+/// A certificate authority.
 pub struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new authority of this common name.
+    /// Creates an authority with this common name.
     pub fn new(name: &str) -> Result<Self> {
         let mut params = valid(name, (2020, 2080))?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Authority {
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
-    /// The authority's certificate, PEM: what clients trust.
+    /// The authority's certificate in PEM format, for clients to trust.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
@@ -56,7 +56,7 @@ impl Authority {
         self.sign(names, (2020, 2080), ExtendedKeyUsagePurpose::ServerAuth, None)
     }
 
-    /// A server certificate for these names whose time is over.
+    /// An expired server certificate for these names.
     pub fn expired_server(&self, names: &[&str]) -> Result<Certificate> {
         self.sign(names, (2020, 2021), ExtendedKeyUsagePurpose::ServerAuth, None)
     }
@@ -90,7 +90,7 @@ impl Authority {
     }
 }
 
-/// A key pair (ECDSA P-256) for service account tokens: private (PKCS #8) and public, both PEM.
+/// A key pair (ECDSA P-256) for service account tokens: the private (PKCS #8) and the public key, both in PEM format.
 pub(crate) fn signing_key() -> Result<(String, String)> {
     let key = KeyPair::generate()?;
     Ok((key.serialize_pem(), key.public_key_pem()))

@@ -1,7 +1,8 @@
-//! A Kubernetes control plane of our own on loopback: etcd, kube-apiserver, kube-controller-manager and kubectl.
+//! A Kubernetes control plane on loopback: etcd, kube-apiserver, the necessary controllers of kube-controller-manager, and
+//! kubectl.
 //!
-//! There is no kubelet: pods stay pending. Everything else behaves as in production: validation, admission policies,
-//! RBAC, service account tokens, garbage collection, the deletion of namespaces.
+//! There is no kubelet: pods stay pending. Validation, admission policies, RBAC, service account tokens, garbage
+//! collection and the deletion of namespaces behave as in production.
 
 pub mod binary;
 
@@ -18,45 +19,40 @@ use serde::{Deserialize, Serialize};
 use crate::certificates::{Authority, Certificate, signing_key};
 use crate::error::Result;
 use crate::kubectl::Kubectl;
-use crate::places::{self, RunDirectory};
+use crate::paths::{self, RunDirectory};
 use crate::process::{End, Launch, Lifetime};
 use crate::service::Service;
 use crate::{ports, progress};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What the operator, its chart and the deletion of their objects need; the rest only costs memory.
-const CONTROLLERS: &str = "clusterrole-aggregation-controller,cronjob-controller,deployment-controller,\
-    garbage-collector-controller,job-controller,namespace-controller,replicaset-controller,\
-    resourcequota-controller,root-ca-certificate-publisher-controller,serviceaccount-controller,\
-    serviceaccount-token-controller,ttl-after-finished-controller,validatingadmissionpolicy-status-controller";
-
-/// The ports of a control plane, fixed for its life.
+/// The ports of a control plane. A restart keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlPlanePorts {
-    /// etcd, for kube-apiserver.
+    /// etcd's port for kube-apiserver.
     pub etcd: u16,
-    /// etcd, for peers it has none of.
+    /// etcd's port for peers. It has none, but listens for them.
     pub etcd_peers: u16,
-    /// kube-apiserver.
+    /// kube-apiserver's port.
     pub api_server: u16,
 }
 
 impl ControlPlanePorts {
-    /// Free ones.
+    /// Picks free ports.
     pub fn pick() -> Result<Self> {
         Ok(Self { etcd: ports::free()?, etcd_peers: ports::free()?, api_server: ports::free()? })
     }
 }
 
-/// What kind of control plane.
+/// How a control plane is started.
 #[derive(Clone, Debug, Default)]
 pub struct ControlPlaneOptions {
-    /// More arguments for kube-apiserver, such as an audit policy.
+    /// Additional arguments for kube-apiserver, such as an audit policy.
     pub api_server_arguments: Vec<String>,
 }
 
-/// A running control plane. It ends, and its data goes, when this is dropped, unless it was placed.
+/// A running control plane. It ends and its data is removed when this is dropped, unless it was started with
+/// `start_detached`.
 #[derive(Debug)]
 pub struct ControlPlane {
     controller_manager: Service,
@@ -64,12 +60,12 @@ pub struct ControlPlane {
     etcd: Service,
     binary: PathBuf,
     directory: PathBuf,
-    // Last, so that the data goes after the servers.
+    // Dropped last, so that the data is removed after the servers have ended.
     _run: Option<RunDirectory>,
 }
 
 impl ControlPlane {
-    /// Starts a new one for this process, on free ports, with data that ends with it.
+    /// Starts a new control plane for this process, on free ports.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
         let binary = binary::find().await?;
         let step = progress::step("Kubernetes control plane");
@@ -85,9 +81,9 @@ impl ControlPlane {
         step.end(outcome.await)
     }
 
-    /// The control plane whose data is in `directory`, made there if there is none; it goes on when this process ends.
-    /// Starts those of its parts that do not run.
-    pub async fn place(directory: &Path, ports: ControlPlanePorts) -> Result<Self> {
+    /// Starts the parts that do not run of the control plane whose data is in `directory`; the data is created if there is
+    /// none. The control plane keeps running when this process ends.
+    pub async fn start_detached(directory: &Path, ports: ControlPlanePorts) -> Result<Self> {
         let binary = binary::find().await?;
         let step = progress::step(format!("Kubernetes control plane on port {}", ports.api_server));
         let outcome = async {
@@ -133,7 +129,7 @@ impl ControlPlane {
         }
     }
 
-    /// Starts what does not run, on the same ports and data, and waits until all of it serves.
+    /// Starts the parts that do not run, with the same ports and data, and waits until all parts serve.
     pub async fn start_again(&self) -> Result<()> {
         if self.etcd.start()? {
             self.api_server.start()?;
@@ -142,10 +138,10 @@ impl ControlPlane {
             self.start_api_server().await?;
         }
         if self.controller_manager.start()? {
-            // It publishes service accounts; pods and token requests need them, so nobody should come before.
+            // It creates the service accounts of namespaces; pods and token requests fail until they exist.
             let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
             let published = async || accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
-            self.controller_manager.wait_until(PATIENCE, published).await?;
+            self.controller_manager.wait_until(TIMEOUT, published).await?;
         }
         Ok(())
     }
@@ -164,10 +160,10 @@ impl ControlPlane {
             Ok(request) => client.request_text(request).await.is_ok(),
             Err(_) => false,
         };
-        self.api_server.wait_until(PATIENCE, ready).await
+        self.api_server.wait_until(TIMEOUT, ready).await
     }
 
-    /// Kills kube-apiserver, as a crash of its node would; `start_api_server` brings it back where it was.
+    /// Kills kube-apiserver, as a crash of its node would. `start_api_server` starts it on the same port.
     pub async fn kill_api_server(&self) -> Result<()> {
         self.api_server.kill().await
     }
@@ -192,7 +188,7 @@ impl ControlPlane {
         self.directory.join("kubeconfig")
     }
 
-    /// The binary: called by the name `kubectl` it is kubectl.
+    /// The binary. Run by the name `kubectl`, it is kubectl.
     pub fn binary(&self) -> &Path {
         &self.binary
     }
@@ -207,19 +203,20 @@ impl ControlPlane {
         read_config(&self.kubeconfig()).await
     }
 
-    /// A client of the cluster administrator. It belongs to the runtime that it is made in: make one per test.
+    /// A client with the rights of the cluster administrator. It works only in the runtime that it is created in: create
+    /// one per test.
     pub async fn client(&self) -> Result<Client> {
         Ok(Client::try_from(self.config().await?)?)
     }
 
-    /// The configuration of a service account that exists, with a token of its own.
+    /// A configuration with a new token of an existing service account.
     pub async fn service_account_config(&self, namespace: &str, name: &str) -> Result<Config> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
-        let order = TokenRequest {
+        let request = TokenRequest {
             spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..Default::default() },
             ..Default::default()
         };
-        let answer = accounts.create_token_request(name, &PostParams::default(), &order).await?;
+        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
         let token = answer.status.map(|status| status.token).unwrap_or_default();
         let mut config = self.config().await?;
         config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
@@ -227,16 +224,16 @@ impl ControlPlane {
     }
 }
 
-/// Reads a kubeconfig file; environment variables of the caller have no say.
+/// Reads a kubeconfig file; the caller's environment variables do not override it.
 pub async fn read_config(kubeconfig: &Path) -> Result<Config> {
     Ok(Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default())
         .await?)
 }
 
-/// Makes what the parts find at their start: certificates, keys, the administrator's kubeconfig.
+/// Creates the files that the parts read when they start: certificates, keys and the administrator's kubeconfig.
 fn prepare(directory: &Path, ports: ControlPlanePorts) -> Result<()> {
     let authority = Authority::new("tenantry-dev")?;
-    let write = |name: &str, content: &str| places::write_secret(&directory.join(name), content);
+    let write = |name: &str, content: &str| paths::write_secret(&directory.join(name), content);
     let pair = |name: &str, pair: &Certificate| {
         write(&format!("{name}.crt"), &pair.certificate)?;
         write(&format!("{name}.key"), &pair.key)
@@ -249,8 +246,8 @@ fn prepare(directory: &Path, ports: ControlPlanePorts) -> Result<()> {
     let (private, public) = signing_key()?;
     write("service-accounts.key", &private)?;
     write("service-accounts.pub", &public)?;
-    let place = directory.display();
-    // Last: a directory without it is not finished.
+    let path = directory.display();
+    // Last: a directory without it is incomplete.
     write(
         "kubeconfig",
         &format!(
@@ -260,12 +257,12 @@ fn prepare(directory: &Path, ports: ControlPlanePorts) -> Result<()> {
              - name: tenantry-dev\n  \
                cluster:\n    \
                  server: https://127.0.0.1:{port}\n    \
-                 certificate-authority: {place}/ca.crt\n\
+                 certificate-authority: {path}/ca.crt\n\
              users:\n\
              - name: tenantry-dev\n  \
                user:\n    \
-                 client-certificate: {place}/admin.crt\n    \
-                 client-key: {place}/admin.key\n\
+                 client-certificate: {path}/admin.crt\n    \
+                 client-key: {path}/admin.key\n\
              contexts:\n\
              - name: tenantry-dev\n  \
                context: {{cluster: tenantry-dev, user: tenantry-dev}}\n\
@@ -291,7 +288,7 @@ fn api_server_arguments(directory: &Path, ports: ControlPlanePorts) -> Vec<Strin
         format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
         "--bind-address=127.0.0.1".to_owned(),
         "--advertise-address=127.0.0.1".to_owned(),
-        // It would publish the address to pods, of which there are none, and refuses loopback.
+        // It would publish the address to pods, which do not exist, and refuses a loopback address.
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--secure-port={}", ports.api_server),
         format!("--cert-dir={}", directory.display()),
@@ -311,14 +308,7 @@ fn controller_manager_arguments(directory: &Path) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
     vec![
         format!("--kubeconfig={}", file("kubeconfig")),
-        "--leader-elect=false".to_owned(),
-        // It serves nothing that anybody here asks for.
-        "--secure-port=0".to_owned(),
-        format!("--controllers={CONTROLLERS}"),
         format!("--root-ca-file={}", file("ca.crt")),
         format!("--service-account-private-key-file={}", file("service-accounts.key")),
-        // A namespace per test comes and goes: the default of 20 requests a second would be felt.
-        "--kube-api-qps=500".to_owned(),
-        "--kube-api-burst=1000".to_owned(),
     ]
 }

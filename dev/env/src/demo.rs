@@ -1,13 +1,13 @@
-//! `make demo`: the example tenants from `kubectl apply` to Ready, their steps, and rows read as the tenant itself.
+//! `make demo`: the example tenants from `kubectl apply` to Ready, their workflow steps, and rows that a tenant reads
+//! with its own credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{Column, ConnectOptions, Connection, Row};
@@ -15,12 +15,13 @@ use sqlx::{Column, ConnectOptions, Connection, Row};
 use crate::background::Background;
 use crate::error::{Error, Result};
 use crate::installation::CUSTOMERS;
-use crate::places;
-use crate::progress::{line, words};
+use crate::paths;
+use crate::progress::{format_duration, line};
+use crate::tenants::{self, condition, is_ready};
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What the demo reads with a tenant's own credentials; every column is text.
+/// The queries that the demo runs with a tenant's own credentials; every column is text.
 const QUERIES: [&str; 3] = [
     "SELECT u.email, u.name, string_agg(r.name, ', ' ORDER BY r.name) AS roles\n\
      FROM users u LEFT JOIN user_roles ON user_id = u.id LEFT JOIN roles r ON r.id = role_id\n\
@@ -31,32 +32,34 @@ const QUERIES: [&str; 3] = [
     "SELECT key, value::text FROM settings ORDER BY key",
 ];
 
-/// The steps of one workflow in the registry, which keeps the times that a status rounds to seconds.
+/// The steps of one workflow from the registry, which stores milliseconds where a status has seconds.
 const STEPS: &str = "SELECT name AS step, state, attempts::text, \
      round(extract(epoch FROM finished_at - started_at) * 1000)::text || ' ms' AS took, message \
      FROM workflow_steps WHERE workflow_id = $1::uuid ORDER BY started_at, finished_at";
 
-/// Shows the main job on an environment that is up.
+/// Provisions the example tenants in an environment that is up, and shows them.
 pub async fn show(environment: &Background) -> Result<()> {
     let client = environment.client().await?;
-    let tenants = tenants(&client);
+    let tenants = tenants::api(client.clone());
 
     heading("kubectl apply -f examples/quickstart");
-    let examples = places::checkout().join("examples/quickstart").display().to_string();
-    let begun = Instant::now();
+    let examples = paths::checkout().join("examples/quickstart").display().to_string();
+    let started = Instant::now();
     print(&environment.kubectl().run(&["apply", "-f", &examples]).await?);
     let names = applied(environment, &examples).await?;
-    wait(&tenants, &names, begun, &environment.operator().log()).await?;
+    wait(&tenants, &names, started, &environment.operator().log()).await?;
 
     heading(&format!("kubectl get ten -n {CUSTOMERS} -o wide"));
     print(&environment.kubectl().run(&["get", "ten", "-n", CUSTOMERS, "-o", "wide"]).await?);
 
-    let Some(name) = names.first() else { return Err(Error::message("examples/quickstart holds no tenant")) };
+    let Some(name) = names.first() else {
+        return Err(Error::message("examples/quickstart contains no tenant"));
+    };
     let tenant = tenants.get(name).await?;
     let workflow = tenant.data.pointer("/status/workflow/id").and_then(Value::as_str);
     let workflow =
         workflow.ok_or_else(|| Error::message(format!("{name} is Ready without status.workflow")))?;
-    heading(&format!("what was done for {name}: workflow {workflow}, in the registry"));
+    heading(&format!("the steps of {name}'s workflow {workflow}, from the registry"));
     let mut registry = sqlx::PgConnection::connect(environment.registry_url()).await?;
     print(&table(&sqlx::query(STEPS).bind(workflow).fetch_all(&mut registry).await?)?);
 
@@ -67,31 +70,28 @@ pub async fn show(environment: &Background) -> Result<()> {
     let options: PgConnectOptions = uri.parse()?;
     read(name, binding, &options).await?;
     if let Some(other) = names.iter().find(|other| *other != name) {
-        let neighbour = tenants.get(other).await?;
-        refuse(&options, other, &neighbour).await?;
+        let other_tenant = tenants.get(other).await?;
+        refuse(&options, other, &other_tenant).await?;
     }
     Ok(())
 }
 
-/// Where to look next.
-pub fn farewell(environment: &Background) {
-    heading("all of it keeps running; look around");
+/// Shows how to use the environment and how to remove it.
+pub fn show_next_steps(environment: &Background) {
+    heading("the environment keeps running; try");
     print(&format!(
         "  . .dev/env                                   # kubectl and its cluster, for this shell\n\
          \x20 kubectl get ten -A\n\
          \x20 kubectl describe ten acme -n {CUSTOMERS}\n\
          \x20 kubectl explain tenant.spec\n\
-         \x20 kubectl delete ten initech -n {CUSTOMERS}         # its database goes with it: the examples have no grace\n\
+         \x20 kubectl delete ten initech -n {CUSTOMERS}         # drops its database: the examples have no grace period\n\
          \x20 curl -s $TENANTRY_HTTP/metrics | grep ^tenantry\n\
          \x20 tail {}\n\
-         stop and remove it:  make down",
+         Unlike in production, the mass deletion breaker is off and usage is sampled every 5 s (by default on, and 60 s):\n\
+         \x20 TENANTRY_MASS_DELETION_BREAKER=off TENANTRY_USAGE_INTERVAL=5\n\
+         Stop and remove it:  make down",
         environment.operator().log().display()
     ));
-}
-
-fn tenants(client: &Client) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("tenantry.dev", "v1alpha1", "Tenant");
-    Api::namespaced_with(client.clone(), CUSTOMERS, &ApiResource::from_gvk_with_plural(&kind, "tenants"))
 }
 
 /// The names of the example tenants, in order.
@@ -104,10 +104,10 @@ async fn applied(environment: &Background, examples: &str) -> Result<Vec<String>
         .collect())
 }
 
-/// Waits until all are Ready, saying what each one is doing.
-async fn wait(tenants: &Api<DynamicObject>, names: &[String], begun: Instant, log: &Path) -> Result<()> {
+/// Waits until all are Ready, and reports the current step of each.
+async fn wait(tenants: &Api<DynamicObject>, names: &[String], started: Instant, log: &Path) -> Result<()> {
     let mut waiting: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    let mut said: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+    let mut reported: BTreeMap<String, (String, Instant)> = BTreeMap::new();
     loop {
         let listed = tenants.list(&ListParams::default()).await?;
         for tenant in &listed {
@@ -117,25 +117,25 @@ async fn wait(tenants: &Api<DynamicObject>, names: &[String], begun: Instant, lo
             }
             if is_ready(tenant) {
                 waiting.remove(name.as_str());
-                line(&format!("  {name}: Ready after {}", words(begun.elapsed())));
-            } else if begun.elapsed() > Duration::from_secs(2) {
-                // What is new, and now and then that nothing is.
+                line(&format!("  {name}: Ready after {}", format_duration(started.elapsed())));
+            } else if started.elapsed() > Duration::from_secs(2) {
+                // A new step, and every ten seconds the same one.
                 let report = report(tenant);
-                let old = said.get(&name);
+                let old = reported.get(&name);
                 if old.is_none_or(|(text, at)| *text != report || at.elapsed() > Duration::from_secs(10)) {
-                    line(&format!("  {report} … {}", words(begun.elapsed())));
-                    said.insert(name, (report, Instant::now()));
+                    line(&format!("  {report} … {}", format_duration(started.elapsed())));
+                    reported.insert(name, (report, Instant::now()));
                 }
             }
         }
         if waiting.is_empty() {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             let reports: Vec<String> = listed.iter().filter(|tenant| !is_ready(tenant)).map(report).collect();
             return Err(Error::message(format!(
                 "not Ready after {}; the operator's log is {}\n{}",
-                words(PATIENCE),
+                format_duration(TIMEOUT),
                 log.display(),
                 reports.join("\n")
             )));
@@ -144,18 +144,7 @@ async fn wait(tenants: &Api<DynamicObject>, names: &[String], begun: Instant, lo
     }
 }
 
-fn condition<'a>(tenant: &'a DynamicObject, name: &str) -> Option<&'a Value> {
-    let conditions = tenant.data.pointer("/status/conditions")?.as_array()?;
-    conditions.iter().find(|condition| condition["type"] == name)
-}
-
-/// Ready, and for the generation that was applied: an older one's word does not count.
-fn is_ready(tenant: &DynamicObject) -> bool {
-    tenant.data.pointer("/status/observedGeneration").and_then(Value::as_i64) == tenant.metadata.generation
-        && condition(tenant, "Ready").is_some_and(|ready| ready["status"] == "True")
-}
-
-/// In one line: what it is at, or why it is not Ready.
+/// One line: the tenant's current step and why it is not Ready.
 fn report(tenant: &DynamicObject) -> String {
     let steps = tenant.data.pointer("/status/workflow/steps").and_then(Value::as_array);
     let step = steps.and_then(|steps| steps.iter().find(|step| step["state"] != "Succeeded"));
@@ -185,13 +174,15 @@ async fn read(name: &str, secret: &str, options: &PgConnectOptions) -> Result<()
     Ok(())
 }
 
-/// Shows that the same login is turned away next door.
-async fn refuse(options: &PgConnectOptions, other: &str, neighbour: &DynamicObject) -> Result<()> {
-    let database = neighbour.data.pointer("/status/database").and_then(Value::as_str);
+/// Shows that another tenant's database refuses the same login.
+async fn refuse(options: &PgConnectOptions, other: &str, other_tenant: &DynamicObject) -> Result<()> {
+    let database = other_tenant.data.pointer("/status/database").and_then(Value::as_str);
     let database =
         database.ok_or_else(|| Error::message(format!("{other} is Ready without status.database")))?;
     match options.clone().database(database).connect().await {
-        Ok(_) => Err(Error::message(format!("a tenant could log in to {database}, which is another's"))),
+        Ok(_) => Err(Error::message(format!(
+            "a tenant could log in to {database}, the database of another tenant"
+        ))),
         Err(sqlx::Error::Database(refusal)) => {
             print(&format!("\nthe same login to {other}'s database: {}", refusal.message()));
             Ok(())
@@ -200,7 +191,7 @@ async fn refuse(options: &PgConnectOptions, other: &str, neighbour: &DynamicObje
     }
 }
 
-/// Rows whose columns are all text, as a table.
+/// A table of rows; all columns are text.
 fn table(rows: &[PgRow]) -> Result<String> {
     let Some(first) = rows.first() else { return Ok("(no rows)".to_owned()) };
     let header = first.columns().iter().map(|column| column.name().to_uppercase()).collect();
@@ -212,7 +203,7 @@ fn table(rows: &[PgRow]) -> Result<String> {
     Ok(aligned(&lines))
 }
 
-/// Columns as kubectl aligns them.
+/// Aligns columns as kubectl does.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width =
@@ -230,7 +221,7 @@ fn heading(text: &str) {
     print(&format!("\n== {text}"));
 }
 
-/// What the demo shows goes to stdout; progress goes to stderr.
+/// Results are printed to stdout, progress to stderr.
 fn print(text: &str) {
     println!("{}", text.trim_end());
 }

@@ -1,4 +1,4 @@
-//! The whole: control plane, PostgreSQL, and an operator installed on both.
+//! A complete environment: control plane, PostgreSQL and an operator.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -10,46 +10,48 @@ use crate::installation::{self, Names, OPERATOR_LOGIN, SYSTEM_DATABASE};
 use crate::interposer::Interposer;
 use crate::kubectl::Kubectl;
 use crate::operator::{Operator, OperatorOptions};
-use crate::places::RunDirectory;
+use crate::paths::RunDirectory;
 use crate::postgres::{self, Postgres, PostgresOptions};
 use crate::process::Lifetime;
 use crate::{ports, progress};
 
-/// What kind of environment.
+/// How an environment is started.
 #[derive(Clone, Debug, Default)]
 pub struct EnvironmentOptions {
     /// The `tenantry` binary; in an integration test `env!("CARGO_BIN_EXE_tenantry").into()`.
     pub tenantry: PathBuf,
-    /// The PostgreSQL server.
+    /// Options of the PostgreSQL server.
     pub postgres: PostgresOptions,
-    /// The control plane.
+    /// Options of the control plane.
     pub control_plane: ControlPlaneOptions,
-    /// The operator.
+    /// Options of the operator's installation.
     pub installation: InstallationOptions,
 }
 
-/// What kind of installation.
+/// How an operator is installed.
 #[derive(Clone, Debug, Default)]
 pub struct InstallationOptions {
     /// The names of its objects in the cluster.
     pub names: Names,
-    /// The only namespaces whose tenants the operator sees; all of them when empty.
+    /// The namespaces whose tenants the operator watches; all of them when empty.
     pub watch_namespaces: Vec<String>,
     /// The Lease's name, if not the default.
     pub lease_name: Option<String>,
-    /// More arguments for `tenantry run`.
+    /// Additional arguments for `tenantry run`.
     pub arguments: Vec<String>,
-    /// More environment variables for it.
+    /// Additional environment variables for it.
     pub environment: Vec<(String, String)>,
+    /// The cluster has the CRDs and the plans already.
+    pub crds_installed: bool,
     /// Labels of the `DatabaseServer`.
     pub server_labels: BTreeMap<String, String>,
-    /// Whether the operator reaches PostgreSQL and the API server through proxies that can disturb it:
-    /// `Installation::interposer`. Tenants' connection Secrets lead through them too.
+    /// Whether the operator reaches PostgreSQL and the API server through proxies that can inject faults:
+    /// `Installation::interposer`. Tenants' connection Secrets use the proxy too.
     pub interposed: bool,
 }
 
-/// An operator with a PostgreSQL server of its own, on somebody's control plane. It ends when dropped; its objects in
-/// the cluster stay.
+/// An operator with a PostgreSQL server of its own on a shared control plane. Both end when this is dropped; the
+/// objects in the cluster stay.
 #[derive(Debug)]
 pub struct Installation {
     operator: Operator,
@@ -61,7 +63,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Starts PostgreSQL, sets it up, installs CRDs, plans and the `DatabaseServer`, and runs the operator until it leads.
+    /// Starts and prepares PostgreSQL, applies CRDs, plans and the `DatabaseServer`, starts the operator and waits until it
+    /// leads.
     pub async fn start(
         tenantry: PathBuf,
         kubectl: &Kubectl,
@@ -81,12 +84,16 @@ impl Installation {
         let step = progress::step("installing the operator");
         let outcome = async {
             let password = postgres::password();
-            let (server, crds) = tokio::join!(
-                installation::set_up_server(&tenantry, &postgres, &password),
-                installation::install_crds(&tenantry, kubectl),
-            );
-            server.and(crds)?;
-            installation::install_plans(kubectl).await?;
+            if options.crds_installed {
+                installation::set_up_server(&tenantry, &postgres, &password).await?;
+            } else {
+                let (server, crds) = tokio::join!(
+                    installation::set_up_server(&tenantry, &postgres, &password),
+                    installation::install_crds(&tenantry, kubectl),
+                );
+                server.and(crds)?;
+                installation::install_plans(kubectl).await?;
+            }
             let kubeconfig = kubectl.kubeconfig()?;
             let interposer = if options.interposed {
                 Some(Interposer::start(postgres.port(), read_config(kubeconfig).await?)?)
@@ -129,42 +136,42 @@ impl Installation {
         &self.postgres
     }
 
-    /// The proxies that the operator goes through, if it was installed `interposed`.
+    /// The proxies between the operator and its servers, if it was installed `interposed`.
     pub fn interposer(&self) -> Option<&Interposer> {
         self.interposer.as_ref()
     }
 
-    /// The registry, as the operator's login; never through a proxy.
+    /// The registry's URL with the operator's login, without a proxy.
     pub fn registry_url(&self) -> &str {
         &self.registry_url
     }
 
-    /// How the operator is run: through the proxies, if it was installed so.
+    /// How the operator is started: through the proxies, if it was installed `interposed`.
     pub fn operator_options(&self) -> &OperatorOptions {
         &self.options
     }
 
-    /// Another replica of the operator, not started; `change` may change how it is run.
+    /// Another replica of the operator, not started; `change` may change its options.
     pub fn replica(&self, change: impl FnOnce(&mut OperatorOptions)) -> Result<Operator> {
         let mut options = self.options.clone();
         change(&mut options);
         let port = ports::free()?;
-        let directory = crate::places::directory(self.run.path().join(format!("replica-{port}")), 0o700)?;
+        let directory = crate::paths::directory(self.run.path().join(format!("replica-{port}")), 0o700)?;
         Ok(Operator::new(&options, &directory, port, Lifetime::WithParent))
     }
 }
 
-/// Everything, for tests: one per test run, or one of a test's own. Ends, and leaves nothing, when dropped.
+/// A complete environment for tests: one per test run, or one for a single test. It ends and is removed when dropped.
 #[derive(Debug)]
 pub struct Environment {
-    // Before the control plane, so that the operator ends first.
+    // Dropped before the control plane, so that the operator ends first.
     installation: Installation,
     control_plane: ControlPlane,
 }
 
 impl Environment {
-    /// Starts control plane and PostgreSQL, installs the operator and waits until it leads. The plans, the namespaces
-    /// `tenantry-system` and `customers` and the `DatabaseServer` `default` exist then.
+    /// Starts control plane and PostgreSQL, installs the operator and waits until it leads. Afterwards the plans, the
+    /// namespaces `tenantry-system` and `customers` and the `DatabaseServer` `default` exist.
     pub async fn start(options: EnvironmentOptions) -> Result<Self> {
         let (control_plane, postgres) =
             tokio::join!(ControlPlane::start(options.control_plane), Postgres::start(options.postgres));
@@ -175,16 +182,8 @@ impl Environment {
         Ok(Self { installation, control_plane })
     }
 
-    /// As `start`, from outside any runtime or from inside one that ends before the environment does: what a test run
-    /// shares is made so, on a thread of its own.
-    ///
-    /// ```no_run
-    /// # use std::sync::LazyLock; use tenantry_dev::{Environment, EnvironmentOptions};
-    /// static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
-    ///     let options = EnvironmentOptions { tenantry: "target/debug/tenantry".into(), ..Default::default() };
-    ///     Environment::start_blocking(options).expect("an environment")
-    /// });
-    /// ```
+    /// As `start`, on a thread of its own: for an environment that all tests of a run share, and that outlives the
+    /// runtime of the test which creates it.
     pub fn start_blocking(options: EnvironmentOptions) -> Result<Self> {
         on_a_thread(move || Self::start(options))
     }
@@ -208,7 +207,7 @@ impl Deref for Environment {
     }
 }
 
-/// Runs a future to its end on a thread and a runtime of its own.
+/// Runs a future to its end on a thread with a runtime of its own.
 pub fn on_a_thread<T, F>(make: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,

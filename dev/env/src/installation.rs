@@ -1,24 +1,23 @@
-//! What an operator needs around it: its rights on a PostgreSQL server, and its objects in a cluster.
+//! What an operator needs before it starts: its roles on a PostgreSQL server and its objects in a cluster.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::kubectl::Kubectl;
-use crate::places;
 use crate::postgres::Postgres;
-use crate::process;
+use crate::{paths, process};
 
-/// The operator's login on every PostgreSQL server here.
+/// The operator's login on every PostgreSQL server of an environment.
 pub const OPERATOR_LOGIN: &str = "tenantry_operator";
-/// The registry's database.
+/// The database of the registry.
 pub const SYSTEM_DATABASE: &str = "tenantry_system";
-/// The namespace that the examples and most tests of a single operator use.
+/// The namespace of the examples, and of most tests that run one operator.
 pub const CUSTOMERS: &str = "customers";
 
-/// The names of an installation, so that several can share a cluster.
+/// The names of one installation's objects: several installations can share a cluster.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The operator's namespace.
@@ -36,47 +35,34 @@ impl Default for Names {
     }
 }
 
-/// Runs `tenantry server-setup`: the operator's roles and login, and the registry's database. Can be repeated.
+/// Runs `tenantry server-setup`: creates the operator's roles and login and the registry's database. Idempotent.
 pub async fn set_up_server(tenantry: &Path, postgres: &Postgres, operator_password: &str) -> Result<()> {
     let mut command = std::process::Command::new(tenantry);
-    command.args(["server-setup", "--system-database", SYSTEM_DATABASE]).stdin(std::process::Stdio::null());
-    process::bare(&mut command);
+    command.args(["server-setup", "--system-database", SYSTEM_DATABASE]);
+    process::clear_environment(&mut command);
     command
         .env("TENANTRY_ADMIN_URL", postgres.admin_url("postgres"))
         .env("TENANTRY_OPERATOR_USER", OPERATOR_LOGIN)
         .env("TENANTRY_OPERATOR_PASSWORD", operator_password);
-    finish(command, "tenantry server-setup").await.map(|_| ())
+    process::text(command, "tenantry server-setup", b"").await.map(drop)
 }
 
-/// Applies the CRDs that the binary carries, and waits until the API server serves them.
+/// Applies the CRDs that the binary contains, and waits until the API server serves them.
 pub async fn install_crds(tenantry: &Path, kubectl: &Kubectl) -> Result<()> {
     let mut command = std::process::Command::new(tenantry);
-    command.arg("crds").stdin(std::process::Stdio::null());
-    process::bare(&mut command);
-    let manifests = finish(command, "tenantry crds").await?;
+    command.arg("crds");
+    process::clear_environment(&mut command);
+    let manifests = process::text(command, "tenantry crds", b"").await?;
     let applied = kubectl
         .run_with(&["apply", "--server-side", "--force-conflicts", "-o", "name", "-f", "-"], &manifests)
         .await?;
     let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
     wait.extend(applied.lines());
-    kubectl.run(&wait).await.map(|_| ())
+    kubectl.run(&wait).await.map(drop)
 }
 
-async fn finish(command: std::process::Command, what: &str) -> Result<String> {
-    let output = tokio::process::Command::from(command)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context(format!("running {what}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let words = String::from_utf8_lossy(&output.stderr);
-    Err(Error::message(format!("{what} failed ({}): {}", output.status, words.trim())))
-}
-
-/// Applies the namespaces, the Secret with the operator's login and the `DatabaseServer`, with these labels, at this
-/// port of 127.0.0.1.
+/// Applies the namespaces, the Secret with the operator's login, and the `DatabaseServer` with these labels for the
+/// server on this port of 127.0.0.1.
 pub async fn install_server(
     kubectl: &Kubectl,
     names: &Names,
@@ -103,9 +89,9 @@ pub async fn install_server(
             "tls": {"mode": "Disable"},
         },
     });
-    // Namespaces first: what is applied together is not always applied in order.
+    // Namespaces first: kubectl does not always apply the items of a list in order.
     kubectl.apply(&list(&[namespace(&names.namespace), namespace(CUSTOMERS)])).await?;
-    kubectl.apply(&list(&[secret, server])).await.map(|_| ())
+    kubectl.apply(&list(&[secret, server])).await.map(drop)
 }
 
 fn list(items: &[Value]) -> String {
@@ -115,14 +101,14 @@ fn list(items: &[Value]) -> String {
 /// Applies the four plans that ship with the product.
 pub async fn install_plans(kubectl: &Kubectl) -> Result<()> {
     let path = plans()?;
-    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &path]).await.map(|_| ())
+    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &path]).await.map(drop)
 }
 
-/// Where the four plans are.
+/// The directory of the four plans.
 pub(crate) fn plans() -> Result<String> {
-    let place = places::checkout().join("examples/plans");
-    if !place.is_dir() {
+    let directory = paths::checkout().join("examples/plans");
+    if !directory.is_dir() {
         return Err(Error::message("examples/plans is missing in this checkout"));
     }
-    Ok(place.display().to_string())
+    Ok(directory.display().to_string())
 }

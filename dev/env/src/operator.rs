@@ -1,4 +1,4 @@
-//! The operator, run as a process.
+//! The operator as a child process.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,28 +10,33 @@ use crate::error::{Context, Error, Result};
 use crate::process::{End, Launch, Lifetime, Signal};
 use crate::service::Service;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How an operator is run.
+/// How an operator is started.
 #[derive(Clone, Debug, Default)]
 pub struct OperatorOptions {
     /// The `tenantry` binary.
     pub binary: PathBuf,
-    /// The kubeconfig it uses.
+    /// Its kubeconfig.
     pub kubeconfig: PathBuf,
-    /// The registry, as its own login. It goes by the environment: it holds a password.
+    /// The registry's URL with the operator's login. Passed by the environment, since it contains a password.
     pub registry_url: String,
-    /// Its namespace: Secrets of servers, the Lease.
+    /// Its namespace: that of the servers' Secrets and of the Lease.
     pub namespace: String,
-    /// The only namespaces whose tenants it sees; all of them when empty.
+    /// The namespaces whose tenants it watches; all of them when empty.
     pub watch_namespaces: Vec<String>,
     /// The Lease's name, if not the default.
     pub lease_name: Option<String>,
-    /// More arguments for `tenantry run`.
+    /// Additional arguments for `tenantry run`.
     pub arguments: Vec<String>,
-    /// More environment variables.
+    /// Additional environment variables.
     pub environment: Vec<(String, String)>,
 }
+
+/// Where an operator of an environment differs from the defaults: tests and the demo delete many tenants, and read usage
+/// right after they have changed it. Arguments and `OperatorOptions::environment` override these.
+const DEVELOPMENT_SETTINGS: [(&str, &str); 2] =
+    [("TENANTRY_MASS_DELETION_BREAKER", "off"), ("TENANTRY_USAGE_INTERVAL", "5")];
 
 impl OperatorOptions {
     fn launch(&self, directory: &Path, port: u16) -> Launch {
@@ -45,13 +50,9 @@ impl OperatorOptions {
         }
         arguments.extend(self.lease_name.iter().map(|name| format!("--lease-name={name}")));
         arguments.extend(self.arguments.iter().cloned());
-        // Tests and demos delete by the dozen; `--mass-deletion-breaker=on` wins over this.
-        let mut environment = vec![
-            ("TENANTRY_MASS_DELETION_BREAKER".to_owned(), "off".to_owned()),
-            // And look at what they have just done.
-            ("TENANTRY_USAGE_INTERVAL".to_owned(), "5".to_owned()),
-        ];
-        // A restart finds what one by the kubelet would find. A replica has another port.
+        let mut environment: Vec<_> =
+            DEVELOPMENT_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        // The same after a restart, as for a container that the kubelet restarts. A replica has another port.
         environment.push(("TENANTRY_POD_UID".to_owned(), format!("port-{port}")));
         environment.extend(self.environment.iter().cloned());
         environment.push(("KUBECONFIG".to_owned(), self.kubeconfig.display().to_string()));
@@ -76,35 +77,35 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Describes one that logs into `directory` and serves on this port; a detached one that runs is taken over.
+    /// Describes an operator that logs to `directory` and serves on this port. A detached one that runs is adopted.
     pub fn new(options: &OperatorOptions, directory: &Path, port: u16, lifetime: Lifetime) -> Self {
         Self { service: Service::new(options.launch(directory, port), lifetime), port }
     }
 
-    /// Starts it unless it runs, and waits until it leads. For one that must wait for another's Lease: `start_standby`.
+    /// Starts it unless it runs, and waits until it leads. Use `start_standby` if another replica holds the Lease.
     pub async fn start(&self) -> Result<()> {
         self.start_standby().await?;
         self.wait_leading().await
     }
 
-    /// Starts it unless it runs, and waits until it is ready, leading or not.
+    /// Starts it unless it runs, and waits until it is ready, whether or not it leads.
     pub async fn start_standby(&self) -> Result<()> {
         self.service.start()?;
         let ready = async || matches!(self.get("/readyz").await, Ok((200, _)));
-        self.service.wait_until(PATIENCE, ready).await
+        self.service.wait_until(TIMEOUT, ready).await
     }
 
     /// Waits until it leads.
     pub async fn wait_leading(&self) -> Result<()> {
-        self.service.wait_until(PATIENCE, async || self.leads().await).await
+        self.service.wait_until(TIMEOUT, async || self.leads().await).await
     }
 
-    /// Whether it leads, by its own metrics.
+    /// Whether its metrics show that it leads.
     pub async fn leads(&self) -> bool {
         self.metrics().await.is_ok_and(|text| text.lines().any(|line| line == "tenantry_leader 1"))
     }
 
-    /// Ends it in order: it gives its Lease back.
+    /// Stops it with SIGTERM: it releases its Lease.
     pub async fn stop(&self) -> Result<()> {
         self.service.stop(Signal::TERM, Duration::from_secs(30)).await
     }
@@ -114,7 +115,7 @@ impl Operator {
         self.service.kill().await
     }
 
-    /// Its metrics, in Prometheus' text format.
+    /// Its metrics in the Prometheus text format.
     pub async fn metrics(&self) -> Result<String> {
         match self.get("/metrics").await? {
             (200, text) => Ok(text),
@@ -122,17 +123,17 @@ impl Operator {
         }
     }
 
-    /// Asks its HTTP server for a path: the status and the body.
+    /// Requests a path from its HTTP server; returns the status and the body.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         get(self.port, path).await
     }
 
-    /// Where it serves health and metrics.
+    /// The URL of its health and metrics endpoints.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The port it serves on.
+    /// The port of its HTTP server.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -142,13 +143,13 @@ impl Operator {
         self.service.log()
     }
 
-    /// The process, to be killed, frozen and looked at.
+    /// The process, to kill, freeze or inspect it.
     pub fn service(&self) -> &Service {
         &self.service
     }
 }
 
-/// One GET over plain HTTP/1.0, which ends with the connection: all that health and metrics need.
+/// One GET over plain HTTP/1.0, whose answer ends with the connection: health and metrics need no more.
 async fn get(port: u16, path: &str) -> Result<(u16, String)> {
     let what = || format!("GET http://127.0.0.1:{port}{path}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context(what())?;

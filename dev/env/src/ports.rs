@@ -1,8 +1,8 @@
 //! Free ports on loopback.
 //!
-//! From 20000 to 29999: outside the range from which Linux takes the source ports of outgoing connections, so that a
-//! server that was stopped finds its port still free. A lock file per fifty ports keeps processes that start at the same
-//! moment apart; a process holds its fifty until it ends.
+//! The range is 20000 to 29999, outside the range from which Linux takes the source ports of outgoing connections: a
+//! server that was stopped can take its port again. Each process locks blocks of fifty ports until it ends, so that
+//! processes that start at the same time take different ports.
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Context, Error, Result};
-use crate::places;
+use crate::paths;
 
 const FIRST: u16 = 20_000;
 const BLOCKS: u16 = 200;
@@ -23,11 +23,11 @@ struct Block {
     _lock: File,
 }
 
-static BLOCKS_OF_OURS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+static LOCKED_BLOCKS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
-/// A port of 127.0.0.1 that is free, and that nobody else who asks here is given while this process lives.
+/// A free port of 127.0.0.1. No other caller gets it while this process runs.
 pub fn free() -> Result<u16> {
-    let mut blocks = BLOCKS_OF_OURS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut blocks = LOCKED_BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if let Some(block) = blocks.last_mut() {
             while block.next < block.end {
@@ -38,7 +38,7 @@ pub fn free() -> Result<u16> {
                 }
             }
         }
-        let block = claim()?;
+        let block = lock_block()?;
         blocks.push(block);
     }
 }
@@ -48,9 +48,9 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-fn claim() -> Result<Block> {
-    let directory = places::directory(places::passing()?.join("ports"), 0o700)?;
-    // Anywhere in the range, so that users who do not share lock files rarely meet.
+fn lock_block() -> Result<Block> {
+    let directory = paths::directory(paths::temporary_root()?.join("ports"), 0o700)?;
+    // A random start, so that users who do not share lock files rarely collide.
     let start = RandomState::new().hash_one(std::process::id()) % u64::from(BLOCKS);
     for index in 0..BLOCKS {
         let number = (u16::try_from(start).unwrap_or_default() + index) % BLOCKS;
@@ -69,14 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_given_once_and_is_free() {
+    fn free_ports_are_distinct_and_free() {
         let ports: Vec<u16> = (0..60).map(|_| free().expect("a port")).collect();
         let mut distinct = ports.clone();
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), ports.len());
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ports[0])).expect("free");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ports[0])).expect("free");
         assert!(!is_free(ports[0]));
-        drop(taken);
+        drop(listener);
     }
 }

@@ -1,4 +1,8 @@
-//! A PostgreSQL server of our own on loopback.
+//! A PostgreSQL server on loopback.
+
+pub mod binaries;
+
+mod archive;
 
 use std::fmt::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -7,28 +11,28 @@ use std::time::Duration;
 
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
-use crate::binaries::{self, Binaries, Version};
+use self::binaries::{Binaries, Version};
 use crate::certificates::Certificate;
 use crate::error::{Context, Error, Result};
 use crate::process::{self, End, Launch, Lifetime, Signal, User};
 use crate::service::Service;
-use crate::{places, ports, progress};
+use crate::{paths, ports, progress};
 
-/// How long a server may take to start, after a crash too.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to start, also after a crash, and to stop.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What kind of server.
+/// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct PostgresOptions {
-    /// Which version.
+    /// Its version.
     pub version: Version,
-    /// Whether commits reach the disk. Off for tests; on for whatever is measured, shown or kept.
+    /// Whether commits reach the disk. Off by default, for tests; on where the server is measured, shown or kept.
     pub fsync: bool,
-    /// More lines for the configuration, such as `("max_connections", "20")`; the last of a name wins.
+    /// Additional settings, such as `("max_connections", "20")`; the last one of a name applies.
     pub settings: Vec<(String, String)>,
-    /// Offers TLS with this certificate. Clients may still come without, unless `hba` says otherwise.
+    /// The certificate with which it offers TLS. Clients may still connect without TLS, unless `hba` forbids it.
     pub tls: Option<Certificate>,
-    /// The whole of `pg_hba.conf`, in place of "passwords, from loopback".
+    /// The content of `pg_hba.conf`; by default it accepts passwords from loopback.
     pub hba: Option<String>,
 }
 
@@ -37,11 +41,12 @@ pub struct PostgresOptions {
 pub enum Stop {
     /// Ends the sessions, writes a checkpoint.
     Fast,
-    /// As a crash of the server would: the next start recovers.
+    /// Acts as a crash of the server: the next start recovers.
     Immediate,
 }
 
-/// A running PostgreSQL server. It ends, and its data goes, when this is dropped, unless it was placed.
+/// A running PostgreSQL server. It ends and its data is removed when this is dropped, unless it was started with
+/// `start_detached`.
 #[derive(Debug)]
 pub struct Postgres {
     service: Service,
@@ -50,17 +55,17 @@ pub struct Postgres {
     port: u16,
     password: String,
     user: Option<User>,
-    // Last, so that the data goes after the server.
-    _run: Option<places::RunDirectory>,
+    // Dropped last, so that the data is removed after the server has ended.
+    _run: Option<paths::RunDirectory>,
 }
 
 impl Postgres {
-    /// Starts a new server for this process, on a free port, with data that ends with it.
+    /// Starts a new server for this process, on a free port.
     pub async fn start(options: PostgresOptions) -> Result<Self> {
         let binaries = binaries::find(options.version).await?;
         let step = progress::step(format!("PostgreSQL {}", binaries.version));
         let outcome = async {
-            let run = places::RunDirectory::new()?;
+            let run = paths::RunDirectory::new()?;
             let password = clone_template(&binaries, &run.path().join("data")).await?;
             let mut server =
                 Self::describe(binaries, run.path(), ports::free()?, password, Lifetime::WithParent)?;
@@ -72,9 +77,9 @@ impl Postgres {
         step.end(outcome.await)
     }
 
-    /// The server whose data is in `directory`, made there if there is none; it goes on when this process ends, and the
-    /// data stays. Starts it unless it runs.
-    pub async fn place(
+    /// Starts the server whose data is in `directory`, unless it runs; the data is created if there is none. The server
+    /// keeps running when this process ends.
+    pub async fn start_detached(
         directory: &Path,
         port: u16,
         password: &str,
@@ -88,12 +93,12 @@ impl Postgres {
         let binaries = binaries::find(version).await?;
         let step = progress::step(format!("PostgreSQL {} on port {port}", binaries.version));
         let outcome = async {
-            let fresh = !data.exists();
-            if fresh {
+            let new = !data.exists();
+            if new {
                 initialize(&binaries, &data, password).await?;
             }
             let server = Self::describe(binaries, directory, port, password.to_owned(), Lifetime::Detached)?;
-            if fresh {
+            if new {
                 server.configure(options)?;
             }
             server.start_again().await?;
@@ -117,21 +122,21 @@ impl Postgres {
             environment: Vec::new(),
             log: directory.join("postgres.log"),
             user,
-            // Immediate: the data goes with the run, and shared memory is given back.
+            // Immediate: the data is removed anyway, and shared memory is released.
             end: End::Quit,
         };
         let service = Service::new(launch, lifetime);
         Ok(Self { service, binaries, data, port, password, user, _run: None })
     }
 
-    /// Writes the configuration; it holds from the next start on.
+    /// Writes the configuration; it applies from the next start on.
     pub fn configure(&self, options: &PostgresOptions) -> Result<()> {
         let on_off = |yes| if yes { "on" } else { "off" };
         let mut text = format!(
             "# Written by tenantry-dev.\n\
              listen_addresses = '127.0.0.1'\n\
              port = {}\n\
-             # No socket files: a path in the temporary directory may be longer than a socket's may be.\n\
+             # No socket files: a path in the temporary directory may be too long for one.\n\
              unix_socket_directories = ''\n\
              max_connections = 500\n\
              fsync = {}\n\
@@ -159,42 +164,42 @@ impl Postgres {
         Ok(())
     }
 
-    /// Writes a file into the data directory, readable by the server alone.
+    /// Writes a file into the data directory, readable only by the server.
     fn write(&self, name: &str, content: &str) -> Result<()> {
         let path = self.data.join(name);
         std::fs::write(&path, content).at("writing", &path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).at("writing", &path)?;
-        give(&path, self.user)
+        change_owner(&path, self.user)
     }
 
-    /// Starts it, on the same port and data, unless it runs, and waits until it takes connections.
+    /// Starts it on the same port and data, unless it runs, and waits until it accepts connections.
     pub async fn start_again(&self) -> Result<()> {
         if !self.service.is_running() {
-            self.clear_remains().await?;
+            self.remove_stale_lock().await?;
         }
         if self.service.start()? {
-            self.service.wait_until(PATIENCE, || self.answers()).await?;
+            self.service.wait_until(TIMEOUT, || self.answers()).await?;
         }
         Ok(())
     }
 
-    /// Stops it and waits until it is gone; the data stays.
+    /// Stops it and waits until it has ended; the data stays.
     pub async fn stop(&self, mode: Stop) -> Result<()> {
         let signal = if mode == Stop::Fast { Signal::INT } else { Signal::QUIT };
-        self.service.stop(signal, PATIENCE).await
+        self.service.stop(signal, TIMEOUT).await
     }
 
-    /// Removes the lock file of a server that was killed, once none of its processes is left. PostgreSQL does so itself,
-    /// but for a process id that a zombie or somebody else has, it believes that the old server runs.
-    async fn clear_remains(&self) -> Result<()> {
+    /// Removes the lock file of a server that was killed, once all its processes have ended. PostgreSQL itself takes the
+    /// lock for that of a running server if a zombie or another process has the process id.
+    async fn remove_stale_lock(&self) -> Result<()> {
         let lock = self.data.join("postmaster.pid");
         if !lock.exists() {
             return Ok(());
         }
-        let begun = std::time::Instant::now();
-        // Every process of a server works in its data directory; a zombie works nowhere.
+        let started = std::time::Instant::now();
+        // The working directory of every process of a server is its data directory; a zombie has none.
         while processes_in(&self.data)? {
-            if begun.elapsed() > Duration::from_secs(10) {
+            if started.elapsed() > Duration::from_secs(10) {
                 return Err(Error::message(format!("another server runs in {}", self.data.display())));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -205,91 +210,91 @@ impl Postgres {
     async fn answers(&self) -> bool {
         match self.connect("postgres").await {
             Ok(_) => true,
-            // A refusal in words that is not "starting up" will not go away: better seen by the first user.
+            // An error other than "starting up" persists: the first user of the server reports it better.
             Err(Error::Postgres(sqlx::Error::Database(error))) => error.code().as_deref() != Some("57P03"),
             Err(_) => false,
         }
     }
 
-    /// A session of the superuser.
+    /// Opens a session of the superuser.
     pub async fn connect(&self, database: &str) -> Result<PgConnection> {
         let options: PgConnectOptions = self.admin_url(database).parse()?;
         Ok(options.connect().await?)
     }
 
-    /// The superuser's URL for this database.
+    /// The URL of this database with the superuser's login.
     pub fn admin_url(&self, database: &str) -> String {
         self.url("postgres", &self.password, database)
     }
 
-    /// A URL for this login and database. The three must need no escaping.
+    /// A URL of this database with this login. The arguments must need no escaping.
     pub fn url(&self, user: &str, password: &str, database: &str) -> String {
         url(self.port, user, password, database)
     }
 
-    /// Where its data is: to be copied, and put back, while it is stopped.
+    /// Its data directory: to copy and restore it while the server is stopped.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// The port on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Which PostgreSQL it is.
+    /// Its programs and version.
     pub fn binaries(&self) -> &Binaries {
         &self.binaries
     }
 
-    /// The process, to be killed, frozen and looked at.
+    /// The process, to kill, freeze or inspect it.
     pub fn service(&self) -> &Service {
         &self.service
     }
 }
 
-/// Whether any living process works in this directory.
+/// Whether this is the working directory of any process.
 fn processes_in(directory: &Path) -> Result<bool> {
     let directory = directory.canonicalize().at("reading", directory)?;
     let processes = std::fs::read_dir("/proc").context("reading /proc")?;
     Ok(processes
         .flatten()
-        .any(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|place| place == directory)))
+        .any(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|path| path == directory)))
 }
 
-/// A URL for a server on this port of 127.0.0.1.
+/// A URL of a server on this port of 127.0.0.1.
 pub(crate) fn url(port: u16, user: &str, password: &str, database: &str) -> String {
     format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 
-/// A password that needs no quoting anywhere.
+/// A new password, without characters that need quoting.
 pub fn password() -> String {
     format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
 }
 
-fn give(path: &Path, user: Option<User>) -> Result<()> {
+fn change_owner(path: &Path, user: Option<User>) -> Result<()> {
     match user {
-        Some(user) => chown(path, Some(user.uid), Some(user.gid)).at("giving away", path),
+        Some(user) => chown(path, Some(user.uid), Some(user.gid)).at("changing the owner of", path),
         None => Ok(()),
     }
 }
 
-/// Makes a data directory with one superuser, `postgres`.
+/// Creates a data directory with one superuser, `postgres`.
 async fn initialize(binaries: &Binaries, data: &Path, password: &str) -> Result<()> {
     let user = User::for_database()?;
-    // Made under another name, so that a cut-off run leaves nothing that looks finished.
-    let fresh = data.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&fresh);
-    places::directory(fresh.clone(), 0o700)?;
-    give(&fresh, user)?;
-    let secret = fresh.with_extension("password");
-    places::write_secret(&secret, password)?;
-    give(&secret, user)?;
+    // Renamed when it is complete: an interrupted run leaves nothing that looks finished.
+    let new = data.with_extension(format!("new-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&new);
+    paths::directory(new.clone(), 0o700)?;
+    change_owner(&new, user)?;
+    let secret = new.with_extension("password");
+    paths::write_secret(&secret, password)?;
+    change_owner(&secret, user)?;
     let outcome = process::run(
         &binaries.directory.join("initdb"),
         &[
             "--pgdata",
-            &fresh.display().to_string(),
+            &new.display().to_string(),
             "--username=postgres",
             "--auth=scram-sha-256",
             "--pwfile",
@@ -305,31 +310,31 @@ async fn initialize(binaries: &Binaries, data: &Path, password: &str) -> Result<
     let removed = std::fs::remove_file(&secret).at("removing", &secret);
     outcome?;
     removed?;
-    let configuration = fresh.join("postgresql.conf");
+    let configuration = new.join("postgresql.conf");
     let mut text = std::fs::read_to_string(&configuration).at("reading", &configuration)?;
     text.push_str("\ninclude = 'tenantry.conf'\n");
     std::fs::write(&configuration, text).at("writing", &configuration)?;
-    std::fs::rename(&fresh, data).at("renaming to", data)
+    std::fs::rename(&new, data).at("renaming to", data)
 }
 
-/// Copies a data directory that was made once per version and user: a tenth of the time `initdb` takes. Its password is
-/// as secret as the directory. Returns the password.
+/// Copies a template of a data directory, which is created once per version and user: a copy takes a tenth of `initdb`'s
+/// time. Returns the superuser's password, which is stored beside the template and as protected as it.
 async fn clone_template(binaries: &Binaries, data: &Path) -> Result<String> {
     let user = User::for_database()?.map_or(0, |user| user.uid);
-    let cache = places::directory(places::shared_cache()?.join("postgresql"), 0o755)?;
-    // The name carries a digest of what makes the template, so that a change here makes a new one.
+    let cache = paths::directory(paths::shared_cache()?.join("postgresql"), 0o755)?;
+    // Increase the last number when `initialize` changes.
     let name = format!("template-{}-{user}-1", binaries.version.replace('/', "_"));
     let template = cache.join(name);
     let secret = template.join("password");
     {
-        let _lock = places::lock(cache.join("template.lock"), "somebody else prepares PostgreSQL").await?;
+        let _lock = paths::lock(cache.join("template.lock"), "another process prepares PostgreSQL").await?;
         if !secret.is_file() {
             let _ = std::fs::remove_dir_all(&template);
-            places::directory(template.clone(), 0o711)?;
+            paths::directory(template.clone(), 0o711)?;
             let password = password();
             initialize(binaries, &template.join("data"), &password).await?;
-            // Last: a template without it is not finished.
-            places::write_secret(&secret, &password)?;
+            // Last: a template without it is incomplete.
+            paths::write_secret(&secret, &password)?;
         }
     }
     let (from, to) = (template.join("data").display().to_string(), data.display().to_string());

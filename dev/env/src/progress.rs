@@ -1,7 +1,7 @@
-//! Says what takes time, on stderr, with the time it takes.
+//! Reports slow steps on stderr, with the time they take.
 //!
-//! Plain lines without cursor movement, so that a terminal, a CI log and two parts that start at once all read well.
-//! They go to stderr past `println!`, which `cargo test` would swallow.
+//! The lines are plain text without cursor movement: they are readable in a terminal, in a CI log, and when two parts
+//! start at the same time. They are written to stderr directly: `cargo test` captures `eprintln!`.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error::Result;
 
 static EVERY_STEP: AtomicBool = AtomicBool::new(false);
 
-/// Reports every step that ends, the quick ones too. For commands; a test run is told of the slow ones only.
+/// Reports every step that ends, also a quick one. For commands; a test run reports only slow steps.
 pub fn report_every_step() {
     EVERY_STEP.store(true, Ordering::Relaxed);
 }
@@ -23,7 +23,7 @@ pub fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A part that may take long: announced after two seconds, repeated now and then, closed with its duration.
+/// A step that may take long: reported after two seconds, then at intervals, and with its duration when it ends.
 #[derive(Debug)]
 pub struct Step {
     name: Arc<str>,
@@ -47,7 +47,7 @@ pub fn step(name: impl Into<String>) -> Step {
 }
 
 impl Step {
-    /// Ends the step with the outcome of what it was about.
+    /// Ends the step with its result.
     pub fn end<T>(mut self, outcome: Result<T>) -> Result<T> {
         self.failed = outcome.is_err();
         outcome
@@ -67,9 +67,9 @@ impl Drop for Step {
     }
 }
 
-fn tick(name: &str, started: Instant, announced: &AtomicBool, over: &Receiver<()>) {
+fn tick(name: &str, started: Instant, announced: &AtomicBool, ended: &Receiver<()>) {
     for wait in [2, 8, 10, 10].into_iter().chain(std::iter::repeat(30)) {
-        if over.recv_timeout(Duration::from_secs(wait)) != Err(RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(Duration::from_secs(wait)) != Err(RecvTimeoutError::Timeout) {
             return;
         }
         let first = !announced.swap(true, Ordering::Relaxed);
@@ -77,13 +77,13 @@ fn tick(name: &str, started: Instant, announced: &AtomicBool, over: &Receiver<()
     }
 }
 
-/// The time since then, in words.
+/// The formatted time since then.
 fn elapsed(since: Instant) -> String {
-    words(since.elapsed())
+    format_duration(since.elapsed())
 }
 
-/// A duration as people say it: `0.3 s`, `42 s`, `3 min 5 s`.
-pub fn words(duration: Duration) -> String {
+/// A duration as text: `0.3 s`, `42 s`, `3 min 5 s`.
+pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..10 => format!("{:.1} s", duration.as_secs_f64()),
@@ -97,9 +97,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_as_people_say_them() {
-        assert_eq!(words(Duration::from_millis(340)), "0.3 s");
-        assert_eq!(words(Duration::from_secs(42)), "42 s");
-        assert_eq!(words(Duration::from_secs(185)), "3 min 5 s");
+    fn duration_is_formatted_by_its_size() {
+        assert_eq!(format_duration(Duration::from_millis(340)), "0.3 s");
+        assert_eq!(format_duration(Duration::from_secs(42)), "42 s");
+        assert_eq!(format_duration(Duration::from_secs(185)), "3 min 5 s");
     }
 }

@@ -1,4 +1,4 @@
-//! A long-running child that can be stopped and started again.
+//! A long-running child process that can be stopped and started again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::process::{Launch, Lifetime, Process, ProcessRecord, Signal, tail};
 
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One part of an environment: a process that is started, watched, stopped and started again.
 #[derive(Debug)]
@@ -18,8 +18,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Describes a service. Nothing runs yet, unless it is detached and an earlier command started it: then that
-    /// process is taken over.
+    /// Describes a service and starts nothing. A detached service that an earlier command started is adopted.
     pub fn new(launch: Launch, lifetime: Lifetime) -> Self {
         let process = match lifetime {
             Lifetime::WithParent => None,
@@ -28,12 +27,12 @@ impl Service {
         Self { launch: Mutex::new(launch), lifetime, process: Mutex::new(process) }
     }
 
-    /// Changes what the next start runs.
+    /// Changes how the next start runs it.
     pub fn set_launch(&self, change: impl FnOnce(&mut Launch)) {
         change(&mut self.launch());
     }
 
-    /// Starts it unless it runs; does not wait until it serves. True when it had to be started.
+    /// Starts it unless it runs; does not wait until it serves. Returns whether it was started.
     pub fn start(&self) -> Result<bool> {
         let mut process = self.process();
         if process.as_mut().is_some_and(Process::is_alive) {
@@ -42,7 +41,7 @@ impl Service {
         let launch = self.launch();
         let started = Process::spawn(&launch, self.lifetime)?;
         if self.lifetime == Lifetime::Detached {
-            // At once, not when it serves: a command that is cut off meanwhile must leave a trace of it.
+            // At once, not when it serves: `make down` must find it after an interrupted start.
             started.record().write(&pid_file(&launch.log))?;
         }
         *process = Some(started);
@@ -59,12 +58,12 @@ impl Service {
         self.process().as_mut().and_then(|process| process.is_alive().then(|| process.record()))
     }
 
-    /// Where its output goes.
+    /// The file that its output is appended to.
     pub fn log(&self) -> PathBuf {
         self.launch().log.clone()
     }
 
-    /// What it is called.
+    /// Its name in messages.
     pub fn name(&self) -> String {
         self.launch().name.clone()
     }
@@ -74,12 +73,12 @@ impl Service {
         self.record().map_or(Ok(()), |record| record.signal(signal))
     }
 
-    /// Ends it with this signal and waits until it is gone; after `patience` it is killed.
-    pub async fn stop(&self, signal: Signal, patience: Duration) -> Result<()> {
+    /// Ends it with this signal and waits until it has ended; it is killed after `timeout`.
+    pub async fn stop(&self, signal: Signal, timeout: Duration) -> Result<()> {
         self.signal(signal)?;
-        if !self.gone_within(patience).await {
+        if !self.exits_within(timeout).await {
             self.signal(Signal::KILL)?;
-            if !self.gone_within(Duration::from_secs(10)).await {
+            if !self.exits_within(Duration::from_secs(10)).await {
                 return Err(Error::message(format!("{} does not end, not even by SIGKILL", self.name())));
             }
         }
@@ -87,41 +86,41 @@ impl Service {
         Ok(())
     }
 
-    /// Kills it at once, as a crash would, and waits until it is gone.
+    /// Kills it, as a crash would, and waits until it has ended.
     pub async fn kill(&self) -> Result<()> {
         self.stop(Signal::KILL, Duration::ZERO).await
     }
 
-    /// Waits until it has ended by itself; false when it still runs after `patience`.
-    pub async fn gone_within(&self, patience: Duration) -> bool {
-        let begun = Instant::now();
+    /// Waits until it ends; false if it still runs after `timeout`.
+    pub async fn exits_within(&self, timeout: Duration) -> bool {
+        let started = Instant::now();
         while self.is_running() {
-            if begun.elapsed() >= patience {
+            if started.elapsed() >= timeout {
                 return false;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         true
     }
 
-    /// Asks `ready` again and again until it says yes; fails when the process ends before, or after `patience`.
-    pub async fn wait_until<F>(&self, patience: Duration, mut ready: impl FnMut() -> F) -> Result<()>
+    /// Polls `ready` until it returns true. Fails when the process ends first, and after `timeout`.
+    pub async fn wait_until<F>(&self, timeout: Duration, mut ready: impl FnMut() -> F) -> Result<()>
     where
         F: Future<Output = bool>,
     {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
-            // A look that hangs, on a frozen process for instance, must not hang us.
+            // A frozen process may never answer one poll.
             if tokio::time::timeout(Duration::from_secs(5), ready()).await.unwrap_or(false) {
                 return Ok(());
             }
             if !self.is_running() {
                 return Err(self.failure("ended while it was starting"));
             }
-            if begun.elapsed() >= patience {
-                return Err(self.failure(&format!("is not ready after {} s", patience.as_secs())));
+            if started.elapsed() >= timeout {
+                return Err(self.failure(&format!("is not ready after {} s", timeout.as_secs())));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -139,7 +138,7 @@ impl Service {
     }
 }
 
-/// Where the process of a detached service is recorded: beside its log.
+/// The file beside the log that records the process of a detached service.
 fn pid_file(log: &Path) -> PathBuf {
     log.with_extension("pid")
 }
@@ -149,15 +148,15 @@ impl Drop for Service {
         if self.lifetime == Lifetime::Detached || !self.is_running() {
             return;
         }
-        // Its own way to end first: a killed PostgreSQL leaves shared memory behind.
+        // By its own signal first: a killed PostgreSQL leaves shared memory behind.
         let end = self.launch().end.signal();
         let _ = self.signal(end);
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.is_running() {
-            if begun.elapsed() > Duration::from_secs(5) {
+            if started.elapsed() > Duration::from_secs(5) {
                 let _ = self.signal(Signal::KILL);
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The control plane part of the environment.
+//! The control plane of the environment.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ fn namespace(name: &str) -> Namespace {
 }
 
 #[tokio::test]
-async fn it_behaves_as_a_cluster_and_outlives_its_api_server() {
+async fn control_plane_behaves_as_a_cluster_and_survives_an_api_server_crash() {
     let plane = ControlPlane::start(ControlPlaneOptions::default()).await.expect("a control plane");
 
     // kubectl and the client see the same cluster, whose version clients can parse.
@@ -30,7 +30,7 @@ async fn it_behaves_as_a_cluster_and_outlives_its_api_server() {
     let served = client.apiserver_version().await.expect("a version");
     assert!(served.git_version.starts_with("v1."), "{}", served.git_version);
 
-    // A new namespace gets its service account; with its token one may do nothing yet.
+    // A new namespace gets its service account, whose token has no rights.
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces.create(&PostParams::default(), &namespace("trial")).await.expect("a namespace");
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "trial");
@@ -40,7 +40,7 @@ async fn it_behaves_as_a_cluster_and_outlives_its_api_server() {
         });
     published.await.expect("a service account");
     let config = plane.service_account_config("trial", "default").await.expect("a token");
-    let guest = Client::try_from(config).expect("a client");
+    let account = Client::try_from(config).expect("a client");
     let attributes = ResourceAttributes {
         verb: Some("list".to_owned()),
         resource: Some("secrets".to_owned()),
@@ -51,27 +51,27 @@ async fn it_behaves_as_a_cluster_and_outlives_its_api_server() {
         spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() },
         ..Default::default()
     };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(guest);
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(account);
     let answer = reviews.create(&PostParams::default(), &review).await.expect("a review");
     assert!(!answer.status.expect("a status").allowed);
 
-    // The API server goes and comes back at the same address, with the same objects and valid clients.
+    // The API server restarts at the same address with the same objects, and clients stay valid.
     plane.kill_api_server().await.expect("killed");
     assert!(namespaces.get("trial").await.is_err());
     plane.start_api_server().await.expect("started again");
-    let kept = namespaces.get("trial").await.expect("still there");
+    let kept = namespaces.get("trial").await.expect("the namespace still exists");
 
-    // Namespaces are deleted for real.
+    // The namespace controller deletes namespaces.
     namespaces.delete("trial", &DeleteParams::default()).await.expect("deleting");
     let uid = kept.uid().expect("a uid");
-    let gone = kube::runtime::conditions::is_deleted(&uid);
-    kube::runtime::wait::await_condition(namespaces, "trial", gone).await.expect("deleted");
+    let deleted = kube::runtime::conditions::is_deleted(&uid);
+    kube::runtime::wait::await_condition(namespaces, "trial", deleted).await.expect("deleted");
 }
 
-/// Not a test by itself: the parent that `a_killed_run_leaves_no_control_plane_behind` kills.
+/// Not a test: the parent process that `killed_parent_leaves_no_control_plane` kills.
 #[tokio::test]
 #[ignore = "run by another test, which kills it"]
-async fn a_parent_to_kill() {
+async fn parent_to_kill() {
     let plane = ControlPlane::start(ControlPlaneOptions::default()).await.expect("a control plane");
     let parts = [plane.etcd(), plane.api_server(), plane.controller_manager()];
     let records: Vec<ProcessRecord> = parts.iter().map(|part| part.record().expect("it runs")).collect();
@@ -80,9 +80,9 @@ async fn a_parent_to_kill() {
 }
 
 #[tokio::test]
-async fn a_killed_run_leaves_no_control_plane_behind() {
+async fn killed_parent_leaves_no_control_plane() {
     let mut parent = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--ignored", "--exact", "a_parent_to_kill", "--nocapture"])
+        .args(["--ignored", "--exact", "parent_to_kill", "--nocapture"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("a parent");
@@ -94,9 +94,9 @@ async fn a_killed_run_leaves_no_control_plane_behind() {
     assert!(records.iter().all(ProcessRecord::is_alive));
     parent.kill().expect("killed");
     parent.wait().expect("reaped");
-    let begun = Instant::now();
+    let started = Instant::now();
     while records.iter().any(ProcessRecord::is_alive) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "a part outlived its parent");
+        assert!(started.elapsed() < Duration::from_secs(10), "a part outlived its parent");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

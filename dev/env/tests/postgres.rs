@@ -1,4 +1,4 @@
-//! The PostgreSQL part of the environment, on real servers of both versions that the tests of Tenantry use.
+//! The environment's PostgreSQL servers, of both versions that the tests of Tenantry use.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,7 +22,7 @@ async fn text(server: &Postgres, query: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn both_versions_serve_and_survive_a_restart_and_a_crash() {
+async fn both_versions_survive_a_restart_and_a_crash() {
     let (old, new) = tokio::join!(server(15), server(18));
     for (server, major) in [(old, "15"), (new, "18")] {
         let version = text(&server, "show server_version").await;
@@ -46,7 +46,7 @@ async fn both_versions_serve_and_survive_a_restart_and_a_crash() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_settings_hold() {
+async fn wrong_password_is_refused_and_settings_apply() {
     let settings = vec![("max_connections".to_owned(), "17".to_owned())];
     let options = PostgresOptions { settings, fsync: true, ..Default::default() };
     let server = Postgres::start(options).await.expect("a server");
@@ -61,12 +61,12 @@ async fn a_wrong_password_is_refused_and_settings_hold() {
 }
 
 #[tokio::test]
-async fn tls_is_verified_against_the_authority_and_the_name() {
+async fn tls_verifies_authority_and_host_name() {
     let authority = Authority::new("ours").expect("an authority");
-    let stranger = Authority::new("theirs").expect("an authority");
+    let other = Authority::new("theirs").expect("an authority");
     for (certificate, trusted, mode, works) in [
         (authority.server(&["127.0.0.1"]), &authority, PgSslMode::VerifyFull, true),
-        (authority.server(&["127.0.0.1"]), &stranger, PgSslMode::VerifyFull, false),
+        (authority.server(&["127.0.0.1"]), &other, PgSslMode::VerifyFull, false),
         (authority.server(&["db.example"]), &authority, PgSslMode::VerifyFull, false),
         (authority.server(&["db.example"]), &authority, PgSslMode::VerifyCa, true),
         (authority.expired_server(&["127.0.0.1"]), &authority, PgSslMode::VerifyFull, false),
@@ -83,10 +83,10 @@ async fn tls_is_verified_against_the_authority_and_the_name() {
     }
 }
 
-/// Not a test by itself: the parent that `a_killed_run_leaves_no_server_behind` kills.
+/// Not a test: the parent process that `killed_parent_leaves_no_server` kills.
 #[tokio::test]
 #[ignore = "run by another test, which kills it"]
-async fn a_parent_to_kill() {
+async fn parent_to_kill() {
     let server = server(15).await;
     println!(
         "server {} {}",
@@ -97,25 +97,25 @@ async fn a_parent_to_kill() {
 }
 
 #[tokio::test]
-async fn a_killed_run_leaves_no_server_behind() {
+async fn killed_parent_leaves_no_server() {
     use std::io::{BufRead, BufReader};
     let mut parent = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--ignored", "--exact", "a_parent_to_kill", "--nocapture"])
+        .args(["--ignored", "--exact", "parent_to_kill", "--nocapture"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("a parent");
     let lines = BufReader::new(parent.stdout.take().expect("piped")).lines();
     let line =
         lines.map_while(Result::ok).find(|line| line.contains("server ")).expect("the server's process");
-    let words: Vec<&str> = line.split("server ").nth(1).expect("words").split(' ').collect();
-    let record = ProcessRecord::of(words[0].parse().expect("a process id")).expect("the server runs");
-    let directory = Path::new(words[1]).parent().expect("its directory");
+    let fields: Vec<&str> = line.split("server ").nth(1).expect("fields").split(' ').collect();
+    let record = ProcessRecord::of(fields[0].parse().expect("a process id")).expect("the server runs");
+    let directory = Path::new(fields[1]).parent().expect("its directory");
     assert!(directory.is_dir());
     parent.kill().expect("killed");
     parent.wait().expect("reaped");
-    let begun = Instant::now();
+    let started = Instant::now();
     while record.is_alive() || directory.exists() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the server or its data outlived the parent");
+        assert!(started.elapsed() < Duration::from_secs(20), "the server or its data outlived the parent");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

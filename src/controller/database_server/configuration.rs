@@ -1,27 +1,25 @@
-//! From a `DatabaseServer` and its Secrets to a configuration that can be connected with.
+//! The connection configuration of a `DatabaseServer`, from its spec and its Secrets.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
+use super::prefix::prefix;
 use crate::{
     api::{
-        conditions::reason,
         database_server::{DatabaseServer, TlsMode},
+        reason::Reason,
     },
     controller::context::Context,
-    postgres::{ServerConfig, Tls, credentials::SecretText},
+    postgres::{ServerConfig, Tls, tenant::credentials::SecretText},
 };
 
-/// PostgreSQL's own port.
+/// PostgreSQL's default port.
 const DEFAULT_PORT: u16 = 5432;
-
-/// What databases' names begin with, unless the server says otherwise.
-pub const DEFAULT_PREFIX: &str = "tenant_";
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
-    /// The API server did not give a Secret.
+    /// A Secret could not be read.
     #[error("could not read Secret {name:?} in namespace {namespace:?}: {source}")]
     Read {
         /// The Secret.
@@ -31,17 +29,17 @@ pub enum ConfigurationError {
         /// Why.
         source: kube::Error,
     },
-    /// A Secret is not there.
+    /// A Secret does not exist.
     #[error("there is no Secret {name:?} in namespace {namespace:?}: create it with the keys {keys}")]
     Missing {
         /// The Secret.
         name: String,
         /// The operator's namespace.
         namespace: String,
-        /// What it should hold.
+        /// What it should contain.
         keys: &'static str,
     },
-    /// A Secret has not the key.
+    /// A Secret lacks the key.
     #[error("Secret {name:?} in namespace {namespace:?} has no usable key {key:?}")]
     Key {
         /// The Secret.
@@ -55,16 +53,16 @@ pub enum ConfigurationError {
 
 impl ConfigurationError {
     /// The condition reason.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Read { .. } => reason::KUBERNETES_API_ERROR,
-            Self::Missing { .. } | Self::Key { .. } => reason::SECRET_NOT_FOUND,
+            Self::Read { .. } => Reason::KubernetesApiError,
+            Self::Missing { .. } | Self::Key { .. } => Reason::SecretNotFound,
         }
     }
 }
 
-/// Reads the configuration. All Secrets are in the operator's namespace, so that a `DatabaseServer` cannot name
-/// somebody else's.
+/// Reads the configuration. All Secrets are in the operator's namespace, so that a `DatabaseServer` cannot name one of
+/// another namespace.
 pub async fn configuration(
     server: &DatabaseServer,
     context: &Context,
@@ -74,7 +72,7 @@ pub async fn configuration(
     let text = |key: &str| {
         entry(&admin, key).ok_or_else(|| ConfigurationError::Key {
             name: spec.admin_secret_ref.name.clone(),
-            namespace: context.operator_namespace.clone(),
+            namespace: context.config.operator_namespace.clone(),
             key: key.to_owned(),
         })
     };
@@ -86,7 +84,7 @@ pub async fn configuration(
             let secret = secret(context, &reference.name, "of a certificate authority in PEM").await?;
             let pem = entry(&secret, &reference.key).ok_or_else(|| ConfigurationError::Key {
                 name: reference.name.clone(),
-                namespace: context.operator_namespace.clone(),
+                namespace: context.config.operator_namespace.clone(),
                 key: reference.key.clone(),
             })?;
             Some(pem.into_bytes())
@@ -104,19 +102,14 @@ pub async fn configuration(
         },
         username,
         password: SecretText::new(password),
-        prefix: prefix(server),
-        application_name: context.identity.clone(),
-        max_connections: context.max_connections,
+        prefix: prefix(Some(server)),
+        application_name: context.leader.identity.clone(),
+        max_connections: context.config.max_connections,
     })
 }
 
-/// What the names of a server's databases begin with.
-pub fn prefix(server: &DatabaseServer) -> String {
-    server.spec.prefix.clone().unwrap_or_else(|| DEFAULT_PREFIX.to_owned())
-}
-
 async fn secret(context: &Context, name: &str, keys: &'static str) -> Result<Secret, ConfigurationError> {
-    let namespace = context.operator_namespace.clone();
+    let namespace = context.config.operator_namespace.clone();
     match Api::<Secret>::namespaced(context.client.clone(), &namespace).get_opt(name).await {
         Ok(Some(secret)) => Ok(secret),
         Ok(None) => Err(ConfigurationError::Missing { name: name.to_owned(), namespace, keys }),

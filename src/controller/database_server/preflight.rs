@@ -1,79 +1,80 @@
-//! The preflight: connect, compare the rights with those needed, make the shared roles, read everything once. It ends
-//! in a verdict, never in an error: what is wrong is what the conditions are for.
+//! The preflight: connects, compares the rights with those needed, creates the shared roles, and reads everything once. A
+//! fault of the server is a result, not an error: the conditions report it.
 
 use super::configuration::{ConfigurationError, configuration};
 use crate::{
     api::{
         ANNOTATION_ACCEPT_SERVER,
-        conditions::{ConditionStatus, PRIVILEGED, REACHABLE, reason},
+        conditions::{ConditionStatus, PRIVILEGED, REACHABLE},
         database_server::DatabaseServer,
+        reason::Reason,
     },
-    controller::{context::Context, servers::Standing},
+    controller::{context::Context, state::servers::ServerState},
     postgres::{self, server::Server},
     registry,
 };
 use kube::ResourceExt;
 use tracing::{info, warn};
 
-const HOW_TO_MEND: &str = "run `tenantry server-setup` as an administrator";
+const REMEDY: &str = "run `tenantry server-setup` as an administrator";
 
-/// What keeps new tenants from being made, and nothing else from being done.
-const WITHOUT_NEW_TENANTS: [&str; 2] = [reason::TEMPLATE_BROKEN, reason::READ_ONLY_SERVER];
+/// Reasons for which only new tenants cannot be created.
+const WITHOUT_NEW_TENANTS: [Reason; 2] = [Reason::TemplateBroken, Reason::ReadOnlyServer];
 
-/// One condition of a verdict.
+/// One condition.
 pub struct Finding {
     /// The condition type.
     pub type_: &'static str,
     /// Its status.
     pub status: ConditionStatus,
     /// Its reason.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// For people.
     pub message: String,
 }
 
-/// What came out.
-pub struct Verdict {
+/// The result of a check.
+pub struct CheckResult {
     /// PostgreSQL's version, once connected.
     pub version: Option<String>,
     /// `Reachable` and `Privileged`.
     pub findings: Vec<Finding>,
     /// The server, if it may take tenants.
     pub server: Option<Server>,
-    /// Whether only a person can mend it.
+    /// Whether only a person can repair it.
     pub permanent: bool,
 }
 
-/// Checks a server. The one in use goes on being used while its configuration stays the same, with its sessions.
+/// Checks a server. While its configuration stays the same, the handle in use stays, with its sessions.
 pub async fn preflight(
     resource: &DatabaseServer,
-    in_use: &Standing,
+    in_use: &ServerState,
     context: &Context,
-) -> Result<Verdict, registry::Error> {
+) -> Result<CheckResult, registry::Error> {
     let config = match configuration(resource, context).await {
         Ok(config) => config,
         Err(error) => return Ok(refused_configuration(&error)),
     };
     let (server, known) = match in_use {
-        Standing::Ready(server) if *server.config() == config => (server.clone(), true),
-        Standing::Ready(_) | Standing::NotReady { .. } | Standing::Unvisited => {
-            (Server::fenced(config, context.fence.clone()), false)
+        ServerState::Ready(server) if *server.config() == config => (server.clone(), true),
+        ServerState::Ready(_) | ServerState::NotReady { .. } | ServerState::Unchecked => {
+            (Server::fenced(config, context.leader.fence.clone()), false)
         }
     };
     match check(resource, server, known, context).await {
-        Ok(verdict) => Ok(verdict),
-        Err(Trouble::Server(error)) => Ok(refused(&error)),
-        Err(Trouble::Registry(error)) => Err(error),
+        Ok(result) => Ok(result),
+        Err(CheckError::Server(error)) => Ok(refused(&error)),
+        Err(CheckError::Registry(error)) => Err(error),
     }
 }
 
-/// Where a check did not come to its end.
-enum Trouble {
+/// Why a check could not be completed.
+enum CheckError {
     Server(postgres::Error),
     Registry(registry::Error),
 }
 
-impl From<postgres::Error> for Trouble {
+impl From<postgres::Error> for CheckError {
     fn from(error: postgres::Error) -> Self {
         Self::Server(error)
     }
@@ -84,111 +85,111 @@ async fn check(
     mut server: Server,
     mut known: bool,
     context: &Context,
-) -> Result<Verdict, Trouble> {
+) -> Result<CheckResult, CheckError> {
     let found = server.preflight(context.installation.id).await?;
     let version = Some(found.version.clone());
-    let reachable = finding(REACHABLE, true, reason::CONNECTED, format!("PostgreSQL {}", found.version));
+    let reachable = finding(REACHABLE, true, Reason::Connected, format!("PostgreSQL {}", found.version));
     if let Some(other) = &found.in_use_by {
         let message = format!(
             "the server belongs to the Tenantry installation {other}, by the comment on role tenantry_admin; this one is {}",
             context.installation.id
         );
-        let findings = vec![reachable, finding(PRIVILEGED, false, reason::SERVER_IN_USE, message)];
-        return Ok(Verdict { version, findings, server: None, permanent: true });
+        let findings = vec![reachable, finding(PRIVILEGED, false, Reason::ServerInUse, message)];
+        return Ok(CheckResult { version, findings, server: None, permanent: true });
     }
     let lacks = found.missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if found.missing.iter().any(|right| right.is_needed()) {
-        let message = format!("{lacks} ({HOW_TO_MEND})");
-        let findings = vec![reachable, finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message)];
-        return Ok(Verdict { version, findings, server: None, permanent: true });
+    if found.missing.iter().any(|right| right.is_required()) {
+        let message = format!("{lacks} ({REMEDY})");
+        let findings = vec![reachable, finding(PRIVILEGED, false, Reason::MissingRights, message)];
+        return Ok(CheckResult { version, findings, server: None, permanent: true });
     }
-    // Before anything is made there: on another server, all databases are missing.
+    // Before anything is created there: on another server, all databases are missing.
     if let Some(identifier) = found.identifier {
         let accepted = resource.annotations().get(ANNOTATION_ACCEPT_SERVER) == Some(&identifier);
-        let proven = context.registry.prove_server(&server.config().name, &identifier, accepted).await;
-        if let Some(before) = proven.map_err(Trouble::Registry)? {
+        let proven = context.registry.bind_server(&server.config().name, &identifier, accepted).await;
+        if let Some(before) = proven.map_err(CheckError::Registry)? {
             let message = format!(
-                "{}:{} leads to another PostgreSQL server (system identifier {identifier}) than the one that has the tenants' databases ({before}): point it back; if this one took its place on purpose (pg_upgrade, or a dump and restore), annotate the DatabaseServer with {ANNOTATION_ACCEPT_SERVER}: {identifier:?}",
+                "{}:{} leads to another PostgreSQL server (system identifier {identifier}) than the one that has the tenants' databases ({before}): correct the address; if this one replaced it on purpose (pg_upgrade, or a dump and restore), annotate the DatabaseServer with {ANNOTATION_ACCEPT_SERVER}: {identifier:?}",
                 server.config().host,
                 server.config().port,
             );
-            let findings = vec![reachable, finding(PRIVILEGED, false, reason::SERVER_REPLACED, message)];
-            return Ok(Verdict { version, findings, server: None, permanent: true });
+            let findings = vec![reachable, finding(PRIVILEGED, false, Reason::ServerReplaced, message)];
+            return Ok(CheckResult { version, findings, server: None, permanent: true });
         }
-        if !server.prove(&identifier) {
-            // Accepted as the new one: nothing of the old one's sessions is used for it.
-            server = Server::fenced(server.config().clone(), context.fence.clone());
-            known = !server.prove(&identifier);
+        if !server.bind_to(&identifier) {
+            // Accepted as the new server: no session of the old one is used for it.
+            server = Server::fenced(server.config().clone(), context.leader.fence.clone());
+            known = !server.bind_to(&identifier);
         }
     }
     if !known {
-        // What former leaders had under way there ends before anything is begun.
-        if !context.former_leaders.is_empty() {
-            let ended = server.end_sessions_of(&context.former_leaders).await?;
-            info!(server = server.config().name, ended, "former leaders' sessions are ended");
+        // Sessions of former leaders end before any work begins.
+        if !context.leader.former_leaders.is_empty() {
+            let ended = server.end_sessions_of(&context.leader.former_leaders).await?;
+            info!(server = server.config().name, ended, "ended the sessions of former leaders");
         }
         server.prepare(context.installation.id).await?;
-        // The first tenant does not wait for it, and what its making shows to be missing is seen before any tenant.
+        // Before the first tenant needs it: a right that is missing for it is found now.
         match server.ensure_template(context.modules.all()).await {
-            // New tenants are told; those that are there have no need of it.
+            // New tenants report it; existing ones do not need the template.
             Err(error) if WITHOUT_NEW_TENANTS.contains(&error.reason()) => {
-                warn!(server = server.config().name, %error, "no new tenant can be made on this server");
+                warn!(server = server.config().name, %error, "no new tenant can be created on this server");
             }
-            made => drop(made?),
+            template => drop(template?),
         }
         let inventory = server.observe_all().await?;
-        server.shut_left_open(&inventory.open_to_the_migrator()).await;
-        context.bulk.read_server(&server.config().name, inventory);
+        server.revoke_migrator_grants(&inventory.migrator_grants()).await;
+        context.state.snapshot.read_server(&server.config().name, inventory);
     }
     let (why, message) = if found.missing.is_empty() {
-        (reason::RIGHTS_COMPLETE, "the operator's login has every right it needs".to_owned())
+        (Reason::RightsComplete, "the operator's login has every right it needs".to_owned())
     } else {
         let message = format!(
-            "{lacks}: it works without, by borrowing a tenant's login while its sessions are ended ({HOW_TO_MEND})"
+            "{lacks}: not required; without it, the operator ends sessions with the login of the tenant ({REMEDY})"
         );
-        (reason::RIGHTS_REDUCED, message)
+        (Reason::RightsReduced, message)
     };
     let privileged = finding(PRIVILEGED, true, why, message);
-    Ok(Verdict { version, findings: vec![reachable, privileged], server: Some(server), permanent: false })
+    Ok(CheckResult { version, findings: vec![reachable, privileged], server: Some(server), permanent: false })
 }
 
-fn finding(type_: &'static str, fulfilled: bool, reason: &'static str, message: String) -> Finding {
+fn finding(type_: &'static str, fulfilled: bool, reason: Reason, message: String) -> Finding {
     Finding { type_, status: ConditionStatus::from(fulfilled), reason, message }
 }
 
-fn refused(error: &postgres::Error) -> Verdict {
+fn refused(error: &postgres::Error) -> CheckResult {
     let message = error.to_string();
-    if error.reason() == "MissingRight" {
-        let message = format!("{message} ({HOW_TO_MEND})");
+    if error.reason() == Reason::MissingRight {
+        let message = format!("{message} ({REMEDY})");
         let findings = vec![
-            finding(REACHABLE, true, reason::CONNECTED, "the server answers".into()),
-            finding(PRIVILEGED, false, reason::MISSING_RIGHTS, message),
+            finding(REACHABLE, true, Reason::Connected, "the server answers".into()),
+            finding(PRIVILEGED, false, Reason::MissingRights, message),
         ];
-        return Verdict { version: None, findings, server: None, permanent: true };
+        return CheckResult { version: None, findings, server: None, permanent: true };
     }
     let findings = vec![
         finding(REACHABLE, false, error.reason(), message),
         Finding {
             type_: PRIVILEGED,
             status: ConditionStatus::Unknown,
-            reason: reason::NOT_REACHED,
-            message: "not checked, since the server could not be worked with".into(),
+            reason: Reason::NotReached,
+            message: "not checked, since the server cannot be used".into(),
         },
     ];
-    // Neither a password nor a certificate gets right by itself.
+    // Neither a password nor a certificate is corrected automatically.
     let permanent =
-        error.is_permanent() || [reason::AUTHENTICATION_FAILED, reason::TLS_FAILED].contains(&error.reason());
-    Verdict { version: None, findings, server: None, permanent }
+        error.is_permanent() || [Reason::AuthenticationFailed, Reason::TlsFailed].contains(&error.reason());
+    CheckResult { version: None, findings, server: None, permanent }
 }
 
-fn refused_configuration(error: &ConfigurationError) -> Verdict {
+fn refused_configuration(error: &ConfigurationError) -> CheckResult {
     let unknown = |type_| Finding {
         type_,
         status: ConditionStatus::Unknown,
         reason: error.reason(),
         message: error.to_string(),
     };
-    Verdict {
+    CheckResult {
         version: None,
         findings: vec![unknown(REACHABLE), unknown(PRIVILEGED)],
         server: None,

@@ -1,118 +1,114 @@
-//! One visit to one `DatabaseServer`: finalizer, preflight, standing, status.
+//! The reconcile of one `DatabaseServer`: finalizer, preflight, server state, status.
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-    runtime::controller::Action,
-};
-use serde_json::json;
+use kube::{Api, ResourceExt, runtime::controller::Action};
 use tracing::{info, warn};
 
-use super::preflight::{Verdict, preflight};
+use super::preflight::{CheckResult, preflight};
 use crate::{
     api::{
         FINALIZER,
         conditions::{
-            ConditionStatus, READY, RECONCILING, STALLED, condition, reason, remove_condition,
-            same_ignoring_times, set_condition,
+            ConditionStatus, READY, RECONCILING, STALLED, condition, remove_condition, same_ignoring_times,
+            set_condition,
         },
         database_server::{DatabaseServer, DatabaseServerStatus},
+        reason::Reason,
     },
-    controller::{context::SharedContext, finalizers::apply_finalizers, servers::Standing},
+    controller::{
+        apply_status::apply_status, context::SharedContext, finalizers::apply_finalizers,
+        state::servers::ServerState, watch::requeue::requeue_tenants_on,
+    },
     domain::backoff,
     registry,
 };
 
-const STATUS_MANAGER: &str = "tenantry/status";
-
-/// How often a ready server is looked at: two statements per server, and none per tenant.
+/// How often a ready server is checked: two statements per server, and none per tenant.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Why a visit failed. What is wrong with the server itself is in its conditions instead.
+/// Why a reconcile failed. A fault of the server itself is in its conditions instead.
 #[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    /// The API server refused.
+pub enum ServerReconcileError {
+    /// The API server refused a request.
     #[error("the Kubernetes API refused: {0}")]
     Kubernetes(#[from] kube::Error),
-    /// The registry does not answer.
+    /// The registry failed.
     #[error(transparent)]
     Registry(#[from] registry::Error),
 }
 
-/// Visits a `DatabaseServer`.
+/// Reconciles a `DatabaseServer`.
 pub async fn reconcile(
     resource: Arc<DatabaseServer>,
     context: SharedContext,
-) -> Result<Action, ReconcileError> {
+) -> Result<Action, ServerReconcileError> {
     let name = resource.name_any();
     let tenants = context.registry.count_by_server(&name).await?;
-    let leaving = resource.metadata.deletion_timestamp.is_some();
-    if leaving && tenants == 0 {
-        context.servers.remove(&name);
+    let deleting = resource.metadata.deletion_timestamp.is_some();
+    if deleting && tenants == 0 {
+        context.state.servers.remove(&name);
         apply_finalizers(&servers(&context), &resource, &[]).await?;
         info!(server = name, "server released");
         return Ok(Action::await_change());
     }
-    if !leaving && !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if !deleting && !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         apply_finalizers(&servers(&context), &resource, &[FINALIZER]).await?;
     }
-    let before = context.servers.get(&name);
-    let verdict = preflight(&resource, &before, &context).await?;
-    let ready = summary(&verdict);
-    let standing = match &verdict.server {
-        Some(server) => Standing::Ready(server.clone()),
-        None => Standing::NotReady {
-            reason: ready.0.to_owned(),
+    let before = context.state.servers.get(&name);
+    let result = preflight(&resource, &before, &context).await?;
+    let ready = summary(&result);
+    let state = match &result.server {
+        Some(server) => ServerState::Ready(server.clone()),
+        None => ServerState::NotReady {
+            reason: ready.0,
             message: format!("DatabaseServer {name:?} is not ready: {}", ready.1),
         },
     };
-    // Its tenants are told by this, not by the status that says the same a moment later.
-    if context.servers.set(&name, standing) {
-        context.server_changed(&name);
+    // Requested here, and not by the status that shows the same a moment later.
+    if context.state.servers.set(&name, state) {
+        requeue_tenants_on(&name, &context);
     }
-    write_status(&resource, &context, &verdict, tenants, leaving).await?;
-    // One that is not ready may become so at any moment, and tenants wait for it.
-    let wait = if verdict.server.is_some() { PERIOD } else { backoff::temporary(3, rand::random()) };
+    write_status(&resource, &context, &result, tenants, deleting).await?;
+    // A server that is not ready may become so at any moment, and tenants wait for it.
+    let wait = if result.server.is_some() { PERIOD } else { backoff::temporary(3, rand::random()) };
     Ok(Action::requeue(wait))
 }
 
-/// After a failed visit.
-pub fn after_error(resource: Arc<DatabaseServer>, error: &ReconcileError, _: SharedContext) -> Action {
-    warn!(server = resource.name_any(), %error, "visit to a server failed");
+/// After a failed reconcile.
+pub fn after_error(resource: Arc<DatabaseServer>, error: &ServerReconcileError, _: SharedContext) -> Action {
+    warn!(server = resource.name_any(), %error, "could not reconcile a DatabaseServer");
     Action::requeue(backoff::temporary(4, rand::random()))
 }
 
 /// Reason and message of `Ready`: those of the first finding that is not fulfilled.
-fn summary(verdict: &Verdict) -> (&'static str, String) {
-    verdict
+fn summary(result: &CheckResult) -> (Reason, String) {
+    result
         .findings
         .iter()
         .find(|finding| finding.status != ConditionStatus::True)
         .map(|finding| (finding.reason, finding.message.clone()))
-        .unwrap_or((reason::CONNECTED, "tenants can be put here".into()))
+        .unwrap_or((Reason::Connected, "tenants can be created here".into()))
 }
 
 async fn write_status(
     resource: &DatabaseServer,
     context: &SharedContext,
-    verdict: &Verdict,
+    result: &CheckResult,
     tenants: i64,
-    leaving: bool,
+    deleting: bool,
 ) -> Result<(), kube::Error> {
     let before = resource.status.clone().unwrap_or_default();
-    let (generation, now) = (resource.metadata.generation, Timestamp::now());
+    let (generation, now) = (resource.metadata.generation, context.clock.now());
     let mut conditions = before.conditions.clone();
-    let (ready_reason, mut message) = summary(verdict);
-    if leaving {
-        message = format!("{message}; being deleted, once its {tenants} tenant databases are gone");
+    let (ready_reason, mut message) = summary(result);
+    if deleting {
+        message = format!("{message}; being deleted, once its {tenants} tenant databases are dropped");
     }
-    let ready = ConditionStatus::from(verdict.server.is_some());
+    let ready = ConditionStatus::from(result.server.is_some());
     set_condition(&mut conditions, condition(READY, ready, ready_reason, message.clone(), generation, now));
-    for finding in &verdict.findings {
-        let told = condition(
+    for finding in &result.findings {
+        let reported = condition(
             finding.type_,
             finding.status,
             finding.reason,
@@ -120,12 +116,12 @@ async fn write_status(
             generation,
             now,
         );
-        set_condition(&mut conditions, told);
+        set_condition(&mut conditions, reported);
     }
     remove_condition(&mut conditions, RECONCILING);
     remove_condition(&mut conditions, STALLED);
-    if verdict.server.is_none() {
-        let type_ = if verdict.permanent { STALLED } else { RECONCILING };
+    if result.server.is_none() {
+        let type_ = if result.permanent { STALLED } else { RECONCILING };
         set_condition(
             &mut conditions,
             condition(type_, ConditionStatus::True, ready_reason, message, generation, now),
@@ -133,7 +129,7 @@ async fn write_status(
     }
     let status = DatabaseServerStatus {
         observed_generation: generation,
-        version: verdict.version.clone().or(before.version.clone()),
+        version: result.version.clone().or(before.version.clone()),
         tenants: Some(tenants),
         conditions,
     };
@@ -144,16 +140,8 @@ async fn write_status(
     if same {
         return Ok(());
     }
-    let patch = json!({
-        "apiVersion": DatabaseServer::api_version(&()),
-        "kind": DatabaseServer::kind(&()),
-        "metadata": {"name": resource.name_any(), "uid": resource.uid()},
-        "status": status,
-    });
-    servers(context)
-        .patch_status(&resource.name_any(), &PatchParams::apply(STATUS_MANAGER).force(), &Patch::Apply(patch))
-        .await
-        .map(|_| ())
+    apply_status(&servers(context), resource, &status).await?;
+    Ok(())
 }
 
 fn servers(context: &SharedContext) -> Api<DatabaseServer> {

@@ -2,78 +2,84 @@
 
 use std::time::Duration;
 
-use crate::{api::conditions::reason, postgres, registry};
+use crate::{api::reason::Reason, controller::watch::guarded::InvalidObject, postgres, registry};
 
-/// However long a server asks to be left alone, it is looked at again after this.
-const LONGEST_REST: Duration = Duration::from_secs(300);
+/// The maximum of `Retry-After` that is honoured.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// A step's failure.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// PostgreSQL said no, or nothing.
+    /// PostgreSQL refused, or did not answer.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
-    /// So did the registry.
+    /// The registry refused, or did not answer.
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    /// So did the Kubernetes API.
+    /// The Kubernetes API refused, or did not answer.
     #[error("the Kubernetes API refused: {}", answer(.0))]
     Kubernetes(#[from] kube::Error),
-    /// The slug belongs to another living tenant.
-    #[error("slug {slug:?} is taken by {owner}; choose another, or remove that tenant first")]
+    /// The slug belongs to another tenant.
+    #[error("slug {slug:?} is taken by {owner}; choose another, or delete that tenant first")]
     SlugTaken {
         /// The slug.
         slug: String,
-        /// Who has it, for people.
+        /// Its owner, for a person.
         owner: String,
     },
-    /// A Secret of the wanted name exists and is not this tenant's.
+    /// A Secret of the wanted name exists and belongs to another owner.
     #[error(
-        "Secret {name:?} exists and does not belong to this tenant: it is left as it is; rename or delete it, or set spec.connectionSecretName on a new Tenant"
+        "Secret {name:?} exists and does not belong to this tenant; it is not changed: rename or delete it, or set spec.connectionSecretName on a new Tenant"
     )]
     SecretConflict {
         /// The Secret.
         name: String,
-        /// Its uid, to see it go.
+        /// Its uid, to notice when it is deleted.
         uid: Option<String>,
     },
     /// This process no longer leads.
-    #[error("this operator no longer holds the Lease; the new leader goes on")]
+    #[error("this operator no longer holds the Lease; the new leader continues")]
     NotLeader,
-    /// The database is older than what was applied to it.
+    /// The database has older migrations than were applied to it.
     #[error(
-        "module {module} is at version {found} in the database, and version {recorded} was applied to it: it was restored to an older state; restore a newer one, or bring it up to date"
+        "module {module} is at version {found} in the database, but version {recorded} was applied to it: the database was restored to an older state; restore a newer one, or apply the missing migrations"
     )]
     SchemaBehind {
         /// The module.
         module: String,
         /// The version that was applied.
         recorded: i32,
-        /// The version that is there.
+        /// The version in the database.
         found: i32,
     },
-    /// The operator's clock says that the grace is over, the registry's does not.
+    /// The grace period is over by the operator's clock and not by the registry's.
     #[error(
-        "the grace period is over by the operator's clock and not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
+        "the grace period is over by the operator's clock but not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
     )]
     ClocksDisagree,
-    /// The Tenant is not what it was when its end was decided.
-    #[error("the Tenant was changed, or applied again, before anything was destroyed: it is visited anew")]
+    /// An object exists and cannot be decoded.
+    #[error("the object in the API server cannot be decoded: {0}; correct it")]
+    InvalidObject(#[from] Box<InvalidObject>),
+    /// The Tenant changed after its purge was planned.
+    #[error("the Tenant was changed, or applied again, before anything was dropped: it is reconciled again")]
     TenantChanged,
-    /// Many tenants went away at once, and nobody has looked at it yet.
+    /// The breaker of mass deletions is open.
     #[error(
-        "nothing is dropped while the breaker of mass deletions is open: see the Event on the definition of Tenants for why, and for how to go on"
+        "nothing is dropped while the breaker of mass deletions is open: the Event on the Tenant CRD says why, and how to continue"
     )]
     PurgesFrozen,
-    /// It took longer than anything should.
+    /// The step did not end in time.
     #[error("no answer within {} s", .0.as_secs())]
-    Hung(Duration),
-    /// Something that an earlier step makes is not there. The next visit observes anew.
-    #[error("{0} is not there yet; observed anew at the next attempt")]
+    TimedOut(Duration),
+    /// Something changed between the plan and the step. The next reconcile observes again.
+    #[error("{0} changed meanwhile; it is read again at the next attempt")]
+    Changed(&'static str),
+    /// Something that an earlier step creates does not exist. The next reconcile observes again.
+    #[error("{0} does not exist yet; it is checked again at the next attempt")]
     Missing(&'static str),
 }
 
-/// What the API server said, without the rest of its answer.
+/// The API server's message, without the rest of its answer.
 fn answer(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -81,55 +87,56 @@ fn answer(error: &kube::Error) -> String {
     }
 }
 
-/// What a quota says that has nothing left, or was not counted yet, since it is new.
-const QUOTA_WORDS: [&str; 2] = ["exceeded quota", "status unknown for quota"];
+/// How the API server reports an exhausted quota, or a new one that was not counted yet.
+const QUOTA_MESSAGES: [&str; 2] = ["exceeded quota", "status unknown for quota"];
 
-/// What kind of trouble the API server is, or has. A quota is temporary: it is freed by others, without an event here.
-pub fn api_reason(error: &kube::Error) -> &'static str {
+/// The reason of an API server's error. An exhausted quota is temporary: other clients free it, without an event here.
+pub fn api_reason(error: &kube::Error) -> Reason {
     match error {
         kube::Error::Api(status) => match status.code {
-            403 if QUOTA_WORDS.iter().any(|words| status.message.contains(words)) => reason::QUOTA_EXCEEDED,
-            400 | 403 | 422 => reason::REQUEST_REFUSED,
-            429 => reason::THROTTLED,
-            500.. => reason::KUBERNETES_API_UNREACHABLE,
-            _ => reason::KUBERNETES_API_ERROR,
+            403 if QUOTA_MESSAGES.iter().any(|text| status.message.contains(text)) => Reason::QuotaExceeded,
+            400 | 403 | 422 => Reason::RequestRefused,
+            429 => Reason::Throttled,
+            500.. => Reason::KubernetesApiUnreachable,
+            _ => Reason::KubernetesApiError,
         },
         kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
-            reason::KUBERNETES_API_UNREACHABLE
+            Reason::KubernetesApiUnreachable
         }
-        _ => reason::KUBERNETES_API_ERROR,
+        _ => Reason::KubernetesApiError,
     }
 }
 
-/// How long the API server asks to be left alone.
-pub fn rest(error: &kube::Error) -> Option<Duration> {
+/// How long the API server asks not to be called again.
+pub fn retry_after(error: &kube::Error) -> Option<Duration> {
     let kube::Error::Api(status) = error else { return None };
     let seconds = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|s| *s > 0)?;
-    Some(Duration::from_secs(seconds.into()).min(LONGEST_REST))
+    Some(Duration::from_secs(seconds.into()).min(MAX_RETRY_AFTER))
 }
 
 impl StepError {
-    /// How long the other side asks to be left alone.
-    pub fn rest(&self) -> Option<Duration> {
+    /// How long the API server asks not to be called again.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Kubernetes(error) => rest(error),
+            Self::Kubernetes(error) => retry_after(error),
             _ => None,
         }
     }
 
     /// The condition reason.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Postgres(error) => error.reason(),
             Self::Registry(error) => error.reason(),
             Self::Kubernetes(error) => api_reason(error),
-            Self::SlugTaken { .. } => reason::SLUG_TAKEN,
-            Self::SecretConflict { .. } => reason::SECRET_CONFLICT,
-            Self::SchemaBehind { .. } => reason::SCHEMA_BEHIND,
-            Self::ClocksDisagree => reason::CLOCKS_DISAGREE,
-            Self::PurgesFrozen => reason::PURGES_FROZEN,
-            Self::NotLeader | Self::TenantChanged | Self::Missing(_) => reason::WAITING,
-            Self::Hung(_) => reason::STEP_FAILED,
+            Self::SlugTaken { .. } => Reason::SlugTaken,
+            Self::SecretConflict { .. } => Reason::SecretConflict,
+            Self::SchemaBehind { .. } => Reason::SchemaBehind,
+            Self::ClocksDisagree => Reason::ClocksDisagree,
+            Self::InvalidObject(_) => Reason::InvalidObject,
+            Self::PurgesFrozen => Reason::PurgesFrozen,
+            Self::NotLeader | Self::TenantChanged | Self::Changed(_) | Self::Missing(_) => Reason::Waiting,
+            Self::TimedOut(_) => Reason::StepFailed,
         }
     }
 
@@ -145,8 +152,10 @@ impl StepError {
             | Self::ClocksDisagree
             | Self::PurgesFrozen
             | Self::TenantChanged
-            | Self::Hung(_)
+            | Self::InvalidObject(_)
+            | Self::TimedOut(_)
             | Self::SchemaBehind { .. }
+            | Self::Changed(_)
             | Self::Missing(_) => None,
         }
     }
@@ -165,12 +174,14 @@ impl StepError {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
             Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
-            Self::Kubernetes(error) => api_reason(error) == reason::REQUEST_REFUSED,
+            Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
             | Self::TenantChanged
-            | Self::Hung(_)
+            | Self::InvalidObject(_)
+            | Self::TimedOut(_)
+            | Self::Changed(_)
             | Self::Missing(_) => false,
         }
     }

@@ -1,21 +1,23 @@
-//! A tenant's holds, as the registry has them: put and lifted, by their objects or by the operator itself.
+//! A tenant's holds in the registry: placed and lifted for TenantHold objects, or by the operator itself.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt, api::ListParams};
 
-use super::{failure::StepError, visit::Visit};
+use super::failure::StepError;
 use crate::{
-    api::tenant_hold::TenantHold,
+    api::{tenant::Tenant, tenant_hold::TenantHold},
     controller::context::Context,
     domain::{
-        desired::is_paused,
-        hold::{self, Hold, Party, QUOTA, is_lifted},
-        quota::{self, Verdict},
+        access::holds::{self, Hold, Party, QUOTA, is_lifted},
+        record::TenantRecord,
+        spec::is_paused,
+        subject::Subject,
+        usage::thresholds::{QuotaHoldChange, quota_hold_change},
     },
-    registry::{HoldChange, TenantRow},
+    registry::HoldChange,
 };
 
-/// The hold that an object asks for.
+/// The hold that a TenantHold asks for.
 pub fn hold_of(object: &TenantHold, now: Timestamp) -> Hold {
     Hold {
         name: object.name_any(),
@@ -27,32 +29,32 @@ pub fn hold_of(object: &TenantHold, now: Timestamp) -> Hold {
     }
 }
 
-/// Takes in the tenant's TenantHolds as the API has them: before access is widened, the watch may be behind.
-pub async fn refresh_holds(visit: &mut Visit<'_>, context: &Context) -> Result<(), StepError> {
-    let (namespace, name) = (visit.tenant.namespace().unwrap_or_default(), visit.tenant.name_any());
+/// Records the tenant's TenantHolds as the API server has them: before access is widened, since the watch may be behind.
+pub async fn refresh_holds(
+    tenant: &Tenant,
+    record: &mut TenantRecord,
+    context: &Context,
+) -> Result<(), StepError> {
+    let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
     let api = Api::<TenantHold>::namespaced(context.client.clone(), &namespace);
     let of_tenant = ListParams::default().fields(&format!("spec.tenant={name}"));
     for object in api.list(&of_tenant).await?.iter().filter(|o| o.metadata.deletion_timestamp.is_none()) {
-        let hold = hold_of(object, context.clock.now());
-        if let Some(row) = &mut visit.row {
-            place(row, hold, context).await?;
-        }
+        place(record, hold_of(object, context.clock.now()), context).await?;
     }
-    visit.judge(context);
     Ok(())
 }
 
 /// Records a hold, unless it is recorded already; returns whether it was not.
-pub async fn place(row: &mut TenantRow, hold: Hold, context: &Context) -> Result<bool, StepError> {
-    let Some(after) = hold::with(&row.holds, hold.clone()) else { return Ok(false) };
+pub async fn place(row: &mut TenantRecord, hold: Hold, context: &Context) -> Result<bool, StepError> {
+    let Some(after) = holds::with(&row.holds, hold.clone()) else { return Ok(false) };
     change(row, after, &hold, actor(&hold), context).await?;
     Ok(true)
 }
 
 /// Lifts a hold, if it is recorded; returns whether it was.
-pub async fn lift(row: &mut TenantRow, name: &str, context: &Context) -> Result<bool, StepError> {
+pub async fn lift(row: &mut TenantRecord, name: &str, context: &Context) -> Result<bool, StepError> {
     let Some(hold) = row.holds.iter().find(|hold| hold.name == name).cloned() else { return Ok(false) };
-    let Some(after) = hold::without(&row.holds, name) else { return Ok(false) };
+    let Some(after) = holds::without(&row.holds, name) else { return Ok(false) };
     let by = if hold.quota().is_some() { "tenantry" } else { "unknown" };
     change(row, after, &hold, by, context).await?;
     Ok(true)
@@ -66,44 +68,50 @@ fn actor(hold: &Hold) -> &'static str {
 }
 
 async fn change(
-    row: &mut TenantRow,
+    row: &mut TenantRecord,
     after: Vec<Hold>,
     hold: &Hold,
     actor: &str,
     context: &Context,
 ) -> Result<(), StepError> {
-    context.bulk.forget(&row.resource_uid);
+    context.state.snapshot.forget(&row.resource_uid);
     let change = HoldChange { before: &row.holds, after: &after, hold, actor };
-    if !context.registry.change_holds(row.id, &change).await? {
-        return Err(StepError::Missing("the row as it was read"));
-    }
-    row.holds = after;
+    let changed = context.registry.change_holds(row.id, &change).await?;
+    *row = changed.ok_or(StepError::Changed("the registry row"))?;
     Ok(())
 }
 
-/// Puts and lifts the operator's own holds: those that another plan, or a request to resume, has ended; the one on a
-/// tenant that has filled its storage, or has room again.
-pub async fn settle_own(visit: &mut Visit<'_>, context: &Context) -> Result<(), StepError> {
-    let Some(row) = &mut visit.row else { return Ok(()) };
-    let lifted: Vec<String> =
-        row.holds.iter().filter(|hold| is_lifted(hold, visit.tenant)).map(|hold| hold.name.clone()).collect();
-    for name in lifted {
-        lift(row, &name, context).await?;
+/// Places and lifts the operator's own holds: those that another plan, or a request to resume, has ended; the hold on a
+/// tenant whose storage is full, or has room again. Returns the row, if it changed.
+pub async fn settle_own_holds(
+    subject: &Subject<'_>,
+    context: &Context,
+) -> Result<Option<TenantRecord>, StepError> {
+    let tenant = subject.tenant;
+    let Some(mut record) = subject.record.clone() else { return Ok(None) };
+    let mut changed = false;
+    let ended: Vec<String> =
+        record.holds.iter().filter(|hold| is_lifted(hold, tenant)).map(|hold| hold.name.clone()).collect();
+    for name in ended {
+        changed |= lift(&mut record, &name, context).await?;
     }
-    // A spec that cannot be acted on is no way around what is in force.
-    let Some(given) = visit.entitlements.as_ref().or(row.entitlements.as_ref()) else { return Ok(()) };
-    let held = row.holds.iter().find_map(Hold::quota);
-    match quota::verdict(held, &given.limits, &row.usage) {
-        Verdict::Keep => {}
-        Verdict::Lift => drop(lift(row, QUOTA, context).await?),
-        Verdict::Place { .. } if !row.status.was_active() || is_paused(visit.tenant) => {}
-        Verdict::Place { maximum, reason } => {
+    // A spec that cannot be acted on does not lift what is in force.
+    let entitlements = subject.entitlements().or(record.entitlements.as_ref());
+    let Some(limits) = entitlements.map(|entitlements| &entitlements.limits) else {
+        return Ok(changed.then_some(record));
+    };
+    let held = record.holds.iter().find_map(Hold::quota);
+    match quota_hold_change(held, limits, &record.usage) {
+        QuotaHoldChange::Keep => {}
+        QuotaHoldChange::Lift => changed |= lift(&mut record, QUOTA, context).await?,
+        QuotaHoldChange::Place { .. } if !record.status.was_active() || is_paused(tenant) => {}
+        QuotaHoldChange::Place { maximum, reason } => {
             let since = context.clock.now();
             let name = QUOTA.to_owned();
-            let hold =
-                Hold { name, mode: None, trigger: None, reason, since, party: Party::Quota { maximum } };
-            place(row, hold, context).await?;
+            let party = Party::Quota { maximum };
+            let hold = Hold { name, mode: None, trigger: None, reason, since, party };
+            changed |= place(&mut record, hold, context).await?;
         }
     }
-    Ok(())
+    Ok(changed.then_some(record))
 }

@@ -1,30 +1,25 @@
-//! The controller of `Tenant`: observe → plan → execute → status, one file each.
+//! The controller of `Tenant`: load → observe → plan → execute → status, one file each.
 
-pub mod admins;
-pub mod alarms;
-pub mod attempts;
-pub mod bulk;
-pub mod conditions;
-pub mod cuts;
-pub mod drift;
+pub mod admin_secret;
+pub mod controller;
+pub mod converge;
+pub mod evaluate;
 pub mod execute;
+pub mod execution;
+pub mod expiry;
 pub mod failure;
+pub mod history;
 pub mod holds;
-pub mod inactivity;
-pub mod limits;
+pub mod load;
+pub mod modules;
+pub mod object_match;
 pub mod observe;
-pub mod presence;
-pub mod purge;
-pub mod reclaim;
+pub mod plan;
+pub mod purge_guard;
 pub mod reconcile;
-pub mod report;
-pub mod sampled;
+pub mod requeue;
 pub mod secrets;
-pub mod standing;
-pub mod status;
+pub mod status_writer;
+pub mod step_context;
 pub mod steps;
-pub mod tombstones;
-pub mod usage;
-pub mod visit;
-pub mod watch;
-pub mod written;
+pub mod tombstone;

@@ -1,4 +1,4 @@
-//! The connection Secret: what it holds, whose it is, and how it is written. Key names are API.
+//! The connection Secret: its content, its owner, and how it is written. Key names are part of the API.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -17,13 +17,13 @@ use crate::{
         tenant::Tenant,
     },
     controller::context::Context,
-    domain::limits::Entitlements,
+    domain::{record::TenantRecord, usage::entitlements::Entitlements},
     postgres::{
         Tls,
-        credentials::{SecretText, password_digest},
         server::Server,
+        tenant::credentials::{SecretText, password_digest},
     },
-    registry::{Installation, TenantRow},
+    registry::Installation,
 };
 
 /// Field manager of the Secrets.
@@ -32,34 +32,33 @@ const MANAGER: &str = "tenantry";
 /// The Secret type of the Service Binding specification. A Secret's type can never be changed.
 pub const CONNECTION_TYPE: &str = "servicebinding.io/postgresql";
 
-/// What a look for a Secret found.
+/// A Secret as the API server has it.
 pub enum Found {
-    /// None of that name.
+    /// No Secret has that name.
     Absent,
-    /// One with this tenant's id. It may be read and written; everything else is left alone.
+    /// The Secret has this tenant's id. Only such a Secret is read or written.
     Ours(Box<Secret>),
 }
 
-/// Looks for a Secret, in the API and not in the store. One that is not this tenant's is an error.
+/// Reads a Secret from the API server, since the store may be behind. A Secret of another owner is an error.
 pub async fn find(
     context: &Context,
     namespace: &str,
     name: &str,
-    row: &TenantRow,
+    record: &TenantRecord,
 ) -> Result<Found, StepError> {
     let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
     match api.get_opt(name).await? {
         None => Ok(Found::Absent),
-        Some(secret) if secret.labels().get(LABEL_TENANT_ID) == Some(&row.id.to_string()) => {
+        Some(secret) if secret.labels().get(LABEL_TENANT_ID) == Some(&record.id.to_string()) => {
             Ok(Found::Ours(Box::new(secret)))
         }
         Some(secret) => Err(StepError::SecretConflict { name: name.to_owned(), uid: secret.uid() }),
     }
 }
 
-/// Writes a Secret over what was found. A Secret that appears in between is somebody else's. Of one that was found, each
-/// key that is not wanted any more is named: to apply less takes away only what was applied before, not what the Secret
-/// was created with, nor what somebody added.
+/// Creates a Secret, or changes the one that was found. A Secret that was created in between belongs to another owner. Keys
+/// that are not wanted any more are removed by name: a server-side apply would keep those that it did not apply itself.
 pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<Secret, StepError> {
     let namespace = secret.namespace().unwrap_or_default();
     let name = secret.name_any();
@@ -77,10 +76,10 @@ pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<S
         },
         Found::Ours(ours) => {
             let data = secret.data.unwrap_or_default();
-            let gone = ours.data.iter().flatten().filter(|(key, _)| !data.contains_key(*key));
-            let gone = gone.map(|(key, _)| (key.clone(), None));
+            let removed = ours.data.iter().flatten().filter(|(key, _)| !data.contains_key(*key));
+            let removed = removed.map(|(key, _)| (key.clone(), None));
             let data: BTreeMap<_, _> =
-                data.iter().map(|(key, value)| (key.clone(), Some(value))).chain(gone).collect();
+                data.iter().map(|(key, value)| (key.clone(), Some(value))).chain(removed).collect();
             let patch = json!({
                 "metadata": {"uid": ours.uid(), "labels": secret.metadata.labels},
                 "data": data,
@@ -91,12 +90,12 @@ pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<S
     }
 }
 
-/// The metadata of every Secret of a tenant. There is no ownerReference: a Secret lives until the row is closed.
-pub fn metadata(tenant: &Tenant, row: &TenantRow, name: &str) -> ObjectMeta {
+/// The metadata of every Secret of a tenant. There is no ownerReference: a Secret exists until the row is closed.
+pub fn metadata(tenant: &Tenant, record: &TenantRecord, name: &str) -> ObjectMeta {
     let labels = [
         (LABEL_MANAGED_BY, MANAGED_BY.to_owned()),
         (LABEL_TENANT, tenant.name_any()),
-        (LABEL_TENANT_ID, row.id.to_string()),
+        (LABEL_TENANT_ID, record.id.to_string()),
     ];
     ObjectMeta {
         name: Some(name.to_owned()),
@@ -106,29 +105,28 @@ pub fn metadata(tenant: &Tenant, row: &TenantRow, name: &str) -> ObjectMeta {
     }
 }
 
-/// What a connection Secret is made from.
+/// What a connection Secret is built from.
 pub struct Connection<'a> {
     /// The Tenant.
     pub tenant: &'a Tenant,
-    /// Its row.
-    pub row: &'a TenantRow,
-    /// Its login.
-    pub login: &'a str,
+    /// Its row in the registry.
+    pub record: &'a TenantRecord,
     /// Its password.
     pub password: &'a SecretText,
-    /// Its server, as the operator reaches it.
+    /// Its server, as the operator connects to it.
     pub server: &'a Server,
 }
 
 impl Connection<'_> {
-    /// The Secret, with the address that tenants are told.
+    /// The Secret, with the address that the DatabaseServer publishes.
     pub fn secret(&self, name: &str, context: &Context) -> Secret {
-        let resource = context.database_server(&self.row.server);
+        let resource = context.database_server(&self.record.placement.server);
         let address = Address::of(self.server, resource.as_deref());
-        let mut data = entries(&address, self.login, self.password.expose(), &self.row.database_name);
-        data.extend(self.row.entitlements.iter().flat_map(plan_entries));
+        let placement = &self.record.placement;
+        let mut data = entries(&address, &placement.login, self.password.expose(), &placement.database);
+        data.extend(self.record.entitlements.iter().flat_map(plan_entries));
         Secret {
-            metadata: metadata(self.tenant, self.row, name),
+            metadata: metadata(self.tenant, self.record, name),
             type_: Some(CONNECTION_TYPE.into()),
             data: Some(
                 data.into_iter()
@@ -140,7 +138,7 @@ impl Connection<'_> {
     }
 }
 
-/// Where tenants are told to connect to.
+/// The published address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: String,
@@ -182,17 +180,18 @@ fn sslmode(mode: TlsMode) -> &'static str {
     }
 }
 
-/// What a gateway in front of the application enforces: the plan, its features separated by commas, and each limit.
-fn plan_entries(given: &Entitlements) -> Vec<(Cow<'static, str>, String)> {
-    let limits = given.limits.iter().map(|(name, maximum)| {
+/// What a gateway in front of the application can enforce: the plan, its features separated by commas, and each limit.
+fn plan_entries(entitlements: &Entitlements) -> Vec<(Cow<'static, str>, String)> {
+    let limits = entitlements.limits.iter().map(|(name, maximum)| {
         let value = maximum.map_or_else(|| "unlimited".to_owned(), |maximum| maximum.to_string());
         (format!("limit.{name}").into(), value)
     });
-    let plan = [("plan".into(), given.plan.clone()), ("features".into(), given.features.join(","))];
+    let plan =
+        [("plan".into(), entitlements.plan.clone()), ("features".into(), entitlements.features.join(","))];
     plan.into_iter().chain(limits).collect()
 }
 
-/// The entries. Login, password and database name are of `[A-Za-z0-9_]`, so that no URL needs escapes.
+/// The entries. Login, password and database name consist of `[A-Za-z0-9_]`: no URL needs escapes.
 fn entries(
     address: &Address,
     login: &str,
@@ -200,7 +199,7 @@ fn entries(
     database: &str,
 ) -> BTreeMap<Cow<'static, str>, String> {
     let Address { host, port, sslmode, certificates } = address;
-    // RFC 3986 wants an IPv6 address in brackets.
+    // RFC 3986: an IPv6 address is in brackets.
     let url_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let entries = [
         ("type", "postgresql".to_owned()),
@@ -231,11 +230,11 @@ pub fn password(secret: &Secret) -> Option<SecretText> {
     String::from_utf8(bytes.0.clone()).ok().map(SecretText::new)
 }
 
-/// Whether a Secret's password is the one that the login has, by the registry's digest.
-pub fn holds_password_of(secret: &Secret, row: &TenantRow, installation: &Installation) -> bool {
+/// Whether the registry's digest matches the Secret's password.
+pub fn holds_password_of(secret: &Secret, record: &TenantRecord, installation: &Installation) -> bool {
     let Some(password) = password(secret) else { return false };
-    let digest = password_digest(&installation.digest_key, row.id, &password);
-    row.password_digest.as_ref().is_some_and(|known| known.0 == digest)
+    let digest = password_digest(&installation.digest_key, record.id, &password);
+    record.password_digest.as_ref().is_some_and(|known| known.0 == digest)
 }
 
 #[cfg(test)]
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_are_api() {
+    fn connection_secret_has_the_documented_keys() {
         let entries = entries(&address("db.example"), "tenant_acme_app", "pw", "tenant_acme");
         let keys: Vec<_> = entries.keys().map(AsRef::as_ref).collect();
         assert_eq!(
@@ -280,15 +279,15 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_reads_the_plan_its_features_and_each_limit() {
-        let given = Entitlements {
+    fn connection_secret_has_plan_features_and_limits() {
+        let entitlements = Entitlements {
             plan: "free".into(),
             limits: [("apiCallsPer15Minutes".to_owned(), Some(100)), ("users".to_owned(), None)].into(),
             features: vec!["scim".into(), "sso".into()],
             sla: None,
             modules: Vec::new(),
         };
-        let entries: BTreeMap<_, _> = plan_entries(&given).into_iter().collect();
+        let entries: BTreeMap<_, _> = plan_entries(&entitlements).into_iter().collect();
         let wanted = [
             ("plan", "free"),
             ("features", "scim,sso"),
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_host_is_written_as_each_format_wants_it() {
+    fn ipv6_host_is_escaped_for_each_format() {
         let entries = entries(&address("::1"), "u", "pw", "d");
         assert_eq!(entries["host"], "::1");
         assert!(entries["uri"].contains("@[::1]:5432/"));

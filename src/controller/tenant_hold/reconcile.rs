@@ -1,7 +1,8 @@
-//! One visit to one TenantHold: it is recorded in its tenant's row, or lifted from it, and told whether it is in force.
+//! The reconcile of one TenantHold: it is recorded in its tenant's row, or lifted from it, and its status shows whether it is
+//! in force.
 //!
-//! A hold is lifted by deleting its object while the Tenant lives. Where the Tenant, the namespace or the definition goes
-//! away too, nobody asked for the tenant to be let in: the hold stays in the registry, also when the tenant comes back.
+//! A hold is lifted by deleting its object while the Tenant exists. When the Tenant, the namespace or a CRD is deleted too,
+//! that is no request to grant the tenant access: the hold stays in the registry, also when the tenant is restored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
-use super::status::{Verdict, write_status};
+use super::status::{HoldState, write_status};
 use crate::{
     api::{FINALIZER, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
     controller::{
@@ -25,95 +26,103 @@ use crate::{
         tenant::{
             failure::StepError,
             holds::{hold_of, lift, place},
-            observe::row,
+            load::read_record,
         },
+        watch::{guarded::Guarded, requeue::requeue_tenant},
     },
     domain::{backoff, observed::RegistryStatus},
 };
 
-/// How soon a hold is looked at again whose tenant has no row yet. Its tenant's status wakes it before.
-const AGAIN: Duration = Duration::from_secs(60);
+/// When a hold is reconciled again whose tenant is not registered yet. A change of the Tenant requests it earlier.
+const RECHECK: Duration = Duration::from_secs(60);
 
-/// Visits a TenantHold.
+/// Reconciles a TenantHold.
 pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Result<Action, StepError> {
     let ours = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     if object.metadata.deletion_timestamp.is_some() {
         if ours {
-            let_go(&object, &context).await?;
+            release(&object, &context).await?;
         }
         return Ok(Action::await_change());
     }
     if !ours {
         apply_finalizers(&holds(&object, &context), &object, &[FINALIZER]).await?;
     }
-    let verdict = match put(&object, &context).await {
-        Ok(verdict) => verdict,
+    let state = match place_hold(&object, &context).await {
+        Ok(state) => state,
         Err(error) => {
-            // Told, and tried again.
-            write_status(&object, &Verdict::Failed(&error), &context).await?;
+            // Reported, and tried again.
+            write_status(&object, &HoldState::Failed(&error), &context).await?;
             return Err(error);
         }
     };
-    write_status(&object, &verdict, &context).await?;
-    Ok(match verdict {
-        Verdict::NotRegistered => Action::requeue(AGAIN),
+    write_status(&object, &state, &context).await?;
+    Ok(match state {
+        HoldState::NotRegistered | HoldState::InvalidTenant => Action::requeue(RECHECK),
         _ => Action::await_change(),
     })
 }
 
-/// After a failed visit.
+/// After a failed reconcile.
 pub fn after_error(object: Arc<TenantHold>, error: &StepError, _: SharedContext) -> Action {
-    warn!(hold = object.name_any(), %error, "visit to a hold failed");
+    warn!(hold = object.name_any(), %error, "could not reconcile a TenantHold");
     Action::requeue(backoff::temporary(3, rand::random()))
 }
 
-/// Records the hold, and says whether it is in force.
-async fn put(object: &TenantHold, context: &SharedContext) -> Result<Verdict<'static>, StepError> {
+/// Records the hold, and returns whether it is in force.
+async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<HoldState<'static>, StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), &object.spec.tenant);
-    let Some(tenant) = context.scopes.tenant(&namespace, name) else { return Ok(Verdict::NoTenant) };
-    let _turn = context.turns.take((namespace.clone(), name.clone())).await;
-    let Some(mut row) = row(&tenant, context).await? else { return Ok(Verdict::NotRegistered) };
+    let Some(tenant) = context.stores.scopes.tenant(&namespace, name) else {
+        let is_invalid = context.stores.scopes.invalid_tenant(&namespace, name).is_some();
+        return Ok(if is_invalid { HoldState::InvalidTenant } else { HoldState::NoTenant });
+    };
+    let _lock = context.state.tenant_locks.take((namespace.clone(), name.clone())).await;
+    let Some(mut row) = read_record(&tenant, context).await? else { return Ok(HoldState::NotRegistered) };
     if row.status == RegistryStatus::Deprovisioned {
-        return Ok(Verdict::Gone);
+        return Ok(HoldState::Deprovisioned);
     }
     if place(&mut row, hold_of(object, context.clock.now()), context).await? {
         info!(hold = object.name_any(), tenant = name, "a hold is placed");
-        context.wake(&namespace, name);
-        return Ok(Verdict::Enforcing);
+        requeue_tenant(&namespace, name, context);
+        return Ok(HoldState::Enforcing);
     }
     let since =
         row.holds.iter().find(|hold| hold.name == object.name_any()).map(|hold| hold.since.as_second());
-    // As it was written last: the copy at hand may be from before the hold, or from before it was lifted once.
-    let status = context.written.newest(&tenant);
+    // The status that was written last: the store may be behind, even from before an earlier hold of this name was lifted.
+    let status = context.state.latest_status.newest(&tenant);
     let shown = status.holds.iter().find(|hold| hold.name == object.name_any());
-    let says_so = shown.is_some_and(|shown| {
+    let is_shown = shown.is_some_and(|shown| {
         shown.since.as_ref().map(|since| since.0.as_second()) == since
             && shown.trigger == object.spec.trigger
             && shown.reason.as_ref() == Some(&object.spec.reason)
             && object.spec.mode.is_none_or(|mode| HoldMode::from(mode) == shown.mode)
     });
-    Ok(match shown.filter(|_| says_so) {
-        Some(shown) => {
-            Verdict::InForce { mode: shown.mode, leaving: tenant.metadata.deletion_timestamp.is_some() }
-        }
-        None => Verdict::Enforcing,
+    Ok(match shown.filter(|_| is_shown) {
+        Some(shown) => HoldState::InForce {
+            mode: shown.mode,
+            deprovisioning: tenant.metadata.deletion_timestamp.is_some(),
+        },
+        None => HoldState::Enforcing,
     })
 }
 
-/// Lifts the hold where that is what was meant, and lets the object go.
-async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), StepError> {
+/// Lifts the hold if its object alone is deleted, and releases the finalizer.
+async fn release(object: &TenantHold, context: &SharedContext) -> Result<(), StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api = Api::<Tenant>::namespaced(context.client.clone(), &namespace);
-    let tenant = api.get_opt(&object.spec.tenant).await?.filter(|t| t.metadata.deletion_timestamp.is_none());
+    let api = Api::<Guarded<Tenant>>::namespaced(context.client.clone(), &namespace);
+    let tenant = api.get_opt(&object.spec.tenant).await?.map(|tenant| tenant.0).transpose()?;
+    let tenant = tenant.filter(|tenant| tenant.metadata.deletion_timestamp.is_none());
     match tenant {
-        Some(tenant) if !is_swept_away(&namespace, context).await? => {
-            let _turn = context.turns.take((namespace.clone(), object.spec.tenant.clone())).await;
-            // From the registry itself: what was read before may be older than the hold.
+        Some(tenant) if !is_deleted_with_others(&namespace, context).await? => {
+            let _lock =
+                context.state.tenant_locks.take((namespace.clone(), object.spec.tenant.clone())).await;
+            // From the registry itself: the startup snapshot may be older than the hold.
             let uid = tenant.uid().unwrap_or_default();
-            context.bulk.forget(&uid);
-            let mut row = row(&tenant, context).await?;
+            context.state.snapshot.forget(&uid);
+            let mut row = read_record(&tenant, context).await?;
             if row.is_none() {
-                // It came back and waits, as one that is paused does: nobody but this object could lift the hold.
+                // The Tenant was created again and is not registered yet, for example because it is paused: only this
+                // object can lift the hold.
                 let (tenant, slug) = (&object.spec.tenant, &tenant.spec.slug);
                 row = context.registry.former(&namespace, tenant, slug).await?;
             }
@@ -121,10 +130,10 @@ async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), Step
                 && lift(&mut row, &name, context).await?
             {
                 info!(hold = name, tenant = object.spec.tenant, "a hold is lifted");
-                context.wake(&namespace, &object.spec.tenant);
+                requeue_tenant(&namespace, &object.spec.tenant, context);
             }
         }
-        _ => info!(hold = name, tenant = object.spec.tenant, "the hold's object goes; the hold stays"),
+        _ => info!(hold = name, tenant = object.spec.tenant, "the TenantHold is deleted; the hold stays"),
     }
     match apply_finalizers(&holds(object, context), object, &[]).await {
         Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
@@ -132,21 +141,21 @@ async fn let_go(object: &TenantHold, context: &SharedContext) -> Result<(), Step
     }
 }
 
-/// Whether the object goes away with its namespace, or with the definition of its kind or of Tenants.
-async fn is_swept_away(namespace: &str, context: &Context) -> Result<bool, StepError> {
-    let definitions = [TenantHold::crd_name(), Tenant::crd_name()];
-    if is_going::<Namespace>(namespace, context).await? {
+/// Whether the object is deleted with its namespace, with the CRD of its kind, or with the Tenant CRD.
+async fn is_deleted_with_others(namespace: &str, context: &Context) -> Result<bool, StepError> {
+    let crds = [TenantHold::crd_name(), Tenant::crd_name()];
+    if is_deleted::<Namespace>(namespace, context).await? {
         return Ok(true);
     }
-    for definition in definitions {
-        if is_going::<CustomResourceDefinition>(definition, context).await? {
+    for crd in crds {
+        if is_deleted::<CustomResourceDefinition>(crd, context).await? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-async fn is_going<K>(name: &str, context: &Context) -> Result<bool, StepError>
+async fn is_deleted<K>(name: &str, context: &Context) -> Result<bool, StepError>
 where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -155,7 +164,7 @@ where
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
-/// Where a hold's object is.
+/// The TenantHolds of a hold's namespace.
 fn holds(object: &TenantHold, context: &Context) -> Api<TenantHold> {
     Api::namespaced(context.client.clone(), &object.namespace().unwrap_or_default())
 }

@@ -1,97 +1,104 @@
-//! What a TenantHold is told of itself.
+//! The status of a TenantHold.
 
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use kube::{Api, ResourceExt};
 
 use crate::{
     api::{
         conditions::{
-            ConditionStatus, IN_FORCE, READY, RECONCILING, condition, reason, remove_condition,
-            same_ignoring_times, set_condition,
+            ConditionStatus, IN_FORCE, READY, RECONCILING, condition, remove_condition, same_ignoring_times,
+            set_condition,
         },
+        reason::Reason,
         tenant_hold::{TenantHold, TenantHoldStatus},
         tenant_status::HoldMode,
     },
-    controller::{context::Context, tenant::failure::StepError},
+    controller::{apply_status::apply_status, context::Context, tenant::failure::StepError},
 };
 
-/// Field manager of the status.
-const STATUS_MANAGER: &str = "tenantry/status";
-
-/// How a hold stands.
-pub enum Verdict<'a> {
-    /// There is no Tenant of the name.
+/// Whether a hold is in force.
+pub enum HoldState<'a> {
+    /// Its Tenant does not exist.
     NoTenant,
-    /// The tenant is deprovisioned: there is nothing to hold.
-    Gone,
-    /// The Tenant has no row yet: it will be held from its first moment.
+    /// Its Tenant cannot be decoded.
+    InvalidTenant,
+    /// Its tenant is deprovisioned.
+    Deprovisioned,
+    /// Its Tenant is not registered yet, and will be held from its first moment.
     NotRegistered,
-    /// It is recorded; PostgreSQL does not prove it yet.
+    /// It is recorded, and not verified in PostgreSQL yet.
     Enforcing,
-    /// PostgreSQL proves it.
+    /// It was verified in PostgreSQL.
     InForce {
-        /// What the tenant may still do.
+        /// The access that the tenant still has.
         mode: HoldMode,
-        /// The tenant goes away, and may do nothing anyway.
-        leaving: bool,
+        /// The tenant is being deprovisioned, and has no access in any case.
+        deprovisioning: bool,
     },
     /// It could not be recorded.
     Failed(&'a StepError),
 }
 
-impl Verdict<'_> {
-    fn told(&self, hold: &TenantHold) -> (ConditionStatus, &'static str, String) {
+impl HoldState<'_> {
+    fn condition(&self, hold: &TenantHold) -> (ConditionStatus, Reason, String) {
         let tenant = &hold.spec.tenant;
         let not_yet = ConditionStatus::False;
         match self {
             Self::NoTenant => (
                 not_yet,
-                reason::TENANT_NOT_FOUND,
-                format!("there is no Tenant {tenant:?}; one that is applied is held from its first moment"),
+                Reason::TenantNotFound,
+                format!(
+                    "Tenant {tenant:?} does not exist; once it is created, it is held from its first moment"
+                ),
             ),
-            Self::Gone => (
+            Self::InvalidTenant => (
                 not_yet,
-                reason::DEPROVISIONED,
-                format!("Tenant {tenant:?} is deprovisioned: there is nothing to hold"),
+                Reason::InvalidObject,
+                format!(
+                    "Tenant {tenant:?} cannot be decoded: it is not held before it is corrected; see its Events"
+                ),
+            ),
+            Self::Deprovisioned => (
+                not_yet,
+                Reason::Deprovisioned,
+                format!("Tenant {tenant:?} is deprovisioned: it has no access"),
             ),
             Self::NotRegistered => (
                 not_yet,
-                reason::WAITING,
+                Reason::Waiting,
                 format!("Tenant {tenant:?} is not registered yet; it is held from its first moment"),
             ),
             Self::Enforcing => (
                 not_yet,
-                reason::ENFORCING,
-                format!("recorded; that Tenant {tenant:?} is held to it is not proven yet"),
+                Reason::Enforcing,
+                format!("recorded; not verified yet that it is in force for Tenant {tenant:?}"),
             ),
-            Self::InForce { leaving: true, .. } => (
+            Self::InForce { deprovisioning: true, .. } => (
                 ConditionStatus::True,
-                reason::TENANT_LEAVING,
-                format!("Tenant {tenant:?} goes away and may do nothing; the hold stays should it come back"),
+                Reason::TenantLeaving,
+                format!(
+                    "Tenant {tenant:?} is being deprovisioned and has no access; the hold stays in case it is restored"
+                ),
             ),
-            Self::InForce { mode, leaving: false } => (
+            Self::InForce { mode, deprovisioning: false } => (
                 ConditionStatus::True,
-                reason::VERIFIED,
-                format!("PostgreSQL was read: Tenant {tenant:?} may do no more than {mode}"),
+                Reason::Verified,
+                format!("verified in PostgreSQL: the access of Tenant {tenant:?} is at most {mode}"),
             ),
             Self::Failed(error) => (not_yet, error.reason(), error.to_string()),
         }
     }
 }
 
-/// Writes the status, if it says something new.
+/// Writes the status, if it changed.
 pub async fn write_status(
     hold: &TenantHold,
-    verdict: &Verdict<'_>,
+    state: &HoldState<'_>,
     context: &Context,
 ) -> Result<(), StepError> {
     let before = hold.status.clone().unwrap_or_default();
     let mut conditions = before.conditions.clone();
     let (generation, now) = (hold.metadata.generation, context.clock.now());
-    let (status, reason, message) = verdict.told(hold);
+    let (status, reason, message) = state.condition(hold);
     for type_ in [READY, IN_FORCE] {
         set_condition(&mut conditions, condition(type_, status, reason, message.clone(), generation, now));
     }
@@ -103,18 +110,8 @@ pub async fn write_status(
     if before.observed_generation == generation && same_ignoring_times(&before.conditions, &conditions) {
         return Ok(());
     }
-    let patch = json!({
-        "apiVersion": TenantHold::api_version(&()),
-        "kind": TenantHold::kind(&()),
-        "metadata": {"name": hold.name_any(), "uid": hold.uid()},
-        "status": TenantHoldStatus { observed_generation: generation, conditions },
-    });
     let api = Api::<TenantHold>::namespaced(context.client.clone(), &hold.namespace().unwrap_or_default());
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    match api.patch_status(&hold.name_any(), &params, &Patch::Apply(patch)).await {
-        Ok(_) => Ok(()),
-        // Gone, or made anew: there is nobody to tell.
-        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    let status = TenantHoldStatus { observed_generation: generation, conditions };
+    apply_status(&api, hold, &status).await?;
+    Ok(())
 }

@@ -1,6 +1,4 @@
-//! The controller of `TenantPlan`: who is on a plan is counted, a plan that is used stays, and a change of it reaches its
-//! tenants a few at a time.
+//! The controller of `TenantPlan`: counts the tenants on a plan, and keeps a plan that is in use from being deleted.
 
 pub mod reconcile;
-pub mod rollout;
 mod status;

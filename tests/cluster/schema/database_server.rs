@@ -1,12 +1,12 @@
-//! What a DatabaseServer may say.
+//! The schema of DatabaseServers.
 
 use serde_json::{Value, json};
 use tenantry::api::database_server::DatabaseServer;
 
 use super::{Objects, assert_accepted, assert_refused, with};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
-/// The least that a DatabaseServer must say.
+/// The smallest valid spec of a DatabaseServer.
 fn server() -> Value {
     json!({"engine": "PostgreSQL", "host": "db.example", "adminSecretRef": {"name": "db-admin"}})
 }
@@ -16,8 +16,8 @@ fn namespaces(count: usize) -> Value {
 }
 
 #[tokio::test]
-async fn every_refusal_names_the_field_and_says_what_is_right() {
-    let client = world::plane().await.client().await.unwrap();
+async fn every_refusal_names_field_and_remedy() {
+    let client = shared_operator::client().await;
     let servers = Objects::cluster::<DatabaseServer>(&client);
     for (changes, field, words) in [
         (json!({"engine": null}), "spec.engine", "Required value"),
@@ -95,13 +95,13 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         (
             json!({"prefix": "tenantry_"}),
             "spec.prefix",
-            "because names of Tenantry and PostgreSQL do: choose another, as in tenant_",
+            "because Tenantry and PostgreSQL use such names: choose another, as in tenant_",
         ),
-        (json!({"prefix": "tenantry_x"}), "spec.prefix", "prefix must be neither the beginning"),
-        // With the slug ry-x these two would make tenantry_x and pg_x.
-        (json!({"prefix": "tenant"}), "spec.prefix", "prefix must be neither the beginning"),
-        (json!({"prefix": "p"}), "spec.prefix", "prefix must be neither the beginning"),
-        (json!({"prefix": "pg_"}), "spec.prefix", "prefix must be neither the beginning"),
+        (json!({"prefix": "tenantry_x"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
+        // With the slug ry-x these two would give tenantry_x and pg_x.
+        (json!({"prefix": "tenant"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
+        (json!({"prefix": "p"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
+        (json!({"prefix": "pg_"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
         (
             json!({"allowedNamespaces": ["Customers"]}),
             "spec.allowedNamespaces",
@@ -127,24 +127,24 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         ),
     ] {
         // An empty prefix breaks both rules about prefixes; everything else breaks one.
-        let verdict = servers.try_create("trial", &with(&server(), &changes)).await;
-        match verdict {
+        let outcome = servers.try_create("trial", &with(&server(), &changes)).await;
+        match outcome {
             Err(causes) if changes == json!({"prefix": ""}) => {
                 assert!(
                     causes.iter().all(|cause| cause.field == field && cause.message.contains(words)),
                     "{causes:?}"
                 );
             }
-            verdict => assert_refused(&changes, verdict, field, words),
+            outcome => assert_refused(&changes, outcome, field, words),
         }
     }
-    let verdict = servers.try_create(&"a".repeat(64), &server()).await;
-    assert_refused(&json!("64"), verdict, "<nil>", "metadata.name must have at most 63 characters");
+    let outcome = servers.try_create(&"a".repeat(64), &server()).await;
+    assert_refused(&json!("64"), outcome, "<nil>", "metadata.name must have at most 63 characters");
 }
 
 #[tokio::test]
-async fn what_is_right_is_accepted() {
-    let client = world::plane().await.client().await.unwrap();
+async fn valid_specs_are_accepted() {
+    let client = shared_operator::client().await;
     let servers = Objects::cluster::<DatabaseServer>(&client);
     for changes in [
         json!({}),
@@ -179,8 +179,8 @@ async fn what_is_right_is_accepted() {
 }
 
 #[tokio::test]
-async fn everything_that_is_supported_may_change() {
-    let client = world::plane().await.client().await.unwrap();
+async fn supported_fields_may_change() {
+    let client = shared_operator::client().await;
     let servers = Objects::cluster::<DatabaseServer>(&client);
     servers.create("schema-server-changes", &server()).await;
     for change in [

@@ -4,21 +4,19 @@ use std::time::Duration;
 
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
-use tenantry::api::database_server::DatabaseServer;
-use tenantry::api::plan::TenantPlan;
-use tenantry::api::tenant::Tenant;
+use tenantry::api::{database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant};
 use tenantry_dev::kubectl::Kubectl;
 
 use super::{definition_in, tenant};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 const GROUP: &str = "display.example";
 
-/// kubectl, with a definition of this test's own to look at.
+/// kubectl, and a CRD of this test's own.
 async fn kubectl<K: CustomResourceExt>() -> Kubectl {
-    let plane = world::plane().await;
+    let plane = shared_operator::ENVIRONMENT.control_plane();
     let client = plane.client().await.unwrap();
-    world::install(&client, &definition_in::<K>(GROUP)).await.unwrap();
+    super::install(&client, &definition_in::<K>(GROUP)).await.unwrap();
     plane.kubectl()
 }
 
@@ -27,7 +25,7 @@ fn manifest(kind: &str, metadata: Value, spec: Value) -> String {
         .to_string()
 }
 
-/// Runs kubectl until it succeeds: discovery follows a new definition a little later.
+/// Runs kubectl until it succeeds: discovery shows a new CRD a little later.
 async fn eventually(kubectl: &Kubectl, arguments: &[&str]) -> String {
     let answer = async {
         loop {
@@ -51,14 +49,14 @@ fn table(text: &str) -> (Vec<&str>, Vec<&str>) {
 }
 
 #[tokio::test]
-async fn tenants_show_what_matters() {
+async fn tenant_columns() {
     let kubectl = kubectl::<Tenant>().await;
     kubectl.run(&["create", "namespace", "display"]).await.unwrap();
     let object = manifest("Tenant", json!({"name": "one", "namespace": "display"}), tenant());
     kubectl.apply(&object).await.unwrap();
     let tenants = ["-n", "display", "get", "tenants.display.example"];
 
-    // Not seen by an operator: no column claims anything.
+    // Not observed by an operator: the columns are empty.
     let text = kubectl.run(&tenants).await.unwrap();
     let (header, row) = table(&text);
     assert_eq!(header, ["NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "AGE"]);
@@ -116,7 +114,7 @@ async fn tenants_show_what_matters() {
 }
 
 #[tokio::test]
-async fn plans_show_their_limits() {
+async fn plan_columns_show_limits() {
     let kubectl = kubectl::<TenantPlan>().await;
     let limits =
         json!({"users": 100, "projects": "unlimited", "storageBytes": 10737418240_i64, "connections": 50});
@@ -128,7 +126,7 @@ async fn plans_show_their_limits() {
         header,
         ["NAME", "USERS", "PROJECTS", "STORAGE", "CONNECTIONS", "SLA", "USED", "BY", "READY", "AGE"]
     );
-    // Nobody is on it: neither of the two columns claims anything.
+    // No tenant is on it: both columns are empty.
     assert_eq!(row[..6], ["one", "100", "unlimited", "10737418240", "50", "99.5"]);
     assert_eq!(row.len(), 7, "{text}");
     let status = json!({"status": {"observedGeneration": 1, "usedBy": 1000, "pending": 360, "conditions": [{
@@ -150,7 +148,7 @@ async fn plans_show_their_limits() {
 }
 
 #[tokio::test]
-async fn servers_show_whether_they_can_be_used() {
+async fn server_columns_show_readiness() {
     let kubectl = kubectl::<DatabaseServer>().await;
     let spec = json!({"engine": "PostgreSQL", "host": "db.example", "adminSecretRef": {"name": "db-admin"}});
     kubectl.apply(&manifest("DatabaseServer", json!({"name": "one"}), spec)).await.unwrap();
@@ -174,8 +172,8 @@ async fn servers_show_whether_they_can_be_used() {
 }
 
 #[tokio::test]
-async fn short_names_the_category_and_the_manual_work() {
-    let kubectl = world::plane().await.kubectl();
+async fn short_names_category_and_manual_work() {
+    let kubectl = shared_operator::ENVIRONMENT.control_plane().kubectl();
     kubectl.run(&["create", "namespace", "display-words"]).await.unwrap();
     for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tenantry"] {
         eventually(&kubectl, &["-n", "display-words", "get", name]).await;
@@ -187,19 +185,19 @@ async fn short_names_the_category_and_the_manual_work() {
     assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantHold", "TenantPlan"]);
 
     for (path, words) in [
-        ("tenant", "A customer with a PostgreSQL database of its own."),
-        ("tenant.spec", "Unique among all living tenants"),
-        ("tenant.spec.deletionPolicy", "Retain: it is cut off"),
+        ("tenant", "A Tenant is a customer with a PostgreSQL database of its own."),
+        ("tenant.spec", "A slug is unique among all tenants"),
+        ("tenant.spec.deletionPolicy", "Retain never drops it"),
         (
             "tenant.spec.offboarding.gracePeriodSeconds",
-            "For how many seconds a deletion, or state: Deprovisioned, can be undone",
+            "Grace period in seconds, from 0 to 315360000 (ten years).",
         ),
         ("tenant.spec.admins.credential", "OneTimePassword: a password that must be replaced"),
         ("tenant.status.workflow.steps.sqlState", "PostgreSQL's error code"),
         ("tenantplan.spec.limits", "apiCallsPer15Minutes"),
         ("dbs.spec.tls.mode", "VerifyFull (the default)"),
     ] {
-        // kubectl wraps lines where it likes.
+        // kubectl wraps lines.
         let text = eventually(&kubectl, &["explain", path]).await;
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains(words), "kubectl explain {path}: {text}");
@@ -207,8 +205,8 @@ async fn short_names_the_category_and_the_manual_work() {
 }
 
 #[tokio::test]
-async fn kubectl_refuses_a_field_that_does_not_exist() {
-    let kubectl = world::plane().await.kubectl();
+async fn kubectl_refuses_unknown_field() {
+    let kubectl = shared_operator::ENVIRONMENT.control_plane().kubectl();
     kubectl.run(&["create", "namespace", "display-unknown"]).await.unwrap();
     let mut spec = tenant();
     spec["offBoarding"] = json!({"gracePeriodSeconds": 0});

@@ -1,22 +1,22 @@
-//! What a TenantHold may say.
+//! The schema of TenantHolds.
 
 use serde_json::json;
 use tenantry::api::tenant_hold::TenantHold;
 
 use super::{Objects, assert_accepted, assert_refused, with};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 #[tokio::test]
-async fn every_refusal_names_the_field_and_says_what_is_right() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-hold").await;
+async fn every_refusal_names_field_and_remedy() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-hold").await;
     let holds = Objects::namespaced::<TenantHold>(&client, &namespace);
     let least = json!({"tenant": "acme", "reason": "unpaid"});
     for (change, field, words) in [
         (json!({"tenant": null}), "spec.tenant", "Required value"),
         (json!({"tenant": "Acme"}), "spec.tenant", "tenant must be the name of a Tenant"),
         (json!({"reason": null}), "spec.reason", "Required value"),
-        (json!({"reason": " "}), "spec.reason", "reason must not be empty: say for the audit trail why"),
+        (json!({"reason": " "}), "spec.reason", "reason must not be empty: write for the audit trail why"),
         (json!({"reason": "a\nb"}), "spec.reason", "text of one line"),
         (json!({"reason": "x".repeat(1001)}), "spec.reason", "may not be more than 1000"),
         (json!({"mode": "ReadWrite"}), "spec.mode", r#"supported values: "Blocked", "ReadOnly""#),
@@ -25,8 +25,8 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         assert_refused(&change, holds.try_create("billing", &with(&least, &change)).await, field, words);
     }
     for name in ["inactivity", "quota"] {
-        let verdict = holds.try_create(name, &least).await;
-        assert_refused(&json!(name), verdict, "<nil>", "metadata.name is reserved");
+        let outcome = holds.try_create(name, &least).await;
+        assert_refused(&json!(name), outcome, "<nil>", "metadata.name is reserved");
     }
     for change in
         [json!({}), json!({"mode": "ReadOnly", "trigger": "PaymentFailure"}), json!({"mode": "Blocked"})]

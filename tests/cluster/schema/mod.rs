@@ -1,4 +1,4 @@
-//! What the API server accepts and refuses, and in which words. Nothing here needs the operator.
+//! What the API server accepts and refuses, and the messages. Nothing here needs the operator.
 
 mod database_server;
 mod display;
@@ -12,11 +12,22 @@ mod tenant_update;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::runtime::conditions;
 use kube::{Client, CustomResourceExt, Error, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tenantry::api;
+use tenantry_test_support::Wait;
 
-/// Why the API server refused an object: the field and what it says about it.
+/// Installs a CRD and waits until its kind is served.
+async fn install(client: &Client, crd: &CustomResourceDefinition) -> kube::Result<()> {
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = crd.name_any();
+    crds.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(crd)).await?;
+    Wait::until(format!("{name} is served")).object(&crds, &name, conditions::is_crd_established()).await;
+    Ok(())
+}
+
+/// Why the API server refused an object: a field, and the message about it.
 #[derive(Debug)]
 struct Cause {
     field: String,
@@ -47,7 +58,7 @@ impl Objects {
         serde_json::from_value(object).unwrap()
     }
 
-    /// Creates an object for real.
+    /// Creates an object, without dry run.
     async fn create(&self, name: &str, spec: &Value) -> Value {
         let created = self.api.create(&PostParams::default(), &self.object(name, spec)).await;
         created.unwrap_or_else(|error| panic!("{spec}: {error}")).data
@@ -56,24 +67,24 @@ impl Objects {
     /// Asks whether an object could be created.
     async fn try_create(&self, name: &str, spec: &Value) -> Result<Value, Vec<Cause>> {
         let params = PostParams { dry_run: true, ..Default::default() };
-        verdict(self.api.create(&params, &self.object(name, spec)).await)
+        outcome(self.api.create(&params, &self.object(name, spec)).await)
     }
 
     /// Asks whether an object could be changed by a merge patch of its spec.
     async fn try_change(&self, name: &str, spec: &Value) -> Result<Value, Vec<Cause>> {
         let params = PatchParams { dry_run: true, ..Default::default() };
-        verdict(self.api.patch(name, &params, &Patch::Merge(json!({"spec": spec}))).await)
+        outcome(self.api.patch(name, &params, &Patch::Merge(json!({"spec": spec}))).await)
     }
 }
 
-fn verdict(answer: kube::Result<DynamicObject>) -> Result<Value, Vec<Cause>> {
+fn outcome(answer: kube::Result<DynamicObject>) -> Result<Value, Vec<Cause>> {
     match answer {
         Ok(object) => Ok(object.data),
         Err(Error::Api(status)) if status.code == 422 => {
             let causes = status.details.map(|details| details.causes).unwrap_or_default();
             Err(causes
                 .into_iter()
-                // Said once more whenever the shape is wrong, about nothing in particular.
+                // Repeated for every structural error, without a cause.
                 .filter(|cause| !cause.message.contains("some validation rules were not checked"))
                 .map(|cause| Cause { field: cause.field, message: cause.message })
                 .collect())
@@ -82,10 +93,10 @@ fn verdict(answer: kube::Result<DynamicObject>) -> Result<Value, Vec<Cause>> {
     }
 }
 
-/// Asserts that there is one objection, about this field, in these words.
+/// Asserts that there is one cause, about this field, with this text.
 #[track_caller]
-fn assert_refused(what: &Value, verdict: Result<Value, Vec<Cause>>, field: &str, words: &str) {
-    match verdict {
+fn assert_refused(what: &Value, outcome: Result<Value, Vec<Cause>>, field: &str, words: &str) {
+    match outcome {
         Ok(_) => panic!("{what} was accepted; {field} should have been refused"),
         Err(causes) => {
             let [cause] = &causes[..] else { panic!("{what}: one cause was expected, not {causes:#?}") };
@@ -96,8 +107,8 @@ fn assert_refused(what: &Value, verdict: Result<Value, Vec<Cause>>, field: &str,
 }
 
 #[track_caller]
-fn assert_accepted(what: &Value, verdict: Result<Value, Vec<Cause>>) {
-    if let Err(causes) = verdict {
+fn assert_accepted(what: &Value, outcome: Result<Value, Vec<Cause>>) {
+    if let Err(causes) = outcome {
         panic!("{what} was refused: {causes:#?}");
     }
 }
@@ -116,22 +127,22 @@ fn with(base: &Value, changes: &Value) -> Value {
     spec
 }
 
-/// The least that a Tenant must say.
+/// The smallest valid spec of a Tenant.
 fn tenant() -> Value {
     json!({"slug": "acme", "displayName": "Acme Corp", "plan": "starter", "deletionPolicy": "Retain"})
 }
 
-/// So many limits.
+/// This many limits.
 fn limits(count: usize) -> Value {
     (0..count).map(|n| (format!("limit{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// So many gates with names as long as they may be.
+/// This many gates, with names of the maximum length.
 fn gates(count: usize) -> Value {
     (0..count).map(|n| json!({"name": format!("g{n:0>62}")})).collect()
 }
 
-/// The definition of a kind in a group of a test's own: no operator sees its objects, and nobody else's test does.
+/// The CRD of a kind in a group of a test's own: no operator and no other test watches its objects.
 fn definition_in<K: CustomResourceExt>(group: &str) -> CustomResourceDefinition {
     let mut crd = api::crds().into_iter().find(|crd| crd.name_any() == K::crd_name()).unwrap();
     crd.metadata.name = Some(format!("{}.{group}", crd.spec.names.plural));

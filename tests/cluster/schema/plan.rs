@@ -1,20 +1,23 @@
-//! What a TenantPlan may say, and the four that ship.
+//! The schema of TenantPlans, and the four shipped plans.
 
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
-use tenantry::api::plan::{LimitValue, LimitWord, TenantPlan};
+use tenantry::api::{
+    limit::{LimitValue, LimitWord},
+    plan::TenantPlan,
+};
 
 use super::{Objects, assert_accepted, assert_refused, gates, limits};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 fn features(count: usize) -> Value {
     (0..count).map(|n| format!("f{n}")).collect()
 }
 
 #[tokio::test]
-async fn every_refusal_names_the_field_and_says_what_is_right() {
-    let client = world::plane().await.client().await.unwrap();
+async fn every_refusal_names_field_and_remedy() {
+    let client = shared_operator::client().await;
     let plans = Objects::cluster::<TenantPlan>(&client);
     for (spec, field, words) in [
         (
@@ -57,7 +60,7 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         (
             json!({"trialEnd": {"action": "ChangePlan"}}),
             "spec.trialEnd",
-            "trialEnd.plan is required with action ChangePlan: name the TenantPlan that follows",
+            "trialEnd.plan is required with action ChangePlan: write the name of the TenantPlan that follows",
         ),
         (
             json!({"trialEnd": {"action": "ChangePlan", "plan": "free", "mode": "ReadOnly"}}),
@@ -95,7 +98,7 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         (
             json!({"gates": [{"name": "contract", "done": true}]}),
             "spec.gates",
-            "a gate of a plan must not be done: leave done out; each tenant says in its own spec.gates which are",
+            "a gate of a plan must not be done: leave done out; each tenant marks gates as done in its own spec.gates",
         ),
         (json!({"gates": [{"name": "Go"}]}), "spec.gates[0].name", "the name of a gate must have a-z, 0-9"),
         (json!({"gates": [{"name": "g".repeat(64)}]}), "spec.gates[0].name", "may not be more than 63"),
@@ -104,7 +107,7 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
         (
             json!({"limits": {"connections": 0}}),
             "spec.limits",
-            "the limit connections must be at least 1: to keep a tenant out, suspend it instead",
+            "the limit connections must be at least 1: to deny a tenant access, suspend it instead",
         ),
         (
             json!({"selfService": {"settings": ["theme"]}}),
@@ -114,13 +117,13 @@ async fn every_refusal_names_the_field_and_says_what_is_right() {
     ] {
         assert_refused(&spec, plans.try_create("trial", &spec).await, field, words);
     }
-    let verdict = plans.try_create(&"a".repeat(64), &json!({})).await;
-    assert_refused(&json!("64"), verdict, "<nil>", "metadata.name must have at most 63 characters");
+    let outcome = plans.try_create(&"a".repeat(64), &json!({})).await;
+    assert_refused(&json!("64"), outcome, "<nil>", "metadata.name must have at most 63 characters");
 }
 
 #[tokio::test]
-async fn what_is_right_is_accepted() {
-    let client = world::plane().await.client().await.unwrap();
+async fn valid_specs_are_accepted() {
+    let client = shared_operator::client().await;
     let plans = Objects::cluster::<TenantPlan>(&client);
     for spec in [
         json!({}),
@@ -148,8 +151,8 @@ async fn what_is_right_is_accepted() {
 }
 
 #[tokio::test]
-async fn the_plans_that_ship_are_accepted_and_say_what_they_should() {
-    let client = world::plane().await.client().await.unwrap();
+async fn shipped_plans_are_accepted_and_complete() {
+    let client = shared_operator::client().await;
     let plans = Objects::cluster::<TenantPlan>(&client);
     let number = LimitValue::Number;
     let unlimited = LimitValue::Word(LimitWord::Unlimited);

@@ -1,19 +1,23 @@
-//! The Rust types and the schemas agree: whatever the types can say is kept by the API server as it is.
+//! The Rust types and the schemas agree: the API server stores every value of the types unchanged.
 
 use std::collections::BTreeMap;
+use tenantry::api::{
+    API_VERSION, MANAGED_BY,
+    conditions::{self, ConditionStatus, condition},
+    database_server::*,
+    limit::*,
+    plan::*,
+    reason::Reason,
+    tenant::*,
+    tenant_status::*,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
-use tenantry::api::conditions::{self, ConditionStatus, condition, reason};
-use tenantry::api::database_server::*;
-use tenantry::api::plan::*;
-use tenantry::api::tenant::*;
-use tenantry::api::tenant_status::*;
-use tenantry::api::{API_VERSION, MANAGED_BY};
 
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 fn now() -> Timestamp {
     "2026-11-21T12:34:56Z".parse().unwrap()
@@ -25,11 +29,11 @@ fn time() -> Option<Time> {
 
 fn all_conditions() -> Vec<Condition> {
     let make =
-        |type_: &&str| condition(type_, ConditionStatus::Unknown, reason::NOT_REACHED, "", Some(3), now());
+        |type_: &&str| condition(type_, ConditionStatus::Unknown, Reason::NotReached, "", Some(3), now());
     conditions::TYPES.iter().map(make).collect()
 }
 
-/// A status with something in every field; a field that is added must be added here.
+/// A status with a value in every field; a new field must be added here.
 fn tenant_status() -> TenantStatus {
     TenantStatus {
         observed_generation: Some(3),
@@ -87,9 +91,9 @@ fn tenant_status() -> TenantStatus {
 }
 
 #[tokio::test]
-async fn a_tenant_is_kept_as_it_was_said() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-round-trip").await;
+async fn tenant_is_stored_as_written() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-round-trip").await;
     let tenants: Api<Tenant> = Api::namespaced(client, &namespace);
     let spec = TenantSpec {
         slug: "round-trip".into(),
@@ -131,7 +135,7 @@ async fn a_tenant_is_kept_as_it_was_said() {
             ("storageBytes".into(), LimitValue::Number(10 << 30)),
             ("users".into(), LimitValue::Word(LimitWord::Unlimited)),
         ]),
-        // Refused, whatever they say.
+        // Always refused.
         server_selector: None,
         modules: vec![],
         adopt: None,
@@ -143,7 +147,7 @@ async fn a_tenant_is_kept_as_it_was_said() {
     let unseen = TenantStatus { observed_generation: Some(-1), ..Default::default() };
     assert_eq!(created.status, Some(unseen));
 
-    // An operator that runs beside this test may write a status of its own, as another manager; dry runs do not meet it.
+    // The shared operator writes a status as another manager; dry runs do not conflict with it.
     let status = tenant_status();
     let patch = json!({"apiVersion": API_VERSION, "kind": "Tenant", "status": status});
     let params = PatchParams { dry_run: true, ..PatchParams::apply(MANAGED_BY).force() };
@@ -152,8 +156,8 @@ async fn a_tenant_is_kept_as_it_was_said() {
 }
 
 #[tokio::test]
-async fn statuses_of_cluster_resources_are_kept_as_they_were_said() {
-    let client = world::plane().await.client().await.unwrap();
+async fn statuses_of_cluster_resources_are_stored_as_written() {
+    let client = shared_operator::client().await;
     let params = PatchParams { dry_run: true, ..PatchParams::apply(MANAGED_BY).force() };
 
     let plans: Api<TenantPlan> = Api::all(client.clone());
@@ -204,7 +208,7 @@ async fn statuses_of_cluster_resources_are_kept_as_they_were_said() {
 }
 
 #[test]
-fn what_is_not_said_is_not_written() {
+fn absent_fields_are_not_written() {
     assert_eq!(serde_json::to_value(TenantStatus::default()).unwrap(), json!({}));
     assert_eq!(serde_json::to_value(TenantPlanStatus::default()).unwrap(), json!({}));
     assert_eq!(serde_json::to_value(TenantPlanSpec::default()).unwrap(), json!({}));

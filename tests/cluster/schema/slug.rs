@@ -1,16 +1,18 @@
 //! The API server and the domain agree about slugs.
 
 use serde_json::json;
-use tenantry::api::tenant::Tenant;
-use tenantry::domain::slug::{RESERVED, Slug};
+use tenantry::{
+    api::tenant::Tenant,
+    domain::slug::{RESERVED, Slug},
+};
 
 use super::{Objects, tenant, with};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 #[tokio::test]
-async fn the_api_server_and_the_domain_agree_about_slugs() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-slug").await;
+async fn api_server_and_domain_accept_the_same_slugs() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-slug").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
 
     let mut slugs: Vec<String> = RESERVED.iter().map(|slug| (*slug).to_owned()).collect();
@@ -62,12 +64,12 @@ async fn the_api_server_and_the_domain_agree_about_slugs() {
 
     let mut accepted = 0;
     for slug in &slugs {
-        let verdict = tenants.try_create("acme", &with(&tenant(), &json!({"slug": slug}))).await;
-        assert_eq!(verdict.is_ok(), Slug::parse(slug).is_ok(), "{slug:?}: {verdict:?}");
-        if let Err(causes) = &verdict {
+        let outcome = tenants.try_create("acme", &with(&tenant(), &json!({"slug": slug}))).await;
+        assert_eq!(outcome.is_ok(), Slug::parse(slug).is_ok(), "{slug:?}: {outcome:?}");
+        if let Err(causes) = &outcome {
             assert!(causes.iter().all(|cause| cause.field == "spec.slug"), "{slug:?}: {causes:?}");
         }
-        accepted += usize::from(verdict.is_ok());
+        accepted += usize::from(outcome.is_ok());
     }
     assert!(accepted > 10 && accepted < slugs.len() - 10, "{accepted} of {} accepted", slugs.len());
 }

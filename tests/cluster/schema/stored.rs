@@ -1,4 +1,4 @@
-//! Objects that were stored under laxer rules can still be deleted, and changed where they are right.
+//! Objects stored under laxer rules can still be deleted, and their valid fields changed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tenantry::api::{FINALIZER, tenant::Tenant};
 
 use super::{definition_in, tenant};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 const GROUP: &str = "stored.example";
 
-/// As it might have been once: anything goes.
+/// A former CRD without rules.
 fn lax() -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(definition_in::<Tenant>(GROUP)).unwrap();
     crd["spec"]["versions"][0]["selectableFields"] = Value::Null;
@@ -25,13 +25,13 @@ fn lax() -> CustomResourceDefinition {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_wrong_by_now_can_be_deleted() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-stored").await;
+async fn stored_tenant_that_became_invalid_can_be_deleted() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-stored").await;
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha1", "Tenant"));
     let tenants: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
 
-    world::install(&client, &lax()).await.unwrap();
+    super::install(&client, &lax()).await.unwrap();
     let wrongs = [
         json!({"slug": "WRONG"}),
         json!({"slug": "postgres", "displayName": "", "plan": "No Plan"}),
@@ -46,7 +46,7 @@ async fn a_tenant_that_is_wrong_by_now_can_be_deleted() {
     for (n, wrong) in wrongs.iter().enumerate() {
         let name = format!("wrong-{n}");
         let mut spec = tenant();
-        // Objects in the free-form part: the API server then takes the whole spec for changed, whatever changes.
+        // Objects in the free-form part: the API server then validates the whole spec at every change.
         spec["settings"] = json!({"deep": {"er": {"still": 1}}});
         spec.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
         let object = json!({
@@ -57,8 +57,8 @@ async fn a_tenant_that_is_wrong_by_now_can_be_deleted() {
         tenants.create(&PostParams::default(), &object).await.unwrap();
         names.push(name);
     }
-    world::install(&client, &definition_in::<Tenant>(GROUP)).await.unwrap();
-    // The new rules are in force as soon as they refuse what is new.
+    super::install(&client, &definition_in::<Tenant>(GROUP)).await.unwrap();
+    // The new rules are in force when they refuse a new object.
     let probe = json!({
         "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "Tenant", "metadata": {"name": "probe"}, "spec": {"slug": "X"},
     });
@@ -69,7 +69,7 @@ async fn a_tenant_that_is_wrong_by_now_can_be_deleted() {
     }
 
     for name in &names {
-        // What the operator does to such an object on its way out: status, deletion, release.
+        // What the operator does to such an object: status, deletion, release.
         let status = json!({"status": {"observedGeneration": 1, "state": "Deprovisioned"}});
         let params = PatchParams::default();
         tenants.patch_status(name, &params, &Patch::Merge(&status)).await.unwrap();

@@ -1,10 +1,10 @@
-//! What a Tenant may say when it is created.
+//! The schema of Tenants at creation.
 
 use serde_json::{Value, json};
 use tenantry::api::tenant::Tenant;
 
 use super::{Objects, assert_accepted, assert_refused, gates, limits, tenant, with};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 fn admins(count: usize) -> Value {
     (0..count).map(|n| json!({"email": format!("a{n}@acme.example")})).collect()
@@ -14,10 +14,10 @@ fn settings(count: usize) -> Value {
     (0..count).map(|n| (format!("key{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// Changes to the least Tenant that are refused: the field that is named, and words of the message.
+/// Changes to the smallest Tenant that are refused: the field, and a part of the message.
 fn refusals() -> Vec<(Value, &'static str, &'static str)> {
     vec![
-        // Slugs are compared with the domain in slug.rs; here are the words.
+        // Slugs are compared with the domain in slug.rs; these are the messages.
         (json!({"slug": null}), "spec.slug", "Required value"),
         (json!({"slug": "Acme"}), "spec.slug", "slug must have 3 to 40 characters of a-z, 0-9 and '-'"),
         (json!({"slug": "a".repeat(41)}), "spec.slug", "may not be more than 40"),
@@ -62,7 +62,7 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
         ),
         (json!({"suspension": {"trigger": "Mood"}}), "spec.suspension.trigger", r#""SecurityIncident""#),
         (json!({"trial": {"endsAt": "soon"}}), "spec.trial.endsAt", "must be of type date-time"),
-        (json!({"trial": {}}), "spec.trial", "trial.endsAt is required: say when the trial ends"),
+        (json!({"trial": {}}), "spec.trial", "trial.endsAt is required: write the time"),
         (json!({"validity": {}}), "spec.validity", "validity must have notBefore, notAfter or both"),
         (
             json!({"validity": {"notBefore": "2027-12-31T00:00:00Z", "notAfter": "2027-01-01T00:00:00Z"}}),
@@ -209,7 +209,7 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
     ]
 }
 
-/// Changes to the least Tenant that are accepted.
+/// Changes to the smallest Tenant that are accepted.
 fn acceptances() -> Vec<Value> {
     vec![
         json!({}),
@@ -255,20 +255,20 @@ fn acceptances() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_refusal_names_the_field_and_says_what_is_right() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-refused").await;
+async fn every_refusal_names_field_and_remedy() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-refused").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     for (changes, field, words) in refusals() {
-        let verdict = tenants.try_create("acme", &with(&tenant(), &changes)).await;
-        assert_refused(&changes, verdict, field, words);
+        let outcome = tenants.try_create("acme", &with(&tenant(), &changes)).await;
+        assert_refused(&changes, outcome, field, words);
     }
 }
 
 #[tokio::test]
-async fn what_is_right_is_accepted() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-accepted").await;
+async fn valid_specs_are_accepted() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-accepted").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     for changes in acceptances() {
         let spec = with(&tenant(), &changes);
@@ -285,8 +285,8 @@ async fn what_is_right_is_accepted() {
 
 #[tokio::test]
 async fn addresses() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-addresses").await;
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-addresses").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     let longest = format!("{}@{}.example", "a".repeat(64), "b".repeat(63));
     for good in ["a@b.c", "a.b.c@d.e.f", "a_b-c+d@x1.example", "1@2.example", &longest] {
@@ -325,15 +325,15 @@ async fn addresses() {
         "\"a\"@b.example",
     ] {
         let spec = with(&tenant(), &json!({"admins": [{"email": bad}]}));
-        let verdict = tenants.try_create("acme", &spec).await;
-        assert_refused(&json!(bad), verdict, "spec.admins[0].email", "email must be an e-mail address");
+        let outcome = tenants.try_create("acme", &spec).await;
+        assert_refused(&json!(bad), outcome, "spec.admins[0].email", "email must be an e-mail address");
     }
 }
 
 #[tokio::test]
-async fn a_state_that_needs_a_reason_says_so() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-reason").await;
+async fn state_reason_is_required_unless_active() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-reason").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     for reason in [json!(null), json!("")] {
         for state in ["Suspended", "Deprovisioned"] {
@@ -345,20 +345,20 @@ async fn a_state_that_needs_a_reason_says_so() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_label_can_hold_is_refused() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-name").await;
+async fn name_longer_than_a_label_is_refused() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-name").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     assert_accepted(&json!("63"), tenants.try_create(&"a".repeat(63), &tenant()).await);
-    let verdict = tenants.try_create(&"a".repeat(64), &tenant()).await;
+    let outcome = tenants.try_create(&"a".repeat(64), &tenant()).await;
     let words = "metadata.name must have at most 63 characters: choose a shorter name";
-    assert_refused(&json!("64"), verdict, "<nil>", words);
+    assert_refused(&json!("64"), outcome, "<nil>", words);
 }
 
 #[tokio::test]
-async fn a_null_is_the_same_as_nothing() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-null").await;
+async fn null_equals_absent() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-null").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     let mut spec = tenant();
     for field in

@@ -1,15 +1,15 @@
-//! What may change in a Tenant, and what may not.
+//! Mutable and immutable fields of a Tenant.
 
 use serde_json::json;
 use tenantry::api::tenant::Tenant;
 
 use super::{Objects, assert_accepted, assert_refused, tenant, with};
-use crate::world;
+use tenantry_test_support::shared_operator;
 
 #[tokio::test]
-async fn what_cannot_change_says_so() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-fixed").await;
+async fn immutable_fields_are_refused_by_name() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-fixed").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     let full = json!({"server": "elsewhere", "connectionSecretName": "acme-database", "paused": true});
     tenants.create("bare", &with(&tenant(), &json!({"slug": "bare", "paused": true}))).await;
@@ -60,9 +60,9 @@ async fn what_cannot_change_says_so() {
 }
 
 #[tokio::test]
-async fn what_may_change_can_come_and_go() {
-    let client = world::plane().await.client().await.unwrap();
-    let namespace = world::namespace(&client, "schema-tenant-changes").await;
+async fn mutable_fields_can_be_added_and_removed() {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, "schema-tenant-changes").await;
     let tenants = Objects::namespaced::<Tenant>(&client, &namespace);
     let full = json!({
         "slug": "full", "state": "Active", "stateReason": "as agreed", "paused": true,

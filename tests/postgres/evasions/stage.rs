@@ -1,36 +1,41 @@
-//! Where a way is tried: a tenant of its own, somebody who acts in its database, and a look at what is there.
+//! The stage of a way: a tenant, an actor in its database, and the checks of the result.
 
 use std::{fmt::Display, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::{
-    domain::access::AccessLevel,
-    postgres::{credentials::scram_verifier, drift::Known, server::Server},
+    domain::{
+        access::AccessLevel,
+        drift::{Expected, mismatches},
+        placement::Placement,
+        tenant_facts::RecordedOids,
+    },
+    postgres::{server::Server, tenant::credentials::scram_verifier},
 };
 use tenantry_dev::Postgres;
 use tokio::sync::Mutex;
 
-use crate::servers::Tenant;
+use crate::servers::{Tenant, access};
 
-/// What came of something, or why nothing did.
+/// The result of an action, or the reason of its failure.
 pub type Outcome<T = ()> = Result<T, String>;
 
 /// An error as text.
-pub fn told(error: impl Display) -> String {
+pub fn as_text(error: impl Display) -> String {
     error.to_string()
 }
 
-/// A tenant to suspend, and another one beside it.
+/// A tenant to suspend, and another tenant.
 pub struct Stage {
     pub postgres: &'static Postgres,
     pub server: Server,
     pub tenant: Tenant,
     pub other: Arc<Tenant>,
-    /// Looks at the tenant's database.
+    /// A session of an administrator in the tenant's database.
     administrator: Mutex<PgConnection>,
 }
 
-/// What an installation's modules and administrators may have put into a database.
+/// Objects that an installation's modules and administrators may have created in a database.
 const FURNITURE: &str = "
     CREATE FUNCTION public.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
     SELECT lo_create(4711);
@@ -40,7 +45,7 @@ const FURNITURE: &str = "
         SET search_path = public, pg_temp
         AS $$ INSERT INTO users (email) VALUES (gen_random_uuid() || '@definer.example') $$";
 
-/// Everything that a tenant might have changed.
+/// Everything that a tenant might change.
 const CONTENT: &str = "SELECT concat_ws(E'\\n',
     (SELECT string_agg(u::text, ',' ORDER BY u.id) FROM users u),
     (SELECT string_agg(l::text, ',' ORDER BY l.id) FROM activity_log l),
@@ -68,48 +73,48 @@ impl Stage {
     ) -> Outcome<Arc<Self>> {
         let tenant = Tenant::new(database);
         tenant.provision(server, 1).await;
-        let mut administrator = postgres.connect(database).await.map_err(told)?;
-        administrator.execute(FURNITURE).await.map_err(told)?;
+        let mut administrator = postgres.connect(database).await.map_err(as_text)?;
+        administrator.execute(FURNITURE).await.map_err(as_text)?;
         let (server, other, administrator) = (server.clone(), Arc::clone(other), Mutex::new(administrator));
         Ok(Arc::new(Self { postgres, server, tenant, other, administrator }))
     }
 
-    /// What is in the tenant's database, and what the server knows of its login.
+    /// The content of the tenant's database, and the properties of its login.
     pub async fn content(&self) -> Outcome<String> {
-        sqlx::query_scalar(CONTENT).fetch_one(&mut *self.administrator.lock().await).await.map_err(told)
+        sqlx::query_scalar(CONTENT).fetch_one(&mut *self.administrator.lock().await).await.map_err(as_text)
     }
 
     /// The login's sessions.
     pub async fn sessions(&self) -> Outcome<Vec<String>> {
         let sessions = "SELECT pid || ' of ' || backend_start FROM pg_stat_activity WHERE usename = $1";
-        let sessions = sqlx::query_scalar(sessions).bind(&self.tenant.login);
-        sessions.fetch_all(&mut *self.administrator.lock().await).await.map_err(told)
+        let sessions = sqlx::query_scalar(sessions).bind(&self.tenant.placement.login);
+        sessions.fetch_all(&mut *self.administrator.lock().await).await.map_err(as_text)
     }
 
     pub async fn set_access(&self, level: AccessLevel) -> Outcome {
-        let Tenant { id, database, login, password } = &self.tenant;
-        self.server.set_access(*id, database, login, level).await.map_err(told)?;
-        // As when the tenant is reinstated: the login may have another password, or none that works.
+        let Tenant { placement, password } = &self.tenant;
+        self.server.set_access(placement, level).await.map_err(as_text)?;
+        // As on a reinstatement: the login may have another password, or an expired one.
         if level == AccessLevel::ReadWrite {
-            self.server.set_login(*id, login, &scram_verifier(password), true).await.map_err(told)?;
+            self.server.set_login(placement, &scram_verifier(password), true).await.map_err(as_text)?;
         }
         Ok(())
     }
 
-    /// The level is in force, and nothing else is as it should not be.
+    /// Checks that the level is in force, without any other mismatch.
     pub async fn check_level(&self, level: AccessLevel) -> Outcome {
-        let Tenant { id, database, login, .. } = &self.tenant;
-        let facts = self.server.observe(*id, database, login).await.map_err(told)?;
-        let differences = facts.differences(level, Known::default(), -1);
-        if facts.access() != Some(level) || !differences.is_empty() {
-            return Err(format!("{:?} instead of {level}: {differences:?}", facts.access()));
+        let facts = self.server.observe(&self.tenant.placement).await.map_err(as_text)?;
+        let expected = Expected { recorded: RecordedOids::default(), access: level, connections: -1 };
+        let differences = mismatches(&facts, &expected);
+        if access(&facts) != Some(level) || !differences.is_empty() {
+            return Err(format!("{:?} instead of {level}: {differences:?}", access(&facts)));
         }
         Ok(())
     }
 
-    /// Of the login, there is no session from before, and when it is blocked none at all; nor is there a transaction
-    /// that could be committed later.
-    pub async fn check_gone(&self, before: &[String], level: AccessLevel) -> Outcome {
+    /// Checks that no earlier session of the login is left, none at all if it is blocked, and no transaction that could be
+    /// committed later.
+    pub async fn check_ended(&self, before: &[String], level: AccessLevel) -> Outcome {
         let mut left = self.sessions().await?;
         if level > AccessLevel::Blocked {
             left.retain(|session| before.contains(session));
@@ -117,12 +122,12 @@ impl Stage {
         let prepared =
             "SELECT 'transaction ' || gid FROM pg_prepared_xacts WHERE database = current_database()";
         let prepared = sqlx::query_scalar(prepared).fetch_all(&mut *self.administrator.lock().await).await;
-        left.extend(prepared.map_err(told)?);
+        left.extend(prepared.map_err(as_text)?);
         if left.is_empty() { Ok(()) } else { Err(format!("these are left: {}", left.join(", "))) }
     }
 }
 
-/// Somebody who acts in the tenant's database: its login, or an administrator for comparison.
+/// An actor in the tenant's database: its login, or an administrator for comparison.
 #[derive(Clone)]
 pub struct Actor {
     pub stage: Arc<Stage>,
@@ -130,19 +135,19 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// How a database is reached.
+    /// The URL of the database.
     pub fn url(&self) -> String {
-        let Tenant { database, login, password, .. } = &self.stage.tenant;
+        let Tenant { placement: Placement { database, login, .. }, password } = &self.stage.tenant;
         if self.is_administrator {
             self.stage.postgres.admin_url(database)
         } else {
-            // What waits for a lock of another way says so, rather than hang.
+            // A wait for a lock of another way fails instead of hanging.
             let url = self.stage.postgres.url(login, password.expose(), database);
             format!("{url}&options=-c%20lock_timeout=20s")
         }
     }
 
-    /// The name and the password in it.
+    /// The name and the password in the URL.
     pub fn credentials(&self) -> (String, String) {
         let url = self.url();
         let rest = url.split_once("//").map_or("", |(_, rest)| rest);
@@ -155,18 +160,18 @@ impl Actor {
         PgConnection::connect(&self.url()).await.map_err(|error| format!("no session: {error}"))
     }
 
-    /// Runs statements in a session. What an administrator does, it undoes.
+    /// Runs statements in a session. Those of an administrator are rolled back.
     pub async fn run(&self, session: &mut PgConnection, sql: &str) -> Outcome {
         let sql = self.fill(sql);
         let sql = if self.is_administrator { format!("BEGIN; {sql}; ROLLBACK") } else { sql };
-        session.execute(AssertSqlSafe(sql)).await.map(drop).map_err(told)
+        session.execute(AssertSqlSafe(sql)).await.map(drop).map_err(as_text)
     }
 
     pub fn fill(&self, sql: &str) -> String {
-        let Tenant { database, login, .. } = &self.stage.tenant;
+        let Placement { database, login, .. } = &self.stage.tenant.placement;
         sql.replace("{write}", "INSERT INTO users (email) VALUES (gen_random_uuid() || '@way.example')")
             .replace("{database}", database)
             .replace("{login}", login)
-            .replace("{other}", &self.stage.other.login)
+            .replace("{other}", &self.stage.other.placement.login)
     }
 }

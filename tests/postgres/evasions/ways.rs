@@ -1,4 +1,4 @@
-//! The ways that are tried, one in a line: what is done before the suspension, and what is tried after it.
+//! The ways, one per line: the statements before the suspension, and those after it.
 
 use futures::{FutureExt, future::BoxFuture};
 use tenantry::domain::access::AccessLevel;
@@ -8,85 +8,97 @@ use super::{
     stage::{Actor, Outcome},
 };
 
-/// What is left to do after the suspension. Whoever gets to the end of it got around the suspension.
+/// The part after the suspension. A way that completes it has evaded the suspension.
 pub type Finish = BoxFuture<'static, Outcome>;
-/// What is done before it.
+/// The part before it.
 pub type Begin = fn(Actor) -> BoxFuture<'static, Outcome<Finish>>;
 
 /// A way. Each is shown to work without a suspension, so that the test can fail.
 #[derive(Clone, Copy)]
 pub enum Way {
-    /// Something in a session, and the rest in the same session.
-    Kept(&'static str, &'static str),
-    /// Something in a session that stays open, and the rest in a new session.
-    Anew(&'static str, &'static str),
-    /// The same, of what writes nothing that grows: who may only shrink may do it.
+    /// Both parts in the same session.
+    SameSession(&'static str, &'static str),
+    /// The first part in a session that stays open, the second in a new session.
+    NewSession(&'static str, &'static str),
+    /// The same, for statements that ShrinkOnly allows.
     Shrinks(&'static str, &'static str),
-    /// Something that a tenant may at no level, and an administrator may: tried in a session from before and in a
-    /// new one.
+    /// A statement that a tenant may run at no level, and an administrator may: tried in an earlier session and in a new
+    /// one.
     Never(&'static str),
-    /// What takes more than statements.
+    /// A way that needs more than statements.
     Own(Begin),
-    /// The same, of what a tenant may at no level.
+    /// The same, for what a tenant may do at no level.
     Forbidden(Begin),
 }
 
-use Way::{Anew, Forbidden, Kept, Never, Own, Shrinks};
+use Way::{Forbidden, Never, NewSession, Own, SameSession, Shrinks};
 
-/// The versions on which a way is one.
+/// The versions on which a way exists.
 pub type Majors = &'static [u16];
 const ALL: Majors = &[15, 18];
-/// From 16 on a membership may be without SET, and ours are.
+/// From 16 on, a membership can be without SET, as those of tenants are.
 const BEFORE_16: Majors = &[15];
 const SINCE_16: Majors = &[18];
 
 /// The large object 4711 is an administrator's; for the functions 131072 means "to write".
 pub const WAYS: &[(&str, Majors, Way)] = &[
-    // Sessions that stay.
-    ("a write that waits for its COMMIT", ALL, Kept("BEGIN; {write}", "COMMIT")),
-    ("a savepoint to go back to", ALL, Kept("BEGIN; SAVEPOINT s; {write}", "ROLLBACK TO s; {write}; COMMIT")),
-    ("an idle session", ALL, Kept("SELECT 1", "{write}")),
-    ("a session idle in a transaction", ALL, Kept("BEGIN", "{write}; COMMIT")),
+    // Sessions that stay open.
+    ("a write that waits for its COMMIT", ALL, SameSession("BEGIN; {write}", "COMMIT")),
+    (
+        "a savepoint to go back to",
+        ALL,
+        SameSession("BEGIN; SAVEPOINT s; {write}", "ROLLBACK TO s; {write}; COMMIT"),
+    ),
+    ("an idle session", ALL, SameSession("SELECT 1", "{write}")),
+    ("a session idle in a transaction", ALL, SameSession("BEGIN", "{write}; COMMIT")),
     (
         "a statement prepared in an open transaction",
         ALL,
-        Kept("BEGIN; PREPARE w AS {write}", "EXECUTE w; COMMIT"),
+        SameSession("BEGIN; PREPARE w AS {write}", "EXECUTE w; COMMIT"),
     ),
-    ("a statement prepared in an idle session", ALL, Kept("PREPARE w AS {write}; EXECUTE w", "EXECUTE w")),
-    ("a cursor WITH HOLD", ALL, Kept("DECLARE c CURSOR WITH HOLD FOR SELECT * FROM users", "FETCH c")),
+    (
+        "a statement prepared in an idle session",
+        ALL,
+        SameSession("PREPARE w AS {write}; EXECUTE w", "EXECUTE w"),
+    ),
+    ("a cursor WITH HOLD", ALL, SameSession("DECLARE c CURSOR WITH HOLD FOR SELECT * FROM users", "FETCH c")),
     (
         "a cursor in an open transaction",
         ALL,
-        Kept("BEGIN; DECLARE c CURSOR FOR SELECT * FROM users", "FETCH c"),
+        SameSession("BEGIN; DECLARE c CURSOR FOR SELECT * FROM users", "FETCH c"),
     ),
     (
         "a cursor FOR UPDATE in an open transaction",
         ALL,
-        Kept(
+        SameSession(
             "{write}; COMMIT; BEGIN; DECLARE c CURSOR FOR SELECT * FROM users FOR UPDATE; FETCH c",
             "UPDATE users SET name = 'x' WHERE CURRENT OF c; COMMIT",
         ),
     ),
-    ("SET ROLE to the group before it", BEFORE_16, Kept("SET ROLE tenantry_rw", "{write}")),
-    ("SET ROLE to itself before it", ALL, Kept("SET ROLE {login}", "{write}")),
+    ("SET ROLE to the group before it", BEFORE_16, SameSession("SET ROLE tenantry_rw", "{write}")),
+    ("SET ROLE to itself before it", ALL, SameSession("SET ROLE {login}", "{write}")),
     (
         "SET SESSION AUTHORIZATION to itself before it",
         ALL,
-        Kept("SET SESSION AUTHORIZATION {login}", "{write}"),
+        SameSession("SET SESSION AUTHORIZATION {login}", "{write}"),
     ),
-    ("an advisory lock", ALL, Kept("SELECT pg_advisory_lock(1)", "SELECT 1 / pg_advisory_unlock(1)::int")),
-    ("a LISTEN", ALL, Kept("LISTEN way", "SELECT 1 / count(*)::int FROM pg_listening_channels()")),
+    (
+        "an advisory lock",
+        ALL,
+        SameSession("SELECT pg_advisory_lock(1)", "SELECT 1 / pg_advisory_unlock(1)::int"),
+    ),
+    ("a LISTEN", ALL, SameSession("LISTEN way", "SELECT 1 / count(*)::int FROM pg_listening_channels()")),
     ("a COPY FROM STDIN under way", ALL, Own(|actor| moves::copy_in(actor).boxed())),
-    ("a COPY TO STDOUT that nobody reads", ALL, Own(|actor| moves::copy_out(actor).boxed())),
+    ("a COPY TO STDOUT that is not read", ALL, Own(|actor| moves::copy_out(actor).boxed())),
     ("a DO block that catches being cancelled", ALL, Own(|actor| moves::stubborn(actor).boxed())),
     // New sessions.
-    ("an INSERT", ALL, Anew("", "{write}")),
-    ("an UPDATE", ALL, Anew("{write}", "UPDATE users SET name = name || 'x'")),
+    ("an INSERT", ALL, NewSession("", "{write}")),
+    ("an UPDATE", ALL, NewSession("{write}", "UPDATE users SET name = name || 'x'")),
     ("a DELETE", ALL, Shrinks("{write}", "DELETE FROM users")),
     (
         "a MERGE",
         ALL,
-        Anew(
+        NewSession(
             "{write}",
             "MERGE INTO users u USING roles r ON false WHEN NOT MATCHED THEN INSERT (email) VALUES (gen_random_uuid() || '@m.example')",
         ),
@@ -94,64 +106,74 @@ pub const WAYS: &[(&str, Majors, Way)] = &[
     (
         "a WITH that deletes and writes",
         ALL,
-        Anew(
+        NewSession(
             "{write}",
             "WITH d AS (DELETE FROM users RETURNING name) INSERT INTO users (email, name) SELECT gen_random_uuid() || '@d.example', name FROM d",
         ),
     ),
-    ("a WITH that writes", ALL, Anew("", "WITH w AS ({write} RETURNING 1) SELECT * FROM w")),
-    ("EXPLAIN ANALYZE of a write", ALL, Anew("", "EXPLAIN ANALYZE {write}")),
-    ("a DO block", ALL, Anew("", "DO $$ BEGIN {write}; END $$")),
+    ("a WITH that writes", ALL, NewSession("", "WITH w AS ({write} RETURNING 1) SELECT * FROM w")),
+    ("EXPLAIN ANALYZE of a write", ALL, NewSession("", "EXPLAIN ANALYZE {write}")),
+    ("a DO block", ALL, NewSession("", "DO $$ BEGIN {write}; END $$")),
     (
         "a default_transaction_read_only of its own",
         ALL,
-        Anew("", "SET default_transaction_read_only = off; {write}"),
+        NewSession("", "SET default_transaction_read_only = off; {write}"),
     ),
-    ("SET transaction_read_only", ALL, Anew("", "BEGIN; SET transaction_read_only = off; {write}; COMMIT")),
-    ("BEGIN READ WRITE", ALL, Anew("", "BEGIN READ WRITE; {write}; COMMIT")),
+    (
+        "SET transaction_read_only",
+        ALL,
+        NewSession("", "BEGIN; SET transaction_read_only = off; {write}; COMMIT"),
+    ),
+    ("BEGIN READ WRITE", ALL, NewSession("", "BEGIN READ WRITE; {write}; COMMIT")),
     (
         "ALTER ROLE of itself, SET",
         ALL,
-        Anew("ALTER ROLE {login} SET default_transaction_read_only = off", "{write}"),
+        NewSession("ALTER ROLE {login} SET default_transaction_read_only = off", "{write}"),
     ),
     (
         "ALTER ROLE of itself, IN DATABASE",
         ALL,
-        Anew("ALTER ROLE {login} IN DATABASE {database} SET default_transaction_read_only = off", "{write}"),
+        NewSession(
+            "ALTER ROLE {login} IN DATABASE {database} SET default_transaction_read_only = off",
+            "{write}",
+        ),
     ),
     (
         "ALTER ROLE of itself, SET role",
         BEFORE_16,
-        Anew("SET ROLE none; ALTER ROLE {login} SET role = tenantry_rw", "{write}"),
+        NewSession("SET ROLE none; ALTER ROLE {login} SET role = tenantry_rw", "{write}"),
     ),
-    ("SET ROLE to the group after it", BEFORE_16, Anew("", "SET ROLE tenantry_rw; {write}")),
+    ("SET ROLE to the group after it", BEFORE_16, NewSession("", "SET ROLE tenantry_rw; {write}")),
     (
         "GRANT of its rights to PUBLIC",
         ALL,
-        Anew("GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC", "{write}"),
+        NewSession("GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC", "{write}"),
     ),
-    ("DROP OWNED BY its group", ALL, Anew("DROP OWNED BY tenantry_rw", "{write}")),
+    ("DROP OWNED BY its group", ALL, NewSession("DROP OWNED BY tenantry_rw", "{write}")),
     (
         "default privileges of its own",
         ALL,
-        Anew("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC", "{write}"),
+        NewSession("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC", "{write}"),
     ),
-    ("SELECT FOR UPDATE", ALL, Anew("{write}", "SELECT * FROM users FOR UPDATE")),
-    ("SELECT FOR KEY SHARE", ALL, Anew("{write}", "SELECT * FROM users FOR KEY SHARE")),
+    ("SELECT FOR UPDATE", ALL, NewSession("{write}", "SELECT * FROM users FOR UPDATE")),
+    ("SELECT FOR KEY SHARE", ALL, NewSession("{write}", "SELECT * FROM users FOR KEY SHARE")),
     ("LOCK TABLE", ALL, Shrinks("", "BEGIN; LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE; COMMIT")),
-    ("nextval", ALL, Anew("", "SELECT nextval('activity_log_id_seq')")),
-    ("setval", ALL, Anew("", "SELECT setval('activity_log_id_seq', 9999)")),
-    ("a column's sequence", ALL, Anew("", "INSERT INTO activity_log (action) VALUES ('x')")),
-    ("a SECURITY DEFINER function of a module", ALL, Anew("", "SELECT write_for_me()")),
+    ("nextval", ALL, NewSession("", "SELECT nextval('activity_log_id_seq')")),
+    ("setval", ALL, NewSession("", "SELECT setval('activity_log_id_seq', 9999)")),
+    ("a column's sequence", ALL, NewSession("", "INSERT INTO activity_log (action) VALUES ('x')")),
+    ("a SECURITY DEFINER function of a module", ALL, NewSession("", "SELECT write_for_me()")),
     (
         "a prepared transaction",
         ALL,
-        Anew("BEGIN; {write}; PREPARE TRANSACTION '{database}''s \\'", "COMMIT PREPARED '{database}''s \\'"),
+        NewSession(
+            "BEGIN; {write}; PREPARE TRANSACTION '{database}''s \\'",
+            "COMMIT PREPARED '{database}''s \\'",
+        ),
     ),
     (
         "a prepared transaction of the group",
         BEFORE_16,
-        Kept(
+        SameSession(
             "SET ROLE tenantry_rw; BEGIN; {write}; PREPARE TRANSACTION '{database} rw'",
             "COMMIT PREPARED '{database} rw'",
         ),
@@ -162,7 +184,7 @@ pub const WAYS: &[(&str, Majors, Way)] = &[
     ("many logins at the same time", ALL, Own(|actor| moves::race(actor).boxed())),
     ("another tenant's login that has its role", ALL, Own(|actor| moves::lent(actor).boxed())),
     ("another tenant's login that knocks all the time", ALL, Own(|actor| moves::knocking(actor).boxed())),
-    // What it never may.
+    // What a tenant may never do.
     ("SET ROLE to the group", SINCE_16, Never("SET ROLE tenantry_rw")),
     ("SET ROLE to the owner", ALL, Never("SET ROLE tenantry_owner")),
     ("SET SESSION AUTHORIZATION", ALL, Never("SET SESSION AUTHORIZATION tenantry_owner")),
@@ -174,8 +196,8 @@ pub const WAYS: &[(&str, Majors, Way)] = &[
     ("ALTER ROLE of itself, SUPERUSER", ALL, Never("ALTER ROLE {login} SUPERUSER")),
     ("ALTER ROLE of another, SET", ALL, Never("ALTER ROLE {other} SET role = 'none'")),
     ("CREATE ROLE", ALL, Never("CREATE ROLE {database}_twin LOGIN IN ROLE tenantry_rw")),
-    ("COMMENT ON ROLE itself", ALL, Never("COMMENT ON ROLE {login} IS 'nobody''s'")),
-    ("COMMENT ON DATABASE", ALL, Never("COMMENT ON DATABASE {database} IS 'nobody''s'")),
+    ("COMMENT ON ROLE itself", ALL, Never("COMMENT ON ROLE {login} IS 'other'")),
+    ("COMMENT ON DATABASE", ALL, Never("COMMENT ON DATABASE {database} IS 'other'")),
     ("GRANT of the group to itself", ALL, Never("GRANT tenantry_rw TO {login}")),
     ("GRANT of the group to another tenant's login", ALL, Never("GRANT tenantry_rw TO {other}")),
     ("GRANT of itself to another tenant's login", ALL, Never("GRANT {login} TO {other}")),
@@ -227,37 +249,39 @@ pub const WAYS: &[(&str, Majors, Way)] = &[
 ];
 
 impl Way {
-    /// How many such ways may be tried side by side on one tenant: those that leave nothing behind that another meets.
+    /// The number of such ways that can be tried at once on one tenant without affecting each other.
     pub fn at_a_time(self) -> usize {
         match self {
-            // It holds the meter of users, at which the others would wait.
-            Kept(before, _) if before.starts_with("BEGIN") && before.ends_with("{write}") => 1,
-            Kept(..) | Never(_) | Forbidden(_) => 8,
-            Anew(..) | Shrinks(..) | Own(_) => 1,
+            // It locks the counter of users, for which the others would wait.
+            SameSession(before, _) if before.starts_with("BEGIN") && before.ends_with("{write}") => 1,
+            SameSession(..) | Never(_) | Forbidden(_) => 8,
+            NewSession(..) | Shrinks(..) | Own(_) => 1,
         }
     }
 
-    /// Whether no tenant may do it, at any level.
+    /// Whether a tenant may not do it at any level.
     pub fn is_forbidden(self) -> bool {
         matches!(self, Never(_) | Forbidden(_))
     }
 
-    /// Whether it is a way around this level, rather than what the level is for.
+    /// Whether it evades this level, and is not what the level allows.
     pub fn is_against(self, level: AccessLevel) -> bool {
         !(matches!(self, Shrinks(..)) && level == AccessLevel::ShrinkOnly)
     }
 
-    /// Does what is done before the suspension.
+    /// Runs the part before the suspension.
     pub async fn begin(self, actor: Actor) -> Outcome<Finish> {
         let (before, after) = match self {
             Own(begin) | Forbidden(begin) => return begin(actor).await,
-            Kept(before, after) | Anew(before, after) | Shrinks(before, after) => (before, after),
+            SameSession(before, after) | NewSession(before, after) | Shrinks(before, after) => {
+                (before, after)
+            }
             Never(sql) => ("", sql),
         };
         let mut session = actor.session().await?;
         actor.run(&mut session, before).await?;
         Ok(async move {
-            if !matches!(self, Anew(..) | Shrinks(..)) {
+            if !matches!(self, NewSession(..) | Shrinks(..)) {
                 let kept = actor.run(&mut session, after).await;
                 if kept.is_ok() || !matches!(self, Never(_)) {
                     return kept;

@@ -1,10 +1,10 @@
-//! How modules declare meters: on tables with rows, with partitions, several for one limit, again.
+//! Meters that modules declare: on tables with rows, with partitions, several for one limit, repeatedly.
 
 use super::{Limited, check, reported, run, state};
 use crate::servers::SERVERS;
 
 #[tokio::test]
-async fn rows_that_are_there_are_counted_when_a_meter_is_declared() {
+async fn existing_rows_are_counted_when_a_meter_is_declared() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_declared", &[("seats", Some(4))]).await;
         let table = "CREATE TABLE seats (id int, free boolean, used bigint, name text, limit_name text);
@@ -17,13 +17,13 @@ async fn rows_that_are_there_are_counted_when_a_meter_is_declared() {
         run(&mut session, "INSERT INTO seats VALUES (6, false), (7, true), (8, NULL)").await.unwrap();
         check(&mut session, taken, "seats", 4).await;
         assert_eq!(state(run(&mut session, "UPDATE seats SET free = false").await), "TNLIM");
-        // Again, and under another name: nothing is counted twice.
+        // Repeated, and after a rename: nothing is counted twice.
         limited.migrate(declare).await.unwrap();
         limited.migrate("ALTER TABLE seats RENAME TO places").await.unwrap();
         limited.migrate("SELECT tenantry.meter('seats', 'places', 'NOT free')").await.unwrap();
         run(&mut session, "DELETE FROM places WHERE id IN (1, 4, 8)").await.unwrap();
         check(&mut session, "places WHERE NOT free", "seats", 3).await;
-        // All of them, then: the condition goes, and so does what it took to count it.
+        // Without the condition, all rows count, and the triggers for the condition are dropped.
         limited.migrate("SELECT tenantry.meter('seats', 'places')").await.unwrap();
         check(&mut session, "places", "seats", 5).await;
         run(&mut session, "UPDATE places SET free = NOT free").await.unwrap();
@@ -35,7 +35,7 @@ async fn rows_that_are_there_are_counted_when_a_meter_is_declared() {
 }
 
 #[tokio::test]
-async fn partitions_are_counted_whichever_is_named() {
+async fn partitions_are_counted_by_every_name() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_partitions", &[("parts", Some(5))]).await;
         limited
@@ -59,7 +59,7 @@ async fn partitions_are_counted_whichever_is_named() {
             ("INSERT INTO parts_2 VALUES (13), (14)", None),
             ("INSERT INTO parts_1 VALUES (3), (4)", None),
             ("INSERT INTO parts VALUES (3), (14)", None),
-            // From one to another, and back.
+            // Rows move to another partition, and back.
             ("UPDATE parts SET day = 12 WHERE day = 1", Some(4)),
             ("UPDATE parts SET day = day - 10 WHERE day > 10", Some(4)),
             ("DELETE FROM parts_1 WHERE day = 1", Some(3)),
@@ -87,7 +87,7 @@ async fn partitions_are_counted_whichever_is_named() {
 }
 
 #[tokio::test]
-async fn rows_that_go_with_others_are_counted() {
+async fn cascaded_deletes_are_counted() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_cascade", &[("members", Some(6))]).await;
         limited
@@ -109,14 +109,14 @@ async fn rows_that_go_with_others_are_counted() {
         check(&mut session, "members", "members", 3).await;
         run(&mut session, "BEGIN; DELETE FROM teams; ROLLBACK").await.unwrap();
         check(&mut session, "members", "members", 3).await;
-        // A child that is no partition has no foreign key, and stays.
+        // A child table that is not a partition has no foreign key, and keeps its rows.
         limited.migrate("TRUNCATE teams CASCADE").await.unwrap();
         check(&mut session, "members", "members", 1).await;
     }
 }
 
 #[tokio::test]
-async fn several_tables_count_towards_one_limit_and_one_table_towards_several() {
+async fn tables_and_limits_are_many_to_many() {
     for postgres in &*SERVERS {
         let limits = [("seats", Some(4)), ("guests", Some(1))];
         let limited = Limited::new(postgres, "tenant_several", &limits).await;
@@ -151,7 +151,7 @@ async fn several_tables_count_towards_one_limit_and_one_table_towards_several() 
         check("UPDATE visitors SET is_guest = true", Some("guests"), 4, 1).await;
         check("UPDATE staff SET gone = true WHERE id = 1", None, 3, 1).await;
         check("INSERT INTO staff VALUES (4)", None, 4, 1).await;
-        // From one table to the other, in one statement.
+        // Rows move to the other table, in one statement.
         let join = "WITH gone AS (DELETE FROM visitors WHERE NOT is_guest RETURNING id)
                     INSERT INTO staff SELECT id FROM gone";
         check(join, None, 4, 1).await;
@@ -162,7 +162,7 @@ async fn several_tables_count_towards_one_limit_and_one_table_towards_several() 
 }
 
 #[tokio::test]
-async fn a_meter_that_cannot_be_right_is_refused() {
+async fn inconsistent_meter_is_refused() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_wrong", &[]).await;
         let tables = "CREATE TABLE whole (a int) PARTITION BY LIST (a);

@@ -1,4 +1,4 @@
-//! Whatever several sessions do at once: the counter is the number of rows.
+//! Random statements in several sessions: the counter equals the number of rows.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const TRANSACTIONS: usize = 60;
 const LIMIT: i64 = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_counter_is_the_number_of_rows() {
+async fn counter_equals_number_of_rows() {
     for postgres in &*SERVERS {
         let limits = [("items", Some(LIMIT)), ("users", Some(LIMIT))];
         let limited = Limited::new(postgres, "tenant_mixture", &limits).await;
@@ -28,7 +28,7 @@ async fn the_counter_is_the_number_of_rows() {
             )
             .await
             .unwrap();
-        // They get in each other's way all the time: a deadlock is not waited for as long as otherwise.
+        // They block each other all the time: deadlocks are detected sooner than by default.
         let mut admin = postgres.connect("postgres").await.unwrap();
         run(&mut admin, "ALTER ROLE tenant_mixture_app SET deadlock_timeout = '20ms'").await.unwrap();
         let limited = Arc::new(limited);
@@ -57,7 +57,7 @@ async fn the_counter_is_the_number_of_rows() {
     }
 }
 
-/// Some statements, each in a savepoint, at one of the isolation levels, to be committed or not.
+/// Some statements, each in a savepoint, at a random isolation level, committed or rolled back.
 async fn transaction(session: &mut PgConnection, random: &mut StdRng) {
     let level = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][random.random_range(0..3)];
     run(session, format!("BEGIN ISOLATION LEVEL {level}")).await.unwrap();
@@ -65,7 +65,7 @@ async fn transaction(session: &mut PgConnection, random: &mut StdRng) {
         run(session, "SAVEPOINT one").await.unwrap();
         let statement = statement(random);
         let outcome = state(run(session, &statement).await);
-        // Serialization failures and deadlocks are what several writers get.
+        // Concurrent writers get serialization failures and deadlocks.
         assert!(["", "TNLIM", "40001", "40P01"].contains(&&*outcome), "{statement}: {outcome}");
         if !outcome.is_empty() || random.random_bool(0.2) {
             run(session, "ROLLBACK TO one").await.unwrap();

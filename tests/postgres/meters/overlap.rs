@@ -1,4 +1,4 @@
-//! Eight sessions at once, each with more users than the limit allows all of them together.
+//! Eight concurrent sessions, which together add more users than the limit allows.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{Limited, check, run, state};
 use crate::servers::SERVERS;
 
 const SESSIONS: usize = 8;
-/// Eight users of each session, so many with each statement: the last ones fill what is left, whoever was first.
+/// Each session adds eight users, in statements of these sizes: the last ones reach the limit, in any order.
 const CHUNKS: [usize; 5] = [3, 2, 1, 1, 1];
 const LIMIT: i64 = 5;
 
@@ -20,13 +20,13 @@ enum Way {
     Copy,
     Upsert,
     Merge,
-    /// By a snapshot from before, with another try after each serialization failure.
+    /// With an older snapshot, retried after each serialization failure.
     RepeatableRead,
     Serializable,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn eight_sessions_with_eight_users_each_leave_as_many_as_the_limit_allows() {
+async fn concurrent_sessions_reach_exactly_the_limit() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_overlap", &[("users", Some(LIMIT))]).await;
         let limited = Arc::new(limited);
@@ -45,9 +45,9 @@ async fn eight_sessions_with_eight_users_each_leave_as_many_as_the_limit_allows(
     }
 }
 
-/// In one transaction each, with savepoints, which all are open at the same time.
+/// One transaction each, with savepoints, all open at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn long_transactions_with_savepoints_leave_as_many_as_the_limit_allows() {
+async fn long_transactions_with_savepoints_reach_exactly_the_limit() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_savepoints", &[("users", Some(LIMIT))]).await;
         let limited = Arc::new(limited);
@@ -67,7 +67,7 @@ async fn long_transactions_with_savepoints_leave_as_many_as_the_limit_allows() {
                         other => panic!("{other}"),
                     }
                 }
-                // Every other one gives up what it had.
+                // Every second session rolls back.
                 let end = if number % 2 == 0 { "ROLLBACK" } else { "COMMIT" };
                 run(&mut session, end).await.unwrap();
             })
@@ -77,7 +77,7 @@ async fn long_transactions_with_savepoints_leave_as_many_as_the_limit_allows() {
     }
 }
 
-/// Returns how many were added.
+/// Returns the number of added users.
 async fn add_in_rounds(limited: Arc<Limited>, way: Way, number: usize, together: Arc<Barrier>) -> usize {
     let mut session = limited.session().await;
     let (mut first, mut added) = (0, 0);

@@ -1,4 +1,4 @@
-//! What a tenant's own login may try against its limits.
+//! Ways in which a tenant's login may try to evade its limits.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tenantry::domain::access::AccessLevel;
 use super::{Limited, check, run, state};
 use crate::servers::SERVERS;
 
-/// Refused at every level of access, with these SQLSTATEs: no right, no such thing for this role.
+/// Refused at every access level with an SQLSTATE of a missing right or object.
 const REFUSED: &[&str] = &[
     "INSERT INTO tenantry.limits VALUES ('users', 99)",
     "UPDATE tenantry.limits SET maximum = 99",
@@ -50,7 +50,7 @@ const REFUSED: &[&str] = &[
     "SELECT FROM tenantry.counters FOR SHARE",
 ];
 
-/// Beyond ACCESS SHARE, which any SELECT takes, all lock modes; 16 and later give some with other rights alone.
+/// All lock modes beyond ACCESS SHARE, which any SELECT takes; from 16 on, some need other rights.
 const LOCK_MODES: [&str; 7] = [
     "ROW SHARE",
     "ROW EXCLUSIVE",
@@ -62,16 +62,16 @@ const LOCK_MODES: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn no_level_of_access_reaches_limits_counters_or_triggers() {
+async fn no_access_level_changes_limits_counters_or_triggers() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_reach", &[("users", Some(1))]).await;
-        let (id, database, login) = (limited.tenant.id, &limited.tenant.database, &limited.tenant.login);
+        let placement = &limited.tenant.placement;
         for level in [AccessLevel::ReadWrite, AccessLevel::ShrinkOnly, AccessLevel::ReadOnly] {
-            limited.server.set_access(id, database, login, level).await.unwrap();
+            limited.server.set_access(placement, level).await.unwrap();
             let mut session = limited.session().await;
             for statement in REFUSED {
                 let refused = state(run(&mut session, *statement).await);
-                // 55000 is a view that cannot be updated.
+                // 55000: a view that cannot be updated.
                 assert!(["42501", "55000"].contains(&&*refused), "{level}, {statement}: {refused}");
             }
             for (mode, table) in LOCK_MODES.iter().flat_map(|mode| {
@@ -81,7 +81,7 @@ async fn no_level_of_access_reaches_limits_counters_or_triggers() {
                 assert_eq!(state(run(&mut session, lock).await), "42501", "{level}: {table} {mode}");
                 run(&mut session, "ROLLBACK").await.unwrap();
             }
-            // What the application is to know, it reads.
+            // The application may read these.
             let (plan, limits): (String, String) =
                 sqlx::query_as("SELECT plan, limits::text FROM tenantry.entitlements")
                     .fetch_one(&mut session)
@@ -92,9 +92,9 @@ async fn no_level_of_access_reaches_limits_counters_or_triggers() {
     }
 }
 
-/// The place of a counter's row is kept in a setting that the tenant may write to.
+/// The location of a counter's row is kept in a setting that the tenant may change.
 #[tokio::test]
-async fn settings_of_the_tenant_do_not_lead_astray() {
+async fn settings_of_the_tenant_do_not_corrupt_counters() {
     for postgres in &*SERVERS {
         let limited =
             Limited::new(postgres, "tenant_settings", &[("users", Some(4)), ("projects", None)]).await;
@@ -110,7 +110,7 @@ async fn settings_of_the_tenant_do_not_lead_astray() {
             let insert = "INSERT INTO users (email) VALUES (gen_random_uuid() || '@x.example')";
             match state(run(&mut session, insert).await).as_str() {
                 "" => added += 1,
-                // Its own statement fails, and nothing else.
+                // Only its own statement fails.
                 "22P02" => assert_eq!(place, "nonsense"),
                 other => panic!("{place}: {other}"),
             }
@@ -125,7 +125,7 @@ async fn settings_of_the_tenant_do_not_lead_astray() {
 }
 
 #[tokio::test]
-async fn no_lock_of_the_tenants_puts_a_change_of_its_limits_off() {
+async fn tenant_lock_does_not_delay_a_change_of_limits() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_locks", &[("users", Some(9))]).await;
         let mut held: Vec<PgConnection> = Vec::new();
@@ -141,7 +141,7 @@ async fn no_lock_of_the_tenants_puts_a_change_of_its_limits_off() {
             session.execute(AssertSqlSafe(seen)).await.unwrap();
             held.push(session);
         }
-        // One of them holds the counter as well; the table itself is held too, in the strongest way that it can be.
+        // One session also locks the counter; the table itself is locked in the strongest available mode.
         let strongest = "INSERT INTO users (email) VALUES ('a@x.example'); SELECT * FROM users FOR UPDATE;
                          LOCK TABLE users IN ROW EXCLUSIVE MODE";
         run(&mut held[1], strongest).await.unwrap();

@@ -1,4 +1,4 @@
-//! Transactions whose view of the limits is older than the limits.
+//! Transactions whose snapshot is older than the limits.
 
 use sqlx::Connection;
 
@@ -8,12 +8,12 @@ use crate::servers::SERVERS;
 const ONE: &str = "INSERT INTO users (email) VALUES (gen_random_uuid() || '@x.example')";
 
 #[tokio::test]
-async fn an_old_snapshot_does_not_grow_by_old_limits() {
+async fn old_snapshot_does_not_grow_by_old_limits() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_snapshot", &[("users", Some(9))]).await;
         for level in ["REPEATABLE READ", "SERIALIZABLE"] {
             for has_written in [false, true] {
-                // Lowered, and given where there was none.
+                // A limit is lowered, and added where there was none.
                 for before in [&[("users", Some(9))][..], &[]] {
                     limited.apply(before).await;
                     let mut session = limited.session().await;
@@ -25,7 +25,7 @@ async fn an_old_snapshot_does_not_grow_by_old_limits() {
                     limited.apply(&[("users", Some(0))]).await;
                     run(&mut session, "SELECT * FROM users; SAVEPOINT here").await.unwrap();
                     assert_eq!(state(run(&mut session, ONE).await), "40001", "{level} {before:?}");
-                    // What it had may go, and what it did before counts as done before.
+                    // Deletions are allowed, and its earlier statements count as earlier.
                     run(&mut session, "ROLLBACK TO here; DELETE FROM users; COMMIT").await.unwrap();
                     check(&mut session, "users", "users", 0).await;
                     session.close().await.unwrap();
@@ -36,7 +36,7 @@ async fn an_old_snapshot_does_not_grow_by_old_limits() {
 }
 
 #[tokio::test]
-async fn a_present_snapshot_grows_by_present_limits() {
+async fn current_snapshot_grows_by_current_limits() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_present", &[("users", Some(3))]).await;
         let mut session = limited.session().await;
@@ -48,13 +48,13 @@ async fn a_present_snapshot_grows_by_present_limits() {
             assert_eq!(state(run(&mut session, ONE).await), "TNLIM", "{level}");
             run(&mut session, "ROLLBACK").await.unwrap();
         }
-        // Read committed: a change counts from the next statement on.
+        // Read committed: a change applies from the next statement on.
         run(&mut session, "BEGIN").await.unwrap();
         run(&mut session, ONE).await.unwrap();
         limited.apply(&[("users", Some(1))]).await;
         assert_eq!(state(run(&mut session, ONE).await), "TNLIM");
         run(&mut session, "ROLLBACK").await.unwrap();
-        // The same limits again change nothing: what is under way is not disturbed.
+        // The same limits again change nothing, and open transactions continue.
         run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM users").await.unwrap();
         limited.apply(&[("users", Some(1))]).await;
         run(&mut session, ONE).await.unwrap();

@@ -1,8 +1,9 @@
-//! What each kind of statement does to a counter, and what a refusal looks like to the application.
+//! The effect of each kind of statement on a counter, and the error that the application gets.
 
 use tenantry::{
-    domain::{access::AccessLevel, limits::Entitlements},
-    postgres::{
+    api::reason::Reason,
+    domain::{access::AccessLevel, usage::entitlements::Entitlements},
+    postgres::tenant::{
         credentials::generate_password,
         seed::{AdminSeed, OneTimeSecret, Seed},
     },
@@ -11,7 +12,7 @@ use tenantry::{
 use super::{Limited, check, entitlements, reported, run, state};
 use crate::servers::SERVERS;
 
-/// A statement, and how many users there are after it; `None` where it is refused by the limit of 3.
+/// A statement and the number of users after it; `None` if the limit of 3 refuses it.
 const STEPS: &[(&str, Option<i64>)] = &[
     ("INSERT INTO users (email) VALUES ('a@x.example'), ('b@x.example')", Some(2)),
     ("INSERT INTO users (email) VALUES ('c@x.example'), ('d@x.example')", None),
@@ -33,7 +34,7 @@ const STEPS: &[(&str, Option<i64>)] = &[
     ),
     ("UPDATE users SET name = 'y'", Some(3)),
     ("UPDATE users SET id = gen_random_uuid() WHERE email = 'a@x.example'", Some(3)),
-    // One comes, one goes, in one statement, in either order.
+    // An insert and a delete in one statement, in either order.
     (
         "WITH gone AS (DELETE FROM users WHERE email = 'a@x.example' RETURNING 1)
          INSERT INTO users (email) SELECT 'f@x.example' FROM gone",
@@ -65,7 +66,7 @@ const STEPS: &[(&str, Option<i64>)] = &[
          WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (email) VALUES (v.email)",
         None,
     ),
-    // What was taken before in the same transaction makes room, and no more than it took.
+    // Earlier deletions in the same transaction free exactly as many rows.
     (
         "BEGIN; DELETE FROM users WHERE email = 'k@x.example'; INSERT INTO users (email) VALUES ('n@x.example'); COMMIT",
         Some(3),
@@ -75,7 +76,7 @@ const STEPS: &[(&str, Option<i64>)] = &[
          INSERT INTO users (email) VALUES ('o@x.example'), ('p@x.example'); COMMIT",
         None,
     ),
-    ("DELETE FROM users WHERE email = 'nobody@x.example'", Some(3)),
+    ("DELETE FROM users WHERE email = 'none@x.example'", Some(3)),
     ("DELETE FROM users WHERE email = 'n@x.example'", Some(2)),
     ("DELETE FROM users", Some(0)),
 ];
@@ -97,7 +98,7 @@ async fn every_kind_of_statement_is_counted() {
 }
 
 #[tokio::test]
-async fn the_error_says_which_limit_and_how_much() {
+async fn error_names_the_limit_and_the_amounts() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_refused", &[("users", Some(5))]).await;
         let mut session = limited.session().await;
@@ -111,7 +112,7 @@ async fn the_error_says_which_limit_and_how_much() {
         assert_eq!((error.schema(), error.table()), (Some("public"), Some("users")));
         assert!(error.hint().unwrap().contains("users"), "{error:?}");
 
-        // Lowered below what is used: reads and deletes go through, nothing grows.
+        // A limit below the usage: reads and deletes are allowed, growth is refused.
         assert_eq!(limited.apply(&[("users", Some(2))]).await["users"], 5);
         run(&mut session, "SELECT * FROM users; UPDATE users SET name = 'x'").await.unwrap();
         let error = run(&mut session, "INSERT INTO users (email) VALUES ('f@x.example'), ('g@x.example')");
@@ -125,7 +126,7 @@ async fn the_error_says_which_limit_and_how_much() {
             assert_eq!(state(again), if left == 1 { "" } else { "TNLIM" }, "{left} left");
         }
 
-        // Raised, unlimited, not there, nothing at all.
+        // The limit is raised, unlimited, removed, and all limits are removed.
         for (limits, allowed) in [
             (&[("users", Some(3))][..], true),
             (&[("users", None)], true),
@@ -149,7 +150,7 @@ async fn updates_that_move_rows_are_counted() {
             ("INSERT INTO projects (name, archived_at) VALUES ('c', now()), ('d', now())", Some(2)),
             ("INSERT INTO projects (name) VALUES ('e')", None),
             ("UPDATE projects SET archived_at = NULL WHERE name = 'c'", None),
-            // One in, one out.
+            // One row enters, one leaves.
             (
                 "UPDATE projects SET archived_at = CASE WHEN name = 'a' THEN now() END WHERE name IN ('a', 'c')",
                 Some(2),
@@ -160,7 +161,7 @@ async fn updates_that_move_rows_are_counted() {
             ("UPDATE projects SET archived_at = NULL", None),
             ("UPDATE projects SET archived_at = NULL WHERE name IN ('a!', 'b!')", Some(2)),
             ("DELETE FROM projects", Some(0)),
-            // By way of an upsert, and of a foreign key.
+            // By an upsert, and by a foreign key.
             (
                 "INSERT INTO users (id, email) VALUES ('00000000-0000-0000-0000-000000000001', 'a@x.example');
                  INSERT INTO projects (id, name, owner_id) SELECT id, 'p', id FROM users",
@@ -183,14 +184,14 @@ async fn updates_that_move_rows_are_counted() {
 }
 
 #[tokio::test]
-async fn with_less_access_what_shrinks_is_counted() {
+async fn deletes_with_less_access_are_counted() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_shrinks", &[("users", Some(2))]).await;
         let two = "INSERT INTO users (email) VALUES ('a@x.example'), ('b@x.example')";
         run(&mut limited.session().await, two).await.unwrap();
         limited.apply(&[("users", Some(0))]).await;
-        let (id, database, login) = (limited.tenant.id, &limited.tenant.database, &limited.tenant.login);
-        limited.server.set_access(id, database, login, AccessLevel::ShrinkOnly).await.unwrap();
+        let placement = &limited.tenant.placement;
+        limited.server.set_access(placement, AccessLevel::ShrinkOnly).await.unwrap();
         let mut session = limited.session().await;
         run(&mut session, "DELETE FROM users WHERE email = 'a@x.example'").await.unwrap();
         check(&mut session, "users", "users", 1).await;
@@ -198,7 +199,7 @@ async fn with_less_access_what_shrinks_is_counted() {
 }
 
 #[tokio::test]
-async fn admins_beyond_the_limit_are_refused_with_a_reason() {
+async fn admins_over_the_limit_are_refused_with_a_reason() {
     let admins = |count: usize| -> Vec<AdminSeed> {
         let admin = |number| AdminSeed {
             email: format!("{number}@x.example"),
@@ -212,10 +213,10 @@ async fn admins_beyond_the_limit_are_refused_with_a_reason() {
         let limited = Limited::new(postgres, "tenant_six_admins", &[("users", Some(5))]).await;
         let seed = async |count, limits: Option<&Entitlements>| {
             let seed = Seed { settings: Default::default(), admins: admins(count), demo_data: false };
-            limited.server.seed(limited.tenant.id, &limited.tenant.database, &seed, limits).await
+            limited.server.seed(&limited.tenant.placement, &seed, limits).await
         };
         let error = seed(6, None).await.unwrap_err();
-        assert_eq!((error.reason(), error.sql_state().as_deref()), ("LimitReached", Some("TNLIM")));
+        assert_eq!((error.reason(), error.sql_state().as_deref()), (Reason::LimitReached, Some("TNLIM")));
         assert!(error.is_permanent());
         assert_eq!(
             error.to_string(),
@@ -225,7 +226,7 @@ async fn admins_beyond_the_limit_are_refused_with_a_reason() {
             let usage = seed(5, None).await.unwrap().usage;
             assert_eq!(usage, [("projects".to_owned(), 0), ("users".to_owned(), 5)].into());
         }
-        // Limits that come with a seed hold for it.
+        // Limits that come with a seed apply to it.
         let six = entitlements(&[("users", Some(6))]);
         let error = seed(7, Some(&six)).await.unwrap_err();
         assert_eq!(

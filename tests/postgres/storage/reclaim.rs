@@ -1,4 +1,4 @@
-//! The room of what tenants deleted is given back, at a price that fits what there is to be had.
+//! The space of deleted rows is reclaimed, at a cost in proportion to the gain.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -10,22 +10,22 @@ use tenantry::{
     domain::access::AccessLevel,
     postgres::{
         server::Server,
-        vacuum::{Packing, Reclaimed},
+        tenant::vacuum::{Reclaimed, RowSizes},
     },
 };
 use tenantry_dev::Postgres;
 
-use crate::servers::{SERVERS, Tenant, config, ready, refusal};
+use crate::servers::{SERVERS, Tenant, access, config, ready, refusal};
 
 use super::{ALL, MB, counted, fill, furnish, sample};
 
-/// A tenant that may read and delete, with full tables.
+/// A tenant with ShrinkOnly access and full tables.
 struct Full {
     postgres: &'static Postgres,
     server: Server,
     tenant: Tenant,
     session: PgConnection,
-    packing: Packing,
+    row_sizes: RowSizes,
 }
 
 impl Full {
@@ -40,9 +40,9 @@ impl Full {
             counted(&mut session, fill(table, *megabytes)).await;
         }
         let shrink = AccessLevel::ShrinkOnly;
-        server.set_access(tenant.id, &tenant.database, &tenant.login, shrink).await.unwrap();
+        server.set_access(&tenant.placement, shrink).await.unwrap();
         let session = tenant.session(postgres).await.unwrap();
-        Self { postgres, server, tenant, session, packing: Packing::default() }
+        Self { postgres, server, tenant, session, row_sizes: RowSizes::default() }
     }
 
     async fn delete(&mut self, table: &str, which: &str) {
@@ -54,28 +54,27 @@ impl Full {
     }
 
     async fn reclaim(&mut self, target: i64) -> Reclaimed {
-        let Tenant { id, database, .. } = &self.tenant;
-        self.server.reclaim(*id, database, &ALL, target, &mut self.packing, &|| true).await.unwrap()
+        let placement = &self.tenant.placement;
+        self.server.reclaim(placement, &ALL, target, &mut self.row_sizes, &|| true).await.unwrap()
     }
 
-    /// What changes when a table is written anew.
+    /// The file of a table, which changes when the table is rewritten.
     async fn file(&self, table: &str) -> u32 {
         let file = "SELECT relfilenode::bigint FROM pg_class WHERE relname = $1";
-        let mut administrator = self.postgres.connect(&self.tenant.database).await.unwrap();
+        let mut administrator = self.postgres.connect(&self.tenant.placement.database).await.unwrap();
         let file: i64 = sqlx::query_scalar(file).bind(table).fetch_one(&mut administrator).await.unwrap();
         u32::try_from(file).unwrap()
     }
 
     async fn check_closed(&self) {
-        let Tenant { id, database, login, .. } = &self.tenant;
-        let facts = self.server.observe(*id, database, login).await.unwrap();
-        assert_eq!(facts.access(), Some(AccessLevel::ShrinkOnly));
+        let facts = self.server.observe(&self.tenant.placement).await.unwrap();
+        assert_eq!(access(&facts), Some(AccessLevel::ShrinkOnly));
         assert!(!facts.database.unwrap().migrator_may_connect);
     }
 }
 
 #[tokio::test]
-async fn a_tenant_that_may_only_shrink_reads_and_deletes_and_gets_its_room_back() {
+async fn space_is_reclaimed_with_shrink_only_access() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_over", &[("papers", 30)]).await;
         let session = &mut full.session;
@@ -91,7 +90,7 @@ async fn a_tenant_that_may_only_shrink_reads_and_deletes_and_gets_its_room_back(
         let before = full.used().await;
         assert!(before > 30 * MB, "{before}");
 
-        // The older half: what is free is not at the end.
+        // The older half: the free space is not at the end of the table.
         full.delete("papers", "id <= 15 * 1024").await;
         let file = full.file("papers").await;
         let half = full.reclaim(16 * MB).await;
@@ -116,7 +115,7 @@ async fn a_tenant_that_may_only_shrink_reads_and_deletes_and_gets_its_room_back(
 }
 
 #[tokio::test]
-async fn nothing_is_written_anew_for_little_or_nothing() {
+async fn table_is_not_rewritten_for_a_small_gain() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_stingy", &[("papers", 20)]).await;
         let file = full.file("papers").await;
@@ -125,12 +124,12 @@ async fn nothing_is_written_anew_for_little_or_nothing() {
         let used = full.used().await;
         for id in 0..3 {
             full.delete("papers", &format!("id = {}", 100 + id)).await;
-            // However near the target is.
+            // Even if the target is close.
             let one = full.reclaim(used - 100).await;
             assert!(one.rewritten.is_empty(), "{one:?}");
         }
         assert_eq!(full.file("papers").await, file);
-        // Under the target, there is nothing to do at all, and nobody goes there.
+        // Under the target, no session is opened.
         full.delete("papers", "true").await;
         let opened = full.server.sessions_opened();
         let under = full.reclaim(100 * MB).await;
@@ -139,18 +138,18 @@ async fn nothing_is_written_anew_for_little_or_nothing() {
 }
 
 #[tokio::test]
-async fn who_has_full_access_again_finds_no_table_locked() {
+async fn full_access_stops_a_pass_before_the_next_table() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_upgraded", &[("papers", 8), ("notes", 8)]).await;
         for table in ["papers", "notes"] {
             full.delete(table, "id % 2 = 0").await;
         }
         let files = (full.file("papers").await, full.file("notes").await);
-        let Tenant { id, database, .. } = &full.tenant;
-        let asked = AtomicUsize::new(0);
+        let placement = &full.tenant.placement;
+        let calls = AtomicUsize::new(0);
         // After the first table.
-        let is_wanted = || asked.fetch_add(1, Ordering::Relaxed) == 0;
-        let done = full.server.reclaim(*id, database, &ALL, MB, &mut full.packing, &is_wanted).await.unwrap();
+        let is_wanted = || calls.fetch_add(1, Ordering::Relaxed) == 0;
+        let done = full.server.reclaim(placement, &ALL, MB, &mut full.row_sizes, &is_wanted).await.unwrap();
         assert_eq!((done.vacuumed.len(), done.rewritten.len(), done.again), (1, 0, true), "{done:?}");
         assert_eq!((full.file("papers").await, full.file("notes").await), files);
         full.check_closed().await;
@@ -158,7 +157,7 @@ async fn who_has_full_access_again_finds_no_table_locked() {
 }
 
 #[tokio::test]
-async fn a_table_written_anew_is_left_alone_until_more_is_deleted() {
+async fn rewritten_table_is_skipped_until_more_is_deleted() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_patient", &[("papers", 10)]).await;
         full.delete("papers", "id % 2 = 0").await;
@@ -181,13 +180,13 @@ async fn a_table_written_anew_is_left_alone_until_more_is_deleted() {
 async fn long_values_are_counted_by_their_pieces() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_long", &[("papers", 1)]).await;
-        let Tenant { id, database, login, .. } = &full.tenant;
-        full.server.set_access(*id, database, login, AccessLevel::ReadWrite).await.unwrap();
-        // A few rows that take nearly everything, in between.
+        let placement = &full.tenant.placement;
+        full.server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
+        // A few rows that take most of the space, in between.
         let long =
             "INSERT INTO papers SELECT -id, repeat('y', 200000) FROM generate_series(1, 100) AS g (id)";
         counted(&mut full.session, long).await;
-        full.server.set_access(*id, database, login, AccessLevel::ShrinkOnly).await.unwrap();
+        full.server.set_access(placement, AccessLevel::ShrinkOnly).await.unwrap();
         full.session = full.tenant.session(postgres).await.unwrap();
         let before = full.used().await;
         assert!(before > 20 * MB, "{before}");
@@ -195,14 +194,14 @@ async fn long_values_are_counted_by_their_pieces() {
         let done = full.reclaim(8 * MB).await;
         assert_eq!(done.rewritten, ["public.papers"], "{done:?}");
         assert!(done.bytes_after < 8 * MB, "{done:?}");
-        // Nothing more is expected of the same rows.
+        // No more gain is expected from the same rows.
         let again = full.reclaim(0).await;
         assert!(again.rewritten.is_empty(), "{again:?}");
     }
 }
 
 #[tokio::test]
-async fn a_table_that_the_tenant_has_locked_is_skipped_and_holds_nobody_up() {
+async fn locked_table_is_skipped_and_delays_no_session() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_locking", &[("papers", 8), ("letters", 6)]).await;
         full.delete("papers", "id % 2 = 0").await;
@@ -210,7 +209,7 @@ async fn a_table_that_the_tenant_has_locked_is_skipped_and_holds_nobody_up() {
         let mut holding = full.tenant.session(postgres).await.unwrap();
         holding.execute("BEGIN; SELECT FROM papers LIMIT 1").await.unwrap();
         let mut reading = full.tenant.session(postgres).await.unwrap();
-        let watched = full.tenant.database.clone();
+        let watched = full.tenant.placement.database.clone();
         let read = async {
             let mut administrator = postgres.connect(&watched).await.unwrap();
             let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'papers'::regclass
@@ -227,7 +226,7 @@ async fn a_table_that_the_tenant_has_locked_is_skipped_and_holds_nobody_up() {
         assert_eq!(done.rewritten, ["public.letters"]);
         assert!(done.again && done.failed.is_empty());
 
-        // A lock that keeps everybody out, which DELETE is enough for, keeps also the question for its size waiting.
+        // An exclusive lock, which the DELETE right allows, would also block reading the size.
         full.delete("letters", "id % 4 = 1").await;
         holding.execute("LOCK TABLE papers IN ACCESS EXCLUSIVE MODE").await.unwrap();
         let beside = full.reclaim(MB).await;
@@ -241,7 +240,7 @@ async fn a_table_that_the_tenant_has_locked_is_skipped_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn what_an_old_transaction_may_still_look_at_is_not_written_anew() {
+async fn rows_needed_by_an_old_transaction_are_not_rewritten() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_looking_back", &[("papers", 8)]).await;
         let mut old = full.tenant.session(postgres).await.unwrap();
@@ -260,10 +259,10 @@ async fn what_an_old_transaction_may_still_look_at_is_not_written_anew() {
 }
 
 #[tokio::test]
-async fn a_table_that_cannot_be_written_anew_is_reported_and_keeps_no_other_from_it() {
+async fn failing_table_is_reported_and_blocks_no_other() {
     for postgres in &*SERVERS {
         let mut full = Full::new(postgres, "tenant_broken", &[("papers", 8), ("letters", 4)]).await;
-        let mut administrator = postgres.connect(&full.tenant.database).await.unwrap();
+        let mut administrator = postgres.connect(&full.tenant.placement.database).await.unwrap();
         let break_it = "
             SET ROLE tenantry_owner;
             CREATE FUNCTION fine(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
@@ -276,7 +275,7 @@ async fn a_table_that_cannot_be_written_anew_is_reported_and_keeps_no_other_from
         let done = full.reclaim(0).await;
         assert!(done.failed.len() == 1 && done.failed[0].contains("not any more"), "{done:?}");
         assert_eq!(done.rewritten, ["public.letters"]);
-        // It is not tried again for the same rows.
+        // It is not retried for the same rows.
         let again = full.reclaim(0).await;
         assert!(again.failed.is_empty() && !again.again, "{again:?}");
         full.check_closed().await;
@@ -284,7 +283,7 @@ async fn a_table_that_cannot_be_written_anew_is_reported_and_keeps_no_other_from
 }
 
 #[tokio::test]
-async fn tenants_of_one_server_take_turns() {
+async fn tenants_of_one_server_are_vacuumed_one_at_a_time() {
     for postgres in &*SERVERS {
         let mut configured = config(postgres);
         configured.application_name = "turns".into();
@@ -298,11 +297,11 @@ async fn tenants_of_one_server_take_turns() {
             tenants.push(full);
         }
         let [one, two] = &mut tenants[..] else { unreachable!() };
-        // The first one has to wait for a while.
+        // The first one has to wait.
         let mut holding = one.tenant.session(postgres).await.unwrap();
         holding.execute("BEGIN; SELECT FROM papers LIMIT 1").await.unwrap();
         let mut administrator = postgres.connect("postgres").await.unwrap();
-        let visitors = "SELECT count(DISTINCT datname) FROM pg_stat_activity
+        let migrators = "SELECT count(DISTINCT datname) FROM pg_stat_activity
                         WHERE application_name = 'turns' AND usename = 'tenantry_migrator'";
         let mut most = 0_i64;
         let both = async { tokio::join!(one.reclaim(0), two.reclaim(0)) };
@@ -310,7 +309,7 @@ async fn tenants_of_one_server_take_turns() {
         let (first, second) = loop {
             tokio::select! {
                 done = &mut both => break done,
-                now = sqlx::query_scalar(visitors).fetch_one(&mut administrator) => most = most.max(now.unwrap()),
+                now = sqlx::query_scalar(migrators).fetch_one(&mut administrator) => most = most.max(now.unwrap()),
             }
         };
         assert_eq!(most, 1);

@@ -1,4 +1,4 @@
-//! What it costs an insert to be counted: the same rows into a table with a meter and into one without.
+//! The cost of a meter: the same rows inserted into a table with a meter and into one without.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,20 @@ use super::print;
 use crate::error::Result;
 use crate::{Postgres, progress};
 
-/// How often each is measured; the fastest counts, as whatever else a machine does only adds.
+/// How often each is measured. The fastest round is reported: other work on the machine only adds time.
 const ROUNDS: usize = 5;
 
-/// How rows come.
-const WAYS: [Way; 4] = [
-    Way { name: "a row a transaction", rows: 500, run: Run::Commits },
-    Way { name: "a row a statement, one transaction", rows: 5_000, run: Run::OneTransaction },
-    Way { name: "1,000 rows a statement", rows: 20_000, run: Run::Thousands },
-    Way { name: "COPY of 100,000 rows", rows: 100_000, run: Run::Copy },
+/// The ways to insert rows.
+const METHODS: [Method; 4] = [
+    Method { name: "one row per transaction", rows: 500, run: Run::Commits },
+    Method { name: "one row per statement, one transaction", rows: 5_000, run: Run::OneTransaction },
+    Method { name: "1,000 rows per statement", rows: 20_000, run: Run::Thousands },
+    Method { name: "COPY of 100,000 rows", rows: 100_000, run: Run::Copy },
 ];
 
-struct Way {
+struct Method {
     name: &'static str,
-    /// Of each session.
+    /// Per session.
     rows: usize,
     run: Run,
 }
@@ -54,7 +54,7 @@ const METERED: Table = Table {
     copy: "COPY bench_metered (email) FROM STDIN",
 };
 
-/// Both tables are as `users`, indexes and all. The limit is a number, so that it is compared with.
+/// Both tables are copies of `users` with its indexes. The limit is a number, so that the meter compares with it.
 const TABLES: &str = "\
 SET ROLE tenantry_owner;
 CREATE TABLE public.bench_plain (LIKE public.users INCLUDING ALL);
@@ -67,18 +67,18 @@ RESET ROLE";
 pub async fn compare(postgres: &Postgres, database: &str) -> Result<()> {
     let mut session = postgres.connect(database).await?;
     session.execute(TABLES).await?;
-    print("counted and uncounted inserts, microseconds a row:");
-    print(&format!("  {:<48} {:>10} {:>10} {:>10}", "", "uncounted", "counted", "more"));
-    for way in WAYS {
+    print("inserts with and without a meter, microseconds per row:");
+    print(&format!("  {:<48} {:>10} {:>10} {:>10}", "", "without", "with", "difference"));
+    for method in METHODS {
         for sessions in [1, 4] {
-            let step = progress::step(format!("{}, {sessions} sessions", way.name));
-            let outcome = measure(postgres, database, &way, sessions, &mut session).await;
+            let step = progress::step(format!("{}, {sessions} sessions", method.name));
+            let outcome = measure(postgres, database, &method, sessions, &mut session).await;
             let (plain, metered) = step.end(outcome)?;
-            let name = format!("{}, {sessions} session{}", way.name, if sessions == 1 { "" } else { "s" });
-            let more = metered - plain;
+            let name = format!("{}, {sessions} session{}", method.name, if sessions == 1 { "" } else { "s" });
+            let difference = metered - plain;
             print(&format!(
                 "  {name:<48} {plain:>10.1} {metered:>10.1} {:>10}",
-                format!("{more:+.1} {:+.0} %", more / plain * 100.0)
+                format!("{difference:+.1} {:+.0} %", difference / plain * 100.0)
             ));
         }
     }
@@ -86,11 +86,11 @@ pub async fn compare(postgres: &Postgres, database: &str) -> Result<()> {
     Ok(())
 }
 
-/// Microseconds a row, uncounted and counted: by turns, so that both meet the same weather.
+/// Microseconds per row, without and with a meter. The rounds alternate, so that both run under the same load.
 async fn measure(
     postgres: &Postgres,
     database: &str,
-    way: &Way,
+    method: &Method,
     sessions: usize,
     cleaner: &mut PgConnection,
 ) -> Result<(f64, f64)> {
@@ -99,8 +99,8 @@ async fn measure(
         for (table, fastest) in [UNMETERED, METERED].iter().zip(&mut fastest) {
             cleaner.execute("TRUNCATE public.bench_plain, public.bench_metered").await?;
             cleaner.execute("CHECKPOINT").await?;
-            let took = insert(postgres, database, way, table, sessions).await?;
-            *fastest = fastest.min(took.as_secs_f64() * 1e6 / (way.rows * sessions) as f64);
+            let took = insert(postgres, database, method, table, sessions).await?;
+            *fastest = fastest.min(took.as_secs_f64() * 1e6 / (method.rows * sessions) as f64);
         }
     }
     let [plain, metered] = fastest;
@@ -110,22 +110,23 @@ async fn measure(
 async fn insert(
     postgres: &Postgres,
     database: &str,
-    way: &Way,
+    method: &Method,
     table: &Table,
     sessions: usize,
 ) -> Result<Duration> {
-    let mut open = Vec::new();
+    let mut open_sessions = Vec::new();
     for _ in 0..sessions {
         let mut session = postgres.connect(database).await?;
         session.execute("SET ROLE tenantry_rw").await?;
         let emails: Vec<String> =
-            (0..way.rows).map(|_| format!("{}@bench.example", Uuid::new_v4())).collect();
-        open.push((session, emails));
+            (0..method.rows).map(|_| format!("{}@bench.example", Uuid::new_v4())).collect();
+        open_sessions.push((session, emails));
     }
-    let begun = Instant::now();
-    try_join_all(open.iter_mut().map(|(session, emails)| work(session, way.run, table, emails))).await?;
-    let took = begun.elapsed();
-    for (session, _) in open {
+    let started = Instant::now();
+    try_join_all(open_sessions.iter_mut().map(|(session, emails)| work(session, method.run, table, emails)))
+        .await?;
+    let took = started.elapsed();
+    for (session, _) in open_sessions {
         session.close().await?;
     }
     Ok(took)

@@ -1,4 +1,4 @@
-//! The proxy in front of the API server.
+//! The proxy for the API server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use kube::{Client, Config};
 use serde_json::json;
 
 use super::Write;
-use super::door::Door;
 use super::effects::{Admission, Effects};
-use super::trouble::{ApiTrouble, Gate};
+use super::fault::{ApiFault, Gate};
+use super::listener::Listener;
 use crate::error::Result;
-use crate::places::{self, RunDirectory};
+use crate::paths::{self, RunDirectory};
 
-/// What concerns one connection and not what is said on it, and what a client says of its own connection.
-const OF_ONE_CONNECTION: [HeaderName; 7] = [
+/// The headers that concern one connection and not the message: they are not forwarded.
+const CONNECTION_HEADERS: [HeaderName; 7] = [
     header::CONNECTION,
     header::EXPECT,
     header::HOST,
@@ -38,23 +38,23 @@ const OF_ONE_CONNECTION: [HeaderName; 7] = [
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, AnyError>>;
 
-/// What has gone through so far.
+/// Counts of what the proxy has received and forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiTotals {
-    /// Connections that were accepted, also those that were closed at once.
+    /// Connections that were accepted, including those that were closed at once.
     pub connections: u64,
-    /// Requests that came, also those that were not forwarded.
+    /// Requests that were received, including those that were not forwarded.
     pub requests: u64,
-    /// Writes that were forwarded, counted as effects or not.
+    /// Writes that were forwarded, whether or not they count as effects.
     pub writes: u64,
 }
 
-/// A proxy in front of an API server, plain HTTP. Ends when dropped, and its connections with it.
+/// A proxy for an API server, over plain HTTP. It ends and closes its connections when dropped.
 ///
-/// Whoever reaches it has the rights of the configuration it was started with.
+/// Every client of the proxy has the rights of the configuration that it was started with.
 #[derive(Debug)]
 pub struct ApiProxy {
-    door: Door,
+    listener: Listener,
     requests: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
     kubeconfig: PathBuf,
@@ -62,62 +62,58 @@ pub struct ApiProxy {
 }
 
 impl ApiProxy {
-    /// Starts one, on a free port, in front of this cluster.
+    /// Starts a proxy on a free port for this cluster.
     pub fn start(mut cluster: Config, effects: &Effects) -> Result<Self> {
-        // Answers are passed on as they are, refusals too.
+        // All answers are forwarded, refusals too.
         cluster.default_retry = false;
         let (requests, writes) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let (shared, came, written) = (effects.clone(), Arc::clone(&requests), Arc::clone(&writes));
-        let door = Door::open("api-proxy", effects, move || {
+        let (shared, received, forwarded) = (effects.clone(), Arc::clone(&requests), Arc::clone(&writes));
+        let listener = Listener::start("api-proxy", effects, move || {
             let client = Client::try_from(cluster)?;
             Ok(move |stream, gate| {
                 let connection = Connection {
                     client: client.clone(),
                     effects: shared.clone(),
                     gate,
-                    requests: Arc::clone(&came),
-                    writes: Arc::clone(&written),
+                    requests: Arc::clone(&received),
+                    writes: Arc::clone(&forwarded),
                 };
                 let service = service_fn(move |request| connection.clone().answer(request));
-                // A connection that breaks has told both ends all there is to tell.
+                // An error has closed the connection for both sides: there is nothing to report.
                 async move { drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await) }
             })
         })?;
         let run = RunDirectory::new()?;
         let kubeconfig = run.path().join("kubeconfig");
-        write_kubeconfig(&kubeconfig, door.port())?;
-        Ok(Self { door, requests, writes, kubeconfig, _run: run })
+        write_kubeconfig(&kubeconfig, listener.port())?;
+        Ok(Self { listener, requests, writes, kubeconfig, _run: run })
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.door.port()
+        self.listener.port()
     }
 
-    /// A kubeconfig that leads through the proxy.
+    /// A kubeconfig that uses the proxy.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Makes trouble, or with `Trouble::Pass` ends it.
-    pub fn set(&self, trouble: impl Into<ApiTrouble>) {
-        self.door.set(trouble.into(), None);
+    /// Injects a fault; `Fault::Pass` ends it.
+    pub fn set(&self, fault: impl Into<ApiFault>) {
+        self.listener.set(fault.into(), None);
     }
 
-    /// Makes trouble for those requests alone whose path the filter holds for; `set` ends it. (`Trouble::Refuse` is for
-    /// all of them: it ends connections.)
-    pub fn set_for(
-        &self,
-        only: impl Fn(&str) -> bool + Send + Sync + 'static,
-        trouble: impl Into<ApiTrouble>,
-    ) {
-        self.door.set(trouble.into(), Some(Arc::new(only)));
+    /// Injects a fault into the requests whose path the filter accepts; `set` ends it. (`Fault::Refuse` affects all
+    /// requests: it closes connections.)
+    pub fn set_for(&self, only: impl Fn(&str) -> bool + Send + Sync + 'static, fault: impl Into<ApiFault>) {
+        self.listener.set(fault.into(), Some(Arc::new(only)));
     }
 
-    /// What has gone through so far.
+    /// Counts of what the proxy has received and forwarded.
     pub fn totals(&self) -> ApiTotals {
         ApiTotals {
-            connections: self.door.connections(),
+            connections: self.listener.connections(),
             requests: self.requests.load(Ordering::Relaxed),
             writes: self.writes.load(Ordering::Relaxed),
         }
@@ -134,7 +130,7 @@ fn write_kubeconfig(path: &Path, port: u16) -> Result<()> {
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     });
-    places::write_secret(path, &kubeconfig.to_string())
+    paths::write_secret(path, &kubeconfig.to_string())
 }
 
 #[derive(Clone)]
@@ -147,38 +143,38 @@ struct Connection {
 }
 
 impl Connection {
-    /// Answers a request; an error closes the connection, as a server that breaks down would.
+    /// Answers a request; an error closes the connection, as a server that crashes would.
     async fn answer(mut self, request: Request<Incoming>) -> Result<Answer, AnyError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let (parts, body) = request.into_parts();
-        // Whole, for the client that sends it on takes no stream. Kubernetes has none in this direction but upgraded
-        // connections, which lead to a kubelet, and there is none.
+        // Complete, since `kube::Client` sends no streams. The only streams of requests in Kubernetes are upgraded
+        // connections to a kubelet, which does not exist here.
         let body = body.collect().await?.to_bytes();
         let write = Write::of(&parts.method, &parts.uri);
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = parts.method;
         *request.uri_mut() = parts.uri;
-        *request.headers_mut() = of_the_message(parts.headers);
+        *request.headers_mut() = message_headers(parts.headers);
 
-        self.gate.is_for(request.uri().path());
+        self.gate.set_path(request.uri().path());
         self.gate.delay().await;
-        self.gate.open().await;
-        if let Some(refusal) = refusal(self.gate.trouble())? {
+        self.gate.opened().await;
+        if let Some(refusal) = refusal(self.gate.fault())? {
             return Ok(refusal);
         }
         match self.admit(write.as_ref()).await {
             Admission::Forward => self.forward(request).await,
             Admission::Await(trigger) => {
                 let client = self.client.clone();
-                // In a task of its own: the server does what it was told, also when the client goes away.
+                // In a task of its own: the server executes the request even if the client disconnects.
                 let answered = tokio::spawn(async move {
                     if let Ok(answer) = client.send(request).await {
                         let _ = answer.into_body().collect().await;
                     }
                     trigger.fire()
                 });
-                // The connection ends with all the others, or at once if the trigger was forgotten meanwhile.
-                if answered.await? { std::future::pending().await } else { Err("forgotten".into()) }
+                // The connection is closed with all others, or at once if the trigger was reset meanwhile.
+                if answered.await? { std::future::pending().await } else { Err("reset".into()) }
             }
             Admission::Never => std::future::pending().await,
         }
@@ -186,11 +182,11 @@ impl Connection {
 
     async fn admit(&mut self, write: Option<&Write>) -> Admission {
         let Some(write) = write else {
-            self.gate.open().await;
+            self.gate.opened().await;
             return Admission::Forward;
         };
         loop {
-            self.gate.open().await;
+            self.gate.opened().await;
             if let Some(admission) = self.effects.admit_write(self.gate.epoch(), write) {
                 if !matches!(admission, Admission::Never) {
                     self.writes.fetch_add(1, Ordering::Relaxed);
@@ -202,40 +198,40 @@ impl Connection {
 
     async fn forward(mut self, request: Request<Body>) -> Result<Answer, AnyError> {
         let (parts, body) = self.client.send(request).await?.into_parts();
-        self.gate.open().await;
+        self.gate.opened().await;
         let gate = self.gate;
         let body = BodyStream::new(body.map_err(AnyError::from)).and_then(move |frame| {
             let mut gate = gate.clone();
             async move {
-                gate.open().await;
+                gate.opened().await;
                 Ok(frame)
             }
         });
         let mut answer = Response::new(StreamBody::new(body).boxed_unsync());
         *answer.status_mut() = parts.status;
-        *answer.headers_mut() = of_the_message(parts.headers);
+        *answer.headers_mut() = message_headers(parts.headers);
         Ok(answer)
     }
 }
 
-fn of_the_message(mut headers: HeaderMap) -> HeaderMap {
-    for name in OF_ONE_CONNECTION {
+fn message_headers(mut headers: HeaderMap) -> HeaderMap {
+    for name in CONNECTION_HEADERS {
         headers.remove(name);
     }
     headers
 }
 
-/// The answer of the proxy itself, if this trouble is one.
-fn refusal(trouble: ApiTrouble) -> Result<Option<Answer>, AnyError> {
-    let (status, retry_after) = match trouble {
-        ApiTrouble::Connection(_) => return Ok(None),
-        ApiTrouble::Throttle { retry_after } => {
+/// The proxy's own answer, if this fault requires one.
+fn refusal(fault: ApiFault) -> Result<Option<Answer>, AnyError> {
+    let (status, retry_after) = match fault {
+        ApiFault::Connection(_) => return Ok(None),
+        ApiFault::Throttle { retry_after } => {
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             (StatusCode::TOO_MANY_REQUESTS, Some(seconds))
         }
-        ApiTrouble::Fail(status) => (status, None),
+        ApiFault::Fail(status) => (status, None),
     };
-    // As kube-apiserver spells its reasons, for the answers that it has one for.
+    // The reasons of kube-apiserver.
     let reason = match status {
         StatusCode::BAD_REQUEST => "BadRequest",
         StatusCode::UNAUTHORIZED => "Unauthorized",
@@ -253,7 +249,7 @@ fn refusal(trouble: ApiTrouble) -> Result<Option<Answer>, AnyError> {
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
-        "message": format!("the proxy was told to answer {}", status.as_u16()),
+        "message": format!("fault injection: the proxy answers {}", status.as_u16()),
         "reason": reason,
         "details": {"retryAfterSeconds": retry_after.unwrap_or_default()},
         "code": status.as_u16(),

@@ -1,4 +1,4 @@
-//! What an operator does to its servers, counted, and the moment at which it is stopped.
+//! Counts an operator's effects on its servers, and stops it at one of them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,21 +9,21 @@ use tokio::sync::watch;
 
 use super::{Statement, Write};
 
-/// What an effect is.
+/// The kind of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EffectKind {
     /// A statement for PostgreSQL.
     Statement,
-    /// A request to the API server that changes something.
+    /// A request to the API server that changes an object.
     Write,
 }
 
-/// One thing that was done, or was about to be.
+/// One statement or write, executed or about to be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
-    /// Which one it is since the last reset, from 1.
+    /// Its number since the last reset, from 1.
     pub number: usize,
-    /// What it is.
+    /// Its kind.
     pub kind: EffectKind,
     /// The database and the statement in one line, or the method and the path.
     pub what: String,
@@ -38,18 +38,18 @@ impl fmt::Display for Effect {
 /// When the trigger fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The effect has come, and nothing of it reaches the server.
+    /// The proxy has received the effect and forwards nothing of it to the server.
     Before,
-    /// The server has answered in full, and nothing of the answer reaches the client.
+    /// The server has answered completely, and the proxy forwards nothing of the answer to the client.
     After,
 }
 
 type Action = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 type Filter<T> = Arc<dyn Fn(&T) -> bool + Send + Sync>;
 
-/// The count of effects that two proxies share, and the trigger on one of them. Clones are the same one.
+/// The count of effects that two proxies share, and the trigger on one effect. Clones share their state.
 ///
-/// Effects that come at the same time are numbered in the order in which they are let through.
+/// Concurrent effects are numbered in the order in which they are forwarded.
 #[derive(Clone)]
 pub struct Effects {
     shared: Arc<Shared>,
@@ -57,14 +57,14 @@ pub struct Effects {
 
 struct Shared {
     state: Mutex<State>,
-    /// Changed only by the holder of `state`.
+    /// Changed only while `state` is locked.
     flow: watch::Sender<Flow>,
 }
 
 struct State {
-    seen: Vec<Effect>,
+    recorded: Vec<Effect>,
     armed: Option<Armed>,
-    /// How often it was reset: a trigger of an earlier round does nothing.
+    /// How often it was reset: a trigger of an earlier round has no effect.
     round: u64,
     statements: Filter<Statement>,
     writes: Filter<Write>,
@@ -76,8 +76,8 @@ struct Armed {
     action: Action,
 }
 
-/// Whether anything is let through. A connection knows the epoch in which it began: no later one concerns it, so that
-/// nothing of a killed process can come through after a reset.
+/// Whether the proxies forward data. A connection is valid only in the epoch in which it was opened, so that nothing of
+/// a killed process is forwarded after a reset.
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub(super) epoch: u64,
@@ -87,23 +87,23 @@ pub(super) struct Flow {
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
     Open,
-    /// The trigger has fired and its action runs: nothing moves, but no connection ends yet. The client must not learn
-    /// of it before it is dead.
-    Held,
-    /// The action has run: connections end.
-    Cut(Effect),
+    /// The trigger has fired and its action runs: nothing is forwarded, and no connection is closed yet. The client must
+    /// not observe the trigger before it is killed.
+    Paused,
+    /// The action has run: connections are closed.
+    Closed(Effect),
 }
 
-/// What becomes of a statement or a write.
+/// The decision on a statement or a write.
 pub(super) enum Admission {
     Forward,
-    /// It is forwarded; the trigger is fired with the complete answer.
+    /// It is forwarded; the trigger fires when the answer is complete.
     Await(Trigger),
-    /// It goes nowhere, nor does anything that follows it.
+    /// Neither it nor anything after it is forwarded.
     Never,
 }
 
-/// An armed effect that was let through.
+/// An armed effect that was forwarded.
 pub(super) struct Trigger {
     effects: Effects,
     round: u64,
@@ -121,7 +121,7 @@ impl Effects {
     /// Counts every statement and every write.
     pub fn new() -> Self {
         let state = State {
-            seen: Vec::new(),
+            recorded: Vec::new(),
             armed: None,
             round: 0,
             statements: Arc::new(|_| true),
@@ -131,22 +131,22 @@ impl Effects {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), flow }) }
     }
 
-    /// Counts only the statements for which `filter` says yes; the others are forwarded uncounted. A reset keeps it.
+    /// Counts only the statements for which `filter` returns true; the others are forwarded uncounted. A reset keeps it.
     pub fn count_statements(&self, filter: impl Fn(&Statement) -> bool + Send + Sync + 'static) {
         self.state().statements = Arc::new(filter);
     }
 
-    /// Counts only the writes for which `filter` says yes; the others are forwarded uncounted. A reset keeps it.
+    /// Counts only the writes for which `filter` returns true; the others are forwarded uncounted. A reset keeps it.
     pub fn count_writes(&self, filter: impl Fn(&Write) -> bool + Send + Sync + 'static) {
         self.state().writes = Arc::new(filter);
     }
 
-    /// Runs `action` when the effect with this number comes, counted from 1 since the last reset; a number that has
-    /// passed does not come again. Replaces what was armed before.
+    /// Runs `action` at the effect with this number, counted from 1 since the last reset. A number that has passed does
+    /// not occur again. Replaces an earlier trigger.
     ///
-    /// From then on nothing goes through either proxy, until `reset`. The connections end when the action has: what it
-    /// kills does not see them end. What came on other connections while the answer to the effect was awaited has gone
-    /// through, with later numbers. The action runs on a thread of the proxies.
+    /// From then on neither proxy forwards anything until `reset`. The connections are closed after the action has run:
+    /// a process that it kills does not observe their end. Effects on other connections are forwarded, with later
+    /// numbers, while the answer to this one is awaited. The action runs on a thread of the proxies.
     pub fn arm<F>(&self, number: usize, moment: Moment, action: impl FnOnce() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -155,11 +155,11 @@ impl Effects {
         self.state().armed = Some(Armed { number, moment, action });
     }
 
-    /// Waits until the armed effect has come and its action has run: the effect.
+    /// Waits until the trigger has fired and its action has run; returns the effect.
     pub async fn triggered(&self) -> Effect {
         let mut flow = self.shared.flow.subscribe();
         loop {
-            if let Stage::Cut(effect) = &flow.borrow_and_update().stage {
+            if let Stage::Closed(effect) = &flow.borrow_and_update().stage {
                 return effect.clone();
             }
             if flow.changed().await.is_err() {
@@ -168,17 +168,17 @@ impl Effects {
         }
     }
 
-    /// The effects since the last reset, in the order of their numbers; one that was stopped before it was done is the
+    /// The effects since the last reset, in the order of their numbers. One that was stopped with `Moment::Before` is the
     /// last of them.
-    pub fn seen(&self) -> Vec<Effect> {
-        self.state().seen.clone()
+    pub fn recorded(&self) -> Vec<Effect> {
+        self.state().recorded.clone()
     }
 
-    /// Counts from 1 again, disarms, and lets new connections through after a trigger. Connections from before the
-    /// trigger stay dead.
+    /// Counts from 1 again, removes the trigger, and accepts new connections after a trigger has fired. Connections from
+    /// before it stay closed.
     pub fn reset(&self) {
         let mut state = self.state();
-        state.seen.clear();
+        state.recorded.clear();
         state.armed = None;
         state.round += 1;
         self.shared.flow.send_if_modified(|flow| {
@@ -194,14 +194,14 @@ impl Effects {
         self.shared.flow.subscribe()
     }
 
-    /// Decides on a statement that a connection of this epoch wants to send; none while nothing is let through.
+    /// Decides on a statement of a connection of this epoch; none while nothing is forwarded.
     pub(super) fn admit_statement(&self, epoch: u64, statement: &Statement) -> Option<Admission> {
-        // Called without the lock, which the filter is free to ask for.
+        // Called without the lock, since the filter may take it.
         let filter = Arc::clone(&self.state().statements);
         self.admit(epoch, EffectKind::Statement, filter(statement), || statement.to_string())
     }
 
-    /// Decides on a write that a connection of this epoch wants to send; none while nothing is let through.
+    /// Decides on a write of a connection of this epoch; none while nothing is forwarded.
     pub(super) fn admit_write(&self, epoch: u64, write: &Write) -> Option<Admission> {
         let filter = Arc::clone(&self.state().writes);
         self.admit(epoch, EffectKind::Write, filter(write), || write.to_string())
@@ -224,8 +224,8 @@ impl Effects {
         if !counts {
             return Some(Admission::Forward);
         }
-        let effect = Effect { number: state.seen.len() + 1, kind, what: what() };
-        state.seen.push(effect.clone());
+        let effect = Effect { number: state.recorded.len() + 1, kind, what: what() };
+        state.recorded.push(effect.clone());
         let Some(armed) = state.armed.take_if(|armed| armed.number == effect.number) else {
             return Some(Admission::Forward);
         };
@@ -245,7 +245,7 @@ impl Effects {
 }
 
 impl Trigger {
-    /// Stops everything, runs the action and ends all connections; false, and nothing of it, after a reset.
+    /// Stops all forwarding, runs the action and closes all connections. Returns false and does nothing after a reset.
     pub(super) fn fire(self) -> bool {
         let effects = self.effects.clone();
         let state = effects.state();
@@ -256,16 +256,16 @@ impl Trigger {
         current
     }
 
-    /// For the holder of the state.
+    /// As `fire`, while the state is locked.
     fn fire_in(self, _state: &State) {
         let Self { effects, round, effect, action } = self;
-        effects.shared.move_to(Stage::Held);
+        effects.shared.move_to(Stage::Paused);
         tokio::spawn(async move {
-            // In a task of its own, for one that panics must not leave the test waiting.
+            // In a task of its own, so that a panic does not leave the test waiting.
             let _ = tokio::spawn(async move { action().await }).await;
             let state = effects.state();
             if state.round == round {
-                effects.shared.move_to(Stage::Cut(effect));
+                effects.shared.move_to(Stage::Closed(effect));
             }
         });
     }
@@ -280,6 +280,9 @@ impl Shared {
 impl fmt::Debug for Effects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flow = self.shared.flow.borrow().clone();
-        f.debug_struct("Effects").field("flow", &flow).field("seen", &self.seen()).finish_non_exhaustive()
+        f.debug_struct("Effects")
+            .field("flow", &flow)
+            .field("recorded", &self.recorded())
+            .finish_non_exhaustive()
     }
 }

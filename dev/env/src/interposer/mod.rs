@@ -1,32 +1,32 @@
-//! What stands between an operator and its servers, so that a test can disturb what they say to each other: a proxy in
-//! front of a real PostgreSQL and one in front of a real API server.
+//! Fault injection between an operator and its servers: a proxy for a real PostgreSQL server and one for a real API
+//! server.
 //!
-//! Both forward everything to the real servers, and fake no answer but a refusal that was asked for. Together they count
-//! what the operator does ([`Effects`]) and can stop it right before or right after one of those; each of them can be
-//! made to refuse, hang or delay ([`Trouble`], [`ApiTrouble`]).
+//! Both proxies forward everything to the real servers; the only answers of their own are the refusals that a test
+//! requests. Together they count the operator's effects ([`Effects`]) and can stop it right before or right after one of
+//! them. Each can refuse, hang or delay connections and requests ([`Fault`], [`ApiFault`]).
 //!
-//! They run on threads of their own, so a test may use them from any runtime.
+//! They run on threads of their own, so that a test can use them from any runtime.
 
 mod api;
-mod door;
 mod effects;
-mod messages;
+mod fault;
+mod listener;
 mod postgres;
-mod trouble;
+mod protocol;
 mod writes;
 
 pub use api::{ApiProxy, ApiTotals};
 pub use effects::{Effect, EffectKind, Effects, Moment};
-pub use messages::Statement;
+pub use fault::{ApiFault, Fault};
 pub use postgres::{PostgresProxy, PostgresTotals};
-pub use trouble::{ApiTrouble, Trouble};
+pub use protocol::Statement;
 pub use writes::Write;
 
 use kube::Config;
 
 use crate::error::Result;
 
-/// Both proxies, around one operator, with one count of effects.
+/// The two proxies of one operator, with one count of effects.
 #[derive(Debug)]
 pub struct Interposer {
     effects: Effects,
@@ -35,8 +35,8 @@ pub struct Interposer {
 }
 
 impl Interposer {
-    /// Starts both: in front of the PostgreSQL server on this port of 127.0.0.1, and of this cluster, with the rights of
-    /// this configuration.
+    /// Starts both: for the PostgreSQL server on this port of 127.0.0.1, and for this cluster with the rights of this
+    /// configuration.
     pub fn start(postgres: u16, cluster: Config) -> Result<Self> {
         let effects = Effects::new();
         let (postgres, api) =
@@ -44,17 +44,17 @@ impl Interposer {
         Ok(Self { effects, postgres, api })
     }
 
-    /// What goes through either of them and changes something.
+    /// The effects of the operator that pass through the proxies.
     pub fn effects(&self) -> &Effects {
         &self.effects
     }
 
-    /// The one in front of PostgreSQL.
+    /// The proxy for PostgreSQL.
     pub fn postgres(&self) -> &PostgresProxy {
         &self.postgres
     }
 
-    /// The one in front of the API server.
+    /// The proxy for the API server.
     pub fn api(&self) -> &ApiProxy {
         &self.api
     }

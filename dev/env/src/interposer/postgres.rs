@@ -1,4 +1,4 @@
-//! The proxy in front of PostgreSQL.
+//! The proxy for PostgreSQL.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -8,74 +8,73 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
 
-use super::door::Door;
 use super::effects::{Admission, Effects, Trigger};
-use super::messages::{Opening, Session, Statement, begins_with_message, read_message, read_opening};
-use super::trouble::{Gate, Trouble};
+use super::fault::{Fault, Gate};
+use super::listener::Listener;
+use super::protocol::{Opening, Session, Statement, begins_with_message, read_message, read_opening};
 use crate::error::Result;
 use crate::postgres::url;
 
-/// What a client may send after the message that completes a statement, for the statement's sake: data to copy, and the
-/// Sync and Flush around it.
+/// The messages that belong to a statement and follow it: data to copy, Sync and Flush.
 const COMPLETING: &[u8] = b"dcfSH";
-/// What of the server's answer tells how a statement went: rows, copied data, completion, error.
-const TELLING: &[u8] = b"DCEIsdcHZ";
+/// The messages of the server that show the result of a statement: rows, copied data, completion, error.
+const RESULT: &[u8] = b"DCEIsdcHZ";
 
-/// What has gone through so far.
+/// Counts of what the proxy has forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostgresTotals {
-    /// Connections that were accepted, also those that were closed at once.
+    /// Connections that were accepted, including those that were closed at once.
     pub connections: u64,
-    /// Statements that were forwarded, counted as effects or not.
+    /// Statements that were forwarded, whether or not they count as effects.
     pub statements: u64,
 }
 
-/// A proxy in front of a PostgreSQL server, for clients without TLS. Ends when dropped, and its connections with it.
+/// A proxy for a PostgreSQL server and clients without TLS. It ends and closes its connections when dropped.
 #[derive(Debug)]
 pub struct PostgresProxy {
-    door: Door,
+    listener: Listener,
     statements: Arc<AtomicU64>,
 }
 
 impl PostgresProxy {
-    /// Starts one, on a free port, in front of the server on this port of 127.0.0.1.
+    /// Starts a proxy on a free port for the server on this port of 127.0.0.1.
     pub fn start(server: u16, effects: &Effects) -> Result<Self> {
         let statements = Arc::new(AtomicU64::new(0));
         let (shared, count) = (effects.clone(), Arc::clone(&statements));
-        let door = Door::open("postgres-proxy", effects, move || {
+        let listener = Listener::start("postgres-proxy", effects, move || {
             Ok(move |client, gate| {
                 let connection = Connection {
                     effects: shared.clone(),
                     gate,
-                    answers: Mutex::new(Answers { asked: 1, given: 0, awaited: None }),
+                    answers: Mutex::new(Answers { requested: 1, completed: 0, awaited: None }),
                     statements: Arc::clone(&count),
                 };
-                // A connection that breaks has told both ends all there is to tell.
+                // An error has closed the connection for both sides: there is nothing to report.
                 async move { drop(connection.serve(client, server).await) }
             })
         })?;
-        Ok(Self { door, statements })
+        Ok(Self { listener, statements })
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.door.port()
+        self.listener.port()
     }
 
-    /// A URL for this login and database, through the proxy. The three must need no escaping.
+    /// A URL of this database with this login, through the proxy. The arguments must need no escaping.
     pub fn url(&self, user: &str, password: &str, database: &str) -> String {
         url(self.port(), user, password, database)
     }
 
-    /// Makes trouble, or with `Trouble::Pass` ends it.
-    pub fn set(&self, trouble: Trouble) {
-        self.door.set(trouble.into(), None);
+    /// Injects a fault; `Fault::Pass` ends it.
+    pub fn set(&self, fault: Fault) {
+        self.listener.set(fault.into(), None);
     }
 
-    /// What has gone through so far.
+    /// Counts of what the proxy has forwarded.
     pub fn totals(&self) -> PostgresTotals {
         PostgresTotals {
-            connections: self.door.connections(),
+            connections: self.listener.connections(),
             statements: self.statements.load(Ordering::Relaxed),
         }
     }
@@ -88,70 +87,70 @@ struct Connection {
     statements: Arc<AtomicU64>,
 }
 
-/// What the server owes the client. It closes every answer with a ReadyForQuery: one for the startup, one for each
-/// simple query and one for each Sync.
+/// The answers that the client expects. The server ends each with ReadyForQuery: one for the startup, one for each simple
+/// query and one for each Sync.
 struct Answers {
-    asked: u64,
-    given: u64,
-    /// The answer after which the trigger is fired.
+    requested: u64,
+    completed: u64,
+    /// The answer after which the trigger fires.
     awaited: Option<(u64, Trigger)>,
 }
 
-/// What becomes of a message of the server.
-enum Fate {
+/// The decision on a message of the server.
+enum Decision {
     Forward,
     Withhold,
     Fire(Trigger),
 }
 
 impl Answers {
-    /// Takes note of a message of the client.
-    fn ask(&mut self, kind: u8) {
-        self.asked += u64::from(b"QFS".contains(&kind));
+    /// Records a message of the client.
+    fn record_request(&mut self, kind: u8) {
+        self.requested += u64::from(b"QFS".contains(&kind));
     }
 
-    /// Takes note of a message of the server.
-    fn give(&mut self, kind: u8) -> Fate {
-        let current = self.given + 1;
-        self.given += u64::from(kind == b'Z');
+    /// Records a message of the server.
+    fn record_answer(&mut self, kind: u8) -> Decision {
+        let current = self.completed + 1;
+        self.completed += u64::from(kind == b'Z');
         match self.awaited.take_if(|(awaited, _)| *awaited == current && kind == b'Z') {
-            Some((_, trigger)) => Fate::Fire(trigger),
+            Some((_, trigger)) => Decision::Fire(trigger),
             None => match &self.awaited {
-                // The rest is forwarded: a client that is to send data to copy waits to be asked for it.
-                Some((awaited, _)) if *awaited == current && TELLING.contains(&kind) => Fate::Withhold,
-                _ => Fate::Forward,
+                // The rest is forwarded: a client sends data to copy only when the server requests it.
+                Some((awaited, _)) if *awaited == current && RESULT.contains(&kind) => Decision::Withhold,
+                _ => Decision::Forward,
             },
         }
     }
 }
 
-/// How far a client may go on.
+/// How far messages of the client are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
-    Anywhere,
-    /// An execution is awaited: to the Sync that makes the server close its answer. A client that waits for an answer
-    /// before its Sync waits in vain; neither sqlx nor libpq does.
+    Unlimited,
+    /// An execution is awaited: up to the Sync after which the server ends its answer. A client that waits for the answer
+    /// before it sends the Sync would wait forever; neither sqlx nor libpq does that.
     Sync,
-    /// Nothing that follows the awaited statement.
-    Here,
+    /// Nothing after the awaited statement.
+    Statement,
 }
 
 impl Connection {
     async fn serve(&self, mut client: TcpStream, server: u16) -> io::Result<()> {
         let (mut gate, mut packet) = (self.gate.clone(), Vec::new());
         let opening = loop {
-            gate.open().await;
+            gate.opened().await;
             match read_opening(&mut client, &mut packet).await? {
                 Opening::Encryption => client.write_all(b"N").await?,
                 opening => break opening,
             }
         };
-        gate.open().await;
+        gate.opened().await;
         let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await?;
         server.set_nodelay(true)?;
         server.write_all(&packet).await?;
         let Opening::Session(session) = opening else {
-            // The server closes when it has cancelled; the client waits for that.
+            // The server closes the connection when it has cancelled the statement; the client waits for that.
             return server.read_to_end(&mut packet).await.map(|_| ());
         };
         let ((client_reads, client_writes), (server_reads, server_writes)) = (client.split(), server.split());
@@ -167,12 +166,12 @@ impl Connection {
         mut server: impl AsyncWrite + Unpin,
         mut session: Session,
     ) -> io::Result<()> {
-        let (mut gate, mut message, mut reach) = (self.gate.clone(), Vec::new(), Reach::Anywhere);
+        let (mut gate, mut message, mut reach) = (self.gate.clone(), Vec::new(), Reach::Unlimited);
         let mut client = BufReader::new(client);
-        // An error is an end: a process that was killed leaves either.
+        // An error ends the stream too: a killed process causes either.
         while let Some(kind) = read_message(&mut client, &mut message).await.unwrap_or_default() {
-            gate.open().await;
-            if reach == Reach::Here && !COMPLETING.contains(&kind) {
+            gate.opened().await;
+            if reach == Reach::Statement && !COMPLETING.contains(&kind) {
                 return std::future::pending().await;
             }
             if let Some(statement) = session.read(&message) {
@@ -180,24 +179,24 @@ impl Connection {
                     Admission::Forward => {}
                     Admission::Await(trigger) => {
                         let mut answers = self.answers();
-                        answers.awaited = Some((answers.asked + 1, trigger));
-                        reach = if kind == b'E' { Reach::Sync } else { Reach::Here };
+                        answers.awaited = Some((answers.requested + 1, trigger));
+                        reach = if kind == b'E' { Reach::Sync } else { Reach::Statement };
                     }
                     Admission::Never => return std::future::pending().await,
                 }
                 self.statements.fetch_add(1, Ordering::Relaxed);
             }
             if kind == b'S' && reach == Reach::Sync {
-                reach = Reach::Here;
+                reach = Reach::Statement;
             }
-            self.answers().ask(kind);
+            self.answers().record_request(kind);
             if server.write_all(&message).await.is_err() {
-                // The server has gone. What it said last is still to be read, and ends this.
+                // The server has disconnected. `towards_client` reads its last messages and ends the connection.
                 return std::future::pending().await;
             }
         }
-        if reach == Reach::Here {
-            // The client has gone, but the server does what it was told: its answer ends this.
+        if reach == Reach::Statement {
+            // The client has disconnected, but the server executes the statement: its answer ends the connection.
             return std::future::pending().await;
         }
         Ok(())
@@ -211,13 +210,13 @@ impl Connection {
         let (mut gate, mut message) = (self.gate.clone(), Vec::new());
         let (mut server, mut client) = (BufReader::new(server), BufWriter::new(client));
         while let Some(kind) = read_message(&mut server, &mut message).await.unwrap_or_default() {
-            gate.open().await;
-            let fate = self.answers().give(kind);
-            let mut sent = match fate {
-                Fate::Forward => client.write_all(&message).await,
-                Fate::Withhold => Ok(()),
-                Fate::Fire(trigger) => {
-                    // Earlier answers are the client's.
+            gate.opened().await;
+            let decision = self.answers().record_answer(kind);
+            let mut sent = match decision {
+                Decision::Forward => client.write_all(&message).await,
+                Decision::Withhold => Ok(()),
+                Decision::Fire(trigger) => {
+                    // Answers to earlier statements are delivered.
                     let _ = client.flush().await;
                     return fire(trigger).await;
                 }
@@ -229,7 +228,7 @@ impl Connection {
                 return sent;
             }
         }
-        // A session that was ended has had all the answer it will get.
+        // The session was terminated: the answer is as complete as it will be.
         let awaited = self.answers().awaited.take();
         match awaited {
             Some((_, trigger)) => fire(trigger).await,
@@ -240,7 +239,7 @@ impl Connection {
     async fn admit(&self, gate: &mut Gate, statement: &Statement) -> Admission {
         gate.delay().await;
         loop {
-            gate.open().await;
+            gate.opened().await;
             if let Some(admission) = self.effects.admit_statement(gate.epoch(), statement) {
                 return admission;
             }
@@ -252,7 +251,8 @@ impl Connection {
     }
 }
 
-/// The connection ends with all the others, once the action has run; at once if the trigger was forgotten meanwhile.
+/// Fires the trigger. The connection is closed with all others when the action has run, or at once if the trigger was
+/// reset meanwhile.
 async fn fire(trigger: Trigger) -> io::Result<()> {
     if trigger.fire() { std::future::pending().await } else { Ok(()) }
 }

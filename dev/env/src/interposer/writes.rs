@@ -1,11 +1,11 @@
-//! Requests to the API server that change something.
+//! Requests to the API server that change an object.
 
 use std::fmt;
 
 use http::{Method, Uri};
 
-/// A request to the API server that changes something which is kept. Not one: a change of a Lease or an Event, which
-/// tell of the operator and not of its work; a dry run; a review of rights.
+/// A request to the API server that changes a stored object. Changes of Leases and Events are excluded, since they
+/// report the operator's state and not its work; so are dry runs and access reviews.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// `POST`, `PUT`, `PATCH` or `DELETE`.
@@ -18,9 +18,9 @@ pub struct Write {
     pub resource: String,
     /// The namespace, if it is in one.
     pub namespace: Option<String>,
-    /// The object's name; none when one is made.
+    /// The object's name; none for a creation.
     pub name: Option<String>,
-    /// Such as `status`, if it is for one.
+    /// The subresource, such as `status`, if it is for one.
     pub subresource: Option<String>,
 }
 
@@ -30,13 +30,13 @@ impl fmt::Display for Write {
     }
 }
 
-/// Groups whose resources are questions.
-const QUESTIONS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
-/// Parts of a Namespace, which look like resources in it.
-const PARTS_OF_NAMESPACES: [&str; 2] = ["finalize", "status"];
+/// Groups whose resources are reviews: nothing is stored.
+const REVIEWS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
+/// Subresources of a Namespace, whose paths look like those of resources in it.
+const NAMESPACE_SUBRESOURCES: [&str; 2] = ["finalize", "status"];
 
 impl Write {
-    /// What this request is, if it is one.
+    /// The write that this request is, if it is one.
     pub(super) fn of(method: &Method, uri: &Uri) -> Option<Self> {
         let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method);
         let dry = uri.query().unwrap_or_default().split('&').any(|pair| pair.starts_with("dryRun="));
@@ -51,16 +51,16 @@ impl Write {
             _ => return None,
         };
         let (namespace, rest) = match rest {
-            ["namespaces", _, part, ..] if PARTS_OF_NAMESPACES.contains(part) => (None, rest),
+            ["namespaces", _, part, ..] if NAMESPACE_SUBRESOURCES.contains(part) => (None, rest),
             ["namespaces", namespace, inner @ ..] if !inner.is_empty() => (Some(*namespace), inner),
             _ => (None, rest),
         };
         let (resource, rest) = rest.split_first()?;
-        let passing = matches!(
+        let excluded = matches!(
             (group, *resource),
             ("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events")
         );
-        if passing || QUESTIONS.contains(&group) {
+        if excluded || REVIEWS.contains(&group) {
             return None;
         }
         let part = |index: usize| rest.get(index).map(|text| (*text).to_owned());
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_from_the_path() {
+    fn write_is_parsed_from_path() {
         for (uri, group, resource, namespace, name, subresource) in [
             ("/api/v1/namespaces", "", "namespaces", None, None, None),
             ("/api/v1/namespaces/ns", "", "namespaces", None, Some("ns"), None),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_that_matters_is_none() {
+    fn reads_dry_runs_reviews_leases_and_events_are_no_writes() {
         for (method, uri) in [
             (Method::GET, "/api/v1/namespaces/ns/secrets"),
             (Method::POST, "/version"),

@@ -1,4 +1,4 @@
-//! The proxies, between real clients and a real PostgreSQL or a real API server.
+//! The proxies between real clients and a real PostgreSQL server or API server.
 
 mod api;
 mod postgres;
@@ -22,30 +22,30 @@ static PLANE: LazyLock<ControlPlane> = LazyLock::new(|| {
     on_a_thread(|| ControlPlane::start(ControlPlaneOptions::default())).expect("a control plane")
 });
 
-/// Longer than anything here takes that works.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Long enough to see what comes at once come, in a test that says it does not.
-const MOMENT: Duration = Duration::from_millis(300);
+/// Longer than any successful operation takes.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a test waits to verify that something does not happen.
+const QUIET_PERIOD: Duration = Duration::from_millis(300);
 
-/// Waits for something that must happen.
+/// Waits for a future that must complete.
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+    tokio::time::timeout(TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what}: not within {TIMEOUT:?}"))
 }
 
-/// Waits until this is so.
-async fn until(what: &str, mut so: impl FnMut() -> bool) {
+/// Waits until a condition is true.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     within(what, async {
-        while !so() {
+        while !condition() {
             tick.tick().await;
         }
     })
     .await;
 }
 
-/// Waits for something that must not happen.
+/// Verifies that a future does not complete within `QUIET_PERIOD`.
 async fn never<T>(what: &str, future: impl Future<Output = T>) {
-    assert!(tokio::time::timeout(MOMENT, future).await.is_err(), "{what}");
+    assert!(tokio::time::timeout(QUIET_PERIOD, future).await.is_err(), "{what}");
 }
 
 fn postgres_proxy(effects: &Effects) -> PostgresProxy {
@@ -62,12 +62,12 @@ async fn session(proxy: &PostgresProxy) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect_with(&options.port(proxy.port()).application_name("interposed")).await
 }
 
-/// A superuser session past the proxy.
+/// A superuser session without the proxy.
 async fn direct() -> PgConnection {
     POSTGRES.connect("postgres").await.expect("a session")
 }
 
-/// A client that goes through the proxy, and asks only once.
+/// A client that uses the proxy, without retries.
 async fn client(proxy: &ApiProxy) -> Client {
     let mut config = read_config(proxy.kubeconfig()).await.expect("a kubeconfig");
     config.default_retry = false;

@@ -1,9 +1,9 @@
-//! What goes through the proxy in front of PostgreSQL, and the troubles it makes.
+//! The proxy for PostgreSQL: what it forwards and counts, and its faults.
 
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Executor};
-use tenantry_dev::interposer::{EffectKind, Effects, Trouble};
+use tenantry_dev::interposer::{EffectKind, Effects, Fault};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -19,17 +19,17 @@ async fn statements_are_counted_with_their_text() {
         let insert = sqlx::query("insert into counted values ($1)").bind(n);
         insert.execute(&mut session).await.expect("an extended query, prepared once");
     }
-    let seen: Vec<String> = effects.seen().iter().map(ToString::to_string).collect();
+    let recorded: Vec<String> = effects.recorded().iter().map(ToString::to_string).collect();
     let insert = "insert into counted values ($1)";
     assert_eq!(
-        seen,
+        recorded,
         [
             "1. postgres: create table counted (n int)".to_owned(),
             format!("2. postgres: {insert}"),
             format!("3. postgres: {insert}"),
         ]
     );
-    assert!(effects.seen().iter().all(|effect| effect.kind == EffectKind::Statement));
+    assert!(effects.recorded().iter().all(|effect| effect.kind == EffectKind::Statement));
     let totals = proxy.totals();
     assert_eq!((totals.connections, totals.statements), (1, 3));
 
@@ -41,8 +41,11 @@ async fn statements_are_counted_with_their_text() {
     for text in ["select 1", "delete from counted", "select 2"] {
         session.execute(sqlx::raw_sql(text)).await.expect("an answer");
     }
-    let seen = effects.seen();
-    assert_eq!((seen.len(), seen[0].number, &*seen[0].what), (1, 1, "postgres: delete from counted"));
+    let recorded = effects.recorded();
+    assert_eq!(
+        (recorded.len(), recorded[0].number, &*recorded[0].what),
+        (1, 1, "postgres: delete from counted")
+    );
     assert_eq!(proxy.totals().statements, 6);
     session.close().await.expect("an orderly end");
 }
@@ -72,30 +75,30 @@ async fn large_results_and_copied_data_pass() {
 }
 
 #[tokio::test]
-async fn a_request_to_cancel_reaches_the_server() {
+async fn cancel_request_reaches_the_server() {
     let proxy = postgres_proxy(&Effects::new());
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).await.expect("a connection");
-    // A client that asks for TLS is told no, and goes on without.
-    stream.write_all(&words(&[8, 80_877_103])).await.expect("sent");
+    // A client that requests TLS is refused it and continues without.
+    stream.write_all(&packet(&[8, 80_877_103])).await.expect("sent");
     assert_eq!(within("an answer", stream.read_u8()).await.expect("a byte"), b'N');
-    let nobody = 7_654_321;
-    stream.write_all(&words(&[16, 80_877_102, nobody, 1])).await.expect("sent");
+    let unknown = 7_654_321;
+    stream.write_all(&packet(&[16, 80_877_102, unknown, 1])).await.expect("sent");
     let mut rest = Vec::new();
     within("an end", stream.read_to_end(&mut rest)).await.expect("closed in order");
     assert!(rest.is_empty());
     let log = POSTGRES.service().log();
-    let refused = format!("PID {nobody} in cancel request");
+    let refused = format!("PID {unknown} in cancel request");
     until("the server knows of it", || std::fs::read_to_string(&log).expect("a log").contains(&refused))
         .await;
 }
 
 #[tokio::test]
-async fn a_hanging_network_holds_everything_until_it_is_over() {
+async fn hang_holds_statements_and_connections_until_it_ends() {
     let effects = Effects::new();
     let proxy = postgres_proxy(&effects);
     let (mut open, mut direct) = (session(&proxy).await.expect("a session"), direct().await);
     open.execute("create table hung (n int)").await.expect("a table");
-    proxy.set(Trouble::Hang);
+    proxy.set(Fault::Hang);
     let connections = proxy.totals().connections;
     let mut statement = tokio::spawn(async move { open.execute("insert into hung values (1)").await });
     let mut connecting = tokio::spawn({
@@ -107,54 +110,54 @@ async fn a_hanging_network_holds_everything_until_it_is_over() {
     never("an answer on a new connection", &mut connecting).await;
     let count = "select count(*) from hung";
     let rows: i64 = sqlx::query_scalar(count).fetch_one(&mut direct).await.expect("a count");
-    assert_eq!((rows, effects.seen().len()), (0, 1));
+    assert_eq!((rows, effects.recorded().len()), (0, 1));
 
-    proxy.set(Trouble::Pass);
-    within("the statement goes on", statement).await.expect("a task").expect("done");
+    proxy.set(Fault::Pass);
+    within("the statement continues", statement).await.expect("a task").expect("done");
     let refused =
-        within("the connection goes on", connecting).await.expect("a task").expect_err("the server");
+        within("the connection continues", connecting).await.expect("a task").expect_err("the server");
     assert!(refused.to_string().contains("password authentication failed"), "{refused}");
     let rows: i64 = sqlx::query_scalar(count).fetch_one(&mut direct).await.expect("a count");
-    assert_eq!((rows, effects.seen().len()), (1, 2));
+    assert_eq!((rows, effects.recorded().len()), (1, 2));
 }
 
 #[tokio::test]
-async fn a_refusing_server_ends_connections_and_takes_none() {
+async fn refuse_closes_connections_and_accepts_none() {
     let effects = Effects::new();
     let proxy = postgres_proxy(&effects);
     let mut open = session(&proxy).await.expect("a session");
     let waiting = tokio::spawn(async move { open.execute("select pg_sleep(600)").await });
-    until("it runs", || !effects.seen().is_empty()).await;
-    proxy.set(Trouble::Refuse);
-    within("it is cut off", waiting).await.expect("a task").expect_err("no answer");
+    until("it runs", || !effects.recorded().is_empty()).await;
+    proxy.set(Fault::Refuse);
+    within("the connection is closed", waiting).await.expect("a task").expect_err("no answer");
     within("a refusal", session(&proxy)).await.expect_err("refused");
-    proxy.set(Trouble::Pass);
+    proxy.set(Fault::Pass);
     let mut healed = within("a session", session(&proxy)).await.expect("healed");
     healed.ping().await.expect("an answer");
-    // Also when it was over before a connection heard of it.
-    proxy.set(Trouble::Refuse);
-    proxy.set(Trouble::Pass);
-    within("it is cut off", healed.execute("select 1")).await.expect_err("no answer");
+    // Also when the fault ended before a connection observed it.
+    proxy.set(Fault::Refuse);
+    proxy.set(Fault::Pass);
+    within("the connection is closed", healed.execute("select 1")).await.expect_err("no answer");
 }
 
 #[tokio::test]
-async fn statements_are_delayed_and_nothing_else() {
+async fn delay_affects_only_statements() {
     let proxy = postgres_proxy(&Effects::new());
     let delay = Duration::from_millis(200);
-    proxy.set(Trouble::Delay(delay));
+    proxy.set(Fault::Delay(delay));
     let mut session = session(&proxy).await.expect("a session");
     let begun = Instant::now();
     session.execute("select 1").await.expect("an answer");
     assert!(begun.elapsed() >= delay);
 
-    proxy.set(Trouble::Delay(Duration::from_secs(3600)));
+    proxy.set(Fault::Delay(Duration::from_secs(3600)));
     let mut statement = tokio::spawn(async move { session.execute("select 2").await });
     never("an answer", &mut statement).await;
-    proxy.set(Trouble::Pass);
+    proxy.set(Fault::Pass);
     within("an end of the delay", statement).await.expect("a task").expect("an answer");
 }
 
-/// As they go over the wire.
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+/// A packet of big-endian numbers.
+fn packet(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }

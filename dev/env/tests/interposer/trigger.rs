@@ -1,4 +1,4 @@
-//! The trigger: right before or right after one effect, and across both proxies.
+//! The trigger: before or after one effect, and shared by both proxies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,16 +15,16 @@ use tokio::sync::oneshot;
 
 use crate::{api_proxy, client, direct, never, postgres_proxy, session, until, within};
 
-/// An action that says that it runs, and goes on when it is told to.
+/// An action that reports when it starts and waits until the test ends it.
 struct Action {
     runs: oneshot::Receiver<()>,
     end: oneshot::Sender<()>,
 }
 
 fn arm(effects: &Effects, number: usize, moment: Moment) -> Action {
-    let ((tell, runs), (end, ended)) = (oneshot::channel(), oneshot::channel());
+    let ((report, runs), (end, ended)) = (oneshot::channel(), oneshot::channel());
     effects.arm(number, moment, async move || {
-        let _ = tell.send(());
+        let _ = report.send(());
         let _ = ended.await;
     });
     Action { runs, end }
@@ -36,7 +36,7 @@ async fn rows(session: &mut PgConnection, table: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn before_means_that_nothing_was_done() {
+async fn before_forwards_nothing_to_the_server() {
     let effects = Effects::new();
     let proxy = postgres_proxy(&effects);
     let mut direct = direct().await;
@@ -66,17 +66,17 @@ async fn before_means_that_nothing_was_done() {
         within("an end", statement).await.expect("a task").expect_err("no answer");
         within("an end", late).await.expect("a task").expect_err("no answer");
         within("a refusal", session(&proxy)).await.expect_err("refused until the reset");
-        assert_eq!(effects.seen().len(), 2);
+        assert_eq!(effects.recorded().len(), 2);
         assert_eq!(rows(&mut direct, "before").await, 0);
     }
     effects.reset();
     let mut again = session(&proxy).await.expect("a session");
     again.execute("insert into before values (3)").await.expect("done");
-    assert_eq!((effects.seen()[0].number, rows(&mut direct, "before").await), (1, 1));
+    assert_eq!((effects.recorded()[0].number, rows(&mut direct, "before").await), (1, 1));
 }
 
 #[tokio::test]
-async fn after_means_that_it_was_done_and_nobody_was_told() {
+async fn after_executes_the_effect_and_withholds_the_answer() {
     let effects = Effects::new();
     let proxy = postgres_proxy(&effects);
     let mut direct = direct().await;
@@ -94,7 +94,7 @@ async fn after_means_that_it_was_done_and_nobody_was_told() {
             }
         });
         within("the action runs", action.runs).await.expect("it runs");
-        assert_eq!(rows(&mut direct, "after").await, count, "done, and committed");
+        assert_eq!(rows(&mut direct, "after").await, count, "executed and committed");
         never("an answer", &mut statement).await;
         action.end.send(()).expect("it waits");
         within("the trigger", effects.triggered()).await;
@@ -103,7 +103,7 @@ async fn after_means_that_it_was_done_and_nobody_was_told() {
 }
 
 #[tokio::test]
-async fn after_a_commit_a_copy_and_a_failure_too() {
+async fn after_works_for_commit_copy_and_error() {
     let effects = Effects::new();
     let proxy = postgres_proxy(&effects);
     let mut direct = direct().await;
@@ -130,10 +130,10 @@ async fn after_a_commit_a_copy_and_a_failure_too() {
     let mut one = session(&proxy).await.expect("a session");
     effects.arm(1, Moment::After, async || {});
     let error = within("an end", one.execute("insert into kept values (3)")).await.expect_err("no answer");
-    assert!(error.as_database_error().is_none(), "the server's words were withheld: {error}");
+    assert!(error.as_database_error().is_none(), "the server's answer was withheld: {error}");
     within("the trigger", effects.triggered()).await;
 
-    // A client that has gone, and a session that is ended by force: there is no more answer than that.
+    // A terminated session and a client that has disconnected: the answer ends there.
     effects.reset();
     let mut one = session(&proxy).await.expect("a session");
     effects.arm(1, Moment::After, async || {});
@@ -145,20 +145,20 @@ async fn after_a_commit_a_copy_and_a_failure_too() {
     let mut one = session(&proxy).await.expect("a session");
     effects.arm(1, Moment::After, async || {});
     let slow = tokio::spawn(async move { one.execute("insert into kept select 4 from pg_sleep(1)").await });
-    until("it has come", || !effects.seen().is_empty()).await;
+    until("it has come", || !effects.recorded().is_empty()).await;
     slow.abort();
     within("the trigger", effects.triggered()).await;
     assert_eq!(rows(&mut direct, "kept").await, 4);
 }
 
-/// A message as it goes over the wire.
+/// A message in the wire format.
 fn message(kind: u8, body: &str) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("short") + 4;
     [&[kind][..], &length.to_be_bytes(), body.as_bytes()].concat()
 }
 
 #[tokio::test]
-async fn after_is_kept_by_a_client_that_does_not_wait_for_answers() {
+async fn after_works_for_a_client_that_pipelines() {
     let hba = Some("host all all 127.0.0.1/32 trust\n".to_owned());
     let server = Postgres::start(PostgresOptions { hba, ..Default::default() }).await.expect("a server");
     let effects = Effects::new();
@@ -174,7 +174,7 @@ async fn after_is_kept_by_a_client_that_does_not_wait_for_answers() {
     for (sent, armed, kept) in [
         ([query(1), query(2), query(3)].concat(), 2, 2),
         ([execution(4), sync(), execution(5), sync(), query(6)].concat(), 2, 4),
-        // What shares the Sync shares its fate.
+        // Statements before the same Sync are executed with it.
         ([query(7), execution(8), execution(9), sync(), execution(10), sync()].concat(), 2, 7),
     ] {
         effects.reset();
@@ -187,13 +187,13 @@ async fn after_is_kept_by_a_client_that_does_not_wait_for_answers() {
         let mut answers = Vec::new();
         let _ = within("an end", stream.read_to_end(&mut answers)).await;
         let completed = answers.windows(10).filter(|window| window.starts_with(b"INSERT 0 1")).count();
-        assert_eq!(completed, armed - 1, "the answers before it were given");
+        assert_eq!(completed, armed - 1, "the answers before it were delivered");
         assert_eq!(rows(&mut direct, "piped").await, kept);
     }
 }
 
 #[tokio::test]
-async fn one_trigger_is_for_both_proxies() {
+async fn trigger_applies_to_both_proxies() {
     let effects = Effects::new();
     let (postgres, api) = (postgres_proxy(&effects), api_proxy(&effects).await);
     let maps: Api<ConfigMap> = Api::namespaced(client(&api).await, "default");
@@ -216,27 +216,27 @@ async fn one_trigger_is_for_both_proxies() {
         assert_eq!(effect.what, "POST /api/v1/namespaces/default/configmaps");
         let found = real.get_opt(name).await.expect("an answer");
         assert_eq!(found.is_some(), moment == Moment::After);
-        within("an end", session.execute("select 2")).await.expect_err("cut off");
+        within("an end", session.execute("select 2")).await.expect_err("closed");
         within("an end", maps.get_opt(name)).await.expect_err("refused until the reset");
-        assert_eq!(effects.seen().len(), 2);
+        assert_eq!(effects.recorded().len(), 2);
     }
     effects.reset();
     maps.get("both-after").await.expect("healed");
 }
 
 #[tokio::test]
-async fn a_reset_forgets_the_trigger() {
+async fn reset_removes_the_trigger() {
     let effects = Effects::new();
     let proxy = postgres_proxy(&effects);
     let mut session = session(&proxy).await.expect("a session");
     effects.arm(1, Moment::Before, async || {});
     effects.reset();
     session.execute("select 1").await.expect("an answer");
-    // One whose answer is awaited is forgotten too; its client has no answer either way.
+    // Also a trigger whose answer is awaited; its client gets no answer in any case.
     effects.reset();
     effects.arm(1, Moment::After, async || {});
     let slow = tokio::spawn(async move { session.execute("select pg_sleep(0.5)").await });
-    until("it has come", || !effects.seen().is_empty()).await;
+    until("it has come", || !effects.recorded().is_empty()).await;
     effects.reset();
     within("an end", slow).await.expect("a task").expect_err("no answer");
     never("a trigger", effects.triggered()).await;

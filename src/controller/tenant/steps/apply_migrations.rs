@@ -1,20 +1,17 @@
-//! ApplyMigrations: brings a database that is behind to the target versions, as the migrator's own login. A database
-//! that was just cloned is not behind, and is not even connected to.
+//! ApplyMigrations: migrates an outdated database to the target versions, as the migrator's login. A database that was
+//! just cloned is up to date, and no session to it is opened.
 
-use super::{Run, StepError};
-use crate::controller::tenant::observe::versions;
+use crate::controller::tenant::{failure::StepError, step_context::StepContext};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    let modules = run.modules()?;
-    let versions = versions(&modules);
-    let row = run.row()?;
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let modules = step.modules()?;
+    let versions = modules.targets();
+    let row = step.row()?;
     if row.module_versions == versions {
         return Ok(());
     }
-    run.changed();
-    let (id, database) = (row.id, row.database_name.clone());
-    run.server()?.migrate(id, &database, &modules).await?;
-    run.context.registry.set_modules(id, &versions).await?;
-    run.row_mut()?.module_versions = versions;
+    let id = row.id;
+    step.server()?.migrate(&row.placement, &modules).await?;
+    step.replace_record(step.context.registry.set_modules(id, &versions).await?.record);
     Ok(())
 }

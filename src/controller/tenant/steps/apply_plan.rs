@@ -1,41 +1,38 @@
-//! ApplyPlan: what the plan gives comes into force in PostgreSQL, then in the registry: the connections of the login, the
-//! limits in the tenant's database, where triggers hold the tenant to them. Those of a database that was made in this visit
-//! are there already: Seed brought them. One row in the activity log has the old and the new. Below what is used already, a
-//! limit refuses growth, and nothing else. A connection limit that was changed by hand is put right without a session in
-//! the tenant's database.
+//! ApplyPlan: puts the entitlements in force in PostgreSQL, then records them: the connection limit of the login, and the
+//! limits in the tenant's database, which triggers enforce. A database that was created in this reconcile has its limits
+//! from Seed. The activity log gets one row with the old and the new entitlements. A limit below the current usage refuses
+//! growth, and nothing else. A connection limit that was changed by hand is restored without a session in the tenant's
+//! database.
 
-use super::{Run, StepError, restore_marks};
-use crate::{domain::limits::Amounts, registry::NewPlan};
+use crate::{
+    controller::tenant::{failure::StepError, step_context::StepContext},
+    domain::usage::entitlements::Amounts,
+    registry::NewPlan,
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    restore_marks(run).await?;
-    let entitlements = run.entitlements()?.clone();
-    let (row, correlation) = (run.row()?, run.correlation()?);
-    let (id, context) = (row.id, run.context);
-    let (server, login) = (run.server()?, run.login()?);
-    let connections = server.set_connection_limit(id, &login, entitlements.connections());
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    step.restore_ownership().await?;
+    let entitlements = step.entitlements()?.clone();
+    let (row, correlation) = (step.row()?, step.correlation()?);
+    let (id, context) = (row.id, step.context);
+    let server = step.server()?;
+    let set_connection_limit = server.set_connection_limit(&row.placement, entitlements.connections());
     let making = row.activated_at.is_none();
     if !making && row.entitlements.as_ref() == Some(&entitlements) {
-        return Ok(connections.await?);
+        return Ok(set_connection_limit.await?);
     }
-    let usage = match run.visit.seeded_limits.as_ref() == Some(&entitlements) {
-        // What is used was recorded with the seed.
+    let usage = match step.progress.seeded_limits.as_ref() == Some(&entitlements) {
+        // Seed recorded the usage.
         true => Amounts::new(),
-        false => server.apply_limits(id, &row.database_name, &entitlements).await?,
+        false => server.apply_limits(&row.placement, &entitlements).await?,
     };
-    // Last, as it is what a search for drift compares with what is recorded.
-    connections.await?;
+    // Last: the drift check compares it with the recorded entitlements.
+    set_connection_limit.await?;
     let now = context.clock.now();
-    // Another plan than the spec's is one that came by itself, at a trial's end.
-    let actor = if run.tenant().spec.plan == entitlements.plan { "unknown" } else { "tenantry" };
+    // A plan other than the spec's was put in force automatically, at the end of a trial.
+    let actor = if step.tenant().spec.plan == entitlements.plan { "unknown" } else { "tenantry" };
     let new = NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor };
-    context.registry.record_entitlements(id, &new, correlation).await?;
-    context.usage_recorded.add(id);
-    let row = run.row_mut()?;
-    row.plan.clone_from(&entitlements.plan);
-    row.entitlements = Some(entitlements);
-    row.usage.extend(usage);
-    row.measured_at = Some(now);
+    step.replace_record(context.registry.record_entitlements(id, &new, correlation).await?.record);
+    context.state.usage_recorded.add(id);
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! ClaimFinalizer: the object stays until the registry knows that it is going. First of all steps; there is no effect
-//! outside the object before it.
+//! ClaimFinalizer: the object stays until its deletion is recorded in the registry. The first step; nothing outside the
+//! object is changed before it.
 
-use super::{Run, StepError, set_finalizers};
-use crate::api::FINALIZER;
+use crate::{
+    api::FINALIZER,
+    controller::tenant::{failure::StepError, step_context::StepContext},
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    Ok(set_finalizers(run, &[FINALIZER]).await?)
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    Ok(step.set_finalizers(&[FINALIZER]).await?)
 }

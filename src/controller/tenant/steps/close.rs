@@ -1,18 +1,19 @@
-//! Close: the registry row becomes `deprovisioned`, for ever, and the slug is free. The registry refuses it for a
-//! tenant that is not deprovisioning, that came back, or whose time has not come by its clock. Others that wait for the slug are visited.
+//! Close: the row becomes `deprovisioned` for good, and the slug is free. The registry refuses it if the tenant is not being
+//! deprovisioned, was reinstated, or if its grace period is not over by the registry's clock. Tenants that wait for the
+//! slug are requeued.
 
 use kube::ResourceExt;
 
-use super::{Run, StepError, passed};
-use crate::domain::{access::AccessLevel, observed::RegistryStatus};
+use crate::controller::{
+    tenant::{failure::StepError, purge_guard::passed, step_context::StepContext},
+    watch::requeue::requeue_tenants_with_slug,
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    let (row, correlation, ahead) = (run.row()?, run.correlation()?, run.context.clock.ahead());
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let (row, correlation, ahead) = (step.row()?, step.correlation()?, step.context.clock.ahead());
     let slug = row.slug.clone();
-    passed(run.context.registry.close(row.id, &row.resource_uid, ahead, correlation).await?)?;
-    let row = run.row_mut()?;
-    (row.status, row.access) = (RegistryStatus::Deprovisioned, Some(AccessLevel::Blocked));
-    run.context.slug_is_free(&slug, &run.tenant().uid().unwrap_or_default());
+    let closed = passed(step.context.registry.close(row.id, &row.resource_uid, ahead, correlation).await?)?;
+    step.replace_record(closed);
+    requeue_tenants_with_slug(&slug, &step.tenant().uid().unwrap_or_default(), step.context);
     Ok(())
 }

@@ -1,27 +1,21 @@
-//! CreateDatabase: a clone of the migrated template, under the building name, closed to everybody. No migration runs
-//! for a new tenant: it has the template's.
+//! CreateDatabase: clones the migrated template under the building name; only the operator's roles may connect. A new
+//! tenant needs no migration, since the template is migrated.
 
-use super::{Run, StepError};
-use crate::controller::tenant::observe::versions;
+use crate::controller::tenant::{failure::StepError, step_context::StepContext};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    let id = run.row()?.id;
-    let server = run.server()?;
-    let modules = run.modules()?;
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let id = step.row()?.id;
+    let server = step.server()?;
+    let modules = step.modules()?;
     let template = server.ensure_template(&modules).await?;
-    // Recorded before it is made: a database that is there is never one that the registry does not know of.
-    run.context.registry.database_exists(id, true).await?;
-    // What is recorded of another one's contents, which was lost while it was being built, is not in this one.
-    let row = run.row()?;
+    // Recorded before it is created: no database exists that the registry does not have.
+    step.replace_record(step.context.registry.record_database_exists(id, true).await?.record);
+    // An earlier database was lost while it was being built: what is recorded of its contents does not apply to this one.
+    let row = step.row()?;
     if row.seed_digest.is_some() || row.entitlements.is_some() {
-        run.context.registry.forget_contents(id).await?;
+        step.replace_record(step.context.registry.forget_contents(id).await?.record);
     }
-    server.create_database(id, &template).await?;
-    let versions = versions(&modules);
-    run.context.registry.set_modules(id, &versions).await?;
-    let row = run.row_mut()?;
-    (row.module_versions, row.database_exists) = (versions, true);
-    (row.seed_digest, row.entitlements) = (None, None);
+    server.create_database(&step.row()?.placement, &template).await?;
+    step.replace_record(step.context.registry.set_modules(id, &modules.targets()).await?.record);
     Ok(())
 }

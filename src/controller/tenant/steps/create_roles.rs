@@ -1,9 +1,8 @@
-//! CreateRoles: the tenant's login, without LOGIN and without a password, marked as the tenant's. A role of that name
-//! that is somebody else's is a conflict, and stays as it is.
+//! CreateRoles: creates the tenant's login, without LOGIN and without a password, with its ownership comment. A role of that
+//! name with another owner is a conflict, and is left as it is.
 
-use super::{Run, StepError};
+use crate::controller::tenant::{failure::StepError, step_context::StepContext};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    Ok(run.server()?.create_login(run.row()?.id, &run.login()?).await?)
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    Ok(step.server()?.create_login(&step.row()?.placement).await?)
 }

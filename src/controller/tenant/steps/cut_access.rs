@@ -1,21 +1,20 @@
-//! CutAccess: the login loses LOGIN, its group and CONNECT; its sessions are ended; PostgreSQL is read until none is
-//! left. Only then is it reported. It needs nothing but the recorded names.
+//! CutAccess: revokes LOGIN, the group and CONNECT from the login, ends its sessions, and reads PostgreSQL until no session
+//! is left. Only then is access recorded as revoked. Needs nothing but the recorded names.
 
-use super::{Run, StepError, restore_marks};
-use crate::domain::access::AccessLevel;
+use crate::{
+    controller::tenant::{failure::StepError, step_context::StepContext},
+    domain::access::AccessLevel,
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let level = AccessLevel::Blocked;
-    // It was cut before and is not any more: nobody is told that it is, until it is proven anew.
-    if run.row()?.access == Some(level) {
-        run.context.registry.set_access(run.row()?.id, None).await?;
-        run.row_mut()?.access = None;
+    // Access was granted again after it was revoked: it is not reported as revoked until that is verified again.
+    if step.row()?.access == Some(level) {
+        step.replace_record(step.context.registry.set_access(step.row()?.id, None).await?.record);
     }
-    restore_marks(run).await?;
-    let row = run.row()?;
-    run.server()?.set_access(row.id, &row.database_name, &run.login()?, level).await?;
-    run.context.registry.set_access(row.id, Some(level)).await?;
-    run.row_mut()?.access = Some(level);
+    step.restore_ownership().await?;
+    let row = step.row()?;
+    step.server()?.set_access(&row.placement, level).await?;
+    step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
     Ok(())
 }

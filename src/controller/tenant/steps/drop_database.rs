@@ -1,25 +1,25 @@
-//! DropDatabase: drops the tenant's database, by its recorded name and only with its mark, whether it was published
-//! or still being built. One at a time per server; a database that is gone already is what was wanted. The point of no
-//! return is recorded before it is passed: a tenant that comes back in that very moment wins or loses there.
+//! DropDatabase: drops the tenant's database by its recorded name, and only with its ownership comment, whether it is
+//! published or still being built. One at a time per server; a database that does not exist counts as dropped.
+//! `purge_guard` runs before it.
 
-use super::{Run, StepError, pass_deadline, restore_marks};
-use crate::postgres::{Error, databases::Dropped};
+use crate::{
+    controller::tenant::{failure::StepError, purge_guard::pass_deadline, step_context::StepContext},
+    postgres::{Error, tenant::databases::Dropped},
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    pass_deadline(run).await?;
-    restore_marks(run).await?;
-    let row = run.row()?;
-    let dropped = run.server()?.drop_database(row.id, &row.database_name).await?;
-    // Another database in its place says nothing of what became of it, unless it never got that far.
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    pass_deadline(step).await?;
+    step.restore_ownership().await?;
+    let row = step.row()?;
+    let dropped = step.server()?.drop_database(&row.placement).await?;
+    // A foreign database of that name does not prove that the tenant's was dropped, unless the tenant never had one.
     if dropped == Dropped::NotOurs && row.activated_at.is_some() {
         return Err(StepError::Postgres(Error::Conflict {
             kind: "database",
-            name: row.database_name.clone(),
-            detail: "the tenant's own is not there, and was not dropped".into(),
+            name: row.placement.database.clone(),
+            detail: "the tenant's own database does not exist, and was not dropped".into(),
         }));
     }
-    run.context.registry.database_exists(row.id, false).await?;
-    run.row_mut()?.database_exists = false;
+    step.replace_record(step.context.registry.record_database_exists(row.id, false).await?.record);
     Ok(())
 }

@@ -1,9 +1,8 @@
-//! DropRoles: drops the tenant's login, only with its mark. It owns nothing, so nothing is in the way.
+//! DropRoles: drops the tenant's login, only with its ownership comment. It owns no objects, so nothing blocks the drop.
 
-use super::{Run, StepError, pass_deadline};
+use crate::controller::tenant::{failure::StepError, purge_guard::pass_deadline, step_context::StepContext};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    pass_deadline(run).await?;
-    Ok(run.server()?.drop_login(run.row()?.id, &run.login()?).await?)
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    pass_deadline(step).await?;
+    Ok(step.server()?.drop_login(&step.row()?.placement).await?)
 }

@@ -1,21 +1,24 @@
-//! EnforceAccess: the login becomes a member of exactly the group of its access level, and gets CONNECT on its own
-//! database only; then PostgreSQL is read to prove it. The level is the strictest of all that narrows access; before it
-//! is widened, the API server is asked for holds that the watch may not have shown yet.
+//! EnforceAccess: makes the login a member of exactly the group of its access level, grants CONNECT on its own database only,
+//! and reads PostgreSQL to verify that. The level is the strictest of all restrictions. Before access is widened, holds are
+//! read from the API server, since the watch may be behind.
 
-use super::{Run, StepError, restore_marks};
-use crate::{controller::tenant::holds::refresh_holds, domain::access::AccessLevel};
+use crate::{
+    controller::tenant::{failure::StepError, holds::refresh_holds, step_context::StepContext},
+    domain::access::AccessLevel,
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    let (wanted, recorded) = (run.standing()?.access, run.row()?.access);
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let (wanted, recorded) = (step.access()?.access, step.row()?.access);
     if wanted > recorded.unwrap_or(AccessLevel::Blocked) {
-        refresh_holds(run.visit, run.context).await?;
+        if let Some(record) = &mut step.subject.record {
+            refresh_holds(step.subject.tenant, record, step.context).await?;
+        }
+        step.evaluate();
     }
-    let level = run.standing()?.access;
-    restore_marks(run).await?;
-    let row = run.row()?;
-    run.server()?.set_access(row.id, &row.database_name, &run.login()?, level).await?;
-    run.context.registry.set_access(row.id, Some(level)).await?;
-    run.row_mut()?.access = Some(level);
+    let level = step.access()?.access;
+    step.restore_ownership().await?;
+    let row = step.row()?;
+    step.server()?.set_access(&row.placement, level).await?;
+    step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
     Ok(())
 }

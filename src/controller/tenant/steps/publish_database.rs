@@ -1,10 +1,9 @@
-//! PublishDatabase: the last rename. From here on the database has its final name; a database of that name without
-//! the tenant's mark is a conflict, and stays as it is.
+//! PublishDatabase: renames the database to its final name, as the last step of building it. A database of that name without
+//! the tenant's ownership comment is a conflict, and is left as it is.
 
-use super::{Run, StepError};
+use crate::controller::tenant::{failure::StepError, step_context::StepContext};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    let row = run.row()?;
-    Ok(run.server()?.publish_database(row.id, &row.database_name).await?)
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let row = step.row()?;
+    Ok(step.server()?.publish_database(&row.placement).await?)
 }

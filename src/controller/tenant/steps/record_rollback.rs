@@ -1,18 +1,10 @@
-//! RecordRollback: what a failed first provisioning made is gone, and the registry says so. Last of all steps of a
+//! RecordRollback: records that everything which a failed first provisioning created is deleted. The last step of a
 //! rollback. The tenant stays `failed` until something changes.
 
-use serde_json::json;
+use crate::controller::tenant::{failure::StepError, step_context::StepContext};
 
-use super::{Run, StepError};
-use crate::domain::access::AccessLevel;
-
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    let (id, correlation) = (run.row()?.id, run.correlation()?);
-    run.context.registry.rolled_back(id, correlation).await?;
-    let row = run.row_mut()?;
-    (row.rolling_back, row.database_exists, row.access) = (false, false, Some(AccessLevel::Blocked));
-    (row.password_verifier, row.password_digest, row.seed_digest) = (None, None, None);
-    (row.module_versions, row.entitlements) = (json!({}), None);
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let (id, correlation) = (step.row()?.id, step.correlation()?);
+    step.replace_record(step.context.registry.rolled_back(id, correlation).await?.record);
     Ok(())
 }

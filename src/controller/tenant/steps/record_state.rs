@@ -1,30 +1,20 @@
-//! RecordState: the registry says `trial`, `active` or `suspended`, and why. After EnforceAccess, so that nobody reads of a
-//! suspension that PostgreSQL does not know yet.
+//! RecordState: records `trial`, `active` or `suspended`, and why. After EnforceAccess, so that a suspension is never
+//! reported before PostgreSQL enforces it.
 
-use super::{Run, StepError};
 use crate::{
-    domain::{
-        lifecycle::{Event, next},
-        observed::RegistryStatus,
-    },
+    controller::tenant::{failure::StepError, step_context::StepContext},
+    domain::lifecycle::{Event, next},
     registry::NewState,
 };
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    run.changed();
-    let (standing, row) = (run.standing()?.clone(), run.row()?);
-    let (id, correlation, at) = (row.id, run.correlation()?, run.context.clock.now());
-    let to = next(row.status, Event::Judged, |guard| standing.passes(guard))
-        .ok_or(StepError::Missing("a tenant in use"))?;
-    let why = standing.why();
-    let actor = if standing.is_automatic() { "tenantry" } else { "unknown" };
-    let new = NewState { to, why: why.as_deref(), access: standing.access, actor, at };
-    run.context.registry.record_state(id, &new, correlation).await?;
-    let row = run.row_mut()?;
-    row.suspended_at = match to {
-        RegistryStatus::Suspended => row.suspended_at.or(Some(at)),
-        _ => None,
-    };
-    (row.status, row.status_reason, row.status_updated_by) = (to, why, actor.to_owned());
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let (evaluation, row) = (step.access()?.clone(), step.row()?);
+    let (id, correlation, at) = (row.id, step.correlation()?, step.context.clock.now());
+    let to = next(row.status, Event::AccessEvaluated, |guard| evaluation.satisfies(guard))
+        .ok_or(StepError::Changed("the recorded status of the tenant"))?;
+    let why = evaluation.summary();
+    let actor = if evaluation.is_automatic() { "tenantry" } else { "unknown" };
+    let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor, at };
+    step.replace_record(step.context.registry.record_state(id, &new, correlation).await?.record);
     Ok(())
 }

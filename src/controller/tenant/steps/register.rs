@@ -1,47 +1,44 @@
-//! Register: the slug becomes this tenant's, by the registry's unique index, and the names of its database are fixed
-//! for ever. The loser stops here, having made nothing. A row that exists already gets what the spec declares.
+//! Register: reserves the slug, by the registry's unique index, and fixes the names of the tenant's database. A Tenant whose
+//! slug is taken stops here, before anything is created. An existing row is updated with what the spec declares.
 
 use kube::ResourceExt;
-use serde_json::json;
 
-use super::{Run, StepError};
-use crate::domain::gates::open;
-use crate::registry::{Declared, NewTenant, Registration};
+use crate::{
+    controller::tenant::{failure::StepError, step_context::StepContext},
+    domain::access::gates::open,
+    registry::{Declared, NewTenant, Registration},
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    let desired = run.desired()?.clone();
-    let settings = json!(desired.settings);
-    let plan = run.standing()?.plan.clone();
-    run.changed();
-    if let Some(row) = &run.visit.row {
-        let (name, retain, gates) = (desired.display_name, desired.retain, run.standing()?.gates.clone());
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let desired = step.desired()?.clone();
+    let plan = step.access()?.plan.clone();
+    if let Some(row) = &step.subject.record {
+        let (name, retain, gates) = (desired.display_name, desired.retain, step.access()?.gates.clone());
         let done = !gates.is_empty() && open(&gates).is_empty();
-        let gates_done_at = row.gates_done_at.or(done.then(|| run.context.clock.now()));
-        let declared = Declared { name: &name, settings: &settings, retain, gates: &gates, gates_done_at };
-        run.context.registry.update_declared(row.id, &declared).await?;
-        let row = run.row_mut()?;
-        (row.name, row.settings, row.retain, row.gates) = (name, settings, retain, gates);
-        row.gates_done_at = gates_done_at;
+        let gates_done_at = row.gates_done_at.or(done.then(|| step.context.clock.now()));
+        let declared =
+            Declared { name: &name, settings: &desired.settings, retain, gates: &gates, gates_done_at };
+        step.replace_record(step.context.registry.update_declared(row.id, &declared).await?.record);
         return Ok(());
     }
-    let prefix = run.context.prefix_of(&desired.server);
+    let prefix = step.context.prefix_of(&desired.server);
     let new = NewTenant {
         slug: desired.slug.clone(),
         name: desired.display_name,
         plan,
-        settings,
+        settings: desired.settings,
         server: desired.server,
         prefix,
-        resource_namespace: run.namespace(),
-        resource_name: run.tenant().name_any(),
-        resource_uid: run.tenant().uid().unwrap_or_default(),
+        resource_namespace: step.namespace(),
+        resource_name: step.tenant().name_any(),
+        resource_uid: step.tenant().uid().unwrap_or_default(),
         retain: desired.retain,
         actor: "unknown".to_owned(),
         correlation: None,
     };
-    match run.context.registry.register(&new).await? {
+    match step.context.registry.register(&new).await? {
         Registration::Created(row) | Registration::Existing(row) => {
-            run.visit.row = Some(row);
+            step.replace_record(row);
             Ok(())
         }
         Registration::SlugTaken { namespace, name, status } => Err(StepError::SlugTaken {

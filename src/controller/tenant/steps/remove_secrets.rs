@@ -1,5 +1,5 @@
-//! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id and never by name alone. A Secret that
-//! is not ours stays.
+//! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id, never by name alone. Other Secrets are left
+//! as they are.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -7,13 +7,15 @@ use kube::{
     api::{DeleteParams, ListParams, Preconditions},
 };
 
-use super::{Run, StepError, pass_deadline};
-use crate::api::LABEL_TENANT_ID;
+use crate::{
+    api::LABEL_TENANT_ID,
+    controller::tenant::{failure::StepError, purge_guard::pass_deadline, step_context::StepContext},
+};
 
-pub async fn run(run: &mut Run<'_, '_>) -> Result<(), StepError> {
-    pass_deadline(run).await?;
-    let id = run.row()?.id;
-    let api = Api::<Secret>::namespaced(run.context.client.clone(), &run.namespace());
+pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    pass_deadline(step).await?;
+    let id = step.row()?.id;
+    let api = Api::<Secret>::namespaced(step.context.client.clone(), &step.namespace());
     let labelled = ListParams::default().labels(&format!("{LABEL_TENANT_ID}={id}"));
     for secret in api.list_metadata(&labelled).await? {
         let exactly = Preconditions { uid: secret.uid(), resource_version: None };

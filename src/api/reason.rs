@@ -1,0 +1,273 @@
+//! Every reason: of conditions, Events, failures and metrics. Reasons are part of the API, since users match on them:
+//! they are never renamed. `docs/conditions.md` lists them.
+
+use std::fmt;
+
+/// Declares the enum; a variant's name is its string in the API.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Why a condition has its status, why an Event was published, or why a step failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// All reasons, by name.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The name in the API.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Event: the finalizer was released before revocation of access was verified.
+    AccessNotCut,
+    /// The tenant has full access.
+    Active,
+    /// The server refuses the operator's login.
+    AuthenticationFailed,
+    /// Event: a change to a Tenant that is being deleted has no effect.
+    ChangeIgnored,
+    /// Another process runs a workflow for this tenant.
+    ClaimedElsewhere,
+    /// The clocks of the operator and of the registry disagree on whether a grace period is over.
+    ClocksDisagree,
+    /// Another session changed the same object at the same time.
+    ConcurrentChange,
+    /// A database or a role of the wanted name belongs to another owner.
+    Conflict,
+    /// The operator logged in to the server.
+    Connected,
+    /// The database does not exist, or another one has its name.
+    DatabaseMissing,
+    /// The server did not answer in time.
+    DatabaseTimeout,
+    /// The server does not respond.
+    DatabaseUnreachable,
+    /// Event: the Tenant CRD is being deleted.
+    DefinitionDeleted,
+    /// Event: the Tenant CRD was deleted and created again.
+    DefinitionReplaced,
+    /// The tenant is deprovisioned.
+    Deprovisioned,
+    /// The tenant is being deprovisioned.
+    Deprovisioning,
+    /// The disk of the server is full.
+    DiskFull,
+    /// Event: a manual change was repaired.
+    DriftRepaired,
+    /// TenantHold, TenantPlan: recorded; PostgreSQL does not enforce it for every tenant yet.
+    Enforcing,
+    /// Event: the first provisioning failed.
+    Failed,
+    /// The tenant can still be restored.
+    GracePeriod,
+    /// The plan is being deleted while tenants use it.
+    InUse,
+    /// Event: the tenant was not used for a long time.
+    Inactive,
+    /// Event: the object cannot be decoded. TenantHold: its Tenant cannot.
+    InvalidObject,
+    /// The spec is wrong in a way that the API server cannot check.
+    InvalidSpec,
+    /// The API server refused a request or failed.
+    KubernetesApiError,
+    /// The API server does not respond, or fails.
+    KubernetesApiUnreachable,
+    /// Usage exceeds a limit.
+    LimitExceeded,
+    /// The plan leaves a limit to the tenant's spec, which does not set it.
+    LimitNotSet,
+    /// An addition would exceed a limit of the tenant's plan.
+    LimitReached,
+    /// A lock was not granted in time.
+    LockTimeout,
+    /// A login that must be refused was accepted.
+    LoginAccepted,
+    /// The login owns objects in other databases and cannot be dropped.
+    LoginInUse,
+    /// The login does not exist.
+    LoginMissing,
+    /// Event: too many tenants are being deprovisioned at once.
+    MassDeletion,
+    /// A module's migration failed.
+    MigrationFailed,
+    /// Only a superuser can make this change.
+    MissingRight,
+    /// The operator's login lacks a right.
+    MissingRights,
+    /// The plan names an unknown module.
+    ModuleNotFound,
+    /// A name is too long or not valid for PostgreSQL.
+    NameNotPossible,
+    /// Every database name for this slug is in use.
+    NamesExhausted,
+    /// The server does not accept tenants of this namespace.
+    NamespaceNotAllowed,
+    /// Usage is near a limit.
+    NearLimit,
+    /// A password verifier is not SCRAM-SHA-256.
+    NotAVerifier,
+    /// Usage is not measured yet.
+    NotMeasured,
+    /// Not checked yet.
+    NotReached,
+    /// The server is out of memory.
+    OutOfMemory,
+    /// A credential could not be hashed.
+    PasswordNotHashed,
+    /// Event: the password was replaced, since the Secret was lost or changed.
+    PasswordReplaced,
+    /// `spec.paused` stops all work.
+    Paused,
+    /// The plan in the spec does not exist.
+    PlanNotFound,
+    /// A prepared transaction blocks the operation.
+    PreparedTransaction,
+    /// The tenant is being provisioned.
+    Provisioning,
+    /// The breaker of mass deletions is open: nothing is dropped until an operator acknowledges it.
+    PurgesFrozen,
+    /// The purge has begun and cannot be undone.
+    Purging,
+    /// A ResourceQuota of the namespace is exhausted.
+    QuotaExceeded,
+    /// The server accepts no writes.
+    ReadOnlyServer,
+    /// The registry refuses to change a protected record.
+    RecordProtected,
+    /// The registry is busy.
+    RegistryBusy,
+    /// The registry's database does not exist.
+    RegistryDatabaseMissing,
+    /// The disk of the registry's server is full.
+    RegistryDiskFull,
+    /// The registry refused a statement.
+    RegistryError,
+    /// The registry refuses the operator's login.
+    RegistryLoginRefused,
+    /// The registry's schema could not be migrated.
+    RegistryMigrationFailed,
+    /// The registry's server was not prepared with `tenantry server-setup`.
+    RegistryNotSetUp,
+    /// The operator's login lacks a right in the registry.
+    RegistryPermissionDenied,
+    /// The registry accepts no writes.
+    RegistryReadOnly,
+    /// The registry had a row for this Tenant and has none now.
+    RegistryRowMissing,
+    /// The registry is starting.
+    RegistryStarting,
+    /// TLS to the registry failed.
+    RegistryTlsFailed,
+    /// The registry accepts no more connections.
+    RegistryTooManyConnections,
+    /// The registry was written by a newer version of Tenantry.
+    RegistryTooNew,
+    /// The registry does not respond.
+    RegistryUnreachable,
+    /// The registry's URL is not valid.
+    RegistryUrlInvalid,
+    /// A replication slot blocks the drop.
+    ReplicationSlot,
+    /// The API server, a policy or a webhook refuses a request of the operator.
+    RequestRefused,
+    /// The operator's login has every right that it needs.
+    RightsComplete,
+    /// The operator's login lacks rights that it can work without.
+    RightsReduced,
+    /// The database has older migrations than were applied to it.
+    SchemaBehind,
+    /// A Secret of the wanted name belongs to another owner.
+    SecretConflict,
+    /// A Secret that the server names, or a key in it, does not exist.
+    SecretNotFound,
+    /// Event: the connection Secret was updated.
+    SecretUpdated,
+    /// The server belongs to another installation.
+    ServerInUse,
+    /// A connection setting of the server is not valid.
+    ServerMisconfigured,
+    /// The server in the spec does not exist.
+    ServerNotFound,
+    /// The server exists and is not Ready.
+    ServerNotReady,
+    /// The DatabaseServer's address leads to another PostgreSQL server than before.
+    ServerReplaced,
+    /// The server ended the operator's session.
+    SessionEnded,
+    /// Sessions that the operator cannot end block the database.
+    SessionsInTheWay,
+    /// The settings are larger than 64 KiB.
+    SettingsTooLarge,
+    /// Another tenant has the slug.
+    SlugTaken,
+    /// A statement failed.
+    SqlFailed,
+    /// The server is starting.
+    StartingUp,
+    /// A statement was cancelled.
+    StatementCancelled,
+    /// A step failed.
+    StepFailed,
+    /// A subscription blocks the drop.
+    Subscription,
+    /// Access is restricted by the spec, by holds, by open gates, or because a trial or the validity ended.
+    Suspended,
+    /// The template that tenants are cloned from is damaged.
+    TemplateBroken,
+    /// TenantHold: its tenant is being deprovisioned and has no access.
+    TenantLeaving,
+    /// TenantHold: its Tenant does not exist.
+    TenantNotFound,
+    /// The API server throttles requests.
+    Throttled,
+    /// The server's certificate is not the expected one.
+    TlsFailed,
+    /// The server accepts no more connections.
+    TooManyConnections,
+    /// The registry refuses this transition.
+    TransitionRefused,
+    /// The tenant has full access for a limited time.
+    Trial,
+    /// Event: the trial ends soon.
+    TrialEnding,
+    /// The server gave an unexpected answer.
+    UnexpectedAnswer,
+    /// The PostgreSQL version is not supported.
+    UnsupportedVersion,
+    /// Event: the validity ends soon.
+    ValidityEnding,
+    /// Read back from PostgreSQL and found correct.
+    Verified,
+    /// Something that this step needs is not there yet, changed meanwhile, or this process lost the Lease: it is tried again.
+    Waiting,
+    /// Usage is within the limits.
+    WithinLimits,
+}
+
+impl Reason {
+    /// The reason of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl PartialEq<Reason> for String {
+    fn eq(&self, reason: &Reason) -> bool {
+        self == reason.as_str()
+    }
+}

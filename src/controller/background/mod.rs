@@ -1,0 +1,14 @@
+//! Loops that run beside the controllers while this process leads. Each has one function `run`, which `run.rs` starts under
+//! the supervisor.
+
+pub mod breaker;
+pub mod drift;
+pub mod inactivity;
+pub mod plan_rollout;
+pub mod purge;
+pub mod reclaim;
+pub mod reopened_access;
+pub mod tenant_counts;
+pub mod timers;
+pub mod usage;
+pub mod vanished;

@@ -1,0 +1,15 @@
+//! What this process remembers. Nothing here knows the Context, and everything can be read again after a restart.
+
+pub mod breaker;
+pub mod fingerprint;
+pub mod invalid_objects;
+pub mod latest_status;
+pub mod plan_rollout;
+pub mod recorded_usage;
+pub mod retries;
+pub mod scopes;
+pub mod servers;
+pub mod snapshot;
+pub mod timers;
+pub mod tombstones;
+pub mod warned_limits;

@@ -1,0 +1,136 @@
+//! The watched namespaces: the objects that the watches keep up to date, and the channels to their controllers.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Resource, ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::invalid_objects::InvalidObjects;
+use crate::{
+    api::{tenant::Tenant, tenant_hold::TenantHold},
+    controller::tenant::object_match::is_object_of,
+};
+
+/// How often a store is asked whether it is filled: of several that wait for one store, kube notifies the last one only.
+pub const STORE_POLL: Duration = Duration::from_millis(20);
+
+/// One watched namespace, or all of them.
+pub struct Scope {
+    /// The namespace; none: all.
+    pub namespace: Option<String>,
+    /// Its Tenants.
+    pub tenants: Store<Tenant>,
+    /// Its Tenants that exist and cannot be decoded; a last valid version of them may be in the store.
+    pub invalid_tenants: InvalidObjects<Tenant>,
+    /// Its Secrets that carry a tenant's id.
+    pub secrets: Store<Secret>,
+    /// Its TenantHolds.
+    pub holds: Store<TenantHold>,
+    /// Requests to the controller of TenantHolds.
+    pub hold_requests: mpsc::UnboundedSender<ObjectRef<TenantHold>>,
+    /// Requests to the controller of Tenants.
+    pub tenant_requests: mpsc::UnboundedSender<ObjectRef<Tenant>>,
+}
+
+impl Scope {
+    /// Whether the namespace is part of it.
+    pub fn includes(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|own| own == namespace)
+    }
+
+    /// Requests the reconcile of some of its holds.
+    pub fn requeue_holds(&self, wanted: impl Fn(&TenantHold) -> bool) {
+        for hold in self.holds.state_filter(wanted) {
+            // A closed channel means that the process is shutting down.
+            let _ = self.hold_requests.send(ObjectRef::from_obj(hold.as_ref()));
+        }
+    }
+}
+
+/// All that is watched.
+#[derive(Default)]
+pub struct Scopes(pub Vec<Scope>);
+
+impl Scopes {
+    /// Whether the namespace is watched.
+    pub fn include(&self, namespace: &str) -> bool {
+        self.0.iter().any(|scope| scope.includes(namespace))
+    }
+
+    /// A Secret with a tenant's id.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.secrets.get(&reference))
+    }
+
+    /// The Tenant of this name.
+    pub fn tenant(&self, namespace: &str, name: &str) -> Option<Arc<Tenant>> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.tenants.get(&reference))
+    }
+
+    /// The uid of the Tenant of this name, if it exists and cannot be decoded.
+    pub fn invalid_tenant(&self, namespace: &str, name: &str) -> Option<String> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.invalid_tenants.uid(&reference))
+    }
+
+    /// Whether a Tenant exists that cannot be decoded.
+    pub fn has_invalid_tenants(&self) -> bool {
+        self.0.iter().any(|scope| !scope.invalid_tenants.is_empty())
+    }
+
+    /// All Tenants.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.0.iter().flat_map(|scope| scope.tenants.state()).collect()
+    }
+
+    /// Whether a Tenant owns the registered tenant with this uid and slug.
+    pub fn has(&self, namespace: &str, name: &str, uid: &str, slug: &str) -> bool {
+        self.tenant(namespace, name).is_some_and(|found| is_object_of(&found, uid, slug))
+    }
+
+    /// Requests the reconcile of the Tenant of this name. Returns whether it exists.
+    pub fn requeue(&self, namespace: &str, name: &str) -> bool {
+        let reference = ObjectRef::new(name).within(namespace);
+        let Some(scope) = self.0.iter().find(|scope| scope.tenants.get(&reference).is_some()) else {
+            return false;
+        };
+        scope.tenant_requests.send(reference).is_ok()
+    }
+
+    /// Requests the reconcile of all Tenants for which `wanted` holds.
+    pub fn requeue_where(&self, wanted: impl Fn(&Tenant) -> bool) {
+        for scope in &self.0 {
+            for tenant in scope.tenants.state_filter(&wanted) {
+                let _ = scope.tenant_requests.send(ObjectRef::from_obj(tenant.as_ref()));
+            }
+        }
+    }
+
+    /// Requests the reconcile of a Tenant's holds.
+    pub fn requeue_holds_of(&self, tenant: &Tenant) {
+        let (namespace, name) = (tenant.namespace(), tenant.name_any());
+        for scope in &self.0 {
+            scope.requeue_holds(|hold| hold.spec.tenant == name && hold.meta().namespace == namespace);
+        }
+    }
+
+    /// Waits until all Tenants are known: in an empty store, each would look deleted. Returns false if `shutdown` comes
+    /// first.
+    pub async fn are_known(&self, shutdown: &CancellationToken) -> bool {
+        for scope in &self.0 {
+            while timeout(STORE_POLL, scope.tenants.wait_until_ready()).await.is_err() {
+                if shutdown.is_cancelled() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}

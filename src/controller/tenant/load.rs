@@ -1,0 +1,164 @@
+//! The first phase of a reconcile: reads the registry's row, validates the spec and evaluates access. Its only
+//! writes are the operator's own holds, which follow from what is loaded.
+
+use std::time::Duration;
+
+use kube::{Resource, ResourceExt};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{
+    evaluate::{entitlements, evaluate},
+    holds::settle_own_holds,
+};
+use crate::{
+    api::{FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
+    controller::context::SharedContext,
+    domain::{
+        identity::TenantId,
+        record::TenantRecord,
+        spec::{SpecError, desired_tenant, is_paused},
+        subject::Subject,
+        workflow::{ObjectState, TenantObject},
+    },
+    registry,
+};
+
+/// How long the registry may take to answer.
+pub const REGISTRY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A tenant, ready to be observed.
+pub struct Loaded<'a> {
+    /// The tenant.
+    pub subject: Subject<'a>,
+    /// Why its spec cannot be acted on, if so.
+    pub spec_error: Option<SpecError>,
+    /// Why the registry could not be read, if so.
+    pub registry_error: Option<registry::Error>,
+}
+
+/// What is read from the object, whether or not its spec is valid.
+pub fn tenant_object(tenant: &Tenant) -> TenantObject {
+    TenantObject {
+        has_finalizer: tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
+        state: tenant
+            .meta()
+            .deletion_timestamp
+            .as_ref()
+            .map_or(ObjectState::Present, |at| ObjectState::Deleting(at.0)),
+        paused: is_paused(tenant),
+        was_registered: false,
+    }
+}
+
+/// Loads a tenant.
+pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &SharedContext) -> Loaded<'a> {
+    let previous = context.state.latest_status.newest(tenant);
+    let (record, registry_error) = match read_record(tenant, context).await {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(error)),
+    };
+    let was_registered = previous.tenant_id.is_some();
+    let mut subject = Subject {
+        tenant,
+        object: TenantObject { was_registered, ..object },
+        previous,
+        desired: None,
+        evaluation: Some(evaluate(tenant, record.as_ref(), context)),
+        record,
+    };
+    report_ignored_change(&subject, context);
+    if was_registered
+        && subject.record.is_none()
+        && registry_error.is_none()
+        && is_bound_elsewhere(&subject, context).await
+    {
+        // Its row belongs to an earlier object of this name: it is not lost, and Register finds it.
+        subject.object.was_registered = false;
+    }
+    let mut spec_error = None;
+    if object.state == ObjectState::Present {
+        match desired_tenant(tenant, context.as_ref()) {
+            Ok(desired) => subject.desired = Some(desired),
+            // Deprovisioning needs no valid spec.
+            Err(_) if subject.is_deprovisioning() => {}
+            Err(error) => spec_error = Some(error),
+        }
+    }
+    match settle_own_holds(&subject, context).await {
+        Ok(None) => {}
+        Ok(Some(record)) => subject.record = Some(record),
+        Err(error) => warn!(%error, "could not place or lift the operator's own holds; they are retried"),
+    }
+    subject.evaluation = Some(evaluate(tenant, subject.record.as_ref(), context));
+    if let Some(error) = plan_error(&subject, context) {
+        if !keeps_entitlements(&subject, &error) {
+            subject.desired = None;
+        }
+        spec_error = spec_error.or(Some(error));
+    }
+    Loaded { subject, spec_error, registry_error }
+}
+
+/// The Tenant's row: from the startup snapshot while that is current, else by one query.
+pub async fn read_record(
+    tenant: &Tenant,
+    context: &SharedContext,
+) -> Result<Option<TenantRecord>, registry::Error> {
+    let uid = tenant.uid().unwrap_or_default();
+    if let Some(record) = context.state.snapshot.row(&uid) {
+        return Ok(Some(record));
+    }
+    let namespace = tenant.namespace().unwrap_or_default();
+    let name = tenant.name_any();
+    let record = context.registry.by_resource(&namespace, &name, &uid);
+    // A lost connection would keep the tenant's lock for ever.
+    timeout(REGISTRY_TIMEOUT, record).await.unwrap_or(Err(registry::Error::NoAnswer))
+}
+
+/// Whether the registry has the tenant that the status names, bound to another object.
+async fn is_bound_elsewhere(subject: &Subject<'_>, context: &SharedContext) -> bool {
+    let id = subject.previous.tenant_id.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok());
+    let Some(id) = id.map(TenantId) else { return false };
+    matches!(timeout(REGISTRY_TIMEOUT, context.registry.by_id(id)).await, Ok(Ok(Some(_))))
+}
+
+/// Why the plan in force cannot be applied: it does not exist (the one that follows a trial), leaves a limit open that the
+/// spec does not set, or names an unknown module.
+fn plan_error(subject: &Subject<'_>, context: &SharedContext) -> Option<SpecError> {
+    if subject.is_deprovisioning() || subject.desired.is_none() {
+        return None;
+    }
+    let plan = &subject.access()?.plan;
+    match entitlements(subject.tenant, plan, context) {
+        Some(Ok(_)) => None,
+        Some(Err(error)) => Some(error),
+        None => {
+            Some(SpecError::TrialPlanNotFound { plan: plan.clone(), of: subject.tenant.spec.plan.clone() })
+        }
+    }
+}
+
+/// Whether the tenant keeps its recorded entitlements despite this error while its other work continues: only if it was
+/// activated.
+fn keeps_entitlements(subject: &Subject<'_>, error: &SpecError) -> bool {
+    matches!(error, SpecError::LimitNotSet(_) | SpecError::ModuleNotFound(_))
+        && subject.recorded_status().is_some_and(|status| status.was_active())
+}
+
+/// Publishes an Event when the spec of a Tenant that is being deleted is changed: that does not restore it.
+fn report_ignored_change(subject: &Subject<'_>, context: &SharedContext) {
+    let (tenant, previous) = (subject.tenant, &subject.previous);
+    let changed = previous.state == Some(TenantState::Deprovisioning)
+        && previous.observed_generation.is_some_and(|seen| Some(seen) < tenant.metadata.generation);
+    let deleted = subject.object.state != ObjectState::Present;
+    // The deletion itself increases the generation.
+    if deleted && context.state.retries.was_deleted(tenant) && changed {
+        context.events.warning(
+            tenant.object_ref(&()),
+            "Reconcile",
+            Reason::ChangeIgnored,
+            "this Tenant is being deleted, and a change of its spec does not restore it: to undo the deletion, apply the same Tenant again once this object is deleted; only offboarding, deletionPolicy and paused still have an effect".into(),
+        );
+    }
+}

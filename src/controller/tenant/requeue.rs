@@ -1,0 +1,85 @@
+//! When a tenant is reconciled next.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{ResourceExt, runtime::controller::Action};
+
+use super::secrets;
+use crate::{
+    api::reason::Reason,
+    controller::{
+        context::{Context, SharedContext},
+        state::tombstones,
+        watch::secrets::watch_conflict,
+    },
+    domain::{
+        access::AccessLevel,
+        backoff,
+        status::{Obstacle, Outcome, Summary},
+        subject::Subject,
+        workflow::step::Step,
+    },
+};
+
+/// Requeues at a time.
+pub fn requeue_at(at: Timestamp, now: Timestamp) -> Action {
+    Action::requeue(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+/// When a Tenant is reconciled after this outcome, unless something changes before.
+pub fn next_reconcile(outcome: &Outcome<'_>, summary: &Summary, now: Timestamp) -> Action {
+    match summary {
+        Summary::InForce | Summary::Paused => Action::await_change(),
+        // A step was planned and not run.
+        Summary::Working { .. } => Action::requeue(Duration::from_millis(100)),
+        Summary::Waiting { .. } => match outcome.progress.next_attempt_at {
+            Some(at) => requeue_at(at, now),
+            // A watch resolves these; the slow retry is for a change that a watch missed.
+            None if matches!(outcome.obstacle, Some(Obstacle::InvalidSpec(_))) => {
+                Action::requeue(backoff::PERMANENT)
+            }
+            None => Action::requeue(backoff::temporary(4, rand::random())),
+        },
+        Summary::Stuck { .. } => Action::requeue(backoff::PERMANENT),
+    }
+}
+
+/// The earliest time of the next work on a tombstone; none: as soon as it is due. After a failure it is the next attempt,
+/// behind an obstacle a backoff.
+pub fn next_tombstone_reconcile(outcome: &Outcome<'_>, context: &Context) -> Option<Timestamp> {
+    let now = context.clock.now();
+    let progress = outcome.progress;
+    let record = outcome.subject.record.as_ref()?;
+    let access_left = record.access != Some(AccessLevel::Blocked);
+    let due = access_left || record.terms().is_some_and(|terms| !terms.held && terms.purge_after <= now);
+    if progress.next_attempt_at.is_some() || !due {
+        return progress.next_attempt_at;
+    }
+    let wait = if outcome.obstacle.is_some() {
+        backoff::temporary(4, rand::random())
+    } else if progress.has_done(Step::Tombstone) && !access_left {
+        return None;
+    } else {
+        tombstones::RECHECK.unsigned_abs()
+    };
+    Some(now + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO))
+}
+
+/// Whether a Secret blocked the last attempt and does not any more. A process that started after the conflict watches that
+/// Secret from here on.
+pub async fn conflict_is_resolved(subject: &Subject<'_>, context: &SharedContext) -> bool {
+    let (Some(desired), Some(record)) = (&subject.desired, &subject.record) else { return false };
+    if record.last_failure != Some(Reason::SecretConflict) {
+        return false;
+    }
+    let admin_secret = (!desired.admins.is_empty()).then_some(&desired.admin_secret);
+    let namespace = subject.tenant.namespace().unwrap_or_default();
+    for name in [&desired.connection_secret].into_iter().chain(admin_secret) {
+        if let Err(error) = secrets::find(context, &namespace, name, record).await {
+            watch_conflict(subject.tenant, &error, context);
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,109 @@
+//! What a step works with, and what several steps do alike.
+
+use std::sync::Arc;
+
+use kube::{Api, ResourceExt};
+
+use super::{evaluate::evaluate, failure::StepError, modules::modules_of};
+use crate::{
+    api::tenant::Tenant,
+    controller::{context::SharedContext, finalizers::apply_finalizers},
+    domain::{
+        access::evaluate::AccessEvaluation, record::TenantRecord, spec::DesiredTenant, subject::Subject,
+        tenant_facts::RecordedOids, usage::entitlements::Entitlements, workflow::attempt::Progress,
+    },
+    modules::ModuleSet,
+    postgres::server::Server,
+};
+
+/// The input and output of a step.
+pub struct StepContext<'r, 'v> {
+    /// The tenant. A step replaces the record with the row that the registry returned.
+    pub subject: &'r mut Subject<'v>,
+    /// What was done before in this reconcile.
+    pub progress: &'r mut Progress,
+    /// The tenant's server.
+    pub server: Option<&'r Server>,
+    /// Everything else.
+    pub context: &'r SharedContext,
+}
+
+impl<'r> StepContext<'r, '_> {
+    /// The Tenant.
+    pub fn tenant(&self) -> &Tenant {
+        self.subject.tenant
+    }
+
+    /// The Tenant's namespace.
+    pub fn namespace(&self) -> String {
+        self.subject.tenant.namespace().unwrap_or_default()
+    }
+
+    /// The registry's row; a failure if there is none yet.
+    pub fn row(&self) -> Result<&TenantRecord, StepError> {
+        self.subject.record.as_ref().ok_or(StepError::Missing("the registry row"))
+    }
+
+    /// The row as the registry returned it after a change.
+    pub fn replace_record(&mut self, record: TenantRecord) {
+        self.subject.record = Some(record);
+    }
+
+    /// The valid spec; a failure if there is none.
+    pub fn desired(&self) -> Result<&DesiredTenant, StepError> {
+        self.subject.desired.as_ref().ok_or(StepError::Missing("a valid spec"))
+    }
+
+    /// The evaluation of access; a failure if there is none.
+    pub fn access(&self) -> Result<&AccessEvaluation, StepError> {
+        self.subject.access().ok_or(StepError::Missing("the access evaluation"))
+    }
+
+    /// What the plan grants, else what is on record.
+    pub fn entitlements(&self) -> Result<&Entitlements, StepError> {
+        let recorded = self.subject.record.as_ref().and_then(|row| row.entitlements.as_ref());
+        self.subject.entitlements().or(recorded).ok_or(StepError::Missing("the entitlements"))
+    }
+
+    /// The modules that the tenant should have.
+    pub fn modules(&self) -> Result<Arc<ModuleSet>, StepError> {
+        Ok(modules_of(self.row()?, self.subject.entitlements(), self.context))
+    }
+
+    /// The tenant's server; a failure while it is not ready.
+    pub fn server(&self) -> Result<&'r Server, StepError> {
+        self.server.ok_or(StepError::Missing("the server"))
+    }
+
+    /// Evaluates the tenant again, after its row changed.
+    pub fn evaluate(&mut self) {
+        let evaluation = evaluate(self.subject.tenant, self.subject.record.as_ref(), self.context);
+        self.subject.evaluation = Some(evaluation);
+    }
+
+    /// The workflow's id, which correlates log lines and activity rows.
+    pub fn correlation(&self) -> Result<uuid::Uuid, StepError> {
+        self.progress
+            .workflow
+            .as_ref()
+            .map(|workflow| workflow.record.id)
+            .ok_or(StepError::Missing("the workflow"))
+    }
+
+    /// Restores lost ownership comments on the database and login that are recorded as the tenant's: steps change nothing
+    /// without them.
+    pub async fn restore_ownership(&self) -> Result<(), StepError> {
+        let row = self.row()?;
+        let recorded = RecordedOids::of(row);
+        if !recorded.is_empty() {
+            self.server()?.restore_ownership(&row.placement, recorded).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces our finalizers on the Tenant.
+    pub async fn set_finalizers(&self, finalizers: &[&str]) -> Result<(), kube::Error> {
+        let api = Api::<Tenant>::namespaced(self.context.client.clone(), &self.namespace());
+        apply_finalizers(&api, self.tenant(), finalizers).await
+    }
+}

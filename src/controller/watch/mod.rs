@@ -1,0 +1,10 @@
+//! The watches, and which reconciles a change requests.
+
+pub mod decode;
+pub mod follow;
+pub mod guarded;
+pub mod plans;
+pub mod ready;
+pub mod requeue;
+pub mod secrets;
+pub mod source;

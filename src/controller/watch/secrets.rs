@@ -1,0 +1,71 @@
+//! The watches on Secrets: a changed Secret of a tenant requests its reconcile, and so does the deletion of a Secret that
+//! conflicts with one.
+
+use std::sync::PoisonError;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, store::Writer},
+        wait::{await_condition, conditions::is_deleted},
+        watcher,
+    },
+};
+use tracing::warn;
+
+use super::{
+    follow::{Change, follow},
+    source::{api, watch_config},
+};
+use crate::{
+    api::{LABEL_TENANT, LABEL_TENANT_ID, tenant::Tenant},
+    controller::{
+        context::{Context, SharedContext},
+        state::fingerprint,
+        tenant::failure::StepError,
+    },
+};
+
+/// Keeps the store of the tenants' Secrets of one watched namespace up to date, and requests the reconcile of the tenant
+/// of a Secret that changed or was deleted.
+pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writer<Secret>) {
+    let secrets = api::<Secret>(&context.watch_client, namespace.as_deref());
+    let events = watcher(secrets, watch_config().labels(LABEL_TENANT_ID)).default_backoff().reflect(writer);
+    follow(events, fingerprint::of_secret, |secret, change| {
+        // A Secret that appears is the one that the operator has just written.
+        if let (Change::Changed | Change::Deleted, Some((namespace, name))) = (change, tenant_of(secret)) {
+            context.stores.scopes.requeue(&namespace, &name);
+        }
+    })
+    .await;
+}
+
+/// The namespace and the name of the Tenant that a Secret belongs to, by its label.
+fn tenant_of(secret: &Secret) -> Option<(String, String)> {
+    Some((secret.namespace()?, secret.labels().get(LABEL_TENANT)?.clone()))
+}
+
+/// Requests the reconcile of a Tenant when the Secret that conflicts with its own is deleted. That Secret does not carry
+/// the label that the other watch selects, so this one is on its name alone.
+pub fn watch_conflict(tenant: &Tenant, error: &StepError, context: &SharedContext) {
+    let StepError::SecretConflict { name, uid: Some(uid) } = error else { return };
+    if !context.state.conflicts.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone()) {
+        return;
+    }
+    let (name, uid, context) = (name.clone(), uid.clone(), context.clone());
+    let reference = ObjectRef::from_obj(tenant);
+    tokio::spawn(async move { wait_for_deletion(&name, &uid, reference, &context).await });
+}
+
+async fn wait_for_deletion(name: &str, uid: &str, tenant: ObjectRef<Tenant>, context: &Context) {
+    let namespace = tenant.namespace.clone().unwrap_or_default();
+    let secrets = Api::<Secret>::namespaced(context.watch_client.clone(), &namespace);
+    if let Err(error) = await_condition(secrets, name, is_deleted(uid)).await {
+        warn!(%error, secret = name, "watch on a conflicting Secret ended");
+    }
+    context.state.conflicts.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    context.state.retries.retry_now(tenant.clone());
+    context.stores.scopes.requeue(&namespace, &tenant.name);
+}

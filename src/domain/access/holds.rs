@@ -1,0 +1,177 @@
+//! Holds: one party's reason each why a tenant may not have full access, as the registry stores them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::api::tenant::{SuspensionMode, SuspensionTrigger, Tenant};
+
+/// The operator's own hold on an unused tenant.
+pub const INACTIVITY: &str = "inactivity";
+
+/// The operator's own hold on a tenant that has reached its storage limit.
+pub const QUOTA: &str = "quota";
+
+/// Who placed a hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by")]
+pub enum Party {
+    /// A `TenantHold` of the same name. The hold stays in force when that object is lost.
+    TenantHold,
+    /// The operator, because the tenant's storage is full: ShrinkOnly, until there is free space again.
+    Quota {
+        /// The limit that was reached, in bytes.
+        maximum: i64,
+    },
+    /// The operator, because the tenant is not used. Another plan than this one, or another request to resume, lifts
+    /// it.
+    Tenantry {
+        /// The tenant's plan when the hold was placed.
+        plan: String,
+        /// The annotation that requests to resume, as it was then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<String>,
+    },
+}
+
+/// A hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The name, the key among a tenant's holds.
+    pub name: String,
+    /// The access that it allows; none where the plan decides by the trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SuspensionMode>,
+    /// The cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<SuspensionTrigger>,
+    /// The reason, as text.
+    pub reason: String,
+    /// When it was recorded first.
+    pub since: Timestamp,
+    /// Who placed it.
+    #[serde(flatten)]
+    pub party: Party,
+}
+
+impl Hold {
+    /// The storage limit that the tenant had reached, in bytes, if that is the cause of the hold.
+    pub fn quota(&self) -> Option<i64> {
+        match self.party {
+            Party::Quota { maximum } => Some(maximum),
+            Party::TenantHold | Party::Tenantry { .. } => None,
+        }
+    }
+
+    /// Whether two holds are equal, ignoring when they were recorded.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let Self { name, mode, trigger, reason, since: _, party } = self;
+        (name, mode, trigger, reason, party)
+            == (&other.name, &other.mode, &other.trigger, &other.reason, &other.party)
+    }
+}
+
+/// The holds with a new one. One of the same name is replaced and keeps its time; none if nothing changes.
+pub fn with(holds: &[Hold], new: Hold) -> Option<Vec<Hold>> {
+    let mut holds = holds.to_vec();
+    match holds.iter_mut().find(|hold| hold.name == new.name) {
+        Some(old) if old.is_same_as(&new) => return None,
+        Some(old) => *old = Hold { since: old.since, ..new },
+        None => holds.push(new),
+    }
+    holds.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(holds)
+}
+
+/// The holds without the one of this name; none if it does not exist.
+pub fn without(holds: &[Hold], name: &str) -> Option<Vec<Hold>> {
+    let left: Vec<Hold> = holds.iter().filter(|hold| hold.name != name).cloned().collect();
+    (left.len() < holds.len()).then_some(left)
+}
+
+/// Whether a hold of the operator's own is lifted by the Tenant's present spec and annotations.
+pub fn is_lifted(hold: &Hold, tenant: &Tenant) -> bool {
+    match &hold.party {
+        // One is lifted with its object, the other when there is free space again.
+        Party::TenantHold | Party::Quota { .. } => false,
+        // An annotation that was removed requests nothing.
+        Party::Tenantry { plan, resume } => {
+            let asked = requested_resume(tenant);
+            *plan != tenant.spec.plan || asked.is_some() && asked != *resume
+        }
+    }
+}
+
+/// The value of the annotation that requests to resume.
+pub fn requested_resume(tenant: &Tenant) -> Option<String> {
+    let annotations = tenant.metadata.annotations.as_ref()?;
+    annotations.get(crate::api::ANNOTATION_RESUME_REQUESTED_AT).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(name: &str, second: i64) -> Hold {
+        Hold {
+            name: name.into(),
+            mode: Some(SuspensionMode::ReadOnly),
+            trigger: None,
+            reason: "unpaid".into(),
+            since: Timestamp::constant(second, 0),
+            party: Party::TenantHold,
+        }
+    }
+
+    #[test]
+    fn hold_is_recorded_once_and_keeps_its_time() {
+        let one = with(&[], hold("billing", 1)).unwrap();
+        assert_eq!(with(&one, hold("billing", 9)), None);
+        let stricter = Hold { mode: Some(SuspensionMode::Blocked), ..hold("billing", 9) };
+        let changed = with(&one, stricter).unwrap();
+        assert_eq!((changed.len(), changed[0].since), (1, Timestamp::constant(1, 0)));
+        let two = with(&one, hold("abuse", 2)).unwrap();
+        assert_eq!(two.iter().map(|hold| hold.name.as_str()).collect::<Vec<_>>(), ["abuse", "billing"]);
+        assert_eq!(without(&two, "abuse"), Some(one.clone()));
+        assert_eq!(without(&one, "abuse"), None);
+    }
+
+    #[test]
+    fn holds_survive_serialization() {
+        let own = Hold {
+            name: INACTIVITY.into(),
+            party: Party::Tenantry { plan: "free".into(), resume: Some("2026-01-01".into()) },
+            ..hold("x", 5)
+        };
+        let quota =
+            Hold { name: QUOTA.into(), party: Party::Quota { maximum: 7 }, mode: None, ..hold("x", 6) };
+        for hold in [hold("billing", 1), own, quota] {
+            let text = serde_json::to_value(&hold).unwrap();
+            assert_eq!(serde_json::from_value::<Hold>(text).unwrap(), hold);
+        }
+    }
+
+    fn tenant(plan: &str) -> Tenant {
+        let mut tenant = Tenant::default();
+        tenant.spec.plan = plan.into();
+        tenant
+    }
+
+    #[test]
+    fn inactivity_hold_is_lifted_by_plan_change_or_new_request() {
+        let own =
+            Hold { party: Party::Tenantry { plan: "starter".into(), resume: None }, ..hold("inactivity", 1) };
+        let mut asked = tenant("starter");
+        assert!(!is_lifted(&own, &asked));
+        assert!(is_lifted(&own, &tenant("free")));
+        asked.metadata.annotations =
+            Some([(crate::api::ANNOTATION_RESUME_REQUESTED_AT.to_owned(), "now".to_owned())].into());
+        assert!(is_lifted(&own, &asked));
+        assert!(!is_lifted(&hold("billing", 1), &asked));
+        let again = Hold {
+            party: Party::Tenantry { plan: "starter".into(), resume: Some("then".into()) },
+            ..hold("inactivity", 1)
+        };
+        assert!(is_lifted(&again, &asked));
+        assert!(!is_lifted(&again, &tenant("starter")), "a removed annotation requests nothing");
+    }
+}

@@ -1,0 +1,44 @@
+//! Whether a drift check has to requeue a tenant.
+
+use super::Mismatch;
+use crate::{
+    api::reason::Reason,
+    domain::{access::AccessLevel, workflow::step::Step},
+};
+
+/// The reasons of a `Ready` condition that reports a mismatch which waits for a person.
+pub const REPORTED: [Reason; 3] = [Reason::DatabaseMissing, Reason::Conflict, Reason::MissingRight];
+
+/// What a drift check knows of a tenant in use.
+#[derive(Clone, Copy, Debug)]
+pub struct DriftCheck<'a> {
+    /// The mismatches with the evaluated access level.
+    pub mismatches: &'a [Mismatch],
+    /// The evaluated access level.
+    pub access: AccessLevel,
+    /// The level that is recorded as in force, if one is.
+    pub recorded_access: Option<AccessLevel>,
+    /// `spec.paused`.
+    pub is_paused: bool,
+    /// Whether the spec is valid. With an invalid one, the reconcile only revokes access.
+    pub has_valid_spec: bool,
+    /// Whether the `Ready` condition has one of the reasons in [`REPORTED`].
+    pub is_reported: bool,
+}
+
+impl DriftCheck<'_> {
+    /// Whether a reconcile would repair or report a mismatch, or clear the report of one that was repaired by hand.
+    pub fn needs_reconcile(&self) -> bool {
+        if self.mismatches.is_empty() || self.is_reported {
+            return self.mismatches.is_empty() && self.is_reported;
+        }
+        !self.is_paused && (self.has_valid_spec || self.is_restricted())
+    }
+
+    /// Whether the reconcile of an invalid spec enforces the access level.
+    fn is_restricted(&self) -> bool {
+        self.access < AccessLevel::ReadWrite
+            && self.recorded_access.is_none_or(|recorded| self.access <= recorded)
+            && self.mismatches.iter().any(|mismatch| mismatch.repaired_by() == Some(Step::EnforceAccess))
+    }
+}

@@ -1,0 +1,157 @@
+//! Drift: how PostgreSQL differs from what should be in force for one tenant.
+//!
+//! There is one list of mismatches. The planner derives from it what has to be repaired, the drift check whether a
+//! reconcile is needed, and `set_access` which level is in force, so that they cannot disagree.
+
+mod check;
+mod mismatch;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    access::AccessLevel,
+    observed::{BuildingFacts, DatabaseFacts, LoginFacts, ServerFacts},
+    record::TenantRecord,
+    tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids, TenantFacts},
+    usage::entitlements::Entitlements,
+    workflow::step::Step,
+};
+
+pub use self::{
+    check::{DriftCheck, REPORTED},
+    mismatch::Mismatch,
+};
+
+/// What should be in force for a tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// The oids by which they are recognized when their comments are lost.
+    pub recorded: RecordedOids,
+    /// The access level.
+    pub access: AccessLevel,
+    /// The maximum number of sessions of the login; -1 for no limit.
+    pub connections: i32,
+}
+
+impl Expected {
+    /// What should be in force for a registered tenant at an access level.
+    pub fn of(record: &TenantRecord, access: AccessLevel) -> Self {
+        let connections = record.entitlements.as_ref().map_or(-1, Entitlements::connections);
+        Self { recorded: RecordedOids::of(record), access, connections }
+    }
+}
+
+/// Every difference between what a server has of a tenant and what should be in force.
+pub fn mismatches(facts: &TenantFacts, expected: &Expected) -> Vec<Mismatch> {
+    let mut found = match (&facts.database, facts.own_database(expected.recorded)) {
+        (None, _) => vec![Mismatch::DatabaseMissing],
+        // The rights on another owner's database are not the tenant's.
+        (Some(database), None) => vec![Mismatch::ForeignDatabase(database.name.clone())],
+        (Some(_), Some(database)) => of_database(database, expected),
+    };
+    match (&facts.login, facts.own_login(expected.recorded)) {
+        (None, _) => found.push(Mismatch::LoginMissing),
+        (Some(_), None) => found.push(Mismatch::ForeignLogin),
+        (Some(_), Some(login)) => found.extend(of_login(login, expected)),
+    }
+    found
+}
+
+fn of_database(database: &DatabaseProperties, expected: &Expected) -> Vec<Mismatch> {
+    let may_connect = expected.access > AccessLevel::Blocked;
+    let name = || database.name.clone();
+    let limit = database.connection_limit;
+    let checks = [
+        (!database.ownership.is_ours(), Mismatch::DatabaseComment),
+        (!database.owned_by_dba, Mismatch::DatabaseOwner(name())),
+        (database.drop_interrupted, Mismatch::DropInterrupted(name())),
+        (!database.allow_connections, Mismatch::DatabaseClosed),
+        // The limit of an interrupted DROP cannot be changed.
+        (limit != -1 && !database.drop_interrupted, Mismatch::DatabaseConnectionLimit(limit)),
+        (database.open_to_public, Mismatch::PublicRights),
+        (database.login_may_connect && !may_connect, Mismatch::ConnectGranted),
+        (!database.login_may_connect && may_connect, Mismatch::ConnectMissing),
+    ];
+    checks.into_iter().filter(|(differs, _)| *differs).map(|(_, mismatch)| mismatch).collect()
+}
+
+fn of_login(login: &LoginProperties, expected: &Expected) -> Vec<Mismatch> {
+    let may_log_in = expected.access > AccessLevel::Blocked;
+    let groups: Vec<&str> = expected.access.group().into_iter().collect();
+    let (found, connections) = (login.connection_limit, expected.connections);
+    let checks = [
+        (!login.ownership.is_ours(), Mismatch::LoginComment),
+        (!login.can_login && may_log_in, Mismatch::LoginDisabled),
+        (login.can_login && !may_log_in, Mismatch::LoginEnabled),
+        (login.groups != groups, Mismatch::Groups(login.groups.clone())),
+        (
+            !login.foreign_memberships.is_empty(),
+            Mismatch::ForeignMemberships(login.foreign_memberships.clone()),
+        ),
+        (!login.foreign_members.is_empty(), Mismatch::ForeignMembers(login.foreign_members.clone())),
+        (login.may_create, Mismatch::CreateAttributes),
+        (login.has_superuser_attributes, Mismatch::SuperuserAttributes(login.name.clone())),
+        (found != connections, Mismatch::LoginConnectionLimit { found, expected: connections }),
+        (login.is_revocation_unproven, Mismatch::RevocationUnproven),
+    ];
+    checks.into_iter().filter(|(differs, _)| *differs).map(|(_, mismatch)| mismatch).collect()
+}
+
+/// What the planner reads of a server, derived from the mismatches.
+pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
+    let found = mismatches(facts, expected);
+    let is_enforced = found.iter().all(|mismatch| mismatch.repaired_by() != Some(Step::EnforceAccess));
+    ServerFacts {
+        database: match &facts.database {
+            None => DatabaseFacts::Absent,
+            Some(_) if facts.own_database(expected.recorded).is_some() => DatabaseFacts::Ours,
+            Some(_) => DatabaseFacts::Foreign,
+        },
+        building: facts.building.as_ref().map_or(BuildingFacts::Absent, building_facts),
+        login: match (&facts.login, facts.own_login(expected.recorded)) {
+            (None, _) => LoginFacts::Absent,
+            (Some(_), None) => LoginFacts::Foreign,
+            (Some(_), Some(login)) => LoginFacts::Ours {
+                can_login: login.can_login,
+                access_current: is_enforced,
+                connections: login.connection_limit,
+            },
+        },
+        unrepairable: found.into_iter().filter(|mismatch| mismatch.repaired_by().is_none()).collect(),
+    }
+}
+
+fn building_facts(building: &DatabaseProperties) -> BuildingFacts {
+    let is_ready = building.ownership.is_ours()
+        && !building.open_to_public
+        && !building.drop_interrupted
+        && building.allow_connections
+        && building.migrator_may_connect;
+    if is_ready { BuildingFacts::Ready } else { BuildingFacts::Incomplete }
+}
+
+/// The access level in force. None if the rights match no level, include rights from elsewhere, or a revocation is unproven.
+pub fn access_in_force(facts: &TenantFacts, recorded: RecordedOids) -> Option<AccessLevel> {
+    AccessLevel::ALL.into_iter().find(|&level| contradictions(facts, recorded, level).next().is_none())
+}
+
+/// The mismatches that prove that a level is not in force.
+pub fn contradictions(
+    facts: &TenantFacts,
+    recorded: RecordedOids,
+    access: AccessLevel,
+) -> impl Iterator<Item = Mismatch> {
+    // Connection limits are not part of a level.
+    let expected = Expected { recorded, access, connections: -1 };
+    mismatches(facts, &expected).into_iter().filter(move |mismatch| mismatch.contradicts(access))
+}
+
+/// Whether a tenant that should be `Blocked` can still be reached, by a login or a database that is its own.
+pub fn is_reachable(facts: &TenantFacts, recorded: RecordedOids) -> bool {
+    let expected = Expected { recorded, access: AccessLevel::Blocked, connections: -1 };
+    let is_closed = facts.own_database(recorded).is_some_and(|database| !database.allow_connections);
+    facts.own_login(recorded).is_some()
+        && mismatches(facts, &expected)
+            .iter()
+            .any(|mismatch| mismatch.grants_access() && !(is_closed && *mismatch == Mismatch::PublicRights))
+}

@@ -1,0 +1,377 @@
+//! Tests of the mismatches: the phrase and the repair of each, and that every one is repaired or reported.
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    api::reason::Reason,
+    domain::{
+        identity::TenantId,
+        observed::{Observation, ObservedFacts, RegistryStatus},
+        tenant_facts::Ownership,
+        workflow::{
+            BlockedReason, NextAction, ProvisionTarget,
+            fixtures::{OBJECT, WANTED, whole},
+            plan_provision, plan_restriction,
+        },
+    },
+};
+
+/// The oids of [`healthy`].
+const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2) };
+const CONNECTIONS: i32 = 20;
+
+fn expected(access: AccessLevel) -> Expected {
+    Expected { recorded: RECORDED, access, connections: CONNECTIONS }
+}
+
+/// A tenant for which a level is in force.
+fn healthy(access: AccessLevel) -> TenantFacts {
+    let is_blocked = access == AccessLevel::Blocked;
+    TenantFacts {
+        database: Some(DatabaseProperties {
+            name: "tenant_acme".into(),
+            oid: 1,
+            ownership: Ownership::Ours,
+            owned_by_dba: true,
+            allow_connections: true,
+            drop_interrupted: false,
+            connection_limit: -1,
+            template_digest: None,
+            login_may_connect: !is_blocked,
+            migrator_may_connect: false,
+            open_to_public: false,
+        }),
+        building: None,
+        login: Some(LoginProperties {
+            name: "tenant_acme_app".into(),
+            oid: 2,
+            ownership: Ownership::Ours,
+            can_login: !is_blocked,
+            groups: access.group().map(str::to_owned).into_iter().collect(),
+            foreign_memberships: vec![],
+            foreign_members: vec![],
+            may_create: false,
+            has_superuser_attributes: false,
+            connection_limit: CONNECTIONS,
+            is_revocation_unproven: false,
+        }),
+    }
+}
+
+type Change = fn(&mut TenantFacts);
+
+fn database(facts: &mut TenantFacts) -> &mut DatabaseProperties {
+    facts.database.as_mut().unwrap()
+}
+
+fn login(facts: &mut TenantFacts) -> &mut LoginProperties {
+    facts.login.as_mut().unwrap()
+}
+
+/// One change each, the phrase for it at a level, and the step that repairs it.
+fn changes() -> Vec<(Change, AccessLevel, &'static str, Option<Step>)> {
+    use AccessLevel::{Blocked, ReadOnly, ReadWrite};
+    let enforce = Some(Step::EnforceAccess);
+    vec![
+        (|f| f.database = None, ReadWrite, "the database does not exist", None),
+        (|f| database(f).oid = 9, ReadWrite, "", None),
+        (
+            |f| database(f).ownership = Ownership::OtherComment,
+            Blocked,
+            "the database's comment was changed",
+            enforce,
+        ),
+        (
+            |f| database(f).owned_by_dba = false,
+            ReadWrite,
+            "ALTER DATABASE tenant_acme OWNER TO tenantry_dba",
+            None,
+        ),
+        (
+            |f| database(f).owned_by_dba = false,
+            Blocked,
+            "ALTER DATABASE tenant_acme OWNER TO tenantry_dba",
+            None,
+        ),
+        (
+            |f| database(f).allow_connections = false,
+            ReadOnly,
+            "the database accepted no connections",
+            enforce,
+        ),
+        (|f| database(f).connection_limit = 1, Blocked, "the database had a connection limit of 1", enforce),
+        (|f| database(f).open_to_public = true, Blocked, "PUBLIC had rights on the database", enforce),
+        (|f| database(f).login_may_connect = true, Blocked, "the login had CONNECT", enforce),
+        (|f| database(f).login_may_connect = false, ReadWrite, "the login lacked CONNECT", enforce),
+        (|f| f.login = None, ReadWrite, "the login did not exist", Some(Step::CreateRoles)),
+        (|f| f.login = None, Blocked, "the login did not exist", Some(Step::CreateRoles)),
+        (
+            |f| login(f).ownership = Ownership::NoComment,
+            ReadWrite,
+            "the login's comment was changed",
+            enforce,
+        ),
+        (|f| login(f).can_login = false, ReadOnly, "the login was NOLOGIN", Some(Step::PublishCredentials)),
+        (|f| login(f).can_login = true, Blocked, "the login had LOGIN", enforce),
+        (|f| login(f).groups.clear(), ReadWrite, "the login was a member of nothing", enforce),
+        (
+            |f| login(f).groups = vec!["tenantry_rw".into()],
+            Blocked,
+            "the login was a member of tenantry_rw",
+            enforce,
+        ),
+        (
+            |f| login(f).foreign_memberships = vec!["a".into(), "b".into()],
+            ReadOnly,
+            "the login was a member of a, b",
+            enforce,
+        ),
+        (|f| login(f).foreign_members = vec!["a".into()], Blocked, "a had the login's rights", enforce),
+        (|f| login(f).may_create = true, ReadWrite, "the login had CREATEDB or CREATEROLE", enforce),
+        (
+            |f| login(f).has_superuser_attributes = true,
+            ReadWrite,
+            "ALTER ROLE tenant_acme_app NOSUPERUSER",
+            None,
+        ),
+        (
+            |f| login(f).has_superuser_attributes = true,
+            Blocked,
+            "ALTER ROLE tenant_acme_app NOSUPERUSER",
+            None,
+        ),
+        (
+            |f| login(f).connection_limit = 0,
+            Blocked,
+            "the login had a connection limit of 0 instead of 20",
+            Some(Step::ApplyPlan),
+        ),
+        (|f| login(f).is_revocation_unproven = true, ReadOnly, "were not proven to be ended", enforce),
+        (
+            |f| {
+                database(f).drop_interrupted = true;
+                database(f).connection_limit = -2;
+            },
+            ReadWrite,
+            "a DROP DATABASE of tenant_acme was interrupted",
+            None,
+        ),
+        (
+            |f| database(f).ownership = Ownership::OtherTenant(TenantId(Uuid::from_u128(9))),
+            ReadWrite,
+            "database tenant_acme is not the tenant's",
+            None,
+        ),
+        (
+            |f| login(f).ownership = Ownership::OtherTenant(TenantId(Uuid::from_u128(9))),
+            Blocked,
+            "the role of the login's name is not the tenant's",
+            None,
+        ),
+    ]
+}
+
+fn changed(change: Change, access: AccessLevel) -> TenantFacts {
+    let mut facts = healthy(access);
+    change(&mut facts);
+    facts
+}
+
+/// What the planner sees of an active tenant whose recorded level is in force according to the registry.
+fn observed(server: ServerFacts, access: AccessLevel) -> ObservedFacts {
+    let mut observed = whole(RegistryStatus::Active);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.recorded_access = Some(access);
+    observed.server = Observation::Known(server);
+    observed
+}
+
+fn check(mismatches: &[Mismatch], access: AccessLevel) -> DriftCheck<'_> {
+    DriftCheck {
+        mismatches,
+        access,
+        recorded_access: Some(access),
+        is_paused: false,
+        has_valid_spec: true,
+        is_reported: false,
+    }
+}
+
+#[test]
+fn healthy_tenant_has_no_mismatch() {
+    for access in AccessLevel::ALL {
+        let facts = healthy(access);
+        assert_eq!(mismatches(&facts, &expected(access)), [], "{access}");
+        assert_eq!(access_in_force(&facts, RECORDED), Some(access));
+        assert!(!check(&[], access).needs_reconcile());
+    }
+}
+
+#[test]
+fn every_change_is_one_mismatch() {
+    for (change, access, phrase, step) in changes() {
+        let found = mismatches(&changed(change, access), &expected(access));
+        let [mismatch] = &found[..] else {
+            assert!(phrase.is_empty() && found.is_empty(), "{phrase}: {found:?}");
+            continue;
+        };
+        assert!(mismatch.to_string().contains(phrase), "{phrase}: {mismatch}");
+        assert_eq!(mismatch.repaired_by(), step, "{mismatch}");
+    }
+}
+
+/// Every mismatch that makes the drift check requeue a tenant, at every level, is repaired by the plan or reported in
+/// a condition that ends the requeues. A foreign owner of a Blocked tenant's database used to be neither.
+#[test]
+fn mismatch_is_repaired_or_reported() {
+    for (change, _, phrase, _) in changes() {
+        for access in AccessLevel::ALL {
+            let facts = changed(change, access);
+            let expected = expected(access);
+            let found = mismatches(&facts, &expected);
+            if !check(&found, access).needs_reconcile() {
+                continue;
+            }
+            let target = ProvisionTarget { access, connections: CONNECTIONS, ..WANTED };
+            let observed = observed(server_facts(&facts, &expected), access);
+            match plan_provision(OBJECT, target, &observed) {
+                NextAction::Run { steps, .. } => {
+                    for step in found.iter().filter_map(Mismatch::repaired_by) {
+                        assert!(steps.contains(&step), "{phrase} at {access}: {steps:?}");
+                    }
+                    assert!(found.iter().any(|mismatch| mismatch.repaired_by().is_some()), "{phrase}");
+                }
+                NextAction::Blocked(
+                    BlockedReason::DatabaseMissing
+                    | BlockedReason::ForeignDatabase
+                    | BlockedReason::ForeignLogin
+                    | BlockedReason::Unrepairable(_),
+                ) => {
+                    assert!(found.iter().any(|mismatch| mismatch.repaired_by().is_none()), "{phrase}");
+                }
+                other => panic!("{phrase} at {access}: {other:?}"),
+            }
+            for mismatch in found.iter().filter(|mismatch| mismatch.repaired_by().is_none()) {
+                assert!(REPORTED.contains(&mismatch.reason()), "{mismatch}");
+            }
+            // Once it is reported, it ends.
+            assert!(!DriftCheck { is_reported: true, ..check(&found, access) }.needs_reconcile());
+        }
+    }
+}
+
+#[test]
+fn foreign_owner_of_a_blocked_tenant_is_reported() {
+    let facts = changed(|facts| database(facts).owned_by_dba = false, AccessLevel::Blocked);
+    let expected = expected(AccessLevel::Blocked);
+    let found = mismatches(&facts, &expected);
+    assert!(check(&found, AccessLevel::Blocked).needs_reconcile());
+    let target = ProvisionTarget {
+        access: AccessLevel::Blocked,
+        connections: CONNECTIONS,
+        state: RegistryStatus::Suspended,
+        ..WANTED
+    };
+    let observed = observed(server_facts(&facts, &expected), AccessLevel::Blocked);
+    let plan = plan_provision(OBJECT, target, &observed);
+    assert_eq!(plan, NextAction::Blocked(BlockedReason::Unrepairable(found.clone())));
+    assert_eq!(found[0].reason(), Reason::MissingRight);
+    // Access is revoked nevertheless.
+    assert_eq!(access_in_force(&facts, RECORDED), Some(AccessLevel::Blocked));
+    assert!(!is_reachable(&facts, RECORDED));
+}
+
+#[test]
+fn repair_by_hand_clears_the_report() {
+    for is_paused in [false, true] {
+        let reported = DriftCheck { is_reported: true, is_paused, ..check(&[], AccessLevel::ReadWrite) };
+        assert!(reported.needs_reconcile());
+    }
+    let found = [Mismatch::DatabaseMissing];
+    let paused = DriftCheck { is_paused: true, ..check(&found, AccessLevel::ReadWrite) };
+    assert!(!paused.needs_reconcile());
+    assert!(!DriftCheck { is_reported: true, ..paused }.needs_reconcile());
+}
+
+#[test]
+fn invalid_spec_is_requeued_only_to_revoke_access() {
+    for (change, _, phrase, _) in changes() {
+        for access in AccessLevel::ALL {
+            for recorded_access in AccessLevel::ALL {
+                let facts = changed(change, access);
+                let expected = expected(access);
+                let found = mismatches(&facts, &expected);
+                let check = DriftCheck {
+                    recorded_access: Some(recorded_access),
+                    has_valid_spec: false,
+                    ..check(&found, access)
+                };
+                let target = ProvisionTarget { access, ..WANTED };
+                let observed = observed(server_facts(&facts, &expected), recorded_access);
+                let revokes = matches!(
+                    plan_restriction(OBJECT, target, &observed),
+                    NextAction::Run { steps, .. } if steps.contains(&Step::EnforceAccess)
+                );
+                if check.needs_reconcile() {
+                    assert!(revokes, "{phrase} at {access}, recorded {recorded_access}");
+                }
+            }
+        }
+    }
+    let found = [Mismatch::PublicRights];
+    let check = DriftCheck { has_valid_spec: false, ..check(&found, AccessLevel::ReadOnly) };
+    assert!(check.needs_reconcile());
+}
+
+#[test]
+fn level_is_in_force_only_without_contradiction() {
+    let in_force = |change: Change, access| access_in_force(&changed(change, access), RECORDED);
+    let (blocked, full) = (AccessLevel::Blocked, AccessLevel::ReadWrite);
+    // A login without LOGIN, or with another limit, still has its level.
+    assert_eq!(in_force(|f| login(f).can_login = false, full), Some(full));
+    assert_eq!(in_force(|f| login(f).connection_limit = 3, full), Some(full));
+    assert_eq!(in_force(|f| f.login = None, blocked), Some(blocked));
+    assert_eq!(in_force(|f| f.database = None, blocked), Some(blocked));
+    let contradict: [Change; 8] = [
+        |f| f.database = None,
+        |f| database(f).owned_by_dba = false,
+        |f| database(f).open_to_public = true,
+        |f| database(f).login_may_connect = false,
+        |f| login(f).groups.push("tenantry_ro".into()),
+        |f| login(f).foreign_memberships.push("other".into()),
+        |f| login(f).has_superuser_attributes = true,
+        |f| login(f).is_revocation_unproven = true,
+    ];
+    for change in contradict {
+        assert_eq!(in_force(change, full), None);
+    }
+}
+
+#[test]
+fn blocked_tenant_is_reachable_by_what_grants_access() {
+    let reachable = |change: Change| is_reachable(&changed(change, AccessLevel::Blocked), RECORDED);
+    let grants: [Change; 6] = [
+        |f| database(f).login_may_connect = true,
+        |f| database(f).open_to_public = true,
+        |f| login(f).can_login = true,
+        |f| login(f).groups.push("tenantry_ro".into()),
+        |f| login(f).foreign_members.push("other".into()),
+        |f| login(f).is_revocation_unproven = true,
+    ];
+    assert!(grants.into_iter().all(reachable));
+    let grants_nothing: [Change; 5] = [
+        |_| {},
+        |f| f.login = None,
+        |f| login(f).may_create = true,
+        |f| {
+            database(f).open_to_public = true;
+            database(f).allow_connections = false;
+        },
+        |f| {
+            database(f).ownership = Ownership::OtherTenant(TenantId(Uuid::from_u128(9)));
+            database(f).login_may_connect = true;
+        },
+    ];
+    assert!(!grants_nothing.into_iter().any(reachable));
+}

@@ -1,0 +1,88 @@
+//! What the status shows of access: the level and the holds in force. Both are shown only after PostgreSQL was read.
+
+use super::{Obstacle, Outcome, whole_seconds};
+use crate::{
+    api::tenant_status::{Access, HoldMode, HoldStatus},
+    domain::{
+        access::{AccessLevel, evaluate::RestrictionCause},
+        workflow::{BlockedReason, attempt::StepResult, step::Step},
+    },
+};
+
+/// The level in force.
+pub(super) fn level(outcome: &Outcome<'_>, before: Option<Access>) -> Access {
+    let Some(record) = &outcome.subject.record else { return Access::Blocked };
+    if outcome.subject.is_deprovisioning() {
+        return match (record.access, outcome.obstacle, before) {
+            // The registry records Blocked once it is proven, and withdraws it as soon as it is doubtful.
+            (Some(AccessLevel::Blocked), ..) => Access::Blocked,
+            // Nothing was changed.
+            (_, Some(Obstacle::Blocked(BlockedReason::Paused)), Some(before))
+                if before != Access::Blocked =>
+            {
+                before
+            }
+            _ => Access::Unknown,
+        };
+    }
+    if !record.status.was_active() {
+        // Without a password no client can log in, whatever the login's group.
+        let has_password = record.password_verifier.is_some();
+        return record.access.filter(|_| has_password).map_or(Access::Blocked, in_status);
+    }
+    if enforcement_failed(outcome) {
+        return Access::Unknown;
+    }
+    if outcome.was_observed() && outcome.progress.all_succeeded() {
+        return record.access.map_or(Access::Unknown, in_status);
+    }
+    match (outcome.obstacle, before) {
+        (None, Some(before)) => before,
+        _ => Access::Unknown,
+    }
+}
+
+/// The holds in force, once that is proven; absent while it is not.
+pub(super) fn holds(outcome: &Outcome<'_>) -> Option<Vec<HoldStatus>> {
+    let (record, evaluation) = (outcome.subject.record.as_ref()?, outcome.subject.access()?);
+    if enforcement_failed(outcome) {
+        return Some(Vec::new());
+    }
+    let proven = record.access.is_some_and(|access| access <= evaluation.access);
+    if !outcome.was_observed() || !proven || outcome.progress.failure().is_some() {
+        return None;
+    }
+    let in_force = record.holds.iter().filter_map(|hold| {
+        let restriction = evaluation.restrictions.iter().find(|restriction| match &restriction.cause {
+            RestrictionCause::Hold(name) => *name == hold.name,
+            _ => false,
+        })?;
+        Some(HoldStatus {
+            name: hold.name.clone(),
+            mode: match restriction.level {
+                AccessLevel::Blocked => HoldMode::Blocked,
+                AccessLevel::ShrinkOnly => HoldMode::ShrinkOnly,
+                AccessLevel::ReadOnly | AccessLevel::ReadWrite => HoldMode::ReadOnly,
+            },
+            trigger: hold.trigger,
+            reason: Some(hold.reason.clone()),
+            since: Some(whole_seconds(hold.since)),
+        })
+    });
+    Some(in_force.collect())
+}
+
+/// Whether the access level could not be brought into force.
+fn enforcement_failed(outcome: &Outcome<'_>) -> bool {
+    let steps = &outcome.progress.steps;
+    steps.iter().any(|run| run.step == Step::EnforceAccess && matches!(run.result, StepResult::Failed(_)))
+}
+
+fn in_status(level: AccessLevel) -> Access {
+    match level {
+        AccessLevel::Blocked => Access::Blocked,
+        AccessLevel::ReadOnly => Access::ReadOnly,
+        AccessLevel::ShrinkOnly => Access::ShrinkOnly,
+        AccessLevel::ReadWrite => Access::ReadWrite,
+    }
+}

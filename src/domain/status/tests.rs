@@ -1,0 +1,225 @@
+//! The status after a reconcile, for outcomes built by hand.
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    api::{
+        conditions::{ConditionStatus::*, DEPROVISIONED, find_condition},
+        limit::LimitValue,
+        tenant::Tenant,
+        tenant_status::{Access, StepState, StepStatus, Usage, WorkflowKind},
+    },
+    domain::{
+        access::AccessLevel,
+        record::TenantRecord,
+        usage::{entitlements::Amounts, thresholds::WarnedLimits},
+        workflow::{
+            TenantObject,
+            attempt::{WorkflowRecord, WorkflowRun},
+        },
+    },
+};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn tenant(more: serde_json::Value) -> Tenant {
+    let mut spec = json!({"slug": "acme", "displayName": "Acme", "plan": "free"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(json!({
+        "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn subject<'a>(tenant: &'a Tenant, previous: TenantStatus, record: Option<TenantRecord>) -> Subject<'a> {
+    let object = TenantObject { has_finalizer: true, ..TenantObject::default() };
+    Subject { tenant, object, previous, desired: None, record, evaluation: None }
+}
+
+/// Access and message of a tenant whose spec says Deprovisioned.
+fn deprovisioning(recorded: Option<AccessLevel>, before: Access, paused: bool) -> (Access, String) {
+    let tenant = tenant(json!({"state": "Deprovisioned"}));
+    let before = TenantStatus { access: Some(before), ..TenantStatus::default() };
+    let status = if paused { RegistryStatus::Active } else { RegistryStatus::Deprovisioning };
+    let record = TenantRecord { access: recorded, ..TenantRecord::example(status) };
+    let subject = subject(&tenant, before, Some(record));
+    let obstacle = paused.then_some(Obstacle::Blocked(BlockedReason::Paused));
+    let progress = Progress::default();
+    let outcome =
+        Outcome { subject: &subject, progress: &progress, obstacle: obstacle.as_ref(), unread: None };
+    let status = next_status(&outcome, vec![], NOW);
+    let condition = find_condition(&status.conditions, DEPROVISIONED).unwrap();
+    (status.access.unwrap(), condition.message.clone())
+}
+
+#[test]
+fn access_is_revoked_only_once_proven() {
+    let (access, message) = deprovisioning(Some(AccessLevel::Blocked), Access::Unknown, false);
+    assert!(access == Access::Blocked && message.starts_with("access is revoked"), "{message}");
+    for recorded in [None, Some(AccessLevel::ReadWrite)] {
+        let (access, message) = deprovisioning(recorded, Access::Blocked, false);
+        assert!(access == Access::Unknown && message.starts_with("access is not proven"), "{message}");
+    }
+    // Paused before anything was done: unchanged.
+    let (access, message) = deprovisioning(Some(AccessLevel::ReadWrite), Access::ReadWrite, true);
+    assert!(access == Access::ReadWrite && message.starts_with("access is not proven"), "{message}");
+}
+
+/// The process that ran it ended after the last step, before it could write the status; the next one has nothing to do.
+#[test]
+fn finished_workflow_has_no_open_steps() {
+    let tenant = tenant(json!({}));
+    let record = WorkflowRecord { id: uuid::Uuid::nil(), attempt: 1, started_at: NOW, failures: 0 };
+    let open = StepStatus {
+        name: "Seed".into(),
+        state: StepState::Running,
+        attempts: 1,
+        started_at: None,
+        finished_at: None,
+        message: None,
+        sql_state: None,
+    };
+    let subject = subject(&tenant, TenantStatus::default(), None);
+    let workflow = Some(WorkflowRun { kind: WorkflowKind::Update, record, first_step: 0 });
+    let progress = Progress { workflow, ..Progress::default() };
+    let outcome = Outcome { subject: &subject, progress: &progress, obstacle: None, unread: None };
+    let status = workflow::status(&outcome, None, NOW).unwrap();
+    let status = crate::api::tenant_status::WorkflowStatus { steps: vec![open], ..status };
+    let status = workflow::status(&outcome, Some(status), NOW).unwrap();
+    assert!(status.finished_at.is_some());
+    assert_eq!(status.steps[0].state, StepState::Succeeded);
+}
+
+fn amounts(amounts: &[(&str, i64)]) -> Amounts {
+    amounts.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect()
+}
+
+fn warned(names: &[&str]) -> WarnedLimits {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A row with limits of 100 users and unlimited seats.
+fn limited(usage: &[(&str, i64)], warned_limits: &[&str]) -> TenantRecord {
+    let limits = [("users".to_owned(), Some(100)), ("seats".to_owned(), None)].into();
+    TenantRecord {
+        entitlements: Some(Entitlements { plan: "free".into(), limits, ..Entitlements::default() }),
+        usage: amounts(usage),
+        warned_limits: warned(warned_limits),
+        ..TenantRecord::example(RegistryStatus::Active)
+    }
+}
+
+/// The condition `WithinLimits` and the usage shown, after `shown` was shown before.
+fn within_limits(
+    usage: &[(&str, i64)],
+    before: Option<&[(&str, i64)]>,
+    warned: &[&str],
+) -> (condition_update::ConditionUpdate, Option<Usage>) {
+    let tenant = tenant(json!({}));
+    let mut previous = TenantStatus::default();
+    if let Some(shown) = before {
+        previous.limits = [("users".to_owned(), LimitValue::Number(100))].into();
+        previous.usage = Some(Usage { measured_at: None, amounts: amounts(shown) });
+    }
+    let subject = subject(&tenant, previous.clone(), Some(limited(usage, warned)));
+    let progress = Progress::default();
+    let outcome = Outcome { subject: &subject, progress: &progress, obstacle: None, unread: None };
+    (usage::within_limits(&outcome).unwrap(), usage::shown(&outcome, previous.usage))
+}
+
+#[test]
+fn within_limits_reports_usage_of_each_limit() {
+    let condition = |usage: &[(&str, i64)]| {
+        let update = within_limits(usage, None, &[]).0;
+        (update.status, update.reason, update.message)
+    };
+    assert_eq!((condition(&[]).0, condition(&[]).1), (Unknown, Reason::NotMeasured));
+    assert_eq!(condition(&[("users", 79), ("seats", 9999)]).1, Reason::WithinLimits);
+    assert_eq!(
+        condition(&[("users", 80)]),
+        (True, Reason::NearLimit, "users: 80 of 100 in use (80 %)".into())
+    );
+    assert_eq!(condition(&[("users", 100)]), (True, Reason::NearLimit, "users: all 100 in use".into()));
+    let over = condition(&[("users", 120)]);
+    assert_eq!((over.0, over.1), (False, Reason::LimitExceeded));
+    assert!(over.2.starts_with("users: 120 in use, 100 allowed; "), "{}", over.2);
+}
+
+#[test]
+fn usage_shown_stays_until_it_changes_enough() {
+    // Within 5 % and at the same level: also below 80 %, once it was reported.
+    let (update, shown) = within_limits(&[("users", 78)], Some(&[("users", 80)]), &["users"]);
+    assert_eq!((update.reason, shown.unwrap().amounts["users"]), (Reason::NearLimit, 80));
+    let (update, shown) = within_limits(&[("users", 74)], Some(&[("users", 76)]), &["users"]);
+    assert_eq!((update.reason, shown.unwrap().amounts["users"]), (Reason::WithinLimits, 74));
+    // An amount without a limit is not shown.
+    assert_eq!(within_limits(&[("rows", 5)], None, &[]).1, None);
+}
+
+/// A status that shows usage of 5 users and 100 MiB of storage at most.
+fn status(usage: &[(&str, i64)]) -> TenantStatus {
+    let limits = [("users", 5), ("storageBytes", 100 << 20)];
+    TenantStatus {
+        limits: limits.map(|(name, most)| (name.to_owned(), LimitValue::Number(most))).into(),
+        usage: Some(Usage { measured_at: None, amounts: amounts(usage) }),
+        ..TenantStatus::default()
+    }
+}
+
+fn users_and_storage(users: i64, mebibytes: i64) -> [(&'static str, i64); 2] {
+    [("users", users), ("storageBytes", mebibytes << 20)]
+}
+
+#[test]
+fn measured_usage_requires_a_reconcile_only_if_shown_or_full() {
+    let full = status(&users_and_storage(5, 10));
+    let required =
+        |measured: &[(&str, i64)]| usage::requires_reconcile(&full, &amounts(measured), &warned(&["users"]));
+    assert!(!required(&users_and_storage(5, 10)));
+    assert!(!required(&[("users", 5)]), "an amount that was not measured is no change");
+    assert!(required(&users_and_storage(5, 80)) && required(&users_and_storage(4, 10)));
+    assert!(required(&users_and_storage(5, 100)), "storage is full");
+}
+
+/// The notice after usage changed from what `before` shows.
+fn notice(
+    before: &TenantStatus,
+    usage: &[(&str, i64)],
+    warned_limits: &[&str],
+) -> Option<usage::LimitNotice> {
+    let limits = [("users".to_owned(), Some(5)), ("storageBytes".to_owned(), Some(100 << 20))].into();
+    let record = TenantRecord {
+        entitlements: Some(Entitlements { plan: "free".into(), limits, ..Entitlements::default() }),
+        usage: amounts(usage),
+        warned_limits: warned(warned_limits),
+        ..TenantRecord::example(RegistryStatus::Active)
+    };
+    usage::change(&record, before).unwrap().notice
+}
+
+#[test]
+fn each_limit_is_reported_once() {
+    use usage::LimitNotice::{Cleared, Exceeded, Near};
+    let full = status(&users_and_storage(5, 10));
+    assert_eq!(notice(&full, &users_and_storage(5, 80), &["users"]), Some(Near), "storage is near, too");
+    let fuller = status(&users_and_storage(5, 80));
+    assert_eq!(notice(&fuller, &users_and_storage(5, 10), &["users", "storageBytes"]), None);
+    let one_less = status(&users_and_storage(4, 10));
+    assert_eq!(notice(&one_less, &users_and_storage(5, 10), &["users"]), None);
+    assert_eq!(notice(&status(&[("users", 3)]), &users_and_storage(4, 10), &[]), Some(Near));
+    assert_eq!(notice(&full, &users_and_storage(6, 10), &["users"]), Some(Exceeded));
+    assert_eq!(notice(&full, &users_and_storage(3, 10), &["users"]), Some(Cleared));
+    assert_eq!(notice(&status(&[]), &users_and_storage(3, 10), &[]), None);
+}
+
+#[test]
+fn record_of_reported_limits_follows_the_thresholds() {
+    let record = |users: i64, warned: &[&str]| {
+        usage::change(&limited(&[("users", users)], warned), &TenantStatus::default()).unwrap().warned
+    };
+    assert_eq!(record(79, &[]), warned(&[]));
+    assert_eq!(record(80, &[]), warned(&["users"]));
+    assert_eq!(record(76, &["users"]), warned(&["users"]));
+    assert_eq!(record(74, &["users"]), warned(&[]));
+}

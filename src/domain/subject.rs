@@ -1,0 +1,81 @@
+//! The subject of a reconcile: a tenant's object, what the registry records of it, and how both were evaluated. The
+//! phases of a reconcile hand it on; the plan and the status are computed from it.
+
+use super::{
+    access::{AccessLevel, evaluate::AccessEvaluation},
+    observed::RegistryStatus,
+    record::TenantRecord,
+    spec::DesiredTenant,
+    usage::entitlements::Entitlements,
+    workflow::{ObjectState, TenantObject},
+};
+use crate::api::{
+    tenant::{DesiredState, Tenant},
+    tenant_status::TenantStatus,
+};
+
+/// What a tenant's spec, plan, holds and the time come to.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The access that the tenant should have, and why not more.
+    pub access: AccessEvaluation,
+    /// What its plan grants; absent while the plan does not exist, or leaves a limit open that the spec does not set.
+    pub entitlements: Option<Entitlements>,
+    /// Names in `spec.limits` that have no effect, since the plan does not leave them to the tenant.
+    pub limits_without_effect: Vec<String>,
+}
+
+/// A tenant under reconcile.
+#[derive(Clone, Debug)]
+pub struct Subject<'a> {
+    /// The object, as it was read.
+    pub tenant: &'a Tenant,
+    /// What is read from the object, whether or not its spec is valid.
+    pub object: TenantObject,
+    /// The newest status known, which may be newer than the object's copy.
+    pub previous: TenantStatus,
+    /// The valid spec; absent if the object is deleted or its spec cannot be acted on.
+    pub desired: Option<DesiredTenant>,
+    /// The registry's row; absent if there is none, or it was not read.
+    pub record: Option<TenantRecord>,
+    /// Absent only for a tenant whose object does not exist any more.
+    pub evaluation: Option<Evaluation>,
+}
+
+impl Subject<'_> {
+    /// Whether the tenant is being deprovisioned: its object is deleted, or its spec says so.
+    pub fn is_deprovisioning(&self) -> bool {
+        self.object.state != ObjectState::Present
+            || self.tenant.spec.state == Some(DesiredState::Deprovisioned)
+    }
+
+    /// The evaluation of its access.
+    pub fn access(&self) -> Option<&AccessEvaluation> {
+        self.evaluation.as_ref().map(|evaluation| &evaluation.access)
+    }
+
+    /// What its plan grants now.
+    pub fn entitlements(&self) -> Option<&Entitlements> {
+        self.evaluation.as_ref()?.entitlements.as_ref()
+    }
+
+    /// The access level that should be in force. A tenant that was not evaluated has none.
+    pub fn wanted_access(&self) -> AccessLevel {
+        match self.access() {
+            Some(evaluation) if !self.is_deprovisioning() => evaluation.access,
+            _ => AccessLevel::Blocked,
+        }
+    }
+
+    /// Whether an active tenant has more access on record than it should have.
+    pub fn must_narrow(&self) -> bool {
+        let active =
+            self.record.as_ref().filter(|record| record.status.was_active() && !self.is_deprovisioning());
+        active.is_some_and(|record| self.wanted_access() < record.access.unwrap_or(AccessLevel::ReadWrite))
+    }
+
+    /// The status on record.
+    pub fn recorded_status(&self) -> Option<RegistryStatus> {
+        self.record.as_ref().map(|record| record.status)
+    }
+}

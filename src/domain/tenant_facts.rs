@@ -1,0 +1,141 @@
+//! What PostgreSQL's catalogs show of one tenant, as values.
+
+use super::{identity::TenantId, record::TenantRecord};
+
+/// What a server has of one tenant.
+#[derive(Clone, Debug)]
+pub struct TenantFacts {
+    /// The database of the final name, the tenant's or not.
+    pub database: Option<DatabaseProperties>,
+    /// The database of the building name.
+    pub building: Option<DatabaseProperties>,
+    /// The role of the login's name, the tenant's or not.
+    pub login: Option<LoginProperties>,
+}
+
+/// The properties of a database.
+#[derive(Clone, Debug)]
+pub struct DatabaseProperties {
+    /// Its name.
+    pub name: String,
+    /// Its oid, which distinguishes it from a later database of the same name.
+    pub oid: i64,
+    /// Which tenant its comment names.
+    pub ownership: Ownership,
+    /// Whether `tenantry_dba` owns it.
+    pub owned_by_dba: bool,
+    /// `ALLOW_CONNECTIONS`.
+    pub allow_connections: bool,
+    /// A DROP DATABASE was interrupted (`datconnlimit` is -2): PostgreSQL accepts nothing but another one.
+    pub drop_interrupted: bool,
+    /// The maximum number of sessions in it; -1 for no limit.
+    pub connection_limit: i32,
+    /// The digest of the template it was cloned from.
+    pub template_digest: Option<String>,
+    /// Whether the tenant's login was granted CONNECT.
+    pub login_may_connect: bool,
+    /// Whether `tenantry_migrator` was granted CONNECT: only while it works in the database.
+    pub migrator_may_connect: bool,
+    /// Whether PUBLIC has any right, which it never should.
+    pub open_to_public: bool,
+}
+
+/// The properties of a tenant's login.
+#[derive(Clone, Debug)]
+pub struct LoginProperties {
+    /// Its name.
+    pub name: String,
+    /// Its oid, which distinguishes it from a later role of the same name.
+    pub oid: i64,
+    /// Which tenant its comment names.
+    pub ownership: Ownership,
+    /// LOGIN.
+    pub can_login: bool,
+    /// Which of the three groups it is a member of.
+    pub groups: Vec<String>,
+    /// Other roles that it is a member of: there should be none.
+    pub foreign_memberships: Vec<String>,
+    /// Roles that are members of it: there should be none (only an administrator can add one).
+    pub foreign_members: Vec<String>,
+    /// It has CREATEDB or CREATEROLE, which no tenant's login has.
+    pub may_create: bool,
+    /// It has SUPERUSER, REPLICATION or BYPASSRLS, which no tenant's login has and only a superuser can revoke.
+    pub has_superuser_attributes: bool,
+    /// The maximum number of its sessions; -1 for no limit.
+    pub connection_limit: i32,
+    /// Rights were revoked, and it is not proven yet that no earlier session still has them.
+    pub is_revocation_unproven: bool,
+}
+
+/// Which tenant the comment of a database or a role names, seen from one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This tenant.
+    Ours,
+    /// Another tenant.
+    OtherTenant(TenantId),
+    /// There is no comment.
+    NoComment,
+    /// The comment is not an ownership comment of Tenantry.
+    OtherComment,
+}
+
+impl Ownership {
+    /// Whether it is this tenant's.
+    pub fn is_ours(self) -> bool {
+        self == Self::Ours
+    }
+
+    /// The owner, for a message.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Ours => "its comment names this tenant".to_owned(),
+            Self::OtherTenant(id) => format!("its comment names tenant {id}"),
+            Self::NoComment => "it has no ownership comment".to_owned(),
+            Self::OtherComment => "its comment is not one of Tenantry".to_owned(),
+        }
+    }
+
+    /// Whether an object without a readable ownership comment is the one with a recorded oid. An object whose comment
+    /// names another tenant is never this tenant's.
+    fn is_lost(self, oid: i64, recorded: Option<i64>) -> bool {
+        matches!(self, Self::NoComment | Self::OtherComment) && recorded == Some(oid)
+    }
+}
+
+/// The oids under which a tenant's database and login were last observed with their ownership comments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordedOids {
+    /// The database's.
+    pub database: Option<i64>,
+    /// The login's.
+    pub login: Option<i64>,
+}
+
+impl RecordedOids {
+    /// The oids in a registry row.
+    pub fn of(record: &TenantRecord) -> Self {
+        Self { database: record.database_oid, login: record.login_oid }
+    }
+
+    /// Whether no oid is recorded yet.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl TenantFacts {
+    /// The database of the final name, if it is the tenant's by its comment or by its oid.
+    pub fn own_database(&self, recorded: RecordedOids) -> Option<&DatabaseProperties> {
+        self.database.as_ref().filter(|database| {
+            database.ownership.is_ours() || database.ownership.is_lost(database.oid, recorded.database)
+        })
+    }
+
+    /// The login, if it is the tenant's by its comment or by its oid.
+    pub fn own_login(&self, recorded: RecordedOids) -> Option<&LoginProperties> {
+        self.login
+            .as_ref()
+            .filter(|login| login.ownership.is_ours() || login.ownership.is_lost(login.oid, recorded.login))
+    }
+}

@@ -1,0 +1,5 @@
+//! Usage: what a plan grants, how much of it a tenant uses, and what follows.
+
+pub mod entitlements;
+pub mod sampling;
+pub mod thresholds;

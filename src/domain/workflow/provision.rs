@@ -1,0 +1,250 @@
+//! Plans for an active Tenant with a valid spec: provision, update, repair, restore, or roll back.
+
+use super::{
+    BlockedReason, NextAction, TenantObject, has_own_database,
+    step::{Step, select},
+};
+use crate::{
+    api::tenant_status::WorkflowKind,
+    domain::{
+        access::AccessLevel,
+        observed::{
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,
+            RegistryStatus, SecretFacts, ServerFacts,
+        },
+    },
+};
+
+/// What a Tenant should have, as far as planning needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProvisionTarget<'a> {
+    /// Digest of the seed.
+    pub seed_digest: &'a str,
+    /// The access level.
+    pub access: AccessLevel,
+    /// The maximum number of sessions of the login, as PostgreSQL has it: -1 for no limit.
+    pub connections: i32,
+    /// `Trial`, `Active` or `Suspended`.
+    pub state: RegistryStatus,
+}
+
+/// Plans for a Tenant that is not being deprovisioned and has a valid spec.
+pub fn plan_provision(
+    object: TenantObject,
+    target: ProvisionTarget<'_>,
+    observed: &ObservedFacts,
+) -> NextAction {
+    let row = match &observed.registry {
+        Observation::Unknown(why) => {
+            return NextAction::Blocked(BlockedReason::RegistryUnknown(why.clone()));
+        }
+        Observation::Absent => return without_row(object, &observed.server),
+        Observation::Known(row) => row,
+    };
+    let restoring = row.status == RegistryStatus::Deprovisioning;
+    if row.status == RegistryStatus::Deprovisioned || restoring && row.purging {
+        return NextAction::Blocked(BlockedReason::RowClosed(row.status));
+    }
+    if object.paused && (restoring || row.rolling_back) {
+        return NextAction::Blocked(BlockedReason::Paused);
+    }
+    let server = match &observed.server {
+        Observation::Known(server) => server,
+        Observation::Unknown(_) | Observation::Absent if restoring => return reinstate(),
+        Observation::Unknown(why) => return NextAction::Blocked(BlockedReason::ServerUnknown(why.clone())),
+        Observation::Absent => return NextAction::Blocked(BlockedReason::server_not_asked()),
+    };
+    if row.rolling_back {
+        return roll_back(row, server);
+    }
+    let tenant = RegisteredTenant {
+        object,
+        target,
+        row,
+        server,
+        secret: observed.connection_secret,
+        restoring,
+        activated: row.status.was_active() || restoring && row.activated,
+    };
+    if let Some(action) = tenant.without_own_objects() {
+        return action;
+    }
+    let steps = tenant.steps();
+    match steps.is_empty() {
+        true if !server.unrepairable.is_empty() => {
+            NextAction::Blocked(BlockedReason::Unrepairable(server.unrepairable.clone()))
+        }
+        true => NextAction::Done,
+        // A paused tenant is Paused only if there is work to do.
+        false if object.paused => NextAction::Blocked(BlockedReason::Paused),
+        false if tenant.restricts_access() => restrict_first(steps),
+        false => NextAction::run(tenant.kind(&steps), steps),
+    }
+}
+
+/// Plans for a tenant that the registry does not know.
+fn without_row(object: TenantObject, server: &Observation<ServerFacts>) -> NextAction {
+    match server {
+        // Provisioned again, it would be another tenant, without this one's data.
+        _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
+        _ if object.paused => NextAction::Blocked(BlockedReason::Paused),
+        // A new tenant has no effect anywhere before its server has passed the preflight check.
+        Observation::Unknown(why) => NextAction::Blocked(BlockedReason::ServerUnknown(why.clone())),
+        Observation::Known(_) | Observation::Absent => NextAction::Run {
+            kind: WorkflowKind::Provision,
+            steps: select([(Step::ClaimFinalizer, !object.has_finalizer), (Step::Register, true)]),
+            again: true,
+        },
+    }
+}
+
+/// Stops the clock of the purge, before anything else is known of a tenant that is restored.
+fn reinstate() -> NextAction {
+    NextAction::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true }
+}
+
+/// Restricts access before the rest of the work, which may fail or take long, and which a tenant can delay.
+fn restrict_first(steps: Vec<Step>) -> NextAction {
+    let restricts =
+        |step: &Step| matches!(step, Step::ClaimFinalizer | Step::EnforceAccess | Step::RecordState);
+    let (first, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(restricts);
+    NextAction::Run { kind: WorkflowKind::Suspend, steps: first, again: !rest.is_empty() }
+}
+
+/// A tenant that is registered and not being rolled back, on a server that was read.
+struct RegisteredTenant<'a> {
+    object: TenantObject,
+    target: ProvisionTarget<'a>,
+    row: &'a RegistryFacts,
+    server: &'a ServerFacts,
+    secret: SecretFacts,
+    /// It was being deprovisioned, and is restored.
+    restoring: bool,
+    /// It was active before: its database is never created again.
+    activated: bool,
+}
+
+impl RegisteredTenant<'_> {
+    /// The action for a tenant whose database or login belongs to another owner, or whose database is lost.
+    fn without_own_objects(&self) -> Option<NextAction> {
+        match self.server.database {
+            DatabaseFacts::Foreign => Some(NextAction::Blocked(BlockedReason::ForeignDatabase)),
+            // First the tombstone is taken back; then the missing database is reported.
+            DatabaseFacts::Absent if self.activated && self.restoring => Some(reinstate()),
+            DatabaseFacts::Absent if self.activated => {
+                Some(NextAction::Blocked(BlockedReason::DatabaseMissing))
+            }
+            DatabaseFacts::Absent | DatabaseFacts::Ours => (self.server.login == LoginFacts::Foreign)
+                .then_some(NextAction::Blocked(BlockedReason::ForeignLogin)),
+        }
+    }
+
+    /// Every step with the observation that requires it, in the order in which they run.
+    fn steps(&self) -> Vec<Step> {
+        let Self { row, activated, .. } = *self;
+        let create = !self.is_published() && self.server.building != BuildingFacts::Ready;
+        let credentials = self.are_credentials_current();
+        let seed = create || row.seed_digest.as_deref() != Some(self.target.seed_digest);
+        let apply_plan = create || !row.plan_current || !self.are_connections_current();
+        select([
+            (Step::ClaimFinalizer, !self.object.has_finalizer),
+            (Step::Reinstate, self.restoring),
+            (Step::Register, !row.declared_current),
+            (Step::CreateRoles, self.server.login == LoginFacts::Absent),
+            (Step::CreateDatabase, create),
+            // A tenant's lock, or a mistake in a migration, can delay ApplyMigrations: a database that has limits
+            // already gets the new ones before it.
+            (Step::ApplyPlan, apply_plan && row.plan_recorded && !create),
+            (Step::ApplyMigrations, create || !row.modules_current),
+            // Before the seed: an admin who is added together with a larger plan needs its limits.
+            (Step::ApplyPlan, apply_plan && !row.plan_recorded && !create),
+            (Step::Seed, seed && !activated),
+            // The seed of a new database writes the limits too, in the one session that both need.
+            (Step::ApplyPlan, create),
+            (Step::PublishDatabase, !self.is_published()),
+            (Step::EnforceAccess, !self.is_access_in_force()),
+            // The Secret contains the entitlements, for gateways.
+            (Step::PublishCredentials, !credentials || !row.plan_current),
+            (Step::Verify, !activated || !credentials || row.verification_required),
+            (Step::Activate, !activated),
+            (Step::RecordState, activated && (self.restoring || !row.state_current)),
+            // Last for an active tenant: an admin who exceeds a limit must not delay access and credentials.
+            (Step::Seed, seed && activated),
+        ])
+    }
+
+    fn is_published(&self) -> bool {
+        self.server.database == DatabaseFacts::Ours
+    }
+
+    fn is_access_in_force(&self) -> bool {
+        let current = matches!(self.server.login, LoginFacts::Ours { access_current: true, .. });
+        self.is_published() && current && self.row.access_recorded
+    }
+
+    fn are_connections_current(&self) -> bool {
+        match self.server.login {
+            LoginFacts::Ours { connections, .. } => connections == self.target.connections,
+            LoginFacts::Absent | LoginFacts::Foreign => false,
+        }
+    }
+
+    fn are_credentials_current(&self) -> bool {
+        let can_login = matches!(self.server.login, LoginFacts::Ours { can_login: true, .. });
+        // The login of a Blocked tenant has a password, but not LOGIN.
+        let login_current = can_login || self.target.access == AccessLevel::Blocked;
+        self.row.has_verifier && login_current && self.secret == SecretFacts::Current
+    }
+
+    /// Whether an active tenant loses access.
+    fn restricts_access(&self) -> bool {
+        let narrower = match self.row.recorded_access {
+            Some(recorded) => self.target.access < recorded,
+            None => self.target.access == AccessLevel::Blocked,
+        };
+        let has_login = matches!(self.server.login, LoginFacts::Ours { .. });
+        narrower && self.activated && !self.restoring && self.is_published() && has_login
+    }
+
+    fn kind(&self, steps: &[Step]) -> WorkflowKind {
+        match (self.restoring, self.activated) {
+            (true, _) => WorkflowKind::Undelete,
+            (false, false) => WorkflowKind::Provision,
+            (false, true) => self.kind_of_change(steps),
+        }
+    }
+
+    /// The kind of a workflow for an active tenant.
+    fn kind_of_change(&self, steps: &[Step]) -> WorkflowKind {
+        let Self { row, target, .. } = *self;
+        let narrower = row.recorded_access.is_none_or(|recorded| target.access < recorded);
+        let changes_access = steps.contains(&Step::RecordState) || !row.access_recorded;
+        match changes_access {
+            true if narrower && target.state == RegistryStatus::Suspended => WorkflowKind::Suspend,
+            true if row.status == RegistryStatus::Suspended => WorkflowKind::Resume,
+            true => WorkflowKind::Update,
+            false if !row.plan_current => WorkflowKind::ChangePlan,
+            false if steps.iter().any(|step| matches!(step, Step::Register | Step::Seed)) => {
+                WorkflowKind::Update
+            }
+            false => WorkflowKind::Repair,
+        }
+    }
+}
+
+/// Removes what a failed first provisioning created. A tenant that was ever active is never rolled back: the registry
+/// refuses to record it.
+fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> NextAction {
+    let own_login = matches!(server.login, LoginFacts::Ours { .. });
+    let steps = select([
+        (Step::CutAccess, own_login),
+        (Step::DropDatabase, has_own_database(server) || row.database_recorded),
+        (Step::DropRoles, own_login),
+        (Step::RemoveSecrets, true),
+        (Step::RecordRollback, true),
+    ]);
+    NextAction::run(WorkflowKind::Rollback, steps)
+}
+
+#[cfg(test)]
+mod tests;

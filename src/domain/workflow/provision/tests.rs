@@ -1,0 +1,252 @@
+//! Which action follows from what is observed of an active tenant.
+
+use super::*;
+use crate::domain::workflow::fixtures::*;
+
+/// A target with another seed.
+const OTHER: ProvisionTarget<'_> = ProvisionTarget { seed_digest: "other", ..WANTED };
+
+#[test]
+fn new_tenant_is_claimed_and_registered_first() {
+    let nothing = ObservedFacts {
+        registry: Observation::Absent,
+        server: Observation::Absent,
+        connection_secret: SecretFacts::Absent,
+    };
+    let plan = plan_provision(TenantObject { has_finalizer: false, ..OBJECT }, WANTED, &nothing);
+    assert_eq!(
+        plan,
+        NextAction::Run {
+            kind: WorkflowKind::Provision,
+            steps: vec![Step::ClaimFinalizer, Step::Register],
+            again: true
+        }
+    );
+}
+
+#[test]
+fn registered_tenant_is_not_recreated_without_its_row() {
+    let mut observed = registered();
+    observed.registry = Observation::Absent;
+    let object = TenantObject { was_registered: true, ..OBJECT };
+    assert_eq!(plan_provision(object, WANTED, &observed), NextAction::Blocked(BlockedReason::RowMissing));
+}
+
+#[test]
+fn new_tenant_is_not_claimed_before_server_is_ready() {
+    let waiting = ObservedFacts {
+        registry: Observation::Absent,
+        server: Observation::Unknown("not ready".into()),
+        connection_secret: SecretFacts::Absent,
+    };
+    let object = TenantObject { has_finalizer: false, ..OBJECT };
+    let wait = NextAction::Blocked(BlockedReason::ServerUnknown("not ready".into()));
+    assert_eq!(plan_provision(object, WANTED, &waiting), wait);
+}
+
+#[test]
+fn registered_tenant_is_provisioned_and_activated_last() {
+    assert_eq!(
+        steps(plan_provision(OBJECT, WANTED, &registered())),
+        [
+            Step::CreateRoles,
+            Step::CreateDatabase,
+            Step::ApplyMigrations,
+            Step::Seed,
+            Step::ApplyPlan,
+            Step::PublishDatabase,
+            Step::EnforceAccess,
+            Step::PublishCredentials,
+            Step::Verify,
+            Step::Activate,
+        ]
+    );
+}
+
+#[test]
+fn steady_state_plans_nothing() {
+    assert_eq!(plan_provision(OBJECT, WANTED, &whole(RegistryStatus::Active)), NextAction::Done);
+}
+
+#[test]
+fn incomplete_database_is_recreated_and_seeded() {
+    let mut observed = registered();
+    observed.server = Observation::Known(ServerFacts {
+        database: DatabaseFacts::Absent,
+        building: BuildingFacts::Incomplete,
+        login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        unrepairable: vec![],
+    });
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.seed_digest, row.modules_current) = (Some("seed".into()), true);
+    let steps = steps(plan_provision(OBJECT, WANTED, &observed));
+    // The limits are written too, once.
+    let expected = [Step::CreateDatabase, Step::Seed, Step::ApplyPlan];
+    let planned: Vec<Step> = steps.into_iter().filter(|step| expected.contains(step)).collect();
+    assert_eq!(planned, expected);
+}
+
+#[test]
+fn failed_provisioning_continues_at_the_failed_step() {
+    let mut observed = registered();
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.modules_current = true;
+    observed.server = Observation::Known(ServerFacts {
+        database: DatabaseFacts::Absent,
+        building: BuildingFacts::Ready,
+        login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        unrepairable: vec![],
+    });
+    assert_eq!(steps(plan_provision(OBJECT, WANTED, &observed))[0], Step::Seed);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.plan_current, row.plan_recorded) = (false, false);
+    assert_eq!(steps(plan_provision(OBJECT, WANTED, &observed))[..2], [Step::ApplyPlan, Step::Seed]);
+}
+
+#[test]
+fn lost_database_is_reported_and_never_recreated() {
+    let mut observed = whole(RegistryStatus::Active);
+    let Observation::Known(server) = &mut observed.server else { unreachable!() };
+    server.database = DatabaseFacts::Absent;
+    assert_eq!(
+        plan_provision(OBJECT, WANTED, &observed),
+        NextAction::Blocked(BlockedReason::DatabaseMissing)
+    );
+}
+
+#[test]
+fn changed_seed_is_one_step() {
+    let plan = plan_provision(OBJECT, OTHER, &whole(RegistryStatus::Active));
+    assert_eq!(plan, NextAction::Run { kind: WorkflowKind::Update, steps: vec![Step::Seed], again: false });
+}
+
+#[test]
+fn access_is_revoked_before_it_is_recorded() {
+    let plan = plan_provision(OBJECT, BLOCKED, &access_reevaluated(RegistryStatus::Active));
+    let steps = vec![Step::EnforceAccess, Step::RecordState];
+    let suspend = |again| NextAction::Run { kind: WorkflowKind::Suspend, steps: steps.clone(), again };
+    assert_eq!(plan, suspend(false));
+    // Before all other work, which a tenant could delay by holding a lock.
+    let busy = ProvisionTarget { seed_digest: "other", ..BLOCKED };
+    assert_eq!(plan_provision(OBJECT, busy, &access_reevaluated(RegistryStatus::Active)), suspend(true));
+}
+
+#[test]
+fn granted_access_is_verified_with_the_login() {
+    let mut observed = access_reevaluated(RegistryStatus::Suspended);
+    let (Observation::Known(row), Observation::Known(server)) =
+        (&mut observed.registry, &mut observed.server)
+    else {
+        unreachable!()
+    };
+    row.recorded_access = Some(AccessLevel::Blocked);
+    server.login = LoginFacts::Ours { can_login: false, access_current: false, connections: -1 };
+    let steps = vec![Step::EnforceAccess, Step::PublishCredentials, Step::Verify, Step::RecordState];
+    let resume = NextAction::Run { kind: WorkflowKind::Resume, steps, again: false };
+    assert_eq!(plan_provision(OBJECT, WANTED, &observed), resume);
+}
+
+#[test]
+fn suspended_tenant_needs_no_login() {
+    let mut observed = whole(RegistryStatus::Suspended);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.recorded_access = Some(AccessLevel::Blocked);
+    let Observation::Known(server) = &mut observed.server else { unreachable!() };
+    server.login = LoginFacts::Ours { can_login: false, access_current: true, connections: -1 };
+    assert_eq!(plan_provision(OBJECT, BLOCKED, &observed), NextAction::Done);
+}
+
+#[test]
+fn plan_change_at_trial_end_keeps_access() {
+    let mut observed = whole(RegistryStatus::Trial);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.state_current, row.plan_current) = (false, false);
+    let steps = vec![Step::ApplyPlan, Step::PublishCredentials, Step::RecordState];
+    let update = NextAction::Run { kind: WorkflowKind::Update, steps, again: false };
+    assert_eq!(plan_provision(OBJECT, WANTED, &observed), update);
+}
+
+#[test]
+fn lost_secret_gets_new_verified_credentials() {
+    let mut observed = whole(RegistryStatus::Active);
+    observed.connection_secret = SecretFacts::Absent;
+    assert_eq!(steps(plan_provision(OBJECT, WANTED, &observed)), [Step::PublishCredentials, Step::Verify]);
+}
+
+#[test]
+fn unknown_server_is_not_treated_as_absent() {
+    let mut observed = whole(RegistryStatus::Active);
+    observed.server = Observation::Unknown("down".into());
+    assert_eq!(
+        plan_provision(OBJECT, WANTED, &observed),
+        NextAction::Blocked(BlockedReason::ServerUnknown("down".into()))
+    );
+}
+
+#[test]
+fn foreign_objects_are_never_adopted() {
+    let mut observed = registered();
+    let Observation::Known(server) = &mut observed.server else { unreachable!() };
+    (server.database, server.login) = (DatabaseFacts::Foreign, LoginFacts::Foreign);
+    assert_eq!(
+        plan_provision(OBJECT, WANTED, &observed),
+        NextAction::Blocked(BlockedReason::ForeignDatabase)
+    );
+}
+
+/// A tenant in its grace period, with its access revoked.
+fn tombstone() -> ObservedFacts {
+    let mut observed = whole(RegistryStatus::Deprovisioning);
+    let Observation::Known(server) = &mut observed.server else { unreachable!() };
+    server.login = LoginFacts::Ours { can_login: false, access_current: false, connections: -1 };
+    observed
+}
+
+#[test]
+fn tombstone_is_restored_with_data_and_password() {
+    let wanted =
+        vec![Step::Reinstate, Step::EnforceAccess, Step::PublishCredentials, Step::Verify, Step::RecordState];
+    let plan = plan_provision(OBJECT, WANTED, &tombstone());
+    assert_eq!(plan, NextAction::Run { kind: WorkflowKind::Undelete, steps: wanted, again: false });
+    // The tombstone is removed at once, even if the server is unreachable: the purge must not come first.
+    let mut observed = tombstone();
+    observed.server = Observation::Unknown("down".into());
+    let plan = plan_provision(OBJECT, WANTED, &observed);
+    assert_eq!(
+        plan,
+        NextAction::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true }
+    );
+}
+
+#[test]
+fn begun_purge_is_not_undone() {
+    let mut observed = tombstone();
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.purging = true;
+    let closed = NextAction::Blocked(BlockedReason::RowClosed(RegistryStatus::Deprovisioning));
+    assert_eq!(plan_provision(OBJECT, WANTED, &observed), closed);
+}
+
+#[test]
+fn rollback_removes_everything() {
+    let mut observed = whole(RegistryStatus::Failed);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.rolling_back, row.activated) = (true, false);
+    assert_eq!(
+        steps(plan_provision(OBJECT, WANTED, &observed)),
+        [Step::CutAccess, Step::DropDatabase, Step::DropRoles, Step::RemoveSecrets, Step::RecordRollback]
+    );
+}
+
+#[test]
+fn paused_tenant_is_blocked_only_if_work_is_due() {
+    let object = TenantObject { paused: true, ..OBJECT };
+    assert_eq!(plan_provision(object, WANTED, &whole(RegistryStatus::Active)), NextAction::Done);
+    assert_eq!(
+        plan_provision(object, OTHER, &whole(RegistryStatus::Active)),
+        NextAction::Blocked(BlockedReason::Paused)
+    );
+    let mut observed = registered();
+    observed.registry = Observation::Absent;
+    assert_eq!(plan_provision(object, WANTED, &observed), NextAction::Blocked(BlockedReason::Paused));
+}

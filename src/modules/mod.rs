@@ -1,0 +1,16 @@
+//! Modules: ordered sets of SQL migrations, applied to every tenant that enables them.
+
+mod bootstrap;
+mod catalog;
+mod module;
+mod set;
+mod sources;
+
+pub use self::{
+    bootstrap::BOOTSTRAP,
+    catalog::ModuleCatalog,
+    module::{Migration, Module},
+    set::ModuleSet,
+    sources::embedded,
+};
+pub use crate::domain::record::ModuleVersion;

@@ -1,0 +1,93 @@
+//! The modules of one tenant.
+
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
+use super::{bootstrap::BOOTSTRAP, module::Module, sources::embedded};
+use crate::domain::record::ModuleVersion;
+
+/// The modules of a tenant, in the order in which they are applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleSet {
+    modules: Vec<Module>,
+    digest: String,
+}
+
+impl ModuleSet {
+    /// A set of the given modules, in that order.
+    pub fn new(modules: Vec<Module>) -> Self {
+        let digest = digest(modules.iter().map(Module::fingerprint));
+        Self { modules, digest }
+    }
+
+    /// Every module that ships with Tenantry: all are on by default.
+    pub fn built_in() -> Self {
+        Self::new(embedded())
+    }
+
+    /// The modules, in order.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The digest of the whole content: 24 hexadecimal digits. The template database is named by it.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The versions that a tenant should have.
+    pub fn targets(&self) -> Vec<ModuleVersion> {
+        let target =
+            |module: &Module| ModuleVersion { name: module.name.to_string(), version: module.target() };
+        self.modules.iter().map(target).collect()
+    }
+}
+
+/// The digest of a set, from the fingerprints of its modules.
+pub(super) fn digest(fingerprints: impl IntoIterator<Item: AsRef<[u8]>>) -> String {
+    let mut hash = Sha256::new();
+    // A template also contains the bootstrap SQL: when that changes, it is another template.
+    hash.update(BOOTSTRAP.as_bytes());
+    for fingerprint in fingerprints {
+        hash.update(fingerprint.as_ref());
+    }
+    hash.finalize()[..12].iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::module::Migration;
+
+    fn module(name: &'static str, version: i32, sql: &'static str) -> Module {
+        Module {
+            name: name.into(),
+            migrations: vec![Migration { version, file: "f".into(), sql: sql.into() }].into(),
+        }
+    }
+
+    fn digest_of(modules: &[&Module]) -> String {
+        ModuleSet::new(modules.iter().map(|module| (*module).clone()).collect()).digest().to_owned()
+    }
+
+    #[test]
+    fn digest_follows_names_order_versions_and_text() {
+        let (a, b) = (module("a", 1, "x"), module("b", 1, "y"));
+        let one = digest_of(&[&a, &b]);
+        assert_eq!(one, digest_of(&[&a, &b]));
+        assert_eq!(one.len(), 24);
+        for other in [&[&b, &a][..], &[&a], &[&a, &module("b", 2, "y")], &[&a, &module("b", 1, "z")]] {
+            assert_ne!(one, digest_of(other));
+        }
+    }
+
+    /// Templates on servers are named by it: another digest would have every template built again.
+    #[test]
+    fn digest_of_a_known_set_is_stable() {
+        assert_eq!(digest_of(&[&module("a", 1, "x"), &module("b", 1, "y")]), "c8e28c9b8aeb51a1801af5da");
+    }
+}

@@ -1,0 +1,77 @@
+//! Where modules come from. The embedded ones are written in `migrations/tenant/<module>/NNNN_name.sql`.
+
+use std::borrow::Cow;
+
+use super::module::{Migration, Module};
+
+macro_rules! migrations {
+    ($module:literal: $($file:literal),+ $(,)?) => {
+        &[$(Migration {
+            version: version_of($file),
+            file: Cow::Borrowed($file),
+            sql: Cow::Borrowed(include_str!(concat!("../../migrations/tenant/", $module, "/", $file))),
+        }),+]
+    };
+}
+
+/// The modules that ship with Tenantry. (A test compares this list with the folder.)
+const BUILT_IN: &[(&str, &[Migration])] = &[
+    ("core", migrations!("core": "0001_settings.sql", "0002_activity_log.sql", "0003_limits.sql")),
+    (
+        "identity",
+        migrations!("identity": "0001_users.sql", "0002_roles.sql", "0003_credentials.sql", "0004_meter.sql"),
+    ),
+    ("projects", migrations!("projects": "0001_projects.sql")),
+];
+
+/// The modules that ship with Tenantry, in the order in which they are applied.
+pub fn embedded() -> Vec<Module> {
+    let module = |&(name, migrations): &(&'static str, &'static [Migration])| Module {
+        name: Cow::Borrowed(name),
+        migrations: Cow::Borrowed(migrations),
+    };
+    BUILT_IN.iter().map(module).collect()
+}
+
+/// The number at the start of a file's name.
+const fn version_of(file: &str) -> i32 {
+    let bytes = file.as_bytes();
+    let mut version = 0;
+    let mut index = 0;
+    while index < 4 {
+        assert!(bytes[index].is_ascii_digit(), "a migration's name starts with four digits");
+        version = version * 10 + (bytes[index] - b'0') as i32;
+        index += 1;
+    }
+    assert!(version > 0 && bytes[4] == b'_', "a migration is NNNN_name.sql, from 0001");
+    version
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    #[test]
+    fn every_migration_file_is_embedded_in_order() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/tenant");
+        let names = |path: &Path| {
+            let mut names: Vec<String> = fs::read_dir(path)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let modules = embedded();
+        let embedded: Vec<&str> = modules.iter().map(|module| module.name.as_ref()).collect();
+        assert_eq!(names(&folder), embedded);
+        for module in &modules {
+            let files: Vec<&str> =
+                module.migrations.iter().map(|migration| migration.file.as_ref()).collect();
+            assert_eq!(names(&folder.join(module.name.as_ref())), files);
+            let versions: Vec<i32> = module.migrations.iter().map(|migration| migration.version).collect();
+            assert_eq!(versions, (1..=module.target()).collect::<Vec<_>>(), "{}", module.name);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What PostgreSQL's catalogs show: databases, roles and ownership comments.
+
+pub mod inventory;
+pub(in crate::postgres) mod ownership;

@@ -1,0 +1,90 @@
+//! Ownership comments: the comments of databases and roles that name their tenant. Only an object with the right comment
+//! is ever changed or dropped.
+
+use uuid::Uuid;
+
+use crate::domain::{identity::TenantId, tenant_facts::Ownership};
+
+/// The start of every ownership comment of a tenant.
+pub(in crate::postgres) const TENANT: &str = "tenantry:tenant:";
+const TEMPLATE: &str = "tenantry:template:";
+const INSTALLATION: &str = "tenantry:installation:";
+const TEMPLATE_SUFFIX: &str = " template:";
+const NARROWING: &str = " narrowing";
+
+/// Which tenant a comment names, seen from one tenant.
+pub(in crate::postgres) fn of(comment: Option<&str>, id: TenantId) -> Ownership {
+    match comment.map(parse) {
+        None => Ownership::NoComment,
+        Some(Some((found, _))) if found == id => Ownership::Ours,
+        Some(Some((found, _))) => Ownership::OtherTenant(found),
+        Some(None) => Ownership::OtherComment,
+    }
+}
+
+/// The comment of a tenant's database: the tenant, and the digest of the template from which it was cloned.
+pub(in crate::postgres) fn database(id: TenantId, template_digest: &str) -> String {
+    format!("{TENANT}{id}{TEMPLATE_SUFFIX}{template_digest}")
+}
+
+/// The comment of a tenant's login. `is_revocation_unproven`: rights were revoked, and it is not proven yet that no earlier session
+/// still has them.
+pub(in crate::postgres) fn login(id: TenantId, is_revocation_unproven: bool) -> String {
+    format!("{TENANT}{id}{}", if is_revocation_unproven { NARROWING } else { "" })
+}
+
+/// The comment of a template.
+pub(in crate::postgres) fn template(digest: &str) -> String {
+    format!("{TEMPLATE}{digest}")
+}
+
+/// The comment of `tenantry_admin`.
+pub(in crate::postgres) fn installation(id: Uuid) -> String {
+    format!("{INSTALLATION}{id}")
+}
+
+/// The installation that a comment of `tenantry_admin` names: its id, or the whole comment when it is not one of
+/// Tenantry.
+pub(in crate::postgres) fn installation_of(comment: &str) -> String {
+    comment.strip_prefix(INSTALLATION).unwrap_or(comment).to_owned()
+}
+
+/// The digest of the template in the comment of a tenant's database.
+pub(in crate::postgres) fn template_digest(comment: &str) -> Option<String> {
+    let (_, rest) = parse(comment)?;
+    rest.strip_prefix(TEMPLATE_SUFFIX).map(str::to_owned)
+}
+
+/// Whether the comment of a login records a revocation that is not proven yet.
+pub(in crate::postgres) fn is_revocation_unproven(comment: &str) -> bool {
+    parse(comment).is_some_and(|(_, rest)| rest == NARROWING)
+}
+
+fn parse(comment: &str) -> Option<(TenantId, &str)> {
+    let rest = comment.strip_prefix(TENANT)?;
+    let (id, rest) = rest.split_at_checked(36)?;
+    let known = rest.is_empty() || rest == NARROWING || rest.starts_with(TEMPLATE_SUFFIX);
+    known.then_some(())?;
+    Some((TenantId(Uuid::try_parse(id).ok()?), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ownership_comments_are_read_as_they_are_written() {
+        let (one, two) = (TenantId(Uuid::from_u128(1)), TenantId(Uuid::from_u128(2)));
+        let comment = database(one, "abc");
+        assert_eq!(of(Some(&comment), one), Ownership::Ours);
+        assert_eq!(of(Some(&comment), two), Ownership::OtherTenant(one));
+        assert_eq!(template_digest(&comment).as_deref(), Some("abc"));
+        assert!(is_revocation_unproven(&login(one, true)) && !is_revocation_unproven(&login(one, false)));
+        assert_eq!(of(Some(&login(one, true)), one), Ownership::Ours);
+        assert_eq!(of(None, one), Ownership::NoComment);
+        for foreign in ["", "hello", "tenantry:tenant:", &template("abc"), &format!("{comment}x")[1..]] {
+            assert_eq!(of(Some(foreign), one), Ownership::OtherComment, "{foreign}");
+        }
+        assert_eq!(of(Some(&format!("tenantry:tenant:{one} and more")), one), Ownership::OtherComment);
+    }
+}

@@ -1,0 +1,30 @@
+//! The error of a module's SQL.
+
+/// The position and the cause of a failure in a module's SQL.
+#[derive(Debug, thiserror::Error)]
+#[error("module {module}, version {version}, {file}{}: {message}", position(*.line, *.column))]
+pub struct MigrationError {
+    /// The module.
+    pub module: String,
+    /// The version that failed; those before it are applied.
+    pub version: i32,
+    /// The file.
+    pub file: String,
+    /// The line in the file, from 1, if the server reported a position.
+    pub line: Option<usize>,
+    /// The column, from 1.
+    pub column: Option<usize>,
+    /// The server's message.
+    pub message: String,
+    /// The SQLSTATE.
+    pub sql_state: Option<String>,
+    /// Whether the same file may succeed later (after a lock, a full disk, a lost connection).
+    pub transient: bool,
+}
+
+fn position(line: Option<usize>, column: Option<usize>) -> String {
+    match (line, column) {
+        (Some(line), Some(column)) => format!(" line {line} column {column}"),
+        _ => String::new(),
+    }
+}

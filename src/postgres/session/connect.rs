@@ -1,0 +1,201 @@
+//! How sessions are opened. The role, the `search_path`, the timeouts and the name of the holder are in the startup
+//! packet, so that no setting of a database or a role overrides them.
+
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+use crate::postgres::{
+    error::{Error, Result},
+    identifier::{ADMIN, Ident, MIGRATOR, OWNER},
+    tenant::credentials::SecretText,
+};
+
+/// The time limit for opening a session.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A server and the operator's connection to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// The `DatabaseServer`'s name.
+    pub name: String,
+    /// The host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// The operator's login: not a superuser, a member of `tenantry_admin`.
+    pub username: String,
+    /// Its password.
+    pub password: SecretText,
+    /// The prefix of the names of tenant databases.
+    pub prefix: String,
+    /// The `application_name` of every session: the holder of the Lease. A later holder finds and ends the sessions by it.
+    pub application_name: String,
+    /// The maximum number of open sessions on the server, of all kinds together; at least 2.
+    pub max_connections: u32,
+}
+
+/// How a connection is protected.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tls {
+    /// No TLS.
+    Disable,
+    /// TLS, without a check of the certificate.
+    Require,
+    /// TLS with a certificate that a trusted authority signed, for any host name. The given authority is trusted in
+    /// addition to those of the system; without one, use `VerifyFull`.
+    VerifyCa {
+        /// PEM certificates.
+        ca: Option<Vec<u8>>,
+    },
+    /// As `VerifyCa`, and the certificate is for the host name.
+    VerifyFull {
+        /// PEM certificates.
+        ca: Option<Vec<u8>>,
+    },
+}
+
+/// The role and the database of a session.
+#[derive(Clone, Debug)]
+pub(in crate::postgres) enum ConnectAs<'a> {
+    /// The operator as `tenantry_admin`, in the given database.
+    Admin(&'a str),
+    /// The operator's login without `SET ROLE`, in the given database: before `tenantry_admin` exists.
+    Login(&'a str),
+    /// The login `tenantry_migrator`, acting as `tenantry_owner`, for modules' SQL and seeds.
+    Migrator { database: &'a Ident, password: &'a SecretText },
+    /// A tenant.
+    Tenant { database: &'a Ident, login: &'a Ident, password: &'a SecretText },
+}
+
+impl ConnectAs<'_> {
+    /// The tenant's database, for a session in one.
+    pub(super) fn tenant_database(&self) -> Option<&str> {
+        match self {
+            Self::Admin(_) | Self::Login(_) => None,
+            Self::Migrator { database, .. } | Self::Tenant { database, .. } => Some(database.as_str()),
+        }
+    }
+}
+
+/// The database of admin sessions.
+pub(in crate::postgres) const MAINTENANCE_DATABASE: &str = "postgres";
+
+impl ServerConfig {
+    /// The options of a session.
+    pub(super) fn options(&self, connect_as: &ConnectAs<'_>) -> PgConnectOptions {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .application_name(&self.application_name)
+            // sqlx would log statements, and slow ones as warnings; some contain password verifiers.
+            .disable_statement_logging();
+        let options = self.tls.apply(options);
+        let options = options.options([("client_min_messages", "error")]);
+        match *connect_as {
+            // `default_transaction_read_only` is left to the administrator: managed services set it before the disk is
+            // full. Statements that must run even then use `run_despite_read_only`. A statement timeout would
+            // interrupt a DROP DATABASE; a lock timeout only ends waiting.
+            ConnectAs::Admin(database) => self.as_login(options, database).options([
+                ("role", ADMIN.as_str()),
+                ("search_path", "pg_catalog,pg_temp"),
+                ("statement_timeout", "0"),
+                ("lock_timeout", "30s"),
+            ]),
+            ConnectAs::Login(database) => self.as_login(options, database).options([
+                ("role", "none"),
+                ("search_path", "pg_catalog,pg_temp"),
+                ("statement_timeout", "60s"),
+                ("lock_timeout", "30s"),
+            ]),
+            // A tenant can hold locks on its tables for any time; a migration waits 15 seconds.
+            ConnectAs::Migrator { database, password } => options
+                .username(MIGRATOR.as_str())
+                .password(password.expose())
+                .database(database.as_str())
+                .options([
+                    ("role", OWNER.as_str()),
+                    // A module could set this for the login.
+                    ("default_transaction_read_only", "off"),
+                    ("search_path", "public,pg_temp"),
+                    ("statement_timeout", "0"),
+                    ("lock_timeout", "15s"),
+                    ("idle_in_transaction_session_timeout", "5min"),
+                ]),
+            ConnectAs::Tenant { database, login, password } => options
+                .username(login.as_str())
+                .password(password.expose())
+                .database(database.as_str())
+                .options([
+                    ("role", "none"),
+                    ("default_transaction_read_only", "off"),
+                    ("search_path", "pg_catalog,pg_temp"),
+                    ("statement_timeout", "15s"),
+                ]),
+        }
+    }
+
+    fn as_login(&self, options: PgConnectOptions, database: &str) -> PgConnectOptions {
+        options.username(&self.username).password(self.password.expose()).database(database)
+    }
+}
+
+impl Tls {
+    fn apply(&self, options: PgConnectOptions) -> PgConnectOptions {
+        let (mode, ca) = match self {
+            Self::Disable => (PgSslMode::Disable, None),
+            Self::Require => (PgSslMode::Require, None),
+            Self::VerifyCa { ca } => (PgSslMode::VerifyCa, ca.as_ref()),
+            Self::VerifyFull { ca } => (PgSslMode::VerifyFull, ca.as_ref()),
+        };
+        let options = options.ssl_mode(mode);
+        match ca {
+            Some(ca) => options.ssl_root_cert_from_pem(ca.clone()),
+            None => options,
+        }
+    }
+}
+
+/// The time after which the connection of a statement counts as lost. Waits inside the server have shorter limits there.
+pub(in crate::postgres) const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
+
+/// The time limit of a catalog query: a server that does not respond is not waited for.
+pub(in crate::postgres) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// The time limit for creating or dropping a database: a copy of the template, or a checkpoint of the whole server.
+pub(in crate::postgres) const DATABASE_LIMIT: Duration = Duration::from_secs(600);
+
+/// Waits for an answer up to a limit: a connection that was lost without a reset never returns one.
+pub(in crate::postgres) async fn with_timeout<T>(
+    limit: Duration,
+    doing: &'static str,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(Error::sql(doing)),
+        Err(_) => Err(Error::Timeout { doing, after: limit }),
+    }
+}
+
+/// Opens a session.
+pub(in crate::postgres) async fn connect(
+    options: &PgConnectOptions,
+    doing: &'static str,
+) -> Result<PgConnection> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(source)) => Err(Error::Sql { doing, source }),
+        Err(_) => Err(Error::Timeout { doing, after: CONNECT_TIMEOUT }),
+    }
+}
+
+/// The system identifier that initdb gave to the server of a session.
+pub(in crate::postgres) async fn identifier_of(session: &mut PgConnection) -> Result<String> {
+    let query = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()");
+    with_timeout(ANSWER_LIMIT, "identify the server", query.fetch_one(session)).await
+}

@@ -1,0 +1,392 @@
+//! The sessions on one server, all under one cap.
+//!
+//! Half of the cap is for admin sessions, which are kept and used again, the other half for sessions in tenant
+//! databases, which are closed after one operation. An operation holds at most one session at a time, so that waiting
+//! for a session cannot deadlock.
+//!
+//! A session counts until its server process has ended: the process outlives the closed connection for a moment, and
+//! under load the next session would exceed the cap. So the slot of a closed session is freed only once
+//! `pg_stat_get_activity` no longer shows its process; that is queried only while an operation waits for a slot.
+
+use std::{
+    collections::HashMap,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection, PgConnection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    fence::Fence,
+    postgres::error::{Error, Result, is_transient},
+};
+
+use super::connect::{
+    ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+};
+
+/// How long the preflight waits for a slot before it opens a session without one.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(20);
+/// An admin session that was idle for this long is closed instead of being used again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a cancelled operation may go on inside the server before its session is abandoned.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// The interval at which the server is asked for the processes of closed sessions.
+const CLOSE_POLL: Duration = Duration::from_millis(2);
+/// After this time the process of a closed session counts as ended: its server may be down.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The version from which on GRANT has the options INHERIT and SET.
+pub(in crate::postgres) const GRANT_OPTIONS_SINCE: u32 = 160_000;
+
+/// All sessions of one server.
+#[derive(Debug)]
+pub(in crate::postgres) struct Sessions {
+    pub(in crate::postgres) config: ServerConfig,
+    fence: Fence,
+    admin: Arc<Semaphore>,
+    tenant: Arc<Semaphore>,
+    idle: Mutex<Vec<(PgConnection, Instant)>>,
+    closing: Mutex<Vec<Closing>>,
+    waiting: AtomicUsize,
+    reaping: tokio::sync::Mutex<()>,
+    opened: AtomicU64,
+    /// The number of those in each tenant database.
+    opened_in: Mutex<HashMap<String, i64>>,
+    identifier: OnceLock<String>,
+}
+
+#[derive(Debug)]
+struct Closing {
+    pid: i32,
+    since: Instant,
+    _slot: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Admin,
+    Tenant,
+}
+
+/// A session in use. When it is dropped before it was released or closed (the operation was cancelled, or failed), it is
+/// closed in the background once the server has finished its statement, and counts until then.
+pub(in crate::postgres) struct Session {
+    connection: Option<PgConnection>,
+    slot: Option<OwnedSemaphorePermit>,
+    sessions: Arc<Sessions>,
+    kind: Kind,
+    /// The server process, once it is known: sessions in tenant databases read it with their first statement.
+    pub(in crate::postgres) pid: Option<i32>,
+}
+
+impl Sessions {
+    pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence) -> Self {
+        let cap = config.max_connections.clamp(2, 1000) as usize;
+        let admin = cap.div_ceil(2);
+        Self {
+            config,
+            fence,
+            admin: Arc::new(Semaphore::new(admin)),
+            tenant: Arc::new(Semaphore::new(cap - admin)),
+            idle: Mutex::default(),
+            closing: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            reaping: tokio::sync::Mutex::default(),
+            opened: AtomicU64::new(0),
+            opened_in: Mutex::default(),
+            identifier: OnceLock::new(),
+        }
+    }
+
+    /// Binds all admin sessions to the server with this identifier: an address may lead to another server at any time.
+    /// Returns false if they are bound to another one already.
+    pub(in crate::postgres) fn bind_to(&self, identifier: &str) -> bool {
+        self.identifier.get_or_init(|| identifier.to_owned()) == identifier
+    }
+
+    /// The number of sessions opened so far.
+    pub(in crate::postgres) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// The number of sessions opened in a tenant's database so far.
+    pub(in crate::postgres) fn opened_in(&self, database: &str) -> i64 {
+        lock(&self.opened_in).get(database).copied().unwrap_or_default()
+    }
+
+    /// An admin session in the maintenance database: an idle one, if one still responds.
+    pub(in crate::postgres) async fn admin(self: &Arc<Self>) -> Result<Session> {
+        let slot = take_slot(&self.admin).await;
+        self.check_fence()?;
+        loop {
+            let idle = self.pop_idle();
+            let Some((mut connection, since)) = idle else { break };
+            let fresh = since.elapsed() < IDLE_TIMEOUT;
+            let answers = fresh
+                && tokio::time::timeout(Duration::from_secs(5), connection.ping())
+                    .await
+                    .is_ok_and(|answer| answer.is_ok());
+            if answers {
+                return Ok(self.session(connection, slot, Kind::Admin));
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
+        }
+        self.open(&ConnectAs::Admin(MAINTENANCE_DATABASE), slot, Kind::Admin, "connect").await
+    }
+
+    /// A session that is not kept for reuse: in a tenant's database, or as another role.
+    pub(in crate::postgres) async fn single(
+        self: &Arc<Self>,
+        connect_as: &ConnectAs<'_>,
+        doing: &'static str,
+    ) -> Result<Session> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let waiting = Waiting(self);
+        let slot = match self.tenant.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                self.reap_in_background();
+                take_slot(&self.tenant).await
+            }
+        };
+        drop(waiting);
+        self.open(connect_as, slot, Kind::Tenant, doing).await
+    }
+
+    /// As [`Self::single`], for the preflight. It opens a session without a slot when none becomes free in time: the
+    /// sessions that hold the slots may not respond.
+    pub(in crate::postgres) async fn single_even_when_full(
+        self: &Arc<Self>,
+        connect_as: &ConnectAs<'_>,
+        doing: &'static str,
+    ) -> Result<Session> {
+        match tokio::time::timeout(SLOT_TIMEOUT, self.single(connect_as, doing)).await {
+            Ok(session) => session,
+            Err(_) => {
+                let extra_slot = take_slot(&Arc::new(Semaphore::new(1))).await;
+                self.open(connect_as, extra_slot, Kind::Tenant, doing).await
+            }
+        }
+    }
+
+    /// A process that was suspended while another one took over the Lease stops here.
+    fn check_fence(&self) -> Result<()> {
+        if self.fence.is_open() { Ok(()) } else { Err(Error::Fenced) }
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        connect_as: &ConnectAs<'_>,
+        slot: OwnedSemaphorePermit,
+        kind: Kind,
+        doing: &'static str,
+    ) -> Result<Session> {
+        let options = self.config.options(connect_as);
+        let mut attempt = 0;
+        loop {
+            self.check_fence()?;
+            match connect(&options, doing).await {
+                Ok(mut connection) => {
+                    self.opened.fetch_add(1, Ordering::Relaxed);
+                    if let Some(database) = connect_as.tenant_database() {
+                        *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
+                    }
+                    if let (Kind::Admin, Some(expected)) = (kind, self.identifier.get()) {
+                        let found = identifier_of(&mut connection).await?;
+                        if found != *expected {
+                            return Err(Error::ServerReplaced { expected: expected.clone(), found });
+                        }
+                    }
+                    return Ok(self.session(connection, slot, kind));
+                }
+                // The server may be closing another client's session, or have just started.
+                Err(Error::Sql { source, .. }) if attempt < 3 && is_full_or_starting(&source) => {
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn session(
+        self: &Arc<Self>,
+        connection: PgConnection,
+        slot: OwnedSemaphorePermit,
+        kind: Kind,
+    ) -> Session {
+        Session {
+            connection: Some(connection),
+            slot: Some(slot),
+            sessions: Arc::clone(self),
+            kind,
+            pid: None,
+        }
+    }
+
+    /// Closes the idle admin sessions.
+    pub(in crate::postgres) fn drop_idle(&self) {
+        lock(&self.idle).clear();
+    }
+
+    fn pop_idle(&self) -> Option<(PgConnection, Instant)> {
+        lock(&self.idle).pop()
+    }
+
+    /// Frees the slot of a closed session once its process has ended. Without a waiting operation, that is left to the next
+    /// one that needs a slot.
+    fn free_slot(self: &Arc<Self>, slot: OwnedSemaphorePermit, kind: Kind, pid: Option<i32>) {
+        match (kind, pid) {
+            (Kind::Tenant, Some(pid)) => {
+                lock(&self.closing).push(Closing { pid, since: Instant::now(), _slot: slot });
+                if self.waiting.load(Ordering::SeqCst) > 0 {
+                    self.reap_in_background();
+                }
+            }
+            _ => drop(slot),
+        }
+    }
+
+    fn reap_in_background(self: &Arc<Self>) {
+        let sessions = Arc::clone(self);
+        tokio::spawn(async move { sessions.reap().await });
+    }
+
+    /// Waits until the processes of all closed sessions have ended, and frees their slots.
+    async fn reap(self: &Arc<Self>) {
+        let _one = self.reaping.lock().await;
+        loop {
+            let pids: Vec<i32> = lock(&self.closing).iter().map(|closing| closing.pid).collect();
+            if pids.is_empty() {
+                return;
+            }
+            let running = self.running(&pids).await;
+            lock(&self.closing).retain(|closing| {
+                !pids.contains(&closing.pid)
+                    || (running.contains(&closing.pid) && closing.since.elapsed() < CLOSE_TIMEOUT)
+            });
+            if !running.is_empty() {
+                tokio::time::sleep(CLOSE_POLL).await;
+            }
+        }
+    }
+
+    /// The given processes that are still running. A server that does not respond counts as having none.
+    async fn running(self: &Arc<Self>, pids: &[i32]) -> Vec<i32> {
+        let Ok(mut session) = self.admin().await else { return Vec::new() };
+        let running = sqlx::query_scalar::<_, i32>(
+            "SELECT a.pid FROM unnest($1::int[]) AS p (pid), pg_stat_get_activity(p.pid) AS a",
+        )
+        .bind(pids)
+        .fetch_all(&mut *session)
+        .await;
+        match running {
+            Ok(running) => {
+                session.release();
+                running
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+impl Session {
+    /// Whether GRANT has the options INHERIT and SET.
+    pub(in crate::postgres) fn has_grant_options(&self) -> bool {
+        self.server_version_num().is_some_and(|version| version >= GRANT_OPTIONS_SINCE)
+    }
+
+    /// Reads the process that serves the session: the session counts until that process has ended.
+    pub(in crate::postgres) async fn learn_pid(&mut self) {
+        let query = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut **self);
+        self.pid = with_timeout(ANSWER_LIMIT, "ask for the process", query).await.ok();
+    }
+
+    /// The session, with its process.
+    pub(super) async fn with_pid(mut self) -> Self {
+        self.learn_pid().await;
+        self
+    }
+
+    /// Returns an admin session to the pool.
+    pub(in crate::postgres) fn release(mut self) {
+        if self.kind == Kind::Admin
+            && let Some(connection) = self.connection.take()
+        {
+            lock(&self.sessions.idle).push((connection, Instant::now()));
+            self.slot = None;
+        }
+    }
+
+    /// Closes a session.
+    pub(in crate::postgres) async fn close(mut self) {
+        if let Some(connection) = self.connection.take() {
+            let _ = tokio::time::timeout(Duration::from_secs(5), connection.close()).await;
+        }
+        if let Some(slot) = self.slot.take() {
+            self.sessions.free_slot(slot, self.kind, self.pid);
+        }
+    }
+
+    /// Closes a session and waits until its process has ended: it would block a rename or a copy of the database that
+    /// follows (PostgreSQL checks again only after 100 ms).
+    pub(in crate::postgres) async fn close_and_wait(self) {
+        let sessions = Arc::clone(&self.sessions);
+        self.close().await;
+        sessions.reap().await;
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_ref().expect("a session has its connection until it is released or closed")
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("a session has its connection until it is released or closed")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let (Some(mut connection), Some(slot)) = (self.connection.take(), self.slot.take()) else { return };
+        // Outside a runtime, no task can wait for the server; the closed socket ends the session.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (sessions, kind, pid) = (Arc::clone(&self.sessions), self.kind, self.pid);
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, connection.ping()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), connection.close()).await;
+            sessions.free_slot(slot, kind, pid);
+        });
+    }
+}
+
+struct Waiting<'a>(&'a Sessions);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed")
+}
+
+fn is_full_or_starting(error: &sqlx::Error) -> bool {
+    is_transient(error) && matches!(crate::postgres::error::code(error), Some("53300" | "57P03"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

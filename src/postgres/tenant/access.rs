@@ -1,0 +1,330 @@
+//! The access level: the group of a tenant's login, its CONNECT, and the proof that no session keeps a revoked right.
+//!
+//! A REVOKE does not affect what is running: a COPY, a plan prepared in an open transaction and a session after SET ROLE
+//! keep the right. So after the change the tenant's earlier sessions are ended. The level counts as in force only when
+//! the server shows none of them any more, nor a session that was just starting, and when the transactions that they
+//! prepared are rolled back. Until that is proven, the login's comment records it, so that the next attempt finishes an
+//! interrupted one.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures::TryStreamExt;
+use sqlx::{Either, Row, postgres::PgRow};
+
+use crate::{
+    api::reason::Reason,
+    domain::{
+        access::AccessLevel,
+        drift::{self, Mismatch},
+        placement::Placement,
+        tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids},
+    },
+    postgres::{
+        catalog::{
+            inventory::{self, Rights},
+            ownership,
+        },
+        error::{Error, Result},
+        identifier::{ADMIN, GROUPS, Ident, Keyword, Literal, Script},
+        server::{Server, run_despite_read_only, run_on},
+        session::{
+            connect::{STATEMENT_LIMIT, with_timeout},
+            pool::Session,
+        },
+    },
+};
+
+use super::{logins::conflict, prepared::Prepared};
+
+/// How often sessions are ended and read again before they count as blocking.
+const ROUNDS: u32 = 400;
+/// The first pause between two reads; it grows to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LAST_PAUSE: Duration = Duration::from_millis(100);
+
+impl Server {
+    /// Sets the access level of a login in one transaction. If that revokes a right, it ends the sessions that had it, and
+    /// proves that they have ended. Granting ends no session. `Blocked` also revokes LOGIN, which no level grants (see
+    /// [`Server::set_login`]).
+    ///
+    /// Without the login or the database, `Blocked` is in force already.
+    pub async fn set_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+        let (id, database, login) = (placement.tenant, Ident::database(placement)?, Ident::login(placement)?);
+        let _one = self.lock_tenant(id).await;
+        let mut session = self.admin().await?;
+        let names: (&[&str], &[&str]) = (&[database.as_str()], &[login.as_str()]);
+        let inventory = inventory::read(&mut session, Some(names)).await?;
+        let facts = inventory.facts(placement);
+        let recorded = RecordedOids::default();
+        let now = drift::access_in_force(&facts, recorded);
+        let superuser_only = drift::contradictions(&facts, recorded, level)
+            .find(|mismatch| mismatch.repaired_by().is_none() && mismatch.reason() == Reason::MissingRight);
+        let blocked = level == AccessLevel::Blocked;
+
+        let login_facts = match facts.login {
+            None if blocked => {
+                session.release();
+                return Ok(());
+            }
+            None => return Err(Error::LoginMissing(login.to_string())),
+            Some(facts) if !facts.ownership.is_ours() => return Err(conflict(&login, facts.ownership)),
+            Some(facts) => facts,
+        };
+        if let Some(mismatch) = superuser_only.filter(|_| !blocked) {
+            return Err(Error::MissingRight(mismatch.to_string()));
+        }
+        let database_facts = match facts.database {
+            Some(facts) if facts.ownership.is_ours() => Some(facts),
+            // A database of another owner is not changed.
+            _ if blocked => None,
+            Some(facts) => {
+                return Err(Error::Conflict {
+                    kind: "database",
+                    name: database.to_string(),
+                    detail: facts.ownership.describe(),
+                });
+            }
+            None => return Err(Error::DatabaseMissing(database.to_string())),
+        };
+
+        // Granting ReadWrite revokes nothing. An unknown present level counts as wider than any level.
+        let narrows = blocked || level != AccessLevel::ReadWrite && now.is_none_or(|now| now > level);
+        let options = session.has_grant_options();
+        let mut script =
+            access_script(&database, database_facts.as_ref(), &login, &login_facts, level, options);
+        let changes = !script.is_empty();
+        if narrows && changes {
+            script.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id, true))?]);
+        }
+        if narrows {
+            run_despite_read_only(&mut session, "set the access level", &script).await?;
+            let prepared =
+                end_earlier_sessions(&mut session, &database, &login, inventory.rights(), options).await?;
+            if database_facts.is_some() && !prepared.is_empty() {
+                // An operation holds one session at a time.
+                session.release();
+                self.roll_back_prepared(&database, &prepared).await?;
+                session = self.admin().await?;
+            }
+        } else {
+            run_on(&mut session, "set the access level", &script).await?;
+        }
+        if narrows && !blocked {
+            // From 16 on, only a superuser can revoke what a superuser granted: our REVOKE is a mere warning.
+            let found = inventory::read(&mut session, Some(names)).await?;
+            let left: Vec<String> = drift::contradictions(&found.facts(placement), recorded, level)
+                // Its proof is recorded last.
+                .filter(|mismatch| *mismatch != Mismatch::RevocationUnproven)
+                .map(|mismatch| mismatch.to_string())
+                .collect();
+            if !left.is_empty() {
+                session.release();
+                return Err(Error::MissingRight(format!(
+                    "role {login} could not be brought to {level}, because another role than tenantry_admin granted its rights: {}; REVOKE them as a superuser",
+                    left.join("; ")
+                )));
+            }
+        }
+        if (narrows && changes) || login_facts.is_revocation_unproven {
+            let proven = Script::of(
+                "COMMENT ON ROLE {} IS {}",
+                &[&login, &Literal::new(&ownership::login(id, false))?],
+            );
+            run_despite_read_only(&mut session, "record that the access level is in force", &proven).await?;
+        }
+        session.release();
+        Ok(())
+    }
+}
+
+/// The statements that bring the catalogs to the level; none, if they show it already.
+fn access_script(
+    database: &Ident,
+    database_facts: Option<&DatabaseProperties>,
+    login: &Ident,
+    facts: &LoginProperties,
+    level: AccessLevel,
+    options_known: bool,
+) -> Script {
+    let mut script = Script::new();
+    let is_in = |group: &Ident| facts.groups.iter().any(|name| name == group.as_str());
+    for group in &GROUPS {
+        match (is_in(group), level.group() == Some(group.as_str())) {
+            (true, false) => script.add("REVOKE {} FROM {}", &[group, login]),
+            (false, true) => {
+                let options = Keyword(if options_known { "WITH INHERIT TRUE, SET FALSE" } else { "" });
+                script.add("GRANT {} TO {} {}", &[group, login, &options]);
+            }
+            _ => {}
+        }
+    }
+    // A tenant cannot grant these, but an administrator can: then one tenant acts with the rights of another.
+    for name in &facts.foreign_memberships {
+        if let Ok(role) = Ident::new(name) {
+            script.add("REVOKE {} FROM {}", &[&role, login]);
+        }
+    }
+    for name in &facts.foreign_members {
+        if let Ok(member) = Ident::new(name) {
+            script.add("REVOKE {} FROM {}", &[login, &member]);
+        }
+    }
+    // An interrupted attempt may have left the operator's membership in them.
+    if facts.is_revocation_unproven {
+        let [rw, shrink, ro] = &GROUPS;
+        script.add("REVOKE {}, {}, {}, {} FROM {}", &[login, rw, shrink, ro, &ADMIN]);
+    }
+    if facts.may_create {
+        script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
+    }
+    if level == AccessLevel::Blocked && facts.can_login {
+        script.add("ALTER ROLE {} NOLOGIN", &[login]);
+    }
+    if let Some(facts) = database_facts {
+        match (facts.login_may_connect, level > AccessLevel::Blocked) {
+            (true, false) => script.add("REVOKE CONNECT ON DATABASE {} FROM {}", &[database, login]),
+            (false, true) => script.add("GRANT CONNECT ON DATABASE {} TO {}", &[database, login]),
+            _ => {}
+        }
+        if facts.connection_limit > -1 {
+            script.add("ALTER DATABASE {} CONNECTION LIMIT -1", &[database]);
+        }
+        if !facts.allow_connections {
+            script.add("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[database]);
+        }
+        if facts.open_to_public {
+            script.add("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[database]);
+        }
+    }
+    script
+}
+
+/// Ends the login's sessions that began before now, until none is left. Returns the transactions that it prepared.
+async fn end_earlier_sessions(
+    session: &mut Session,
+    database: &Ident,
+    login: &Ident,
+    rights: Rights,
+    options_known: bool,
+) -> Result<Vec<Prepared>> {
+    let doing = "end the tenant's sessions";
+    // The server's clock, after the commit. As text, so that no type in between rounds it.
+    let now = sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&mut **session);
+    let since: String = with_timeout(STATEMENT_LIMIT, doing, now).await?;
+    let script = sessions_script(database, login, &since, rights, options_known)?;
+    let mut pause = FIRST_PAUSE;
+    let mut left = RemainingSessions::default();
+    for round in 0..ROUNDS {
+        let starting_before = left.starting;
+        left = with_timeout(STATEMENT_LIMIT, doing, read_remaining(session, &script)).await?;
+        // Sessions that start after the first read have the new rights and are ignored: a client that reconnects all the
+        // time, even one that is refused only after it took that lock, must not delay the proof.
+        if round > 0 {
+            left.starting.retain(|pid| starting_before.contains(pid));
+        }
+        if left.starting.is_empty() && left.active.is_empty() {
+            return Ok(left.prepared);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+    let pids = left.active.iter().chain(&left.starting).map(|pid| format!("pid {pid}"));
+    Err(Error::SessionsInTheWay {
+        database: database.to_string(),
+        count: left.active.len() + left.starting.len(),
+        who: pids.collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// What remains from before the change.
+#[derive(Default)]
+struct RemainingSessions {
+    /// Sessions that are starting in the database.
+    starting: HashSet<i32>,
+    /// Sessions of the login, and of other tenants' logins in its database.
+    active: HashSet<i32>,
+    /// Transactions that the login prepared in its database. Once no earlier session is active, none is added.
+    prepared: Vec<Prepared>,
+}
+
+/// Reads the sessions that hold the lock of a starting session on its database, then the listed sessions, and ends those
+/// that the operator may end. In that order: a session releases the lock only once it is listed, so that it cannot be
+/// missed in between.
+fn sessions_script(
+    database: &Ident,
+    login: &Ident,
+    since: &str,
+    rights: Rights,
+    options_known: bool,
+) -> Result<Script> {
+    let mut script = Script::new();
+    let borrow = !(rights.signal && rights.stats);
+    if borrow {
+        // Without the two predefined roles, the operator becomes a member of the login until the rollback.
+        let options = Keyword(if options_known { "WITH INHERIT TRUE, SET FALSE" } else { "" });
+        script.add("GRANT {} TO {} {}", &[login, &ADMIN, &options]);
+    }
+    script.add(
+        "SELECT 'starting' AS what, l.pid FROM pg_locks AS l \
+         WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.mode = 'RowExclusiveLock' \
+         AND l.objid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = {})",
+        &[&Literal::from(database)],
+    );
+    script.add(
+        // Another tenant's login connected to this database with rights that were just revoked.
+        "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
+                     WHEN r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
+                         coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
+                     WHEN a.backend_start > {}::timestamptz THEN 'later' \
+                     WHEN r.rolname <> {} AND {} THEN 'living' \
+                     WHEN pg_terminate_backend(a.pid) THEN 'living' ELSE 'living' END AS what, a.pid \
+         FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
+         WHERE a.pid <> pg_backend_pid()",
+        &[
+            &Literal::from(login),
+            &Literal::from(database),
+            &Literal::new(ownership::TENANT)?,
+            &Literal::new(since)?,
+            &Literal::from(login),
+            // As a mere member of the login, the operator may not end the sessions of another role.
+            &Keyword(if borrow { "true" } else { "false" }),
+        ],
+    );
+    let groups = GROUPS;
+    let [rw, shrink, ro] = groups.each_ref().map(Literal::from);
+    script.add(
+        "SELECT 'prepared' AS what, 0 AS pid, p.gid, p.owner::text FROM pg_prepared_xacts AS p \
+         WHERE p.database = {} AND p.owner IN ({}, {}, {}, {})",
+        &[&Literal::from(database), &Literal::from(login), &rw, &shrink, &ro],
+    );
+    if borrow {
+        let mut borrowed = Script::of("BEGIN", &[]);
+        borrowed.append(script);
+        return Ok(borrowed.then("ROLLBACK", &[]));
+    }
+    Ok(script)
+}
+
+async fn read_remaining(session: &mut Session, script: &Script) -> Result<RemainingSessions, sqlx::Error> {
+    let mut rows = sqlx::raw_sql(script.sql()).fetch_many(&mut **session);
+    let mut left = RemainingSessions::default();
+    loop {
+        let row: PgRow = match rows.try_next().await? {
+            Some(Either::Right(row)) => row,
+            Some(Either::Left(_)) => continue,
+            None => return Ok(left),
+        };
+        let pid = row.try_get::<i32, _>("pid")?;
+        match row.try_get::<&str, _>("what")? {
+            "starting" => drop(left.starting.insert(pid)),
+            "living" => drop(left.active.insert(pid)),
+            "prepared" => {
+                left.prepared.push(Prepared { gid: row.try_get("gid")?, owner: row.try_get("owner")? })
+            }
+            // Listed without a role: still starting, if it holds the lock.
+            "unnamed" => {}
+            // Listed with a role: started.
+            _ => drop(left.starting.remove(&pid)),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The limits of a tenant's plan in its database and its login, and the usage counters.
+//!
+//! Statements in the tenant's database run as the migrator, never as `tenantry_admin`: a module could replace a table by
+//! a view, whose functions would run with the rights of the role that reads it.
+
+use sqlx::{PgConnection, types::Json};
+
+use crate::{
+    domain::{
+        placement::Placement,
+        usage::entitlements::{Amounts, Entitlements},
+    },
+    postgres::{
+        error::{Error, Result},
+        identifier::{Ident, Number, Script},
+        server::Server,
+        session::connect::{STATEMENT_LIMIT, with_timeout},
+    },
+};
+
+/// One statement, and so one transaction. Only rows that differ are written. Every change rewrites the plan's row, so that
+/// the meters detect that their snapshot is older than the limits.
+const APPLY: &str = "\
+WITH wanted AS (
+    SELECT key AS name, CASE jsonb_typeof(value) WHEN 'number' THEN value::text::bigint END AS maximum
+    FROM jsonb_each($1)),
+gone AS (
+    DELETE FROM tenantry.limits l WHERE NOT EXISTS (SELECT FROM wanted w WHERE w.name = l.name) RETURNING 1),
+written AS (
+    INSERT INTO tenantry.limits AS l (name, maximum) SELECT name, maximum FROM wanted
+    ON CONFLICT (name) DO UPDATE SET maximum = excluded.maximum WHERE l.maximum IS DISTINCT FROM excluded.maximum
+    RETURNING 1),
+plan AS (
+    INSERT INTO tenantry.plan AS p (name, features, sla) VALUES ($2, $3, $4)
+    ON CONFLICT (singleton) DO UPDATE
+    SET name = excluded.name, features = excluded.features, sla = excluded.sla, updated_at = now()
+    WHERE (p.name, p.features, p.sla) IS DISTINCT FROM (excluded.name, excluded.features, excluded.sla)
+        OR EXISTS (SELECT FROM gone) OR EXISTS (SELECT FROM written))
+SELECT coalesce(jsonb_object_agg(name, used), '{}') FROM tenantry.counters";
+
+const COUNTERS: &str = "SELECT coalesce(jsonb_object_agg(name, used), '{}') FROM tenantry.counters";
+
+impl Server {
+    /// Replaces the limits in a tenant's database, and the plan that its application reads. Returns the usage. Usage over a
+    /// limit stays, and cannot grow.
+    pub async fn apply_limits(&self, placement: &Placement, entitlements: &Entitlements) -> Result<Amounts> {
+        let mut migrator = self.open_migrator_session(placement, "connect to apply the limits").await?;
+        let result = apply(&mut migrator.session, entitlements).await;
+        self.close_migrator_session(migrator, result).await
+    }
+
+    /// The usage of the metered limits.
+    pub async fn read_counters(&self, placement: &Placement) -> Result<Amounts> {
+        let mut migrator = self.open_migrator_session(placement, "connect to read the counters").await?;
+        let result = with_timeout(STATEMENT_LIMIT, "read the counters", read(&mut migrator.session)).await;
+        self.close_migrator_session(migrator, result).await
+    }
+
+    /// Sets the maximum number of sessions of the tenant's login; -1 for no limit. Open sessions stay.
+    pub async fn set_connection_limit(&self, placement: &Placement, maximum: i32) -> Result<()> {
+        let login = Ident::login(placement)?;
+        let _one = self.lock_tenant(placement.tenant).await;
+        if !self.own_login(placement).await? {
+            return Err(Error::LoginMissing(login.to_string()));
+        }
+        let script = Script::of("ALTER ROLE {} CONNECTION LIMIT {}", &[&login, &Number(maximum)]);
+        self.run("set the connection limit", &script).await
+    }
+}
+
+/// Replaces the limits in the tenant's database of the session. Returns the usage.
+pub(super) async fn apply(session: &mut PgConnection, entitlements: &Entitlements) -> Result<Amounts> {
+    let apply = sqlx::query_scalar(APPLY)
+        .bind(Json(&entitlements.limits))
+        .bind(&entitlements.plan)
+        .bind(&entitlements.features)
+        .bind(&entitlements.sla)
+        .fetch_one(session);
+    with_timeout(STATEMENT_LIMIT, "apply the limits", apply).await.map(|Json(used)| used)
+}
+
+/// Reads the counters in a tenant's database.
+pub(super) async fn read(session: &mut PgConnection) -> sqlx::Result<Amounts> {
+    let Json(used) = sqlx::query_scalar(COUNTERS).fetch_one(session).await?;
+    Ok(used)
+}

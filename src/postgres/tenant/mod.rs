@@ -1,0 +1,16 @@
+//! Operations on the database and the login of one tenant, and on the usage of many.
+
+mod access;
+pub mod credentials;
+pub mod databases;
+mod limits;
+mod logins;
+pub(in crate::postgres) mod migrate;
+mod ownership;
+mod prepared;
+pub mod seed;
+pub mod storage;
+mod tables;
+pub mod usage;
+pub mod vacuum;
+mod verify;

@@ -1,0 +1,170 @@
+//! Registration: which tenant a slug and its database names belong to.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Error, Registry, Result, deletion_policy, record::*};
+use crate::domain::{names, observed::RegistryStatus, record::TenantRecord, slug::Slug};
+
+/// How many names are tried for one slug: a retained database keeps its name, so that the next tenant needs another.
+const OCCURRENCES: u32 = 99;
+
+/// A tenant to be registered.
+#[derive(Clone, Debug)]
+pub struct NewTenant {
+    /// The slug.
+    pub slug: Slug,
+    /// The customer's display name.
+    pub name: String,
+    /// The plan's name.
+    pub plan: String,
+    /// The tenant's settings, an object.
+    pub settings: BTreeMap<String, Value>,
+    /// The server of its database.
+    pub server: String,
+    /// The prefix of that server's database names.
+    pub prefix: String,
+    /// The Tenant's namespace.
+    pub resource_namespace: String,
+    /// The Tenant's name.
+    pub resource_name: String,
+    /// The Tenant's uid.
+    pub resource_uid: String,
+    /// Whether the database is kept when the tenant is deprovisioned.
+    pub retain: bool,
+    /// Who requested it.
+    pub actor: String,
+    /// The correlation id for the activity log, if there is one already.
+    pub correlation: Option<Uuid>,
+}
+
+/// The result of a registration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Registration {
+    /// The row was created.
+    Created(TenantRecord),
+    /// The row existed: this Tenant was registered before, or one of the same namespace, name and slug.
+    Existing(TenantRecord),
+    /// Another tenant has the slug.
+    SlugTaken {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its status.
+        status: RegistryStatus,
+    },
+}
+
+impl Registry {
+    /// Registers a tenant, and reserves its slug and the names of its database and login. For a Tenant that was registered
+    /// before, the row is returned, even if it is closed. A recreated Tenant of the same namespace, name and slug takes
+    /// over the open row, even a tombstone, unless its purge has begun.
+    pub async fn register(&self, new: &NewTenant) -> Result<Registration> {
+        let databases: Vec<String> =
+            (1..=OCCURRENCES).map(|n| names::database_name(&new.prefix, &new.slug, n)).collect();
+        let logins: Vec<String> = databases.iter().map(|name| names::login_name(name)).collect();
+        let id = uuid::Uuid::new_v4();
+        // The row that blocked the insert may be closed before it is read: then the insert is tried again.
+        for _ in 0..5 {
+            let created: Option<TenantRecord> = sqlx::query_as(concat!(
+                "WITH free AS (
+                     SELECT n.database, n.login
+                     FROM unnest($11::text[], $12::text[]) WITH ORDINALITY AS n (database, login, occurrence)
+                     WHERE NOT EXISTS (
+                         SELECT FROM tenants t WHERE t.server = $6 AND t.database_name = n.database
+                         AND (t.database_exists OR t.status <> 'deprovisioned'))
+                     ORDER BY n.occurrence LIMIT 1),
+                 created AS (
+                     INSERT INTO tenants (id, slug, name, plan, settings, server, database_name, login_name,
+                         resource_namespace, resource_name, resource_uid, deletion_policy, status_updated_by)
+                     SELECT $1, $2, $3, $4, $5, $6, free.database, free.login, $7, $8, $9, $10, $13 FROM free
+                     WHERE NOT EXISTS (SELECT FROM tenants WHERE resource_uid = $9)
+                     ON CONFLICT DO NOTHING RETURNING *),
+                 logged AS (
+                     INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                     SELECT id, 'Registered', $13, $14,
+                         jsonb_build_object('slug', slug, 'server', server, 'database', database_name)
+                     FROM created)
+                 SELECT ",
+                columns!(),
+                " FROM created AS tenants"
+            ))
+            .bind(id)
+            .bind(new.slug.as_str())
+            .bind(&new.name)
+            .bind(&new.plan)
+            .bind(Json(&new.settings))
+            .bind(&new.server)
+            .bind(&new.resource_namespace)
+            .bind(&new.resource_name)
+            .bind(&new.resource_uid)
+            .bind(deletion_policy(new.retain))
+            .bind(&databases)
+            .bind(&logins)
+            .bind(&new.actor)
+            .bind(new.correlation)
+            .fetch_optional(&self.pool)
+            .await?;
+            if let Some(row) = created {
+                return Ok(Registration::Created(row));
+            }
+            if let Some(found) = self.registered(new).await? {
+                return Ok(found);
+            }
+        }
+        Err(Error::NamesExhausted(new.slug.to_string()))
+    }
+
+    /// The result of a registration that an existing row blocked; none if that row does not exist any more.
+    async fn registered(&self, new: &NewTenant) -> Result<Option<Registration>> {
+        let row: Option<TenantRecord> = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tenants WHERE resource_uid = $1 OR slug = $2 AND status <> 'deprovisioned'
+              ORDER BY resource_uid = $1 DESC, status = 'deprovisioned', created_at DESC LIMIT 1"
+        ))
+        .bind(&new.resource_uid)
+        .bind(new.slug.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if row.resource_uid == new.resource_uid {
+            return Ok(Some(Registration::Existing(row)));
+        }
+        let same_name =
+            row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
+        if !same_name || row.purge_started_at.is_some() {
+            return Ok(Some(Registration::SlugTaken {
+                namespace: row.resource_namespace,
+                name: row.resource_name,
+                status: row.status,
+            }));
+        }
+        // The object was lost or deleted, and recreated: the tenant is the same.
+        let rebound = sqlx::query_as(concat!(
+            "WITH rebound AS (
+                 UPDATE tenants SET resource_uid = $3
+                 WHERE id = $1 AND resource_uid = $2 AND status <> 'deprovisioned' AND purge_started_at IS NULL
+                 RETURNING *),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                 SELECT id, 'ObjectReplaced', $4, $5, jsonb_build_object('from', $2::text, 'to', $3::text)
+                 FROM rebound)
+             SELECT ",
+            columns!(),
+            " FROM rebound AS tenants"
+        ))
+        .bind(row.id.0)
+        .bind(&row.resource_uid)
+        .bind(&new.resource_uid)
+        .bind(&new.actor)
+        .bind(new.correlation)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(rebound.map(Registration::Existing))
+    }
+}

@@ -1,0 +1,95 @@
+//! Many tenants at once, and tenants in steady state.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, future::join_all};
+use kube::runtime::watcher;
+use serde_json::json;
+use sqlx::PgConnection;
+use tenantry_test_support::{Fleet, names, shared_operator::superuser};
+
+/// The operator's default for the sessions on one server.
+const CAP: i64 = 8;
+
+#[tokio::test]
+async fn hundred_tenants_need_no_retry_and_stay_under_session_maximum() {
+    let fleet = Fleet::new("fleet-hundred").await;
+    let names: Vec<String> = (0..100).map(|n| format!("hundred-{n}")).collect();
+    let mut watcher = superuser("postgres").await;
+    let mut most = 0;
+    let begun = Instant::now();
+    let work = async {
+        join_all(names.iter().map(|name| fleet.apply(name, json!({})))).await;
+        join_all(names.iter().map(|name| fleet.ready(name))).await
+    };
+    tokio::pin!(work);
+    let mut samples = tokio::time::interval(Duration::from_millis(20));
+    let tenants = loop {
+        tokio::select! {
+            tenants = &mut work => break tenants,
+            _ = samples.tick() => most = most.max(sessions(&mut watcher).await),
+        }
+    };
+    println!("100 tenants Ready after {:.1} s, with {most} sessions at most", begun.elapsed().as_secs_f64());
+    assert!(most > 0 && most <= CAP, "{most} sessions");
+    for tenant in tenants {
+        let workflow = tenant.status.unwrap().workflow.unwrap();
+        assert_eq!(workflow.attempt, 1);
+        assert!(workflow.steps.iter().all(|step| step.attempts == 1));
+    }
+}
+
+/// Sessions of the operator on the server, without those in the registry, which have a maximum of their own.
+async fn sessions(session: &mut PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE usename IN ('tenantry_operator', 'tenantry_migrator') AND datname <> 'tenantry_system'",
+    )
+    .fetch_one(session)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn steady_state_writes_nothing_and_opens_no_tenant_session() {
+    // Several drift checks and samples of usage.
+    steady_state("quiet", Duration::from_secs(15)).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn steady_state_of_a_minute_writes_nothing() {
+    steady_state("minute", Duration::from_secs(60)).await;
+}
+
+async fn steady_state(name: &str, length: Duration) {
+    let fleet = Fleet::new(name).await;
+    let names = names(name, 10);
+    join_all(names.iter().map(|name| fleet.apply(name, json!({})))).await;
+    join_all(names.iter().map(|name| fleet.ready(name))).await;
+    let mut superuser = superuser("postgres").await;
+    let databases = format!("tenant\\_{name}\\_%");
+    let before = tenant_sessions(&mut superuser, &databases).await;
+
+    // From the present state on, no event on a Tenant or a Secret.
+    let mut tenants = watcher(fleet.tenants.clone(), watcher::Config::default()).boxed();
+    let mut secrets = watcher(fleet.secrets.clone(), watcher::Config::default()).boxed();
+    while !matches!(tenants.next().await, Some(Ok(watcher::Event::InitDone))) {}
+    while !matches!(secrets.next().await, Some(Ok(watcher::Event::InitDone))) {}
+    let quiet = tokio::join!(
+        tokio::time::timeout(length, tenants.next()),
+        tokio::time::timeout(length, secrets.next())
+    );
+    assert!(quiet.0.is_err(), "a Tenant changed: {:?}", quiet.0);
+    assert!(quiet.1.is_err(), "a Secret changed");
+    assert_eq!(tenant_sessions(&mut superuser, &databases).await, before);
+}
+
+/// The number of sessions so far in the databases whose names are like this.
+async fn tenant_sessions(session: &mut PgConnection, like: &str) -> i64 {
+    sqlx::query_scalar("SELECT sum(sessions)::bigint FROM pg_stat_database WHERE datname LIKE $1")
+        .bind(like)
+        .fetch_one(session)
+        .await
+        .unwrap()
+}

@@ -1,0 +1,178 @@
+//! Operations that are cancelled at each await point and run again.
+
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use futures::future::{Either, select};
+use sqlx::{Connection, Executor};
+use tenantry::{
+    domain::{access::AccessLevel, usage::entitlements::Entitlements},
+    modules::{Migration, Module, ModuleSet},
+    postgres::{
+        Result,
+        tenant::{credentials::scram_verifier, databases::Dropped, vacuum::RowSizes},
+    },
+};
+
+use crate::servers::{SERVERS, Tenant, access, empty_seed, ready};
+
+/// Polls an operation up to a number of times, then drops it. `None`: it was cancelled.
+async fn cancel_after<T>(polls: usize, operation: impl Future<Output = T>) -> Option<T> {
+    let mut operation = pin!(operation);
+    let mut polled = 0;
+    poll_fn(|context| {
+        if polled == polls {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        operation.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Runs an operation repeatedly, cancelled a little later each time, until it ends.
+async fn through<T>(name: &str, operation: impl AsyncFn() -> Result<T>) -> T {
+    let mut polls = 0;
+    while polls < 100_000 {
+        match cancel_after(polls, operation()).await {
+            None => polls += 1 + polls / 12,
+            Some(Ok(value)) => return value,
+            Some(Err(error)) => panic!("{name}, after a cancellation at poll {polls}: {error}"),
+        }
+    }
+    panic!("{name} never ended");
+}
+
+#[tokio::test]
+async fn every_operation_can_be_cancelled_and_run_again() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let (t, server) = (&Tenant::new("tenant_cut"), &server);
+        // A set of this test, so that its template is built here.
+        let sql = format!("CREATE TABLE cut (id int); -- {}", t.placement.tenant);
+        let file = Migration { version: 1, file: "0001_cut.sql".into(), sql: sql.into() };
+        let mut modules = ModuleSet::built_in().modules().to_vec();
+        modules.push(Module { name: "cut".into(), migrations: vec![file].into() });
+        let modules = &ModuleSet::new(modules);
+
+        let template = &through("ensure_template", async || server.ensure_template(modules).await).await;
+        through("create_login", async || server.create_login(&t.placement).await).await;
+        through("create_database", async || server.create_database(&t.placement, template).await).await;
+        let plan = Entitlements { limits: [("users".to_owned(), Some(5))].into(), ..Entitlements::default() };
+        let seed = async || server.seed(&t.placement, &empty_seed(), Some(&plan)).await;
+        through("seed", seed).await;
+        through("publish", async || server.publish_database(&t.placement).await).await;
+        let verifier = scram_verifier(&t.password);
+        for level in [AccessLevel::ReadWrite, AccessLevel::ReadOnly, AccessLevel::ReadWrite] {
+            through("set_access", async || server.set_access(&t.placement, level).await).await;
+            let facts = server.observe(&t.placement).await.unwrap();
+            assert_eq!(access(&facts), Some(level));
+        }
+        through("set_login", async || server.set_login(&t.placement, &verifier, true).await).await;
+        through("seed again", async || server.seed(&t.placement, &empty_seed(), None).await).await;
+        let mut inside = postgres.connect(&t.placement.database).await.unwrap();
+        let limits = "SELECT name, maximum FROM tenantry.limits";
+        let limits: Vec<(String, Option<i64>)> = sqlx::query_as(limits).fetch_all(&mut inside).await.unwrap();
+        assert_eq!(limits, [("users".to_owned(), Some(5))]);
+        inside.close().await.unwrap();
+        let used = through("apply_limits", async || server.apply_limits(&t.placement, &plan).await).await;
+        let read = through("read_counters", async || server.read_counters(&t.placement).await).await;
+        assert_eq!((used["users"], read["users"]), (0, 0));
+        let limit = async || server.set_connection_limit(&t.placement, 9).await;
+        through("set_connection_limit", limit).await;
+        through("migrate", async || server.migrate(&t.placement, modules).await).await;
+        let mut administrator = postgres.connect(&t.placement.database).await.unwrap();
+        let remove = "INSERT INTO cut SELECT generate_series(1, 10000); DELETE FROM cut WHERE id > 1";
+        administrator.execute(remove).await.unwrap();
+        // Its writes are counted when it ends.
+        administrator.close().await.unwrap();
+        let reclaim = async || {
+            server.reclaim(&t.placement, modules, -1, &mut RowSizes::default(), &|| true).await.map(drop)
+        };
+        through("reclaim", reclaim).await;
+        let verify = async || server.verify(&t.placement, &t.password).await;
+        assert_eq!(through("verify", verify).await, modules.targets());
+        let facts = server.observe(&t.placement).await.unwrap();
+        assert!(facts.building.is_none());
+        assert!(!facts.database.unwrap().migrator_may_connect);
+
+        let blocked = AccessLevel::Blocked;
+        through("block", async || server.set_access(&t.placement, blocked).await).await;
+        server.verify_refused(&t.placement, &t.password).await.unwrap();
+        through("drop_database", async || server.drop_database(&t.placement).await).await;
+        assert_eq!(server.drop_database(&t.placement).await.unwrap(), Dropped::Absent);
+        through("drop_login", async || server.drop_login(&t.placement).await).await;
+        let facts = server.observe(&t.placement).await.unwrap();
+        assert!(facts.database.is_none() && facts.login.is_none());
+    }
+}
+
+#[tokio::test]
+async fn connect_of_the_migrator_is_revoked_after_a_cancellation() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let t = Tenant::new("tenant_cut_open");
+        t.provision(&server, 1).await;
+        let until_granted_is = async |wanted: bool| {
+            let check = async {
+                let mut ticks = tokio::time::interval(Duration::from_millis(5));
+                loop {
+                    let facts = server.observe(&t.placement).await.unwrap();
+                    if facts.database.unwrap().migrator_may_connect == wanted {
+                        break;
+                    }
+                    ticks.tick().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), check).await.unwrap();
+        };
+        // The operation waits in the database for a lock on the counters.
+        let mut administrator = postgres.connect(&t.placement.database).await.unwrap();
+        administrator.execute("BEGIN; LOCK TABLE tenantry.counters").await.unwrap();
+        {
+            let read = pin!(server.read_counters(&t.placement));
+            let open = pin!(until_granted_is(true));
+            assert!(matches!(select(read, open).await, Either::Right(_)), "the read ended");
+        }
+        until_granted_is(false).await;
+        administrator.execute("ROLLBACK").await.unwrap();
+        // A grant that a process left behind is found; a database that is being built keeps its grant.
+        let building = Tenant::new("tenant_cut_building");
+        let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+        server.create_database(&building.placement, &template).await.unwrap();
+        let open = format!("GRANT CONNECT ON DATABASE {} TO tenantry_migrator", t.placement.database);
+        administrator.execute(sqlx::AssertSqlSafe(open)).await.unwrap();
+        let found = server.observe_all().await.unwrap().migrator_grants();
+        assert!(found.contains(&(t.placement.database.clone(), t.placement.tenant)), "{found:?}");
+        // One that cannot be revoked does not block the others.
+        let gone = ("tenant_cut_gone".to_owned(), building.placement.tenant);
+        server.revoke_migrator_grants(&[gone, (t.placement.database.clone(), t.placement.tenant)]).await;
+        until_granted_is(false).await;
+        assert!(found.iter().all(|(_, id)| *id != building.placement.tenant), "{found:?}");
+        server.drop_database(&building.placement).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn interrupted_revocation_is_finished_by_the_next_one() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let t = Tenant::new("tenant_half_narrowed");
+        t.provision(&server, 1).await;
+        let mut session = t.session(postgres).await.unwrap();
+        // The state after a cancellation between the change and its proof.
+        let half_way = format!(
+            "REVOKE tenantry_rw FROM {login}; GRANT tenantry_ro TO {login};
+             COMMENT ON ROLE {login} IS 'tenantry:tenant:{id} narrowing'",
+            login = t.placement.login,
+            id = t.placement.tenant,
+        );
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(half_way)).await.unwrap();
+        let facts = server.observe(&t.placement).await.unwrap();
+        assert_eq!((facts.login.as_ref().unwrap().is_revocation_unproven, access(&facts)), (true, None));
+        server.set_access(&t.placement, AccessLevel::ReadOnly).await.unwrap();
+        assert!(session.execute("SELECT 1").await.is_err());
+        let facts = server.observe(&t.placement).await.unwrap();
+        assert_eq!(access(&facts), Some(AccessLevel::ReadOnly));
+    }
+}
