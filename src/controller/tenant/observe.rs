@@ -48,7 +48,7 @@ impl<'a> Observed<'a> {
     }
 }
 
-/// Reads everything that the plan needs. A row that the load did not find is read again: another object of this name may have left it meanwhile.
+/// Reads everything that the plan needs. A row that the load did not find is read again.
 pub async fn observe<'a>(mut subject: Subject<'a>, context: &SharedContext) -> Observed<'a> {
     if subject.record.is_none() {
         match read_record(subject.tenant, context).await {

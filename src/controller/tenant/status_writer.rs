@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use kube::{Api, Resource, ResourceExt};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::modules::module_statuses;
+use super::{load::REGISTRY_TIMEOUT, modules::module_statuses};
 use crate::{
     api::{
         conditions::{READY, WITHIN_LIMITS, find_condition},
@@ -22,6 +23,7 @@ use crate::{
         status::{Outcome, Summary, next_status, same, usage},
         workflow::step::Step,
     },
+    registry,
 };
 
 /// The minimum time between two writes while a workflow runs.
@@ -163,7 +165,10 @@ async fn report_limits(status: &TenantStatus, outcome: &Outcome<'_>, context: &S
     }
     context.state.warned_limits.set(record.id, &change.warned);
     if change.warned != record.warned_limits {
-        if let Err(error) = context.registry.record_warned_limits(record.id, &change.warned).await {
+        let recorded = context.registry.record_warned_limits(record.id, &change.warned);
+        // A lost connection would keep the tenant's lock for ever.
+        let recorded = timeout(REGISTRY_TIMEOUT, recorded).await.unwrap_or(Err(registry::Error::NoAnswer));
+        if let Err(error) = recorded {
             warn!(%error, "could not record which limits were reported; the Event will be repeated");
         }
         context.state.snapshot.forget(&record.resource_uid);
