@@ -18,7 +18,8 @@ cargo build "$@" </dev/null &
 running+=("$!")
 cargo=$!
 if [[ ${CONTROL_PLANE:-1} != 0 ]]; then
-    "$(dirname "$0")/controlplane/build.sh" </dev/null >/dev/null &
+    # The compiler's processes are short: collecting their garbage costs a fifth of their time and frees little.
+    GOGC=off GOMEMLIMIT=1GiB "$(dirname "$0")/controlplane/build.sh" </dev/null >/dev/null &
     running+=("$!")
 fi
 for _ in "${running[@]}"; do

@@ -116,7 +116,7 @@ pub const TRANSITIONS: [Transition; 22] = [
 ];
 
 /// The state after an event; none if the table has no such transition.
-pub fn next(
+pub fn state_after(
     from: RegistryStatus,
     event: Event,
     is_satisfied: impl Fn(Guard) -> bool,
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn every_other_state_can_begin_deprovisioning_once() {
         for state in RegistryStatus::ALL {
-            let after = next(state, Event::DeprovisioningBegun, |_| false);
+            let after = state_after(state, Event::DeprovisioningBegun, |_| false);
             let expected = (!matches!(state, Deprovisioning | Deprovisioned)).then_some(Deprovisioning);
             assert_eq!(after, expected, "{state:?}");
         }
@@ -179,7 +179,7 @@ mod tests {
                     });
                     let outcomes: Vec<_> = rows.map(|row| row.to).collect();
                     assert!(outcomes.len() <= 1, "{from:?} {event:?} {guard:?}: {outcomes:?}");
-                    assert_eq!(next(from, event, |asked| asked == guard), outcomes.first().copied());
+                    assert_eq!(state_after(from, event, |asked| asked == guard), outcomes.first().copied());
                 }
             }
         }
@@ -189,7 +189,7 @@ mod tests {
     fn activated_states_accept_every_access_evaluation() {
         for state in RegistryStatus::ALL {
             for guard in [Guard::InTrial, Guard::Unrestricted, Guard::Restricted] {
-                let after = next(state, Event::AccessEvaluated, |asked| asked == guard);
+                let after = state_after(state, Event::AccessEvaluated, |asked| asked == guard);
                 assert_eq!(after.is_some(), state.was_active(), "{state:?} {guard:?}");
             }
         }

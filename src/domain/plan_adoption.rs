@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{modules::belongs, usage::entitlements::resolve};
+use super::{modules::belongs, usage::entitlements::entitlements_of_plan};
 use crate::api::{
     plan::TenantPlanSpec,
     tenant::{DesiredState, Tenant},
@@ -104,7 +104,7 @@ fn has(
         status.modules.iter().any(|module| module.name == *name && module.version >= module.target)
     };
     status.plan.as_deref() == Some(name)
-        && resolve(name, plan, &tenant.spec.limits).is_ok_and(|resolved| {
+        && entitlements_of_plan(name, plan, &tenant.spec.limits).is_ok_and(|resolved| {
             resolved.features == status.features && resolved.limit_values() == status.limits
         })
         // An unknown module prevents the plan from being applied; the conditions of each tenant report it.

@@ -58,7 +58,7 @@ impl Registry {
             "WITH before AS (SELECT * FROM tenants WHERE id = $1),
              changed AS (
                  UPDATE tenants SET warned_of = $2 WHERE id = $1 AND warned_of IS DISTINCT FROM $2 RETURNING *)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(end.to_sqlx())

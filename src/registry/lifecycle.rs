@@ -52,7 +52,7 @@ impl Registry {
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
                  SELECT id, 'Activated', 'tenantry', $3, $5, jsonb_build_object('status', $2::text) FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(new.to.as_str())
@@ -82,7 +82,7 @@ impl Registry {
                          ELSE 'TrialEnded' END,
                      $5, $3, $6, jsonb_build_object('from', b.status, 'to', $2::text, 'access', $7::text)
                  FROM before b, changed c)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(new.to.as_str())
@@ -113,7 +113,7 @@ impl Registry {
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id)
                  SELECT id, 'Failed', 'tenantry', $2, $3 FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(reason)
@@ -136,7 +136,7 @@ impl Registry {
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
                  SELECT id, 'RolledBack', 'tenantry', $2, jsonb_build_object('database', database_name) FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(correlation)
@@ -155,7 +155,7 @@ impl Registry {
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id)
                  SELECT id, 'Retried', 'tenantry', $2 FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(correlation)

@@ -13,15 +13,14 @@
 mod activity;
 mod breaker;
 mod claim;
-mod entitlements;
 mod error;
-mod facts;
 mod holds;
 mod inactivity;
 mod lifecycle;
 mod migrate;
 mod record;
 mod registration;
+mod row_changes;
 mod servers;
 mod tenants;
 mod tombstones;
@@ -40,14 +39,13 @@ use self::claim::Claim;
 pub use self::{
     activity::Activity,
     breaker::Opening,
-    entitlements::NewPlan,
     error::Error,
-    facts::Declared,
     holds::HoldChange,
     inactivity::SessionSample,
     lifecycle::NewState,
     record::Update,
     registration::{NewTenant, Registration},
+    row_changes::{Declared, NewPlan},
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };

@@ -104,12 +104,12 @@ macro_rules! row_afterwards {
 pub(super) use row_afterwards;
 
 /// The end of a statement with the same common table expressions, which returns an [`Update`].
-macro_rules! update_columns {
+macro_rules! select_updated_row {
     () => {
         concat!(" SELECT changed, ", columns!(), row_afterwards!())
     };
 }
-pub(super) use update_columns;
+pub(super) use select_updated_row;
 
 /// What became of a requested change of a tenant's row.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,7 @@
-//! The identity of the PostgreSQL server behind each `DatabaseServer`, and the operator processes that have led.
+//! The PostgreSQL servers: their identity, what was read of all their tenants, and the operator processes that have led.
 
 use super::{Registry, Result};
+use crate::domain::identity::TenantId;
 
 impl Registry {
     /// Records that this process leads, and returns the identities of the leaders of the last 30 days before it,
@@ -49,5 +50,39 @@ impl Registry {
         .fetch_optional(&self.pool)
         .await?;
         Ok(other)
+    }
+
+    /// The server was restored: the databases of all its tenants have to be verified.
+    pub async fn require_verification(&self, server: &str) -> Result<()> {
+        sqlx::query(
+            "UPDATE tenants SET verification_required = true
+             WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required",
+        )
+        .bind(server)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Records the OIDs of databases and logins that were read with their ownership comments: of all tenants for which
+    /// they differ, in one statement.
+    pub async fn record_oids(&self, read: &[(TenantId, i64, i64)]) -> Result<()> {
+        if read.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = read.iter().map(|(id, _, _)| id.0).collect();
+        let databases: Vec<_> = read.iter().map(|(_, database, _)| *database).collect();
+        let logins: Vec<_> = read.iter().map(|(_, _, login)| *login).collect();
+        sqlx::query(
+            "UPDATE tenants t SET database_oid = n.database, login_oid = n.login
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, database, login)
+             WHERE t.id = n.id AND (t.database_oid, t.login_oid) IS DISTINCT FROM (n.database, n.login)",
+        )
+        .bind(ids)
+        .bind(databases)
+        .bind(logins)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 }

@@ -83,7 +83,7 @@ impl Registry {
                  SELECT id, 'DeprovisioningBegun', $7, $2, $8, jsonb_build_object(
                      'trigger', offboarding_trigger, 'purgeAfter', purge_after, 'deletionPolicy', deletion_policy)
                  FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(&tombstone.reason)
@@ -112,7 +112,7 @@ impl Registry {
                  SELECT id, 'TermsChanged', 'unknown', $5, jsonb_build_object(
                      'purgeAfter', purge_after, 'deletionPolicy', deletion_policy, 'heldBy', purge_held)
                  FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(terms.purge_after.to_sqlx())
@@ -156,7 +156,7 @@ impl Registry {
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
                  SELECT id, 'Reinstated', 'unknown', $2, jsonb_build_object('status', status) FROM changed)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(correlation)

@@ -5,10 +5,10 @@ use tracing::warn;
 
 use super::{
     execute::execute,
-    execution::Execution,
     observe::{Observed, observe},
     plan::plan,
     status_writer::StatusWriter,
+    step_context::Execution,
 };
 use crate::{
     api::{reason::Reason, tenant_status::WorkflowKind},

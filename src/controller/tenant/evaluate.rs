@@ -1,21 +1,25 @@
-//! Evaluates a tenant with what is available in this process: its object, its plan, and the registry's row.
+//! What a tenant should have now: its access, its entitlements and its modules, from its object, its plan and the
+//! registry's row. Nothing is read for it.
+
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    api::tenant::Tenant,
+    api::{tenant::Tenant, tenant_status::ModuleStatus},
     controller::context::Context,
     domain::{
         access::{
             evaluate::{AccessEvaluation, evaluate_access},
             inputs::AccessInputs,
         },
-        modules,
+        modules::{self, belongs},
         record::TenantRecord,
         spec::SpecError,
-        subject::Evaluation,
-        usage::entitlements::{Entitlements, resolve, without_effect},
+        subject::{Evaluation, Subject},
+        usage::entitlements::{Entitlements, entitlements_of_plan, without_effect},
     },
+    modules::ModuleSet,
 };
 
 /// The access that the tenant should have now, and what its plan grants.
@@ -64,5 +68,39 @@ pub fn entitlements(
 ) -> Option<Result<Entitlements, SpecError>> {
     let spec = &context.plan(plan)?.spec;
     let known = modules::check(plan, &spec.modules, context.modules.names());
-    Some(known.map_err(SpecError::from).and_then(|()| Ok(resolve(plan, spec, &tenant.spec.limits)?)))
+    Some(
+        known
+            .map_err(SpecError::from)
+            .and_then(|()| Ok(entitlements_of_plan(plan, spec, &tenant.spec.limits)?)),
+    )
+}
+
+/// The modules that a tenant should have: those of its plan (`entitlements`, else those on record), and those that it has
+/// already, since their tables hold the customer's data.
+pub fn modules_of(
+    record: &TenantRecord,
+    entitlements: Option<&Entitlements>,
+    context: &Context,
+) -> Arc<ModuleSet> {
+    let named =
+        entitlements.or(record.entitlements.as_ref()).map_or(&[][..], |entitlements| &entitlements.modules);
+    let has = |name: &str| record.module_versions.iter().any(|module| module.name == name);
+    context.modules.select(|name| belongs(name, named) || has(name))
+}
+
+/// The modules for the status: recorded versions and target versions.
+pub fn module_statuses(subject: &Subject<'_>, context: &Context) -> Vec<ModuleStatus> {
+    let Some(record) = &subject.record else { return Vec::new() };
+    let version = |name: &str| {
+        record.module_versions.iter().find(|module| module.name == name).map_or(0, |module| module.version)
+    };
+    let targets = modules_of(record, subject.entitlements(), context).targets();
+    targets
+        .iter()
+        .map(|module| ModuleStatus {
+            name: module.name.clone(),
+            version: i64::from(version(&module.name)),
+            target: i64::from(module.version),
+        })
+        .collect()
 }

@@ -8,7 +8,12 @@ use kube::ResourceExt;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{execution::Execution, failure::StepError, history, step_context::StepContext, steps};
+use super::{
+    failure::StepError,
+    history,
+    step_context::{Execution, StepContext},
+    steps,
+};
 use crate::{
     controller::watch::secrets::watch_conflict,
     domain::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::Span;
 
-use super::{execution::Execution, failure::StepError};
+use super::{failure::StepError, step_context::Execution};
 use crate::{
     api::tenant::OnFailure,
     api::tenant_status::WorkflowKind,

@@ -4,9 +4,8 @@
 use kube::ResourceExt;
 
 use super::{
-    evaluate::evaluate,
+    evaluate::{evaluate, modules_of},
     load::read_record,
-    modules::modules_of,
     secrets::{self, Connection},
 };
 use crate::{

@@ -12,10 +12,9 @@ use tracing::{Instrument, warn};
 
 use super::{
     converge::{Converged, converge},
-    expiry,
     failure::{api_reason, retry_after},
     load::{Loaded, load, tenant_object},
-    requeue::{conflict_is_resolved, next_reconcile, next_tombstone_reconcile, requeue_at},
+    requeue::{conflict_is_resolved, next_reconcile, next_tombstone_reconcile, requeue_at, set_timer},
     status_writer::{ReconcileError, StatusWriter},
 };
 use crate::{
@@ -63,7 +62,7 @@ async fn reconcile_tenant(tenant: &Tenant, context: &SharedContext) -> Result<Ac
 
     let loaded = load(tenant, object, context).await;
     if let Some(at) = postponed_until(&loaded, context).await {
-        expiry::schedule(&loaded.subject, context).await;
+        set_timer(&loaded.subject, context).await;
         return Ok(requeue_at(at, context.clock.now()));
     }
 
@@ -77,7 +76,7 @@ async fn reconcile_tenant(tenant: &Tenant, context: &SharedContext) -> Result<Ac
         context.state.tombstones.record(record, next_tombstone_reconcile(&outcome, context));
     }
     if converged.subject.record.is_some() || converged.unread.is_none() {
-        expiry::schedule(&converged.subject, context).await;
+        set_timer(&converged.subject, context).await;
     }
     context.metrics.reconciled(summary.as_str(), started.elapsed());
     let failure = summary.failure().map(|(reason, _)| reason);

@@ -6,7 +6,7 @@ use kube::{Api, Resource, ResourceExt};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{load::REGISTRY_TIMEOUT, modules::module_statuses};
+use super::{evaluate::module_statuses, load::REGISTRY_TIMEOUT};
 use crate::{
     api::{
         conditions::{READY, WITHIN_LIMITS, find_condition},

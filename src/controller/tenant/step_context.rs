@@ -1,12 +1,16 @@
-//! What a step works with, and what several steps do alike.
+//! What a step works with, and what the run of the steps works with.
 
 use std::sync::Arc;
 
 use kube::{Api, ResourceExt};
 
-use super::{evaluate::evaluate, failure::StepError, modules::modules_of};
+use super::{
+    evaluate::{evaluate, modules_of},
+    failure::StepError,
+    status_writer::StatusWriter,
+};
 use crate::{
-    api::tenant::Tenant,
+    api::{tenant::Tenant, tenant_status::WorkflowKind},
     controller::{context::SharedContext, finalizers::apply_finalizers},
     domain::{
         access::evaluate::AccessEvaluation, record::TenantRecord, spec::DesiredTenant, subject::Subject,
@@ -15,6 +19,24 @@ use crate::{
     modules::ModuleSet,
     postgres::server::Server,
 };
+
+/// What is executed, and for whom.
+pub struct Execution<'a, 'c> {
+    /// The tenant.
+    pub subject: Subject<'a>,
+    /// What was done before in this reconcile.
+    pub progress: Progress,
+    /// The kind of workflow that the steps are.
+    pub kind: WorkflowKind,
+    /// More steps follow that cannot be planned yet: the workflow does not end with these.
+    pub again: bool,
+    /// The tenant's server, while it is ready.
+    pub server: Option<Server>,
+    /// Everything else.
+    pub context: &'c SharedContext,
+    /// Where progress is shown.
+    pub status: &'c mut StatusWriter,
+}
 
 /// The input and output of a step.
 pub struct StepContext<'r, 'v> {

@@ -60,7 +60,7 @@ pub struct LimitNotSet {
 ///
 /// # Errors
 /// The limits that the plan leaves to the tenant, and the tenant does not set.
-pub fn resolve(
+pub fn entitlements_of_plan(
     name: &str,
     plan: &TenantPlanSpec,
     overrides: &BTreeMap<String, LimitValue>,
@@ -135,7 +135,7 @@ mod tests {
         let plan =
             plan(json!({"users": 5, "projects": "unlimited", "storageBytes": "custom", "connections": 10}));
         let own = overrides(json!({"users": 500, "storageBytes": 7, "seats": 3}));
-        let got = resolve("gold", &plan, &own).unwrap();
+        let got = entitlements_of_plan("gold", &plan, &own).unwrap();
         let limits =
             [("connections", Some(10)), ("projects", None), ("storageBytes", Some(7)), ("users", Some(5))];
         assert_eq!(got.limits, limits.map(|(name, maximum)| (name.to_owned(), maximum)).into());
@@ -145,7 +145,9 @@ mod tests {
         );
         assert_eq!(without_effect(&plan, &own), ["seats", "users"]);
         assert_eq!(
-            resolve("gold", &plan, &overrides(json!({"storageBytes": "unlimited"}))).unwrap().limits["storageBytes"],
+            entitlements_of_plan("gold", &plan, &overrides(json!({"storageBytes": "unlimited"})))
+                .unwrap()
+                .limits["storageBytes"],
             None
         );
     }
@@ -158,7 +160,7 @@ mod tests {
             (json!({"storageBytes": "custom", "seats": 1}), &["storageBytes"]),
             (json!({"users": 1, "seats": "unlimited"}), &["storageBytes"]),
         ] {
-            let error = resolve("gold", &plan, &overrides(own)).unwrap_err();
+            let error = entitlements_of_plan("gold", &plan, &overrides(own)).unwrap_err();
             assert_eq!(error.plan, "gold");
             assert_eq!(error.limits, missing);
         }
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn connections_fit_postgresql() {
-        let of = |limits| resolve("p", &plan(limits), &BTreeMap::new()).unwrap().connections();
+        let of = |limits| entitlements_of_plan("p", &plan(limits), &BTreeMap::new()).unwrap().connections();
         assert_eq!(of(json!({})), -1);
         assert_eq!(of(json!({"connections": "unlimited"})), -1);
         assert_eq!(of(json!({"connections": 20})), 20);

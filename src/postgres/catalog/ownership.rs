@@ -27,10 +27,15 @@ pub(in crate::postgres) fn database(id: TenantId, template_digest: &str) -> Stri
     format!("{TENANT}{id}{TEMPLATE_SUFFIX}{template_digest}")
 }
 
-/// The comment of a tenant's login. `is_revocation_unproven`: rights were revoked, and it is not proven yet that no earlier session
-/// still has them.
-pub(in crate::postgres) fn login(id: TenantId, is_revocation_unproven: bool) -> String {
-    format!("{TENANT}{id}{}", if is_revocation_unproven { NARROWING } else { "" })
+/// The comment of a tenant's login.
+pub(in crate::postgres) fn login(id: TenantId) -> String {
+    format!("{TENANT}{id}")
+}
+
+/// The comment of a tenant's login while rights were revoked, and it is not proven yet that no earlier session still has
+/// them.
+pub(in crate::postgres) fn login_with_unproven_revocation(id: TenantId) -> String {
+    format!("{}{NARROWING}", login(id))
 }
 
 /// The comment of a template.
@@ -79,8 +84,11 @@ mod tests {
         assert_eq!(of(Some(&comment), one), Ownership::Ours);
         assert_eq!(of(Some(&comment), two), Ownership::OtherTenant(one));
         assert_eq!(template_digest(&comment).as_deref(), Some("abc"));
-        assert!(is_revocation_unproven(&login(one, true)) && !is_revocation_unproven(&login(one, false)));
-        assert_eq!(of(Some(&login(one, true)), one), Ownership::Ours);
+        assert!(
+            is_revocation_unproven(&login_with_unproven_revocation(one))
+                && !is_revocation_unproven(&login(one))
+        );
+        assert_eq!(of(Some(&login_with_unproven_revocation(one)), one), Ownership::Ours);
         assert_eq!(of(None, one), Ownership::NoComment);
         for foreign in ["", "hello", "tenantry:tenant:", &template("abc"), &format!("{comment}x")[1..]] {
             assert_eq!(of(Some(foreign), one), Ownership::OtherComment, "{foreign}");

@@ -94,7 +94,10 @@ impl Server {
             access_script(&database, database_facts.as_ref(), &login, &login_facts, level, options);
         let changes = !script.is_empty();
         if narrows && changes {
-            script.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id, true))?]);
+            script.add(
+                "COMMENT ON ROLE {} IS {}",
+                &[&login, &Literal::new(&ownership::login_with_unproven_revocation(id))?],
+            );
         }
         if narrows {
             run_despite_read_only(&mut session, "set the access level", &script).await?;
@@ -126,10 +129,8 @@ impl Server {
             }
         }
         if (narrows && changes) || login_facts.is_revocation_unproven {
-            let proven = Script::of(
-                "COMMENT ON ROLE {} IS {}",
-                &[&login, &Literal::new(&ownership::login(id, false))?],
-            );
+            let proven =
+                Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id))?]);
             run_despite_read_only(&mut session, "record that the access level is in force", &proven).await?;
         }
         session.release();

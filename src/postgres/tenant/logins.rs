@@ -1,16 +1,22 @@
-//! Each tenant's login.
+//! Each tenant's login: created, given its password, used to verify it, dropped.
+
+use sqlx::Row;
 
 use crate::{
-    domain::{placement::Placement, tenant_facts::Ownership},
+    domain::{placement::Placement, record::ModuleVersion, tenant_facts::Ownership},
     postgres::{
         catalog::ownership,
-        error::{Error, Result, code, describe, is_duplicate},
+        error::{Error, Result, code, describe, is_duplicate, reported},
         identifier::{Ident, Keyword, Literal, NO_ATTRIBUTES, Script},
         server::{Server, run_despite_read_only},
+        session::connect::ConnectAs,
     },
 };
 
-use super::credentials::is_verifier;
+use super::{
+    credentials::{SecretText, is_verifier},
+    migrate::{self, VERSIONS},
+};
 
 impl Server {
     /// Creates the tenant's login, without LOGIN, a password or any right, and with its ownership comment.
@@ -18,7 +24,7 @@ impl Server {
         let (id, login) = (placement.tenant, Ident::login(placement)?);
         let _one = self.lock_tenant(id).await;
         let script = Script::of("CREATE ROLE {} NOLOGIN {}", &[&login, &NO_ATTRIBUTES])
-            .then("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id, false))?]);
+            .then("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id))?]);
         match self.run("create the login", &script).await {
             Err(Error::Sql { source, .. }) if is_duplicate(&source) => {
                 self.own_login(placement).await.map(drop)
@@ -66,6 +72,52 @@ impl Server {
         }
     }
 
+    /// Logs in with the tenant's credentials and reads the module versions. If the login has reached its connection limit,
+    /// only its password is verified, and the versions are read as the migrator.
+    pub async fn verify(&self, placement: &Placement, password: &SecretText) -> Result<Vec<ModuleVersion>> {
+        match self.log_in(placement, password).await {
+            Err(error) if is_refused_by_own_limit(&error) => {
+                let mut migrator =
+                    self.open_migrator_session(placement, "connect to read the versions").await?;
+                let result = migrate::versions(&mut migrator.session).await;
+                self.close_migrator_session(migrator, result).await
+            }
+            other => other,
+        }
+    }
+
+    /// Verifies that the tenant's login is refused.
+    pub async fn verify_refused(&self, placement: &Placement, password: &SecretText) -> Result<()> {
+        match self.log_in(placement, password).await {
+            Ok(_) => {
+                let Placement { login, database, .. } = placement.clone();
+                Err(Error::LoginAccepted { login, database })
+            }
+            Err(error)
+                if matches!(error.sql_state().as_deref(), Some("28000" | "28P01" | "42501" | "3D000")) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn log_in(&self, placement: &Placement, password: &SecretText) -> Result<Vec<ModuleVersion>> {
+        let doing = "log in as the tenant";
+        let (database, login) = (Ident::database(placement)?, Ident::login(placement)?);
+        let connect_as = ConnectAs::Tenant { database: &database, login: &login, password };
+        let mut session = self.inner.sessions.single(&connect_as, doing).await?;
+        let rows = sqlx::query(VERSIONS).fetch_all(&mut *session).await.map_err(Error::sql(doing))?;
+        session.pid = rows.first().and_then(|row| row.try_get("pid").ok());
+        let versions = rows
+            .iter()
+            .map(|row| Ok(ModuleVersion { name: row.try_get("module")?, version: row.try_get("version")? }))
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(Error::sql(doing))?;
+        session.close().await;
+        Ok(versions)
+    }
+
     /// Whether the tenant's login exists. A role of that name that is not the tenant's is a conflict.
     pub(super) async fn own_login(&self, placement: &Placement) -> Result<bool> {
         let login = Ident::login(placement)?;
@@ -80,4 +132,13 @@ impl Server {
 
 pub(super) fn conflict(login: &Ident, ownership: Ownership) -> Error {
     Error::Conflict { kind: "role", name: login.to_string(), detail: ownership.describe() }
+}
+
+/// Whether the login has reached its own connection limit. Other limits have the same SQLSTATE, and that of the server is
+/// checked before the password; PostgreSQL's routine for a role's limit runs after the password was accepted. (Counting
+/// the sessions would show the state of a moment later.)
+fn is_refused_by_own_limit(error: &Error) -> bool {
+    let Error::Sql { source, .. } = error else { return false };
+    reported(source)
+        .is_some_and(|error| error.code() == "53300" && error.routine() == Some("InitializeSessionUserId"))
 }

@@ -13,4 +13,3 @@ pub mod storage;
 mod tables;
 pub mod usage;
 pub mod vacuum;
-mod verify;

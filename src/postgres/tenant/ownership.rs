@@ -31,7 +31,7 @@ impl Server {
         }
         if facts.own_login(recorded).is_some_and(|login| is_lost(login.ownership)) {
             // Whether a revocation was under way is no longer known: it is proven again.
-            let comment = ownership::login(placement.tenant, true);
+            let comment = ownership::login_with_unproven_revocation(placement.tenant);
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&comment)?]);
         }
         self.run("restore the ownership comments", &script).await

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     controller::tenant::{evaluate, failure::StepError, step_context::StepContext},
     domain::{
-        lifecycle::{Event, next},
+        lifecycle::{Event, state_after},
         observed::RegistryStatus,
     },
     registry::NewState,
@@ -21,7 +21,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         // A trial or a validity started or ended after access was enforced.
         return Err(StepError::Changed("the access that the tenant should have"));
     }
-    let to = next(RegistryStatus::Provisioning, Event::Activated, |guard| evaluation.satisfies(guard))
+    let to = state_after(RegistryStatus::Provisioning, Event::Activated, |guard| evaluation.satisfies(guard))
         .ok_or(StepError::Changed("the recorded status of the tenant"))?;
     let why = evaluation.summary();
     let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor: "tenantry", at };

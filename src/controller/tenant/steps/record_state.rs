@@ -3,14 +3,14 @@
 
 use crate::{
     controller::tenant::{failure::StepError, step_context::StepContext},
-    domain::lifecycle::{Event, next},
+    domain::lifecycle::{Event, state_after},
     registry::NewState,
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (evaluation, row) = (step.access()?.clone(), step.row()?);
     let (id, correlation, at) = (row.id, step.correlation()?, step.context.clock.now());
-    let to = next(row.status, Event::AccessEvaluated, |guard| evaluation.satisfies(guard))
+    let to = state_after(row.status, Event::AccessEvaluated, |guard| evaluation.satisfies(guard))
         .ok_or(StepError::Changed("the recorded status of the tenant"))?;
     let why = evaluation.summary();
     let actor = if evaluation.is_automatic() { "tenantry" } else { "unknown" };

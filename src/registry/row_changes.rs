@@ -1,4 +1,5 @@
-//! Changes of a tenant's row that leave its status as it is. Each writes only what differs.
+//! Changes of a tenant's row that leave its status as it is: what the spec declares, what was proven, what the database
+//! contains. Each writes only what differs.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +7,14 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde_json::Value;
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use super::{Error, Registry, Result, deletion_policy, record::*};
 use crate::domain::{
-    access::AccessLevel, access::gates::EffectiveGate, identity::TenantId, record::ModuleVersion,
+    access::{AccessLevel, gates::EffectiveGate},
+    identity::TenantId,
+    record::ModuleVersion,
+    usage::entitlements::{Amounts, Entitlements},
 };
 
 /// The fields of a spec that the registry mirrors.
@@ -27,6 +32,19 @@ pub struct Declared<'a> {
     pub gates_done_at: Option<Timestamp>,
 }
 
+/// A plan that was put in force.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPlan<'a> {
+    /// The entitlements in force from now on.
+    pub entitlements: &'a Entitlements,
+    /// The usage that was measured with it.
+    pub usage: &'a Amounts,
+    /// When it was measured.
+    pub at: Timestamp,
+    /// Who changed the plan.
+    pub actor: &'a str,
+}
+
 /// A statement that sets columns of the tenant `$1` if they differ.
 macro_rules! set {
     ($columns:literal, $different:literal) => {
@@ -36,7 +54,25 @@ macro_rules! set {
             " WHERE id = $1 AND ",
             $different,
             " RETURNING *)",
-            update_columns!()
+            select_updated_row!()
+        )
+    };
+}
+
+/// The end of a statement that also records the usage `$measured` at `$at` of the tenant `$1`: returns an [`Update`].
+macro_rules! update_with_usage {
+    ($measured:literal, $at:literal) => {
+        concat!(
+            " SELECT changed, ",
+            own_columns!(),
+            workflow_columns!(),
+            usage_columns!($measured, $at),
+            ", record_usage($1, ",
+            $measured,
+            "::jsonb, ",
+            $at,
+            "::timestamptz) ",
+            row_afterwards!()
         )
     };
 }
@@ -70,7 +106,7 @@ impl Registry {
                  UNION ALL
                  SELECT $1, 'GateChanged', 'unknown',
                      jsonb_build_object('gate', name, 'from', before, 'to', after) FROM gates)",
-            update_columns!()
+            select_updated_row!()
         ))
         .bind(id.0)
         .bind(declared.name)
@@ -142,37 +178,74 @@ impl Registry {
         update.ok_or(Error::NotFound(id))
     }
 
-    /// The server was restored: the databases of all its tenants have to be verified.
-    pub async fn require_verification(&self, server: &str) -> Result<()> {
-        sqlx::query(
-            "UPDATE tenants SET verification_required = true
-             WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required",
-        )
-        .bind(server)
-        .execute(&self.pool)
+    /// Records the entitlements in force in the tenant's database, and its usage, with one row in the activity log that
+    /// has the old and the new entitlements. The first plan of a tenant replaces none, and is not logged. `changed`
+    /// says whether plan or entitlements changed.
+    pub async fn record_entitlements(
+        &self,
+        id: TenantId,
+        new: &NewPlan<'_>,
+        correlation: Uuid,
+    ) -> Result<Update> {
+        let update = sqlx::query_as(concat!(
+            "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET plan = $2, entitlements = $3
+                 WHERE id = $1 AND (plan, entitlements) IS DISTINCT FROM ($2, $3) RETURNING *),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                 SELECT c.id, 'PlanChanged', $7, $4, jsonb_build_object('from', b.entitlements, 'to', $3::jsonb)
+                 FROM before b, changed c WHERE b.entitlements IS NOT NULL)",
+            update_with_usage!("$5", "$6")
+        ))
+        .bind(id.0)
+        .bind(&new.entitlements.plan)
+        .bind(Json(new.entitlements))
+        .bind(correlation)
+        .bind(Json(new.usage))
+        .bind(new.at.to_sqlx())
+        .bind(new.actor)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(())
+        update.ok_or(Error::NotFound(id))
     }
 
-    /// Records the OIDs of databases and logins that were read with their ownership comments: of all tenants for which
-    /// they differ, in one statement.
-    pub async fn record_oids(&self, read: &[(TenantId, i64, i64)]) -> Result<()> {
-        if read.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<_> = read.iter().map(|(id, _, _)| id.0).collect();
-        let databases: Vec<_> = read.iter().map(|(_, database, _)| *database).collect();
-        let logins: Vec<_> = read.iter().map(|(_, _, login)| *login).collect();
-        sqlx::query(
-            "UPDATE tenants t SET database_oid = n.database, login_oid = n.login
-             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, database, login)
-             WHERE t.id = n.id AND (t.database_oid, t.login_oid) IS DISTINCT FROM (n.database, n.login)",
-        )
-        .bind(ids)
-        .bind(databases)
-        .bind(logins)
-        .execute(&self.pool)
+    /// Clears what is recorded of the contents of a database that is about to be recreated: its seed and its
+    /// entitlements. Of a tenant that was activated, nothing is cleared.
+    pub async fn forget_contents(&self, id: TenantId) -> Result<Update> {
+        let update = sqlx::query_as(concat!(
+            "WITH before AS (SELECT * FROM tenants WHERE id = $1),
+             changed AS (
+                 UPDATE tenants SET seed_digest = NULL, entitlements = NULL
+                 WHERE id = $1 AND activated_at IS NULL RETURNING *)",
+            select_updated_row!()
+        ))
+        .bind(id.0)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(())
+        update.ok_or(Error::NotFound(id))
+    }
+
+    /// Records the digest of the seed, and the tenant's usage with it. `changed` is about the digest alone.
+    pub async fn record_seed(
+        &self,
+        id: TenantId,
+        digest: &str,
+        usage: &Amounts,
+        at: Timestamp,
+    ) -> Result<Update> {
+        let update = sqlx::query_as(concat!(
+            "WITH before AS (SELECT * FROM tenants WHERE id = $1),
+             changed AS (
+                 UPDATE tenants SET seed_digest = $2 WHERE id = $1 AND seed_digest IS DISTINCT FROM $2 RETURNING *)",
+            update_with_usage!("$3", "$4")
+        ))
+        .bind(id.0)
+        .bind(digest)
+        .bind(Json(usage))
+        .bind(at.to_sqlx())
+        .fetch_optional(&self.pool)
+        .await?;
+        update.ok_or(Error::NotFound(id))
     }
 }
