@@ -11,6 +11,10 @@ pub const ACTIONS: &[Action] = &[
     can("change its password", Statements(&["ALTER ROLE CURRENT_USER PASSWORD 'another'"])),
     can("change its own settings", Statements(&["ALTER ROLE CURRENT_USER SET idle_session_timeout = '1ms'"])),
     can(
+        "make every login of its own fail (local_preload_libraries)",
+        Statements(&["ALTER ROLE CURRENT_USER SET local_preload_libraries = 'nothing'"]),
+    ),
+    can(
         "change its own settings for another database, its neighbour's",
         Statements(&["ALTER ROLE CURRENT_USER IN DATABASE {neighbour_database} SET work_mem = '1MB'"]),
     ),
