@@ -5,7 +5,7 @@ mod moves;
 mod pace;
 mod stage;
 mod ways;
-mod wire;
+pub mod wire;
 
 use std::{
     sync::Arc,
