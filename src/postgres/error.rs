@@ -311,8 +311,8 @@ fn reason_of(code: &str, message: &str) -> Reason {
         "42501" => Reason::MissingRight,
         // The role that a session starts with is a setting: a role that is missing is an invalid value.
         "22023" if message.contains("role") => Reason::MissingRight,
-        // The codes are of no use here: "internal error", and "invalid parameter value".
-        "XX000" | "55000" if message.contains("collation version") => Reason::CollationMismatch,
+        // The codes are "internal error" and "invalid parameter value".
+        "XX000" if message.contains("collation version") => Reason::CollationMismatch,
         "22023" if message.starts_with("encoding ") => Reason::EncodingMismatch,
         "53300" => Reason::TooManyConnections,
         "53100" => Reason::DiskFull,

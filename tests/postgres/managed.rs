@@ -5,11 +5,18 @@ use sqlx::{Connection, Executor, PgConnection};
 use tenantry::{
     domain::access::AccessLevel,
     modules::ModuleSet,
-    postgres::{install::rights::MissingRight, server::Server, tenant::databases::Dropped},
+    postgres::{
+        install::rights::MissingRight,
+        server::Server,
+        tenant::{credentials::scram_verifier, databases::Dropped},
+    },
 };
 use tenantry_dev::Postgres;
 
-use crate::servers::{INSTALLATION, Tenant, access, config, ready, refusal, set_up, set_up_as, start};
+use crate::{
+    servers::{INSTALLATION, Tenant, access, config, ready, refusal, set_up, set_up_as, start},
+    templates::modules,
+};
 
 /// What the service gave to the administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +140,7 @@ async fn whole_life(kind: Kind, major: u16) {
 
     levels(kind, &postgres, &server, &tenant).await;
     is_isolated(kind, &postgres, &tenant, &neighbour).await;
+    later_tenants_are_clean(kind, &postgres, &server, &neighbour).await;
     suspension_is_proven(&postgres, &server, &tenant).await;
     is_purged(&postgres, &server, &tenant).await;
     // The neighbour is as it was.
@@ -187,6 +195,35 @@ async fn is_isolated(kind: Kind, postgres: &Postgres, tenant: &Tenant, neighbour
             (_, found) => panic!("{kind:?} {database}: {found:?}"),
         }
     }
+}
+
+/// What a tenant left in template1, where it may connect there, is in no database of a later tenant.
+async fn later_tenants_are_clean(kind: Kind, postgres: &Postgres, server: &Server, neighbour: &Tenant) {
+    let count = "SELECT count(*) FROM pg_largeobject_metadata";
+    let template = server.ensure_template(&modules("SELECT 'later'")).await.unwrap();
+    let later = Tenant::new("tenant_later");
+    server.create_login(&later.placement).await.unwrap();
+    server.create_database(&later.placement, &template).await.unwrap();
+    server.publish_database(&later.placement).await.unwrap();
+    server.set_access(&later.placement, AccessLevel::ReadWrite).await.unwrap();
+    server.set_login(&later.placement, &scram_verifier(&later.password), true).await.unwrap();
+    for tenant in [&later, neighbour] {
+        let mut session = tenant.session(postgres).await.unwrap();
+        let found: i64 = sqlx::query_scalar(count).fetch_one(&mut session).await.unwrap();
+        assert_eq!(found, 0);
+    }
+    // The control: another copy of template1 has what template1 has.
+    let mut master = PgConnection::connect(&postgres.url("master", "master", "postgres")).await.unwrap();
+    master.execute("CREATE DATABASE copy TEMPLATE template1").await.unwrap();
+    let mut found = Vec::new();
+    for database in ["template1", "copy"] {
+        let mut session = PgConnection::connect(&postgres.url("master", "master", database)).await.unwrap();
+        found.push(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut session).await.unwrap());
+        session.close().await.unwrap();
+    }
+    let left = i64::from(kind == Kind::OwnsNeither);
+    assert_eq!(found, [left, left]);
+    master.execute("DROP DATABASE copy").await.unwrap();
 }
 
 /// Blocked ends every session, in every database, and refuses new ones.

@@ -119,7 +119,7 @@ async fn operator_connects_to_a_full_server_on_reserved_connections() {
     }
     server.observe_all().await.unwrap();
     let fresh = Server::new(config(&postgres));
-    fresh.preflight(INSTALLATION).await.unwrap();
+    assert_eq!(fresh.preflight(INSTALLATION).await.unwrap().reserved_connections, 4);
     // Without the right, there is no connection for it.
     let mut admin = postgres.connect("postgres").await.unwrap();
     admin.execute("REVOKE pg_use_reserved_connections FROM tenantry_admin").await.unwrap();

@@ -7,11 +7,14 @@ use tenantry::{
     api::reason::Reason,
     domain::access::AccessLevel,
     modules::{Migration, Module, ModuleSet},
-    postgres::{install::preflight::StaleCollations, tenant::databases::Dropped},
+    postgres::{
+        install::{preflight::StaleCollations, rights::MissingRight},
+        tenant::databases::Dropped,
+    },
 };
 use tenantry_dev::Postgres;
 
-use crate::servers::{INSTALLATION, SERVERS, Tenant, ready, set_up, start};
+use crate::servers::{INSTALLATION, SERVERS, Tenant, ready, refusal, set_up, start};
 
 async fn names(admin: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(
@@ -100,7 +103,29 @@ async fn tenants_have_utf8_where_template1_has_another_encoding() {
     }
 }
 
-fn modules(sql: &'static str) -> ModuleSet {
+/// A server that was upgraded from 14, on which no administrator can correct the schema `public` of template1.
+#[tokio::test]
+async fn schema_public_is_closed_where_that_of_template1_is_not_ours() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let mut template1 = postgres.connect("template1").await.unwrap();
+        template1
+            .execute("ALTER SCHEMA public OWNER TO postgres; GRANT CREATE ON SCHEMA public TO PUBLIC")
+            .await
+            .unwrap();
+        template1.close().await.unwrap();
+        let server = ready(&postgres).await;
+        let tenant = Tenant::new("tenant_upgraded");
+        tenant.provision(&server, 1).await;
+        let mut session = tenant.session(&postgres).await.unwrap();
+        assert_eq!(refusal(&mut session, "CREATE TABLE t (a int)").await, "42501");
+        // template0 has no revoked function rights.
+        let missing = server.preflight(INSTALLATION).await.unwrap().missing;
+        assert!(matches!(missing[..], [MissingRight::LargeObjects { .. }]), "{missing:?}");
+    }
+}
+
+pub fn modules(sql: &'static str) -> ModuleSet {
     let mut modules = ModuleSet::built_in().modules().to_vec();
     let file = Migration { version: 1, file: "0001_wiki.sql".into(), sql: sql.into() };
     modules.push(Module { name: "wiki".into(), migrations: vec![file].into() });

@@ -25,6 +25,10 @@ use tracing::{info, warn};
 
 const REMEDY: &str = "run `tenantry server-setup` as an administrator";
 
+/// It is no right, and PostgreSQL's default.
+const NOTHING_RESERVED: &str = "; the server reserves no connections for the operator (reserved_connections, from \
+                                PostgreSQL 16 on): keep the sum of the tenants' connection limits below max_connections";
+
 /// Reasons for which only new tenants cannot be created.
 const WITHOUT_NEW_TENANTS: [Reason; 4] =
     [Reason::TemplateBroken, Reason::ReadOnlyServer, Reason::CollationMismatch, Reason::EncodingMismatch];
@@ -150,11 +154,14 @@ async fn check(
         server.revoke_migrator_grants(&inventory.migrator_grants()).await;
         context.state.snapshot.read_server(&server.config().name, inventory);
     }
-    let (why, message) = if found.missing.is_empty() {
+    let (why, mut message) = if found.missing.is_empty() {
         (Reason::RightsComplete, "the operator's login has every right it needs".to_owned())
     } else {
         (Reason::RightsReduced, reduced(&found.missing))
     };
+    if found.reserved_connections == 0 {
+        message.push_str(NOTHING_RESERVED);
+    }
     let privileged = finding(PRIVILEGED, true, why, message);
     Ok(CheckResult { version, findings: vec![reachable, privileged], server: Some(server), permanent: false })
 }

@@ -6,8 +6,8 @@
 /// superusers may call `lo_import` and `lo_export`.)
 pub(super) const WRITERS_ARE_CLOSED: &str = "\
 SELECT NOT EXISTS (
-    SELECT FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
-    WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE' AND p.pronamespace = 'pg_catalog'::regnamespace
+    SELECT FROM pg_proc AS p
+    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
       AND p.proname IN ('lo_creat', 'lo_create', 'lo_export', 'lo_from_bytea', 'lo_import', 'lo_put', 'lo_truncate',
                         'lo_truncate64', 'lo_unlink', 'lowrite'))";
 
@@ -15,6 +15,7 @@ SELECT NOT EXISTS (
 pub(super) const REVOKE_WRITERS: &str = "\
 EXECUTE (
             SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', string_agg(p.oid::regprocedure::text, ', '))
-            FROM pg_proc AS p WHERE p.pronamespace = 'pg_catalog'::regnamespace
+            FROM pg_proc AS p
+            WHERE p.pronamespace = 'pg_catalog'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
               AND p.proname IN ('lo_creat', 'lo_create', 'lo_export', 'lo_from_bytea', 'lo_import', 'lo_put',
                                 'lo_truncate', 'lo_truncate64', 'lo_unlink', 'lowrite'))";

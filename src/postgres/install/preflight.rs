@@ -27,6 +27,9 @@ pub struct Preflight {
     /// The system identifier: it distinguishes this server from every other, and is the same after a failover or a
     /// restore. None if the login may not read it.
     pub identifier: Option<String>,
+    /// How many connections the server reserves for logins like the operator's (`reserved_connections`); 15 has no such
+    /// setting.
+    pub reserved_connections: i32,
     /// Tenants' databases whose indexes were built with another version of their collation than the server has now.
     pub stale_collations: Option<StaleCollations>,
 }
@@ -55,6 +58,7 @@ struct OperatorRights {
     signal: bool,
     stats: bool,
     reserved: bool,
+    reserved_connections: i32,
     temp_file_limit: bool,
     comment: Option<String>,
     /// The databases to which PUBLIC may connect, without those of tenants.
@@ -85,6 +89,7 @@ SELECT current_setting('server_version') AS version,
        coalesce(pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'), false) AS stats,
        coalesce((SELECT pg_has_role(a.oid, r.oid, 'USAGE') FROM pg_roles AS r
                  WHERE r.rolname = 'pg_use_reserved_connections'), true) AS reserved,
+       coalesce(current_setting('reserved_connections', true)::int, 0) AS reserved_connections,
        coalesce(has_parameter_privilege(a.oid, 'temp_file_limit', 'SET'), false) AS temp_file_limit,
        shobj_description(a.oid, 'pg_authid') AS comment,
        ARRAY(
@@ -136,7 +141,14 @@ impl Server {
             .stale_example
             .filter(|_| found.stale > 0)
             .map(|example| StaleCollations { example, count: found.stale });
-        Ok(Preflight { missing, version: found.version, in_use_by, identifier, stale_collations })
+        Ok(Preflight {
+            missing,
+            version: found.version,
+            in_use_by,
+            identifier,
+            reserved_connections: found.reserved_connections,
+            stale_collations,
+        })
     }
 }
 
