@@ -8,7 +8,7 @@ use tenantry::{
     postgres::{
         install::rights::MissingRight,
         server::Server,
-        tenant::{credentials::scram_verifier, databases::Dropped},
+        tenant::{credentials::scram_verifier, databases::Dropped, storage::SampleRequest},
     },
 };
 use tenantry_dev::Postgres;
@@ -139,6 +139,7 @@ async fn whole_life(kind: Kind, major: u16) {
     );
 
     levels(kind, &postgres, &server, &tenant).await;
+    large_objects_count_as_storage(&postgres, &server, &tenant).await;
     is_isolated(kind, &postgres, &tenant, &neighbour).await;
     later_tenants_are_clean(kind, &postgres, &server, &neighbour).await;
     suspension_is_proven(&postgres, &server, &tenant).await;
@@ -170,6 +171,30 @@ async fn levels(kind: Kind, postgres: &Postgres, server: &Server, tenant: &Tenan
     }
     server.set_access(&tenant.placement, AccessLevel::ReadWrite).await.unwrap();
     session.execute("INSERT INTO users (email) VALUES ('g@h.example')").await.unwrap();
+}
+
+/// Large objects are not free: the sample that is compared with the storage limit has them.
+async fn large_objects_count_as_storage(postgres: &Postgres, server: &Server, tenant: &Tenant) {
+    let modules = ModuleSet::built_in();
+    let sample = async |written| {
+        let request = SampleRequest { placement: &tenant.placement, modules: &modules, written, due: false };
+        server.sample(&[request]).await.unwrap().into_values().next().unwrap()
+    };
+    let before = sample(None).await;
+    let mut session = tenant.session(postgres).await.unwrap();
+    // 2 MB that cannot be compressed.
+    session
+        .execute(
+            "SELECT lo_from_bytea(0, (
+                 SELECT string_agg(sha256(g::text::bytea), ''::bytea) FROM generate_series(1, 65536) AS g));
+             SELECT pg_stat_force_next_flush()",
+        )
+        .await
+        .unwrap();
+    session.execute("SELECT 1").await.unwrap();
+    let after = sample(Some(before.written)).await;
+    let grown = after.bytes.unwrap() - before.bytes.unwrap();
+    assert!(grown >= 2 << 20, "{before:?} {after:?}");
 }
 
 /// No tenant reaches another one's data, whatever other databases it may connect to.
