@@ -125,6 +125,24 @@ async fn schema_public_is_closed_where_that_of_template1_is_not_ours() {
     }
 }
 
+#[tokio::test]
+async fn schema_public_is_created_where_template1_has_none() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let mut template1 = postgres.connect("template1").await.unwrap();
+        template1.execute("DROP SCHEMA public").await.unwrap();
+        template1.close().await.unwrap();
+        let server = ready(&postgres).await;
+        let tenant = Tenant::new("tenant_schema");
+        tenant.provision(&server, 1).await;
+        let mut session = tenant.session(&postgres).await.unwrap();
+        session.execute("INSERT INTO public.users (email) VALUES ('a@b.example')").await.unwrap();
+        assert_eq!(refusal(&mut session, "CREATE TABLE t (a int)").await, "42501");
+        // It was built from template1, whose large-object writers are revoked.
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, []);
+    }
+}
+
 pub fn modules(sql: &'static str) -> ModuleSet {
     let mut modules = ModuleSet::built_in().modules().to_vec();
     let file = Migration { version: 1, file: "0001_wiki.sql".into(), sql: sql.into() };

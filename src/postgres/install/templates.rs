@@ -199,6 +199,8 @@ impl Server {
         session.learn_pid().await;
         let [rw, shrink, ro] = &GROUPS;
         let script = Script::of("SET LOCAL ROLE {}", &[&DBA])
+            // An administrator may have dropped it in template1, and some services do.
+            .then("CREATE SCHEMA IF NOT EXISTS public", &[])
             .then("REVOKE ALL ON SCHEMA public FROM PUBLIC", &[])
             .then("GRANT USAGE, CREATE ON SCHEMA public TO {}", &[&OWNER])
             .then("GRANT USAGE ON SCHEMA public TO {}, {}, {}", &[rw, shrink, ro])
