@@ -56,8 +56,6 @@ pub(super) struct Inner {
     pub(super) sessions: Arc<Sessions>,
     /// One template is built at a time, across all handles on the server.
     pub(super) template_lock: BuildLock,
-    /// The template that was used last, if PUBLIC may write large objects in it.
-    pub(super) open_template: Mutex<Option<String>>,
     /// One database is dropped at a time.
     pub(super) drop_lock: tokio::sync::Mutex<()>,
     /// One tenant's tables are vacuumed at a time.
@@ -82,7 +80,6 @@ impl Server {
             inner: Arc::new(Inner {
                 sessions: Arc::new(Sessions::new(config, fence)),
                 template_lock,
-                open_template: Mutex::default(),
                 drop_lock: tokio::sync::Mutex::default(),
                 reclaim_lock: tokio::sync::Mutex::default(),
                 prepare_lock: tokio::sync::Mutex::default(),
@@ -251,6 +248,6 @@ pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

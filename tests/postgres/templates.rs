@@ -174,15 +174,19 @@ async fn templates_that_are_not_needed_are_dropped_one_at_a_time() {
             admin.execute(statement).await.unwrap();
         }
         let needed = HashSet::from([present.digest().to_owned()]);
-        let mut dropped = Vec::new();
-        while let Some(name) = server.drop_old_template(&needed).await.unwrap() {
-            dropped.push(name);
-        }
-        dropped.sort();
         let mut expected =
             [old.digest(), older.digest()].map(|digest| format!("tenantry_template_{digest}")).to_vec();
         expected.sort();
-        assert_eq!(dropped, expected, "{major}");
+        // One that is in use stays, and does not keep the other one.
+        let open = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", expected[0]);
+        admin.execute(AssertSqlSafe(open)).await.unwrap();
+        let user = postgres.connect(&expected[0]).await.unwrap();
+        assert_eq!(server.drop_old_template(&needed).await.unwrap().as_ref(), Some(&expected[1]), "{major}");
+        let refused = server.drop_old_template(&needed).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::SessionsInTheWay, "{major}: {refused}");
+        user.close().await.unwrap();
+        assert_eq!(server.drop_old_template(&needed).await.unwrap().as_ref(), Some(&expected[0]), "{major}");
+        assert_eq!(server.drop_old_template(&needed).await.unwrap(), None, "{major}");
         let mut left = vec![
             kept,
             "tenantry_template_bare".into(),

@@ -149,7 +149,9 @@ async fn check(
             }
             template => drop(template?),
         }
-        found.missing.extend(server.large_objects_in_template());
+        if !found.missing.iter().any(|right| matches!(right, MissingRight::LargeObjects { .. })) {
+            found.missing.extend(server.large_objects_in_template().await?);
+        }
         let inventory = server.observe_all().await?;
         server.revoke_migrator_grants(&inventory.migrator_grants()).await;
         context.state.snapshot.read_server(&server.config().name, inventory);

@@ -4,7 +4,7 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::rights::MissingRight;
+use super::{rights::MissingRight, templates::open_template};
 use crate::postgres::{
     catalog::ownership,
     error::{Error, Result},
@@ -107,7 +107,7 @@ LEFT JOIN LATERAL (
         SELECT d.datcollversion, min(d.oid) AS oid, min(d.datname)::text AS example, count(*) AS databases
         FROM pg_database AS d
         WHERE d.datdba = dba.oid AND d.datcollversion IS NOT NULL
-          AND NOT starts_with(shobj_description(d.oid, 'pg_database'), 'tenantry:template:')
+          AND NOT starts_with(d.datname, 'tenantry_template_')
         GROUP BY d.datlocprovider, d.datcollate, d.datcollversion) AS g
     WHERE g.datcollversion IS DISTINCT FROM pg_database_collation_actual_version(g.oid)) AS c ON true
 WHERE l.rolname = session_user";
@@ -125,6 +125,7 @@ impl Server {
             true => Some(identifier_of(&mut session).await?),
             false => None,
         };
+        let open_template = open_template(&mut session).await?;
         session.close().await;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
@@ -136,7 +137,7 @@ impl Server {
         let in_use_by =
             found.comment.as_deref().filter(|comment| *comment != ours).map(ownership::installation_of);
         let mut missing = found.missing();
-        missing.extend(self.large_objects_in_template());
+        missing.extend(open_template);
         let stale_collations = found
             .stale_example
             .filter(|_| found.stale > 0)

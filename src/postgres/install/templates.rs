@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
 use super::{large_objects::WRITERS_ARE_CLOSED, rights::MissingRight, template_source::TemplateSource};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         catalog::ownership,
         error::{Error, Result, is_duplicate},
         identifier::{DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Script},
-        server::{Server, lock, run_on},
+        server::{Server, run_on},
         session::connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
         tenant::migrate,
     },
@@ -61,6 +61,12 @@ SELECT d.datname::text AS name, shobj_description(d.oid, 'pg_database') AS comme
 FROM pg_database AS d WHERE pg_get_userbyid(d.datdba) = 'tenantry_dba' AND starts_with(d.datname, 'tenantry_template_')
 ORDER BY d.datname";
 
+const FIND_OPEN: &str = "\
+SELECT d.datname::text FROM pg_database AS d
+WHERE starts_with(d.datname, 'tenantry_template_') AND pg_get_userbyid(d.datdba) = 'tenantry_dba'
+  AND right(shobj_description(d.oid, 'pg_database'), length($1)) = $1
+ORDER BY d.datname LIMIT 1";
+
 impl Server {
     /// The name of the template of a set of modules, which is built if it does not exist. It is checked each time: it may
     /// have been dropped, and a template that was changed is not cloned.
@@ -74,35 +80,40 @@ impl Server {
             }
             if !matches!(found, TemplateState::Complete) {
                 self.build_template(modules, &template).await?;
-                self.find_template(&template).await?;
             }
         }
         Ok(template.to_string())
     }
 
     /// Drops one template, or the remains of one, whose digest is not needed. Returns its name, if there was one. Only a
-    /// database of the operator's, whose comment and name agree on the digest, is a template.
+    /// database of the operator's, whose comment and name agree on the digest, is a template. One that is in use stays.
     pub async fn drop_old_template(&self, needed: &HashSet<String>) -> Result<Option<String>> {
         let mut session = self.admin().await?;
         let query = sqlx::query_as::<_, (String, Option<String>)>(FIND_ALL).fetch_all(&mut *session);
         let found = with_timeout(ANSWER_LIMIT, "read the templates", query).await?;
         session.release();
+        let mut failure = None;
         for (name, comment) in found {
             let Some(digest) = comment.as_deref().and_then(commented_digest) else { continue };
             let names = [Ident::template(digest)?, Ident::template_building(digest)?];
             if let Some(template) = names.iter().find(|template| template.as_str() == name)
                 && !needed.contains(digest)
             {
-                self.drop_named(template).await?;
-                return Ok(Some(name));
+                match self.drop_named(template).await {
+                    Ok(()) => return Ok(Some(name)),
+                    Err(error) => failure = failure.or(Some(error)),
+                }
             }
         }
-        Ok(None)
+        failure.map_or(Ok(None), Err)
     }
 
-    /// The right that is missing if PUBLIC may write large objects in the template that was used last.
-    pub fn large_objects_in_template(&self) -> Option<MissingRight> {
-        lock(&self.inner.open_template).clone().map(|template| MissingRight::LargeObjects { template })
+    /// The right that is missing if PUBLIC may write large objects in a template.
+    pub async fn large_objects_in_template(&self) -> Result<Option<MissingRight>> {
+        let mut session = self.admin().await?;
+        let found = open_template(&mut session).await?;
+        session.release();
+        Ok(found)
     }
 
     async fn find_template(&self, template: &Ident) -> Result<TemplateState> {
@@ -123,7 +134,6 @@ impl Server {
         if unusable {
             return Ok(TemplateState::Unusable);
         }
-        *lock(&self.inner.open_template) = comment.ends_with(OPEN).then(|| template.to_string());
         Ok(TemplateState::Complete)
     }
 
@@ -223,6 +233,13 @@ impl Server {
         session.close_and_wait().await;
         Ok(SourceFaults { foreign_schema, large_objects: !closed })
     }
+}
+
+/// The right that is missing if PUBLIC may write large objects in a template, by the comments of the templates.
+pub(super) async fn open_template(session: &mut PgConnection) -> Result<Option<MissingRight>> {
+    let query = sqlx::query_scalar(FIND_OPEN).bind(OPEN).fetch_optional(session);
+    let template = with_timeout(ANSWER_LIMIT, "read the templates' comments", query).await?;
+    Ok(template.map(|template| MissingRight::LargeObjects { template }))
 }
 
 /// The digest in the comment of a template.
