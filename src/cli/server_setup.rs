@@ -19,7 +19,8 @@ use crate::postgres::{
 #[command(after_help = "\
 It makes the changes that only an administrator can make:\n  \
 - creates role tenantry_admin (NOLOGIN CREATEDB CREATEROLE) and the operator's login as its member, neither a superuser\n  \
-- grants pg_signal_backend and pg_read_all_stats to tenantry_admin\n  \
+- grants tenantry_admin pg_signal_backend, pg_read_all_stats, pg_use_reserved_connections (from 16 on) and SET of \
+temp_file_limit\n  \
 - creates the registry's database, without rights for PUBLIC\n  \
 - revokes CONNECT on postgres and template1, and EXECUTE on the large-object writers in template1, from PUBLIC\n\n\
 It is idempotent: run it again to change the operator's password, for example. What this administrator may not do is \
