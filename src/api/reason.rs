@@ -39,6 +39,8 @@ reasons! {
     ClaimedElsewhere,
     /// The clocks of the operator and of the registry disagree on whether a grace period is over.
     ClocksDisagree,
+    /// A database has another version of its collation than the server.
+    CollationMismatch,
     /// Another session changed the same object at the same time.
     ConcurrentChange,
     /// A database or a role of the wanted name belongs to another owner.
@@ -63,6 +65,8 @@ reasons! {
     DiskFull,
     /// Event: a manual change was repaired.
     DriftRepaired,
+    /// The server's locale does not allow databases in UTF-8.
+    EncodingMismatch,
     /// TenantHold, TenantPlan: recorded; PostgreSQL does not enforce it for every tenant yet.
     Enforcing,
     /// Event: the first provisioning failed.

@@ -2,12 +2,15 @@
 
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::postgres::{
     self,
-    install::setup::{SetupOptions, server_setup as set_up},
+    install::{
+        printed::{SqlFormat, print_setup},
+        setup::{SetupOptions, server_setup as set_up},
+    },
     tenant::credentials::SecretText,
 };
 
@@ -16,17 +19,31 @@ use crate::postgres::{
 #[command(after_help = "\
 It makes the changes that only an administrator can make:\n  \
 - creates role tenantry_admin (NOLOGIN CREATEDB CREATEROLE) and the operator's login as its member, neither a superuser\n  \
-- grants pg_signal_backend and pg_read_all_stats to tenantry_admin\n  \
+- grants tenantry_admin pg_signal_backend, pg_read_all_stats, pg_use_reserved_connections (from 16 on) and SET of \
+temp_file_limit\n  \
 - creates the registry's database, without rights for PUBLIC\n  \
 - revokes CONNECT on postgres and template1, and EXECUTE on the large-object writers in template1, from PUBLIC\n\n\
-It is idempotent: run it again to change the operator's password, for example. Statements that this administrator may \
-not run are listed at the end, and the exit code is not 0.\n\n\
-Example:\n  \
-TENANTRY_ADMIN_URL=postgresql://postgres:…@db:5432/postgres TENANTRY_OPERATOR_PASSWORD=… tenantry server-setup")]
+It is idempotent: run it again to change the operator's password, for example. What this administrator may not do is \
+listed: as reduced, where the operator works without it, or as refused; then the exit code is not 0.\n\n\
+Examples:\n  \
+TENANTRY_ADMIN_URL=postgresql://postgres:…@db:5432/postgres?sslmode=verify-full \\\n    \
+TENANTRY_OPERATOR_PASSWORD=… tenantry server-setup\n  \
+TENANTRY_OPERATOR_PASSWORD=… tenantry server-setup --print-sql | psql …")]
 pub struct Arguments {
     /// URL with the administrator's login: postgresql://USER:PASSWORD@HOST:PORT/postgres?sslmode=verify-full
     #[arg(long, env = "TENANTRY_ADMIN_URL", hide_env_values = true, value_name = "URL")]
-    admin_url: SecretText,
+    admin_url: Option<SecretText>,
+
+    /// Print the SQL, with the password as a SCRAM verifier, instead of running it
+    #[arg(
+        long,
+        env = "TENANTRY_PRINT_SQL",
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "psql"
+    )]
+    print_sql: Option<Format>,
 
     /// Name of the operator's login
     #[arg(long, env = "TENANTRY_OPERATOR_USER", default_value = "tenantry_operator", value_name = "NAME")]
@@ -45,12 +62,24 @@ pub struct Arguments {
     no_system_database: bool,
 }
 
+/// What runs the printed SQL.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// By psql: a script that can be run again
+    Psql,
+    /// By CloudNativePG: postInitSQL and postInitTemplateSQL of a new Cluster
+    Cloudnativepg,
+}
+
 /// Why the setup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// No password is set.
     #[error("set TENANTRY_OPERATOR_PASSWORD to the new password of the operator's login")]
     Password,
+    /// No URL is set.
+    #[error("set TENANTRY_ADMIN_URL to a URL with the administrator's login, or use --print-sql")]
+    NoUrl,
     /// The URL is not valid.
     #[error("TENANTRY_ADMIN_URL cannot be used: {0}")]
     Url(sqlx::Error),
@@ -68,12 +97,24 @@ pub enum SetupError {
 pub async fn server_setup(arguments: Arguments) -> Result<(), SetupError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let password = arguments.operator_password.ok_or(SetupError::Password)?;
-    let admin = PgConnectOptions::from_str(arguments.admin_url.expose()).map_err(SetupError::Url)?;
     let system_database = (!arguments.no_system_database).then_some(arguments.system_database);
     let options = SetupOptions { operator: arguments.operator_user, password, system_database };
+    if let Some(format) = arguments.print_sql {
+        let format = match format {
+            Format::Psql => SqlFormat::Psql,
+            Format::Cloudnativepg => SqlFormat::CloudNativePg,
+        };
+        print!("{}", print_setup(&options, format)?);
+        return Ok(());
+    }
+    let url = arguments.admin_url.ok_or(SetupError::NoUrl)?;
+    let admin = PgConnectOptions::from_str(url.expose()).map_err(SetupError::Url)?;
     let report = set_up(admin, &options).await?;
     for line in &report.done {
         println!("done     {line}");
+    }
+    for line in &report.reduced {
+        println!("reduced  {line}");
     }
     for line in &report.refused {
         println!("refused  {line}");

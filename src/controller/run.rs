@@ -161,6 +161,7 @@ async fn spawn_background(
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
     supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));
+    supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
     let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
     supervisor.spawn("controller of TenantPlans", plans);
 }

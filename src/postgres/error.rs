@@ -311,6 +311,9 @@ fn reason_of(code: &str, message: &str) -> Reason {
         "42501" => Reason::MissingRight,
         // The role that a session starts with is a setting: a role that is missing is an invalid value.
         "22023" if message.contains("role") => Reason::MissingRight,
+        // The codes are "internal error" and "invalid parameter value".
+        "XX000" if message.contains("collation version") => Reason::CollationMismatch,
+        "22023" if message.starts_with("encoding ") => Reason::EncodingMismatch,
         "53300" => Reason::TooManyConnections,
         "53100" => Reason::DiskFull,
         "53200" => Reason::OutOfMemory,
@@ -387,5 +390,10 @@ mod tests {
         }
         assert_eq!(reason_of("22023", "role \"tenantry_admin\" does not exist"), Reason::MissingRight);
         assert_eq!(reason_of("22023", "invalid value"), Reason::SqlFailed);
+        let text = "encoding \"UTF8\" does not match locale \"de_DE.ISO-8859-1\"";
+        assert_eq!(reason_of("22023", text), Reason::EncodingMismatch);
+        let text = "template database \"template1\" has a collation version mismatch";
+        assert_eq!(reason_of("XX000", text), Reason::CollationMismatch);
+        assert_eq!(reason_of("XX000", "cache lookup failed"), Reason::SqlFailed);
     }
 }

@@ -143,6 +143,22 @@ impl Part for Number {
     }
 }
 
+/// The text of a script, as a quoted literal: for EXECUTE.
+pub struct Quoted<'a>(pub &'a Script);
+
+impl Part for Quoted<'_> {
+    fn write(&self, sql: &mut String) {
+        sql.push_str(&escape_literal(&self.0.text));
+    }
+}
+
+/// The text of a script as it is: a query or a statement within a block.
+impl Part for Script {
+    fn write(&self, sql: &mut String) {
+        sql.push_str(&self.text);
+    }
+}
+
 /// Statements that go to the server in one message. Without `BEGIN` in it, PostgreSQL runs several of them as one
 /// transaction.
 #[derive(Clone, Debug, Default)]

@@ -15,6 +15,7 @@ use tenantry::{
         conditions::{PRIVILEGED, REACHABLE, READY, STALLED, find_condition},
         database_server::DatabaseServer,
     },
+    modules::ModuleSet,
     postgres::{
         install::setup::{SetupOptions, server_setup},
         tenant::credentials::SecretText,
@@ -202,23 +203,33 @@ async fn every_missing_right_is_named_before_any_change() {
     assert!(find_condition(&status.conditions, STALLED).is_some());
     server.untouched_tenant().await;
 
-    // A missing optional right is reported, and stops nothing.
-    admin
-        .execute(
-            "ALTER ROLE tenantry_admin CREATEDB CREATEROLE;
-             REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC",
-        )
-        .await
-        .unwrap();
+    // Missing optional rights are reported, with what is different without them, and stop nothing.
+    admin.execute("ALTER ROLE tenantry_admin CREATEDB CREATEROLE").await.unwrap();
     server.look_again().await;
-    server.reason(PRIVILEGED, "RightsReduced", "pg_signal_backend").await;
+    let message = server.reason(PRIVILEGED, "RightsReduced", "pg_signal_backend").await;
+    for part in [
+        "the operator ends sessions with the login of the tenant",
+        "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC",
+        "tenants are built from template0",
+        "at every access level but Blocked",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
     server.fleet.ready(server.name).await;
     let mut session = server.fleet.login(server.name).await.unwrap();
 
     // A tenant with an open session is deprovisioned; with all rights it is provisioned again.
     server.fleet.delete(server.name).await;
     assert!(session.execute("SELECT 1").await.is_err());
-    admin.execute("GRANT pg_signal_backend, pg_read_all_stats TO tenantry_admin").await.unwrap();
+    admin
+        .execute(
+            "GRANT pg_signal_backend, pg_read_all_stats TO tenantry_admin;
+             REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC",
+        )
+        .await
+        .unwrap();
+    let template = format!("tenantry_template_{}", ModuleSet::built_in().digest());
+    admin.execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {template}"))).await.unwrap();
     server.look_again().await;
     server.fleet.apply(server.name, json!({"server": server.name})).await;
     server.works().await;

@@ -4,11 +4,11 @@ use sqlx::Executor;
 use tenantry::{
     api::reason::Reason,
     modules::ModuleSet,
-    postgres::{install::preflight::MissingRight, server::Server},
+    postgres::{install::rights::MissingRight, server::Server},
 };
 use uuid::Uuid;
 
-use crate::servers::{INSTALLATION, config, ready, set_up, start};
+use crate::servers::{INSTALLATION, Tenant, config, ready, set_up, set_up_as, start};
 
 #[tokio::test]
 async fn each_missing_right_is_named() {
@@ -47,6 +47,11 @@ async fn each_missing_right_is_named() {
                 "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC",
                 MissingRight::Template1Open,
             ),
+            (
+                "REVOKE SET ON PARAMETER temp_file_limit FROM tenantry_admin",
+                "GRANT SET ON PARAMETER temp_file_limit TO tenantry_admin",
+                MissingRight::TempFileLimit,
+            ),
             ("ALTER ROLE operator SUPERUSER", "ALTER ROLE operator NOSUPERUSER", MissingRight::Superuser),
         ] {
             admin.execute(take).await.unwrap();
@@ -72,6 +77,8 @@ async fn server_without_setup_is_reported() {
         .unwrap();
     let missing = Server::new(config(&postgres)).preflight(INSTALLATION).await.unwrap().missing;
     assert_eq!(missing, [MissingRight::AdminRole, MissingRight::PostgresOpen, MissingRight::Template1Open]);
+    let required: Vec<&MissingRight> = missing.iter().filter(|right| right.is_required()).collect();
+    assert_eq!(required, [&MissingRight::AdminRole]);
 }
 
 #[tokio::test]
@@ -85,28 +92,88 @@ async fn server_of_another_installation_is_refused() {
 }
 
 #[tokio::test]
-async fn open_large_objects_in_template1_block_the_template() {
-    let postgres = set_up(start(18, vec![]).await).await;
-    let server = ready(&postgres).await;
-    let mut template1 = postgres.connect("template1").await.unwrap();
-    template1.execute("GRANT EXECUTE ON FUNCTION lo_create(oid) TO PUBLIC").await.unwrap();
-    sqlx::Connection::close(template1).await.unwrap();
-    let error = server.ensure_template(&ModuleSet::built_in()).await.unwrap_err();
-    assert_eq!(error.reason(), Reason::MissingRight);
-    assert!(error.to_string().contains("lo_create"), "{error}");
-    set_up_again(&postgres).await;
-    server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+async fn reserved_connections_are_a_right_from_16_on() {
+    for (major, expected) in [(15, vec![]), (18, vec![MissingRight::ReservedConnections])] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let server = Server::new(config(&postgres));
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        if major >= 16 {
+            admin.execute("REVOKE pg_use_reserved_connections FROM tenantry_admin").await.unwrap();
+        }
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, expected, "{major}");
+    }
 }
 
-async fn set_up_again(postgres: &tenantry_dev::Postgres) {
-    let options = tenantry::postgres::install::setup::SetupOptions {
-        operator: crate::servers::OPERATOR.into(),
-        password: tenantry::postgres::tenant::credentials::SecretText::new(crate::servers::PASSWORD),
-        system_database: Some("tenantry_system".into()),
-    };
-    let url = postgres.admin_url("postgres").parse().unwrap();
-    let report = tenantry::postgres::install::setup::server_setup(url, &options).await.unwrap();
-    assert!(report.refused.is_empty(), "{:?}", report.refused);
+/// With the right, the operator connects while other logins use every connection that is not reserved.
+#[tokio::test]
+async fn operator_connects_to_a_full_server_on_reserved_connections() {
+    let settings = [("max_connections", "20"), ("reserved_connections", "4")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let postgres = set_up(start(18, settings).await).await;
+    let server = ready(&postgres).await;
+    let tenant = Tenant::new("tenant_many");
+    tenant.provision(&server, 1).await;
+    let mut sessions = Vec::new();
+    while let Ok(session) = tenant.session(&postgres).await {
+        sessions.push(session);
+    }
+    server.observe_all().await.unwrap();
+    let fresh = Server::new(config(&postgres));
+    assert_eq!(fresh.preflight(INSTALLATION).await.unwrap().reserved_connections, 4);
+    // Without the right, there is no connection for it.
+    let mut admin = postgres.connect("postgres").await.unwrap();
+    admin.execute("REVOKE pg_use_reserved_connections FROM tenantry_admin").await.unwrap();
+    while let Ok(session) = tenant.session(&postgres).await {
+        sessions.push(session);
+    }
+    let refused = Server::new(config(&postgres)).preflight(INSTALLATION).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::TooManyConnections);
+}
+
+#[tokio::test]
+async fn other_databases_that_public_may_connect_to_are_named() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let server = ready(&postgres).await;
+        Tenant::new("tenant_closed").provision(&server, 1).await;
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, []);
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        for create in [
+            "CREATE DATABASE defaultdb",
+            "CREATE DATABASE app",
+            "CREATE DATABASE shut ALLOW_CONNECTIONS false",
+        ] {
+            admin.execute(create).await.unwrap();
+        }
+        let missing = server.preflight(INSTALLATION).await.unwrap().missing;
+        assert_eq!(missing, [MissingRight::DatabasesOpen(vec!["app".into(), "defaultdb".into()])]);
+        assert!(!missing[0].is_required());
+        admin.execute("REVOKE CONNECT ON DATABASE app, defaultdb FROM PUBLIC").await.unwrap();
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, []);
+    }
+}
+
+#[tokio::test]
+async fn open_large_objects_in_template1_are_reported_and_stop_nothing() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let mut template1 = postgres.connect("template1").await.unwrap();
+        template1.execute("GRANT EXECUTE ON FUNCTION lo_create(oid) TO PUBLIC").await.unwrap();
+        sqlx::Connection::close(template1).await.unwrap();
+        let server = ready(&postgres).await;
+        let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+        let expected = [MissingRight::LargeObjects { template: template.clone() }];
+        // Known to this process and to the next one, from the template's comment.
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, expected);
+        assert_eq!(ready(&postgres).await.preflight(INSTALLATION).await.unwrap().missing, expected);
+        // The remedy: a superuser revokes it, and drops the template.
+        set_up_as(&postgres.admin_url("postgres")).await;
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {template}"))).await.unwrap();
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, []);
+        Tenant::new("tenant_after").provision(&server, 1).await;
+        assert_eq!(server.preflight(INSTALLATION).await.unwrap().missing, []);
+    }
 }
 
 #[tokio::test]

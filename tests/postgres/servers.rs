@@ -15,7 +15,10 @@ use tenantry::{
     modules::ModuleSet,
     postgres::{
         ServerConfig, Tls,
-        install::setup::{SetupOptions, server_setup},
+        install::{
+            rights::MissingRight,
+            setup::{SetupOptions, SetupReport, server_setup},
+        },
         server::Server,
         tenant::{
             credentials::{SecretText, generate_password, scram_verifier},
@@ -49,14 +52,22 @@ pub async fn start(major: u16, settings: Vec<(String, String)>) -> Postgres {
 
 /// Runs the setup on a server.
 pub async fn set_up(postgres: Postgres) -> Postgres {
-    let options = SetupOptions {
+    let report = set_up_as(&postgres.admin_url("postgres")).await;
+    assert!(report.refused.is_empty() && report.reduced.is_empty(), "{report:?}");
+    postgres
+}
+
+/// Runs the setup with an administrator's URL.
+pub async fn set_up_as(url: &str) -> SetupReport {
+    server_setup(url.parse().unwrap(), &setup_options()).await.unwrap()
+}
+
+pub fn setup_options() -> SetupOptions {
+    SetupOptions {
         operator: OPERATOR.into(),
         password: SecretText::new(PASSWORD),
         system_database: Some("tenantry_system".into()),
-    };
-    let report = server_setup(postgres.admin_url("postgres").parse().unwrap(), &options).await.unwrap();
-    assert!(report.refused.is_empty(), "{:?}", report.refused);
-    postgres
+    }
 }
 
 /// The operator's connection to a server.
@@ -74,11 +85,12 @@ pub fn config(postgres: &Postgres) -> ServerConfig {
     }
 }
 
-/// A handle that passed its preflight.
+/// A handle that passed its preflight. Another test may have created a database that PUBLIC may connect to.
 pub async fn ready(postgres: &Postgres) -> Server {
     let server = Server::new(config(postgres));
     let preflight = server.preflight(INSTALLATION).await.unwrap();
-    assert!(preflight.missing.is_empty() && preflight.in_use_by.is_none(), "{preflight:?}");
+    let is_usable = !preflight.missing.iter().any(MissingRight::is_required);
+    assert!(is_usable && preflight.in_use_by.is_none(), "{preflight:?}");
     server.prepare(INSTALLATION).await.unwrap();
     server
 }

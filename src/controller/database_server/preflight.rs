@@ -10,7 +10,14 @@ use crate::{
         reason::Reason,
     },
     controller::{context::Context, state::servers::ServerState},
-    postgres::{self, server::Server},
+    postgres::{
+        self,
+        install::{
+            preflight::{Preflight, StaleCollations},
+            rights::MissingRight,
+        },
+        server::Server,
+    },
     registry,
 };
 use kube::ResourceExt;
@@ -18,8 +25,13 @@ use tracing::{info, warn};
 
 const REMEDY: &str = "run `tenantry server-setup` as an administrator";
 
+/// It is no right, and PostgreSQL's default.
+const NOTHING_RESERVED: &str = "; the server reserves no connections for the operator (reserved_connections, from \
+                                PostgreSQL 16 on): keep the sum of the tenants' connection limits below max_connections";
+
 /// Reasons for which only new tenants cannot be created.
-const WITHOUT_NEW_TENANTS: [Reason; 2] = [Reason::TemplateBroken, Reason::ReadOnlyServer];
+const WITHOUT_NEW_TENANTS: [Reason; 4] =
+    [Reason::TemplateBroken, Reason::ReadOnlyServer, Reason::CollationMismatch, Reason::EncodingMismatch];
 
 /// One condition.
 pub struct Finding {
@@ -86,9 +98,9 @@ async fn check(
     mut known: bool,
     context: &Context,
 ) -> Result<CheckResult, CheckError> {
-    let found = server.preflight(context.installation.id).await?;
+    let mut found = server.preflight(context.installation.id).await?;
     let version = Some(found.version.clone());
-    let reachable = finding(REACHABLE, true, Reason::Connected, format!("PostgreSQL {}", found.version));
+    let reachable = reachable(&found);
     if let Some(other) = &found.in_use_by {
         let message = format!(
             "the server belongs to the Tenantry installation {other}, by the comment on role tenantry_admin; this one is {}",
@@ -104,7 +116,7 @@ async fn check(
         return Ok(CheckResult { version, findings, server: None, permanent: true });
     }
     // Before anything is created there: on another server, all databases are missing.
-    if let Some(identifier) = found.identifier {
+    if let Some(identifier) = found.identifier.take() {
         let accepted = resource.annotations().get(ANNOTATION_ACCEPT_SERVER) == Some(&identifier);
         let proven = context.registry.bind_server(&server.config().name, &identifier, accepted).await;
         if let Some(before) = proven.map_err(CheckError::Registry)? {
@@ -137,20 +149,45 @@ async fn check(
             }
             template => drop(template?),
         }
+        if !found.missing.iter().any(|right| matches!(right, MissingRight::LargeObjects { .. })) {
+            found.missing.extend(server.large_objects_in_template().await?);
+        }
         let inventory = server.observe_all().await?;
         server.revoke_migrator_grants(&inventory.migrator_grants()).await;
         context.state.snapshot.read_server(&server.config().name, inventory);
     }
-    let (why, message) = if found.missing.is_empty() {
+    let (why, mut message) = if found.missing.is_empty() {
         (Reason::RightsComplete, "the operator's login has every right it needs".to_owned())
     } else {
-        let message = format!(
-            "{lacks}: not required; without it, the operator ends sessions with the login of the tenant ({REMEDY})"
-        );
-        (Reason::RightsReduced, message)
+        (Reason::RightsReduced, reduced(&found.missing))
     };
+    if found.reserved_connections == 0 {
+        message.push_str(NOTHING_RESERVED);
+    }
     let privileged = finding(PRIVILEGED, true, why, message);
     Ok(CheckResult { version, findings: vec![reachable, privileged], server: Some(server), permanent: false })
+}
+
+fn reachable(found: &Preflight) -> Finding {
+    let version = format!("PostgreSQL {}", found.version);
+    match &found.stale_collations {
+        None => finding(REACHABLE, true, Reason::Connected, version),
+        Some(StaleCollations { example, count }) => {
+            let message = format!(
+                "{version}; {count} tenants' databases ({example:?} and others) have indexes from another version of \
+                 their collation than the server has now, so that text may not be found: in each, run REINDEX DATABASE \
+                 and then ALTER DATABASE … REFRESH COLLATION VERSION, as a superuser or tenantry_dba"
+            );
+            finding(REACHABLE, true, Reason::CollationMismatch, message)
+        }
+    }
+}
+
+/// What is missing and not required, with what is different without it.
+fn reduced(missing: &[MissingRight]) -> String {
+    let lines: Vec<String> =
+        missing.iter().map(|right| format!("{right}: {}", right.consequence())).collect();
+    format!("not required, but: {} ({REMEDY}, if it has the right)", lines.join("; "))
 }
 
 fn finding(type_: &'static str, fulfilled: bool, reason: Reason, message: String) -> Finding {

@@ -24,7 +24,7 @@ use crate::{
     registry,
 };
 
-/// How often a ready server is checked: two statements per server, and none per tenant.
+/// How often a ready server is checked: three statements per server, and none per tenant.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// Why a reconcile failed. A fault of the server itself is in its conditions instead.

@@ -84,15 +84,6 @@ impl Inventory {
         }
     }
 
-    /// The template of that name, if there is one.
-    pub(in crate::postgres) fn template(&self, name: &str) -> Option<TemplateFacts<'_>> {
-        self.databases.get(name).map(|row| TemplateFacts {
-            comment: row.comment.as_deref(),
-            owned: row.owner == DBA.as_str(),
-            drop_interrupted: row.connection_limit == -2,
-        })
-    }
-
     /// The databases whose comment names a tenant, and that tenant, whatever the registry has recorded.
     pub fn owned_databases(&self) -> impl Iterator<Item = (&str, TenantId)> {
         self.databases.iter().filter_map(|(name, row)| {
@@ -117,13 +108,6 @@ impl Inventory {
     pub(in crate::postgres) fn rights(&self) -> Rights {
         self.rights
     }
-}
-
-/// What the catalogs show of a template.
-pub(in crate::postgres) struct TemplateFacts<'a> {
-    pub comment: Option<&'a str>,
-    pub owned: bool,
-    pub drop_interrupted: bool,
 }
 
 /// An id that no tenant has: ids are random.

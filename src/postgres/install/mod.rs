@@ -1,6 +1,11 @@
 //! What is installed once per server: roles, rights and templates, and the check of them.
 
+mod large_objects;
+mod points;
 pub mod preflight;
+pub mod printed;
+pub mod rights;
 mod roles;
 pub mod setup;
+mod template_source;
 pub(in crate::postgres) mod templates;

@@ -1,11 +1,10 @@
 //! The preflight: compares the rights of the operator's login on a server with those that it needs, before any tenant is
 //! changed.
 
-use std::fmt;
-
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::{rights::MissingRight, templates::open_template};
 use crate::postgres::{
     catalog::ownership,
     error::{Error, Result},
@@ -28,75 +27,20 @@ pub struct Preflight {
     /// The system identifier: it distinguishes this server from every other, and is the same after a failover or a
     /// restore. None if the login may not read it.
     pub identifier: Option<String>,
+    /// How many connections the server reserves for logins like the operator's (`reserved_connections`); 15 has no such
+    /// setting.
+    pub reserved_connections: i32,
+    /// Tenants' databases whose indexes were built with another version of their collation than the server has now.
+    pub stale_collations: Option<StaleCollations>,
 }
 
-/// A right that the operator's login lacks, or that it or PUBLIC should not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissingRight {
-    /// There is no role `tenantry_admin`.
-    AdminRole,
-    /// `tenantry_admin` lacks CREATEDB.
-    AdminCreateDb,
-    /// `tenantry_admin` lacks CREATEROLE.
-    AdminCreateRole,
-    /// The login is not a member of `tenantry_admin`, or lacks the INHERIT or the SET option.
-    Membership,
-    /// The login cannot write the installation's id into the comment of `tenantry_admin`, which has none yet.
-    AdminOption,
-    /// The login or `tenantry_admin` is a superuser.
-    Superuser,
-    /// `tenantry_admin` may not end other roles' sessions.
-    SignalBackend,
-    /// `tenantry_admin` may not read when other roles' sessions began.
-    ReadAllStats,
-    /// PUBLIC may connect to `postgres`.
-    PostgresOpen,
-    /// PUBLIC may connect to `template1`.
-    Template1Open,
-}
-
-impl MissingRight {
-    /// Whether it is required. Without the two predefined roles, which some managed services do not grant, the operator
-    /// becomes a member of a tenant's login for the transaction that ends its sessions.
-    pub fn is_required(self) -> bool {
-        match self {
-            Self::SignalBackend | Self::ReadAllStats => false,
-            Self::AdminRole
-            | Self::AdminCreateDb
-            | Self::AdminCreateRole
-            | Self::Membership
-            | Self::AdminOption
-            | Self::Superuser
-            | Self::PostgresOpen
-            | Self::Template1Open => true,
-        }
-    }
-}
-
-impl fmt::Display for MissingRight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AdminRole => "role tenantry_admin does not exist",
-            Self::AdminCreateDb => "tenantry_admin lacks CREATEDB",
-            Self::AdminCreateRole => "tenantry_admin lacks CREATEROLE",
-            Self::Membership => {
-                "the operator's login is not a member of tenantry_admin (from 16 on, WITH INHERIT TRUE, SET TRUE)"
-            }
-            Self::AdminOption => {
-                "the operator's login lacks CREATEROLE, or from 16 on ADMIN OPTION on tenantry_admin, to write the \
-                 installation's id onto it"
-            }
-            Self::Superuser => {
-                "the operator's login or tenantry_admin is a SUPERUSER, which is never needed: NOSUPERUSER"
-            }
-            Self::SignalBackend => "tenantry_admin lacks pg_signal_backend, to end tenants' sessions",
-            Self::ReadAllStats => {
-                "tenantry_admin lacks pg_read_all_stats, to prove that tenants' sessions have ended"
-            }
-            Self::PostgresOpen => "PUBLIC may CONNECT to database postgres",
-            Self::Template1Open => "PUBLIC may CONNECT to database template1",
-        })
-    }
+/// Databases with indexes of another collation version: text may be sorted wrongly there, and not be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaleCollations {
+    /// One of them.
+    pub example: String,
+    /// How many there are.
+    pub count: i64,
 }
 
 #[derive(FromRow)]
@@ -113,11 +57,18 @@ struct OperatorRights {
     identifiable: bool,
     signal: bool,
     stats: bool,
+    reserved: bool,
+    reserved_connections: i32,
+    temp_file_limit: bool,
     comment: Option<String>,
-    postgres_open: bool,
-    template1_open: bool,
+    /// The databases to which PUBLIC may connect, without those of tenants.
+    open: Vec<String>,
+    stale: i64,
+    stale_example: Option<String>,
 }
 
+/// Databases of `tenantry_dba` are the tenants' and the templates. The versions of a collation are the same in all of them,
+/// since all are clones: one database for each recorded version is compared.
 const QUERY: &str = "\
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS version_num,
@@ -136,14 +87,29 @@ SELECT current_setting('server_version') AS version,
        has_function_privilege('pg_control_system()', 'EXECUTE') AS identifiable,
        coalesce(pg_has_role(a.oid, 'pg_signal_backend', 'USAGE'), false) AS signal,
        coalesce(pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'), false) AS stats,
+       coalesce((SELECT pg_has_role(a.oid, r.oid, 'USAGE') FROM pg_roles AS r
+                 WHERE r.rolname = 'pg_use_reserved_connections'), true) AS reserved,
+       coalesce(current_setting('reserved_connections', true)::int, 0) AS reserved_connections,
+       coalesce(has_parameter_privilege(a.oid, 'temp_file_limit', 'SET'), false) AS temp_file_limit,
        shobj_description(a.oid, 'pg_authid') AS comment,
-       o.postgres_open, o.template1_open
-FROM pg_roles l LEFT JOIN pg_roles a ON a.rolname = 'tenantry_admin',
-     LATERAL (
-         SELECT coalesce(bool_or(d.datname = 'postgres'), false) AS postgres_open,
-                coalesce(bool_or(d.datname = 'template1'), false) AS template1_open
-         FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS x
-         WHERE d.datname IN ('postgres', 'template1') AND x.grantee = 0 AND x.privilege_type = 'CONNECT') AS o
+       ARRAY(
+           SELECT d.datname::text FROM pg_database AS d
+           WHERE d.datallowconn AND d.datdba IS DISTINCT FROM dba.oid AND EXISTS (
+               SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS x
+               WHERE x.grantee = 0 AND x.privilege_type = 'CONNECT')
+           ORDER BY d.datname) AS open,
+       coalesce(c.stale, 0)::bigint AS stale, c.stale_example
+FROM pg_roles AS l
+LEFT JOIN pg_roles AS a ON a.rolname = 'tenantry_admin'
+LEFT JOIN pg_roles AS dba ON dba.rolname = 'tenantry_dba'
+LEFT JOIN LATERAL (
+    SELECT sum(g.databases) AS stale, min(g.example) AS stale_example FROM (
+        SELECT d.datcollversion, min(d.oid) AS oid, min(d.datname)::text AS example, count(*) AS databases
+        FROM pg_database AS d
+        WHERE d.datdba = dba.oid AND d.datcollversion IS NOT NULL
+          AND NOT starts_with(d.datname, 'tenantry_template_')
+        GROUP BY d.datlocprovider, d.datcollate, d.datcollversion) AS g
+    WHERE g.datcollversion IS DISTINCT FROM pg_database_collation_actual_version(g.oid)) AS c ON true
 WHERE l.rolname = session_user";
 
 impl Server {
@@ -159,6 +125,7 @@ impl Server {
             true => Some(identifier_of(&mut session).await?),
             false => None,
         };
+        let open_template = open_template(&mut session).await?;
         session.close().await;
         if !SUPPORTED.contains(&found.version_num) {
             return Err(Error::UnsupportedVersion(found.version));
@@ -169,12 +136,32 @@ impl Server {
         let ours = ownership::installation(installation);
         let in_use_by =
             found.comment.as_deref().filter(|comment| *comment != ours).map(ownership::installation_of);
-        Ok(Preflight { missing: found.missing(), version: found.version, in_use_by, identifier })
+        let mut missing = found.missing();
+        missing.extend(open_template);
+        let stale_collations = found
+            .stale_example
+            .filter(|_| found.stale > 0)
+            .map(|example| StaleCollations { example, count: found.stale });
+        Ok(Preflight {
+            missing,
+            version: found.version,
+            in_use_by,
+            identifier,
+            reserved_connections: found.reserved_connections,
+            stale_collations,
+        })
     }
 }
 
 impl OperatorRights {
     fn missing(&self) -> Vec<MissingRight> {
+        let is_open = |name: &str| self.open.iter().any(|open| open == name);
+        let others: Vec<String> = self
+            .open
+            .iter()
+            .filter(|name| !["postgres", "template1"].contains(&name.as_str()))
+            .cloned()
+            .collect();
         let checks = [
             (self.superuser, MissingRight::Superuser),
             (!self.admin, MissingRight::AdminRole),
@@ -184,8 +171,11 @@ impl OperatorRights {
             (self.member && self.comment.is_none() && !self.marks, MissingRight::AdminOption),
             (self.admin && !self.signal, MissingRight::SignalBackend),
             (self.admin && !self.stats, MissingRight::ReadAllStats),
-            (self.postgres_open, MissingRight::PostgresOpen),
-            (self.template1_open, MissingRight::Template1Open),
+            (self.admin && !self.reserved, MissingRight::ReservedConnections),
+            (self.admin && !self.temp_file_limit, MissingRight::TempFileLimit),
+            (is_open("postgres"), MissingRight::PostgresOpen),
+            (is_open("template1"), MissingRight::Template1Open),
+            (!others.is_empty(), MissingRight::DatabasesOpen(others)),
         ];
         checks.into_iter().filter(|(missing, _)| *missing).map(|(_, right)| right).collect()
     }

@@ -145,6 +145,13 @@ impl Server {
                     session.release();
                     return Ok(());
                 }
+                // An administrator made it a template (IS_TEMPLATE).
+                Err(error) if error.sql_state().as_deref() == Some("42809") && attempt < DROP_ATTEMPTS => {
+                    let ordinary = Script::of("ALTER DATABASE {} IS_TEMPLATE false", &[name]);
+                    run_despite_read_only(&mut session, "make the template an ordinary database", &ordinary)
+                        .await?;
+                    attempt += 1;
+                }
                 Err(error) if error.sql_state().as_deref() != Some("55006") => return Err(error),
                 Err(_) if attempt < DROP_ATTEMPTS && blockers.foreign.is_empty() => attempt += 1,
                 Err(error) => {

@@ -55,12 +55,11 @@ impl Server {
         if !self.own_login(placement).await? {
             return Ok(());
         }
-        let mut session = self.admin().await?;
-        let dropped =
-            run_despite_read_only(&mut session, "drop the login", &Script::of("DROP ROLE {}", &[&login]))
-                .await;
-        if dropped.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
-            session.release();
+        let mut dropped = self.drop_role(&login).await;
+        if dropped.as_ref().err().and_then(Error::sql_state).as_deref() == Some("2BP01") {
+            // What else it left is reported.
+            self.delete_large_objects(&login).await?;
+            dropped = self.drop_role(&login).await;
         }
         match dropped {
             Err(Error::Sql { source, .. }) if code(&source) == Some("2BP01") => {
@@ -70,6 +69,17 @@ impl Server {
             Err(Error::Sql { source, .. }) if code(&source) == Some("42704") => Ok(()),
             other => other,
         }
+    }
+
+    async fn drop_role(&self, login: &Ident) -> Result<()> {
+        let mut session = self.admin().await?;
+        let dropped =
+            run_despite_read_only(&mut session, "drop the login", &Script::of("DROP ROLE {}", &[login]))
+                .await;
+        if dropped.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
+            session.release();
+        }
+        dropped
     }
 
     /// Logs in with the tenant's credentials and reads the module versions. If the login has reached its connection limit,

@@ -3,6 +3,7 @@
 mod access;
 pub mod credentials;
 pub mod databases;
+mod large_objects;
 mod limits;
 mod logins;
 pub(in crate::postgres) mod migrate;

@@ -1,0 +1,58 @@
+//! Templates of older releases, and of modules that no plan names any more: dropped one at a time, since a drop makes the
+//! server write a checkpoint. No tenant depends on them: a tenant's database is a copy.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures::future::join_all;
+use kube::ResourceExt;
+use tracing::{info, warn};
+
+use crate::{
+    controller::{
+        context::{Context, SharedContext},
+        state::servers::ServerState,
+    },
+    domain::modules::belongs,
+};
+
+/// How often one template of each server may be dropped. The first time is not at the start, when all tenants are reconciled.
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// Drops until it is dropped.
+pub async fn run(context: SharedContext) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let needed = needed_digests(&context);
+        let servers = context.stores.database_servers.state();
+        join_all(servers.iter().map(|server| drop_one(server.name_any(), &needed, &context))).await;
+    }
+}
+
+async fn drop_one(name: String, needed: &HashSet<String>, context: &Context) {
+    let ServerState::Ready(server) = context.state.servers.get(&name) else { return };
+    match server.drop_old_template(needed).await {
+        Ok(None) => {}
+        Ok(Some(template)) => {
+            info!(server = name, template, "dropped a template that no new tenant is cloned from")
+        }
+        Err(error) => warn!(server = name, %error, "could not drop a template that no tenant needs"),
+    }
+}
+
+/// The digests of the sets of modules that new tenants would have, and those that tenants have: the size of a template is
+/// subtracted from that of a database.
+fn needed_digests(context: &Context) -> HashSet<String> {
+    let plans = context.stores.plans.state();
+    let of_plans =
+        plans.iter().map(|plan| context.modules.select(|module| belongs(module, &plan.spec.modules)));
+    let tenants = context.stores.scopes.tenants();
+    let of_tenants = tenants.iter().filter_map(|tenant| {
+        let modules = &tenant.status.as_ref()?.modules;
+        Some(context.modules.select(|name| modules.iter().any(|module| module.name == name)))
+    });
+    of_plans
+        .chain(of_tenants)
+        .map(|set| set.digest().to_owned())
+        .chain([context.modules.all().digest().to_owned()])
+        .collect()
+}
