@@ -78,10 +78,12 @@ impl Kind {
         if self == Self::OwnsNeither {
             reduced.extend([
                 "CONNECT on postgres for",
-                "CONNECT on postgres revoked",
-                "CONNECT on template1 revoked",
+                "all rights on postgres revoked",
+                "all rights on template1 revoked",
             ]);
         }
+        // No administrator that a provider gives owns it.
+        reduced.push("all rights on template0 revoked");
         reduced.push("large-object writers");
         reduced
     }

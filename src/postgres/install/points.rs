@@ -293,13 +293,14 @@ fn maintenance_databases() -> Result<Vec<Point>> {
             &Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&postgres, &ADMIN]),
         )],
     }];
-    for name in [postgres, Ident::new("template1")?] {
+    // All rights: with any right of PUBLIC on a database, a tenant's GRANT there is a mere warning, and locks its row.
+    for name in [postgres, Ident::new("template1")?, Ident::new("template0")?] {
         points.push(Point {
-            what: format!("CONNECT on {name} revoked from PUBLIC"),
+            what: format!("all rights on {name} revoked from PUBLIC"),
             required: false,
             steps: vec![Step::new(
-                Script::of(NO_CONNECT_FOR_PUBLIC, &[&Literal::from(&name)]),
-                &Script::of("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", &[&name]),
+                Script::of(IS_CLOSED_TO_PUBLIC, &[&Literal::from(&name)]),
+                &Script::of("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[&name]),
             )],
         });
     }
@@ -317,11 +318,6 @@ SELECT EXISTS (
 const IS_CLOSED_TO_PUBLIC: &str = "\
 SELECT NOT EXISTS (
     SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0)
-FROM pg_database AS d WHERE d.datname = {}";
-const NO_CONNECT_FOR_PUBLIC: &str = "\
-SELECT NOT EXISTS (
-    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
-    WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
 FROM pg_database AS d WHERE d.datname = {}";
 const IS_OPEN_TO_ADMIN: &str = "\
 SELECT EXISTS (
