@@ -1,8 +1,8 @@
 //! The sessions on one server, all under one cap.
 //!
 //! Half of the cap is for admin sessions, which are kept and used again, the other half for sessions in tenant
-//! databases, which are closed after one operation. An operation holds at most one session at a time, so that waiting
-//! for a session cannot deadlock.
+//! databases, which are closed after one operation. One of the admin sessions is the standing session (`standing.rs`). An
+//! operation holds at most one session at a time, so that waiting for a session cannot deadlock.
 //!
 //! A session counts until its server process has ended: the process outlives the closed connection for a moment, and
 //! under load the next session would exceed the cap. So the slot of a closed session is freed only once
@@ -26,8 +26,12 @@ use crate::{
     postgres::error::{Error, Result, is_transient},
 };
 
-use super::connect::{
-    ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+use super::{
+    blockers::{Blocked, Ended, while_unblocking},
+    connect::{
+        ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+    },
+    standing::Standing,
 };
 
 /// How long the preflight waits for a slot before it opens a session without one.
@@ -51,14 +55,19 @@ pub(in crate::postgres) struct Sessions {
     fence: Fence,
     admin: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
-    idle: Mutex<Vec<(PgConnection, Instant)>>,
+    idle: Mutex<Vec<(PgConnection, Option<i32>, Instant)>>,
     closing: Mutex<Vec<Closing>>,
     waiting: AtomicUsize,
     reaping: tokio::sync::Mutex<()>,
     opened: AtomicU64,
     /// The number of those in each tenant database.
     opened_in: Mutex<HashMap<String, i64>>,
-    identifier: OnceLock<String>,
+    pub(super) identifier: OnceLock<String>,
+    pub(super) standing: Standing,
+    /// What was ended because it blocked a statement, until it is reported.
+    pub(super) ended: Mutex<Vec<Ended>>,
+    /// Prepared transactions are rolled back by one task at a time.
+    pub(super) rolling_back: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -81,18 +90,19 @@ pub(in crate::postgres) struct Session {
     slot: Option<OwnedSemaphorePermit>,
     sessions: Arc<Sessions>,
     kind: Kind,
-    /// The server process, once it is known: sessions in tenant databases read it with their first statement.
+    /// The server process, once it is known: sessions in tenant databases read it with their first statement, the others
+    /// when they first change something.
     pub(in crate::postgres) pid: Option<i32>,
 }
 
 impl Sessions {
     pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence) -> Self {
-        let cap = config.max_connections.clamp(2, 1000) as usize;
+        let cap = config.max_connections.clamp(3, 1000) as usize;
         let admin = cap.div_ceil(2);
         Self {
             config,
             fence,
-            admin: Arc::new(Semaphore::new(admin)),
+            admin: Arc::new(Semaphore::new(admin - 1)),
             tenant: Arc::new(Semaphore::new(cap - admin)),
             idle: Mutex::default(),
             closing: Mutex::default(),
@@ -101,6 +111,9 @@ impl Sessions {
             opened: AtomicU64::new(0),
             opened_in: Mutex::default(),
             identifier: OnceLock::new(),
+            standing: Standing::default(),
+            ended: Mutex::default(),
+            rolling_back: tokio::sync::Mutex::default(),
         }
     }
 
@@ -126,14 +139,16 @@ impl Sessions {
         self.check_fence()?;
         loop {
             let idle = self.pop_idle();
-            let Some((mut connection, since)) = idle else { break };
+            let Some((mut connection, pid, since)) = idle else { break };
             let fresh = since.elapsed() < IDLE_TIMEOUT;
             let answers = fresh
                 && tokio::time::timeout(Duration::from_secs(5), connection.ping())
                     .await
                     .is_ok_and(|answer| answer.is_ok());
             if answers {
-                return Ok(self.session(connection, slot, Kind::Admin));
+                let mut session = self.session(connection, slot, Kind::Admin);
+                session.pid = pid;
+                return Ok(session);
             }
             let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
         }
@@ -175,8 +190,22 @@ impl Sessions {
         }
     }
 
+    /// As [`Self::single`], for what must not wait for other operations: without a free slot, it opens a session without
+    /// one.
+    pub(super) async fn single_at_once(
+        self: &Arc<Self>,
+        connect_as: &ConnectAs<'_>,
+        doing: &'static str,
+    ) -> Result<Session> {
+        let slot = match self.tenant.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => take_slot(&Arc::new(Semaphore::new(1))).await,
+        };
+        self.open(connect_as, slot, Kind::Tenant, doing).await
+    }
+
     /// A process that was suspended while another one took over the Lease stops here.
-    fn check_fence(&self) -> Result<()> {
+    pub(super) fn check_fence(&self) -> Result<()> {
         if self.fence.is_open() { Ok(()) } else { Err(Error::Fenced) }
     }
 
@@ -191,17 +220,15 @@ impl Sessions {
         let mut attempt = 0;
         loop {
             self.check_fence()?;
-            match connect(&options, doing).await {
+            let blocked = Blocked::connections_to(connect_as.database());
+            match while_unblocking(self, &blocked, connect(&options, doing)).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
                     if let Some(database) = connect_as.tenant_database() {
                         *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
                     }
-                    if let (Kind::Admin, Some(expected)) = (kind, self.identifier.get()) {
-                        let found = identifier_of(&mut connection).await?;
-                        if found != *expected {
-                            return Err(Error::ServerReplaced { expected: expected.clone(), found });
-                        }
+                    if kind == Kind::Admin {
+                        self.check_identifier(&mut connection).await?;
                     }
                     return Ok(self.session(connection, slot, kind));
                 }
@@ -213,6 +240,16 @@ impl Sessions {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Checks that a session is on the server that the others are bound to.
+    pub(super) async fn check_identifier(&self, connection: &mut PgConnection) -> Result<()> {
+        let Some(expected) = self.identifier.get() else { return Ok(()) };
+        let found = identifier_of(connection).await?;
+        if found == *expected {
+            return Ok(());
+        }
+        Err(Error::ServerReplaced { expected: expected.clone(), found })
     }
 
     fn session(
@@ -235,7 +272,7 @@ impl Sessions {
         lock(&self.idle).clear();
     }
 
-    fn pop_idle(&self) -> Option<(PgConnection, Instant)> {
+    fn pop_idle(&self) -> Option<(PgConnection, Option<i32>, Instant)> {
         lock(&self.idle).pop()
     }
 
@@ -297,6 +334,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// All sessions on the server.
+    pub(in crate::postgres) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     /// Whether GRANT has the options INHERIT and SET.
     pub(in crate::postgres) fn has_grant_options(&self) -> bool {
         self.server_version_num().is_some_and(|version| version >= GRANT_OPTIONS_SINCE)
@@ -319,7 +361,7 @@ impl Session {
         if self.kind == Kind::Admin
             && let Some(connection) = self.connection.take()
         {
-            lock(&self.sessions.idle).push((connection, Instant::now()));
+            lock(&self.sessions.idle).push((connection, self.pid, Instant::now()));
             self.slot = None;
         }
     }
@@ -387,6 +429,6 @@ fn is_full_or_starting(error: &sqlx::Error) -> bool {
     is_transient(error) && matches!(crate::postgres::error::code(error), Some("53300" | "57P03"))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
