@@ -5,6 +5,7 @@ mod locks;
 mod moves;
 mod pace;
 mod stage;
+mod watch;
 mod ways;
 mod wire;
 

@@ -4,6 +4,7 @@
 pub mod breaker;
 pub mod drift;
 pub mod inactivity;
+pub mod lock_watch;
 pub mod plan_rollout;
 pub mod purge;
 pub mod reclaim;

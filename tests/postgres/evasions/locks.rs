@@ -198,7 +198,7 @@ impl Held {
     }
 }
 
-fn url(postgres: &Postgres, tenant: &Tenant) -> String {
+pub fn url(postgres: &Postgres, tenant: &Tenant) -> String {
     postgres.url(&tenant.placement.login, tenant.password.expose(), &tenant.placement.database)
 }
 
@@ -283,7 +283,7 @@ async fn locks_stop_no_other_work_of_the_operator() {
         let in_own = "BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {database} SET work_mem = '1MB'";
         let session = begin(&hostile, in_own, rename).await;
         let waiting = tokio::spawn(rename_in_vain(url(&postgres, &hostile), fill(rename, &hostile)));
-        until_waiting(&postgres, &hostile.placement.database).await;
+        until_waiting(&postgres, "postgres", &hostile.placement.database).await;
         server.apply_limits(&hostile.placement, &Entitlements::default()).await.unwrap();
         waiting.await.unwrap();
         drop(session);
@@ -311,11 +311,11 @@ pub async fn rename_in_vain(url: String, sql: String) {
     assert!(session.execute(AssertSqlSafe(sql)).await.is_err());
 }
 
-/// Returns once a session waits for an exclusive lock on a database.
-pub async fn until_waiting(postgres: &Postgres, database: &str) {
+/// Returns once a session waits for an exclusive lock on a database, as seen from another one.
+pub async fn until_waiting(postgres: &Postgres, from: &str, database: &str) {
     let is_there = "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted
         AND classid = 'pg_database'::regclass AND objid = (SELECT oid FROM pg_database WHERE datname = $1))";
-    let mut administrator = postgres.connect("template1").await.unwrap();
+    let mut administrator = postgres.connect(from).await.unwrap();
     while !sqlx::query_scalar::<_, bool>(is_there).bind(database).fetch_one(&mut administrator).await.unwrap()
     {
     }
