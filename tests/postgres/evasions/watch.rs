@@ -10,16 +10,16 @@ use crate::servers::{Tenant, ready};
 
 use super::locks::{open, own_server, rename_in_vain, until_waiting, url};
 
-/// The interval of the looks.
+/// The interval of the looks, for the watch: the test does not wait in between.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks, as the loop does, until something was ended.
 async fn watch_until_ended(server: &Server) -> Vec<String> {
-    let (mut watch, since) = (LockWatch::default(), Instant::now());
-    loop {
+    let mut watch = LockWatch::default();
+    for look in 0.. {
         let locks = server.shared_locks().await.unwrap();
         let mut ended = Vec::new();
-        for lock in watch.look(&locks, since.elapsed()) {
+        for lock in watch.look(&locks, INTERVAL * look) {
             if server.end_lock(lock).await.unwrap() {
                 ended.push(lock.role.clone());
             }
@@ -27,8 +27,8 @@ async fn watch_until_ended(server: &Server) -> Vec<String> {
         if !ended.is_empty() {
             return ended;
         }
-        tokio::time::sleep(INTERVAL).await;
     }
+    unreachable!()
 }
 
 async fn connects(url: &str, within: Duration) -> bool {
@@ -36,16 +36,16 @@ async fn connects(url: &str, within: Duration) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn others_connect_again_while_a_tenant_locks_them_out_on_15() {
-    lock_out(15).await;
+async fn locked_out_others_connect_again_on_15() {
+    try_all(15).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn others_connect_again_while_a_tenant_locks_them_out_on_18() {
-    lock_out(18).await;
+async fn locked_out_others_connect_again_on_18() {
+    try_all(18).await;
 }
 
-async fn lock_out(major: u16) {
+async fn try_all(major: u16) {
     let postgres = own_server(major).await;
     let server = ready(&postgres).await;
     let (hostile, other) = (Tenant::new("tenant_hostile"), Tenant::new("tenant_other"));
@@ -53,23 +53,32 @@ async fn lock_out(major: u16) {
     other.provision(&server, 1).await;
     // It opens the standing session, as the first look of the watch does.
     server.shared_locks().await.unwrap();
+    lock_out(&postgres, &server, &hostile, &other).await;
+    lock_out_the_operator(&postgres, &server, &hostile).await;
+    work_ordinarily(&postgres, &server).await;
+    // As on some managed servers: only the login itself may end its sessions.
+    let mut administrator = postgres.connect("postgres").await.unwrap();
+    let revoke = "REVOKE pg_signal_backend, pg_read_all_stats FROM tenantry_admin";
+    administrator.execute(revoke).await.unwrap();
+    lock_out(&postgres, &server, &hostile, &other).await;
+}
+
+async fn lock_out(postgres: &Postgres, server: &Server, hostile: &Tenant, other: &Tenant) {
     let everyone = [
-        ("tenant_other", url(&postgres, &other)),
+        ("tenant_other", url(postgres, other)),
         ("postgres", postgres.admin_url("postgres")),
         ("template1", postgres.admin_url("template1")),
     ];
     for prepared in [false, true] {
         for (database, url_of_other) in &everyone {
-            let begun = Instant::now();
-            let (holder, waiting) = lock_out_of(&postgres, &hostile, database, prepared).await;
+            let (holder, waiting) = lock_out_of(postgres, hostile, database, prepared).await;
             assert!(
                 !connects(url_of_other, Duration::from_millis(700)).await,
                 "the control: {database} is locked"
             );
-            let ended = watch_until_ended(&server).await;
+            let ended = watch_until_ended(server).await;
             assert!(ended.iter().all(|role| *role == hostile.placement.login), "{ended:?}");
             assert!(connects(url_of_other, Duration::from_secs(20)).await, "{database}");
-            println!("PostgreSQL {major}: {database} was locked for {:?}", begun.elapsed());
             drop(holder);
             waiting.await.unwrap();
         }
@@ -102,61 +111,49 @@ async fn lock_out_of(
 }
 
 /// The operator itself gets in at once: it does not wait for the watch.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn operator_that_is_locked_out_of_postgres_gets_in() {
-    for major in [15, 18] {
-        let postgres = own_server(major).await;
-        let server = ready(&postgres).await;
-        let hostile = Tenant::new("tenant_hostile");
-        hostile.provision(&server, 1).await;
-        server.shared_locks().await.unwrap();
-        let (holder, waiting) = lock_out_of(&postgres, &hostile, "postgres", false).await;
-        let installation = crate::servers::INSTALLATION;
-        let begun = Instant::now();
-        server.preflight(installation).await.unwrap();
-        println!("PostgreSQL {major}: the preflight took {:?}", begun.elapsed());
-        waiting.await.unwrap();
-        drop(holder);
-        let ended = server.take_ended_blockers();
-        assert!(ended.iter().any(|ended| ended.tenant == hostile.placement.tenant), "{ended:?}");
-    }
+async fn lock_out_the_operator(postgres: &Postgres, server: &Server, hostile: &Tenant) {
+    let (holder, waiting) = lock_out_of(postgres, hostile, "postgres", false).await;
+    let installation = crate::servers::INSTALLATION;
+    let begun = Instant::now();
+    server.preflight(installation).await.unwrap();
+    println!("PostgreSQL {}: the preflight took {:?}", postgres.binaries().major, begun.elapsed());
+    waiting.await.unwrap();
+    drop(holder);
+    let ended = server.take_ended_blockers();
+    assert!(ended.iter().any(|ended| ended.tenant == hostile.placement.tenant), "{ended:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ordinary_work_and_administrators_are_not_ended() {
-    for major in [15, 18] {
-        let postgres = own_server(major).await;
-        let server = ready(&postgres).await;
-        let tenant = Tenant::new("tenant_honest");
-        tenant.provision(&server, 1).await;
-        let ordinary = [
-            "BEGIN; SELECT * FROM pg_database, pg_roles, pg_auth_members, pg_db_role_setting, pg_shdepend",
-            "BEGIN; INSERT INTO users (email) VALUES ('a@b.example'); SELECT pg_advisory_lock(1); LISTEN l; NOTIFY l",
-            "BEGIN; LOCK TABLE roles; LOCK TABLE pg_database IN ACCESS SHARE MODE",
-            "BEGIN; SELECT pg_database_size(current_database()), txid_current()",
-        ];
-        let mut sessions = Vec::new();
-        for sql in ordinary {
-            sessions.push(open(&postgres, &tenant, sql).await.unwrap());
-        }
-        let mut administrator = postgres.connect("postgres").await.unwrap();
-        let alter = format!(
-            "CREATE ROLE somebody LOGIN; SET SESSION AUTHORIZATION somebody; BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'",
-            tenant.placement.database
-        );
-        administrator.execute(AssertSqlSafe(alter)).await.unwrap();
-        let mut watch = LockWatch::default();
-        for look in 0..3 {
-            let locks = server.shared_locks().await.unwrap();
-            let overdue = watch.look(&locks, INTERVAL * look);
-            assert!(overdue.is_empty(), "{overdue:?}");
-        }
-        for mut session in sessions.into_iter().chain([administrator]) {
-            session.execute("SELECT 1").await.unwrap();
-        }
-        // One query through one session, and none else.
-        let opened = server.sessions_opened();
-        server.shared_locks().await.unwrap();
-        assert_eq!(server.sessions_opened(), opened);
+/// Ordinary work and administrators are not ended.
+async fn work_ordinarily(postgres: &Postgres, server: &Server) {
+    let tenant = Tenant::new("tenant_honest");
+    tenant.provision(server, 1).await;
+    let ordinary = [
+        "BEGIN; SELECT * FROM pg_database, pg_roles, pg_auth_members, pg_db_role_setting, pg_shdepend",
+        "BEGIN; INSERT INTO users (email) VALUES ('a@b.example'); SELECT pg_advisory_lock(1); LISTEN l; NOTIFY l",
+        "BEGIN; LOCK TABLE roles; LOCK TABLE pg_database IN ACCESS SHARE MODE",
+        "BEGIN; SELECT pg_database_size(current_database()), txid_current()",
+    ];
+    let mut sessions = Vec::new();
+    for sql in ordinary {
+        sessions.push(open(postgres, &tenant, sql).await.unwrap());
     }
+    let mut administrator = postgres.connect("postgres").await.unwrap();
+    let alter = format!(
+        "CREATE ROLE somebody LOGIN; SET SESSION AUTHORIZATION somebody; BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'",
+        tenant.placement.database
+    );
+    administrator.execute(AssertSqlSafe(alter)).await.unwrap();
+    let mut watch = LockWatch::default();
+    for look in 0..3 {
+        let locks = server.shared_locks().await.unwrap();
+        let overdue = watch.look(&locks, INTERVAL * look);
+        assert!(overdue.is_empty(), "{overdue:?}");
+    }
+    for mut session in sessions.into_iter().chain([administrator]) {
+        session.execute("SELECT 1").await.unwrap();
+    }
+    // One query through one session, and none else.
+    let opened = server.sessions_opened();
+    server.shared_locks().await.unwrap();
+    assert_eq!(server.sessions_opened(), opened);
 }
