@@ -1,5 +1,5 @@
 //! Which locks on shared objects a tenant's login may not keep. Every role, database and right on a server is a row of a
-//! shared catalog: whoever locks one can stop the operator, and can keep others from connecting.
+//! shared catalog: a tenant that locks one can stop the operator, and can keep others from connecting.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -68,7 +68,7 @@ impl LockMode {
 pub enum LockedObject {
     /// A shared catalog.
     Catalog,
-    /// A row of one, for which somebody waits.
+    /// A row of one, for which a session waits.
     Row,
     /// A database.
     Database {
@@ -120,7 +120,7 @@ pub struct SharedLock {
 
 impl SharedLock {
     /// Whether others may have to wait for it. Every query that reads a shared catalog locks it, and every session that
-    /// starts locks its database: those locks block nobody.
+    /// starts locks its database: those locks block no other session.
     fn is_harmful(&self) -> bool {
         match self.object {
             LockedObject::Row
@@ -146,12 +146,12 @@ impl LockWatch {
     /// Which transactions have to end. `at` is the time since any fixed moment.
     pub fn look<'a>(&mut self, locks: &'a [SharedLock], at: Duration) -> Vec<&'a SharedLock> {
         let mut overdue = Vec::new();
-        let mut told = BTreeSet::new();
+        let mut named = BTreeSet::new();
         let mut seen = HashMap::new();
         for lock in locks.iter().filter(|lock| lock.is_harmful()) {
             let key = (lock.holder.clone(), lock.transaction.clone());
             let first = *self.seen.get(&key).unwrap_or(&at);
-            if at.saturating_sub(first) >= PATIENCE && told.insert(&lock.holder) {
+            if at.saturating_sub(first) >= PATIENCE && named.insert(&lock.holder) {
                 overdue.push(lock);
             }
             seen.insert(key, first);

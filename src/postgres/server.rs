@@ -21,7 +21,8 @@ use super::{
     error::{Error, Result, code, is_concurrent_update, is_lock_timeout},
     identifier::{Ident, Script},
     session::{
-        blockers::{Blocked, unblock, while_unblocking},
+        blocked::Blocked,
+        blockers::unblock,
         connect::{ConnectAs, DATABASE_LIMIT, STATEMENT_LIMIT, ServerConfig, with_timeout},
         pool::{Session, Sessions},
     },
@@ -82,7 +83,7 @@ impl Server {
         let template_lock = Arc::clone(lock(&TEMPLATE_LOCKS).entry(address).or_default());
         Self {
             inner: Arc::new(Inner {
-                sessions: Arc::new(Sessions::new(config, fence)),
+                sessions: Arc::new(Sessions::new(config, fence, unblock)),
                 template_lock,
                 drop_lock: tokio::sync::Mutex::default(),
                 reclaim_lock: tokio::sync::Mutex::default(),
@@ -275,7 +276,7 @@ async fn run_against(
     let (mut attempt, began) = (1, Instant::now());
     loop {
         let statement = with_timeout(limit, doing, sqlx::raw_sql(script.sql()).execute(&mut **session));
-        let source = match while_unblocking(&sessions, &blocked, statement).await {
+        let source = match sessions.while_unblocking(&blocked, statement).await {
             Ok(_) => return Ok(()),
             Err(Error::Sql { source, .. }) => source,
             Err(error) => return Err(error),
@@ -284,7 +285,7 @@ async fn run_against(
         if is_concurrent_update(&source) && (attempt < ATTEMPTS || blocked.login.is_some() && in_time) {
             if attempt > 1 && blocked.login.is_some() {
                 // The login changes its own row all the time.
-                unblock(Arc::clone(&sessions), blocked.clone()).await;
+                sessions.unblock(&blocked).await;
             } else {
                 let wait = rand::rng().random_range(2..=15) * u64::from(attempt);
                 tokio::time::sleep(Duration::from_millis(wait)).await;

@@ -1,4 +1,4 @@
-//! A tenant locks everybody out, again and again: others connect all the same, it is seen, and it is suspended in time.
+//! A tenant locks everybody out, again and again: others still connect, it is seen, and it is suspended in time.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ async fn tenant_that_locks_everybody_out_is_ended_reported_and_suspended() {
     }
     attacks.push(attack(hostile.clone(), "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'".to_owned()));
     let is_locked = "SELECT count(*) = 2 FROM pg_locks WHERE database = 0 AND NOT granted AND mode = 'AccessExclusiveLock'";
-    // The control: both databases are locked, and nobody connects.
+    // The control: both databases are locked, and no client connects.
     while !sqlx::query_scalar::<_, bool>(is_locked).fetch_one(&mut superuser).await.unwrap() {}
     assert!(tokio::time::timeout(Duration::from_millis(500), login(&beside)).await.is_err());
 

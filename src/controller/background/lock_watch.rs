@@ -87,7 +87,7 @@ fn servers(context: &SharedContext, watched: &mut Watched) -> Vec<(String, Watch
         let server = match (context.state.servers.get(&name), before) {
             (ServerState::Ready(server), Some(before)) => WatchedServer { server, ..before },
             (ServerState::Ready(server), None) => WatchedServer::new(server),
-            // While nobody can connect, the server is not ready, and the standing session still works.
+            // While no session can connect, the server is not ready, and the standing session still works.
             (ServerState::NotReady { .. }, Some(before)) => before,
             (ServerState::NotReady { .. }, None) | (ServerState::Unchecked, _) => continue,
         };

@@ -5,60 +5,26 @@
 //! Only sessions of tenants' logins are ended: roles with the ownership comment of a tenant. Those of administrators and of
 //! the operator itself are waited for.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
 use sqlx::PgConnection;
 use tracing::{info, warn};
 
-use crate::{
-    domain::identity::TenantId,
-    postgres::{
-        catalog::ownership,
-        error::{Error, Result},
-        identifier::{ADMIN, GROUPS, Ident, Keyword, Number, Script},
-    },
+use crate::postgres::{
+    catalog::ownership,
+    error::{Error, Result},
+    identifier::{ADMIN, GROUPS, Ident, Keyword, Number, Script},
 };
 
 use super::{
+    blocked::{Blocked, Ended},
     connect::{ANSWER_LIMIT, with_timeout},
     pool::{GRANT_OPTIONS_SINCE, Sessions},
     prepared::Prepared,
 };
 
 const DOING: &str = "end what blocks a statement";
-
-/// How long a statement waits before the first look at what blocks it, and the longest pause between two looks.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_millis(400);
-
-/// Something that may be blocked.
-#[derive(Clone, Debug, Default)]
-pub(in crate::postgres) struct Blocked {
-    /// The process of the session that runs the statement.
-    pub pid: Option<i32>,
-    /// The database to which a session connects: its process is not known yet.
-    pub database: Option<String>,
-    /// The login whose access the statement restricts. All its sessions are ended, whether they block the statement or not:
-    /// otherwise others would take the place of those that do.
-    pub login: Option<String>,
-}
-
-impl Blocked {
-    /// Sessions that are connecting to a database.
-    pub(super) fn connections_to(database: &str) -> Self {
-        Self { database: Some(database.to_owned()), ..Self::default() }
-    }
-}
-
-/// Something of a tenant that was ended, because it blocked others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// What it was, for people.
-    pub what: String,
-}
 
 /// A row of the query.
 #[derive(sqlx::FromRow)]
@@ -122,29 +88,6 @@ JOIN pg_database AS d ON d.datname = p.database
 LEFT JOIN pg_roles AS r ON r.rolname = p.owner
 WHERE NOT w.granted AND w.pid IN (SELECT chain.pid FROM chain) AND 0 IN (SELECT chain.pid FROM chain)
     AND (p.owner = ANY ($4) OR starts_with(shobj_description(r.oid, 'pg_authid'), 'tenantry:tenant:'))";
-
-/// Runs something that may be blocked, and ends what blocks it until it is done.
-pub(in crate::postgres) async fn while_unblocking<T>(
-    sessions: &Arc<Sessions>,
-    blocked: &Blocked,
-    work: impl Future<Output = T>,
-) -> T {
-    let mut work = pin!(work);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        if let Ok(done) = tokio::time::timeout(pause, &mut work).await {
-            return done;
-        }
-        // A task of its own: if the work is done meanwhile, the standing session is not lost.
-        let look = tokio::spawn(unblock(Arc::clone(sessions), blocked.clone()));
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            _ = look => {}
-        }
-        pause = (pause * 2).min(LAST_PAUSE);
-    }
-}
 
 /// Ends what blocks something now. A failure is logged: the statement itself then reports that it was blocked.
 pub(in crate::postgres) fn unblock(sessions: Arc<Sessions>, blocked: Blocked) -> BoxFuture<'static, ()> {
@@ -217,7 +160,7 @@ impl Sessions {
         let mut all = super::pool::lock(&self.ended);
         for ended in ended {
             info!(server = self.config.name, tenant = %ended.tenant, "ended {}", ended.what);
-            // Nobody may be there to report it.
+            // Without a lock watch, no task takes them.
             if all.len() < MAX_REMEMBERED && !all.contains(&ended) {
                 all.push(ended);
             }

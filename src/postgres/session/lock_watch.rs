@@ -14,13 +14,14 @@ use crate::{
 };
 
 use super::{
-    blockers::{Ended, end_as_login},
+    blocked::Ended,
+    blockers::end_as_login,
     connect::{ANSWER_LIMIT, with_timeout},
     pool::lock,
     prepared::Prepared,
 };
 
-/// `$1` are the groups. A row of a shared catalog is locked by its transaction: it shows only once somebody waits for that
+/// `$1` are the groups. A row of a shared catalog is locked by its transaction: it shows only once another session waits for that
 /// transaction and holds the row's tuple lock.
 const QUERY: &str = "\
 WITH locks AS MATERIALIZED (

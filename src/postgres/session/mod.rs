@@ -1,6 +1,8 @@
 //! Sessions on a server: how they are opened, pooled, capped and ended.
 
+pub(in crate::postgres) mod blocked;
 pub(in crate::postgres) mod blockers;
+mod closing;
 pub(in crate::postgres) mod connect;
 pub(in crate::postgres) mod lock_watch;
 pub(in crate::postgres) mod migrator;

@@ -2,11 +2,8 @@
 //!
 //! Half of the cap is for admin sessions, which are kept and used again, the other half for sessions in tenant
 //! databases, which are closed after one operation. One of the admin sessions is the standing session (`standing.rs`). An
-//! operation holds at most one session at a time, so that waiting for a session cannot deadlock.
-//!
-//! A session counts until its server process has ended: the process outlives the closed connection for a moment, and
-//! under load the next session would exceed the cap. So the slot of a closed session is freed only once
-//! `pg_stat_get_activity` no longer shows its process; that is queried only while an operation waits for a slot.
+//! operation holds at most one session at a time, so that waiting for a session cannot deadlock. A session counts until
+//! its server process has ended (`closing.rs`).
 
 use std::{
     collections::HashMap,
@@ -18,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,11 +25,10 @@ use crate::{
 };
 
 use super::{
-    blockers::{Blocked, Ended, while_unblocking},
+    blocked::{Blocked, Ended, while_unblocking},
     connect::{
         ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
     },
-    standing::Standing,
 };
 
 /// How long the preflight waits for a slot before it opens a session without one.
@@ -40,11 +37,6 @@ const SLOT_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cancelled operation may go on inside the server before its session is abandoned.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
-/// The interval at which the server is asked for the processes of closed sessions.
-const CLOSE_POLL: Duration = Duration::from_millis(2);
-/// After this time the process of a closed session counts as ended: its server may be down.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The version from which on GRANT has the options INHERIT and SET.
 pub(in crate::postgres) const GRANT_OPTIONS_SINCE: u32 = 160_000;
 
@@ -56,29 +48,41 @@ pub(in crate::postgres) struct Sessions {
     admin: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
     idle: Mutex<Vec<(PgConnection, Option<i32>, Instant)>>,
-    closing: Mutex<Vec<Closing>>,
-    waiting: AtomicUsize,
-    reaping: tokio::sync::Mutex<()>,
+    pub(super) closing: Mutex<Vec<Closing>>,
+    pub(super) waiting: AtomicUsize,
+    pub(super) reaping: tokio::sync::Mutex<()>,
     opened: AtomicU64,
     /// The number of those in each tenant database.
     opened_in: Mutex<HashMap<String, i64>>,
     pub(super) identifier: OnceLock<String>,
-    pub(super) standing: Standing,
+    pub(super) standing: tokio::sync::Mutex<Option<StandingConnection>>,
+    unblock: Unblock,
     /// What was ended because it blocked a statement, until it is reported.
     pub(super) ended: Mutex<Vec<Ended>>,
     /// Prepared transactions are rolled back by one task at a time.
     pub(super) rolling_back: tokio::sync::Mutex<()>,
 }
 
+/// Ends what blocks something now.
+pub(in crate::postgres) type Unblock = fn(Arc<Sessions>, Blocked) -> BoxFuture<'static, ()>;
+
+/// The standing session.
 #[derive(Debug)]
-struct Closing {
-    pid: i32,
-    since: Instant,
-    _slot: OwnedSemaphorePermit,
+pub(super) struct StandingConnection {
+    pub(super) connection: PgConnection,
+    /// Whether it is known to be on the server that the other sessions are bound to.
+    pub(super) is_verified: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) pid: i32,
+    pub(super) since: Instant,
+    pub(super) _slot: OwnedSemaphorePermit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Admin,
     Tenant,
 }
@@ -96,7 +100,7 @@ pub(in crate::postgres) struct Session {
 }
 
 impl Sessions {
-    pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence) -> Self {
+    pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence, unblock: Unblock) -> Self {
         let cap = config.max_connections.clamp(3, 1000) as usize;
         let admin = cap.div_ceil(2);
         Self {
@@ -111,7 +115,8 @@ impl Sessions {
             opened: AtomicU64::new(0),
             opened_in: Mutex::default(),
             identifier: OnceLock::new(),
-            standing: Standing::default(),
+            standing: tokio::sync::Mutex::default(),
+            unblock,
             ended: Mutex::default(),
             rolling_back: tokio::sync::Mutex::default(),
         }
@@ -221,7 +226,7 @@ impl Sessions {
         loop {
             self.check_fence()?;
             let blocked = Blocked::connections_to(connect_as.database());
-            match while_unblocking(self, &blocked, connect(&options, doing)).await {
+            match self.while_unblocking(&blocked, connect(&options, doing)).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
                     if let Some(database) = connect_as.tenant_database() {
@@ -240,6 +245,20 @@ impl Sessions {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Runs something that may be blocked, and ends what blocks it until it is done.
+    pub(in crate::postgres) async fn while_unblocking<T>(
+        self: &Arc<Self>,
+        blocked: &Blocked,
+        work: impl Future<Output = T>,
+    ) -> T {
+        while_unblocking(|| self.unblock(blocked), work).await
+    }
+
+    /// Ends what blocks something now.
+    pub(in crate::postgres) fn unblock(self: &Arc<Self>, blocked: &Blocked) -> BoxFuture<'static, ()> {
+        (self.unblock)(Arc::clone(self), blocked.clone())
     }
 
     /// Checks that a session is on the server that the others are bound to.
@@ -274,62 +293,6 @@ impl Sessions {
 
     fn pop_idle(&self) -> Option<(PgConnection, Option<i32>, Instant)> {
         lock(&self.idle).pop()
-    }
-
-    /// Frees the slot of a closed session once its process has ended. Without a waiting operation, that is left to the next
-    /// one that needs a slot.
-    fn free_slot(self: &Arc<Self>, slot: OwnedSemaphorePermit, kind: Kind, pid: Option<i32>) {
-        match (kind, pid) {
-            (Kind::Tenant, Some(pid)) => {
-                lock(&self.closing).push(Closing { pid, since: Instant::now(), _slot: slot });
-                if self.waiting.load(Ordering::SeqCst) > 0 {
-                    self.reap_in_background();
-                }
-            }
-            _ => drop(slot),
-        }
-    }
-
-    fn reap_in_background(self: &Arc<Self>) {
-        let sessions = Arc::clone(self);
-        tokio::spawn(async move { sessions.reap().await });
-    }
-
-    /// Waits until the processes of all closed sessions have ended, and frees their slots.
-    async fn reap(self: &Arc<Self>) {
-        let _one = self.reaping.lock().await;
-        loop {
-            let pids: Vec<i32> = lock(&self.closing).iter().map(|closing| closing.pid).collect();
-            if pids.is_empty() {
-                return;
-            }
-            let running = self.running(&pids).await;
-            lock(&self.closing).retain(|closing| {
-                !pids.contains(&closing.pid)
-                    || (running.contains(&closing.pid) && closing.since.elapsed() < CLOSE_TIMEOUT)
-            });
-            if !running.is_empty() {
-                tokio::time::sleep(CLOSE_POLL).await;
-            }
-        }
-    }
-
-    /// The given processes that are still running. A server that does not respond counts as having none.
-    async fn running(self: &Arc<Self>, pids: &[i32]) -> Vec<i32> {
-        let Ok(mut session) = self.admin().await else { return Vec::new() };
-        let running = sqlx::query_scalar::<_, i32>(
-            "SELECT a.pid FROM unnest($1::int[]) AS p (pid), pg_stat_get_activity(p.pid) AS a",
-        )
-        .bind(pids)
-        .fetch_all(&mut *session)
-        .await;
-        match running {
-            Ok(running) => {
-                session.release();
-                running
-            }
-            Err(_) => Vec::new(),
-        }
     }
 }
 

@@ -4,43 +4,32 @@
 use std::ops::{Deref, DerefMut};
 
 use sqlx::PgConnection;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 
 use crate::postgres::error::Result;
 
 use super::{
     connect::{ConnectAs, MAINTENANCE_DATABASE, connect},
-    pool::Sessions,
+    pool::{Sessions, StandingConnection},
 };
-
-/// The place of the standing session of one server.
-#[derive(Debug, Default)]
-pub(super) struct Standing(Mutex<Option<Open>>);
-
-#[derive(Debug)]
-struct Open {
-    connection: PgConnection,
-    /// Whether it is known to be on the server that the other sessions are bound to.
-    is_verified: bool,
-}
 
 /// The standing session in use. When it is dropped before [`Self::keep`], it is closed, and the next use opens another one.
 pub(in crate::postgres) struct StandingSession<'a> {
-    place: MutexGuard<'a, Option<Open>>,
-    open: Open,
+    place: MutexGuard<'a, Option<StandingConnection>>,
+    open: StandingConnection,
 }
 
 impl Sessions {
     /// The standing session, opened if it is lost.
     pub(in crate::postgres) async fn standing(&self) -> Result<StandingSession<'_>> {
-        let mut place = self.standing.0.lock().await;
+        let mut place = self.standing.lock().await;
         self.check_fence()?;
         let open = match place.take() {
             Some(open) => open,
             None => {
                 let options = self.config.options(&ConnectAs::Admin(MAINTENANCE_DATABASE));
                 let connection = connect(&options, "open the standing session").await?;
-                Open { connection, is_verified: false }
+                StandingConnection { connection, is_verified: false }
             }
         };
         self.verified(place, open).await
@@ -48,7 +37,7 @@ impl Sessions {
 
     /// The standing session, if it is open.
     pub(super) async fn standing_if_open(&self) -> Result<Option<StandingSession<'_>>> {
-        let mut place = self.standing.0.lock().await;
+        let mut place = self.standing.lock().await;
         self.check_fence()?;
         match place.take() {
             Some(open) => self.verified(place, open).await.map(Some),
@@ -58,8 +47,8 @@ impl Sessions {
 
     async fn verified<'a>(
         &self,
-        place: MutexGuard<'a, Option<Open>>,
-        mut open: Open,
+        place: MutexGuard<'a, Option<StandingConnection>>,
+        mut open: StandingConnection,
     ) -> Result<StandingSession<'a>> {
         if !open.is_verified {
             self.check_identifier(&mut open.connection).await?;

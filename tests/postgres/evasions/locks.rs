@@ -247,7 +247,7 @@ async fn starting(postgres: &Postgres, tenant: &Tenant) -> Outcome<JoinHandle<()
     Ok(task)
 }
 
-/// The control: a statement of an administrator that nobody helps waits for the tenant.
+/// The control: a statement of an administrator, without the operator's help, waits for the tenant.
 async fn waits_for_a_lock(postgres: &Postgres, tenant: &Tenant, statement: &str) -> Outcome {
     let mut administrator = postgres.connect("postgres").await.map_err(as_text)?;
     administrator.execute("SET lock_timeout = '300ms'; BEGIN").await.map_err(as_text)?;
@@ -285,7 +285,7 @@ async fn stop_no_other_work(postgres: &Postgres, server: &Server) {
     let session = begin(&hostile, CONNECT, REVOKE).await;
     server.apply_limits(&hostile.placement, &Entitlements::default()).await.unwrap();
     is_ended(session).await;
-    // Nobody can connect to its own database.
+    // No session can connect to its own database.
     let rename = "ALTER DATABASE {database} RENAME TO x";
     let in_own = "BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {database} SET work_mem = '1MB'";
     let session = begin(&hostile, in_own, rename).await;

@@ -139,7 +139,7 @@ async fn work_ordinarily(postgres: &Postgres, server: &Server) {
     }
     let mut administrator = postgres.connect("postgres").await.unwrap();
     let alter = format!(
-        "CREATE ROLE somebody LOGIN; SET SESSION AUTHORIZATION somebody; BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'",
+        "CREATE ROLE colleague LOGIN; SET SESSION AUTHORIZATION colleague; BEGIN; ALTER ROLE CURRENT_USER IN DATABASE {} SET work_mem = '1MB'",
         tenant.placement.database
     );
     administrator.execute(AssertSqlSafe(alter)).await.unwrap();
