@@ -271,11 +271,13 @@ async fn run_against(
     }
     let sessions = Arc::clone(session.sessions());
     let login = login.map(|login| login.as_str().to_owned());
-    let blocked = Blocked { pid: session.pid, database: None, login };
-    let limit = if script.creates_or_drops_database() { DATABASE_LIMIT } else { STATEMENT_LIMIT };
+    let is_slow = script.creates_or_drops_database();
+    let blocked = Blocked { pid: session.pid, database: None, login, is_slow };
+    let limit = if is_slow { DATABASE_LIMIT } else { STATEMENT_LIMIT };
     let (mut attempt, began) = (1, Instant::now());
     loop {
-        let statement = with_timeout(limit, doing, sqlx::raw_sql(script.sql()).execute(&mut **session));
+        let statement = sqlx::raw_sql(script.sql()).execute(&mut **session);
+        let statement = Box::pin(with_timeout(limit, doing, statement));
         let source = match sessions.while_unblocking(&blocked, statement).await {
             Ok(_) => return Ok(()),
             Err(Error::Sql { source, .. }) => source,

@@ -6,9 +6,10 @@ use futures::future::BoxFuture;
 
 use crate::domain::identity::TenantId;
 
-/// How long a statement waits before the first look at what blocks it, and the longest pause between two looks.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_millis(400);
+/// How long a statement may take before the first look at what blocks it, and the longest pause between two looks.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// The same for one that creates or drops a database, which takes long by itself.
+const LONG_PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
 
 /// Something that may be blocked.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub(in crate::postgres) struct Blocked {
     /// The login whose access the statement restricts. All its sessions are ended, whether they block the statement or not:
     /// otherwise others would take the place of those that do.
     pub login: Option<String>,
+    /// Whether the statement creates or drops a database.
+    pub is_slow: bool,
 }
 
 impl Blocked {
@@ -40,11 +43,12 @@ pub struct Ended {
 
 /// Runs something that may be blocked, and ends what blocks it until it is done.
 pub(super) async fn while_unblocking<T>(
+    blocked: &Blocked,
     unblock: impl Fn() -> BoxFuture<'static, ()>,
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = pin!(work);
-    let mut pause = FIRST_PAUSE;
+    let [mut pause, longest] = if blocked.is_slow { LONG_PAUSES } else { PAUSES };
     loop {
         if let Ok(done) = tokio::time::timeout(pause, &mut work).await {
             return done;
@@ -56,6 +60,6 @@ pub(super) async fn while_unblocking<T>(
             done = &mut work => return done,
             _ = look => {}
         }
-        pause = (pause * 2).min(LAST_PAUSE);
+        pause = (pause * 2).min(longest);
     }
 }

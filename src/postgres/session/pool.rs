@@ -226,7 +226,9 @@ impl Sessions {
         loop {
             self.check_fence()?;
             let blocked = Blocked::connections_to(connect_as.database());
-            match self.while_unblocking(&blocked, connect(&options, doing)).await {
+            // In a box: it would be in the future of every operation several times.
+            let connecting = Box::pin(connect(&options, doing));
+            match self.while_unblocking(&blocked, connecting).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
                     if let Some(database) = connect_as.tenant_database() {
@@ -253,7 +255,7 @@ impl Sessions {
         blocked: &Blocked,
         work: impl Future<Output = T>,
     ) -> T {
-        while_unblocking(|| self.unblock(blocked), work).await
+        while_unblocking(blocked, || self.unblock(blocked), work).await
     }
 
     /// Ends what blocks something now.

@@ -304,6 +304,15 @@ async fn stop_no_other_work(postgres: &Postgres, server: &Server) {
     let session = begin(&other, of_other, DROP_ROLE).await;
     server.drop_login(&other.placement).await.unwrap();
     is_ended(session).await;
+    // Committed in the database of one tenant, it keeps the login of another one from being dropped.
+    let third = Tenant::new("tenant_third");
+    server.create_login(&third.placement).await.unwrap();
+    let to_third = "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO tenant_third_app";
+    open(postgres, &hostile, to_third).await.unwrap();
+    let mut administrator = postgres.connect("postgres").await.unwrap();
+    let refused = administrator.execute(AssertSqlSafe(fill(DROP_ROLE, &third))).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("2BP01"));
+    server.drop_login(&third.placement).await.unwrap();
     // What blocked the operator is reported: all by the hostile tenant.
     let ended = server.take_ended_blockers();
     assert!(ended.len() >= 5, "{ended:?}");
