@@ -102,6 +102,11 @@ async fn frozen(name: &'static str, lease: &[&str]) {
     first.service().signal(Signal::STOP).unwrap();
     second.wait_leading().await.unwrap();
     join_all(names.iter().map(|name| world.fleet.ready(name))).await;
+    // The new leader's drift check records the OIDs once: its last write.
+    let recorded = "SELECT count(database_oid) = 12 FROM tenants WHERE slug LIKE $1";
+    world
+        .until("the OIDs are recorded", async || world.holds("tenantry_system", recorded, "frozen-%").await)
+        .await;
 
     let before = everything(&world).await;
     first.service().signal(Signal::CONT).unwrap();

@@ -42,7 +42,8 @@ pub async fn goes_on(fleet: &Fleet, name: &str, stopped: &Tenant) {
     assert!(after.attempt > before.attempt && after.next_attempt_at.is_none(), "{after:#?}");
     // A cached object without the finalizer leads to a second claim, which changes nothing.
     for step in after.steps.iter().filter(|step| step.name != "ClaimFinalizer") {
-        assert_eq!(step.attempts > 1, step.name == failed_step(stopped), "{name}: {after:#?}");
+        let again = step.attempts > 1;
+        assert_eq!(again, step.name == failed_step(stopped), "{name}: {after:#?}\n{}", fleet.operator_log());
     }
 }
 

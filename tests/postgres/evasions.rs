@@ -7,7 +7,7 @@ mod pace;
 mod stage;
 mod watch;
 mod ways;
-mod wire;
+pub mod wire;
 
 use std::{
     sync::Arc,

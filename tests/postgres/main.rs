@@ -9,6 +9,7 @@ mod managed;
 mod meters;
 mod preflight;
 mod provisioning;
+mod security;
 mod seeds;
 mod servers;
 mod storage;

@@ -1,11 +1,10 @@
-//! The second phase of a reconcile: reads the registry's row, the server's catalogs (one query) and the Secret. Nothing is
-//! written.
+//! The second phase of a reconcile: reads the server's catalogs (one query) and the Secret, which a watch keeps in memory.
+//! The registry's row is the one that the load read, or that a step returned. Nothing is written.
 
 use kube::ResourceExt;
 
 use super::{
     evaluate::{evaluate, modules_of},
-    load::read_record,
     secrets::{self, Connection},
 };
 use crate::{
@@ -47,24 +46,11 @@ impl<'a> Observed<'a> {
     }
 }
 
-/// Reads everything that the plan needs. A row that the load did not find is read again.
+/// Reads everything that the plan needs.
 pub async fn observe<'a>(mut subject: Subject<'a>, context: &SharedContext) -> Observed<'a> {
-    if subject.record.is_none() {
-        match read_record(subject.tenant, context).await {
-            Ok(Some(record)) => subject.record = Some(record),
-            Ok(None) => return observe_new(subject, context),
-            Err(error) => {
-                let registry = Observation::Unknown(error.to_string());
-                let unread = Some(error.reason());
-                return Observed { unread, ..Observed::registry_only(subject, registry) };
-            }
-        }
-    }
-    subject.evaluation = Some(evaluate(subject.tenant, subject.record.as_ref(), context));
-    match subject.record.clone() {
-        Some(record) => observe_registered(subject, &record, context).await,
-        None => Observed::registry_only(subject, Observation::Absent),
-    }
+    let Some(record) = subject.record.clone() else { return observe_new(subject, context) };
+    subject.evaluation = Some(evaluate(subject.tenant, Some(&record), context));
+    observe_registered(subject, &record, context).await
 }
 
 /// Before anything is registered for a new tenant, its server must have passed the preflight.

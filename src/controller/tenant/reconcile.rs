@@ -73,6 +73,7 @@ async fn reconcile_tenant(tenant: &Tenant, context: &SharedContext) -> Result<Ac
     let summary = Summary::of(&outcome);
     let written = status.write(&outcome, context).await;
     if let Some(record) = &converged.subject.record {
+        // Nothing is kept of a row that is no tombstone.
         context.state.tombstones.record(record, next_tombstone_reconcile(&outcome, context));
     }
     if converged.subject.record.is_some() || converged.unread.is_none() {

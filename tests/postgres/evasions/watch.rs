@@ -55,6 +55,7 @@ async fn try_all(major: u16) {
     server.shared_locks().await.unwrap();
     lock_out(&postgres, &server, &hostile, &other).await;
     lock_out_the_operator(&postgres, &server, &hostile).await;
+    lock_a_row(&postgres, &server, &hostile).await;
     work_ordinarily(&postgres, &server).await;
     // As on some managed servers: only the login itself may end its sessions.
     let mut administrator = postgres.connect("postgres").await.unwrap();
@@ -121,6 +122,20 @@ async fn lock_out_the_operator(postgres: &Postgres, server: &Server, hostile: &T
     drop(holder);
     let ended = server.take_ended_blockers();
     assert!(ended.iter().any(|ended| ended.tenant == hostile.placement.tenant), "{ended:?}");
+}
+
+/// The row of a shared catalog shows no lock until another session waits for it: here VACUUM, at its end.
+async fn lock_a_row(postgres: &Postgres, server: &Server, hostile: &Tenant) {
+    let grant = "BEGIN; GRANT TEMP ON DATABASE postgres TO PUBLIC";
+    let mut holder = open(postgres, hostile, grant).await.unwrap();
+    let mut administrator = postgres.connect("postgres").await.unwrap();
+    administrator.execute("SET lock_timeout = '300ms'").await.unwrap();
+    assert!(administrator.execute("VACUUM pg_class").await.is_err(), "the control: it waits");
+    administrator.execute("RESET lock_timeout").await.unwrap();
+    let vacuum = tokio::spawn(async move { administrator.execute("VACUUM pg_class").await.map(drop) });
+    assert_eq!(watch_until_ended(server).await, [hostile.placement.login.as_str()]);
+    vacuum.await.unwrap().unwrap();
+    assert!(holder.execute("SELECT 1").await.is_err());
 }
 
 /// Ordinary work and administrators are not ended.

@@ -1,8 +1,8 @@
 //! ApplyPlan: puts the entitlements in force in PostgreSQL, then records them: the connection limit of the login, and the
 //! limits in the tenant's database, which triggers enforce. A database that was created in this reconcile has its limits
-//! from Seed. The activity log gets one row with the old and the new entitlements. A limit below the current usage refuses
-//! growth, and nothing else. A connection limit that was changed by hand is restored without a session in the tenant's
-//! database.
+//! from Seed. A change of the plan has one row in the activity log, with the old and the new entitlements; a tenant's
+//! first plan has none. A limit below the current usage refuses growth, and nothing else. A connection limit that was
+//! changed by hand is restored without a session in the tenant's database.
 
 use crate::{
     controller::tenant::{failure::StepError, step_context::StepContext},
