@@ -93,6 +93,8 @@ reasons! {
     LimitReached,
     /// A lock was not granted in time.
     LockTimeout,
+    /// Event: sessions of the tenant that kept locks for which others waited were ended.
+    LocksEnded,
     /// A login that must be refused was accepted.
     LoginAccepted,
     /// The login owns objects in other databases and cannot be dropped.

@@ -124,6 +124,12 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     drift_interval: u32,
 
+    /// Lock watch interval, in seconds: sessions of tenants that keep locks on shared objects for longer are ended. Advanced,
+    /// and for tests
+    #[arg(long, env = "TENANTRY_LOCK_WATCH_INTERVAL", default_value_t = 2, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(2..=3600))]
+    lock_watch_interval: u32,
+
     /// For tests: lead without a Lease, even if another process leads
     #[arg(long, hide = true)]
     test_ignore_lease: bool,
@@ -259,6 +265,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         server_selector: arguments.server_selector,
         operator_namespace: arguments.operator_namespace,
         drift_interval: Duration::from_secs(arguments.drift_interval.into()),
+        lock_watch_interval: Duration::from_secs(arguments.lock_watch_interval.into()),
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {

@@ -116,6 +116,8 @@ pub struct Config {
     pub usage_interval: SignedDuration,
     /// How often PostgreSQL is checked for drift.
     pub drift_interval: Duration,
+    /// How often the locks of tenants are read.
+    pub lock_watch_interval: Duration,
     /// The maximum of sessions on one server.
     pub max_connections: u32,
 }

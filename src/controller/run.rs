@@ -66,6 +66,8 @@ pub struct Options {
     pub breaker: Option<BreakerThresholds>,
     /// How often PostgreSQL is checked for drift.
     pub drift_interval: Duration,
+    /// How often the locks of tenants are read.
+    pub lock_watch_interval: Duration,
     /// How often usage is sampled.
     pub usage_interval: SignedDuration,
     /// The identity of this process.
@@ -157,6 +159,7 @@ async fn spawn_background(
     supervisor.spawn_graceful("drift check", drift);
     let purge = background::purge::run(context.clone(), shutdown.clone());
     supervisor.spawn_graceful("purge of tombstones", purge);
+    supervisor.spawn("lock watch", background::lock_watch::run(context.clone()));
     supervisor.spawn("timers", background::timers::run(context.clone()));
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
@@ -245,6 +248,7 @@ fn context(
             operator_namespace: options.operator_namespace,
             concurrency: options.concurrency,
             drift_interval: options.drift_interval,
+            lock_watch_interval: options.lock_watch_interval,
             usage_interval: options.usage_interval,
             max_connections: options.max_connections,
         },

@@ -9,6 +9,7 @@ pub mod breaker;
 pub mod drift;
 pub mod identity;
 pub mod lifecycle;
+pub mod lock_watch;
 pub mod modules;
 pub mod names;
 pub mod observed;

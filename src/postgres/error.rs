@@ -272,6 +272,11 @@ pub(super) fn is_concurrent_update(error: &sqlx::Error) -> bool {
     })
 }
 
+/// Whether a lock was not granted in time.
+pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    code(error) == Some("55P03")
+}
+
 /// Whether the same SQL may succeed later.
 pub(super) fn is_transient(error: &sqlx::Error) -> bool {
     match code(error) {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rand::RngExt;
@@ -18,9 +18,11 @@ use crate::{
 
 use super::{
     catalog::inventory::{self, Inventory},
-    error::{Error, Result, code, is_concurrent_update},
+    error::{Error, Result, code, is_concurrent_update, is_lock_timeout},
     identifier::{Ident, Script},
     session::{
+        blocked::Blocked,
+        blockers::unblock,
         connect::{ConnectAs, DATABASE_LIMIT, STATEMENT_LIMIT, ServerConfig, with_timeout},
         pool::{Session, Sessions},
     },
@@ -29,6 +31,9 @@ use super::{
 
 /// How often a statement is retried after a concurrent change of the same catalog row.
 const ATTEMPTS: u32 = 6;
+/// For how long a statement is retried that waits for locks: each attempt waits up to a second, and other operations wait
+/// for its session.
+const LOCK_LIMIT: Duration = Duration::from_millis(1900);
 /// How often, and at which interval, a former leader's sessions are ended until none is left.
 const END_ROUNDS: u32 = 500;
 const END_PAUSE: Duration = Duration::from_millis(10);
@@ -78,7 +83,7 @@ impl Server {
         let template_lock = Arc::clone(lock(&TEMPLATE_LOCKS).entry(address).or_default());
         Self {
             inner: Arc::new(Inner {
-                sessions: Arc::new(Sessions::new(config, fence)),
+                sessions: Arc::new(Sessions::new(config, fence, unblock)),
                 template_lock,
                 drop_lock: tokio::sync::Mutex::default(),
                 reclaim_lock: tokio::sync::Mutex::default(),
@@ -214,7 +219,16 @@ pub(super) async fn run_despite_read_only(
     doing: &'static str,
     script: &Script,
 ) -> Result<()> {
-    match run_on(session, doing, script).await {
+    despite_read_only(session, doing, script, None).await
+}
+
+async fn despite_read_only(
+    session: &mut Session,
+    doing: &'static str,
+    script: &Script,
+    login: Option<&Ident>,
+) -> Result<()> {
+    match run_against(session, doing, script, login).await {
         Err(error) if error.sql_state().as_deref() == Some("25006") => {}
         other => return other,
     }
@@ -222,29 +236,66 @@ pub(super) async fn run_despite_read_only(
         sqlx::raw_sql(to).execute(&mut **session).await.map(drop).map_err(Error::sql(doing))
     };
     set(session, "SET default_transaction_read_only = off").await?;
-    let result = run_on(session, doing, script).await;
+    let result = run_against(session, doing, script, login).await;
     let reset = set(session, "RESET default_transaction_read_only").await;
     result.and(reset)
 }
 
-/// Runs a script on a session. After a concurrent change of a shared catalog row it is run again: PostgreSQL has rolled
-/// all of it back.
+/// As [`run_despite_read_only`], for a statement that restricts a login's access: its sessions are ended while it waits.
+pub(super) async fn run_restricting(
+    session: &mut Session,
+    doing: &'static str,
+    script: &Script,
+    login: &Ident,
+) -> Result<()> {
+    despite_read_only(session, doing, script, Some(login)).await
+}
+
+/// Runs a script on a session. What tenants' logins do to block it is ended while it waits. After a concurrent change of a
+/// shared catalog row it is run again: PostgreSQL has rolled all of it back.
 pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &Script) -> Result<()> {
+    run_against(session, doing, script, None).await
+}
+
+async fn run_against(
+    session: &mut Session,
+    doing: &'static str,
+    script: &Script,
+    login: Option<&Ident>,
+) -> Result<()> {
     if script.is_empty() {
         return Ok(());
     }
-    let limit = if script.creates_or_drops_database() { DATABASE_LIMIT } else { STATEMENT_LIMIT };
-    let mut attempt = 1;
+    if session.pid.is_none() {
+        session.learn_pid().await;
+    }
+    let sessions = Arc::clone(session.sessions());
+    let login = login.map(|login| login.as_str().to_owned());
+    let is_slow = script.creates_or_drops_database();
+    let blocked = Blocked { pid: session.pid, database: None, login, is_slow };
+    let limit = if is_slow { DATABASE_LIMIT } else { STATEMENT_LIMIT };
+    let (mut attempt, began) = (1, Instant::now());
     loop {
-        match with_timeout(limit, doing, sqlx::raw_sql(script.sql()).execute(&mut **session)).await {
+        let statement = sqlx::raw_sql(script.sql()).execute(&mut **session);
+        let statement = Box::pin(with_timeout(limit, doing, statement));
+        let source = match sessions.while_unblocking(&blocked, statement).await {
             Ok(_) => return Ok(()),
-            Err(Error::Sql { source, .. }) if attempt < ATTEMPTS && is_concurrent_update(&source) => {
+            Err(Error::Sql { source, .. }) => source,
+            Err(error) => return Err(error),
+        };
+        let in_time = began.elapsed() < LOCK_LIMIT;
+        if is_concurrent_update(&source) && (attempt < ATTEMPTS || blocked.login.is_some() && in_time) {
+            if attempt > 1 && blocked.login.is_some() {
+                // The login changes its own row all the time.
+                sessions.unblock(&blocked).await;
+            } else {
                 let wait = rand::rng().random_range(2..=15) * u64::from(attempt);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
-                attempt += 1;
             }
-            Err(error) => return Err(error),
+        } else if !(is_lock_timeout(&source) && in_time) {
+            return Err(Error::Sql { doing, source });
         }
+        attempt += 1;
     }
 }
 

@@ -14,6 +14,7 @@ mod fresh;
 mod grace_periods;
 mod invariants;
 mod leaders;
+mod locks;
 mod lost_objects;
 mod model;
 mod outages;

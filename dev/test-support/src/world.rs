@@ -102,7 +102,10 @@ impl World {
             arguments.push(format!("--mass-deletion-minimum={tolerated}"));
         }
         match options.no_background_checks {
-            true => arguments.extend(["--drift-interval=3600", "--usage-interval=3600"].map(str::to_owned)),
+            true => arguments.extend(
+                ["--drift-interval=3600", "--usage-interval=3600", "--lock-watch-interval=3600"]
+                    .map(str::to_owned),
+            ),
             false => arguments.push(QUICK_DRIFT_CHECK.to_owned()),
         }
         arguments.extend(options.arguments);

@@ -4,6 +4,7 @@
 pub mod breaker;
 pub mod drift;
 pub mod inactivity;
+pub mod lock_watch;
 pub mod old_templates;
 pub mod plan_rollout;
 pub mod purge;

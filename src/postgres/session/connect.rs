@@ -36,7 +36,7 @@ pub struct ServerConfig {
     pub prefix: String,
     /// The `application_name` of every session: the holder of the Lease. A later holder finds and ends the sessions by it.
     pub application_name: String,
-    /// The maximum number of open sessions on the server, of all kinds together; at least 2.
+    /// The maximum number of open sessions on the server, of all kinds together; at least 3.
     pub max_connections: u32,
 }
 
@@ -74,6 +74,14 @@ pub(in crate::postgres) enum ConnectAs<'a> {
 }
 
 impl ConnectAs<'_> {
+    /// The database of the session.
+    pub(super) fn database(&self) -> &str {
+        match self {
+            Self::Admin(database) | Self::Login(database) => database,
+            Self::Migrator { database, .. } | Self::Tenant { database, .. } => database.as_str(),
+        }
+    }
+
     /// The tenant's database, for a session in one.
     pub(super) fn tenant_database(&self) -> Option<&str> {
         match self {
@@ -100,12 +108,13 @@ impl ServerConfig {
         match *connect_as {
             // `default_transaction_read_only` is left to the administrator: managed services set it before the disk is
             // full. Statements that must run even then use `run_despite_read_only`. A statement timeout would
-            // interrupt a DROP DATABASE; a lock timeout only ends waiting.
+            // interrupt a DROP DATABASE; a lock timeout only ends waiting. It is short, since what blocks a statement is
+            // ended meanwhile, and since a statement that waits for a database blocks everybody who connects to it.
             ConnectAs::Admin(database) => self.as_login(options, database).options([
                 ("role", ADMIN.as_str()),
                 ("search_path", "pg_catalog,pg_temp"),
                 ("statement_timeout", "0"),
-                ("lock_timeout", "30s"),
+                ("lock_timeout", "1s"),
             ]),
             ConnectAs::Login(database) => self.as_login(options, database).options([
                 ("role", "none"),

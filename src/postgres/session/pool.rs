@@ -1,12 +1,9 @@
 //! The sessions on one server, all under one cap.
 //!
 //! Half of the cap is for admin sessions, which are kept and used again, the other half for sessions in tenant
-//! databases, which are closed after one operation. An operation holds at most one session at a time, so that waiting
-//! for a session cannot deadlock.
-//!
-//! A session counts until its server process has ended: the process outlives the closed connection for a moment, and
-//! under load the next session would exceed the cap. So the slot of a closed session is freed only once
-//! `pg_stat_get_activity` no longer shows its process; that is queried only while an operation waits for a slot.
+//! databases, which are closed after one operation. One of the admin sessions is the standing session (`standing.rs`). An
+//! operation holds at most one session at a time, so that waiting for a session cannot deadlock. A session counts until
+//! its server process has ended (`closing.rs`).
 
 use std::{
     collections::HashMap,
@@ -18,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,8 +24,11 @@ use crate::{
     postgres::error::{Error, Result, is_transient},
 };
 
-use super::connect::{
-    ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+use super::{
+    blocked::{Blocked, Ended, while_unblocking},
+    connect::{
+        ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+    },
 };
 
 /// How long the preflight waits for a slot before it opens a session without one.
@@ -36,11 +37,6 @@ const SLOT_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cancelled operation may go on inside the server before its session is abandoned.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
-/// The interval at which the server is asked for the processes of closed sessions.
-const CLOSE_POLL: Duration = Duration::from_millis(2);
-/// After this time the process of a closed session counts as ended: its server may be down.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The version from which on GRANT has the options INHERIT and SET.
 pub(in crate::postgres) const GRANT_OPTIONS_SINCE: u32 = 160_000;
 
@@ -51,25 +47,42 @@ pub(in crate::postgres) struct Sessions {
     fence: Fence,
     admin: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
-    idle: Mutex<Vec<(PgConnection, Instant)>>,
-    closing: Mutex<Vec<Closing>>,
-    waiting: AtomicUsize,
-    reaping: tokio::sync::Mutex<()>,
+    idle: Mutex<Vec<(PgConnection, Option<i32>, Instant)>>,
+    pub(super) closing: Mutex<Vec<Closing>>,
+    pub(super) waiting: AtomicUsize,
+    pub(super) reaping: tokio::sync::Mutex<()>,
     opened: AtomicU64,
     /// The number of those in each tenant database.
     opened_in: Mutex<HashMap<String, i64>>,
-    identifier: OnceLock<String>,
+    pub(super) identifier: OnceLock<String>,
+    pub(super) standing: tokio::sync::Mutex<Option<StandingConnection>>,
+    unblock: Unblock,
+    /// What was ended because it blocked a statement, until it is reported.
+    pub(super) ended: Mutex<Vec<Ended>>,
+    /// Prepared transactions are rolled back by one task at a time.
+    pub(super) rolling_back: tokio::sync::Mutex<()>,
+}
+
+/// Ends what blocks something now.
+pub(in crate::postgres) type Unblock = fn(Arc<Sessions>, Blocked) -> BoxFuture<'static, ()>;
+
+/// The standing session.
+#[derive(Debug)]
+pub(super) struct StandingConnection {
+    pub(super) connection: PgConnection,
+    /// Whether it is known to be on the server that the other sessions are bound to.
+    pub(super) is_verified: bool,
 }
 
 #[derive(Debug)]
-struct Closing {
-    pid: i32,
-    since: Instant,
-    _slot: OwnedSemaphorePermit,
+pub(super) struct Closing {
+    pub(super) pid: i32,
+    pub(super) since: Instant,
+    pub(super) _slot: OwnedSemaphorePermit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Admin,
     Tenant,
 }
@@ -81,18 +94,19 @@ pub(in crate::postgres) struct Session {
     slot: Option<OwnedSemaphorePermit>,
     sessions: Arc<Sessions>,
     kind: Kind,
-    /// The server process, once it is known: sessions in tenant databases read it with their first statement.
+    /// The server process, once it is known: sessions in tenant databases read it with their first statement, the others
+    /// when they first change something.
     pub(in crate::postgres) pid: Option<i32>,
 }
 
 impl Sessions {
-    pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence) -> Self {
-        let cap = config.max_connections.clamp(2, 1000) as usize;
+    pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence, unblock: Unblock) -> Self {
+        let cap = config.max_connections.clamp(3, 1000) as usize;
         let admin = cap.div_ceil(2);
         Self {
             config,
             fence,
-            admin: Arc::new(Semaphore::new(admin)),
+            admin: Arc::new(Semaphore::new(admin - 1)),
             tenant: Arc::new(Semaphore::new(cap - admin)),
             idle: Mutex::default(),
             closing: Mutex::default(),
@@ -101,6 +115,10 @@ impl Sessions {
             opened: AtomicU64::new(0),
             opened_in: Mutex::default(),
             identifier: OnceLock::new(),
+            standing: tokio::sync::Mutex::default(),
+            unblock,
+            ended: Mutex::default(),
+            rolling_back: tokio::sync::Mutex::default(),
         }
     }
 
@@ -126,14 +144,16 @@ impl Sessions {
         self.check_fence()?;
         loop {
             let idle = self.pop_idle();
-            let Some((mut connection, since)) = idle else { break };
+            let Some((mut connection, pid, since)) = idle else { break };
             let fresh = since.elapsed() < IDLE_TIMEOUT;
             let answers = fresh
                 && tokio::time::timeout(Duration::from_secs(5), connection.ping())
                     .await
                     .is_ok_and(|answer| answer.is_ok());
             if answers {
-                return Ok(self.session(connection, slot, Kind::Admin));
+                let mut session = self.session(connection, slot, Kind::Admin);
+                session.pid = pid;
+                return Ok(session);
             }
             let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
         }
@@ -175,8 +195,22 @@ impl Sessions {
         }
     }
 
+    /// As [`Self::single`], for what must not wait for other operations: without a free slot, it opens a session without
+    /// one.
+    pub(super) async fn single_at_once(
+        self: &Arc<Self>,
+        connect_as: &ConnectAs<'_>,
+        doing: &'static str,
+    ) -> Result<Session> {
+        let slot = match self.tenant.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => take_slot(&Arc::new(Semaphore::new(1))).await,
+        };
+        self.open(connect_as, slot, Kind::Tenant, doing).await
+    }
+
     /// A process that was suspended while another one took over the Lease stops here.
-    fn check_fence(&self) -> Result<()> {
+    pub(super) fn check_fence(&self) -> Result<()> {
         if self.fence.is_open() { Ok(()) } else { Err(Error::Fenced) }
     }
 
@@ -191,17 +225,17 @@ impl Sessions {
         let mut attempt = 0;
         loop {
             self.check_fence()?;
-            match connect(&options, doing).await {
+            let blocked = Blocked::connections_to(connect_as.database());
+            // In a box: it would be in the future of every operation several times.
+            let connecting = Box::pin(connect(&options, doing));
+            match self.while_unblocking(&blocked, connecting).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
                     if let Some(database) = connect_as.tenant_database() {
                         *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
                     }
-                    if let (Kind::Admin, Some(expected)) = (kind, self.identifier.get()) {
-                        let found = identifier_of(&mut connection).await?;
-                        if found != *expected {
-                            return Err(Error::ServerReplaced { expected: expected.clone(), found });
-                        }
+                    if kind == Kind::Admin {
+                        self.check_identifier(&mut connection).await?;
                     }
                     return Ok(self.session(connection, slot, kind));
                 }
@@ -213,6 +247,30 @@ impl Sessions {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Runs something that may be blocked, and ends what blocks it until it is done.
+    pub(in crate::postgres) async fn while_unblocking<T>(
+        self: &Arc<Self>,
+        blocked: &Blocked,
+        work: impl Future<Output = T>,
+    ) -> T {
+        while_unblocking(blocked, || self.unblock(blocked), work).await
+    }
+
+    /// Ends what blocks something now.
+    pub(in crate::postgres) fn unblock(self: &Arc<Self>, blocked: &Blocked) -> BoxFuture<'static, ()> {
+        (self.unblock)(Arc::clone(self), blocked.clone())
+    }
+
+    /// Checks that a session is on the server that the others are bound to.
+    pub(super) async fn check_identifier(&self, connection: &mut PgConnection) -> Result<()> {
+        let Some(expected) = self.identifier.get() else { return Ok(()) };
+        let found = identifier_of(connection).await?;
+        if found == *expected {
+            return Ok(());
+        }
+        Err(Error::ServerReplaced { expected: expected.clone(), found })
     }
 
     fn session(
@@ -235,68 +293,17 @@ impl Sessions {
         lock(&self.idle).clear();
     }
 
-    fn pop_idle(&self) -> Option<(PgConnection, Instant)> {
+    fn pop_idle(&self) -> Option<(PgConnection, Option<i32>, Instant)> {
         lock(&self.idle).pop()
-    }
-
-    /// Frees the slot of a closed session once its process has ended. Without a waiting operation, that is left to the next
-    /// one that needs a slot.
-    fn free_slot(self: &Arc<Self>, slot: OwnedSemaphorePermit, kind: Kind, pid: Option<i32>) {
-        match (kind, pid) {
-            (Kind::Tenant, Some(pid)) => {
-                lock(&self.closing).push(Closing { pid, since: Instant::now(), _slot: slot });
-                if self.waiting.load(Ordering::SeqCst) > 0 {
-                    self.reap_in_background();
-                }
-            }
-            _ => drop(slot),
-        }
-    }
-
-    fn reap_in_background(self: &Arc<Self>) {
-        let sessions = Arc::clone(self);
-        tokio::spawn(async move { sessions.reap().await });
-    }
-
-    /// Waits until the processes of all closed sessions have ended, and frees their slots.
-    async fn reap(self: &Arc<Self>) {
-        let _one = self.reaping.lock().await;
-        loop {
-            let pids: Vec<i32> = lock(&self.closing).iter().map(|closing| closing.pid).collect();
-            if pids.is_empty() {
-                return;
-            }
-            let running = self.running(&pids).await;
-            lock(&self.closing).retain(|closing| {
-                !pids.contains(&closing.pid)
-                    || (running.contains(&closing.pid) && closing.since.elapsed() < CLOSE_TIMEOUT)
-            });
-            if !running.is_empty() {
-                tokio::time::sleep(CLOSE_POLL).await;
-            }
-        }
-    }
-
-    /// The given processes that are still running. A server that does not respond counts as having none.
-    async fn running(self: &Arc<Self>, pids: &[i32]) -> Vec<i32> {
-        let Ok(mut session) = self.admin().await else { return Vec::new() };
-        let running = sqlx::query_scalar::<_, i32>(
-            "SELECT a.pid FROM unnest($1::int[]) AS p (pid), pg_stat_get_activity(p.pid) AS a",
-        )
-        .bind(pids)
-        .fetch_all(&mut *session)
-        .await;
-        match running {
-            Ok(running) => {
-                session.release();
-                running
-            }
-            Err(_) => Vec::new(),
-        }
     }
 }
 
 impl Session {
+    /// All sessions on the server.
+    pub(in crate::postgres) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     /// Whether GRANT has the options INHERIT and SET.
     pub(in crate::postgres) fn has_grant_options(&self) -> bool {
         self.server_version_num().is_some_and(|version| version >= GRANT_OPTIONS_SINCE)
@@ -319,7 +326,7 @@ impl Session {
         if self.kind == Kind::Admin
             && let Some(connection) = self.connection.take()
         {
-            lock(&self.sessions.idle).push((connection, Instant::now()));
+            lock(&self.sessions.idle).push((connection, self.pid, Instant::now()));
             self.slot = None;
         }
     }
@@ -387,6 +394,6 @@ fn is_full_or_starting(error: &sqlx::Error) -> bool {
     is_transient(error) && matches!(crate::postgres::error::code(error), Some("53300" | "57P03"))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

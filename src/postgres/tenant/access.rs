@@ -26,21 +26,25 @@ use crate::{
         },
         error::{Error, Result},
         identifier::{ADMIN, GROUPS, Ident, Keyword, Literal, Script},
-        server::{Server, run_despite_read_only, run_on},
+        server::{Server, run_despite_read_only, run_on, run_restricting},
         session::{
+            blockers::end_as_login,
             connect::{STATEMENT_LIMIT, with_timeout},
             pool::Session,
+            prepared::Prepared,
         },
     },
 };
 
-use super::{logins::conflict, prepared::Prepared};
+use super::logins::conflict;
 
 /// How often sessions are ended and read again before they count as blocking.
 const ROUNDS: u32 = 400;
 /// The first pause between two reads; it grows to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
+/// After how many rounds a session that is still starting is ended: an honest one has started by then.
+const STARTING_ROUNDS: u32 = 8;
 
 impl Server {
     /// Sets the access level of a login in one transaction. If that revokes a right, it ends the sessions that had it, and
@@ -90,23 +94,24 @@ impl Server {
         // Granting ReadWrite revokes nothing. An unknown present level counts as wider than any level.
         let narrows = blocked || level != AccessLevel::ReadWrite && now.is_none_or(|now| now > level);
         let options = session.has_grant_options();
-        let mut script =
-            access_script(&database, database_facts.as_ref(), &login, &login_facts, level, options);
-        let changes = !script.is_empty();
-        if narrows && changes {
+        let mut script = rights_script(&database, database_facts.as_ref(), &login, &login_facts, level);
+        let memberships = memberships_script(&login, &login_facts, level, options);
+        let is_changed = !(script.is_empty() && memberships.is_empty());
+        if narrows && is_changed {
             script.add(
                 "COMMENT ON ROLE {} IS {}",
                 &[&login, &Literal::new(&ownership::login_with_unproven_revocation(id))?],
             );
         }
+        script.append(memberships);
         if narrows {
-            run_despite_read_only(&mut session, "set the access level", &script).await?;
+            run_restricting(&mut session, "set the access level", &script, &login).await?;
             let prepared =
                 end_earlier_sessions(&mut session, &database, &login, inventory.rights(), options).await?;
             if database_facts.is_some() && !prepared.is_empty() {
                 // An operation holds one session at a time.
                 session.release();
-                self.roll_back_prepared(&database, &prepared).await?;
+                self.inner.sessions.roll_back_prepared(&database, &prepared).await?;
                 session = self.admin().await?;
             }
         } else {
@@ -128,7 +133,7 @@ impl Server {
                 )));
             }
         }
-        if (narrows && changes) || login_facts.is_revocation_unproven {
+        if (narrows && is_changed) || login_facts.is_revocation_unproven {
             let proven =
                 Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id))?]);
             run_despite_read_only(&mut session, "record that the access level is in force", &proven).await?;
@@ -138,10 +143,45 @@ impl Server {
     }
 }
 
-/// The statements that bring the catalogs to the level; none, if they show it already.
-fn access_script(
+/// The statements that bring the login's attributes and the database's rights to the level; none, if they show it already.
+/// They come first, since they may have to wait for a lock of the tenant.
+fn rights_script(
     database: &Ident,
     database_facts: Option<&DatabaseProperties>,
+    login: &Ident,
+    facts: &LoginProperties,
+    level: AccessLevel,
+) -> Script {
+    let mut script = Script::new();
+    if facts.may_create {
+        script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
+    }
+    if level == AccessLevel::Blocked && facts.can_login {
+        script.add("ALTER ROLE {} NOLOGIN", &[login]);
+    }
+    if let Some(facts) = database_facts {
+        match (facts.login_may_connect, level > AccessLevel::Blocked) {
+            (true, false) => script.add("REVOKE CONNECT ON DATABASE {} FROM {}", &[database, login]),
+            (false, true) => script.add("GRANT CONNECT ON DATABASE {} TO {}", &[database, login]),
+            _ => {}
+        }
+        if facts.connection_limit > -1 {
+            script.add("ALTER DATABASE {} CONNECTION LIMIT -1", &[database]);
+        }
+        if !facts.allow_connections {
+            script.add("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[database]);
+        }
+        if facts.open_to_public {
+            script.add("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[database]);
+        }
+    }
+    script
+}
+
+/// The statements that bring the login's memberships to the level. From 16 on, each locks the role whose members change
+/// until the commit: the groups, for which other tenants' changes wait, and the login, for which the end of its own
+/// transactions does. So they come last.
+fn memberships_script(
     login: &Ident,
     facts: &LoginProperties,
     level: AccessLevel,
@@ -175,28 +215,6 @@ fn access_script(
         let [rw, shrink, ro] = &GROUPS;
         script.add("REVOKE {}, {}, {}, {} FROM {}", &[login, rw, shrink, ro, &ADMIN]);
     }
-    if facts.may_create {
-        script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
-    }
-    if level == AccessLevel::Blocked && facts.can_login {
-        script.add("ALTER ROLE {} NOLOGIN", &[login]);
-    }
-    if let Some(facts) = database_facts {
-        match (facts.login_may_connect, level > AccessLevel::Blocked) {
-            (true, false) => script.add("REVOKE CONNECT ON DATABASE {} FROM {}", &[database, login]),
-            (false, true) => script.add("GRANT CONNECT ON DATABASE {} TO {}", &[database, login]),
-            _ => {}
-        }
-        if facts.connection_limit > -1 {
-            script.add("ALTER DATABASE {} CONNECTION LIMIT -1", &[database]);
-        }
-        if !facts.allow_connections {
-            script.add("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[database]);
-        }
-        if facts.open_to_public {
-            script.add("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[database]);
-        }
-    }
     script
 }
 
@@ -225,6 +243,11 @@ async fn end_earlier_sessions(
         }
         if left.starting.is_empty() && left.active.is_empty() {
             return Ok(left.prepared);
+        }
+        if round >= STARTING_ROUNDS {
+            // A client can have its session wait there for any time (`post_auth_delay`).
+            let starting: Vec<i32> = left.starting.iter().copied().collect();
+            end_as_login(session, login, &starting).await?;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);

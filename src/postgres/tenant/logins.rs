@@ -7,9 +7,9 @@ use crate::{
     postgres::{
         catalog::ownership,
         error::{Error, Result, code, describe, is_duplicate, reported},
-        identifier::{Ident, Keyword, Literal, NO_ATTRIBUTES, Script},
+        identifier::{ADMIN, Ident, Keyword, Literal, NO_ATTRIBUTES, Script},
         server::{Server, run_despite_read_only},
-        session::connect::ConnectAs,
+        session::connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
     },
 };
 
@@ -17,6 +17,13 @@ use super::{
     credentials::{SecretText, is_verifier},
     migrate::{self, VERSIONS},
 };
+
+/// The databases of tenants in which a role has rights, and owns nothing.
+const GRANTED_BY_TENANTS: &str = "\
+SELECT d.datname::text FROM pg_database AS d JOIN pg_shdepend AS s ON s.dbid = d.oid
+WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1)
+    AND starts_with(shobj_description(d.oid, 'pg_database'), 'tenantry:tenant:')
+GROUP BY d.datname HAVING bool_and(s.deptype = 'a')";
 
 impl Server {
     /// Creates the tenant's login, without LOGIN, a password or any right, and with its ownership comment.
@@ -56,9 +63,10 @@ impl Server {
             return Ok(());
         }
         let mut dropped = self.drop_role(&login).await;
-        if dropped.as_ref().err().and_then(Error::sql_state).as_deref() == Some("2BP01") {
-            // What else it left is reported.
+        if is_in_use(&dropped) {
+            // What else it left or was granted is reported.
             self.delete_large_objects(&login).await?;
+            self.revoke_from_other_tenants(&login).await?;
             dropped = self.drop_role(&login).await;
         }
         match dropped {
@@ -73,13 +81,34 @@ impl Server {
 
     async fn drop_role(&self, login: &Ident) -> Result<()> {
         let mut session = self.admin().await?;
-        let dropped =
-            run_despite_read_only(&mut session, "drop the login", &Script::of("DROP ROLE {}", &[login]))
-                .await;
+        let drop = Script::of("DROP ROLE {}", &[login]);
+        let dropped = run_despite_read_only(&mut session, "drop the login", &drop).await;
         if dropped.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
             session.release();
         }
         dropped
+    }
+
+    /// Revokes what the login was granted in the databases of other tenants: each of them can grant it default privileges,
+    /// which would keep it from ever being dropped. What the login owns stays.
+    async fn revoke_from_other_tenants(&self, login: &Ident) -> Result<()> {
+        let doing = "revoke the login's rights in other databases";
+        let mut session = self.admin().await?;
+        let query = sqlx::query_scalar(GRANTED_BY_TENANTS).bind(login.as_str()).fetch_all(&mut *session);
+        let databases: Vec<String> = with_timeout(ANSWER_LIMIT, doing, query).await?;
+        // An operation holds one session at a time.
+        session.release();
+        for database in &databases {
+            let mut session = self.inner.sessions.single(&ConnectAs::Admin(database), doing).await?;
+            let options =
+                Keyword(if session.has_grant_options() { "WITH INHERIT TRUE, SET TRUE" } else { "" });
+            let revoke = Script::of("GRANT {} TO {} {}", &[login, &ADMIN, &options])
+                .then("DROP OWNED BY {}", &[login])
+                .then("REVOKE {} FROM {}", &[login, &ADMIN]);
+            run_despite_read_only(&mut session, doing, &revoke).await?;
+            session.close().await;
+        }
+        Ok(())
     }
 
     /// Logs in with the tenant's credentials and reads the module versions. If the login has reached its connection limit,
@@ -138,6 +167,10 @@ impl Server {
             Some(facts) => Err(conflict(&login, facts.ownership)),
         }
     }
+}
+
+fn is_in_use(dropped: &Result<()>) -> bool {
+    dropped.as_ref().is_err_and(|error| error.sql_state().as_deref() == Some("2BP01"))
 }
 
 pub(super) fn conflict(login: &Ident, ownership: Ownership) -> Error {

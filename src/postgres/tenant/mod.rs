@@ -8,7 +8,6 @@ mod limits;
 mod logins;
 pub(in crate::postgres) mod migrate;
 mod ownership;
-mod prepared;
 pub mod seed;
 pub mod storage;
 mod tables;

@@ -1,28 +1,44 @@
 //! Transactions that a tenant's login prepared with PREPARE TRANSACTION. They outlive the session and keep their locks,
 //! and a later COMMIT PREPARED would write what the login may no longer write.
 
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
 use crate::postgres::{
     error::Result,
     identifier::{ADMIN, Ident, Keyword, Literal, Script},
-    server::{Server, run_on},
-    session::connect::ConnectAs,
 };
 
+use super::{
+    connect::{ConnectAs, STATEMENT_LIMIT, with_timeout},
+    pool::Sessions,
+};
+
+const DOING: &str = "roll back the tenant's prepared transactions";
+
 /// A prepared transaction.
-#[derive(Debug)]
-pub(super) struct Prepared {
+#[derive(Clone, Debug)]
+pub(in crate::postgres) struct Prepared {
     /// Its name.
     pub gid: String,
     /// The login, or before 16 its group.
     pub owner: String,
 }
 
-impl Server {
+impl Sessions {
     /// Rolls back transactions that are prepared in a tenant's database.
-    pub(super) async fn roll_back_prepared(&self, database: &Ident, prepared: &[Prepared]) -> Result<()> {
-        let doing = "roll back the tenant's prepared transactions";
-        let mut session = self.inner.sessions.single(&ConnectAs::Admin(database.as_str()), doing).await?;
+    pub(in crate::postgres) async fn roll_back_prepared(
+        self: &Arc<Self>,
+        database: &Ident,
+        prepared: &[Prepared],
+    ) -> Result<()> {
+        // One task at a time: two would grant and revoke the same membership.
+        let _one = self.rolling_back.lock().await;
+        let mut session = self.single_at_once(&ConnectAs::Admin(database.as_str()), DOING).await?;
         session.learn_pid().await;
+        // Also on a server that is set to read-only: this revokes access.
+        run(&mut session, &Script::of("SET default_transaction_read_only = off", &[])).await?;
         for Prepared { gid, owner } in prepared {
             let owner = Ident::new(owner)?;
             // Only the owner or a superuser may roll it back, in the same database and outside a transaction: the
@@ -31,11 +47,11 @@ impl Server {
                 Keyword(if session.has_grant_options() { "WITH INHERIT FALSE, SET TRUE" } else { "" });
             let borrow =
                 Script::of("GRANT {} TO {} {}", &[&owner, &ADMIN, &options]).then("SET ROLE {}", &[&owner]);
-            run_on(&mut session, doing, &borrow).await?;
+            run(&mut session, &borrow).await?;
             let undo = Script::of("ROLLBACK PREPARED {}", &[&Literal::new(gid)?]);
-            let undone = run_on(&mut session, doing, &undo).await;
+            let undone = run(&mut session, &undo).await;
             let give_back = Script::of("RESET ROLE", &[]).then("REVOKE {} FROM {}", &[&owner, &ADMIN]);
-            run_on(&mut session, doing, &give_back).await?;
+            run(&mut session, &give_back).await?;
             match undone {
                 // The tenant ended it first; the level is not reported as in force yet.
                 Err(error) if error.sql_state().as_deref() == Some("42704") => {}
@@ -45,4 +61,8 @@ impl Server {
         session.close().await;
         Ok(())
     }
+}
+
+async fn run(session: &mut PgConnection, script: &Script) -> Result<()> {
+    with_timeout(STATEMENT_LIMIT, DOING, sqlx::raw_sql(script.sql()).execute(session)).await.map(drop)
 }
