@@ -126,9 +126,12 @@ async fn lock_out_the_operator(postgres: &Postgres, server: &Server, hostile: &T
 
 /// The row of a shared catalog shows no lock until another session waits for it: here VACUUM, at its end.
 async fn lock_a_row(postgres: &Postgres, server: &Server, hostile: &Tenant) {
-    let grant = "BEGIN; GRANT TEMP ON DATABASE postgres TO PUBLIC";
-    let mut holder = open(postgres, hostile, grant).await.unwrap();
     let mut administrator = postgres.connect("postgres").await.unwrap();
+    let grant = "BEGIN; GRANT TEMP ON DATABASE postgres TO PUBLIC";
+    assert!(open(postgres, hostile, grant).await.is_err(), "the setup leaves PUBLIC no right there");
+    // As on a server whose administrator does not own `postgres`.
+    administrator.execute("GRANT TEMP ON DATABASE postgres TO PUBLIC").await.unwrap();
+    let mut holder = open(postgres, hostile, grant).await.unwrap();
     administrator.execute("SET lock_timeout = '300ms'").await.unwrap();
     assert!(administrator.execute("VACUUM pg_class").await.is_err(), "the control: it waits");
     administrator.execute("RESET lock_timeout").await.unwrap();
