@@ -163,6 +163,8 @@ pub enum BuildingFacts {
 pub enum LoginFacts {
     /// None of that name.
     Absent,
+    /// The tenant's login has another name.
+    Renamed,
     /// A role of another owner, which is never changed.
     Foreign,
     /// The tenant's.

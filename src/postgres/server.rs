@@ -11,13 +11,18 @@ use sqlx::Connection;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    domain::{identity::TenantId, names::building_name, placement::Placement, tenant_facts::TenantFacts},
+    domain::{
+        identity::TenantId,
+        names::building_name,
+        placement::Placement,
+        tenant_facts::{RecordedOids, TenantFacts},
+    },
     fence::Fence,
     keyed_lock::KeyedLock,
 };
 
 use super::{
-    catalog::inventory::{self, Inventory},
+    catalog::inventory::{self, Inventory, Selection},
     error::{Error, Result, code, is_concurrent_update},
     identifier::{Ident, Script},
     session::{
@@ -107,9 +112,24 @@ impl Server {
 
     /// The facts of one tenant: one query.
     pub async fn observe(&self, placement: &Placement) -> Result<TenantFacts> {
-        let databases = [placement.database.as_str(), &building_name(placement.tenant)];
-        let inventory = self.read(Some((&databases, &[&placement.login]))).await?;
-        Ok(inventory.facts(placement))
+        self.observe_recorded(placement, RecordedOids::default()).await
+    }
+
+    /// The facts of one tenant whose objects have these oids, also where they lost their comments: one query.
+    pub async fn observe_recorded(
+        &self,
+        placement: &Placement,
+        recorded: RecordedOids,
+    ) -> Result<TenantFacts> {
+        let selection = Selection {
+            databases: &[placement.database.as_str(), &building_name(placement.tenant)],
+            roles: &[&placement.login],
+            roles_of: Some((placement.tenant, recorded.login)),
+        };
+        let mut session = self.admin().await?;
+        let inventory = inventory::read_selected(&mut session, Some(selection)).await?;
+        session.release();
+        Ok(inventory.facts_recorded(placement, recorded))
     }
 
     /// The inventory of the whole server: one query.

@@ -4,6 +4,7 @@
 
 mod access;
 mod cancellation;
+mod drift;
 mod evasions;
 mod managed;
 mod meters;

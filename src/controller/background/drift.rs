@@ -29,7 +29,7 @@ use crate::{
         observed::RegistryStatus,
         record::TenantRecord,
         spec::{desired_tenant, is_paused},
-        tenant_facts::TenantFacts,
+        tenant_facts::{RecordedOids, TenantFacts},
     },
     postgres::catalog::inventory::Inventory,
     registry,
@@ -156,7 +156,7 @@ async fn check_tenant(
     }
     let tenant = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name);
     let Some(tenant) = tenant.filter(|_| row.status.was_active()) else { return Ok(None) };
-    let facts = inventory.facts(&row.placement);
+    let facts = inventory.facts_recorded(&row.placement, RecordedOids::of(row));
     let evaluation = evaluate::access(&tenant, Some(row), None, context);
     let access = evaluation.access;
     let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant.as_ref()));

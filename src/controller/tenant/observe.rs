@@ -17,7 +17,7 @@ use crate::{
         record::TenantRecord,
         spec,
         subject::Subject,
-        tenant_facts::TenantFacts,
+        tenant_facts::{RecordedOids, TenantFacts},
     },
     postgres::{self, server::Server},
 };
@@ -136,7 +136,7 @@ async fn server_facts(
     if let Some(facts) = context.state.snapshot.facts(record) {
         return Ok(facts);
     }
-    server.observe(&record.placement).await
+    server.observe_recorded(&record.placement, RecordedOids::of(record)).await
 }
 
 fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &SharedContext) -> RegistryFacts {

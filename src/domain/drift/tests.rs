@@ -8,7 +8,7 @@ use crate::{
     domain::{
         identity::TenantId,
         observed::{Observation, ObservedFacts, RegistryStatus},
-        tenant_facts::Ownership,
+        tenant_facts::{Ownership, StrayRole},
         workflow::{
             BlockedReason, NextAction, ProvisionTarget,
             fixtures::{OBJECT, WANTED, whole},
@@ -41,6 +41,8 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             login_may_connect: !is_blocked,
             migrator_may_connect: false,
             open_to_public: false,
+            is_template: false,
+            settings: vec![],
         }),
         building: None,
         login: Some(LoginProperties {
@@ -49,6 +51,11 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             ownership: Ownership::Ours,
             can_login: !is_blocked,
             groups: access.group().map(str::to_owned).into_iter().collect(),
+            inherits: true,
+            valid_until: None,
+            settings: vec![],
+            flawed_groups: vec![],
+            foreign_grants: vec![],
             foreign_memberships: vec![],
             foreign_members: vec![],
             may_create: false,
@@ -56,7 +63,21 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             connection_limit: CONNECTIONS,
             is_revocation_unproven: false,
         }),
+        strays: vec![],
     }
+}
+
+fn setting(resettable: bool) -> Vec<SessionSetting> {
+    vec![SessionSetting { name: "work_mem".into(), in_database: true, resettable }]
+}
+
+fn granted_by_a_superuser(role: &str, member: &str) -> Vec<ForeignGrant> {
+    let (role, member, grantor) = (role.into(), member.into(), "postgres".into());
+    vec![ForeignGrant { role, member, grantor, plain: true }]
+}
+
+fn stray(has_access: bool) -> StrayRole {
+    StrayRole { name: "old".into(), oid: 7, ownership: Ownership::Ours, has_access }
 }
 
 type Change = fn(&mut TenantFacts);
@@ -104,6 +125,56 @@ fn changes() -> Vec<(Change, AccessLevel, &'static str, Option<Step>)> {
         (|f| database(f).open_to_public = true, Blocked, "PUBLIC had rights on the database", enforce),
         (|f| database(f).login_may_connect = true, Blocked, "the login had CONNECT", enforce),
         (|f| database(f).login_may_connect = false, ReadWrite, "the login lacked CONNECT", enforce),
+        (|f| database(f).is_template = true, Blocked, "the database was a template", enforce),
+        (|f| database(f).settings = setting(true), ReadOnly, "the database had settings", enforce),
+        (
+            |f| database(f).settings = setting(false),
+            Blocked,
+            "ALTER DATABASE \"tenant_acme\" RESET work_mem",
+            None,
+        ),
+        (|f| login(f).inherits = false, ReadWrite, "the login was NOINHERIT", enforce),
+        (|f| login(f).valid_until = Some("2020-01-01".into()), Blocked, "valid until 2020-01-01", enforce),
+        (|f| login(f).settings = setting(true), ReadWrite, "the login had settings", enforce),
+        (
+            |f| login(f).settings = setting(false),
+            ReadWrite,
+            "ALTER ROLE \"tenant_acme_app\" IN DATABASE \"tenant_acme\" RESET work_mem",
+            None,
+        ),
+        (
+            |f| login(f).flawed_groups = vec!["tenantry_rw".into()],
+            ReadOnly,
+            "member of tenantry_ro, tenantry_rw",
+            enforce,
+        ),
+        (
+            |f| login(f).foreign_grants = granted_by_a_superuser("tenantry_shrink", "tenant_acme_app"),
+            ReadOnly,
+            "REVOKE \"tenantry_shrink\" FROM \"tenant_acme_app\" GRANTED BY \"postgres\"",
+            None,
+        ),
+        (
+            |f| login(f).foreign_grants = granted_by_a_superuser("tenant_acme_app", "bob"),
+            Blocked,
+            "REVOKE \"tenant_acme_app\" FROM \"bob\" GRANTED BY \"postgres\"",
+            None,
+        ),
+        (
+            |f| f.strays = vec![stray(true)],
+            Blocked,
+            "other roles had the access of the tenant's login: old",
+            enforce,
+        ),
+        (
+            |f| {
+                f.login = None;
+                f.strays = vec![stray(true)];
+            },
+            Blocked,
+            "the login was renamed to old",
+            Some(Step::CreateRoles),
+        ),
         (|f| f.login = None, ReadWrite, "the login did not exist", Some(Step::CreateRoles)),
         (|f| f.login = None, Blocked, "the login did not exist", Some(Step::CreateRoles)),
         (
@@ -328,12 +399,27 @@ fn invalid_spec_is_requeued_only_to_revoke_access() {
 fn level_is_in_force_only_without_contradiction() {
     let in_force = |change: Change, access| access_in_force(&changed(change, access), RECORDED);
     let (blocked, full) = (AccessLevel::Blocked, AccessLevel::ReadWrite);
+    // The group of its level may be granted by anyone.
+    let in_its_group = |f: &mut TenantFacts| {
+        login(f).groups.clear();
+        login(f).foreign_grants = granted_by_a_superuser("tenantry_rw", "tenant_acme_app");
+    };
+    assert_eq!(in_force(in_its_group, full), Some(full));
+    // A role that lost its access is no way in; one that cannot log in has no use for a group.
+    assert_eq!(in_force(|f| f.strays = vec![stray(false)], blocked), Some(blocked));
+    let granted: Change =
+        |f| login(f).foreign_grants = granted_by_a_superuser("tenantry_rw", "tenant_acme_app");
+    assert_eq!(in_force(granted, blocked), Some(blocked));
     // A login without LOGIN, or with another limit, still has its level.
     assert_eq!(in_force(|f| login(f).can_login = false, full), Some(full));
     assert_eq!(in_force(|f| login(f).connection_limit = 3, full), Some(full));
     assert_eq!(in_force(|f| f.login = None, blocked), Some(blocked));
     assert_eq!(in_force(|f| f.database = None, blocked), Some(blocked));
-    let contradict: [Change; 8] = [
+    let contradict: [Change; 12] = [
+        |f| f.strays = vec![stray(true)],
+        |f| login(f).inherits = false,
+        |f| login(f).flawed_groups.push("tenantry_rw".into()),
+        |f| login(f).foreign_grants = granted_by_a_superuser("tenantry_ro", "tenant_acme_app"),
         |f| f.database = None,
         |f| database(f).owned_by_dba = false,
         |f| database(f).open_to_public = true,
@@ -351,7 +437,12 @@ fn level_is_in_force_only_without_contradiction() {
 #[test]
 fn blocked_tenant_is_reachable_by_what_grants_access() {
     let reachable = |change: Change| is_reachable(&changed(change, AccessLevel::Blocked), RECORDED);
-    let grants: [Change; 6] = [
+    let grants: [Change; 8] = [
+        |f| f.strays = vec![stray(true)],
+        |f| {
+            f.login = None;
+            f.strays = vec![stray(true)];
+        },
         |f| database(f).login_may_connect = true,
         |f| database(f).open_to_public = true,
         |f| login(f).can_login = true,

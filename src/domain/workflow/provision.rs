@@ -150,7 +150,7 @@ impl RegisteredTenant<'_> {
             (Step::ClaimFinalizer, !self.object.has_finalizer),
             (Step::Reinstate, self.restoring),
             (Step::Register, !row.declared_current),
-            (Step::CreateRoles, self.server.login == LoginFacts::Absent),
+            (Step::CreateRoles, matches!(self.server.login, LoginFacts::Absent | LoginFacts::Renamed)),
             (Step::CreateDatabase, create),
             // A tenant's lock, or a mistake in a migration, can delay ApplyMigrations: a database that has limits
             // already gets the new ones before it.
@@ -185,7 +185,7 @@ impl RegisteredTenant<'_> {
     fn are_connections_current(&self) -> bool {
         match self.server.login {
             LoginFacts::Ours { connections, .. } => connections == self.target.connections,
-            LoginFacts::Absent | LoginFacts::Foreign => false,
+            LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => false,
         }
     }
 
@@ -202,7 +202,7 @@ impl RegisteredTenant<'_> {
             Some(recorded) => self.target.access < recorded,
             None => self.target.access == AccessLevel::Blocked,
         };
-        let has_login = matches!(self.server.login, LoginFacts::Ours { .. });
+        let has_login = matches!(self.server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
         narrower && self.activated && !self.restoring && self.is_published() && has_login
     }
 
@@ -235,7 +235,7 @@ impl RegisteredTenant<'_> {
 /// Removes what a failed first provisioning created. A tenant that was ever active is never rolled back: the registry
 /// refuses to record it.
 fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> NextAction {
-    let own_login = matches!(server.login, LoginFacts::Ours { .. });
+    let own_login = matches!(server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
     let steps = select([
         (Step::CutAccess, own_login),
         (Step::DropDatabase, has_own_database(server) || row.database_recorded),

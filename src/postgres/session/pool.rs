@@ -13,7 +13,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,6 +28,7 @@ use crate::{
 
 use super::connect::{
     ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+    with_version,
 };
 
 /// How long the preflight waits for a slot before it opens a session without one.
@@ -59,6 +60,8 @@ pub(in crate::postgres) struct Sessions {
     /// The number of those in each tenant database.
     opened_in: Mutex<HashMap<String, i64>>,
     identifier: OnceLock<String>,
+    /// The version of the server, once a session was opened.
+    version: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -101,6 +104,7 @@ impl Sessions {
             opened: AtomicU64::new(0),
             opened_in: Mutex::default(),
             identifier: OnceLock::new(),
+            version: AtomicU32::new(0),
         }
     }
 
@@ -187,13 +191,15 @@ impl Sessions {
         kind: Kind,
         doing: &'static str,
     ) -> Result<Session> {
-        let options = self.config.options(connect_as);
+        let version = self.version.load(Ordering::Relaxed);
+        let options = with_version(self.config.options(connect_as), version);
         let mut attempt = 0;
         loop {
             self.check_fence()?;
             match connect(&options, doing).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
+                    self.version.store(connection.server_version_num().unwrap_or(version), Ordering::Relaxed);
                     if let Some(database) = connect_as.tenant_database() {
                         *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
                     }

@@ -8,6 +8,7 @@ mod logins;
 pub(in crate::postgres) mod migrate;
 mod ownership;
 mod prepared;
+mod properties;
 pub mod seed;
 pub mod storage;
 mod tables;
