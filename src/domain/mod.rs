@@ -17,6 +17,7 @@ pub mod placement;
 pub mod plan_adoption;
 pub mod reconcile_queue;
 pub mod record;
+pub mod rights;
 pub mod settings;
 pub mod slug;
 pub mod spec;

@@ -108,6 +108,17 @@ impl<'a> From<&'a Ident> for Literal<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Keyword(pub &'static str);
 
+/// The name of an object in SQL, qualified and quoted by PostgreSQL itself (`format('%I.%I')`), from its catalogs.
+#[derive(Clone, Debug)]
+pub struct Quoted<'a>(&'a str);
+
+impl<'a> Quoted<'a> {
+    /// Takes a name that a query returned.
+    pub fn by_postgres(name: &'a str) -> Self {
+        Self(name)
+    }
+}
+
 /// A whole number.
 #[derive(Clone, Copy, Debug)]
 pub struct Number(pub i32);
@@ -132,6 +143,12 @@ impl Part for Literal<'_> {
 }
 
 impl Part for Keyword {
+    fn write(&self, sql: &mut String) {
+        sql.push_str(self.0);
+    }
+}
+
+impl Part for Quoted<'_> {
     fn write(&self, sql: &mut String) {
         sql.push_str(self.0);
     }

@@ -29,7 +29,10 @@ use super::{
         connect::{ConnectAs, DATABASE_LIMIT, STATEMENT_LIMIT, ServerConfig, with_timeout},
         pool::{Session, Sessions},
     },
-    tenant::credentials::{SecretText, generate_password},
+    tenant::{
+        credentials::{SecretText, generate_password},
+        rights::RightsReport,
+    },
 };
 
 /// How often a statement is retried after a concurrent change of the same catalog row.
@@ -69,6 +72,8 @@ pub(super) struct Inner {
     pub(super) prepare_lock: tokio::sync::Mutex<()>,
     /// One task at a time changes the rights of a tenant.
     tenant_locks: KeyedLock<TenantId>,
+    /// Rights in tenants' databases that were found to differ, until they are reported.
+    pub(super) rights: Mutex<HashMap<TenantId, RightsReport>>,
 }
 
 impl Server {
@@ -89,6 +94,7 @@ impl Server {
                 reclaim_lock: tokio::sync::Mutex::default(),
                 prepare_lock: tokio::sync::Mutex::default(),
                 tenant_locks: KeyedLock::default(),
+                rights: Mutex::default(),
             }),
         }
     }
@@ -268,6 +274,6 @@ pub(super) async fn run_on(session: &mut Session, doing: &'static str, script: &
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

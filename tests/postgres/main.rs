@@ -10,6 +10,7 @@ mod managed;
 mod meters;
 mod preflight;
 mod provisioning;
+mod rights;
 mod seeds;
 mod servers;
 mod storage;
