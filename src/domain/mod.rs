@@ -6,6 +6,7 @@
 pub mod access;
 pub mod backoff;
 pub mod breaker;
+pub mod daily;
 pub mod drift;
 pub mod identity;
 pub mod lifecycle;

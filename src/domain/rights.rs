@@ -113,7 +113,9 @@ impl Object {
     fn allowed(&self, grantee: &str) -> &'static [&'static str] {
         let internal = self.schema == "tenantry";
         match (self.kind, grantee) {
-            (ObjectKind::Table | ObjectKind::Column | ObjectKind::DefaultTables, "tenantry_rw") if !internal => {
+            (ObjectKind::Table | ObjectKind::Column | ObjectKind::DefaultTables, "tenantry_rw")
+                if !internal =>
+            {
                 &["SELECT", "INSERT", "UPDATE", "DELETE"]
             }
             (ObjectKind::Table | ObjectKind::DefaultTables, "tenantry_shrink") if !internal => {
@@ -156,7 +158,8 @@ impl Object {
     }
 
     fn name(&self) -> String {
-        let place = || if self.schema.is_empty() { String::new() } else { format!(" in schema {}", self.schema) };
+        let place =
+            || if self.schema.is_empty() { String::new() } else { format!(" in schema {}", self.schema) };
         match self.kind {
             ObjectKind::Table => format!("table {}", self.address),
             ObjectKind::Column => {
@@ -229,11 +232,8 @@ pub fn rights_mismatches(objects: &[ObjectRights], login: &str) -> Vec<RightsMis
         for Granted { grantee, privileges, grantable } in granted {
             let allowed = object.allowed(grantee);
             let all = *grantable;
-            let excess: Vec<String> = privileges
-                .iter()
-                .filter(|name| all || !allowed.contains(&name.as_str()))
-                .cloned()
-                .collect();
+            let excess: Vec<String> =
+                privileges.iter().filter(|name| all || !allowed.contains(&name.as_str())).cloned().collect();
             if !excess.is_empty() {
                 found.push(RightsMismatch::Excess {
                     object: object.clone(),
@@ -270,7 +270,13 @@ mod tests {
 
     fn object(kind: ObjectKind, schema: &str, owner: &str) -> Object {
         let column = (kind == ObjectKind::Column).then(|| "email".to_owned());
-        Object { kind, schema: schema.into(), address: format!("{schema}.users"), column, owner: owner.into() }
+        Object {
+            kind,
+            schema: schema.into(),
+            address: format!("{schema}.users"),
+            column,
+            owner: owner.into(),
+        }
     }
 
     fn rights(object: Object, granted: &[(&str, &[&str])]) -> ObjectRights {

@@ -20,7 +20,7 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
-        tenant::evaluate,
+        tenant::{evaluate, rights::report_rights},
         watch::requeue::{requeue_tenant, requeue_tenants_on},
     },
     domain::{
@@ -169,6 +169,9 @@ async fn check_tenant(
             && context.plan(&evaluation.plan).is_some(),
         is_reported: failure.is_some_and(|reason| REPORTED.contains(&reason)),
     };
+    if let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) {
+        report_rights(&tenant, row, &server, context).await?;
+    }
     if check.needs_reconcile() {
         // The startup snapshot is older than this.
         context.state.snapshot.forget(&row.resource_uid);

@@ -183,6 +183,10 @@ pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
                 connections: login.connection_limit,
             },
         },
+        exceeds_level: found.iter().any(|mismatch| {
+            mismatch.grants_access()
+                && matches!(mismatch.repaired_by(), Some(Step::EnforceAccess | Step::CreateRoles))
+        }),
         unrepairable: found.into_iter().filter(|mismatch| mismatch.repaired_by().is_none()).collect(),
     }
 }

@@ -59,7 +59,8 @@ impl Server {
         placement: &Placement,
         result: Result<T>,
     ) -> Result<T> {
-        if result.is_ok() && migrator.is_published()
+        if result.is_ok()
+            && migrator.is_published()
             && let Err(error) = self.settle(&mut migrator.session, placement).await
         {
             tracing::warn!(database = placement.database, %error, "could not read the rights in a tenant's database");
@@ -174,11 +175,8 @@ fn dba_script(mismatches: &[&RightsMismatch], options_known: bool) -> Result<Scr
         }
         script.add("REVOKE {} FROM {}", &[&owner, &ADMIN]);
     }
-    let rest: Vec<&RightsMismatch> = mismatches
-        .iter()
-        .copied()
-        .filter(|mismatch| !matches!(mismatch, RightsMismatch::Owned(_)))
-        .collect();
+    let rest: Vec<&RightsMismatch> =
+        mismatches.iter().copied().filter(|mismatch| !matches!(mismatch, RightsMismatch::Owned(_))).collect();
     let rest = owner_script(&rest)?;
     if !rest.is_empty() {
         script.add("SET LOCAL ROLE {}", &[&DBA]);
@@ -191,8 +189,17 @@ fn dba_script(mismatches: &[&RightsMismatch], options_known: bool) -> Result<Scr
 fn add(script: &mut Script, object: &Object, privilege: &str, grantee: &str, revokes: bool) -> Result<()> {
     // PostgreSQL's own names of rights: a right of a later version is left, and reported.
     const PRIVILEGES: [&str; 11] = [
-        "SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN", "USAGE",
-        "EXECUTE", "CREATE",
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "TRUNCATE",
+        "REFERENCES",
+        "TRIGGER",
+        "MAINTAIN",
+        "USAGE",
+        "EXECUTE",
+        "CREATE",
     ];
     let Some(privilege) = PRIVILEGES.into_iter().find(|known| *known == privilege) else { return Ok(()) };
     let privilege = Keyword(privilege);
@@ -233,10 +240,8 @@ fn add(script: &mut Script, object: &Object, privilege: &str, grantee: &str, rev
     });
     let column = object.column.as_deref().map(Quoted::by_postgres);
     match (column, revokes) {
-        (Some(column), true) => script.add(
-            "REVOKE {} ({}) ON {} {} FROM {} CASCADE",
-            &[&privilege, &column, &kind, &address, role],
-        ),
+        (Some(column), true) => script
+            .add("REVOKE {} ({}) ON {} {} FROM {} CASCADE", &[&privilege, &column, &kind, &address, role]),
         (Some(column), false) => {
             script.add("GRANT {} ({}) ON {} {} TO {}", &[&privilege, &column, &kind, &address, role]);
         }
