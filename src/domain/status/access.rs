@@ -30,7 +30,8 @@ pub(super) fn level(outcome: &Outcome<'_>, before: Option<Access>) -> Access {
         let has_password = record.password_verifier.is_some();
         return record.access.filter(|_| has_password).map_or(Access::Blocked, in_status);
     }
-    if enforcement_failed(outcome) {
+    // A level that is not on record is not proven, or was withdrawn.
+    if enforcement_failed(outcome) || record.access.is_none() {
         return Access::Unknown;
     }
     if is_proven(outcome) || outcome.was_observed() && outcome.progress.all_succeeded() {
