@@ -2,7 +2,7 @@
 //! elsewhere.
 //!
 //! What is right does not depend on the access level, which is the group that the login is in: each group has its rights on
-//! the objects of `tenantry_owner`, and nobody else has any. In the schema `public` the groups have exactly those of the
+//! the objects of `tenantry_owner`, and no other role has any. In the schema `public` the groups have exactly those of the
 //! default privileges; elsewhere a module may grant less.
 
 use std::{collections::BTreeSet, fmt};
@@ -98,6 +98,22 @@ pub enum RightsMismatch {
     },
     /// The tenant's login or a group owns an object, and may do everything with it.
     Owned(Object),
+}
+
+/// What a reading of the rights came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RightsReport {
+    /// What was repaired, for the Event.
+    pub repaired: Vec<String>,
+    /// What is still not as it should be: what only another role can change, with the statement.
+    pub left: Vec<String>,
+}
+
+impl RightsReport {
+    /// Whether nothing differed.
+    pub fn is_clean(&self) -> bool {
+        self.repaired.is_empty() && self.left.is_empty()
+    }
 }
 
 impl Object {
@@ -355,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn right_that_can_be_passed_on_is_an_excess_and_granted_anew() {
+    fn right_that_can_be_passed_on_is_an_excess_and_granted_again() {
         let mut rights = rights(object(ObjectKind::Table, "public", OWNER), &TABLE);
         rights.granted[2].grantable = true;
         assert_eq!(phrases(&[rights]).len(), 2);

@@ -15,6 +15,7 @@ use crate::{
         identity::TenantId,
         names::building_name,
         placement::Placement,
+        rights::RightsReport,
         tenant_facts::{RecordedOids, TenantFacts},
     },
     fence::Fence,
@@ -29,10 +30,7 @@ use super::{
         connect::{ConnectAs, DATABASE_LIMIT, STATEMENT_LIMIT, ServerConfig, with_timeout},
         pool::{Session, Sessions},
     },
-    tenant::{
-        credentials::{SecretText, generate_password},
-        rights::RightsReport,
-    },
+    tenant::credentials::{SecretText, generate_password},
 };
 
 /// How often a statement is retried after a concurrent change of the same catalog row.

@@ -74,7 +74,7 @@ async fn rights_in_the_database_are_part_of_what_is_enforced() {
     request(&world, "acme", "2").await;
     world.fleet.access("acme", Access::ReadOnly).await;
 
-    // Nobody asks: once a day.
+    // Without a request: once a day.
     let mut superuser = world.superuser("tenant_daily").await;
     superuser.execute("GRANT TRUNCATE ON settings TO tenantry_rw").await.unwrap();
     superuser.execute("ALTER ROLE tenant_daily_app PASSWORD 'guessed'").await.unwrap();

@@ -75,7 +75,7 @@ const REPAIRED: [(&str, &str, [bool; 2]); 13] = [
         "the login had settings of its own: search_path",
         [false, false],
     ),
-    ("ALTER ROLE {login} SET role = 'nobody'", "the login had settings of its own: role", [true, true]),
+    ("ALTER ROLE {login} SET role = 'no_such_role'", "the login had settings of its own: role", [true, true]),
     ("ALTER ROLE {login} SET statement_timeout = '1ms'", "statement_timeout", [true, true]),
     ("ALTER ROLE {login} SET local_preload_libraries = 'none'", "local_preload_libraries", [false, false]),
     (

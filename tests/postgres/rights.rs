@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, Executor};
 use tenantry::{
-    domain::access::AccessLevel,
-    postgres::{server::Server, tenant::rights::RightsReport},
+    domain::{access::AccessLevel, rights::RightsReport},
+    postgres::server::Server,
 };
 use tenantry_dev::Postgres;
 
@@ -189,7 +189,7 @@ async fn right_on_another_owners_object_is_reported_with_the_statement() {
         stage.superuser(statement).await;
         assert_eq!(stage.settle().await, RightsReport::default());
         assert!(!stage.may("INSERT INTO diary VALUES (1)").await);
-        // What a superuser makes for itself, or an extension brings, is nobody's business.
+        // What a superuser makes for itself, or an extension brings, is not the tenant's.
         stage.superuser("CREATE TABLE public.own (a int); CREATE EXTENSION citext SCHEMA public").await;
         assert_eq!(stage.settle().await, RightsReport::default());
     }

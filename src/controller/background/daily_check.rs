@@ -74,7 +74,7 @@ async fn check(id: TenantId, tenant: &Tenant, context: &SharedContext) -> Result
     let is_new = row.activated_at.is_none_or(|at| now.duration_since(at) < SignedDuration::from_secs(PERIOD));
     let has_access = row.access.is_some_and(|access| access > AccessLevel::Blocked);
     let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) else { return Ok(()) };
-    // Nobody is in the database of a Blocked tenant: its rights are read when it gets access.
+    // No client is in the database of a Blocked tenant: its rights are read when it gets access.
     if is_new || !has_access || !row.status.was_active() {
         return Ok(());
     }

@@ -260,7 +260,7 @@ impl RoleRow {
 /// `$1`, and the roles that are named in `$2`, have the oid `$3`, or a comment that begins with `$4`.
 ///
 /// Of the settings, those that only a superuser can make and that concern logs, statistics and resources are left out, as
-/// are those of extensions: they are the administrator's, and keep nobody out. (`pg_settings` does not show `role`, and hides
+/// are those of extensions: they are the administrator's, and keep no client out. (`pg_settings` does not show `role`, and hides
 /// what only a superuser may read.) Before 16, `tenantry_admin` may revoke every membership.
 const QUERY: &str = "\
 WITH parameters AS MATERIALIZED (

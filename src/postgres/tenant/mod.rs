@@ -9,7 +9,7 @@ pub(in crate::postgres) mod migrate;
 mod ownership;
 mod prepared;
 mod properties;
-pub mod rights;
+mod rights;
 pub mod seed;
 pub mod storage;
 mod tables;

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// The statements that bring them to what they should be; none, if they are. Memberships that are not as Tenantry grants
-/// them are revoked, to be granted anew.
+/// them are revoked, to be granted again.
 pub(super) fn properties_script(
     database: &Ident,
     database_facts: Option<&DatabaseProperties>,

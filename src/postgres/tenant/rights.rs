@@ -6,7 +6,7 @@ use crate::{
         access::AccessLevel,
         identity::TenantId,
         placement::Placement,
-        rights::{Object, ObjectKind, PUBLIC, RightsMismatch, rights_mismatches},
+        rights::{Object, ObjectKind, PUBLIC, RightsMismatch, RightsReport, rights_mismatches},
     },
     postgres::{
         catalog::{ownership, rights::read_rights},
@@ -20,22 +20,6 @@ use crate::{
 /// How often rights are read and repaired before the rest is reported: an object that gets its owner back gets the rights of
 /// the groups in the second round.
 const ROUNDS: u32 = 3;
-
-/// What a reading of the rights came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RightsReport {
-    /// What was repaired, for the Event.
-    pub repaired: Vec<String>,
-    /// What is still not as it should be: what only another role can change, with the statement.
-    pub left: Vec<String>,
-}
-
-impl RightsReport {
-    /// Whether nothing differed.
-    pub fn is_clean(&self) -> bool {
-        self.repaired.is_empty() && self.left.is_empty()
-    }
-}
 
 impl Server {
     /// Reads the rights in a tenant's database, in a session of its own, and repairs them. A report that is not clean is also
