@@ -263,7 +263,16 @@ impl RoleRow {
 /// are those of extensions: they are the administrator's, and keep no client out. (`pg_settings` does not show `role`, and hides
 /// what only a superuser may read.) Before 16, `tenantry_admin` may revoke every membership.
 const QUERY: &str = "\
-WITH parameters AS MATERIALIZED (
+WITH wanted AS (
+  SELECT oid FROM pg_roles WHERE $2::text[] IS NULL
+  UNION
+  SELECT oid FROM pg_roles WHERE rolname = ANY ($2)
+  UNION
+  SELECT $3::bigint::oid
+  UNION
+  SELECT objoid FROM pg_shdescription
+  WHERE $4::text IS NOT NULL AND classoid = 'pg_authid'::regclass AND starts_with(description, $4)
+), parameters AS MATERIALIZED (
   SELECT name, context, category FROM pg_settings
 ), settings AS (
   SELECT s.setdatabase, s.setrole, jsonb_build_object(
@@ -274,7 +283,7 @@ WITH parameters AS MATERIALIZED (
   CROSS JOIN LATERAL unnest(s.setconfig) AS c
   CROSS JOIN LATERAL split_part(c, '=', 1) AS p (name)
   LEFT JOIN parameters AS g ON lower(g.name) = lower(p.name)
-  WHERE CASE
+  WHERE ($2 IS NULL OR s.setrole = 0 OR s.setrole IN (SELECT oid FROM wanted)) AND CASE
       WHEN g.name IS NULL THEN strpos(p.name, '.') = 0
       ELSE g.context = 'user' OR g.category !~ '^(Reporting and Logging|Statistics|Resource Usage|Customized Options)'
     END
@@ -282,15 +291,6 @@ WITH parameters AS MATERIALIZED (
   SELECT setdatabase AS oid, jsonb_agg(setting) AS settings FROM settings WHERE setrole = 0 GROUP BY setdatabase
 ), of_roles AS (
   SELECT setrole AS oid, jsonb_agg(setting) AS settings FROM settings GROUP BY setrole
-), wanted AS (
-  SELECT oid FROM pg_roles WHERE $2::text[] IS NULL
-  UNION
-  SELECT oid FROM pg_roles WHERE rolname = ANY ($2)
-  UNION
-  SELECT $3::bigint::oid
-  UNION
-  SELECT objoid FROM pg_shdescription
-  WHERE $4::text IS NOT NULL AND classoid = 'pg_authid'::regclass AND starts_with(description, $4)
 )
 SELECT
   coalesce((
