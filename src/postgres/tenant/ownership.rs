@@ -16,13 +16,17 @@ use crate::{
 
 impl Server {
     /// Restores the ownership comment of a database or role that lost it, if the recorded oid proves that it is the
-    /// tenant's, and the name of a login that was renamed. Where another login has the name already, the renamed one
-    /// loses its access and is dropped.
+    /// tenant's, and the name of a login that was renamed. Where another role has the name already, the renamed one loses
+    /// its access, and is dropped if that other role is the tenant's login.
     pub async fn restore_ownership(&self, placement: &Placement, recorded: RecordedOids) -> Result<()> {
         let facts = self.restore_marks(placement, recorded).await?;
         // Of a role without access nothing is left to take.
         for stray in facts.strays.iter().filter(|stray| stray.has_access && facts.login.is_some()) {
-            match self.cut_stray(placement, stray).await {
+            self.cut_stray(placement, stray).await?;
+            if facts.own_login(recorded).is_none() {
+                continue;
+            }
+            match self.drop_stray(placement, stray).await {
                 Ok(()) => {}
                 // It owns something, or was granted something, in another database: without access it may stay.
                 Err(Error::LoginInUse { .. }) => {}
@@ -37,6 +41,7 @@ impl Server {
         let facts = self.restore_marks(placement, recorded).await?;
         for stray in facts.strays.iter().filter(|_| facts.login.is_some()) {
             self.cut_stray(placement, stray).await?;
+            self.drop_stray(placement, stray).await?;
         }
         Ok(())
     }
@@ -72,11 +77,15 @@ impl Server {
         if renamed.is_some() { self.observe_recorded(placement, recorded).await } else { Ok(facts) }
     }
 
-    /// Takes all access from a role of the tenant's that is not its login, ends its sessions, and drops it. The login's
-    /// sessions in the tenant's database end too.
+    /// Takes all access from a role of the tenant's that is not its login, and ends its sessions. The login's sessions in
+    /// the tenant's database end too.
     async fn cut_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
         let as_login = Placement { login: stray.name.clone(), ..placement.clone() };
-        self.set_access(&as_login, AccessLevel::Blocked).await?;
+        self.set_access(&as_login, AccessLevel::Blocked).await
+    }
+
+    async fn drop_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
+        let as_login = Placement { login: stray.name.clone(), ..placement.clone() };
         self.drop_login(&as_login).await
     }
 }
