@@ -161,6 +161,7 @@ async fn spawn_background(
     supervisor.spawn_graceful("purge of tombstones", purge);
     supervisor.spawn("lock watch", background::lock_watch::run(context.clone()));
     supervisor.spawn("timers", background::timers::run(context.clone()));
+    supervisor.spawn("daily check", background::daily_check::run(context.clone()));
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
     supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));

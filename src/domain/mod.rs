@@ -6,6 +6,7 @@
 pub mod access;
 pub mod backoff;
 pub mod breaker;
+pub mod daily;
 pub mod drift;
 pub mod identity;
 pub mod lifecycle;
@@ -18,6 +19,7 @@ pub mod placement;
 pub mod plan_adoption;
 pub mod reconcile_queue;
 pub mod record;
+pub mod rights;
 pub mod settings;
 pub mod slug;
 pub mod spec;

@@ -132,6 +132,8 @@ pub struct ServerFacts {
     pub building: BuildingFacts,
     /// The tenant's login.
     pub login: LoginFacts,
+    /// The tenant has more access than its level, by a manual change that EnforceAccess takes back.
+    pub exceeds_level: bool,
     /// Differences that only a person can repair.
     pub unrepairable: Vec<Mismatch>,
 }
@@ -163,6 +165,8 @@ pub enum BuildingFacts {
 pub enum LoginFacts {
     /// None of that name.
     Absent,
+    /// The tenant's login has another name.
+    Renamed,
     /// A role of another owner, which is never changed.
     Foreign,
     /// The tenant's.

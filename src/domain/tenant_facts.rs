@@ -11,6 +11,45 @@ pub struct TenantFacts {
     pub building: Option<DatabaseProperties>,
     /// The role of the login's name, the tenant's or not.
     pub login: Option<LoginProperties>,
+    /// The tenant's roles under other names: an administrator renamed its login.
+    pub strays: Vec<StrayRole>,
+}
+
+/// A role that is the tenant's by its comment or its oid, and has not the name of its login.
+#[derive(Clone, Debug)]
+pub struct StrayRole {
+    /// Its name.
+    pub name: String,
+    /// Its oid.
+    pub oid: i64,
+    /// Which tenant its comment names.
+    pub ownership: Ownership,
+    /// It has LOGIN, or CONNECT on the tenant's database, or is a member of a role.
+    pub has_access: bool,
+}
+
+/// A setting of a login or a database in `pg_db_role_setting`, which every new session starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSetting {
+    /// The parameter.
+    pub name: String,
+    /// Of a login: it holds in the tenant's database only, not in all of them.
+    pub in_database: bool,
+    /// `tenantry_admin` may reset it.
+    pub resettable: bool,
+}
+
+/// A membership that another role than `tenantry_admin` granted: from 16 on, only that role or a superuser can revoke it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignGrant {
+    /// The role whose rights are granted.
+    pub role: String,
+    /// The role that has them.
+    pub member: String,
+    /// The role that granted them.
+    pub grantor: String,
+    /// The membership is as Tenantry grants its own: inherited, and without ADMIN OPTION.
+    pub plain: bool,
 }
 
 /// The properties of a database.
@@ -38,6 +77,10 @@ pub struct DatabaseProperties {
     pub migrator_may_connect: bool,
     /// Whether PUBLIC has any right, which it never should.
     pub open_to_public: bool,
+    /// `IS_TEMPLATE`: PostgreSQL refuses to drop it, and lets others clone it.
+    pub is_template: bool,
+    /// Its settings: there should be none.
+    pub settings: Vec<SessionSetting>,
 }
 
 /// The properties of a tenant's login.
@@ -51,8 +94,18 @@ pub struct LoginProperties {
     pub ownership: Ownership,
     /// LOGIN.
     pub can_login: bool,
-    /// Which of the three groups it is a member of.
+    /// INHERIT: it has the rights of its group.
+    pub inherits: bool,
+    /// The end of the validity of its password, if there is one.
+    pub valid_until: Option<String>,
+    /// Its settings: there should be none.
+    pub settings: Vec<SessionSetting>,
+    /// Which of the three groups it is a member of, as Tenantry grants it.
     pub groups: Vec<String>,
+    /// Those of which it is a member in another way: with ADMIN OPTION, or without INHERIT.
+    pub flawed_groups: Vec<String>,
+    /// Memberships, of it and in it, that `tenantry_admin` cannot revoke.
+    pub foreign_grants: Vec<ForeignGrant>,
     /// Other roles that it is a member of: there should be none.
     pub foreign_memberships: Vec<String>,
     /// Roles that are members of it: there should be none (only an administrator can add one).
@@ -98,7 +151,7 @@ impl Ownership {
 
     /// Whether an object without a readable ownership comment is the one with a recorded oid. An object whose comment
     /// names another tenant is never this tenant's.
-    fn is_lost(self, oid: i64, recorded: Option<i64>) -> bool {
+    pub fn is_lost(self, oid: i64, recorded: Option<i64>) -> bool {
         matches!(self, Self::NoComment | Self::OtherComment) && recorded == Some(oid)
     }
 }
@@ -137,5 +190,12 @@ impl TenantFacts {
         self.login
             .as_ref()
             .filter(|login| login.ownership.is_ours() || login.ownership.is_lost(login.oid, recorded.login))
+    }
+
+    /// The role that was the login before it was renamed, while no role has the login's name: the one with the recorded
+    /// oid, else one with access.
+    pub fn renamed_login(&self, recorded: RecordedOids) -> Option<&StrayRole> {
+        let strays = self.strays.iter().filter(|_| self.login.is_none());
+        strays.max_by_key(|stray| (recorded.login == Some(stray.oid), stray.has_access))
     }
 }

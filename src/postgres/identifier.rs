@@ -108,6 +108,17 @@ impl<'a> From<&'a Ident> for Literal<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Keyword(pub &'static str);
 
+/// The name of an object in SQL, qualified and quoted by PostgreSQL itself (`format('%I.%I')`), from its catalogs.
+#[derive(Clone, Debug)]
+pub struct Quoted<'a>(&'a str);
+
+impl<'a> Quoted<'a> {
+    /// Takes a name that a query returned.
+    pub fn by_postgres(name: &'a str) -> Self {
+        Self(name)
+    }
+}
+
 /// A whole number.
 #[derive(Clone, Copy, Debug)]
 pub struct Number(pub i32);
@@ -137,6 +148,12 @@ impl Part for Keyword {
     }
 }
 
+impl Part for Quoted<'_> {
+    fn write(&self, sql: &mut String) {
+        sql.push_str(self.0);
+    }
+}
+
 impl Part for Number {
     fn write(&self, sql: &mut String) {
         let _ = write!(sql, "{}", self.0);
@@ -144,9 +161,9 @@ impl Part for Number {
 }
 
 /// The text of a script, as a quoted literal: for EXECUTE.
-pub struct Quoted<'a>(pub &'a Script);
+pub struct ScriptLiteral<'a>(pub &'a Script);
 
-impl Part for Quoted<'_> {
+impl Part for ScriptLiteral<'_> {
     fn write(&self, sql: &mut String) {
         sql.push_str(&escape_literal(&self.0.text));
     }

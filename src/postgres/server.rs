@@ -11,13 +11,19 @@ use sqlx::Connection;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    domain::{identity::TenantId, names::building_name, placement::Placement, tenant_facts::TenantFacts},
+    domain::{
+        identity::TenantId,
+        names::building_name,
+        placement::Placement,
+        rights::RightsReport,
+        tenant_facts::{RecordedOids, TenantFacts},
+    },
     fence::Fence,
     keyed_lock::KeyedLock,
 };
 
 use super::{
-    catalog::inventory::{self, Inventory},
+    catalog::inventory::{self, Inventory, Selection},
     error::{Error, Result, code, is_concurrent_update, is_lock_timeout},
     identifier::{Ident, Script},
     session::{
@@ -69,6 +75,8 @@ pub(super) struct Inner {
     pub(super) prepare_lock: tokio::sync::Mutex<()>,
     /// One task at a time changes the rights of a tenant.
     tenant_locks: KeyedLock<TenantId>,
+    /// Rights in tenants' databases that were found to differ, until they are reported.
+    pub(super) rights: Mutex<HashMap<TenantId, RightsReport>>,
 }
 
 impl Server {
@@ -89,6 +97,7 @@ impl Server {
                 reclaim_lock: tokio::sync::Mutex::default(),
                 prepare_lock: tokio::sync::Mutex::default(),
                 tenant_locks: KeyedLock::default(),
+                rights: Mutex::default(),
             }),
         }
     }
@@ -112,9 +121,24 @@ impl Server {
 
     /// The facts of one tenant: one query.
     pub async fn observe(&self, placement: &Placement) -> Result<TenantFacts> {
-        let databases = [placement.database.as_str(), &building_name(placement.tenant)];
-        let inventory = self.read(Some((&databases, &[&placement.login]))).await?;
-        Ok(inventory.facts(placement))
+        self.observe_recorded(placement, RecordedOids::default()).await
+    }
+
+    /// The facts of one tenant whose objects have these oids, also where they lost their comments: one query.
+    pub async fn observe_recorded(
+        &self,
+        placement: &Placement,
+        recorded: RecordedOids,
+    ) -> Result<TenantFacts> {
+        let selection = Selection {
+            databases: &[placement.database.as_str(), &building_name(placement.tenant)],
+            roles: &[&placement.login],
+            roles_of: Some((placement.tenant, recorded.login)),
+        };
+        let mut session = self.admin().await?;
+        let inventory = inventory::read_selected(&mut session, Some(selection)).await?;
+        session.release();
+        Ok(inventory.facts_recorded(placement, recorded))
     }
 
     /// The inventory of the whole server: one query.
@@ -299,6 +323,6 @@ async fn run_against(
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@ use tenantry_dev::Stop;
 use tenantry_test_support::{World, login};
 
 /// A tenant, a manual change, and a part of the note of its Event.
-const CHANGES: [(&str, &str, &str); 10] = [
+const CHANGES: [(&str, &str, &str); 14] = [
     (
         "group",
         "REVOKE tenantry_rw FROM tenant_group_app; GRANT tenantry_ro TO tenant_group_app",
@@ -29,6 +29,18 @@ const CHANGES: [(&str, &str, &str); 10] = [
     ("database-limit", "ALTER DATABASE tenant_database_limit CONNECTION LIMIT 1", "connection limit of 1"),
     ("nologin", "ALTER ROLE tenant_nologin_app NOLOGIN", "NOLOGIN"),
     ("createdb", "ALTER ROLE tenant_createdb_app CREATEDB", "CREATEDB or CREATEROLE"),
+    (
+        "renamed",
+        "ALTER ROLE tenant_renamed_app RENAME TO tenant_renamed_old",
+        "renamed to tenant_renamed_old",
+    ),
+    ("expired", "ALTER ROLE tenant_expired_app VALID UNTIL '2020-01-01'", "valid until 2020-01-01"),
+    (
+        "setting",
+        "ALTER DATABASE tenant_setting SET default_transaction_read_only = on",
+        "settings of its own: default_transaction_read_only",
+    ),
+    ("template", "ALTER DATABASE tenant_template IS_TEMPLATE true", "IS_TEMPLATE"),
     (
         "dropped",
         "REVOKE CONNECT ON DATABASE tenant_dropped FROM tenant_dropped_app; DROP ROLE tenant_dropped_app",

@@ -9,6 +9,7 @@ mod crash;
 mod crd;
 mod deadlines;
 mod drift;
+mod enforcement;
 mod fairness;
 mod fresh;
 mod grace_periods;

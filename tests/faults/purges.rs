@@ -137,14 +137,15 @@ async fn foreign_database_or_login_proves_no_revocation_and_no_drop() {
     world.until_status("acme", "deprovisioned").await;
     assert!(!world.database_exists("tenant_acme").await);
 
-    // A foreign login: the tenant's own can still log in, under another name. (SCRAM survives a rename.)
+    // A foreign login: the tenant's own has another name, and loses its access under that. (SCRAM survives a rename.)
     superuser.execute("ALTER ROLE tenant_other_app RENAME TO aside").await.unwrap();
+    login(&uri).await.unwrap();
     superuser.execute("CREATE ROLE tenant_other_app").await.unwrap();
     world.apply("other", deprovisioned(json!({}))).await;
     let status = world.fleet.reason("other", READY, "Conflict").await.status.unwrap();
     assert_ne!(status.access, Some(Access::Blocked));
     assert_eq!(world.status("other").await.as_deref(), Some("deprovisioning"));
-    login(&uri).await.unwrap();
+    world.until("the renamed login is refused", async || login(&uri).await.is_err()).await;
     superuser.execute("DROP ROLE tenant_other_app").await.unwrap();
     superuser.execute("ALTER ROLE aside RENAME TO tenant_other_app").await.unwrap();
     world.apply("other", deprovisioned(json!({"displayName": "look again"}))).await;

@@ -4,12 +4,14 @@
 
 mod access;
 mod cancellation;
+mod drift;
 mod evasions;
 mod managed;
 mod meters;
 mod preflight;
 mod printed_setup;
 mod provisioning;
+mod rights;
 mod security;
 mod seeds;
 mod servers;

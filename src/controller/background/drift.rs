@@ -20,7 +20,7 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
-        tenant::evaluate,
+        tenant::{evaluate, rights::report_rights},
         watch::requeue::{requeue_tenant, requeue_tenants_on},
     },
     domain::{
@@ -29,7 +29,7 @@ use crate::{
         observed::RegistryStatus,
         record::TenantRecord,
         spec::{desired_tenant, is_paused},
-        tenant_facts::TenantFacts,
+        tenant_facts::{RecordedOids, TenantFacts},
     },
     postgres::catalog::inventory::Inventory,
     registry,
@@ -156,7 +156,7 @@ async fn check_tenant(
     }
     let tenant = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name);
     let Some(tenant) = tenant.filter(|_| row.status.was_active()) else { return Ok(None) };
-    let facts = inventory.facts(&row.placement);
+    let facts = inventory.facts_recorded(&row.placement, RecordedOids::of(row));
     let evaluation = evaluate::access(&tenant, Some(row), None, context);
     let access = evaluation.access;
     let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant.as_ref()));
@@ -169,6 +169,9 @@ async fn check_tenant(
             && context.plan(&evaluation.plan).is_some(),
         is_reported: failure.is_some_and(|reason| REPORTED.contains(&reason)),
     };
+    if let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) {
+        report_rights(&tenant, row, &server, context).await?;
+    }
     if check.needs_reconcile() {
         // The startup snapshot is older than this.
         context.state.snapshot.forget(&row.resource_uid);

@@ -2,6 +2,7 @@
 //! the supervisor.
 
 pub mod breaker;
+pub mod daily_check;
 pub mod drift;
 pub mod inactivity;
 pub mod lock_watch;

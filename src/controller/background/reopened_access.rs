@@ -21,7 +21,7 @@ pub async fn tombstone(
     inventory: &Inventory,
     context: &SharedContext,
 ) -> Result<(), Error> {
-    let facts = inventory.facts(&row.placement);
+    let facts = inventory.facts_recorded(&row.placement, RecordedOids::of(row));
     let reopened = row.status == RegistryStatus::Deprovisioning
         && row.access == Some(AccessLevel::Blocked)
         && is_reachable(&facts, RecordedOids::of(row));
@@ -43,7 +43,7 @@ pub async fn tombstone(
 /// Revokes access to a retained database. Only the log reports it: the object does not exist any more.
 pub fn retained(row: &TenantRecord, inventory: &Inventory, context: &SharedContext) {
     let recorded = RecordedOids::of(row);
-    let facts = inventory.facts(&row.placement);
+    let facts = inventory.facts_recorded(&row.placement, RecordedOids::of(row));
     let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) else { return };
     if !is_reachable(&facts, recorded) {
         return;
@@ -57,9 +57,7 @@ pub fn retained(row: &TenantRecord, inventory: &Inventory, context: &SharedConte
     tokio::spawn(async move {
         let database = &row.placement.database;
         let revoked = async {
-            if !recorded.is_empty() {
-                server.restore_ownership(&row.placement, recorded).await?;
-            }
+            server.restore_ownership(&row.placement, recorded).await?;
             server.set_access(&row.placement, AccessLevel::Blocked).await
         };
         match revoked.await {

@@ -11,7 +11,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::fingerprint;
 use crate::{
-    api::{reason::Reason, tenant::Tenant, tenant_status::TenantStatus},
+    api::{ANNOTATION_RECONCILE_REQUESTED_AT, reason::Reason, tenant::Tenant, tenant_status::TenantStatus},
     domain::record::TenantRecord,
 };
 
@@ -21,6 +21,10 @@ struct RetryMemory {
     acted_on: HashMap<String, u64>,
     /// Tenants whose next attempt does not wait.
     retry_now: HashSet<ObjectRef<Tenant>>,
+    /// The requests by annotation that were seen, by uid.
+    requests: HashMap<String, Option<String>>,
+    /// Uids of Tenants whose reconcile was requested, and that were not verified since.
+    requested: HashSet<String>,
     /// Uids of Tenants that are known to be deleted.
     deleted: HashSet<String>,
     /// Why each Tenant's last reconcile did not succeed.
@@ -49,14 +53,32 @@ impl Retries {
     ) -> Option<Timestamp> {
         let mut memory = self.lock();
         let retry_now = memory.retry_now.remove(&ObjectRef::from_obj(tenant));
+        let uid = tenant.uid().unwrap_or_default();
+        let request = tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).cloned();
+        // What was requested of an earlier process was done, or is repeated by the user.
+        let is_new = request.is_some() && memory.requests.get(&uid).is_some_and(|before| *before != request);
+        memory.requests.insert(uid.clone(), request);
+        if is_new {
+            memory.requested.insert(uid.clone());
+        }
         let current = fingerprint::of_tenant(tenant);
-        let changed = match memory.acted_on.insert(tenant.uid().unwrap_or_default(), current) {
+        let changed = match memory.acted_on.insert(uid, current) {
             Some(acted_on) => acted_on != current,
             // Not reconciled by this process yet: the status shows which spec was acted on.
             None => before.observed_generation != tenant.metadata.generation,
         };
         let next = row?.next_attempt_at.filter(|next| *next > now)?;
         (!retry_now && !changed).then_some(next)
+    }
+
+    /// Whether a reconcile was requested by annotation, and the tenant was not verified since.
+    pub fn is_requested(&self, tenant: &Tenant) -> bool {
+        self.lock().requested.contains(&tenant.uid().unwrap_or_default())
+    }
+
+    /// Records that the tenant is verified now. Returns whether it was requested.
+    pub fn take_request(&self, tenant: &Tenant) -> bool {
+        self.lock().requested.remove(&tenant.uid().unwrap_or_default())
     }
 
     /// Records how the reconcile of a Tenant ended: the reason it could not succeed, or none. Every reconcile that was
@@ -84,6 +106,8 @@ impl Retries {
         let (uid, reference) = (tenant.uid().unwrap_or_default(), ObjectRef::from_obj(tenant));
         let mut memory = self.lock();
         memory.deleted.remove(&uid);
+        memory.requests.remove(&uid);
+        memory.requested.remove(&uid);
         memory.acted_on.remove(&uid);
         memory.retry_now.remove(&reference);
         memory.failures.remove(&reference);

@@ -9,7 +9,10 @@ use std::{
 };
 
 use crate::{
-    domain::{record::TenantRecord, tenant_facts::TenantFacts},
+    domain::{
+        record::TenantRecord,
+        tenant_facts::{RecordedOids, TenantFacts},
+    },
     postgres::catalog::inventory::Inventory,
 };
 
@@ -67,7 +70,7 @@ impl StartupSnapshot {
             && rows.contains_key(&row.resource_uid)
             && !snapshot.changed.contains(&row.resource_uid);
         let (_, inventory) = snapshot.servers.get(&row.placement.server)?;
-        valid.then(|| inventory.facts(&row.placement))
+        valid.then(|| inventory.facts_recorded(&row.placement, RecordedOids::of(row)))
     }
 
     /// Invalidates a tenant's part, before the tenant is changed.

@@ -7,6 +7,7 @@ use super::{
     execute::execute,
     observe::{Observed, observe},
     plan::plan,
+    rights::report_rights,
     status_writer::StatusWriter,
     step_context::Execution,
 };
@@ -61,7 +62,8 @@ pub async fn converge<'a>(
         let observed = observe(subject, context).await;
         unread = observed.unread.or(unread);
         let action = plan(&observed, &progress, context);
-        let Observed { subject: found, server, server_not_ready, drift, .. } = observed;
+        let Observed { subject: found, server, server_not_ready, drift, in_force, .. } = observed;
+        progress.observed_access = in_force;
         subject = found;
         let obstacle = match action {
             NextAction::Done => {
@@ -73,9 +75,19 @@ pub async fn converge<'a>(
             }
             NextAction::Blocked(blocked) => Some(Obstacle::Blocked(blocked)),
             NextAction::Run { kind, steps, again } => {
+                let handle = server.clone();
                 let execution = Execution { subject, progress, kind, again, server, context, status };
                 (subject, progress) = execute(execution, &steps).await;
                 report_repair(&subject, &progress, kind, &drift, context);
+                if let (Some(server), Some(row)) = (handle, &subject.record) {
+                    match report_rights(subject.tenant, row, &server, context).await {
+                        Ok(Some(row)) => subject.record = Some(row),
+                        Ok(None) => {}
+                        Err(error) => {
+                            warn!(%error, "could not record that rights differ; the next check does")
+                        }
+                    }
+                }
                 // A failed first provisioning is rolled back in the same reconcile.
                 let rolls_back = subject.record.as_ref().is_some_and(|record| record.rolling_back)
                     && kind == WorkflowKind::Provision;

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod purge_guard;
 pub mod reconcile;
 pub mod requeue;
+pub mod rights;
 pub mod secrets;
 pub mod status_writer;
 pub mod step_context;

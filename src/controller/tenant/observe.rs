@@ -11,12 +11,13 @@ use crate::{
     api::{LABEL_TENANT_ID, reason::Reason},
     controller::{context::SharedContext, state::servers::ServerState},
     domain::{
+        access::AccessLevel,
         drift::{self, Expected, Mismatch},
         observed::{Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
         record::TenantRecord,
         spec,
         subject::Subject,
-        tenant_facts::TenantFacts,
+        tenant_facts::{RecordedOids, TenantFacts},
     },
     postgres::{self, server::Server},
 };
@@ -33,6 +34,8 @@ pub struct Observed<'a> {
     pub server_not_ready: bool,
     /// Why something could not be read, if so.
     pub unread: Option<Reason>,
+    /// The access level that PostgreSQL shows to be in force.
+    pub in_force: Option<AccessLevel>,
     /// What was changed by hand, for the Event.
     pub drift: Vec<Mismatch>,
 }
@@ -42,7 +45,15 @@ impl<'a> Observed<'a> {
     fn registry_only(subject: Subject<'a>, registry: Observation<RegistryFacts>) -> Self {
         let facts =
             ObservedFacts { registry, server: Observation::Absent, connection_secret: SecretFacts::Absent };
-        Self { subject, facts, server: None, server_not_ready: false, unread: None, drift: Vec::new() }
+        Self {
+            subject,
+            facts,
+            server: None,
+            server_not_ready: false,
+            unread: None,
+            in_force: None,
+            drift: Vec::new(),
+        }
     }
 }
 
@@ -96,6 +107,7 @@ async fn observe_registered<'a>(
                     if record.status.was_active() && !observed.subject.is_deprovisioning() {
                         observed.drift = drift::mismatches(&facts, &expected);
                     }
+                    observed.in_force = drift::access_in_force(&facts, expected.recorded);
                     observed.facts.server = Observation::Known(drift::server_facts(&facts, &expected));
                 }
                 Err(error) => {
@@ -122,7 +134,7 @@ async fn server_facts(
     if let Some(facts) = context.state.snapshot.facts(record) {
         return Ok(facts);
     }
-    server.observe(&record.placement).await
+    server.observe_recorded(&record.placement, RecordedOids::of(record)).await
 }
 
 fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &SharedContext) -> RegistryFacts {
@@ -153,7 +165,8 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         departed_at: record.deprovisioned_at,
         purging: record.purge_started_at.is_some(),
         rolling_back: record.rolling_back,
-        verification_required: record.verification_required,
+        verification_required: record.verification_required
+            || context.state.retries.is_requested(subject.tenant),
     }
 }
 

@@ -112,12 +112,13 @@ impl<'r> StepContext<'r, '_> {
             .ok_or(StepError::Missing("the workflow"))
     }
 
-    /// Restores lost ownership comments on the database and login that are recorded as the tenant's: steps change nothing
-    /// without them.
+    /// Restores lost ownership comments on the database and login that are recorded as the tenant's, since steps change
+    /// nothing without them, and the name of a login that was renamed.
     pub async fn restore_ownership(&self) -> Result<(), StepError> {
         let row = self.row()?;
         let recorded = RecordedOids::of(row);
-        if !recorded.is_empty() {
+        // In a first provisioning nothing was lost yet.
+        if !recorded.is_empty() || row.activated_at.is_some() {
             self.server()?.restore_ownership(&row.placement, recorded).await?;
         }
         Ok(())

@@ -30,8 +30,26 @@ pub enum Mismatch {
     ConnectGranted,
     /// The login does not have CONNECT.
     ConnectMissing,
+    /// The database has `IS_TEMPLATE`.
+    DatabaseTemplate,
+    /// Settings of the database.
+    DatabaseSettings(Vec<String>),
     /// There is no role of the login's name.
     LoginMissing,
+    /// The login has another name.
+    LoginRenamed(String),
+    /// Other roles of the tenant's than its login have access.
+    StrayLogins(Vec<String>),
+    /// The login has NOINHERIT: before PostgreSQL 16, it has no right of its group.
+    LoginWithoutInherit,
+    /// The password of the login has an end of validity.
+    LoginExpires(String),
+    /// Settings of the login.
+    LoginSettings(Vec<String>),
+    /// Settings of the login or the database that a superuser made: the statements that reset them.
+    SuperuserSettings(Vec<String>),
+    /// Memberships that only a superuser can revoke: the statements that do.
+    SuperuserGrants(Vec<String>),
     /// The role of the login's name is not the tenant's.
     ForeignLogin,
     /// The login lost its ownership comment.
@@ -70,13 +88,21 @@ impl Mismatch {
             | Self::DatabaseOwner(_)
             | Self::DropInterrupted(_)
             | Self::ForeignLogin
-            | Self::SuperuserAttributes(_) => None,
-            Self::LoginMissing => Some(Step::CreateRoles),
+            | Self::SuperuserAttributes(_)
+            | Self::SuperuserSettings(_)
+            | Self::SuperuserGrants(_) => None,
+            Self::LoginMissing | Self::LoginRenamed(_) => Some(Step::CreateRoles),
             Self::LoginDisabled => Some(Step::PublishCredentials),
             Self::LoginConnectionLimit { .. } => Some(Step::ApplyPlan),
             Self::DatabaseComment
             | Self::DatabaseClosed
             | Self::DatabaseConnectionLimit(_)
+            | Self::DatabaseTemplate
+            | Self::DatabaseSettings(_)
+            | Self::StrayLogins(_)
+            | Self::LoginWithoutInherit
+            | Self::LoginExpires(_)
+            | Self::LoginSettings(_)
             | Self::PublicRights
             | Self::ConnectGranted
             | Self::ConnectMissing
@@ -103,13 +129,21 @@ impl Mismatch {
     pub(super) fn contradicts(&self, level: AccessLevel) -> bool {
         match self {
             Self::DatabaseComment
+            | Self::DatabaseTemplate
+            | Self::DatabaseSettings(_)
             | Self::LoginComment
             | Self::LoginDisabled
+            | Self::LoginExpires(_)
+            | Self::LoginSettings(_)
+            | Self::SuperuserSettings(_)
             | Self::LoginConnectionLimit { .. } => false,
             Self::DatabaseMissing
             | Self::ForeignDatabase(_)
             | Self::DatabaseOwner(_)
             | Self::LoginMissing
+            | Self::LoginWithoutInherit
+            // Without LOGIN and CONNECT, the login cannot use them.
+            | Self::SuperuserGrants(_)
             | Self::ForeignLogin => level > AccessLevel::Blocked,
             _ => true,
         }
@@ -119,7 +153,9 @@ impl Mismatch {
     pub(super) fn grants_access(&self) -> bool {
         matches!(
             self,
-            Self::PublicRights
+            Self::LoginRenamed(_)
+                | Self::StrayLogins(_)
+                | Self::PublicRights
                 | Self::ConnectGranted
                 | Self::LoginEnabled
                 | Self::Groups(_)
@@ -151,10 +187,31 @@ impl fmt::Display for Mismatch {
             Self::DatabaseConnectionLimit(limit) => {
                 write!(f, "the database had a connection limit of {limit}")
             }
+            Self::DatabaseTemplate => f.write_str("the database was a template (IS_TEMPLATE)"),
+            Self::DatabaseSettings(names) => {
+                write!(f, "the database had settings of its own: {}", list(names))
+            }
             Self::PublicRights => f.write_str("PUBLIC had rights on the database"),
             Self::ConnectGranted => f.write_str("the login had CONNECT"),
             Self::ConnectMissing => f.write_str("the login lacked CONNECT"),
             Self::LoginMissing => f.write_str("the login did not exist"),
+            Self::LoginRenamed(name) => write!(f, "the login was renamed to {name}"),
+            Self::StrayLogins(names) => {
+                write!(f, "other roles had the access of the tenant's login: {}", list(names))
+            }
+            Self::LoginWithoutInherit => f.write_str("the login was NOINHERIT"),
+            Self::LoginExpires(at) => write!(f, "the login's password was valid until {at}"),
+            Self::LoginSettings(names) => write!(f, "the login had settings of its own: {}", list(names)),
+            Self::SuperuserSettings(statements) => write!(
+                f,
+                "the login or the database has settings that only a superuser can reset: {}",
+                statements.join("; ")
+            ),
+            Self::SuperuserGrants(statements) => write!(
+                f,
+                "the login has memberships that tenantry_admin did not grant, and that only a superuser can revoke: {}",
+                statements.join("; ")
+            ),
             Self::ForeignLogin => f.write_str("the role of the login's name is not the tenant's"),
             Self::LoginComment => f.write_str("the login's comment was changed"),
             Self::LoginDisabled => f.write_str("the login was NOLOGIN"),

@@ -12,7 +12,9 @@ use super::{
     access::AccessLevel,
     observed::{BuildingFacts, DatabaseFacts, LoginFacts, ServerFacts},
     record::TenantRecord,
-    tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids, TenantFacts},
+    tenant_facts::{
+        DatabaseProperties, ForeignGrant, LoginProperties, RecordedOids, SessionSetting, TenantFacts,
+    },
     usage::entitlements::Entitlements,
     workflow::step::Step,
 };
@@ -50,11 +52,57 @@ pub fn mismatches(facts: &TenantFacts, expected: &Expected) -> Vec<Mismatch> {
         (Some(_), Some(database)) => of_database(database, expected),
     };
     match (&facts.login, facts.own_login(expected.recorded)) {
-        (None, _) => found.push(Mismatch::LoginMissing),
+        (None, _) => found.push(match facts.renamed_login(expected.recorded) {
+            Some(renamed) => Mismatch::LoginRenamed(renamed.name.clone()),
+            None => Mismatch::LoginMissing,
+        }),
         (Some(_), None) => found.push(Mismatch::ForeignLogin),
         (Some(_), Some(login)) => found.extend(of_login(login, expected)),
     }
+    let strays = facts.strays.iter().filter(|stray| stray.has_access && facts.login.is_some());
+    let strays: Vec<String> = strays.map(|stray| stray.name.clone()).collect();
+    if !strays.is_empty() {
+        found.push(Mismatch::StrayLogins(strays));
+    }
+    let stuck = superuser_settings(facts, expected.recorded);
+    if !stuck.is_empty() {
+        found.push(Mismatch::SuperuserSettings(stuck));
+    }
     found
+}
+
+/// The names of the settings that `tenantry_admin` may reset.
+fn resettable(settings: &[SessionSetting]) -> Vec<String> {
+    settings.iter().filter(|setting| setting.resettable).map(|setting| setting.name.clone()).collect()
+}
+
+/// The statements that reset the settings that only a superuser may reset.
+fn superuser_settings(facts: &TenantFacts, recorded: RecordedOids) -> Vec<String> {
+    let stuck = |setting: &&SessionSetting| !setting.resettable;
+    let (database, login) = (facts.own_database(recorded), facts.own_login(recorded));
+    let name = database.map_or("", |database| database.name.as_str());
+    let of_database = database.iter().flat_map(|found| found.settings.iter()).filter(stuck);
+    let of_database = of_database.map(|setting| format!("ALTER DATABASE \"{name}\" RESET {}", setting.name));
+    let of_login = login.iter().flat_map(|found| found.settings.iter().map(|setting| (&found.name, setting)));
+    let of_login = of_login.filter(|(_, setting)| !setting.resettable).map(|(login, setting)| {
+        let place = if setting.in_database { format!(" IN DATABASE \"{name}\"") } else { String::new() };
+        format!("ALTER ROLE \"{login}\"{place} RESET {}", setting.name)
+    });
+    of_database.chain(of_login).collect()
+}
+
+/// The statements that revoke the memberships that only a superuser can revoke. One that gives the login the group of its
+/// level, as Tenantry would, changes nothing.
+fn superuser_grants(login: &LoginProperties, level: AccessLevel) -> Vec<String> {
+    let is_level = |grant: &&ForeignGrant| {
+        grant.plain && grant.member == login.name && level.group() == Some(grant.role.as_str())
+    };
+    let excess = login.foreign_grants.iter().filter(|grant| !is_level(grant));
+    excess
+        .map(|ForeignGrant { role, member, grantor, .. }| {
+            format!("REVOKE \"{role}\" FROM \"{member}\" GRANTED BY \"{grantor}\" CASCADE")
+        })
+        .collect()
 }
 
 fn of_database(database: &DatabaseProperties, expected: &Expected) -> Vec<Mismatch> {
@@ -68,6 +116,10 @@ fn of_database(database: &DatabaseProperties, expected: &Expected) -> Vec<Mismat
         (!database.allow_connections, Mismatch::DatabaseClosed),
         // The limit of an interrupted DROP cannot be changed.
         (limit != -1 && !database.drop_interrupted, Mismatch::DatabaseConnectionLimit(limit)),
+        (database.is_template, Mismatch::DatabaseTemplate),
+        (database.settings.iter().any(|found| found.resettable), {
+            Mismatch::DatabaseSettings(resettable(&database.settings))
+        }),
         (database.open_to_public, Mismatch::PublicRights),
         (database.login_may_connect && !may_connect, Mismatch::ConnectGranted),
         (!database.login_may_connect && may_connect, Mismatch::ConnectMissing),
@@ -78,12 +130,25 @@ fn of_database(database: &DatabaseProperties, expected: &Expected) -> Vec<Mismat
 fn of_login(login: &LoginProperties, expected: &Expected) -> Vec<Mismatch> {
     let may_log_in = expected.access > AccessLevel::Blocked;
     let groups: Vec<&str> = expected.access.group().into_iter().collect();
+    let granted_elsewhere = |grant: &ForeignGrant| {
+        grant.plain && grant.member == login.name && groups.contains(&grant.role.as_str())
+    };
+    let has_group = login.groups == groups
+        || login.groups.is_empty() && login.foreign_grants.iter().any(granted_elsewhere);
+    let shown = || login.groups.iter().chain(&login.flawed_groups).cloned().collect();
+    let stuck = superuser_grants(login, expected.access);
     let (found, connections) = (login.connection_limit, expected.connections);
     let checks = [
         (!login.ownership.is_ours(), Mismatch::LoginComment),
         (!login.can_login && may_log_in, Mismatch::LoginDisabled),
         (login.can_login && !may_log_in, Mismatch::LoginEnabled),
-        (login.groups != groups, Mismatch::Groups(login.groups.clone())),
+        (!login.inherits, Mismatch::LoginWithoutInherit),
+        (login.valid_until.is_some(), Mismatch::LoginExpires(login.valid_until.clone().unwrap_or_default())),
+        (login.settings.iter().any(|found| found.resettable), {
+            Mismatch::LoginSettings(resettable(&login.settings))
+        }),
+        (!has_group || !login.flawed_groups.is_empty(), Mismatch::Groups(shown())),
+        (!stuck.is_empty(), Mismatch::SuperuserGrants(stuck)),
         (
             !login.foreign_memberships.is_empty(),
             Mismatch::ForeignMemberships(login.foreign_memberships.clone()),
@@ -109,6 +174,7 @@ pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
         },
         building: facts.building.as_ref().map_or(BuildingFacts::Absent, building_facts),
         login: match (&facts.login, facts.own_login(expected.recorded)) {
+            (None, _) if facts.renamed_login(expected.recorded).is_some() => LoginFacts::Renamed,
             (None, _) => LoginFacts::Absent,
             (Some(_), None) => LoginFacts::Foreign,
             (Some(_), Some(login)) => LoginFacts::Ours {
@@ -117,6 +183,10 @@ pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
                 connections: login.connection_limit,
             },
         },
+        exceeds_level: found.iter().any(|mismatch| {
+            mismatch.grants_access()
+                && matches!(mismatch.repaired_by(), Some(Step::EnforceAccess | Step::CreateRoles))
+        }),
         unrepairable: found.into_iter().filter(|mismatch| mismatch.repaired_by().is_none()).collect(),
     }
 }
@@ -150,7 +220,7 @@ pub fn contradictions(
 pub fn is_reachable(facts: &TenantFacts, recorded: RecordedOids) -> bool {
     let expected = Expected { recorded, access: AccessLevel::Blocked, connections: -1 };
     let is_closed = facts.own_database(recorded).is_some_and(|database| !database.allow_connections);
-    facts.own_login(recorded).is_some()
+    (facts.own_login(recorded).is_some() || !facts.strays.is_empty())
         && mismatches(facts, &expected)
             .iter()
             .any(|mismatch| mismatch.grants_access() && !(is_closed && *mismatch == Mismatch::PublicRights))

@@ -30,10 +30,11 @@ pub(super) fn level(outcome: &Outcome<'_>, before: Option<Access>) -> Access {
         let has_password = record.password_verifier.is_some();
         return record.access.filter(|_| has_password).map_or(Access::Blocked, in_status);
     }
-    if enforcement_failed(outcome) {
+    // A level that is not on record is not proven, or was withdrawn.
+    if enforcement_failed(outcome) || record.access.is_none() {
         return Access::Unknown;
     }
-    if outcome.was_observed() && outcome.progress.all_succeeded() {
+    if is_proven(outcome) || outcome.was_observed() && outcome.progress.all_succeeded() {
         return record.access.map_or(Access::Unknown, in_status);
     }
     match (outcome.obstacle, before) {
@@ -49,7 +50,8 @@ pub(super) fn holds(outcome: &Outcome<'_>) -> Option<Vec<HoldStatus>> {
         return Some(Vec::new());
     }
     let proven = record.access.is_some_and(|access| access <= evaluation.access);
-    if !outcome.was_observed() || !proven || outcome.progress.failure().is_some() {
+    let is_settled = outcome.was_observed() && outcome.progress.failure().is_none();
+    if !proven || !(is_settled || is_proven(outcome)) {
         return None;
     }
     let in_force = record.holds.iter().filter_map(|hold| {
@@ -70,6 +72,17 @@ pub(super) fn holds(outcome: &Outcome<'_>) -> Option<Vec<HoldStatus>> {
         })
     });
     Some(in_force.collect())
+}
+
+/// Whether the recorded level was proven in this reconcile, whatever failed after that: EnforceAccess succeeded, or PostgreSQL
+/// was observed and shows it, so that EnforceAccess was not needed.
+pub(super) fn is_proven(outcome: &Outcome<'_>) -> bool {
+    let Some(access) = outcome.subject.record.as_ref().and_then(|record| record.access) else { return false };
+    let mut enforced = outcome.progress.steps.iter().filter(|run| run.step == Step::EnforceAccess);
+    match enforced.next_back() {
+        Some(last) => last.result == StepResult::Succeeded,
+        None => outcome.progress.observed_access == Some(access),
+    }
 }
 
 /// Whether the access level could not be brought into force.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Obstacle, Outcome, Summary, condition_update::ConditionUpdate, usage};
+use super::{Obstacle, Outcome, Summary, access, condition_update::ConditionUpdate, usage};
 use crate::{
     api::{
         conditions::{
@@ -170,7 +170,7 @@ fn part(
 ) -> Option<ConditionUpdate> {
     let unknown = |reason, message: &str| ConditionUpdate::new(type_, Unknown, reason, message);
     if let Some(obstacle) = outcome.obstacle {
-        return part_of_obstacle(outcome, obstacle, summary, type_);
+        return part_of_obstacle(outcome, obstacle, summary, type_, message_when_true);
     }
     let progress = outcome.progress;
     let runs: Vec<_> = progress.steps.iter().filter(|run| run.step.condition() == Some(type_)).collect();
@@ -179,6 +179,9 @@ fn part(
             let message = format!("{}: {}", run.step, failure.message);
             return Some(ConditionUpdate::new(type_, False, failure.reason, message));
         }
+    }
+    if type_ == api::ACCESS_ENFORCED && is_enforced_whatever_failed(outcome) {
+        return Some(ConditionUpdate::new(type_, True, Reason::Verified, message_when_true));
     }
     if let Some(open) = runs.iter().find(|run| run.result != StepResult::Succeeded) {
         return Some(match progress.failure() {
@@ -190,12 +193,30 @@ fn part(
         });
     }
     // No step was asked for: the part is in force, unless the reconcile ended before anything was observed.
+    let is_doubted = type_ == api::ACCESS_ENFORCED
+        && outcome
+            .subject
+            .record
+            .as_ref()
+            .is_some_and(|record| record.status.was_active() && record.access.is_none());
     let observed = outcome.subject.record.is_some()
+        && !is_doubted
         && (outcome.is_settled() || !runs.is_empty() || progress.workflow.is_some());
     Some(match observed {
         true => ConditionUpdate::new(type_, True, Reason::Verified, message_when_true),
         false => unknown(Reason::NotReached, "not reached yet"),
     })
+}
+
+/// Whether access was proven to be in force although another step failed. A login that was not verified since it was found
+/// wrong proves nothing.
+fn is_enforced_whatever_failed(outcome: &Outcome<'_>) -> bool {
+    let Some(record) = &outcome.subject.record else { return false };
+    let is_verified = record.access == Some(AccessLevel::Blocked) || !record.verification_required;
+    outcome.progress.failure().is_some()
+        && record.status.was_active()
+        && is_verified
+        && access::is_proven(outcome)
 }
 
 /// The condition of one part after an obstacle.
@@ -204,6 +225,7 @@ fn part_of_obstacle(
     obstacle: &Obstacle,
     summary: &Summary,
     type_: &'static str,
+    message_when_true: &str,
 ) -> Option<ConditionUpdate> {
     let first_reconcile = outcome.subject.previous.conditions.is_empty();
     match (obstacle, summary) {
@@ -218,11 +240,15 @@ fn part_of_obstacle(
             Obstacle::Blocked(BlockedReason::DatabaseMissing | BlockedReason::ForeignDatabase),
             Summary::Stuck { reason, message },
         ) if type_ == api::DATABASE_READY => Some(ConditionUpdate::new(type_, False, *reason, message)),
-        (Obstacle::Blocked(BlockedReason::ForeignLogin), Summary::Stuck { reason, message })
-            if type_ == api::ACCESS_ENFORCED =>
+        (Obstacle::Blocked(_), Summary::Stuck { .. })
+            if type_ == api::ACCESS_ENFORCED && access::is_proven(outcome) =>
         {
-            Some(ConditionUpdate::new(type_, False, *reason, message))
+            Some(ConditionUpdate::new(type_, True, Reason::Verified, message_when_true))
         }
+        (
+            Obstacle::Blocked(BlockedReason::ForeignLogin | BlockedReason::Unrepairable(_)),
+            Summary::Stuck { reason, message },
+        ) if type_ == api::ACCESS_ENFORCED => Some(ConditionUpdate::new(type_, False, *reason, message)),
         _ if first_reconcile => {
             Some(ConditionUpdate::new(type_, Unknown, Reason::NotReached, "not checked yet"))
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::{
-        conditions::{ConditionStatus::*, DEPROVISIONED, find_condition},
+        conditions::{ACCESS_ENFORCED, ConditionStatus::*, DEPROVISIONED, find_condition},
         limit::LimitValue,
         tenant::Tenant,
         tenant_status::{Access, StepState, StepStatus, Usage, WorkflowKind},
@@ -16,7 +16,8 @@ use crate::{
         usage::{entitlements::Amounts, thresholds::WarnedLimits},
         workflow::{
             TenantObject,
-            attempt::{WorkflowRecord, WorkflowRun},
+            attempt::{Failure, StepResult, StepRun, WorkflowRecord, WorkflowRun},
+            step::Step,
         },
     },
 };
@@ -64,6 +65,75 @@ fn access_is_revoked_only_once_proven() {
     // Paused before anything was done: unchanged.
     let (access, message) = deprovisioning(Some(AccessLevel::ReadWrite), Access::ReadWrite, true);
     assert!(access == Access::ReadWrite && message.starts_with("access is not proven"), "{message}");
+}
+
+/// Access and the status of AccessEnforced of an active tenant after these steps, where ReadWrite was shown before.
+fn after(
+    record: &TenantRecord,
+    observed_access: Option<AccessLevel>,
+    steps: &[(Step, StepResult)],
+    obstacle: Option<Obstacle>,
+) -> (Access, crate::api::conditions::ConditionStatus) {
+    let tenant = tenant(json!({}));
+    let before = TenantStatus { access: Some(Access::ReadWrite), ..TenantStatus::default() };
+    let subject = subject(&tenant, before, Some(record.clone()));
+    let run =
+        |(step, result): &(Step, StepResult)| StepRun { result: result.clone(), ..StepRun::pending(*step) };
+    let steps = steps.iter().map(run).collect();
+    let progress = Progress { steps, observed_access, ..Progress::default() };
+    let outcome =
+        Outcome { subject: &subject, progress: &progress, obstacle: obstacle.as_ref(), unread: None };
+    let status = next_status(&outcome, vec![], NOW);
+    let enforced = find_condition(&status.conditions, ACCESS_ENFORCED).unwrap();
+    let enforced = match enforced.status.as_str() {
+        "True" => True,
+        "False" => False,
+        _ => Unknown,
+    };
+    (status.access.unwrap(), enforced)
+}
+
+#[test]
+fn cut_is_shown_whatever_fails_after_it() {
+    let failure = Failure {
+        reason: Reason::RequestRefused,
+        message: "the Secret is immutable".into(),
+        sql_state: None,
+        permanent: true,
+        retry_after: None,
+    };
+    let failed = || StepResult::Failed(failure.clone());
+    let (enforce, publish, verify) = (Step::EnforceAccess, Step::PublishCredentials, Step::Verify);
+    let cut = TenantRecord::example(RegistryStatus::Suspended);
+    assert_eq!(cut.access, Some(AccessLevel::Blocked));
+    let rest = [(publish, failed()), (verify, StepResult::Pending)];
+    let with = |result: StepResult| [vec![(enforce, result)], rest.to_vec()].concat();
+    assert_eq!(after(&cut, None, &with(StepResult::Succeeded), None), (Access::Blocked, True));
+    // The next attempt observes it, and does not need the step.
+    let blocked = Some(AccessLevel::Blocked);
+    assert_eq!(after(&cut, blocked, &rest, None), (Access::Blocked, True));
+    let missing = || Some(Obstacle::Blocked(BlockedReason::DatabaseMissing));
+    assert_eq!(after(&cut, blocked, &[], missing()), (Access::Blocked, True));
+    // Nothing is shown that was not proven: the step was not reached, or failed, or PostgreSQL shows something else.
+    let not_reached = [(publish, failed()), (enforce, StepResult::Pending)];
+    assert_eq!(after(&cut, blocked, &not_reached, None), (Access::ReadWrite, Unknown));
+    assert_eq!(after(&cut, blocked, &[(enforce, failed())], None), (Access::Unknown, False));
+    assert_eq!(after(&cut, None, &rest, None), (Access::ReadWrite, Unknown));
+    // A level that was withdrawn, for rights inside the database, is unknown, also after steps that succeeded.
+    let doubted = TenantRecord { access: None, ..cut.clone() };
+    assert_eq!(
+        after(&doubted, blocked, &[(publish, StepResult::Succeeded)], None),
+        (Access::Unknown, Unknown)
+    );
+    // A login that waits for its verification is not proven by another failure.
+    let reads = |verification_required| TenantRecord {
+        access: Some(AccessLevel::ReadOnly),
+        verification_required,
+        ..cut.clone()
+    };
+    let read_only = Some(AccessLevel::ReadOnly);
+    assert_eq!(after(&reads(false), read_only, &rest, None), (Access::ReadOnly, True));
+    assert_eq!(after(&reads(true), read_only, &rest, None), (Access::ReadOnly, Unknown));
 }
 
 /// The process that ran it ended after the last step, before it could write the status; the next one has nothing to do.

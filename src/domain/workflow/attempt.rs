@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::step::Step;
 use crate::{
     api::{reason::Reason, tenant_status::WorkflowKind},
-    domain::usage::entitlements::Entitlements,
+    domain::{access::AccessLevel, usage::entitlements::Entitlements},
 };
 
 /// A failure as a value, for the status and the registry.
@@ -92,6 +92,8 @@ pub struct Progress {
     pub steps: Vec<StepRun>,
     /// The limits that the seed of a new database has applied already.
     pub seeded_limits: Option<Entitlements>,
+    /// The access level that PostgreSQL showed to be in force, when it was observed last.
+    pub observed_access: Option<AccessLevel>,
     /// When the next attempt is, after a failure.
     pub next_attempt_at: Option<Timestamp>,
 }

@@ -66,6 +66,10 @@ pub fn plan_provision(
         restoring,
         activated: row.status.was_active() || restoring && row.activated,
     };
+    // Whatever else is wrong, and whatever else has to be done.
+    if tenant.restricts_access() && !object.paused {
+        return tenant.restrict_first();
+    }
     if let Some(action) = tenant.without_own_objects() {
         return action;
     }
@@ -77,7 +81,6 @@ pub fn plan_provision(
         true => NextAction::Done,
         // A paused tenant is Paused only if there is work to do.
         false if object.paused => NextAction::Blocked(BlockedReason::Paused),
-        false if tenant.restricts_access() => restrict_first(steps),
         false => NextAction::run(tenant.kind(&steps), steps),
     }
 }
@@ -101,14 +104,6 @@ fn without_row(object: TenantObject, server: &Observation<ServerFacts>) -> NextA
 /// Stops the clock of the purge, before anything else is known of a tenant that is restored.
 fn reinstate() -> NextAction {
     NextAction::Run { kind: WorkflowKind::Undelete, steps: vec![Step::Reinstate], again: true }
-}
-
-/// Restricts access before the rest of the work, which may fail or take long, and which a tenant can delay.
-fn restrict_first(steps: Vec<Step>) -> NextAction {
-    let restricts =
-        |step: &Step| matches!(step, Step::ClaimFinalizer | Step::EnforceAccess | Step::RecordState);
-    let (first, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(restricts);
-    NextAction::Run { kind: WorkflowKind::Suspend, steps: first, again: !rest.is_empty() }
 }
 
 /// A tenant that is registered and not being rolled back, on a server that was read.
@@ -150,7 +145,7 @@ impl RegisteredTenant<'_> {
             (Step::ClaimFinalizer, !self.object.has_finalizer),
             (Step::Reinstate, self.restoring),
             (Step::Register, !row.declared_current),
-            (Step::CreateRoles, self.server.login == LoginFacts::Absent),
+            (Step::CreateRoles, matches!(self.server.login, LoginFacts::Absent | LoginFacts::Renamed)),
             (Step::CreateDatabase, create),
             // A tenant's lock, or a mistake in a migration, can delay ApplyMigrations: a database that has limits
             // already gets the new ones before it.
@@ -185,7 +180,7 @@ impl RegisteredTenant<'_> {
     fn are_connections_current(&self) -> bool {
         match self.server.login {
             LoginFacts::Ours { connections, .. } => connections == self.target.connections,
-            LoginFacts::Absent | LoginFacts::Foreign => false,
+            LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => false,
         }
     }
 
@@ -196,14 +191,32 @@ impl RegisteredTenant<'_> {
         self.row.has_verifier && login_current && self.secret == SecretFacts::Current
     }
 
-    /// Whether an active tenant loses access.
-    fn restricts_access(&self) -> bool {
-        let narrower = match self.row.recorded_access {
+    /// Whether the level is narrower than the recorded one.
+    fn is_narrower(&self) -> bool {
+        match self.row.recorded_access {
             Some(recorded) => self.target.access < recorded,
-            None => self.target.access == AccessLevel::Blocked,
-        };
-        let has_login = matches!(self.server.login, LoginFacts::Ours { .. });
-        narrower && self.activated && !self.restoring && self.is_published() && has_login
+            None => self.target.access < AccessLevel::ReadWrite,
+        }
+    }
+
+    /// Restricts access before the rest of the work, which may fail or take long, and which a tenant can delay.
+    fn restrict_first(&self) -> NextAction {
+        let restricts =
+            |step: &Step| matches!(step, Step::ClaimFinalizer | Step::EnforceAccess | Step::RecordState);
+        let (first, rest): (Vec<Step>, Vec<Step>) = self.steps().into_iter().partition(restricts);
+        let kind = if self.is_narrower() { WorkflowKind::Suspend } else { WorkflowKind::Repair };
+        NextAction::Run { kind, steps: first, again: !rest.is_empty() }
+    }
+
+    /// Whether an active tenant loses access: the level is narrower than the recorded one, or access was regained by hand.
+    fn restricts_access(&self) -> bool {
+        let is_regained = self.server.exceeds_level
+            && self.row.access_recorded
+            && self.target.access < AccessLevel::ReadWrite;
+        let has_login = matches!(self.server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
+        // To take all access, no database is needed.
+        let is_possible = self.is_published() || self.target.access == AccessLevel::Blocked;
+        (self.is_narrower() || is_regained) && self.activated && !self.restoring && is_possible && has_login
     }
 
     fn kind(&self, steps: &[Step]) -> WorkflowKind {
@@ -235,7 +248,7 @@ impl RegisteredTenant<'_> {
 /// Removes what a failed first provisioning created. A tenant that was ever active is never rolled back: the registry
 /// refuses to record it.
 fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> NextAction {
-    let own_login = matches!(server.login, LoginFacts::Ours { .. });
+    let own_login = matches!(server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
     let steps = select([
         (Step::CutAccess, own_login),
         (Step::DropDatabase, has_own_database(server) || row.database_recorded),

@@ -26,7 +26,10 @@ pub fn plan_restriction(
         LoginFacts::Ours { access_current, .. } if server.database == DatabaseFacts::Ours => {
             must_restrict(row, target.access, access_current)
         }
-        LoginFacts::Ours { .. } | LoginFacts::Absent | LoginFacts::Foreign => false,
+        LoginFacts::Renamed if server.database == DatabaseFacts::Ours => {
+            must_restrict(row, target.access, false)
+        }
+        LoginFacts::Ours { .. } | LoginFacts::Renamed | LoginFacts::Absent | LoginFacts::Foreign => false,
     };
     let steps = select([
         (Step::ClaimFinalizer, !object.has_finalizer),

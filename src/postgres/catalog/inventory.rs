@@ -11,7 +11,10 @@ use crate::{
         identity::TenantId,
         names::building_name,
         placement::Placement,
-        tenant_facts::{DatabaseProperties, LoginProperties, Ownership, TenantFacts},
+        tenant_facts::{
+            DatabaseProperties, ForeignGrant, LoginProperties, RecordedOids, SessionSetting, StrayRole,
+            TenantFacts,
+        },
     },
     postgres::{
         error::Result,
@@ -27,6 +30,9 @@ use super::ownership;
 pub struct Inventory {
     databases: HashMap<String, DatabaseRow>,
     roles: HashMap<String, RoleRow>,
+    /// The names of the roles whose comment names a tenant.
+    roles_of: HashMap<TenantId, Vec<String>>,
+    role_names: HashMap<i64, String>,
     rights: Rights,
     last_transaction: i64,
 }
@@ -38,60 +44,52 @@ impl Inventory {
         self.last_transaction
     }
 
-    /// The facts of one tenant.
+    /// The facts of one tenant, by its names and the comments.
     pub fn facts(&self, placement: &Placement) -> TenantFacts {
+        self.facts_recorded(placement, RecordedOids::default())
+    }
+
+    /// The facts of one tenant. A role with the recorded oid is the tenant's too, if it lost its comment.
+    pub fn facts_recorded(&self, placement: &Placement, recorded: RecordedOids) -> TenantFacts {
         let Placement { tenant: id, database, login, .. } = placement;
-        let database_facts = |name: &str| {
-            let row = self.databases.get(name)?;
-            let may_connect = |role: &str| row.connect.iter().flatten().any(|grantee| grantee == role);
-            Some(DatabaseProperties {
-                name: name.to_owned(),
-                oid: row.oid,
-                ownership: ownership::of(row.comment.as_deref(), *id),
-                owned_by_dba: row.owner == DBA.as_str(),
-                allow_connections: row.open,
-                drop_interrupted: row.connection_limit == -2,
-                connection_limit: row.connection_limit,
-                template_digest: row.comment.as_deref().and_then(ownership::template_digest),
-                login_may_connect: may_connect(login),
-                migrator_may_connect: may_connect(MIGRATOR.as_str()),
-                open_to_public: row.public,
-            })
-        };
+        let own = self.databases.get(database);
         TenantFacts {
-            database: database_facts(database),
-            building: database_facts(&building_name(*id)),
-            login: self.roles.get(login).map(|row| {
-                let (groups, foreign) =
-                    row.member_of.iter().cloned().partition(|name| GROUPS.iter().any(|g| g.as_str() == name));
-                LoginProperties {
-                    name: login.clone(),
-                    oid: row.oid,
-                    ownership: ownership::of(row.comment.as_deref(), *id),
-                    can_login: row.can_login,
-                    groups,
-                    foreign_memberships: foreign,
-                    foreign_members: row.members.clone(),
-                    may_create: row.privileged,
-                    has_superuser_attributes: row.beyond_us,
-                    connection_limit: row.connection_limit,
-                    is_revocation_unproven: row
-                        .comment
-                        .as_deref()
-                        .is_some_and(ownership::is_revocation_unproven),
-                }
-            }),
+            database: own.map(|row| row.properties(*id, login)),
+            building: self.databases.get(&building_name(*id)).map(|row| row.properties(*id, login)),
+            login: self.roles.get(login).map(|row| row.properties(*id, own.map(|database| database.oid))),
+            strays: self.strays(placement, recorded),
         }
+    }
+
+    /// The roles that are a tenant's, and have not the name of its login.
+    fn strays(&self, placement: &Placement, recorded: RecordedOids) -> Vec<StrayRole> {
+        let marked = self.roles_of.get(&placement.tenant).into_iter().flatten();
+        let known = recorded.login.and_then(|oid| self.role_names.get(&oid));
+        let mut strays = Vec::new();
+        for row in marked.chain(known).filter_map(|name| self.roles.get(name)) {
+            let ownership = ownership::of(row.comment.as_deref(), placement.tenant);
+            let is_own = ownership.is_ours() || ownership.is_lost(row.oid, recorded.login);
+            let is_listed = strays.iter().any(|stray: &StrayRole| stray.oid == row.oid);
+            if row.name == placement.login || !is_own || is_listed {
+                continue;
+            }
+            let may_connect =
+                self.databases.get(&placement.database).is_some_and(|found| found.may_connect(&row.name));
+            strays.push(StrayRole {
+                name: row.name.clone(),
+                oid: row.oid,
+                ownership,
+                has_access: row.can_login || may_connect || !row.member_of.is_empty(),
+            });
+        }
+        strays
     }
 
     /// The databases whose comment names a tenant, and that tenant, whatever the registry has recorded.
     pub fn owned_databases(&self) -> impl Iterator<Item = (&str, TenantId)> {
-        self.databases.iter().filter_map(|(name, row)| {
-            match ownership::of(row.comment.as_deref(), NO_TENANT) {
-                Ownership::OtherTenant(id) => Some((name.as_str(), id)),
-                _ => None,
-            }
-        })
+        self.databases
+            .iter()
+            .filter_map(|(name, row)| Some((name.as_str(), ownership::tenant_of(row.comment.as_deref()?)?)))
     }
 
     /// The published databases on which `tenantry_migrator` has CONNECT, and their tenants.
@@ -110,9 +108,6 @@ impl Inventory {
     }
 }
 
-/// An id that no tenant has: ids are random.
-const NO_TENANT: TenantId = TenantId(uuid::Uuid::nil());
-
 /// The rights of `tenantry_admin` on other roles' sessions.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(in crate::postgres) struct Rights {
@@ -129,10 +124,12 @@ struct DatabaseRow {
     comment: Option<String>,
     owner: String,
     open: bool,
+    template: bool,
     connection_limit: i32,
     /// The roles with CONNECT; PUBLIC is null.
     connect: Vec<Option<String>>,
     public: bool,
+    settings: Vec<SettingRow>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -141,15 +138,144 @@ struct RoleRow {
     oid: i64,
     comment: Option<String>,
     can_login: bool,
+    inherits: bool,
+    valid_until: Option<String>,
     privileged: bool,
     beyond_us: bool,
     connection_limit: i32,
-    member_of: Vec<String>,
-    members: Vec<String>,
+    member_of: Vec<MembershipRow>,
+    members: Vec<MembershipRow>,
+    settings: Vec<SettingRow>,
 }
 
-/// The sub-selects run per row and use an index. With `$1` and `$2` null, it reads the whole server.
+/// A membership of a role: the other role, and how it was granted.
+#[derive(Clone, Debug, Deserialize)]
+struct MembershipRow {
+    name: String,
+    grantor: String,
+    plain: bool,
+    revocable: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct SettingRow {
+    name: String,
+    /// The database in which it holds; 0: in all.
+    database: i64,
+    resettable: bool,
+}
+
+impl SettingRow {
+    fn value(&self) -> SessionSetting {
+        let in_database = self.database != 0;
+        SessionSetting { name: self.name.clone(), in_database, resettable: self.resettable }
+    }
+}
+
+impl DatabaseRow {
+    fn may_connect(&self, role: &str) -> bool {
+        self.connect.iter().flatten().any(|grantee| grantee == role)
+    }
+
+    /// As the database of a tenant, with a login of this name.
+    fn properties(&self, tenant: TenantId, login: &str) -> DatabaseProperties {
+        DatabaseProperties {
+            name: self.name.clone(),
+            oid: self.oid,
+            ownership: ownership::of(self.comment.as_deref(), tenant),
+            owned_by_dba: self.owner == DBA.as_str(),
+            allow_connections: self.open,
+            drop_interrupted: self.connection_limit == -2,
+            connection_limit: self.connection_limit,
+            template_digest: self.comment.as_deref().and_then(ownership::template_digest),
+            login_may_connect: self.may_connect(login),
+            migrator_may_connect: self.may_connect(MIGRATOR.as_str()),
+            open_to_public: self.public,
+            is_template: self.template,
+            settings: self.settings.iter().map(SettingRow::value).collect(),
+        }
+    }
+}
+
+impl RoleRow {
+    /// As the login of a tenant, whose database has this oid.
+    fn properties(&self, tenant: TenantId, database: Option<i64>) -> LoginProperties {
+        let is_group = |name: &str| GROUPS.iter().any(|group| group.as_str() == name);
+        let revocable = |rows: &[MembershipRow], wanted: &dyn Fn(&MembershipRow) -> bool| {
+            let found = rows.iter().filter(|row| row.revocable && wanted(row)).map(|row| row.name.clone());
+            let mut names: Vec<String> = found.collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let foreign_grants = self.member_of.iter().map(|row| (row, &row.name, &self.name));
+        let in_it = self.members.iter().map(|row| (row, &self.name, &row.name));
+        let foreign_grants = foreign_grants.chain(in_it).filter(|(row, ..)| !row.revocable);
+        let here = |row: &&SettingRow| row.database == 0 || Some(row.database) == database;
+        LoginProperties {
+            name: self.name.clone(),
+            oid: self.oid,
+            ownership: ownership::of(self.comment.as_deref(), tenant),
+            can_login: self.can_login,
+            inherits: self.inherits,
+            valid_until: self.valid_until.clone(),
+            settings: self.settings.iter().filter(here).map(SettingRow::value).collect(),
+            groups: revocable(&self.member_of, &|row| is_group(&row.name) && row.plain),
+            flawed_groups: revocable(&self.member_of, &|row| is_group(&row.name) && !row.plain),
+            foreign_memberships: revocable(&self.member_of, &|row| !is_group(&row.name)),
+            foreign_members: revocable(&self.members, &|_| true),
+            foreign_grants: foreign_grants
+                .map(|(row, role, member)| ForeignGrant {
+                    role: role.clone(),
+                    member: member.clone(),
+                    grantor: row.grantor.clone(),
+                    plain: row.plain,
+                })
+                .collect(),
+            may_create: self.privileged,
+            has_superuser_attributes: self.beyond_us,
+            connection_limit: self.connection_limit,
+            is_revocation_unproven: self.comment.as_deref().is_some_and(ownership::is_revocation_unproven),
+        }
+    }
+}
+
+/// The sub-selects run per row and use an index. With `$1`, `$2` and `$4` null, it reads the whole server; else the databases
+/// `$1`, and the roles that are named in `$2`, have the oid `$3`, or a comment that begins with `$4`.
+///
+/// Of the settings, those that only a superuser can make and that concern logs, statistics and resources are left out, as
+/// are those of extensions: they are the administrator's, and keep no client out. (`pg_settings` does not show `role`, and hides
+/// what only a superuser may read.) Before 16, `tenantry_admin` may revoke every membership.
 const QUERY: &str = "\
+WITH wanted AS (
+  SELECT oid FROM pg_roles WHERE $2::text[] IS NULL
+  UNION
+  SELECT oid FROM pg_roles WHERE rolname = ANY ($2)
+  UNION
+  SELECT $3::bigint::oid
+  UNION
+  SELECT objoid FROM pg_shdescription
+  WHERE $4::text IS NOT NULL AND classoid = 'pg_authid'::regclass AND starts_with(description, $4)
+), parameters AS MATERIALIZED (
+  SELECT name, context, category FROM pg_settings
+), settings AS (
+  SELECT s.setdatabase, s.setrole, jsonb_build_object(
+      'name', p.name,
+      'database', s.setdatabase::bigint,
+      'resettable', coalesce(g.context = 'user', p.name = 'role') OR has_parameter_privilege(p.name, 'SET')) AS setting
+  FROM pg_db_role_setting AS s
+  CROSS JOIN LATERAL unnest(s.setconfig) AS c
+  CROSS JOIN LATERAL split_part(c, '=', 1) AS p (name)
+  LEFT JOIN parameters AS g ON lower(g.name) = lower(p.name)
+  WHERE ($2 IS NULL OR s.setrole = 0 OR s.setrole IN (SELECT oid FROM wanted)) AND CASE
+      WHEN g.name IS NULL THEN strpos(p.name, '.') = 0
+      ELSE g.context = 'user' OR g.category !~ '^(Reporting and Logging|Statistics|Resource Usage|Customized Options)'
+    END
+), of_databases AS (
+  SELECT setdatabase AS oid, jsonb_agg(setting) AS settings FROM settings WHERE setrole = 0 GROUP BY setdatabase
+), of_roles AS (
+  SELECT setrole AS oid, jsonb_agg(setting) AS settings FROM settings GROUP BY setrole
+)
 SELECT
   coalesce((
     SELECT jsonb_agg(jsonb_build_object(
@@ -158,14 +284,16 @@ SELECT
       'comment', shobj_description(d.oid, 'pg_database'),
       'owner', pg_get_userbyid(d.datdba),
       'open', d.datallowconn,
+      'template', d.datistemplate,
       'connection_limit', d.datconnlimit,
       'connect', (
         SELECT coalesce(jsonb_agg(CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END), '[]')
         FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a
         WHERE a.privilege_type = 'CONNECT'),
       'public', EXISTS (
-        SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0)))
-    FROM pg_database AS d
+        SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0),
+      'settings', coalesce(s.settings, '[]')))
+    FROM pg_database AS d LEFT JOIN of_databases AS s ON s.oid = d.oid
     WHERE $1::text[] IS NULL OR d.datname = ANY ($1)), '[]') AS databases,
   coalesce((
     SELECT jsonb_agg(jsonb_build_object(
@@ -173,37 +301,78 @@ SELECT
       'oid', r.oid::bigint,
       'comment', shobj_description(r.oid, 'pg_authid'),
       'can_login', r.rolcanlogin,
+      'inherits', r.rolinherit,
+      'valid_until', CASE WHEN isfinite(r.rolvaliduntil) THEN r.rolvaliduntil::text END,
       'privileged', r.rolcreatedb OR r.rolcreaterole,
       'beyond_us', r.rolsuper OR r.rolreplication OR r.rolbypassrls,
       'connection_limit', r.rolconnlimit,
       'member_of', (
-        SELECT coalesce(jsonb_agg(DISTINCT pg_get_userbyid(m.roleid)), '[]')
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'name', pg_get_userbyid(m.roleid),
+          'grantor', pg_get_userbyid(m.grantor),
+          'plain', NOT m.admin_option AND coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true),
+          'revocable', NOT to_jsonb(m) ? 'inherit_option' OR pg_get_userbyid(m.grantor) = 'tenantry_admin')), '[]')
         FROM pg_auth_members AS m WHERE m.member = r.oid),
       'members', (
-        SELECT coalesce(jsonb_agg(DISTINCT pg_get_userbyid(m.member)), '[]')
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'name', pg_get_userbyid(m.member),
+          'grantor', pg_get_userbyid(m.grantor),
+          'plain', true,
+          'revocable', NOT to_jsonb(m) ? 'inherit_option' OR pg_get_userbyid(m.grantor) = 'tenantry_admin')), '[]')
         FROM pg_auth_members AS m
-        WHERE m.roleid = r.oid AND pg_get_userbyid(m.member) <> 'tenantry_admin')))
-    FROM pg_roles AS r
-    WHERE r.rolname !~ '^pg_' AND ($2::text[] IS NULL OR r.rolname = ANY ($2))), '[]') AS roles,
+        WHERE m.roleid = r.oid AND pg_get_userbyid(m.member) <> 'tenantry_admin'),
+      'settings', coalesce(s.settings, '[]')))
+    FROM wanted AS w JOIN pg_roles AS r ON r.oid = w.oid LEFT JOIN of_roles AS s ON s.oid = r.oid
+    WHERE r.rolname !~ '^pg_'), '[]') AS roles,
   jsonb_build_object(
     'signal', pg_has_role('pg_signal_backend', 'USAGE'),
     'stats', pg_has_role('pg_read_all_stats', 'USAGE')) AS rights,
   pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS last_transaction";
 
-/// Reads the given databases and roles, or everything.
+/// What to read of a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::postgres) struct Selection<'a> {
+    /// The databases, by name.
+    pub databases: &'a [&'a str],
+    /// The roles, by name.
+    pub roles: &'a [&'a str],
+    /// A tenant whose roles are read under every name, and the recorded oid of its login.
+    pub roles_of: Option<(TenantId, Option<i64>)>,
+}
+
+/// Reads the databases and the roles of these names, or everything.
 pub(in crate::postgres) async fn read(
     session: &mut PgConnection,
     only: Option<(&[&str], &[&str])>,
 ) -> Result<Inventory> {
-    let (databases, roles) = only.unzip();
+    let selection = only.map(|(databases, roles)| Selection { databases, roles, roles_of: None });
+    read_selected(session, selection).await
+}
+
+/// Reads a selection, or everything.
+pub(in crate::postgres) async fn read_selected(
+    session: &mut PgConnection,
+    only: Option<Selection<'_>>,
+) -> Result<Inventory> {
+    let tenant = only.and_then(|only| only.roles_of);
     let query = sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>, i64)>(QUERY)
-        .bind(databases)
-        .bind(roles)
+        .bind(only.map(|only| only.databases))
+        .bind(only.map(|only| only.roles))
+        .bind(tenant.and_then(|(_, oid)| oid))
+        .bind(tenant.map(|(id, _)| ownership::login(id)))
         .fetch_one(session);
     let (Json(databases), Json(roles), Json(rights), last_transaction) =
         with_timeout(ANSWER_LIMIT, "read the catalogues", query).await?;
+    let mut roles_of: HashMap<TenantId, Vec<String>> = HashMap::new();
+    for row in &roles {
+        if let Some(id) = row.comment.as_deref().and_then(ownership::tenant_of) {
+            roles_of.entry(id).or_default().push(row.name.clone());
+        }
+    }
     Ok(Inventory {
         databases: databases.into_iter().map(|row| (row.name.clone(), row)).collect(),
+        roles_of,
+        role_names: roles.iter().map(|row| (row.oid, row.name.clone())).collect(),
         roles: roles.into_iter().map(|row| (row.name.clone(), row)).collect(),
         rights,
         last_transaction,

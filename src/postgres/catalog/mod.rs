@@ -2,3 +2,4 @@
 
 pub mod inventory;
 pub(in crate::postgres) mod ownership;
+pub(in crate::postgres) mod rights;

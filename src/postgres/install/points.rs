@@ -4,7 +4,7 @@
 use super::large_objects::{REVOKE_WRITERS, WRITERS_ARE_CLOSED};
 use crate::postgres::{
     error::{Error, Result},
-    identifier::{ADMIN, Ident, Keyword, Literal, Part, Quoted, Script},
+    identifier::{ADMIN, Ident, Keyword, Literal, Part, Script, ScriptLiteral},
     session::{connect::MAINTENANCE_DATABASE, pool::GRANT_OPTIONS_SINCE},
     tenant::credentials::{SecretText, scram_verifier},
 };
@@ -64,7 +64,7 @@ impl Step {
     fn since_16(is_right: Script, act: &Script) -> Self {
         let block = "DO $tenantry$\nBEGIN\n    IF current_setting('server_version_num')::int >= 160000 THEN\n        \
                      IF ({}) IS NOT TRUE THEN\n            {};\n        END IF;\n    END IF;\nEND\n$tenantry$";
-        Self::block(GRANT_OPTIONS_SINCE, is_right, block, &Script::of("EXECUTE {}", &[&Quoted(act)]))
+        Self::block(GRANT_OPTIONS_SINCE, is_right, block, &Script::of("EXECUTE {}", &[&ScriptLiteral(act)]))
     }
 
     fn block(since: u32, is_right: Script, block: &'static str, act: &Script) -> Self {
@@ -242,7 +242,7 @@ fn system_database(name: &Ident) -> Point {
         "IF current_setting('server_version_num')::int >= 160000 THEN\n            EXECUTE {};\n        \
          ELSE\n            GRANT {} TO CURRENT_USER;\n        END IF;\n        \
          PERFORM set_config('tenantry.joined', 'true', false)",
-        &[&Quoted(&options), &ADMIN],
+        &[&ScriptLiteral(&options), &ADMIN],
     );
     let leave = Script::of(
         "REVOKE {} FROM CURRENT_USER;\n        PERFORM set_config('tenantry.joined', '', false)",

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::points::{self, Point, SetupOptions, Statement};
 use crate::postgres::{
     error::Result,
-    identifier::{Quoted, Script},
+    identifier::{Script, ScriptLiteral},
 };
 
 /// What runs the SQL.
@@ -46,7 +46,8 @@ fn psql(database: &str, points: &[Point]) -> String {
         for step in &point.steps {
             let _ = match (&step.statement, &step.is_right) {
                 (Statement::CreateDatabase(create), Some(is_right)) => {
-                    let create = Script::of("SELECT {} WHERE ({}) IS NOT TRUE", &[&Quoted(create), is_right]);
+                    let create =
+                        Script::of("SELECT {} WHERE ({}) IS NOT TRUE", &[&ScriptLiteral(create), is_right]);
                     writeln!(text, "{} \\gexec", create.sql().as_str())
                 }
                 (statement, _) => writeln!(text, "{};", sql(statement)),

@@ -91,6 +91,36 @@ impl ConnectAs<'_> {
     }
 }
 
+/// What every session sets at its start, so that no setting of a login or a database, which may be a tenant's own, changes
+/// how statements work or ends the session. (Where data is stored, and how durable it is, is the administrator's choice.) The
+/// timeouts that differ between sessions are added.
+const PINNED: [(&str, &str); 13] = [
+    ("client_min_messages", "error"),
+    ("local_preload_libraries", ""),
+    ("idle_session_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "5min"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_deferrable", "off"),
+    ("row_security", "on"),
+    ("check_function_bodies", "on"),
+    ("transform_null_equals", "off"),
+    ("array_nulls", "on"),
+    ("standard_conforming_strings", "on"),
+    ("bytea_output", "hex"),
+    ("IntervalStyle", "postgres"),
+];
+
+/// The version from which on `transaction_timeout` exists.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
+
+/// The options of a session, with what only servers of this version know.
+pub(super) fn with_version(options: PgConnectOptions, version: u32) -> PgConnectOptions {
+    if version < TRANSACTION_TIMEOUT_SINCE {
+        return options;
+    }
+    options.options([("transaction_timeout", "0")])
+}
+
 /// The database of admin sessions.
 pub(in crate::postgres) const MAINTENANCE_DATABASE: &str = "postgres";
 
@@ -104,7 +134,7 @@ impl ServerConfig {
             // sqlx would log statements, and slow ones as warnings; some contain password verifiers.
             .disable_statement_logging();
         let options = self.tls.apply(options);
-        let options = options.options([("client_min_messages", "error")]);
+        let options = options.options(PINNED);
         match *connect_as {
             // `default_transaction_read_only` is left to the administrator: managed services set it before the disk is
             // full. Statements that must run even then use `run_despite_read_only`. A statement timeout would
@@ -134,7 +164,6 @@ impl ServerConfig {
                     ("search_path", "public,pg_temp"),
                     ("statement_timeout", "0"),
                     ("lock_timeout", "15s"),
-                    ("idle_in_transaction_session_timeout", "5min"),
                 ]),
             ConnectAs::Tenant { database, login, password } => options
                 .username(login.as_str())
@@ -145,6 +174,7 @@ impl ServerConfig {
                     ("default_transaction_read_only", "off"),
                     ("search_path", "pg_catalog,pg_temp"),
                     ("statement_timeout", "15s"),
+                    ("lock_timeout", "15s"),
                 ]),
         }
     }

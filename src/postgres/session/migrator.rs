@@ -21,6 +21,13 @@ pub(in crate::postgres) struct MigratorSession {
     grant: Option<ConnectGrant>,
 }
 
+impl MigratorSession {
+    /// Whether the database is published: it is not being built.
+    pub(in crate::postgres) fn is_published(&self) -> bool {
+        self.grant.is_some()
+    }
+}
+
 /// CONNECT of the migrator on a published database. When it is dropped before it was revoked, by a cancelled operation,
 /// it is revoked in the background.
 struct ConnectGrant {
@@ -65,7 +72,7 @@ impl Server {
     }
 
     /// Closes the session and returns the result of its operation.
-    pub(in crate::postgres) async fn close_migrator_session<T>(
+    pub(in crate::postgres) async fn close_unchecked<T>(
         &self,
         migrator: MigratorSession,
         result: Result<T>,

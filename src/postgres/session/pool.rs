@@ -10,7 +10,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,6 +28,7 @@ use super::{
     blocked::{Blocked, Ended, while_unblocking},
     connect::{
         ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+        with_version,
     },
 };
 
@@ -61,6 +62,8 @@ pub(in crate::postgres) struct Sessions {
     pub(super) ended: Mutex<Vec<Ended>>,
     /// Prepared transactions are rolled back by one task at a time.
     pub(super) rolling_back: tokio::sync::Mutex<()>,
+    /// The version of the server, once a session was opened.
+    version: AtomicU32,
 }
 
 /// Ends what blocks something now.
@@ -119,6 +122,7 @@ impl Sessions {
             unblock,
             ended: Mutex::default(),
             rolling_back: tokio::sync::Mutex::default(),
+            version: AtomicU32::new(0),
         }
     }
 
@@ -221,7 +225,8 @@ impl Sessions {
         kind: Kind,
         doing: &'static str,
     ) -> Result<Session> {
-        let options = self.config.options(connect_as);
+        let version = self.version.load(Ordering::Relaxed);
+        let options = with_version(self.config.options(connect_as), version);
         let mut attempt = 0;
         loop {
             self.check_fence()?;
@@ -231,6 +236,7 @@ impl Sessions {
             match self.while_unblocking(&blocked, connecting).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);
+                    self.version.store(connection.server_version_num().unwrap_or(version), Ordering::Relaxed);
                     if let Some(database) = connect_as.tenant_database() {
                         *lock(&self.opened_in).entry(database.to_owned()).or_default() += 1;
                     }

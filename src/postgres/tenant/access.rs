@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-use super::logins::conflict;
+use super::{logins::conflict, properties::properties_script};
 
 /// How often sessions are ended and read again before they count as blocking.
 const ROUNDS: u32 = 400;
@@ -61,8 +61,12 @@ impl Server {
         let facts = inventory.facts(placement);
         let recorded = RecordedOids::default();
         let now = drift::access_in_force(&facts, recorded);
-        let superuser_only = drift::contradictions(&facts, recorded, level)
-            .find(|mismatch| mismatch.repaired_by().is_none() && mismatch.reason() == Reason::MissingRight);
+        // What a superuser granted does not keep the rest from being revoked: it is found again at the end.
+        let superuser_only = drift::contradictions(&facts, recorded, level).find(|mismatch| {
+            mismatch.repaired_by().is_none()
+                && mismatch.reason() == Reason::MissingRight
+                && !matches!(mismatch, Mismatch::SuperuserGrants(_))
+        });
         let blocked = level == AccessLevel::Blocked;
 
         let login_facts = match facts.login {
@@ -117,7 +121,7 @@ impl Server {
         } else {
             run_on(&mut session, "set the access level", &script).await?;
         }
-        if narrows && !blocked {
+        if !blocked && (is_changed || now != Some(level)) {
             // From 16 on, only a superuser can revoke what a superuser granted: our REVOKE is a mere warning.
             let found = inventory::read(&mut session, Some(names)).await?;
             let left: Vec<String> = drift::contradictions(&found.facts(placement), recorded, level)
@@ -128,7 +132,7 @@ impl Server {
             if !left.is_empty() {
                 session.release();
                 return Err(Error::MissingRight(format!(
-                    "role {login} could not be brought to {level}, because another role than tenantry_admin granted its rights: {}; REVOKE them as a superuser",
+                    "role {login} could not be brought to {level}: {}",
                     left.join("; ")
                 )));
             }
@@ -152,7 +156,7 @@ fn rights_script(
     facts: &LoginProperties,
     level: AccessLevel,
 ) -> Script {
-    let mut script = Script::new();
+    let mut script = properties_script(database, database_facts, login, facts);
     if facts.may_create {
         script.add("ALTER ROLE {} NOCREATEDB NOCREATEROLE", &[login]);
     }

@@ -118,6 +118,10 @@ impl Server {
         }
         match facts.database {
             Some(facts) if facts.ownership.is_ours() => {
+                if facts.is_template {
+                    let plain = Script::of("ALTER DATABASE {} IS_TEMPLATE false", &[&name]);
+                    self.run("make the database droppable", &plain).await?;
+                }
                 self.drop_named(&name).await?;
                 dropped = Dropped::Dropped;
             }

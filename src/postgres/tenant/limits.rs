@@ -46,14 +46,14 @@ impl Server {
     pub async fn apply_limits(&self, placement: &Placement, entitlements: &Entitlements) -> Result<Amounts> {
         let mut migrator = self.open_migrator_session(placement, "connect to apply the limits").await?;
         let result = apply(&mut migrator.session, entitlements).await;
-        self.close_migrator_session(migrator, result).await
+        self.close_migrator_session(migrator, placement, result).await
     }
 
     /// The usage of the metered limits.
     pub async fn read_counters(&self, placement: &Placement) -> Result<Amounts> {
         let mut migrator = self.open_migrator_session(placement, "connect to read the counters").await?;
         let result = with_timeout(STATEMENT_LIMIT, "read the counters", read(&mut migrator.session)).await;
-        self.close_migrator_session(migrator, result).await
+        self.close_migrator_session(migrator, placement, result).await
     }
 
     /// Sets the maximum number of sessions of the tenant's login; -1 for no limit. Open sessions stay.

@@ -119,7 +119,7 @@ impl Server {
                 let mut migrator =
                     self.open_migrator_session(placement, "connect to read the versions").await?;
                 let result = migrate::versions(&mut migrator.session).await;
-                self.close_migrator_session(migrator, result).await
+                self.close_migrator_session(migrator, placement, result).await
             }
             other => other,
         }

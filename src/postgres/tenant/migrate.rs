@@ -25,7 +25,7 @@ impl Server {
     pub async fn migrate(&self, placement: &Placement, modules: &ModuleSet) -> Result<Vec<ModuleVersion>> {
         let mut migrator = self.open_migrator_session(placement, "connect to migrate").await?;
         let result = apply(&mut migrator.session, modules).await;
-        self.close_migrator_session(migrator, result).await
+        self.close_migrator_session(migrator, placement, result).await
     }
 }
 

@@ -8,6 +8,8 @@ mod limits;
 mod logins;
 pub(in crate::postgres) mod migrate;
 mod ownership;
+mod properties;
+mod rights;
 pub mod seed;
 pub mod storage;
 mod tables;

@@ -1,24 +1,55 @@
-//! Ownership comments that were lost are written again.
+//! What is the tenant's and does not look like it any more: ownership comments that were lost, and a login that was renamed.
 
 use crate::{
     domain::{
+        access::AccessLevel,
         placement::Placement,
-        tenant_facts::{Ownership, RecordedOids},
+        tenant_facts::{Ownership, RecordedOids, StrayRole, TenantFacts},
     },
     postgres::{
         catalog::ownership,
-        error::Result,
+        error::{Error, Result},
         identifier::{Ident, Literal, Script},
         server::Server,
     },
 };
 
 impl Server {
-    /// Restores the ownership comment of a database or login that lost it, if the recorded oid proves that it is the
-    /// tenant's.
+    /// Restores the ownership comment of a database or role that lost it, if the recorded oid proves that it is the
+    /// tenant's, and the name of a login that was renamed. Where another role has the name already, the renamed one loses
+    /// its access, and is dropped if that other role is the tenant's login.
     pub async fn restore_ownership(&self, placement: &Placement, recorded: RecordedOids) -> Result<()> {
+        let facts = self.restore_marks(placement, recorded).await?;
+        // Of a role without access nothing is left to take.
+        for stray in facts.strays.iter().filter(|stray| stray.has_access && facts.login.is_some()) {
+            self.cut_stray(placement, stray).await?;
+            if facts.own_login(recorded).is_none() {
+                continue;
+            }
+            match self.drop_stray(placement, stray).await {
+                Ok(()) => {}
+                // It owns something, or was granted something, in another database: without access it may stay.
+                Err(Error::LoginInUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the tenant's roles under other names.
+    pub async fn drop_strays(&self, placement: &Placement, recorded: RecordedOids) -> Result<()> {
+        let facts = self.restore_marks(placement, recorded).await?;
+        for stray in facts.strays.iter().filter(|_| facts.login.is_some()) {
+            self.cut_stray(placement, stray).await?;
+            self.drop_stray(placement, stray).await?;
+        }
+        Ok(())
+    }
+
+    /// Restores the comments and the name of the login. Returns the facts as they are then.
+    async fn restore_marks(&self, placement: &Placement, recorded: RecordedOids) -> Result<TenantFacts> {
         let _one = self.lock_tenant(placement.tenant).await;
-        let facts = self.observe(placement).await?;
+        let facts = self.observe_recorded(placement, recorded).await?;
         let is_lost = |ownership: Ownership| !ownership.is_ours();
         let mut script = Script::new();
         if facts.own_database(recorded).is_some_and(|database| is_lost(database.ownership)) {
@@ -29,11 +60,32 @@ impl Server {
                 &[&Ident::database(placement)?, &Literal::new(&comment)?],
             );
         }
+        // Whether a revocation was under way is no longer known: it is proven again.
+        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
         if facts.own_login(recorded).is_some_and(|login| is_lost(login.ownership)) {
-            // Whether a revocation was under way is no longer known: it is proven again.
-            let comment = ownership::login_with_unproven_revocation(placement.tenant);
-            script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&comment)?]);
+            script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&unproven)?]);
         }
-        self.run("restore the ownership comments", &script).await
+        for stray in facts.strays.iter().filter(|stray| is_lost(stray.ownership)) {
+            script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&stray.name)?, &Literal::new(&unproven)?]);
+        }
+        let renamed = facts.renamed_login(recorded);
+        if let Some(stray) = renamed {
+            let names: [Ident; 2] = [Ident::new(&stray.name)?, Ident::login(placement)?];
+            script.add("ALTER ROLE {} RENAME TO {}", &[&names[0], &names[1]]);
+        }
+        self.run("restore the ownership comments", &script).await?;
+        if renamed.is_some() { self.observe_recorded(placement, recorded).await } else { Ok(facts) }
+    }
+
+    /// Takes all access from a role of the tenant's that is not its login, and ends its sessions. The login's sessions in
+    /// the tenant's database end too.
+    async fn cut_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
+        let as_login = Placement { login: stray.name.clone(), ..placement.clone() };
+        self.set_access(&as_login, AccessLevel::Blocked).await
+    }
+
+    async fn drop_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
+        let as_login = Placement { login: stray.name.clone(), ..placement.clone() };
+        self.drop_login(&as_login).await
     }
 }

@@ -176,7 +176,7 @@ impl Server {
             write(session, seed, &admins).await.map_err(Error::sql("seed the database"))
         };
         let result = result.await;
-        self.close_migrator_session(migrator, result).await
+        self.close_migrator_session(migrator, placement, result).await
     }
 }
 

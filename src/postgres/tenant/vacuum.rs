@@ -92,7 +92,7 @@ impl Server {
         }
         let mut migrator = self.open_migrator_session(placement, "connect to vacuum").await?;
         let result = vacuum(&mut migrator.session, target, row_sizes, &mut done, is_wanted).await;
-        self.close_migrator_session(migrator, result).await?;
+        self.close_migrator_session(migrator, placement, result).await?;
         done.bytes_after = self.bytes(placement, modules).await?;
         done.again &= done.bytes_after > target;
         Ok(done)

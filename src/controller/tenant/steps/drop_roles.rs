@@ -1,8 +1,14 @@
-//! DropRoles: drops the tenant's login, only with its ownership comment. It owns no objects, so nothing blocks the drop.
+//! DropRoles: drops the tenant's login, only with its ownership comment, also under another name. It owns no objects, so
+//! nothing blocks the drop.
 
-use crate::controller::tenant::{failure::StepError, purge_guard::pass_deadline, step_context::StepContext};
+use crate::{
+    controller::tenant::{failure::StepError, purge_guard::pass_deadline, step_context::StepContext},
+    domain::tenant_facts::RecordedOids,
+};
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     pass_deadline(step).await?;
-    Ok(step.server()?.drop_login(&step.row()?.placement).await?)
+    let (server, row) = (step.server()?, step.row()?);
+    server.drop_strays(&row.placement, RecordedOids::of(row)).await?;
+    Ok(server.drop_login(&row.placement).await?)
 }

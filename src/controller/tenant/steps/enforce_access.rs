@@ -1,10 +1,13 @@
 //! EnforceAccess: makes the login a member of exactly the group of its access level, grants CONNECT on its own database only,
 //! and reads PostgreSQL to verify that. The level is the strictest of all restrictions. Before access is widened, holds are
-//! read from the API server, since the watch may be behind.
+//! read from the API server, since the watch may be behind. When the level of an activated tenant changes, or was not proven,
+//! the rights inside its database are read too, after the change: what is not right there is repaired, or is not called
+//! enforced.
 
 use crate::{
     controller::tenant::{failure::StepError, holds::refresh_holds, step_context::StepContext},
     domain::access::AccessLevel,
+    postgres::Error,
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
@@ -18,7 +21,32 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let level = step.access()?.access;
     step.restore_ownership().await?;
     let row = step.row()?;
-    step.server()?.set_access(&row.placement, level).await?;
+    let server = step.server()?;
+    server.set_access(&row.placement, level).await?;
+    if row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level) {
+        check_rights(step, level).await?;
+    }
+    let row = step.row()?;
     step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
     Ok(())
+}
+
+/// Reads and repairs the rights inside the database. If some are left, the level is not recorded as in force.
+pub(super) async fn check_rights(
+    step: &mut StepContext<'_, '_>,
+    level: AccessLevel,
+) -> Result<(), StepError> {
+    let (server, row) = (step.server()?, step.row()?);
+    let report = server.settle_rights(&row.placement).await?;
+    if !report.repaired.is_empty() {
+        // A session may still use what was revoked just now.
+        server.set_access(&row.placement, level).await?;
+    }
+    if report.left.is_empty() {
+        return Ok(());
+    }
+    let error =
+        Error::MissingRight(format!("in database {}: {}", row.placement.database, report.left.join("; ")));
+    step.replace_record(step.context.registry.set_access(row.id, None).await?.record);
+    Err(error.into())
 }

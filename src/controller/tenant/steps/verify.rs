@@ -1,31 +1,49 @@
 //! Verify: logs in as the tenant with the password from its Secret, and reads the module versions; while the tenant is
-//! Blocked, verifies that the login is refused. A restored database has outdated limits: the limits in force are applied.
+//! Blocked, verifies that the login is refused. A login with another password, which a tenant can set itself, gets that of
+//! the Secret again. The row records that a verification is due until one succeeds. A restored database has outdated limits:
+//! the limits in force are applied. For a requested reconcile, the rights in the database are read too.
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::Resource;
+
+use super::enforce_access::check_rights;
 use crate::{
+    api::reason::Reason,
     controller::tenant::{
         failure::StepError,
         secrets::{self, Found},
         step_context::StepContext,
     },
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, record::ModuleVersion},
+    postgres::tenant::credentials::SecretText,
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let secret_name = step.desired()?.connection_secret.clone();
+    let is_requested = step.context.state.retries.take_request(step.tenant());
+    let row = step.row()?;
+    let (id, was_due) = (row.id, row.verification_required);
+    // An attempt that fails, or is interrupted, is repeated.
+    if row.activated_at.is_some() {
+        set_due(step, true).await?;
+    }
     let row = step.row()?;
     let Found::Ours(secret) = secrets::find(step.context, &step.namespace(), &secret_name, row).await? else {
         return Err(StepError::Missing("the connection Secret"));
     };
     let password =
         secrets::password(&secret).ok_or(StepError::Missing("the password in the connection Secret"))?;
-    if step.access()?.access == AccessLevel::Blocked {
-        renew_limits(step).await?;
+    let level = step.access()?.access;
+    if level == AccessLevel::Blocked {
+        if was_due {
+            renew_limits(step).await?;
+        }
         let row = step.row()?;
-        return Ok(step.server()?.verify_refused(&row.placement, &password).await?);
+        step.server()?.verify_refused(&row.placement, &password).await?;
+        return set_due(step, false).await;
     }
-    let versions = step.server()?.verify(&row.placement, &password).await?;
-    let row = step.row()?;
-    let (id, recorded) = (row.id, &row.module_versions);
+    let versions = log_in(step, &secret, &password).await?;
+    let recorded = &step.row()?.module_versions;
     let found =
         |name: &str| versions.iter().find(|module| module.name == name).map_or(0, |module| module.version);
     if let Some(module) = recorded.iter().find(|module| found(&module.name) < module.version) {
@@ -34,25 +52,63 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             recorded: module.version,
             found: found(&module.name),
         };
-        if !row.verification_required {
-            step.replace_record(step.context.registry.set_verification_required(id, true).await?.record);
-        }
+        step.replace_record(step.context.registry.set_verification_required(id, true).await?.record);
         return Err(behind);
     }
-    renew_limits(step).await?;
-    if step.row()?.verification_required {
-        step.replace_record(step.context.registry.set_verification_required(id, false).await?.record);
+    if was_due {
+        renew_limits(step).await?;
     }
+    if is_requested {
+        check_rights(step, level).await?;
+    }
+    set_due(step, false).await?;
     let behind = step.modules()?.targets().iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
+}
+
+/// Records whether a verification is due.
+async fn set_due(step: &mut StepContext<'_, '_>, is_due: bool) -> Result<(), StepError> {
+    let row = step.row()?;
+    if row.verification_required != is_due {
+        let id = row.id;
+        step.replace_record(step.context.registry.set_verification_required(id, is_due).await?.record);
+    }
+    Ok(())
+}
+
+/// Logs in and reads the module versions. If the login has another password than the Secret, it gets the Secret's.
+async fn log_in(
+    step: &StepContext<'_, '_>,
+    secret: &Secret,
+    password: &SecretText,
+) -> Result<Vec<ModuleVersion>, StepError> {
+    let (server, row) = (step.server()?, step.row()?);
+    let error = match server.verify(&row.placement, password).await {
+        Ok(versions) => return Ok(versions),
+        Err(error) => error,
+    };
+    let is_published = secrets::holds_password_of(secret, row, &step.context.installation);
+    let Some(verifier) = row.password_verifier.as_ref().filter(|_| is_published) else {
+        return Err(error.into());
+    };
+    if error.reason() != Reason::AuthenticationFailed {
+        return Err(error.into());
+    }
+    server.set_login(&row.placement, verifier, true).await?;
+    let versions = server.verify(&row.placement, password).await?;
+    step.context.events.warning(
+        step.tenant().object_ref(&()),
+        "Verify",
+        Reason::DriftRepaired,
+        "the login had another password than its Secret: it has the Secret's again".to_owned(),
+    );
+    Ok(versions)
 }
 
 /// Applies the limits in force to a database that may have been restored.
 async fn renew_limits(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let row = step.row()?;
-    let Some(in_force) = row.entitlements.as_ref().filter(|_| row.verification_required) else {
-        return Ok(());
-    };
+    let Some(in_force) = row.entitlements.as_ref() else { return Ok(()) };
     let usage = step.server()?.apply_limits(&row.placement, in_force).await?;
     step.context.registry.record_usage(&[(row.id, usage)], step.context.clock.now()).await?;
     step.context.state.usage_recorded.add(row.id);

@@ -270,6 +270,7 @@ fn foreign_database_and_login_are_never_changed() {
         database: DatabaseFacts::Foreign,
         building: BuildingFacts::Absent,
         login: LoginFacts::Foreign,
+        exceeds_level: false,
         unrepairable: vec![],
     });
     assert_eq!(

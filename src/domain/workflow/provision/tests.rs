@@ -75,6 +75,7 @@ fn incomplete_database_is_recreated_and_seeded() {
         database: DatabaseFacts::Absent,
         building: BuildingFacts::Incomplete,
         login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        exceeds_level: false,
         unrepairable: vec![],
     });
     let Observation::Known(row) = &mut observed.registry else { unreachable!() };
@@ -95,6 +96,7 @@ fn failed_provisioning_continues_at_the_failed_step() {
         database: DatabaseFacts::Absent,
         building: BuildingFacts::Ready,
         login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        exceeds_level: false,
         unrepairable: vec![],
     });
     assert_eq!(steps(plan_provision(OBJECT, WANTED, &observed))[0], Step::Seed);
@@ -249,4 +251,36 @@ fn paused_tenant_is_blocked_only_if_work_is_due() {
     let mut observed = registered();
     observed.registry = Observation::Absent;
     assert_eq!(plan_provision(object, WANTED, &observed), NextAction::Blocked(BlockedReason::Paused));
+}
+
+/// What is planned first for a Suspended tenant that has its level on record, after a manual change.
+fn regained(change: impl FnOnce(&mut ServerFacts)) -> NextAction {
+    let mut observed = whole(RegistryStatus::Suspended);
+    let (Observation::Known(row), Observation::Known(server)) =
+        (&mut observed.registry, &mut observed.server)
+    else {
+        unreachable!()
+    };
+    row.recorded_access = Some(AccessLevel::Blocked);
+    (row.modules_current, row.declared_current) = (false, false);
+    server.login = LoginFacts::Ours { can_login: true, access_current: false, connections: -1 };
+    server.exceeds_level = true;
+    change(server);
+    plan_provision(OBJECT, BLOCKED, &observed)
+}
+
+#[test]
+fn access_regained_by_hand_is_taken_back_before_everything_else() {
+    let first = |steps| NextAction::Run { kind: WorkflowKind::Repair, steps, again: true };
+    assert_eq!(regained(|_| {}), first(vec![Step::EnforceAccess]));
+    assert_eq!(regained(|server| server.login = LoginFacts::Renamed), first(vec![Step::EnforceAccess]));
+    // Also of a database that is lost or not the tenant's; then that is reported.
+    for database in [DatabaseFacts::Absent, DatabaseFacts::Foreign] {
+        assert_eq!(regained(|server| server.database = database), first(vec![Step::EnforceAccess]));
+        let reported = regained(|server| (server.database, server.exceeds_level) = (database, false));
+        assert!(matches!(reported, NextAction::Blocked(_)), "{reported:?}");
+    }
+    // Without an excess, the order is that of the steps.
+    let steps = steps(regained(|server| server.exceeds_level = false));
+    assert_eq!(steps[0], Step::Register);
 }

@@ -1,0 +1,238 @@
+//! The rights in a tenant's database: read whenever a session of the migrator works there, and brought to what they should
+//! be. What only another role can change is reported.
+
+use crate::{
+    domain::{
+        access::AccessLevel,
+        identity::TenantId,
+        placement::Placement,
+        rights::{Object, ObjectKind, PUBLIC, RightsMismatch, RightsReport, rights_mismatches},
+    },
+    postgres::{
+        catalog::{ownership, rights::read_rights},
+        error::Result,
+        identifier::{ADMIN, DBA, Ident, Keyword, Literal, OWNER, Part, Quoted, Script},
+        server::{Server, lock, run_despite_read_only, run_on},
+        session::{connect::ConnectAs, migrator::MigratorSession, pool::Session},
+    },
+};
+
+/// How often rights are read and repaired before the rest is reported: an object that gets its owner back gets the rights of
+/// the groups in the second round.
+const ROUNDS: u32 = 3;
+
+impl Server {
+    /// Reads the rights in a tenant's database, in a session of its own, and repairs them. A report that is not clean is also
+    /// kept for [`Server::take_rights_report`].
+    pub async fn settle_rights(&self, placement: &Placement) -> Result<RightsReport> {
+        let mut migrator = self.open_migrator_session(placement, "connect to read the rights").await?;
+        let result = self.settle(&mut migrator.session, placement).await;
+        self.close_unchecked(migrator, result).await
+    }
+
+    /// Takes the report of the rights that were last found to differ in a tenant's database.
+    pub fn take_rights_report(&self, id: TenantId) -> Option<RightsReport> {
+        lock(&self.inner.rights).remove(&id)
+    }
+
+    /// Closes the session and returns the result of its operation. After a success in a published database, the rights
+    /// there are read first.
+    pub(in crate::postgres) async fn close_migrator_session<T>(
+        &self,
+        mut migrator: MigratorSession,
+        placement: &Placement,
+        result: Result<T>,
+    ) -> Result<T> {
+        if result.is_ok()
+            && migrator.is_published()
+            && let Err(error) = self.settle(&mut migrator.session, placement).await
+        {
+            tracing::warn!(database = placement.database, %error, "could not read the rights in a tenant's database");
+        }
+        self.close_unchecked(migrator, result).await
+    }
+
+    async fn settle(&self, session: &mut Session, placement: &Placement) -> Result<RightsReport> {
+        let mut report = RightsReport::default();
+        let mut narrowed = false;
+        for round in 1..=ROUNDS {
+            let objects = read_rights(session, &placement.login).await?;
+            let found = rights_mismatches(&objects, &placement.login);
+            let (repairable, stuck): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|mismatch| mismatch.is_repairable() && round < ROUNDS);
+            report.left = stuck.iter().map(ToString::to_string).collect();
+            if repairable.is_empty() {
+                break;
+            }
+            let (by_dba, by_owner): (Vec<_>, Vec<_>) = repairable.iter().partition(|found| needs_dba(found));
+            let doing = "repair the rights in the database";
+            run_on(session, doing, &owner_script(&by_owner)?).await?;
+            if !by_dba.is_empty() {
+                let connect_as = ConnectAs::Admin(placement.database.as_str());
+                let mut admin = self.inner.sessions.single_even_when_full(&connect_as, doing).await?;
+                let script = dba_script(&by_dba, admin.has_grant_options())?;
+                let done = run_despite_read_only(&mut admin, doing, &script).await;
+                admin.close().await;
+                done?;
+            }
+            narrowed |= repairable.iter().any(RightsMismatch::is_excess);
+            report.repaired.extend(repairable.iter().map(ToString::to_string));
+        }
+        if narrowed {
+            self.doubt_sessions(placement).await?;
+        }
+        if !report.is_clean() {
+            lock(&self.inner.rights).insert(placement.tenant, report.clone());
+        }
+        Ok(report)
+    }
+
+    /// Records of a login with a restricted level that its sessions may have rights that were revoked just now: they have to
+    /// be ended.
+    async fn doubt_sessions(&self, placement: &Placement) -> Result<()> {
+        let login = Ident::login(placement)?;
+        let _one = self.lock_tenant(placement.tenant).await;
+        let facts = self.observe(placement).await?;
+        let Some(found) = facts.login.filter(|login| login.ownership.is_ours()) else { return Ok(()) };
+        if found.groups.iter().map(String::as_str).eq(AccessLevel::ReadWrite.group()) {
+            return Ok(());
+        }
+        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
+        let script = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
+        self.run("record that sessions have to be ended", &script).await
+    }
+}
+
+/// Whether the owner of the database has to repair it; else the owner of the objects does.
+fn needs_dba(mismatch: &RightsMismatch) -> bool {
+    match mismatch {
+        RightsMismatch::Owned(_) => true,
+        RightsMismatch::Excess { object, .. } | RightsMismatch::Missing { object, .. } => {
+            object.owner != OWNER.as_str()
+        }
+    }
+}
+
+/// Grants and revokes, as the owner of the objects.
+fn owner_script(mismatches: &[&RightsMismatch]) -> Result<Script> {
+    let mut script = Script::new();
+    for mismatch in mismatches {
+        match mismatch {
+            RightsMismatch::Excess { object, grantee, privileges } => {
+                for privilege in privileges {
+                    add(&mut script, object, privilege, grantee, true)?;
+                }
+            }
+            RightsMismatch::Missing { object, grantee, privileges } => {
+                for privilege in privileges {
+                    add(&mut script, object, privilege, grantee, false)?;
+                }
+            }
+            RightsMismatch::Owned(_) => {}
+        }
+    }
+    Ok(script)
+}
+
+/// The same on schemas, as the owner of the database; and owners. For those, `tenantry_admin` becomes a member of the old
+/// and the new owner, for this one transaction.
+fn dba_script(mismatches: &[&RightsMismatch], options_known: bool) -> Result<Script> {
+    let mut script = Script::new();
+    for mismatch in mismatches {
+        let RightsMismatch::Owned(object) = mismatch else { continue };
+        let (owner, address) = (Ident::new(&object.owner)?, Quoted::by_postgres(&object.address));
+        let new_owner = if object.kind == ObjectKind::Schema { DBA } else { OWNER };
+        let options = Keyword(if options_known { "WITH INHERIT TRUE, SET TRUE" } else { "" });
+        script.add("GRANT {} TO {} {}", &[&owner, &ADMIN, &options]);
+        if new_owner == OWNER {
+            script.add("GRANT {} TO {} {}", &[&OWNER, &ADMIN, &options]);
+        }
+        let change: &'static str = match object.kind {
+            ObjectKind::Function | ObjectKind::Definer => "ALTER ROUTINE {} OWNER TO {}",
+            ObjectKind::Schema => "ALTER SCHEMA {} OWNER TO {}",
+            // Of a view or a sequence too.
+            _ => "ALTER TABLE {} OWNER TO {}",
+        };
+        script.add(change, &[&address, &new_owner]);
+        if new_owner == OWNER {
+            script.add("REVOKE {} FROM {}", &[&OWNER, &ADMIN]);
+        }
+        script.add("REVOKE {} FROM {}", &[&owner, &ADMIN]);
+    }
+    let rest: Vec<&RightsMismatch> =
+        mismatches.iter().copied().filter(|mismatch| !matches!(mismatch, RightsMismatch::Owned(_))).collect();
+    let rest = owner_script(&rest)?;
+    if !rest.is_empty() {
+        script.add("SET LOCAL ROLE {}", &[&DBA]);
+        script.append(rest);
+    }
+    Ok(script)
+}
+
+/// Adds the statement that grants or revokes one right.
+fn add(script: &mut Script, object: &Object, privilege: &str, grantee: &str, revokes: bool) -> Result<()> {
+    // PostgreSQL's own names of rights: a right of a later version is left, and reported.
+    const PRIVILEGES: [&str; 11] = [
+        "SELECT",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "TRUNCATE",
+        "REFERENCES",
+        "TRIGGER",
+        "MAINTAIN",
+        "USAGE",
+        "EXECUTE",
+        "CREATE",
+    ];
+    let Some(privilege) = PRIVILEGES.into_iter().find(|known| *known == privilege) else { return Ok(()) };
+    let privilege = Keyword(privilege);
+    let role = Ident::new(grantee)?;
+    let role: &dyn Part = if grantee == PUBLIC { &Keyword("PUBLIC") } else { &role };
+    let address = Quoted::by_postgres(&object.address);
+    let plural = match object.kind {
+        ObjectKind::DefaultTables => Some("TABLES"),
+        ObjectKind::DefaultSequences => Some("SEQUENCES"),
+        ObjectKind::DefaultFunctions => Some("ROUTINES"),
+        _ => None,
+    };
+    if let Some(plural) = plural.map(Keyword) {
+        match (object.schema.is_empty(), revokes) {
+            (true, true) => script.add(
+                "ALTER DEFAULT PRIVILEGES REVOKE {} ON {} FROM {} CASCADE",
+                &[&privilege, &plural, role],
+            ),
+            (true, false) => {
+                script.add("ALTER DEFAULT PRIVILEGES GRANT {} ON {} TO {}", &[&privilege, &plural, role]);
+            }
+            (false, true) => script.add(
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA {} REVOKE {} ON {} FROM {} CASCADE",
+                &[&address, &privilege, &plural, role],
+            ),
+            (false, false) => script.add(
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON {} TO {}",
+                &[&address, &privilege, &plural, role],
+            ),
+        }
+        return Ok(());
+    }
+    let kind = Keyword(match object.kind {
+        ObjectKind::Function | ObjectKind::Definer => "ROUTINE",
+        ObjectKind::Schema => "SCHEMA",
+        ObjectKind::Sequence => "SEQUENCE",
+        _ => "TABLE",
+    });
+    let column = object.column.as_deref().map(Quoted::by_postgres);
+    match (column, revokes) {
+        (Some(column), true) => script
+            .add("REVOKE {} ({}) ON {} {} FROM {} CASCADE", &[&privilege, &column, &kind, &address, role]),
+        (Some(column), false) => {
+            script.add("GRANT {} ({}) ON {} {} TO {}", &[&privilege, &column, &kind, &address, role]);
+        }
+        (None, true) => {
+            script.add("REVOKE {} ON {} {} FROM {} CASCADE", &[&privilege, &kind, &address, role]);
+        }
+        (None, false) => script.add("GRANT {} ON {} {} TO {}", &[&privilege, &kind, &address, role]),
+    }
+    Ok(())
+}
