@@ -20,7 +20,7 @@ use super::{
     state::{
         breaker::Breaker, latest_status::LatestStatus, plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones,
+        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
     },
 };
@@ -92,6 +92,8 @@ pub struct State {
     pub timers: Timers,
     /// When each failed tenant may be tried again, and why it failed.
     pub retries: Retries,
+    /// The reconciles of Tenants that wait for a slot.
+    pub waiting: Waiting,
     /// One lock per Tenant, by namespace and name.
     pub tenant_locks: KeyedLock<(String, String)>,
     /// Tenants that wait for a reconcile because their plan changed.

@@ -22,6 +22,7 @@ mod random;
 mod reasons;
 mod reopened_access;
 mod replaced_server;
+mod restrictions;
 mod retries;
 mod rollback;
 mod sequence;

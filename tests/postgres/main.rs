@@ -5,6 +5,7 @@
 mod access;
 mod cancellation;
 mod evasions;
+mod excess;
 mod managed;
 mod meters;
 mod preflight;

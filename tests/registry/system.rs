@@ -29,7 +29,11 @@ static SERVERS: LazyLock<[Postgres; 2]> =
 
 /// A server after `server-setup`.
 pub async fn prepared(major: u16) -> tenantry_dev::Result<Postgres> {
-    let options = PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() };
+    prepared_with(PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() }).await
+}
+
+/// A server with options, after `server-setup`.
+pub async fn prepared_with(options: PostgresOptions) -> tenantry_dev::Result<Postgres> {
     let server = Postgres::start(options).await?;
     let options = SetupOptions {
         operator: LOGIN.to_owned(),

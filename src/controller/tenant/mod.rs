@@ -16,6 +16,7 @@ pub mod purge_guard;
 pub mod reconcile;
 pub mod requeue;
 pub mod secrets;
+pub mod slots;
 pub mod status_writer;
 pub mod step_context;
 pub mod steps;

@@ -114,11 +114,11 @@ impl<'r> StepContext<'r, '_> {
 
     /// Restores lost ownership comments on the database and login that are recorded as the tenant's: steps change nothing
     /// without them.
-    pub async fn restore_ownership(&self) -> Result<(), StepError> {
+    pub async fn restore_ownership(&self, server: &Server) -> Result<(), StepError> {
         let row = self.row()?;
         let recorded = RecordedOids::of(row);
         if !recorded.is_empty() {
-            self.server()?.restore_ownership(&row.placement, recorded).await?;
+            server.restore_ownership(&row.placement, recorded).await?;
         }
         Ok(())
     }

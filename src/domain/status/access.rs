@@ -33,7 +33,9 @@ pub(super) fn level(outcome: &Outcome<'_>, before: Option<Access>) -> Access {
     if enforcement_failed(outcome) {
         return Access::Unknown;
     }
-    if outcome.was_observed() && outcome.progress.all_succeeded() {
+    // A level that was proven is shown, also while other steps wait.
+    let is_proven = outcome.progress.all_succeeded() || outcome.progress.has_done(Step::EnforceAccess);
+    if outcome.was_observed() && is_proven {
         return record.access.map_or(Access::Unknown, in_status);
     }
     match (outcome.obstacle, before) {

@@ -1,4 +1,5 @@
 //! What PostgreSQL's catalogs show: databases, roles and ownership comments.
 
+pub mod excess;
 pub mod inventory;
 pub(in crate::postgres) mod ownership;

@@ -22,6 +22,11 @@ pub(in crate::postgres) fn of(comment: Option<&str>, id: TenantId) -> Ownership 
     }
 }
 
+/// The tenant that a comment names.
+pub(in crate::postgres) fn tenant_of(comment: &str) -> Option<TenantId> {
+    parse(comment).map(|(id, _)| id)
+}
+
 /// The comment of a tenant's database: the tenant, and the digest of the template from which it was cloned.
 pub(in crate::postgres) fn database(id: TenantId, template_digest: &str) -> String {
     format!("{TENANT}{id}{TEMPLATE_SUFFIX}{template_digest}")

@@ -80,7 +80,9 @@ impl Server {
         self.run("open the template", &open).await?;
         self.prepare_schemas(building).await?;
 
-        let mut session = self.migrator(building, "connect to the template").await?;
+        let mut session = self
+            .migrator(self.inner.sessions.tenant_slot().await, building, "connect to the template")
+            .await?;
         sqlx::raw_sql(BOOTSTRAP)
             .execute(&mut *session)
             .await

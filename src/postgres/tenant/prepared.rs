@@ -21,7 +21,7 @@ impl Server {
     /// Rolls back transactions that are prepared in a tenant's database.
     pub(super) async fn roll_back_prepared(&self, database: &Ident, prepared: &[Prepared]) -> Result<()> {
         let doing = "roll back the tenant's prepared transactions";
-        let mut session = self.inner.sessions.single(&ConnectAs::Admin(database.as_str()), doing).await?;
+        let mut session = self.single(&ConnectAs::Admin(database.as_str()), doing).await?;
         session.learn_pid().await;
         for Prepared { gid, owner } in prepared {
             let owner = Ident::new(owner)?;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
-    step.restore_ownership().await?;
+    step.restore_ownership(step.server()?).await?;
     let entitlements = step.entitlements()?.clone();
     let (row, correlation) = (step.row()?, step.correlation()?);
     let (id, context) = (row.id, step.context);

@@ -16,9 +16,13 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.evaluate();
     }
     let level = step.access()?.access;
-    step.restore_ownership().await?;
+    let full = AccessLevel::ReadWrite;
+    let narrows = level < full && level <= recorded.unwrap_or(full);
+    let server = step.server()?;
+    let server = if narrows { server.for_restriction() } else { server.clone() };
+    step.restore_ownership(&server).await?;
     let row = step.row()?;
-    step.server()?.set_access(&row.placement, level).await?;
+    server.set_access(&row.placement, level).await?;
     step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
     Ok(())
 }
