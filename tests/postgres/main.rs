@@ -13,4 +13,5 @@ mod provisioning;
 mod seeds;
 mod servers;
 mod storage;
+mod temp_files;
 mod tls;
