@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::{
     clock::Clock,
-    database_server::prefix::prefix,
+    database_server::prefix::naming,
     events::Events,
     state::{
         breaker::Breaker, latest_status::LatestStatus, plan_rollout::PlanRollout,
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
     domain::{
+        names::DatabaseNaming,
         offboarding::PlanGrace,
         spec::{ServerAvailability, SpecContext},
     },
@@ -156,9 +157,9 @@ impl Context {
         }
     }
 
-    /// The prefix of the names of the databases on a server.
-    pub fn prefix_of(&self, server: &str) -> String {
-        prefix(self.database_server(server).as_deref())
+    /// How the new databases on a server are named.
+    pub fn naming_on(&self, server: &str) -> DatabaseNaming {
+        naming(self.database_server(server).as_deref())
     }
 }
 

@@ -16,6 +16,7 @@ mod invariants;
 mod leaders;
 mod lost_objects;
 mod model;
+mod names;
 mod outages;
 mod purges;
 mod random;

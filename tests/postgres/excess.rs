@@ -184,3 +184,27 @@ async fn without_the_right_to_end_sessions_they_are_reported() {
         session.execute("SELECT 1").await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn only_a_superuser_can_take_write_ahead_log_from_tenants() {
+    for major in [15, 18] {
+        let stage = Stage::set(major, &[]).await;
+        let mut session = stage.session().await;
+        let emit = "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))";
+        session.execute(emit).await.unwrap();
+        let arguments = if major == 15 { "text" } else { "text, boolean" };
+        let bytes = if major == 15 { "bytea" } else { "bytea, boolean" };
+        let revoke = format!(
+            "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, {arguments}), \
+             pg_logical_emit_message(boolean, text, {bytes}) FROM PUBLIC"
+        );
+        let mut admin = stage.postgres.connect("tenant_hostile").await.unwrap();
+        for role in ["tenantry_admin", "tenantry_dba"] {
+            // A mere warning.
+            admin.execute(AssertSqlSafe(format!("SET ROLE {role}; {revoke}; RESET ROLE"))).await.unwrap();
+            session.execute(emit).await.unwrap();
+        }
+        admin.execute(AssertSqlSafe(revoke)).await.unwrap();
+        assert_eq!(refusal(&mut session, emit).await, "42501");
+    }
+}
