@@ -10,6 +10,7 @@ mod managed;
 mod meters;
 mod preflight;
 mod provisioning;
+mod reserve;
 mod seeds;
 mod servers;
 mod storage;

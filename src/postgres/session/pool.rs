@@ -202,9 +202,10 @@ impl Sessions {
         doing: &'static str,
     ) -> Result<Session> {
         let slot = take_either(&self.tenant, &self.restriction).await;
-        // In a slot for an admin session: an idle one would exceed the cap.
+        // In a slot for an admin session: an idle one would exceed the cap. As one of those, it frees its slot at once, which
+        // the rest of the operation needs.
         drop(self.pop_idle());
-        self.open(connect_as, slot, Kind::Tenant, doing).await
+        self.open(connect_as, slot, Kind::Admin, doing).await
     }
 
     /// As [`Self::single`], for the preflight. It opens a session without a slot when none becomes free in time: the
