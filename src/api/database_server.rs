@@ -71,6 +71,13 @@ pub struct DatabaseServerSpec {
     )]
     pub prefix: Option<String>,
 
+    /// How the databases and logins of new tenants are named. Slug (the default): prefix and slug, as in tenant_acme;
+    /// every tenant on the server can read these names. Opaque: t_ and the tenant's id, for those who must not show one
+    /// customer the names of the others; prefix has no effect then. A change applies to new tenants; the name of an
+    /// existing database never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_names: Option<DatabaseNames>,
+
     /// Namespaces whose Tenants may be hosted on this server, at most 500. Defaults to all namespaces; an empty list
     /// allows none. A Tenant of another namespace has Ready False with the reason NamespaceNotAllowed; a tenant that is
     /// already hosted here keeps its database.
@@ -107,6 +114,17 @@ pub enum Engine {
     PostgreSQL,
 }
 string_enum!(Engine { PostgreSQL => "PostgreSQL" });
+
+/// How databases are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DatabaseNames {
+    /// Prefix and slug.
+    #[default]
+    Slug,
+    /// t_ and the tenant's id.
+    Opaque,
+}
+string_enum!(DatabaseNames { Slug => "Slug", Opaque => "Opaque" });
 
 /// Reference to a Secret in the operator's namespace.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -93,8 +93,6 @@ reasons! {
     LimitReached,
     /// A lock was not granted in time.
     LockTimeout,
-    /// Event: sessions of the tenant that kept locks for which others waited were ended.
-    LocksEnded,
     /// A login that must be refused was accepted.
     LoginAccepted,
     /// The login owns objects in other databases and cannot be dropped.
@@ -209,6 +207,8 @@ reasons! {
     ServerReplaced,
     /// The server ended the operator's session.
     SessionEnded,
+    /// Event: sessions of the tenant that kept locks for which others waited, or used too much of what all share, were ended.
+    SessionsEnded,
     /// Sessions that the operator cannot end block the database.
     SessionsInTheWay,
     /// The settings are larger than 64 KiB.

@@ -92,8 +92,8 @@ pub struct Arguments {
     concurrency: u16,
 
     /// Maximum number of sessions on one PostgreSQL server, including those in tenant databases
-    #[arg(long, env = "TENANTRY_MAX_CONNECTIONS_PER_SERVER", default_value_t = 8, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(3..=1000))]
+    #[arg(long, env = "TENANTRY_MAX_CONNECTIONS_PER_SERVER", default_value_t = 10, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(4..=1000))]
     max_connections_per_server: u32,
 
     /// Maximum number of sessions in the registry

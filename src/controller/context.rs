@@ -15,18 +15,19 @@ use tokio::sync::Notify;
 
 use super::{
     clock::Clock,
-    database_server::prefix::prefix,
+    database_server::prefix::naming,
     events::Events,
     state::{
         breaker::Breaker, latest_status::LatestStatus, plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones,
+        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
     api::{database_server::DatabaseServer, plan::TenantPlan},
     domain::{
+        names::DatabaseNaming,
         offboarding::PlanGrace,
         spec::{ServerAvailability, SpecContext},
     },
@@ -92,6 +93,8 @@ pub struct State {
     pub timers: Timers,
     /// When each failed tenant may be tried again, and why it failed.
     pub retries: Retries,
+    /// The reconciles of Tenants that wait for a slot.
+    pub waiting: Waiting,
     /// One lock per Tenant, by namespace and name.
     pub tenant_locks: KeyedLock<(String, String)>,
     /// Tenants that wait for a reconcile because their plan changed.
@@ -156,9 +159,9 @@ impl Context {
         }
     }
 
-    /// The prefix of the names of the databases on a server.
-    pub fn prefix_of(&self, server: &str) -> String {
-        prefix(self.database_server(server).as_deref())
+    /// How the new databases on a server are named.
+    pub fn naming_on(&self, server: &str) -> DatabaseNaming {
+        naming(self.database_server(server).as_deref())
     }
 }
 

@@ -9,6 +9,31 @@ pub const MAX_IDENTIFIER_BYTES: usize = 63;
 /// The longest prefix that a `DatabaseServer` may give its databases.
 pub const MAX_PREFIX_BYTES: usize = 16;
 
+/// How many names are tried for one slug: a retained database keeps its name, so that the next tenant needs another.
+const OCCURRENCES: u32 = 99;
+
+/// How a server's new databases are named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseNaming {
+    /// After the tenant's slug: every login on the server can read the names of all tenants.
+    Slug {
+        /// The server's prefix.
+        prefix: String,
+    },
+    /// After the tenant's id, which says nothing about the customer.
+    Opaque,
+}
+
+impl DatabaseNaming {
+    /// The names that the database of a new tenant may have, the preferred one first.
+    pub fn candidates(&self, slug: &Slug, id: TenantId) -> Vec<String> {
+        match self {
+            Self::Slug { prefix } => (1..=OCCURRENCES).map(|n| database_name(prefix, slug, n)).collect(),
+            Self::Opaque => vec![format!("t_{}", id.0.simple())],
+        }
+    }
+}
+
 /// The name of a tenant's database: the server's prefix and the slug with `-` as `_`. The `occurrence` counts
 /// from 1: while a retained database keeps a name, the next tenant of the slug gets `_2`.
 pub fn database_name(prefix: &str, slug: &Slug, occurrence: u32) -> String {
@@ -40,6 +65,15 @@ mod tests {
         assert_eq!(login_name("tenant_acme_corp"), "tenant_acme_corp_app");
         let id = TenantId(Uuid::nil());
         assert_eq!(building_name(id), "tenantry_new_00000000000000000000000000000000");
+    }
+
+    #[test]
+    fn opaque_name_has_nothing_of_the_slug() {
+        let (slug, id) = (Slug::parse("acme-corp").unwrap(), TenantId(Uuid::from_u128(0xabc)));
+        let opaque = DatabaseNaming::Opaque.candidates(&slug, id);
+        assert_eq!(opaque, ["t_00000000000000000000000000000abc"]);
+        let by_slug = DatabaseNaming::Slug { prefix: "tenant_".into() }.candidates(&slug, id);
+        assert_eq!((by_slug.len(), by_slug[1].as_str()), (99, "tenant_acme_corp_2"));
     }
 
     proptest! {

@@ -136,7 +136,12 @@ mod tests {
         .into()
     }
 
-    fn tenant(name: &str, spec: Value, status: Value) -> Tenant {
+    /// A tenant on a plan also has the limits that no plan here names.
+    fn tenant(name: &str, spec: Value, mut status: Value) -> Tenant {
+        if status["plan"].is_string() {
+            status["limits"]["connections"] = json!(50);
+            status["limits"]["tempFileBytes"] = json!(1 << 30);
+        }
         let mut all = json!({"slug": name, "displayName": name, "plan": "free"});
         all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         serde_json::from_value(json!({
@@ -241,7 +246,7 @@ mod tests {
         status["trialEndsAt"] = json!("2026-11-21T00:00:00Z");
         let ended = |status| tenant("ended", json!({"plan": "trial"}), status);
         assert_counts(&[ended(status.clone())], &[("free", 1, 0), ("trial", 1, 0)]);
-        status["limits"] = json!({"users": 4});
+        status["limits"]["users"] = json!(4);
         assert_counts(&[ended(status)], &[("free", 1, 1), ("trial", 1, 0)]);
     }
 

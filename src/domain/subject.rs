@@ -7,6 +7,7 @@ use super::{
     record::TenantRecord,
     spec::DesiredTenant,
     usage::entitlements::Entitlements,
+    work::must_narrow,
     workflow::{ObjectState, TenantObject},
 };
 use crate::api::{
@@ -69,9 +70,14 @@ impl Subject<'_> {
 
     /// Whether an active tenant has more access on record than it should have.
     pub fn must_narrow(&self) -> bool {
-        let active =
-            self.record.as_ref().filter(|record| record.status.was_active() && !self.is_deprovisioning());
-        active.is_some_and(|record| self.wanted_access() < record.access.unwrap_or(AccessLevel::ReadWrite))
+        let record = self.record.as_ref().filter(|_| !self.is_deprovisioning());
+        record.is_some_and(|record| must_narrow(record, self.wanted_access()))
+    }
+
+    /// Whether its access must be restricted, or is not known to be revoked although it is being deprovisioned.
+    pub fn must_restrict(&self) -> bool {
+        let open = |record: &TenantRecord| record.access != Some(AccessLevel::Blocked);
+        self.must_narrow() || self.is_deprovisioning() && self.record.as_ref().is_some_and(open)
     }
 
     /// The status on record.

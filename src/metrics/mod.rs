@@ -104,7 +104,7 @@ pub struct Metrics {
     tenants: Family<ByState, Gauge>,
     tombstones: Family<ByAccess, Gauge>,
     leftover_databases: Gauge,
-    lock_holders_ended: Family<ByReason, Counter>,
+    tenant_sessions_ended: Family<ByReason, Counter>,
     limits: Family<ByLimit, Gauge<f64, AtomicU64>>,
     near: Arc<Mutex<HashSet<ByLimit>>>,
     provision_durations: Histogram,
@@ -156,11 +156,11 @@ impl Metrics {
             "Databases that exist although their tenant is deprovisioned",
             leftover_databases.clone(),
         );
-        let lock_holders_ended = Family::default();
+        let tenant_sessions_ended = Family::default();
         registry.register(
-            "lock_holders_ended",
-            "Sessions and prepared transactions of tenants that were ended because of their locks, by reason",
-            lock_holders_ended.clone(),
+            "tenant_sessions_ended",
+            "Sessions and prepared transactions of tenants that were ended because others depend on what they used, by reason",
+            tenant_sessions_ended.clone(),
         );
         let limits = Family::default();
         registry.register(
@@ -204,7 +204,7 @@ impl Metrics {
             tenants,
             tombstones,
             leftover_databases,
-            lock_holders_ended,
+            tenant_sessions_ended,
             limits,
             near: Arc::default(),
             provision_durations,
@@ -246,9 +246,10 @@ impl Metrics {
         self.leftover_databases.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// A session or a prepared transaction of a tenant was ended because of its locks. `reason` has few values.
-    pub fn lock_holder_ended(&self, reason: &'static str) {
-        self.lock_holders_ended.get_or_create(&ByReason { reason: reason.to_owned() }).inc();
+    /// A session or a prepared transaction of a tenant was ended, since others depend on what it used. `reason` has few
+    /// values.
+    pub fn tenant_session_ended(&self, reason: &'static str) {
+        self.tenant_sessions_ended.get_or_create(&ByReason { reason: reason.to_owned() }).inc();
     }
 
     /// The number of tenants in each state. A state that is not listed keeps its number: list all of them.
@@ -331,7 +332,7 @@ mod tests {
         metrics.reconcile_failed("ServerUnreachable");
         metrics.step("CreateDatabase", "succeeded", Duration::from_millis(54));
         metrics.tenants([("active", 3), ("failed", 0)]);
-        metrics.lock_holder_ended("Kept");
+        metrics.tenant_session_ended("Kept");
         metrics.provisioned(Duration::from_millis(700));
         metrics.leader(true);
         let near = |tenant: &str| NearLimit {
@@ -349,7 +350,7 @@ mod tests {
             r#"tenantry_reconcile_errors_total{reason="ServerUnreachable"} 1"#,
             r#"tenantry_steps_total{step="CreateDatabase",outcome="succeeded"} 1"#,
             r#"tenantry_step_duration_seconds_count{step="CreateDatabase",outcome="succeeded"} 1"#,
-            r#"tenantry_lock_holders_ended_total{reason="Kept"} 1"#,
+            r#"tenantry_tenant_sessions_ended_total{reason="Kept"} 1"#,
             r#"tenantry_tenants{state="active"} 3"#,
             r#"tenantry_tenants{state="failed"} 0"#,
             "tenantry_provision_duration_seconds_sum 0.7",

@@ -8,7 +8,7 @@ use std::{
 
 use rand::RngExt;
 use sqlx::Connection;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 use crate::{
     domain::{
@@ -60,6 +60,8 @@ type BuildLock = Arc<tokio::sync::Mutex<()>>;
 #[derive(Clone, Debug)]
 pub struct Server {
     pub(super) inner: Arc<Inner>,
+    /// Whether this handle is for operations that restrict access.
+    restricts: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub(super) struct Inner {
     pub(super) drop_lock: tokio::sync::Mutex<()>,
     /// One tenant's tables are vacuumed at a time.
     pub(super) reclaim_lock: tokio::sync::Mutex<()>,
+    /// The session that ends those of tenants that use too much, opened when it is needed first.
+    pub(super) excess_watch: tokio::sync::Mutex<Option<Session>>,
     /// Shared roles are prepared by one task at a time.
     pub(super) prepare_lock: tokio::sync::Mutex<()>,
     /// One task at a time changes the rights of a tenant.
@@ -95,11 +99,20 @@ impl Server {
                 template_lock,
                 drop_lock: tokio::sync::Mutex::default(),
                 reclaim_lock: tokio::sync::Mutex::default(),
+                excess_watch: tokio::sync::Mutex::default(),
                 prepare_lock: tokio::sync::Mutex::default(),
                 tenant_locks: KeyedLock::default(),
                 rights: Mutex::default(),
             }),
+            restricts: false,
         }
+    }
+
+    /// A handle for operations that restrict a tenant's access: they have sessions of their own, and wait for no other
+    /// operation. Not for anything that may take long.
+    #[must_use]
+    pub fn for_restriction(&self) -> Self {
+        Self { restricts: true, ..self.clone() }
     }
 
     /// How the server is reached.
@@ -193,20 +206,36 @@ impl Server {
 
     /// An admin session.
     pub(super) async fn admin(&self) -> Result<Session> {
-        self.inner.sessions.admin().await
+        match self.restricts {
+            true => self.inner.sessions.admin_for_restriction().await,
+            false => self.inner.sessions.admin().await,
+        }
     }
 
-    /// A session of `tenantry_migrator` in a database.
-    pub(super) async fn migrator(&self, database: &Ident, doing: &'static str) -> Result<Session> {
+    /// A session that is not kept for reuse.
+    pub(super) async fn single(&self, connect_as: &ConnectAs<'_>, doing: &'static str) -> Result<Session> {
+        match self.restricts {
+            true => self.inner.sessions.single_for_restriction(connect_as, doing).await,
+            false => self.inner.sessions.single(connect_as, doing).await,
+        }
+    }
+
+    /// A session of `tenantry_migrator` in a database, in a slot of the tenants' databases.
+    pub(super) async fn migrator(
+        &self,
+        slot: OwnedSemaphorePermit,
+        database: &Ident,
+        doing: &'static str,
+    ) -> Result<Session> {
         let connect_as = ConnectAs::Migrator { database, password: &MIGRATOR_PASSWORD };
-        let mut opened = self.inner.sessions.single(&connect_as, doing).await;
+        let mut opened = self.inner.sessions.single_in(slot, &connect_as, doing).await;
         // The role has another password: set by another leader, or by hand.
         if opened
             .as_ref()
             .is_err_and(|error| error.reason() == crate::api::reason::Reason::AuthenticationFailed)
         {
             self.set_migrator_password().await?;
-            opened = self.inner.sessions.single(&connect_as, doing).await;
+            opened = self.single(&connect_as, doing).await;
         }
         match opened {
             Err(error) if error.sql_state().as_deref() == Some("3D000") => {

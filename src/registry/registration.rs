@@ -7,10 +7,13 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Error, Registry, Result, deletion_policy, record::*};
-use crate::domain::{names, observed::RegistryStatus, record::TenantRecord, slug::Slug};
-
-/// How many names are tried for one slug: a retained database keeps its name, so that the next tenant needs another.
-const OCCURRENCES: u32 = 99;
+use crate::domain::{
+    identity::TenantId,
+    names::{DatabaseNaming, login_name},
+    observed::RegistryStatus,
+    record::TenantRecord,
+    slug::Slug,
+};
 
 /// A tenant to be registered.
 #[derive(Clone, Debug)]
@@ -25,8 +28,8 @@ pub struct NewTenant {
     pub settings: BTreeMap<String, Value>,
     /// The server of its database.
     pub server: String,
-    /// The prefix of that server's database names.
-    pub prefix: String,
+    /// How that server's databases are named.
+    pub naming: DatabaseNaming,
     /// The Tenant's namespace.
     pub resource_namespace: String,
     /// The Tenant's name.
@@ -64,10 +67,9 @@ impl Registry {
     /// before, the row is returned, even if it is closed. A recreated Tenant of the same namespace, name and slug takes
     /// over the open row, even a tombstone, unless its purge has begun.
     pub async fn register(&self, new: &NewTenant) -> Result<Registration> {
-        let databases: Vec<String> =
-            (1..=OCCURRENCES).map(|n| names::database_name(&new.prefix, &new.slug, n)).collect();
-        let logins: Vec<String> = databases.iter().map(|name| names::login_name(name)).collect();
-        let id = uuid::Uuid::new_v4();
+        let id = TenantId(Uuid::new_v4());
+        let databases = new.naming.candidates(&new.slug, id);
+        let logins: Vec<String> = databases.iter().map(|name| login_name(name)).collect();
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
             let created: Option<TenantRecord> = sqlx::query_as(concat!(
@@ -93,7 +95,7 @@ impl Registry {
                 columns!(),
                 " FROM created AS tenants"
             ))
-            .bind(id)
+            .bind(id.0)
             .bind(new.slug.as_str())
             .bind(&new.name)
             .bind(&new.plan)

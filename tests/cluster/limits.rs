@@ -91,10 +91,8 @@ async fn upgrade_applies_soon_and_downgrade_refuses_only_growth() {
             .fetch_one(&mut session)
             .await
             .unwrap();
-    assert_eq!(
-        (plan.as_str(), &limits),
-        ("limits-large", &json!({"users": 9, "connections": "unlimited", "seats": 7}))
-    );
+    let wanted = json!({"users": 9, "connections": "unlimited", "seats": 7, "tempFileBytes": 1_073_741_824});
+    assert_eq!((plan.as_str(), &limits), ("limits-large", &wanted));
     assert_eq!(usage["users"], 4);
     for (key, value) in [
         ("plan", "limits-large"),

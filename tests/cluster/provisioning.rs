@@ -165,6 +165,7 @@ async fn connection_secret_follows_service_binding_specification() {
             "limit.connections",
             "limit.projects",
             "limit.storageBytes",
+            "limit.tempFileBytes",
             "limit.users",
             "password",
             "pgpass",

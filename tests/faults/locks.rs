@@ -54,14 +54,14 @@ async fn tenant_that_locks_everybody_out_is_ended_reported_and_suspended() {
         session.expect("others connect").unwrap();
         slowest = slowest.max(begun.elapsed());
     }
-    world.event("hostile", "LocksEnded", "which kept a lock on another database").await;
+    world.event("hostile", "SessionsEnded", "which kept a lock on another database").await;
     let counted = async || {
         let metrics = world.installation.operator().metrics().await.unwrap_or_default();
-        metrics.contains("tenantry_lock_holders_ended_total{reason=\"Kept\"}")
+        metrics.contains("tenantry_tenant_sessions_ended_total{reason=\"Kept\"}")
     };
     world.until("it is counted", counted).await;
     let recorded = "SELECT EXISTS (SELECT FROM activity a JOIN tenants t ON t.id = a.tenant_id
-        WHERE t.slug = $1 AND a.action = 'LocksEnded' AND a.reason LIKE 'ended %')";
+        WHERE t.slug = $1 AND a.action = 'SessionsEnded' AND a.reason LIKE 'ended %')";
     assert!(world.holds("tenantry_system", recorded, "hostile").await);
     assert!(!world.holds("tenantry_system", recorded, "beside").await);
 

@@ -5,7 +5,10 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use futures::future::{Either, select};
 use sqlx::{Connection, Executor};
 use tenantry::{
-    domain::{access::AccessLevel, usage::entitlements::Entitlements},
+    domain::{
+        access::AccessLevel,
+        usage::entitlements::{Entitlements, LoginLimits},
+    },
     modules::{Migration, Module, ModuleSet},
     postgres::{
         Result,
@@ -14,6 +17,8 @@ use tenantry::{
 };
 
 use crate::servers::{SERVERS, Tenant, access, empty_seed, ready};
+
+const LIMITS: LoginLimits = LoginLimits { connections: 9, temp_file_kilobytes: -1 };
 
 /// Polls an operation up to a number of times, then drops it. `None`: it was cancelled.
 async fn cancel_after<T>(polls: usize, operation: impl Future<Output = T>) -> Option<T> {
@@ -77,8 +82,8 @@ async fn every_operation_can_be_cancelled_and_run_again() {
         let used = through("apply_limits", async || server.apply_limits(&t.placement, &plan).await).await;
         let read = through("read_counters", async || server.read_counters(&t.placement).await).await;
         assert_eq!((used["users"], read["users"]), (0, 0));
-        let limit = async || server.set_connection_limit(&t.placement, 9).await;
-        through("set_connection_limit", limit).await;
+        let limit = async || server.limit_login(&t.placement, LIMITS).await;
+        through("limit_login", limit).await;
         through("migrate", async || server.migrate(&t.placement, modules).await).await;
         let mut administrator = postgres.connect(&t.placement.database).await.unwrap();
         let remove = "INSERT INTO cut SELECT generate_series(1, 10000); DELETE FROM cut WHERE id > 1";

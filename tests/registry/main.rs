@@ -8,6 +8,7 @@ mod failures;
 mod holds_and_states;
 mod lifecycle;
 mod migrations;
+mod notifications;
 mod recorded_state;
 mod registration;
 mod returned_rows;

@@ -10,7 +10,8 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
     domain::{
-        access::AccessLevel, identity::TenantId, observed::RegistryStatus, record::TenantRecord, slug::Slug,
+        access::AccessLevel, identity::TenantId, names::DatabaseNaming, observed::RegistryStatus,
+        record::TenantRecord, slug::Slug,
     },
     postgres::{
         install::setup::{SetupOptions, server_setup},
@@ -29,7 +30,11 @@ static SERVERS: LazyLock<[Postgres; 2]> =
 
 /// A server after `server-setup`.
 pub async fn prepared(major: u16) -> tenantry_dev::Result<Postgres> {
-    let options = PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() };
+    prepared_with(PostgresOptions { version: Version::Major(major), ..PostgresOptions::default() }).await
+}
+
+/// A server with options, after `server-setup`.
+pub async fn prepared_with(options: PostgresOptions) -> tenantry_dev::Result<Postgres> {
     let server = Postgres::start(options).await?;
     let options = SetupOptions {
         operator: LOGIN.to_owned(),
@@ -110,7 +115,7 @@ pub fn tenant(slug: &str) -> NewTenant {
         plan: "starter".to_owned(),
         settings: [("theme".to_owned(), json!("dark"))].into(),
         server: "default".to_owned(),
-        prefix: "tenant_".to_owned(),
+        naming: DatabaseNaming::Slug { prefix: "tenant_".to_owned() },
         resource_namespace: "customers".to_owned(),
         resource_name: slug.to_owned(),
         resource_uid: format!("uid-of-{slug}"),

@@ -1,6 +1,8 @@
 //! The lock watch. A tenant's login can lock databases and roles on its server, and so keep others from connecting. Every two
 //! seconds, one query per server reads such locks, through a session that stays open; what keeps one for longer is ended
-//! ([`crate::domain::lock_watch`]) and reported: a metric, an activity row and an Event on the Tenant.
+//! ([`crate::domain::lock_watch`]). Less often, another query reads what sessions use of what all databases share, and
+//! those that use too much are ended too ([`crate::domain::excess`]). Both are reported: a metric, an activity row and an
+//! Event on the Tenant.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,6 +32,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How many of the things that were ended one report names.
 const MAX_NAMED: usize = 5;
 
+/// How often is read what sessions use: the memory for locks fills within seconds.
+const EXCESS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A session blocked a statement of the operator.
 const BLOCKED_OPERATOR: &str = "BlockedOperator";
 /// A session kept a lock for too long.
@@ -58,7 +63,7 @@ pub async fn run(context: SharedContext) {
                 let (name, server, ended) = look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                 for (reason, tenant, what) in ended {
                     warn!(server = name, tenant = %tenant, reason, "ended {what}");
-                    context.metrics.lock_holder_ended(reason);
+                    context.metrics.tenant_session_ended(reason);
                     reports.add(tenant, what);
                 }
                 watched.insert(name, Some(server));
@@ -111,29 +116,49 @@ struct WatchedServer {
     watch: LockWatch,
     since: Instant,
     next: Instant,
+    next_excess: Instant,
     is_failing: bool,
 }
 
 impl WatchedServer {
     fn new(server: Server) -> Self {
         let now = Instant::now();
-        Self { server, watch: LockWatch::default(), since: now, next: now, is_failing: false }
+        Self {
+            server,
+            watch: LockWatch::default(),
+            since: now,
+            next: now,
+            next_excess: now,
+            is_failing: false,
+        }
     }
 
     async fn look(mut self) -> (Self, EndedByReason) {
         let began = Instant::now();
         let mut ended = Vec::new();
-        let looked = self.end_overdue(&mut ended).await;
+        let mut looked = self.end_overdue(&mut ended).await;
+        if looked.is_ok() && self.next_excess <= began {
+            self.next_excess = began + EXCESS_INTERVAL;
+            looked = self.end_excess(&mut ended).await;
+        }
         if let Err(error) = &looked
             && !self.is_failing
         {
-            warn!(server = self.server.config().name, %error, "could not read the locks of tenants");
+            warn!(server = self.server.config().name, %error, "could not read what tenants lock and use");
         }
         self.is_failing = looked.is_err();
         let blockers = self.server.take_ended_blockers().into_iter();
         ended.extend(blockers.map(|blocker| (BLOCKED_OPERATOR, blocker.tenant, blocker.what)));
         self.next = Instant::now() + began.elapsed() * REST;
         (self, ended)
+    }
+
+    async fn end_excess(&mut self, ended: &mut EndedByReason) -> Result<(), postgres::Error> {
+        for session in self.server.end_excessive_sessions().await? {
+            let what = format!("a session of {} in {}: {}", session.login, session.database, session.excess);
+            ended.push((session.excess.as_str(), session.tenant, what));
+        }
+        Ok(())
     }
 
     async fn end_overdue(&mut self, ended: &mut EndedByReason) -> Result<(), postgres::Error> {
@@ -179,7 +204,7 @@ impl Reports {
         for (tenant, pending) in due {
             self.reported.insert(tenant, Instant::now());
             if let Err(error) = publish(tenant, &pending, context).await {
-                warn!(%tenant, %error, "could not report that locks of this tenant were ended; it is tried again");
+                warn!(%tenant, %error, "could not report that sessions of this tenant were ended; it is tried again");
                 self.pending.insert(tenant, pending);
             }
         }
@@ -188,7 +213,7 @@ impl Reports {
 
 async fn publish(id: TenantId, pending: &Pending, context: &SharedContext) -> Result<(), registry::Error> {
     let Some(row) = context.registry.by_id(id).await? else {
-        info!(tenant = %id, "locks were ended of a tenant that the registry does not know");
+        info!(tenant = %id, "sessions were ended of a tenant that the registry does not know");
         return Ok(());
     };
     let Pending { count, named } = pending;
@@ -199,7 +224,7 @@ async fn publish(id: TenantId, pending: &Pending, context: &SharedContext) -> Re
     }
     let activity = Activity {
         tenant: Some(id),
-        action: Reason::LocksEnded.as_str(),
+        action: Reason::SessionsEnded.as_str(),
         actor: "tenantry",
         reason: Some(&note),
         details: json!({"count": count, "server": row.placement.server}),
@@ -208,7 +233,7 @@ async fn publish(id: TenantId, pending: &Pending, context: &SharedContext) -> Re
     context.registry.activity(&activity).await?;
     let tenant = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name);
     if let Some(tenant) = tenant.filter(|tenant| tenant.metadata.uid.as_ref() == Some(&row.resource_uid)) {
-        context.events.warning(tenant.object_ref(&()), "EndLocks", Reason::LocksEnded, note);
+        context.events.warning(tenant.object_ref(&()), "EndSessions", Reason::SessionsEnded, note);
     }
     Ok(())
 }

@@ -9,17 +9,15 @@ use tracing::Instrument;
 use crate::{
     controller::{
         context::SharedContext,
-        state::{servers::Work, tombstones::Entry},
+        state::{servers::SlotRequest, tombstones::Entry},
         tenant::{object_match::is_object_of, tombstone::reconcile_tombstone},
     },
+    domain::work::Work,
     telemetry::tenant_span,
 };
 
 /// How often the clock is read.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// How many tombstones of one server are worked on at once. A server that does not respond delays its own only.
-const CONCURRENCY: u16 = 4;
 
 /// Reconciles the tombstones that are due until `shutdown`, and waits for the running reconciles then.
 pub async fn run(context: SharedContext, shutdown: CancellationToken) {
@@ -47,18 +45,26 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
             let (context, shutdown) = (context.clone(), shutdown.clone());
             running.spawn(async move {
                 let _claim = claim;
-                let _slot = context.state.servers.slot(&entry.server, Work::Tombstones, CONCURRENCY).await;
+                let mut slot = context.state.servers.slot(request(&entry, &context)).await;
                 // A reconcile that only waited for its slot does not begin any more.
                 if shutdown.is_cancelled() {
                     return;
                 }
                 let span = tenant_span(&entry.namespace, &entry.name);
-                reconcile_tombstone(&entry, &context).instrument(span).await;
+                reconcile_tombstone(&entry, &mut slot, &context).instrument(span).await;
             });
         }
     }
     // Their sessions and claims end in order.
     while running.join_next().await.is_some() {}
+}
+
+/// The slot for a tombstone. Access that could not be revoked yet waits for no purge.
+fn request<'a>(entry: &'a Entry, context: &SharedContext) -> SlotRequest<'a> {
+    let work = if entry.access_open { Work::Restrictions } else { Work::Purges };
+    // Access is open only because a revocation failed.
+    let failed = entry.access_open;
+    SlotRequest { server: &entry.server, work, failed, concurrency: context.config.concurrency }
 }
 
 /// Whether nothing is purged because the Tenant of this name cannot be decoded: it may be the same tenant, applied again.

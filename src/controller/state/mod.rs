@@ -12,4 +12,5 @@ pub mod servers;
 pub mod snapshot;
 pub mod timers;
 pub mod tombstones;
+pub mod waiting;
 pub mod warned_limits;

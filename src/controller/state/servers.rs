@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     api::{database_server::DatabaseServer, reason::Reason},
+    domain::work::Work,
     postgres::server::Server,
 };
 
@@ -48,30 +49,40 @@ impl ServerState {
     }
 }
 
-/// A class of work on a server, with slots of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Work {
-    /// Reconciles of Tenants.
-    Tenants,
-    /// Reconciles of Tenants whose last attempt failed: at most half of the slots of `Tenants`, so that many failing
-    /// tenants do not delay the others.
-    Failed,
-    /// Tombstones without an object: a drop takes long, so they have slots of their own.
-    Tombstones,
-}
+/// How many tombstones and other purges of one server are worked on at once: only one database is dropped at a time.
+const PURGES: u16 = 4;
 
 /// A slot on a server, returned when dropped.
 pub struct Slot {
+    /// Which work may be done in it.
+    pub work: Work,
     _retry: Option<OwnedSemaphorePermit>,
-    _work: Option<OwnedSemaphorePermit>,
+    _slot: Option<OwnedSemaphorePermit>,
 }
+
+/// Which slots a task asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotRequest<'a> {
+    /// The name of the server.
+    pub server: &'a str,
+    /// The class of the work.
+    pub work: Work,
+    /// Whether the last attempt failed: at most half of a class's slots are for those, so that many failing tenants do not
+    /// delay the others.
+    pub failed: bool,
+    /// The number of slots of a class, apart from purges.
+    pub concurrency: u16,
+}
+
+/// Slots by server and class; with `true` those that failed tenants use at most.
+type Slots = HashMap<(String, Work, bool), Arc<Semaphore>>;
 
 /// All servers, by the name of their `DatabaseServer`.
 #[derive(Default)]
 pub struct Servers {
     by_name: RwLock<HashMap<String, ServerState>>,
     changed: Notify,
-    slots: Mutex<HashMap<(String, Work), Arc<Semaphore>>>,
+    slots: Mutex<Slots>,
     check_requests: Mutex<Option<mpsc::UnboundedSender<ObjectRef<DatabaseServer>>>>,
 }
 
@@ -91,23 +102,34 @@ impl Servers {
         !before.shows_the_same(&state)
     }
 
-    /// Waits for a slot on a server. It has `maximum` of them, so that a server that does not respond delays its own
+    /// Waits for a slot on a server. It has a limited number of them, so that a server that does not respond delays its own
     /// tenants only.
-    pub async fn slot(&self, name: &str, work: Work, maximum: u16) -> Slot {
-        let (retry, slots) = match work {
-            Work::Failed => {
-                let retry = self.slots(name, Work::Failed, maximum.div_ceil(2));
-                (retry.acquire_owned().await.ok(), self.slots(name, Work::Tenants, maximum))
-            }
-            Work::Tenants | Work::Tombstones => (None, self.slots(name, work, maximum)),
+    pub async fn slot(&self, request: SlotRequest<'_>) -> Slot {
+        let retry = match request.failed {
+            true => self.slots(request, true).acquire_owned().await.ok(),
+            false => None,
         };
-        Slot { _retry: retry, _work: slots.acquire_owned().await.ok() }
+        let slot = self.slots(request, false).acquire_owned().await.ok();
+        Slot { work: request.work, _retry: retry, _slot: slot }
     }
 
-    fn slots(&self, name: &str, work: Work, maximum: u16) -> Arc<Semaphore> {
+    /// A slot, if one is free.
+    pub fn free_slot(&self, request: SlotRequest<'_>) -> Option<Slot> {
+        let retry = match request.failed {
+            true => Some(self.slots(request, true).try_acquire_owned().ok()?),
+            false => None,
+        };
+        let slot = self.slots(request, false).try_acquire_owned().ok()?;
+        Some(Slot { work: request.work, _retry: retry, _slot: Some(slot) })
+    }
+
+    fn slots(&self, request: SlotRequest<'_>, failed: bool) -> Arc<Semaphore> {
+        let SlotRequest { server, work, concurrency, .. } = request;
+        let all = if work == Work::Purges { PURGES } else { concurrency };
+        let number = if failed { all.div_ceil(2) } else { all };
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Semaphore::new(usize::from(maximum)));
-        Arc::clone(slots.entry((name.to_owned(), work)).or_insert_with(new))
+        let new = || Arc::new(Semaphore::new(usize::from(number)));
+        Arc::clone(slots.entry((server.to_owned(), work, failed)).or_insert_with(new))
     }
 
     /// Sets where checks are requested.

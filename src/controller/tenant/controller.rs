@@ -45,7 +45,7 @@ pub async fn run(context: SharedContext, input: TenantInput, shutdown: Cancellat
     let reader = input.writer.as_reader();
     info!(namespace = input.namespace.as_deref().unwrap_or("all"), "watching tenants");
     let tenants = api(&context.watch_client, input.namespace.as_deref());
-    let requeueing = context.clone();
+    let (requeueing, changed, requested) = (context.clone(), context.clone(), context.clone());
     let stream = watch(tenants, watch_config(), input.writer, input.invalid, &context)
         .inspect(move |event| match event {
             Ok(watcher::Event::Apply(tenant) | watcher::Event::Delete(tenant)) => {
@@ -55,9 +55,17 @@ pub async fn run(context: SharedContext, input: TenantInput, shutdown: Cancellat
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) | Err(_) => {}
         })
         .applied_objects()
-        .predicate_filter(reconciled_part, Default::default());
+        .predicate_filter(reconciled_part, Default::default())
+        .inspect(move |tenant| {
+            if let Ok(tenant) = tenant {
+                changed.state.waiting.requested(&ObjectRef::from_obj(tenant));
+            }
+        });
+    let requests = UnboundedReceiverStream::new(input.requests)
+        .inspect(move |reference| requested.state.waiting.requested(reference));
+    // Without a limit on the number of reconciles: each waits for its own slot, a restriction of access for none of theirs.
     Controller::for_stream(stream, reader)
-        .reconcile_on(UnboundedReceiverStream::new(input.requests))
+        .reconcile_on(requests)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, after_error, context)
         .for_each(|_| ready(()))

@@ -8,19 +8,20 @@ use super::{
     observe::{Observed, observe},
     plan::plan,
     rights::report_rights,
+    slots::permitted,
     status_writer::StatusWriter,
     step_context::Execution,
 };
 use crate::{
     api::{reason::Reason, tenant_status::WorkflowKind},
-    controller::context::SharedContext,
+    controller::{context::SharedContext, state::servers::Slot},
     domain::{
         drift::Mismatch,
         status::{Obstacle, Outcome},
         subject::Subject,
         workflow::{
             BlockedReason, NextAction,
-            attempt::{Progress, WorkflowRun},
+            attempt::{Progress, StepRun, WorkflowRun},
         },
     },
     registry,
@@ -50,9 +51,11 @@ impl Converged<'_> {
     }
 }
 
-/// Works on a tenant until its planned steps are done, something blocks it, or a step fails.
+/// Works on a tenant until its planned steps are done, something blocks it, a step fails, or the rest needs a slot of
+/// another class.
 pub async fn converge<'a>(
     mut subject: Subject<'a>,
+    slot: &mut Slot,
     context: &SharedContext,
     status: &mut StatusWriter,
 ) -> Converged<'a> {
@@ -75,9 +78,17 @@ pub async fn converge<'a>(
             }
             NextAction::Blocked(blocked) => Some(Obstacle::Blocked(blocked)),
             NextAction::Run { kind, steps, again } => {
+                let is_first_round = progress.steps.is_empty();
+                let number = permitted(slot, &steps, is_first_round, &subject, context).await;
+                if number == 0 {
+                    // Planned and not run: the next reconcile waits for their slot.
+                    progress.steps.extend(steps.into_iter().map(StepRun::pending));
+                    return Converged { subject, progress, obstacle: None, unread };
+                }
+                let (steps, again) = (&steps[..number], again || number < steps.len());
                 let handle = server.clone();
                 let execution = Execution { subject, progress, kind, again, server, context, status };
-                (subject, progress) = execute(execution, &steps).await;
+                (subject, progress) = execute(execution, steps).await;
                 report_repair(&subject, &progress, kind, &drift, context);
                 if let (Some(server), Some(row)) = (handle, &subject.record) {
                     match report_rights(subject.tenant, row, &server, context).await {

@@ -17,6 +17,7 @@ pub mod reconcile;
 pub mod requeue;
 pub mod rights;
 pub mod secrets;
+pub mod slots;
 pub mod status_writer;
 pub mod step_context;
 pub mod steps;

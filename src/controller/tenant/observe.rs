@@ -101,7 +101,9 @@ async fn observe_registered<'a>(
             observed.server_not_ready = true;
         }
         Ok(server) => {
-            match server_facts(&server, record, context).await {
+            let restricts = observed.subject.must_restrict();
+            let reading = if restricts { server.for_restriction() } else { server.clone() };
+            match server_facts(&reading, record, context).await {
                 Ok(facts) => {
                     let expected = Expected::of(record, observed.subject.wanted_access());
                     if record.status.was_active() && !observed.subject.is_deprovisioning() {

@@ -15,17 +15,14 @@ use super::{
     failure::{api_reason, retry_after},
     load::{Loaded, load, tenant_object},
     requeue::{conflict_is_resolved, next_reconcile, next_tombstone_reconcile, requeue_at, set_timer},
+    slots::wait_for_slot,
     status_writer::{ReconcileError, StatusWriter},
 };
 use crate::{
-    api::{tenant::Tenant, tenant_status::WorkflowStatus},
-    controller::{
-        context::SharedContext,
-        state::servers::{Slot, Work},
-    },
+    api::tenant::Tenant,
+    controller::{context::SharedContext, state::servers::Slot},
     domain::{
         backoff,
-        spec::DEFAULT_SERVER,
         status::{Obstacle, Summary},
         workflow::{BlockedReason, ObjectState, attempt::Progress},
     },
@@ -36,7 +33,7 @@ use crate::{
 pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Action, ReconcileError> {
     let span = tenant_span(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
     context.state.plan_rollout.begun(&tenant);
-    let result = reconcile_tenant(&tenant, &context).instrument(span).await;
+    let result = reconcile_tenant(tenant.clone(), &context).instrument(span).await;
     if context.state.plan_rollout.ended(&tenant) {
         context.state.plans_changed.notify_one();
     }
@@ -50,9 +47,10 @@ pub fn after_error(_: Arc<Tenant>, error: &ReconcileError, context: SharedContex
     Action::requeue(backoff::temporary(3, rand::random()).max(retry_after(&error.0).unwrap_or_default()))
 }
 
-async fn reconcile_tenant(tenant: &Tenant, context: &SharedContext) -> Result<Action, ReconcileError> {
+async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Result<Action, ReconcileError> {
     let started = Instant::now();
-    let _slot = slot(tenant, context).await;
+    let (mut slot, tenant) = wait_for_slot(tenant, context).await;
+    let tenant = tenant.as_ref();
     let key = (tenant.namespace().unwrap_or_default(), tenant.name_any());
     let _lock = context.state.tenant_locks.take(key).await;
     let object = tenant_object(tenant);
@@ -67,7 +65,7 @@ async fn reconcile_tenant(tenant: &Tenant, context: &SharedContext) -> Result<Ac
     }
 
     let mut status = StatusWriter::new(loaded.subject.previous.clone());
-    let converged = act(loaded, context, &mut status).await;
+    let converged = act(loaded, &mut slot, context, &mut status).await;
 
     let outcome = converged.outcome();
     let summary = Summary::of(&outcome);
@@ -89,15 +87,6 @@ async fn reconcile_tenant(tenant: &Tenant, context: &SharedContext) -> Result<Ac
     Ok(next_reconcile(&outcome, &summary, context.clock.now()))
 }
 
-/// Waits for a slot of the tenant's server. Tenants whose last attempt failed have at most half of them.
-async fn slot(tenant: &Tenant, context: &SharedContext) -> Slot {
-    let server = tenant.spec.server.as_deref().unwrap_or(DEFAULT_SERVER);
-    let workflow = tenant.status.as_ref().and_then(|status| status.workflow.as_ref());
-    let failed = |workflow: &WorkflowStatus| workflow.next_attempt_at.is_some();
-    let work = if workflow.is_some_and(failed) { Work::Failed } else { Work::Tenants };
-    context.state.servers.slot(server, work, context.config.concurrency).await
-}
-
 /// Until when a failed tenant waits. Restricting access waits for nothing.
 async fn postponed_until(loaded: &Loaded<'_>, context: &SharedContext) -> Option<Timestamp> {
     let subject = &loaded.subject;
@@ -107,10 +96,15 @@ async fn postponed_until(loaded: &Loaded<'_>, context: &SharedContext) -> Option
 }
 
 /// Acts on what was loaded, as far as the registry and the spec allow.
-async fn act<'a>(loaded: Loaded<'a>, context: &SharedContext, status: &mut StatusWriter) -> Converged<'a> {
+async fn act<'a>(
+    loaded: Loaded<'a>,
+    slot: &mut Slot,
+    context: &SharedContext,
+    status: &mut StatusWriter,
+) -> Converged<'a> {
     let Loaded { subject, spec_error, registry_error } = loaded;
     let mut converged = match registry_error {
-        None => converge(subject, context, status).await,
+        None => converge(subject, slot, context, status).await,
         Some(error) => Converged {
             subject,
             progress: Progress::default(),

@@ -114,12 +114,12 @@ impl<'r> StepContext<'r, '_> {
 
     /// Restores lost ownership comments on the database and login that are recorded as the tenant's, since steps change
     /// nothing without them, and the name of a login that was renamed.
-    pub async fn restore_ownership(&self) -> Result<(), StepError> {
+    pub async fn restore_ownership(&self, server: &Server) -> Result<(), StepError> {
         let row = self.row()?;
         let recorded = RecordedOids::of(row);
         // In a first provisioning nothing was lost yet.
         if !recorded.is_empty() || row.activated_at.is_some() {
-            self.server()?.restore_ownership(&row.placement, recorded).await?;
+            server.restore_ownership(&row.placement, recorded).await?;
         }
         Ok(())
     }

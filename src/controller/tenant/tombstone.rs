@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     api::{tenant::Tenant, tenant_status::TenantStatus},
-    controller::{context::SharedContext, state::tombstones::Entry},
+    controller::{
+        context::SharedContext,
+        state::{servers::Slot, tombstones::Entry},
+    },
     domain::{
         observed::RegistryStatus,
         record::TenantRecord,
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// Works on a tombstone.
-pub async fn reconcile_tombstone(entry: &Entry, context: &SharedContext) {
+pub async fn reconcile_tombstone(entry: &Entry, slot: &mut Slot, context: &SharedContext) {
     let _lock = context.state.tenant_locks.take((entry.namespace.clone(), entry.name.clone())).await;
     // Read again: the tenant may have been restored, or closed, since.
     let record = timeout(REGISTRY_TIMEOUT, context.registry.by_id(entry.id)).await;
@@ -46,7 +49,7 @@ pub async fn reconcile_tombstone(entry: &Entry, context: &SharedContext) {
         record: Some(record),
         evaluation: None,
     };
-    let converged = converge(subject, context, &mut StatusWriter::silent()).await;
+    let converged = converge(subject, slot, context, &mut StatusWriter::silent()).await;
     let outcome = converged.outcome();
     if let Some(record) = &converged.subject.record {
         context.state.tombstones.record(record, next_tombstone_reconcile(&outcome, context));

@@ -152,7 +152,8 @@ mod tests {
     /// `count` tenants on it, of which the first `have` have it.
     fn tenants(count: usize, have: usize) -> PlanAdoption {
         let tenant = |n| -> Tenant {
-            let status = if n < have { json!({"plan": "free", "limits": {"users": 5}}) } else { json!({}) };
+            let limits = json!({"users": 5, "connections": 50, "tempFileBytes": 1 << 30});
+            let status = if n < have { json!({"plan": "free", "limits": limits}) } else { json!({}) };
             serde_json::from_value(json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant",
                 "metadata": {"name": format!("t{n}"), "namespace": "customers"},
                 "spec": {"slug": "abc", "displayName": "A", "plan": "free"}, "status": status}))

@@ -15,6 +15,22 @@ pub const CONNECTIONS: &str = "connections";
 /// The limit on the size of the tenant's database, in bytes beyond those of an empty one.
 pub const STORAGE_BYTES: &str = "storageBytes";
 
+/// The limit on the temporary files of one session of the tenant's login, in bytes, enforced by PostgreSQL.
+pub const TEMP_FILE_BYTES: &str = "tempFileBytes";
+
+/// The limits of a plan that does not name them: without any, one login can use up the server for all. `unlimited` lifts
+/// them. Half of PostgreSQL's default `max_connections`, and more than a large sort needs.
+const DEFAULTS: [(&str, i64); 2] = [(CONNECTIONS, 50), (TEMP_FILE_BYTES, 1 << 30)];
+
+/// What PostgreSQL enforces on the tenant's login; -1 for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginLimits {
+    /// The number of sessions.
+    pub connections: i32,
+    /// The temporary files of each session, in KiB.
+    pub temp_file_kilobytes: i32,
+}
+
 /// A limit in force; none if unlimited.
 pub type Maximum = Option<i64>;
 
@@ -77,6 +93,11 @@ pub fn entitlements_of_plan(
             None => missing.push(limit.clone()),
         }
     }
+    for (limit, maximum) in DEFAULTS {
+        if !plan.limits.contains_key(limit) {
+            limits.insert(limit.to_owned(), Some(maximum));
+        }
+    }
     if !missing.is_empty() {
         return Err(LimitNotSet { plan: name.to_owned(), limits: missing });
     }
@@ -102,8 +123,20 @@ pub fn without_effect<'a>(
 impl Entitlements {
     /// The maximum number of sessions of the tenant's login, as PostgreSQL has it: -1 for no limit.
     pub fn connections(&self) -> i32 {
-        let maximum = self.limits.get(CONNECTIONS).copied().flatten();
-        maximum.map_or(-1, |maximum| i32::try_from(maximum.max(0)).unwrap_or(i32::MAX))
+        self.limit_of_login(CONNECTIONS, 1)
+    }
+
+    /// The limits of the tenant's login.
+    pub fn login_limits(&self) -> LoginLimits {
+        LoginLimits {
+            connections: self.connections(),
+            temp_file_kilobytes: self.limit_of_login(TEMP_FILE_BYTES, 1024),
+        }
+    }
+
+    fn limit_of_login(&self, limit: &str, unit: i64) -> i32 {
+        let maximum = self.limits.get(limit).copied().flatten();
+        maximum.map_or(-1, |maximum| i32::try_from(maximum.max(0) / unit).unwrap_or(i32::MAX))
     }
 
     /// The limits as the API and the Secret show them.
@@ -136,8 +169,13 @@ mod tests {
             plan(json!({"users": 5, "projects": "unlimited", "storageBytes": "custom", "connections": 10}));
         let own = overrides(json!({"users": 500, "storageBytes": 7, "seats": 3}));
         let got = entitlements_of_plan("gold", &plan, &own).unwrap();
-        let limits =
-            [("connections", Some(10)), ("projects", None), ("storageBytes", Some(7)), ("users", Some(5))];
+        let limits = [
+            ("connections", Some(10)),
+            ("projects", None),
+            ("storageBytes", Some(7)),
+            ("tempFileBytes", Some(1 << 30)),
+            ("users", Some(5)),
+        ];
         assert_eq!(got.limits, limits.map(|(name, maximum)| (name.to_owned(), maximum)).into());
         assert_eq!(
             (got.features, got.sla.as_deref()),
@@ -167,11 +205,25 @@ mod tests {
     }
 
     #[test]
-    fn connections_fit_postgresql() {
-        let of = |limits| entitlements_of_plan("p", &plan(limits), &BTreeMap::new()).unwrap().connections();
-        assert_eq!(of(json!({})), -1);
-        assert_eq!(of(json!({"connections": "unlimited"})), -1);
-        assert_eq!(of(json!({"connections": 20})), 20);
-        assert_eq!(of(json!({"connections": 9_007_199_254_740_991_i64})), i32::MAX);
+    fn limits_of_login_fit_postgresql() {
+        let of = |limits| {
+            let limits = entitlements_of_plan("p", &plan(limits), &BTreeMap::new()).unwrap().login_limits();
+            (limits.connections, limits.temp_file_kilobytes)
+        };
+        // A plan that does not name them has the defaults.
+        assert_eq!(of(json!({})), (50, 1 << 20));
+        assert_eq!(of(json!({"connections": "unlimited", "tempFileBytes": "unlimited"})), (-1, -1));
+        assert_eq!(of(json!({"connections": 20, "tempFileBytes": 10_240})), (20, 10));
+        let most = 9_007_199_254_740_991_i64;
+        assert_eq!(of(json!({"connections": most, "tempFileBytes": most})), (i32::MAX, i32::MAX));
+    }
+
+    #[test]
+    fn default_does_not_replace_a_limit_of_the_tenant() {
+        let plan = plan(json!({"connections": "custom"}));
+        let got = entitlements_of_plan("p", &plan, &overrides(json!({"connections": 7}))).unwrap();
+        assert_eq!(got.connections(), 7);
+        let error = entitlements_of_plan("p", &plan, &BTreeMap::new()).unwrap_err();
+        assert_eq!(error.limits, ["connections"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What PostgreSQL's catalogs show: databases, roles and ownership comments.
 
+pub mod excess;
 pub mod inventory;
 pub(in crate::postgres) mod ownership;
 pub(in crate::postgres) mod rights;

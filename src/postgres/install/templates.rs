@@ -157,7 +157,8 @@ impl Server {
             ));
         }
 
-        let mut session = self.migrator(&building, "connect to the template").await?;
+        let slot = self.inner.sessions.tenant_slot().await;
+        let mut session = self.migrator(slot, &building, "connect to the template").await?;
         sqlx::raw_sql(BOOTSTRAP)
             .execute(&mut *session)
             .await

@@ -36,7 +36,7 @@ pub struct ServerConfig {
     pub prefix: String,
     /// The `application_name` of every session: the holder of the Lease. A later holder finds and ends the sessions by it.
     pub application_name: String,
-    /// The maximum number of open sessions on the server, of all kinds together; at least 3.
+    /// The maximum number of open sessions on the server, of all kinds together; at least 4.
     pub max_connections: u32,
 }
 

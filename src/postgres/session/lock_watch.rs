@@ -128,6 +128,15 @@ impl Server {
         }
     }
 
+    /// Ends a session of a tenant's login as that login, for which the operator needs no right on other roles' sessions. A
+    /// process that is not the login's is left alone.
+    pub(in crate::postgres) async fn end_as_login(&self, login: &str, pid: i32) -> Result<()> {
+        let mut standing = self.inner.sessions.standing().await?;
+        end_as_login(&mut standing, &Ident::new(login)?, &[pid]).await?;
+        standing.keep();
+        Ok(())
+    }
+
     /// What was ended because it blocked statements of the operator, since the last call.
     pub fn take_ended_blockers(&self) -> Vec<Ended> {
         std::mem::take(&mut *lock(&self.inner.sessions.ended))

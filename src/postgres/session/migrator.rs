@@ -45,10 +45,12 @@ impl Server {
         doing: &'static str,
     ) -> Result<MigratorSession> {
         let (id, name) = (placement.tenant, Ident::database(placement)?);
+        // Before the lock: a restriction of the tenant's access needs the lock, and waits for no session of others.
+        let slot = self.inner.sessions.tenant_slot().await;
         let _one = self.lock_tenant(id).await;
         let found = self.observe(placement).await?;
         if found.building.is_some() {
-            let session = self.migrator(&Ident::building(placement), doing).await?;
+            let session = self.migrator(slot, &Ident::building(placement), doing).await?;
             return Ok(MigratorSession { session: session.with_pid().await, grant: None });
         }
         match found.database {
@@ -62,7 +64,7 @@ impl Server {
         let script = Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&name, &MIGRATOR]);
         let grant = ConnectGrant { server: self.clone(), id, name: name.clone(), is_revoked: false };
         self.run("grant the migrator CONNECT", &script).await?;
-        match self.migrator(&name, doing).await {
+        match self.migrator(slot, &name, doing).await {
             Ok(session) => Ok(MigratorSession { session: session.with_pid().await, grant: Some(grant) }),
             Err(error) => {
                 grant.revoke().await?;

@@ -1,9 +1,10 @@
 //! The sessions on one server, all under one cap.
 //!
 //! Half of the cap is for admin sessions, which are kept and used again, the other half for sessions in tenant
-//! databases, which are closed after one operation. One of the admin sessions is the standing session (`standing.rs`). An
-//! operation holds at most one session at a time, so that waiting for a session cannot deadlock. A session counts until
-//! its server process has ended (`closing.rs`).
+//! databases, which are closed after one operation. One or two of the admin sessions are only for operations that restrict
+//! a tenant's access. One of the others is the standing session (`standing.rs`). An operation holds at most one session at
+//! a time, so that waiting for a session cannot deadlock. A session counts until its server process has ended
+//! (`closing.rs`).
 
 use std::{
     collections::HashMap,
@@ -38,6 +39,8 @@ const SLOT_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cancelled operation may go on inside the server before its session is abandoned.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// How many of the admin sessions are for operations that restrict access only.
+const MOST_FOR_RESTRICTIONS: usize = 2;
 /// The version from which on GRANT has the options INHERIT and SET.
 pub(in crate::postgres) const GRANT_OPTIONS_SINCE: u32 = 160_000;
 
@@ -48,6 +51,8 @@ pub(in crate::postgres) struct Sessions {
     fence: Fence,
     admin: Arc<Semaphore>,
     tenant: Arc<Semaphore>,
+    /// For operations that restrict access, while all others are in use.
+    restriction: Arc<Semaphore>,
     idle: Mutex<Vec<(PgConnection, Option<i32>, Instant)>>,
     pub(super) closing: Mutex<Vec<Closing>>,
     pub(super) waiting: AtomicUsize,
@@ -92,6 +97,7 @@ pub(super) enum Kind {
 
 /// A session in use. When it is dropped before it was released or closed (the operation was cancelled, or failed), it is
 /// closed in the background once the server has finished its statement, and counts until then.
+#[derive(Debug)]
 pub(in crate::postgres) struct Session {
     connection: Option<PgConnection>,
     slot: Option<OwnedSemaphorePermit>,
@@ -104,13 +110,16 @@ pub(in crate::postgres) struct Session {
 
 impl Sessions {
     pub(in crate::postgres) fn new(config: ServerConfig, fence: Fence, unblock: Unblock) -> Self {
-        let cap = config.max_connections.clamp(3, 1000) as usize;
+        let cap = config.max_connections.clamp(4, 1000) as usize;
         let admin = cap.div_ceil(2);
+        let restriction = (admin / 3).clamp(1, MOST_FOR_RESTRICTIONS);
         Self {
             config,
             fence,
-            admin: Arc::new(Semaphore::new(admin - 1)),
-            tenant: Arc::new(Semaphore::new(cap - admin)),
+            admin: Arc::new(Semaphore::new(admin - restriction)),
+            restriction: Arc::new(Semaphore::new(restriction)),
+            // One of these is the standing session.
+            tenant: Arc::new(Semaphore::new(cap - admin - 1)),
             idle: Mutex::default(),
             closing: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -144,7 +153,21 @@ impl Sessions {
 
     /// An admin session in the maintenance database: an idle one, if one still responds.
     pub(in crate::postgres) async fn admin(self: &Arc<Self>) -> Result<Session> {
-        let slot = take_slot(&self.admin).await;
+        self.admin_in(take_slot(&self.admin).await).await
+    }
+
+    /// As [`Self::admin`], for an operation that restricts access: it waits for no other operation.
+    pub(in crate::postgres) async fn admin_for_restriction(self: &Arc<Self>) -> Result<Session> {
+        self.admin_in(take_either(&self.admin, &self.restriction).await).await
+    }
+
+    /// An admin session that stays open for good, beyond the cap.
+    pub(in crate::postgres) async fn admin_beyond_cap(self: &Arc<Self>) -> Result<Session> {
+        let slot = take_slot(&Arc::new(Semaphore::new(1))).await;
+        self.open(&ConnectAs::Admin(MAINTENANCE_DATABASE), slot, Kind::Admin, "connect").await
+    }
+
+    async fn admin_in(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Result<Session> {
         self.check_fence()?;
         loop {
             let idle = self.pop_idle();
@@ -170,17 +193,44 @@ impl Sessions {
         connect_as: &ConnectAs<'_>,
         doing: &'static str,
     ) -> Result<Session> {
+        let slot = self.tenant_slot().await;
+        self.single_in(slot, connect_as, doing).await
+    }
+
+    /// Waits for the slot of a session in a tenant's database.
+    pub(in crate::postgres) async fn tenant_slot(self: &Arc<Self>) -> OwnedSemaphorePermit {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let waiting = Waiting(self);
-        let slot = match self.tenant.clone().try_acquire_owned() {
+        let _waiting = Waiting(self);
+        match self.tenant.clone().try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => {
                 self.reap_in_background();
                 take_slot(&self.tenant).await
             }
-        };
-        drop(waiting);
+        }
+    }
+
+    /// As [`Self::single`], in this slot.
+    pub(in crate::postgres) async fn single_in(
+        self: &Arc<Self>,
+        slot: OwnedSemaphorePermit,
+        connect_as: &ConnectAs<'_>,
+        doing: &'static str,
+    ) -> Result<Session> {
         self.open(connect_as, slot, Kind::Tenant, doing).await
+    }
+
+    /// As [`Self::single`], for an operation that restricts access: it waits for no other operation.
+    pub(in crate::postgres) async fn single_for_restriction(
+        self: &Arc<Self>,
+        connect_as: &ConnectAs<'_>,
+        doing: &'static str,
+    ) -> Result<Session> {
+        let slot = take_either(&self.tenant, &self.restriction).await;
+        // In a slot for an admin session: an idle one would exceed the cap. As one of those, it frees its slot at once, which
+        // the rest of the operation needs.
+        drop(self.pop_idle());
+        self.open(connect_as, slot, Kind::Admin, doing).await
     }
 
     /// As [`Self::single`], for the preflight. It opens a session without a slot when none becomes free in time: the
@@ -394,6 +444,15 @@ impl Drop for Waiting<'_> {
 
 async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed")
+}
+
+/// A slot of the first kind, or else of the second.
+async fn take_either(first: &Arc<Semaphore>, second: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    tokio::select! {
+        biased;
+        slot = take_slot(first) => slot,
+        slot = take_slot(second) => slot,
+    }
 }
 
 fn is_full_or_starting(error: &sqlx::Error) -> bool {

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, types::Json};
 use crate::{
     domain::{
         placement::Placement,
-        usage::entitlements::{Amounts, Entitlements},
+        usage::entitlements::{Amounts, Entitlements, LoginLimits},
     },
     postgres::{
         error::{Error, Result},
@@ -56,15 +56,24 @@ impl Server {
         self.close_migrator_session(migrator, placement, result).await
     }
 
-    /// Sets the maximum number of sessions of the tenant's login; -1 for no limit. Open sessions stay.
-    pub async fn set_connection_limit(&self, placement: &Placement, maximum: i32) -> Result<()> {
+    /// Sets the limits of the tenant's login. Open sessions keep theirs. `temp_file_limit` is left alone where
+    /// `tenantry_admin` may not set it; the login itself never may.
+    pub async fn limit_login(&self, placement: &Placement, limits: LoginLimits) -> Result<()> {
         let login = Ident::login(placement)?;
         let _one = self.lock_tenant(placement.tenant).await;
         if !self.own_login(placement).await? {
             return Err(Error::LoginMissing(login.to_string()));
         }
-        let script = Script::of("ALTER ROLE {} CONNECTION LIMIT {}", &[&login, &Number(maximum)]);
-        self.run("set the connection limit", &script).await
+        let script = Script::of("ALTER ROLE {} CONNECTION LIMIT {}", &[&login, &Number(limits.connections)])
+            .then(
+                "DO $limit$ BEGIN \
+                     IF has_parameter_privilege('temp_file_limit', 'SET') THEN \
+                         ALTER ROLE {} SET temp_file_limit = {}; \
+                     END IF; \
+                 END $limit$",
+                &[&login, &Number(limits.temp_file_kilobytes)],
+            );
+        self.run("set the limits of the login", &script).await
     }
 }
 

@@ -101,6 +101,7 @@ async fn every_refusal_names_field_and_remedy() {
         // With the slug ry-x these two would give tenantry_x and pg_x.
         (json!({"prefix": "tenant"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
         (json!({"prefix": "p"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
+        (json!({"databaseNames": "Id"}), "spec.databaseNames", "supported values: \"Slug\", \"Opaque\""),
         (json!({"prefix": "pg_"}), "spec.prefix", "prefix must not start with tenantry_ or pg_, nor"),
         (
             json!({"allowedNamespaces": ["Customers"]}),
@@ -164,6 +165,8 @@ async fn valid_specs_are_accepted() {
         json!({"prefix": "tenant_"}),
         json!({"prefix": "t_"}),
         json!({"prefix": "a123456789_12345"}),
+        json!({"databaseNames": "Slug"}),
+        json!({"databaseNames": "Opaque", "prefix": "t_"}),
         json!({"allowedNamespaces": []}),
         json!({"allowedNamespaces": namespaces(500)}),
         json!({"warmPool": 0}),
@@ -187,6 +190,7 @@ async fn supported_fields_may_change() {
         json!({"host": "db2.example", "port": 5433, "adminSecretRef": {"name": "other"}}),
         json!({"tls": {"mode": "Require"}, "publish": {"host": "pooler.example"}, "prefix": "t_"}),
         json!({"allowedNamespaces": ["customers"], "warmPool": 0}),
+        json!({"databaseNames": "Opaque"}),
     ] {
         assert_accepted(&change, servers.try_change("schema-server-changes", &change).await);
     }

@@ -188,6 +188,7 @@ async fn statuses_of_cluster_resources_are_stored_as_written() {
             sslmode: Some(SslMode::VerifyFull),
         }),
         prefix: Some("t_".into()),
+        database_names: Some(DatabaseNames::Opaque),
         allowed_namespaces: Some(vec![]),
         capacity: None,
         warm_pool: Some(0),

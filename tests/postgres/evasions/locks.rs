@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::{
-    domain::{access::AccessLevel, usage::entitlements::Entitlements},
+    domain::{
+        access::AccessLevel,
+        usage::entitlements::{Entitlements, LoginLimits},
+    },
     postgres::{
         server::Server,
         tenant::credentials::{generate_password, scram_verifier},
@@ -279,7 +282,8 @@ async fn stop_no_other_work(postgres: &Postgres, server: &Server) {
     server.set_login(&hostile.placement, &scram_verifier(&hostile.password), true).await.unwrap();
     is_ended(session).await;
     let session = begin(&hostile, PASSWORD, NO_LOGIN).await;
-    server.set_connection_limit(&hostile.placement, 50).await.unwrap();
+    let limits = LoginLimits { connections: 50, temp_file_kilobytes: -1 };
+    server.limit_login(&hostile.placement, limits).await.unwrap();
     is_ended(session).await;
     // The migrator is granted CONNECT.
     let session = begin(&hostile, CONNECT, REVOKE).await;

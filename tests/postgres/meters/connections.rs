@@ -7,6 +7,7 @@ use tenantry::{
         access::AccessLevel,
         drift::{Expected, Mismatch, mismatches},
         tenant_facts::RecordedOids,
+        usage::entitlements::LoginLimits,
     },
     modules::ModuleSet,
     postgres::tenant::credentials::generate_password,
@@ -15,12 +16,16 @@ use tenantry::{
 use super::{Limited, run, state};
 use crate::servers::{SERVERS, Tenant, access};
 
+fn connections(most: i32) -> LoginLimits {
+    LoginLimits { connections: most, temp_file_kilobytes: -1 }
+}
+
 #[tokio::test]
 async fn session_over_the_limit_is_refused_and_password_still_verified() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_connections", &[]).await;
         let (server, tenant) = (&limited.server, &limited.tenant);
-        let set = async |most| server.set_connection_limit(&tenant.placement, most).await.unwrap();
+        let set = async |most| server.limit_login(&tenant.placement, connections(most)).await.unwrap();
         let verify = async || server.verify(&tenant.placement, &tenant.password).await;
         set(3).await;
         let mut sessions = Vec::new();
@@ -67,7 +72,7 @@ async fn only_the_tenants_login_is_limited() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_own_limit", &[]).await;
         let stranger = Tenant::new("tenant_no_login");
-        let set = async |tenant: &Tenant| limited.server.set_connection_limit(&tenant.placement, 1).await;
+        let set = async |tenant: &Tenant| limited.server.limit_login(&tenant.placement, connections(1)).await;
         assert_eq!(set(&stranger).await.unwrap_err().reason(), Reason::LoginMissing);
         let mut admin: PgConnection = postgres.connect("postgres").await.unwrap();
         run(&mut admin, "CREATE ROLE tenant_no_login_app").await.unwrap();

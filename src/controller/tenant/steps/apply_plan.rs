@@ -1,5 +1,5 @@
-//! ApplyPlan: puts the entitlements in force in PostgreSQL, then records them: the connection limit of the login, and the
-//! limits in the tenant's database, which triggers enforce. A database that was created in this reconcile has its limits
+//! ApplyPlan: puts the entitlements in force in PostgreSQL, then records them: the limits of the login, and the limits
+//! in the tenant's database, which triggers enforce. A database that was created in this reconcile has its limits
 //! from Seed. A change of the plan has one row in the activity log, with the old and the new entitlements; a tenant's
 //! first plan has none. A limit below the current usage refuses growth, and nothing else. A connection limit that was
 //! changed by hand is restored without a session in the tenant's database.
@@ -11,15 +11,15 @@ use crate::{
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
-    step.restore_ownership().await?;
+    step.restore_ownership(step.server()?).await?;
     let entitlements = step.entitlements()?.clone();
     let (row, correlation) = (step.row()?, step.correlation()?);
     let (id, context) = (row.id, step.context);
     let server = step.server()?;
-    let set_connection_limit = server.set_connection_limit(&row.placement, entitlements.connections());
+    let limit_login = server.limit_login(&row.placement, entitlements.login_limits());
     let making = row.activated_at.is_none();
     if !making && row.entitlements.as_ref() == Some(&entitlements) {
-        return Ok(set_connection_limit.await?);
+        return Ok(limit_login.await?);
     }
     let usage = match step.progress.seeded_limits.as_ref() == Some(&entitlements) {
         // Seed recorded the usage.
@@ -27,7 +27,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         false => server.apply_limits(&row.placement, &entitlements).await?,
     };
     // Last: the drift check compares it with the recorded entitlements.
-    set_connection_limit.await?;
+    limit_login.await?;
     let now = context.clock.now();
     // A plan other than the spec's was put in force automatically, at the end of a trial.
     let actor = if step.tenant().spec.plan == entitlements.plan { "unknown" } else { "tenantry" };

@@ -4,6 +4,6 @@
 use crate::controller::tenant::{failure::StepError, step_context::StepContext};
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
-    step.restore_ownership().await?;
+    step.restore_ownership(step.server()?).await?;
     Ok(step.server()?.create_login(&step.row()?.placement).await?)
 }

@@ -12,9 +12,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     if step.row()?.access == Some(level) {
         step.replace_record(step.context.registry.set_access(step.row()?.id, None).await?.record);
     }
-    step.restore_ownership().await?;
+    let server = step.server()?.for_restriction();
+    step.restore_ownership(&server).await?;
     let row = step.row()?;
-    step.server()?.set_access(&row.placement, level).await?;
+    server.set_access(&row.placement, level).await?;
     step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
     Ok(())
 }

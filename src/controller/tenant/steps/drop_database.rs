@@ -9,7 +9,7 @@ use crate::{
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     pass_deadline(step).await?;
-    step.restore_ownership().await?;
+    step.restore_ownership(step.server()?).await?;
     let row = step.row()?;
     let dropped = step.server()?.drop_database(&row.placement).await?;
     // A foreign database of that name does not prove that the tenant's was dropped, unless the tenant never had one.

@@ -19,9 +19,12 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.evaluate();
     }
     let level = step.access()?.access;
-    step.restore_ownership().await?;
-    let row = step.row()?;
+    let full = AccessLevel::ReadWrite;
+    let narrows = level < full && level <= recorded.unwrap_or(full);
     let server = step.server()?;
+    let server = if narrows { server.for_restriction() } else { server.clone() };
+    step.restore_ownership(&server).await?;
+    let row = step.row()?;
     server.set_access(&row.placement, level).await?;
     if row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level) {
         check_rights(step, level).await?;

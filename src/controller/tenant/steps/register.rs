@@ -21,14 +21,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(step.context.registry.update_declared(row.id, &declared).await?.record);
         return Ok(());
     }
-    let prefix = step.context.prefix_of(&desired.server);
+    let naming = step.context.naming_on(&desired.server);
     let new = NewTenant {
         slug: desired.slug.clone(),
         name: desired.display_name,
         plan,
         settings: desired.settings,
         server: desired.server,
-        prefix,
+        naming,
         resource_namespace: step.namespace(),
         resource_name: step.tenant().name_any(),
         resource_uid: step.tenant().uid().unwrap_or_default(),

@@ -1,0 +1,184 @@
+//! Ends the sessions of tenants' logins that use too much of what all databases of a server share.
+
+use jiff::SignedDuration;
+use sqlx::{FromRow, PgConnection, types::Json};
+
+use crate::{
+    domain::{
+        excess::{Bounds, Excess, ServerUse, SessionUse, excessive},
+        identity::TenantId,
+    },
+    postgres::{
+        error::Result,
+        server::Server,
+        session::{
+            connect::{ANSWER_LIMIT, with_timeout},
+            pool::Session,
+        },
+    },
+};
+
+use super::ownership;
+
+/// A session that used too much.
+#[derive(Clone, Debug)]
+pub struct EndedSession {
+    /// The tenant whose login it was.
+    pub tenant: TenantId,
+    /// The login.
+    pub login: String,
+    /// The database that it was connected to.
+    pub database: String,
+    /// Its process.
+    pub pid: i32,
+    /// What it used too much of.
+    pub excess: Excess,
+}
+
+#[derive(FromRow)]
+struct UseRow {
+    lock_table: i64,
+    notify_queue: f64,
+    may_signal: bool,
+    sessions: Json<Vec<SessionRow>>,
+}
+
+#[derive(serde::Deserialize)]
+struct SessionRow {
+    pid: i32,
+    comment: String,
+    login: String,
+    database: String,
+    locks: i64,
+    transaction: Option<f64>,
+    idle_in_transaction: Option<f64>,
+    transaction_ids: Option<i64>,
+}
+
+/// Sessions that use nothing of it are left out. Predicate locks have a table of their own, in which they become coarser
+/// as it fills.
+const QUERY: &str = "\
+WITH held AS MATERIALIZED (
+    SELECT l.pid, count(*) AS locks FROM pg_locks AS l
+    WHERE l.pid IS NOT NULL AND l.mode <> 'SIReadLock' GROUP BY l.pid
+), used AS (
+    SELECT a.pid, shobj_description(r.oid, 'pg_authid') AS comment, r.rolname AS login,
+           coalesce(a.datname, '') AS database, coalesce(h.locks, 0) AS locks,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction,
+           CASE WHEN a.state LIKE 'idle in transaction%'
+                THEN extract(epoch FROM clock_timestamp() - a.state_change)::float8 END AS idle_in_transaction,
+           -- age() is the same throughout a transaction.
+           greatest((n.id - a.backend_xid::text::bigint) & 4294967295, (n.id - a.backend_xmin::text::bigint) & 4294967295)
+               AS transaction_ids
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS id) AS n
+    CROSS JOIN pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid LEFT JOIN held AS h ON h.pid = a.pid
+    WHERE a.xact_start IS NOT NULL OR h.locks IS NOT NULL
+)
+SELECT current_setting('max_locks_per_transaction')::bigint
+           * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
+           AS lock_table,
+       pg_notification_queue_usage() AS notify_queue,
+       pg_has_role('pg_signal_backend', 'USAGE') AS may_signal,
+       coalesce((SELECT jsonb_agg(to_jsonb(u)) FROM used AS u WHERE starts_with(u.comment, $1)), '[]') AS sessions";
+
+/// A process id may belong to another session by now: the login is compared again, before any process is ended.
+const END: &str = "\
+WITH found AS MATERIALIZED (
+    SELECT a.pid FROM unnest($1::int[], $2::text[]) AS e (pid, login)
+    JOIN pg_stat_activity AS a ON a.pid = e.pid AND a.usename = e.login)
+SELECT pid FROM found WHERE pg_terminate_backend(pid)";
+
+/// Without limits of the server that would end it: it is idle in its transaction.
+const BEGIN: &str = "\
+SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; BEGIN";
+/// PostgreSQL keeps what it once read of the sessions until the end of the transaction.
+const REFRESH: &str = "SELECT pg_stat_clear_snapshot()";
+
+impl Server {
+    /// Ends the sessions of tenants' logins that use too much of what all databases share. Returns them.
+    pub async fn end_excessive_sessions(&self) -> Result<Vec<EndedSession>> {
+        self.end_sessions_beyond(&Bounds::IN_FORCE).await
+    }
+
+    /// As [`Self::end_excessive_sessions`], with other bounds.
+    pub async fn end_sessions_beyond(&self, bounds: &Bounds) -> Result<Vec<EndedSession>> {
+        let mut place = self.inner.excess_watch.lock().await;
+        let mut session = match place.take() {
+            Some(session) => session,
+            None => self.open_excess_watch().await?,
+        };
+        // After a failure, it is closed, and the next call opens another one.
+        let (found, are_ended) = end_beyond(&mut session, bounds).await?;
+        *place = Some(session);
+        drop(place);
+        if !are_ended {
+            for session in &found {
+                self.end_as_login(&session.login, session.pid).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens a session that holds its locks on the catalogs for good, in an open transaction: while the lock table is full,
+    /// no session can lock anything that it has not locked before.
+    async fn open_excess_watch(&self) -> Result<Session> {
+        let doing = "open the watch of sessions";
+        let mut session = self.inner.sessions.admin_beyond_cap().await?;
+        let begin = sqlx::raw_sql(BEGIN).execute(&mut *session);
+        with_timeout(ANSWER_LIMIT, doing, begin).await?;
+        end(&mut session, &[]).await?;
+        Ok(session)
+    }
+}
+
+/// Returns the sessions, and whether they were ended: with `pg_signal_backend` only.
+async fn end_beyond(session: &mut PgConnection, bounds: &Bounds) -> Result<(Vec<EndedSession>, bool)> {
+    let refresh = sqlx::query(REFRESH).execute(&mut *session);
+    with_timeout(ANSWER_LIMIT, "forget what sessions used", refresh).await?;
+    let query = sqlx::query_as::<_, UseRow>(QUERY).bind(ownership::TENANT).fetch_one(&mut *session);
+    let row = with_timeout(ANSWER_LIMIT, "read what sessions use", query).await?;
+    let server = ServerUse { lock_table: row.lock_table, notify_queue: row.notify_queue };
+    let sessions: Vec<SessionUse> = row.sessions.0.into_iter().filter_map(SessionRow::read).collect();
+    let found = excessive(&sessions, server, bounds).into_iter();
+    let mut found: Vec<EndedSession> = found
+        .map(|(session, excess)| EndedSession {
+            tenant: session.tenant,
+            login: session.login.clone(),
+            database: session.database.clone(),
+            pid: session.pid,
+            excess,
+        })
+        .collect();
+    if row.may_signal && !found.is_empty() {
+        let ended = end(session, &found).await?;
+        // One that has ended by itself meanwhile is not reported.
+        found.retain(|session| ended.contains(&session.pid));
+    }
+    Ok((found, row.may_signal))
+}
+
+/// Ends sessions. Returns the processes of those that were still there.
+async fn end(session: &mut PgConnection, found: &[EndedSession]) -> Result<Vec<i32>> {
+    let end = sqlx::query_scalar(END)
+        .bind(found.iter().map(|session| session.pid).collect::<Vec<_>>())
+        .bind(found.iter().map(|session| session.login.as_str()).collect::<Vec<_>>())
+        .fetch_all(session);
+    with_timeout(ANSWER_LIMIT, "end sessions that use too much", end).await
+}
+
+impl SessionRow {
+    /// The session, if its login is a tenant's.
+    fn read(self) -> Option<SessionUse> {
+        let age = |seconds: Option<f64>| seconds.and_then(|age| SignedDuration::try_from_secs_f64(age).ok());
+        Some(SessionUse {
+            pid: self.pid,
+            tenant: ownership::tenant_of(&self.comment)?,
+            login: self.login,
+            database: self.database,
+            locks: self.locks,
+            transaction: age(self.transaction),
+            idle_in_transaction: age(self.idle_in_transaction),
+            transaction_ids: self.transaction_ids,
+        })
+    }
+}
