@@ -73,6 +73,9 @@ async fn row_of_a_database_is_not_locked(postgres: &Postgres, tenant: &Tenant, d
     let revoke = || AssertSqlSafe(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"));
     let code = |error: sqlx::Error| error.as_database_error().unwrap().code().unwrap().into_owned();
 
+    // As on a server where the setup could not revoke it.
+    let open = format!("GRANT CONNECT, TEMP ON DATABASE {database} TO PUBLIC");
+    administrator.execute(AssertSqlSafe(open)).await.unwrap();
     session.execute(grant()).await.unwrap();
     assert_eq!(code(administrator.execute(revoke()).await.unwrap_err()), "55P03", "{database}");
     if database == "postgres" {
