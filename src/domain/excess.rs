@@ -27,8 +27,8 @@ pub struct Bounds {
 impl Bounds {
     /// The bounds in force.
     pub const IN_FORCE: Self = Self {
-        // A full table refuses every new session on the server. An application holds a few locks per transaction: with
-        // the default settings this is 800 of 6400.
+        // A full table refuses every new session on the server. It matters once the table is more than half full
+        // (a pg_dump holds a lock on each table): with the default settings this is 800 of 6400.
         lock_table: 0.125,
         // As long as the operator's own sessions may (5 min), with room for slow jobs between two statements.
         idle_in_transaction: SignedDuration::from_mins(15),
@@ -36,8 +36,8 @@ impl Bounds {
         transaction: SignedDuration::from_hours(6),
         // Half of the default autovacuum_freeze_max_age: autovacuum still has time to freeze.
         transaction_ids: 100_000_000,
-        // Notifications of the registry stop at half of the queue. All that read it are ended well before.
-        notify_queue: 0.125,
+        // As the notifications of the registry, which stop at half of the queue.
+        notify_queue: 0.5,
         // A session that listens reads the queue between its transactions: a short one holds nothing for long.
         notify_queue_holder: SignedDuration::from_secs(10),
     };
@@ -48,6 +48,8 @@ impl Bounds {
 pub struct ServerUse {
     /// The number of locks for which the server has memory.
     pub lock_table: i64,
+    /// The number of locks in it, of all sessions.
+    pub locks: i64,
     /// The used share of the NOTIFY queue, from 0 to 1.
     pub notify_queue: f64,
 }
@@ -63,7 +65,7 @@ pub struct SessionUse {
     pub login: String,
     /// The database that it is connected to.
     pub database: String,
-    /// The number of locks that it holds or waits for.
+    /// The number of locks in the lock table that it holds or waits for.
     pub locks: i64,
     /// How long its transaction is open.
     pub transaction: Option<SignedDuration>,
@@ -135,18 +137,31 @@ pub fn excessive<'a>(
         let of_login = locks.get(session.login.as_str()).copied().unwrap_or_default();
         (session, excess(session, of_login, server, bounds))
     });
-    found.filter_map(|(session, excess)| Some((session, excess?))).collect()
+    let mut found: Vec<_> = found.filter_map(|(session, excess)| Some((session, excess?))).collect();
+    found.extend(queue_holder(sessions, server, bounds));
+    found
+}
+
+/// The session that probably keeps the NOTIFY queue from being read. Which sessions listen is not shown, so one is ended at
+/// a time, as long as the queue stays full: first those that are idle in a transaction, then by the age of that.
+fn queue_holder<'a>(
+    sessions: &'a [SessionUse],
+    server: ServerUse,
+    bounds: &Bounds,
+) -> Option<(&'a SessionUse, Excess)> {
+    if server.notify_queue <= bounds.notify_queue {
+        return None;
+    }
+    let old = sessions.iter().filter(|session| session.transaction > Some(bounds.notify_queue_holder));
+    let holder = old.max_by_key(|session| (session.idle_in_transaction.is_some(), session.transaction))?;
+    Some((holder, Excess::NotifyQueue(server.notify_queue)))
 }
 
 fn excess(session: &SessionUse, of_login: i64, server: ServerUse, bounds: &Bounds) -> Option<Excess> {
     let is_beyond = |age: Option<SignedDuration>, most| age.filter(|age| *age > most);
-    if session.locks > 0 && of_login as f64 > server.lock_table as f64 * bounds.lock_table {
+    let is_filling = server.locks > server.lock_table / 2;
+    if is_filling && session.locks > 0 && of_login as f64 > server.lock_table as f64 * bounds.lock_table {
         return Some(Excess::Locks(of_login));
-    }
-    if server.notify_queue > bounds.notify_queue
-        && is_beyond(session.transaction, bounds.notify_queue_holder).is_some()
-    {
-        return Some(Excess::NotifyQueue(server.notify_queue));
     }
     if let Some(number) = session.transaction_ids.filter(|number| *number > bounds.transaction_ids) {
         return Some(Excess::TransactionIds(number));
@@ -161,7 +176,7 @@ fn excess(session: &SessionUse, of_login: i64, server: ServerUse, bounds: &Bound
 mod tests {
     use super::*;
 
-    const SERVER: ServerUse = ServerUse { lock_table: 6400, notify_queue: 0.0 };
+    const SERVER: ServerUse = ServerUse { lock_table: 6400, locks: 4000, notify_queue: 0.0 };
 
     fn session(login: &str) -> SessionUse {
         SessionUse {
@@ -201,6 +216,8 @@ mod tests {
         let sessions = [many.clone(), none, many, session("other")];
         let of = |login: &str| (login.to_owned(), Excess::Locks(1000));
         assert_eq!(found(&sessions, SERVER), [of("many"), of("many")]);
+        // A table with room harms nobody.
+        assert_eq!(found(&sessions, ServerUse { locks: 3000, ..SERVER }), []);
     }
 
     #[test]
@@ -228,8 +245,13 @@ mod tests {
             transaction: Some(SignedDuration::from_secs(seconds)),
             ..session(&seconds.to_string())
         };
-        let filling = ServerUse { notify_queue: 0.2, ..SERVER };
-        assert_eq!(found(&[of(9), of(11)], filling), [("11".to_owned(), Excess::NotifyQueue(0.2))]);
+        let filling = ServerUse { notify_queue: 0.6, ..SERVER };
+        let idle = SessionUse { idle_in_transaction: Some(SignedDuration::from_secs(2)), ..of(12) };
+        let of_queue = |name: &str| [(name.to_owned(), Excess::NotifyQueue(0.6))];
+        // One at a time: the oldest, and before it one that does nothing.
+        assert_eq!(found(&[of(9), of(11), of(20)], filling), of_queue("20"));
+        assert_eq!(found(&[of(9), idle, of(20)], filling), of_queue("12"));
+        assert_eq!(found(&[of(9)], filling), []);
         assert_eq!(found(&[of(9), of(11)], SERVER), []);
     }
 }

@@ -212,11 +212,11 @@ impl Server {
         }
     }
 
-    /// A session that is not kept for reuse.
-    pub(super) async fn single(&self, connect_as: &ConnectAs<'_>, doing: &'static str) -> Result<Session> {
+    /// The slot of a session in a tenant's database.
+    pub(super) async fn tenant_slot(&self) -> OwnedSemaphorePermit {
         match self.restricts {
-            true => self.inner.sessions.single_for_restriction(connect_as, doing).await,
-            false => self.inner.sessions.single(connect_as, doing).await,
+            true => self.inner.sessions.slot_for_restriction().await,
+            false => self.inner.sessions.tenant_slot().await,
         }
     }
 
@@ -235,7 +235,8 @@ impl Server {
             .is_err_and(|error| error.reason() == crate::api::reason::Reason::AuthenticationFailed)
         {
             self.set_migrator_password().await?;
-            opened = self.single(&connect_as, doing).await;
+            // The caller may hold the tenant's lock, for which a restriction waits.
+            opened = self.inner.sessions.single_at_once(&connect_as, doing).await;
         }
         match opened {
             Err(error) if error.sql_state().as_deref() == Some("3D000") => {

@@ -132,7 +132,9 @@ async fn tenant_deleted_during_provisioning_leaves_nothing() {
         fleet.tenants.delete(&name, &DeleteParams::default()).await.unwrap();
         fleet.deleted(&name, &tenant).await;
         let database = format!("tenant_early_{round}");
-        assert!(!database_exists(&database).await && !role_exists(&format!("{database}_app")).await);
+        let log = || fleet.operator_log();
+        assert!(!database_exists(&database).await, "{database} exists: {}", log());
+        assert!(!role_exists(&format!("{database}_app")).await, "{database}_app exists: {}", log());
         assert!(registry_status(&name).await.is_none_or(|status| status == "deprovisioned"));
     }
 }

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use tenantry_test_support::{Fleet, names, shared_operator::superuser};
 
 /// The operator's default for the sessions on one server.
-const CAP: i64 = 8;
+const CAP: i64 = 11;
 
 #[tokio::test]
 async fn hundred_tenants_need_no_retry_and_stay_under_session_maximum() {

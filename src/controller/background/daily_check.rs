@@ -67,8 +67,7 @@ fn due(last: Timestamp, now: Timestamp, context: &Context) -> Vec<(TenantId, Arc
 }
 
 async fn check(id: TenantId, tenant: &Tenant, context: &SharedContext) -> Result<(), StepError> {
-    let key = (tenant.namespace().unwrap_or_default(), tenant.name_any());
-    let _lock = context.state.tenant_locks.take(key).await;
+    // Without the lock of the tenant's reconciles: a suspension does not wait for this.
     let Some(row) = context.registry.by_id(id).await? else { return Ok(()) };
     let now = context.clock.now();
     let is_new = row.activated_at.is_none_or(|at| now.duration_since(at) < SignedDuration::from_secs(PERIOD));

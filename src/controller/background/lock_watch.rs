@@ -11,7 +11,10 @@ use std::{
 
 use kube::Resource;
 use serde_json::json;
-use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, timeout},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -28,6 +31,9 @@ const REST: u32 = 10;
 
 /// A tenant that goes on is reported once in this time.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a report may take.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many of the things that were ended one report names.
 const MAX_NAMED: usize = 5;
@@ -203,7 +209,9 @@ impl Reports {
         let due: Vec<_> = due.collect();
         for (tenant, pending) in due {
             self.reported.insert(tenant, Instant::now());
-            if let Err(error) = publish(tenant, &pending, context).await {
+            // The watch goes on without a registry.
+            let published = timeout(REPORT_TIMEOUT, publish(tenant, &pending, context)).await;
+            if let Err(error) = published.unwrap_or(Err(registry::Error::NoAnswer)) {
                 warn!(%tenant, %error, "could not report that sessions of this tenant were ended; it is tried again");
                 self.pending.insert(tenant, pending);
             }

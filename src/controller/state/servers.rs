@@ -60,6 +60,13 @@ pub struct Slot {
     _slot: Option<OwnedSemaphorePermit>,
 }
 
+impl Slot {
+    /// No slot, while one of another class is waited for.
+    pub fn none(work: Work) -> Self {
+        Self { work, _retry: None, _slot: None }
+    }
+}
+
 /// Which slots a task asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotRequest<'a> {

@@ -67,7 +67,11 @@ pub async fn permitted(
     match context.state.servers.free_slot(request) {
         Some(free) => *slot = free,
         // Nothing can be restricted yet, and the next reconcile would find the same.
-        None if included == 0 && is_first_round => *slot = context.state.servers.slot(request).await,
+        None if included == 0 && is_first_round => {
+            // Others need the old slot meanwhile.
+            *slot = Slot::none(work);
+            *slot = context.state.servers.slot(request).await;
+        }
         None => return included,
     }
     steps.len()

@@ -30,13 +30,17 @@ impl DriftCheck<'_> {
     /// Whether a reconcile would repair or report a mismatch, or clear the report of one that was repaired by hand.
     pub fn needs_reconcile(&self) -> bool {
         // Access that a restricted tenant regained is taken back, whatever else is reported.
-        let is_regained = self.access < AccessLevel::ReadWrite
-            && self.mismatches.iter().any(|found| found.grants_access() && found.repaired_by().is_some());
-        if self.mismatches.is_empty() || self.is_reported && !is_regained {
+        if self.mismatches.is_empty() || self.is_reported && !self.is_access_regained() {
             // What was found inside the database is not seen here: it is read again at the next attempt.
             return self.mismatches.is_empty() && self.is_reported && self.recorded_access.is_some();
         }
         !self.is_paused && (self.has_valid_spec || self.is_restricted())
+    }
+
+    /// Whether a restricted tenant has more access than it should have, and a reconcile can revoke it.
+    pub fn is_access_regained(&self) -> bool {
+        self.access < AccessLevel::ReadWrite
+            && self.mismatches.iter().any(|found| found.grants_access() && found.repaired_by().is_some())
     }
 
     /// Whether the reconcile of an invalid spec enforces the access level.

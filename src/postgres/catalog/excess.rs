@@ -38,6 +38,7 @@ pub struct EndedSession {
 #[derive(FromRow)]
 struct UseRow {
     lock_table: i64,
+    locks: i64,
     notify_queue: f64,
     may_signal: bool,
     sessions: Json<Vec<SessionRow>>,
@@ -56,11 +57,12 @@ struct SessionRow {
 }
 
 /// Sessions that use nothing of it are left out. Predicate locks have a table of their own, in which they become coarser
-/// as it fills.
+/// as it fills; fast-path locks and virtual transaction ids are in none.
 const QUERY: &str = "\
 WITH held AS MATERIALIZED (
     SELECT l.pid, count(*) AS locks FROM pg_locks AS l
-    WHERE l.pid IS NOT NULL AND l.mode <> 'SIReadLock' GROUP BY l.pid
+    WHERE l.pid IS NOT NULL AND l.mode <> 'SIReadLock' AND NOT l.fastpath AND l.locktype <> 'virtualxid'
+    GROUP BY l.pid
 ), used AS (
     SELECT a.pid, shobj_description(r.oid, 'pg_authid') AS comment, r.rolname AS login,
            coalesce(a.datname, '') AS database, coalesce(h.locks, 0) AS locks,
@@ -77,6 +79,7 @@ WITH held AS MATERIALIZED (
 SELECT current_setting('max_locks_per_transaction')::bigint
            * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint)
            AS lock_table,
+       (SELECT coalesce(sum(h.locks), 0)::bigint FROM held AS h) AS locks,
        pg_notification_queue_usage() AS notify_queue,
        pg_has_role('pg_signal_backend', 'USAGE') AS may_signal,
        coalesce((SELECT jsonb_agg(to_jsonb(u)) FROM used AS u WHERE starts_with(u.comment, $1)), '[]') AS sessions";
@@ -103,6 +106,7 @@ impl Server {
     /// As [`Self::end_excessive_sessions`], with other bounds.
     pub async fn end_sessions_beyond(&self, bounds: &Bounds) -> Result<Vec<EndedSession>> {
         let mut place = self.inner.excess_watch.lock().await;
+        self.inner.sessions.check_fence()?;
         let mut session = match place.take() {
             Some(session) => session,
             None => self.open_excess_watch().await?,
@@ -137,7 +141,7 @@ async fn end_beyond(session: &mut PgConnection, bounds: &Bounds) -> Result<(Vec<
     with_timeout(ANSWER_LIMIT, "forget what sessions used", refresh).await?;
     let query = sqlx::query_as::<_, UseRow>(QUERY).bind(ownership::TENANT).fetch_one(&mut *session);
     let row = with_timeout(ANSWER_LIMIT, "read what sessions use", query).await?;
-    let server = ServerUse { lock_table: row.lock_table, notify_queue: row.notify_queue };
+    let server = ServerUse { lock_table: row.lock_table, locks: row.locks, notify_queue: row.notify_queue };
     let sessions: Vec<SessionUse> = row.sessions.0.into_iter().filter_map(SessionRow::read).collect();
     let found = excessive(&sessions, server, bounds).into_iter();
     let mut found: Vec<EndedSession> = found

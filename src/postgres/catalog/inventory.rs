@@ -262,7 +262,7 @@ WITH wanted AS (
   SELECT s.setdatabase, s.setrole, jsonb_build_object(
       'name', p.name,
       'database', s.setdatabase::bigint,
-      'resettable', coalesce(g.context = 'user', p.name = 'role') OR has_parameter_privilege(p.name, 'SET')) AS setting
+      'resettable', coalesce(g.context = 'user', p.name IN ('role', 'seed', 'session_authorization')) OR has_parameter_privilege(p.name, 'SET')) AS setting
   FROM pg_db_role_setting AS s
   CROSS JOIN LATERAL unnest(s.setconfig) AS c
   CROSS JOIN LATERAL split_part(c, '=', 1) AS p (name)

@@ -46,7 +46,7 @@ impl Server {
     ) -> Result<MigratorSession> {
         let (id, name) = (placement.tenant, Ident::database(placement)?);
         // Before the lock: a restriction of the tenant's access needs the lock, and waits for no session of others.
-        let slot = self.inner.sessions.tenant_slot().await;
+        let slot = self.tenant_slot().await;
         let _one = self.lock_tenant(id).await;
         let found = self.observe(placement).await?;
         if found.building.is_some() {

@@ -220,17 +220,9 @@ impl Sessions {
         self.open(connect_as, slot, Kind::Tenant, doing).await
     }
 
-    /// As [`Self::single`], for an operation that restricts access: it waits for no other operation.
-    pub(in crate::postgres) async fn single_for_restriction(
-        self: &Arc<Self>,
-        connect_as: &ConnectAs<'_>,
-        doing: &'static str,
-    ) -> Result<Session> {
-        let slot = take_either(&self.tenant, &self.restriction).await;
-        // In a slot for an admin session: an idle one would exceed the cap. As one of those, it frees its slot at once, which
-        // the rest of the operation needs.
-        drop(self.pop_idle());
-        self.open(connect_as, slot, Kind::Admin, doing).await
+    /// As [`Self::tenant_slot`], for an operation that restricts access: it waits for no other operation.
+    pub(in crate::postgres) async fn slot_for_restriction(&self) -> OwnedSemaphorePermit {
+        take_either(&self.tenant, &self.restriction).await
     }
 
     /// As [`Self::single`], for the preflight. It opens a session without a slot when none becomes free in time: the
@@ -251,7 +243,7 @@ impl Sessions {
 
     /// As [`Self::single`], for what must not wait for other operations: without a free slot, it opens a session without
     /// one.
-    pub(super) async fn single_at_once(
+    pub(in crate::postgres) async fn single_at_once(
         self: &Arc<Self>,
         connect_as: &ConnectAs<'_>,
         doing: &'static str,
@@ -264,7 +256,7 @@ impl Sessions {
     }
 
     /// A process that was suspended while another one took over the Lease stops here.
-    pub(super) fn check_fence(&self) -> Result<()> {
+    pub(in crate::postgres) fn check_fence(&self) -> Result<()> {
         if self.fence.is_open() { Ok(()) } else { Err(Error::Fenced) }
     }
 

@@ -62,20 +62,27 @@ impl Server {
         if !self.own_login(placement).await? {
             return Ok(());
         }
-        let mut dropped = self.drop_role(&login).await;
-        if is_in_use(&dropped) {
-            // What else it left or was granted is reported.
-            self.delete_large_objects(&login).await?;
-            self.revoke_from_other_tenants(&login).await?;
-            dropped = self.drop_role(&login).await;
-        }
-        match dropped {
-            Err(Error::Sql { source, .. }) if code(&source) == Some("2BP01") => {
-                Err(Error::LoginInUse { login: login.to_string(), detail: describe(&source) })
+        match self.drop_role(&login).await {
+            Err(Error::LoginInUse { .. }) => {
+                // What else it left or was granted is reported.
+                self.delete_large_objects(&login).await?;
+                self.revoke_from_other_tenants(&login).await?;
+                self.drop_role(&login).await
             }
-            // Another session dropped it first.
-            Err(Error::Sql { source, .. }) if code(&source) == Some("42704") => Ok(()),
             other => other,
+        }
+    }
+
+    /// As [`Server::drop_login`], outside a purge: a login that owns something, or was granted something, stays.
+    pub(super) async fn drop_unused_login(&self, placement: &Placement) -> Result<()> {
+        let login = Ident::login(placement)?;
+        let _one = self.lock_tenant(placement.tenant).await;
+        match self.own_login(placement).await? {
+            true => match self.drop_role(&login).await {
+                Err(Error::LoginInUse { .. }) => Ok(()),
+                other => other,
+            },
+            false => Ok(()),
         }
     }
 
@@ -86,7 +93,14 @@ impl Server {
         if dropped.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
             session.release();
         }
-        dropped
+        match dropped {
+            Err(Error::Sql { source, .. }) if code(&source) == Some("2BP01") => {
+                Err(Error::LoginInUse { login: login.to_string(), detail: describe(&source) })
+            }
+            // Another session dropped it first.
+            Err(Error::Sql { source, .. }) if code(&source) == Some("42704") => Ok(()),
+            other => other,
+        }
     }
 
     /// Revokes what the login was granted in the databases of other tenants: each of them can grant it default privileges,
@@ -167,10 +181,6 @@ impl Server {
             Some(facts) => Err(conflict(&login, facts.ownership)),
         }
     }
-}
-
-fn is_in_use(dropped: &Result<()>) -> bool {
-    dropped.as_ref().is_err_and(|error| error.sql_state().as_deref() == Some("2BP01"))
 }
 
 pub(super) fn conflict(login: &Ident, ownership: Ownership) -> Error {

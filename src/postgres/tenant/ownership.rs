@@ -8,7 +8,7 @@ use crate::{
     },
     postgres::{
         catalog::ownership,
-        error::{Error, Result},
+        error::Result,
         identifier::{Ident, Literal, Script},
         server::Server,
     },
@@ -26,12 +26,8 @@ impl Server {
             if facts.own_login(recorded).is_none() {
                 continue;
             }
-            match self.drop_stray(placement, stray).await {
-                Ok(()) => {}
-                // It owns something, or was granted something, in another database: without access it may stay.
-                Err(Error::LoginInUse { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            // Without access it may stay: what it owns may be the customer's data.
+            self.drop_unused_login(&as_login(placement, stray)).await?;
         }
         Ok(())
     }
@@ -41,7 +37,7 @@ impl Server {
         let facts = self.restore_marks(placement, recorded).await?;
         for stray in facts.strays.iter().filter(|_| facts.login.is_some()) {
             self.cut_stray(placement, stray).await?;
-            self.drop_stray(placement, stray).await?;
+            self.drop_login(&as_login(placement, stray)).await?;
         }
         Ok(())
     }
@@ -80,12 +76,11 @@ impl Server {
     /// Takes all access from a role of the tenant's that is not its login, and ends its sessions. The login's sessions in
     /// the tenant's database end too.
     async fn cut_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
-        let as_login = Placement { login: stray.name.clone(), ..placement.clone() };
-        self.set_access(&as_login, AccessLevel::Blocked).await
+        self.set_access(&as_login(placement, stray), AccessLevel::Blocked).await
     }
+}
 
-    async fn drop_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
-        let as_login = Placement { login: stray.name.clone(), ..placement.clone() };
-        self.drop_login(&as_login).await
-    }
+/// The tenant with this role as its login.
+fn as_login(placement: &Placement, stray: &StrayRole) -> Placement {
+    Placement { login: stray.name.clone(), ..placement.clone() }
 }

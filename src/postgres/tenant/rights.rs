@@ -55,9 +55,13 @@ impl Server {
     async fn settle(&self, session: &mut Session, placement: &Placement) -> Result<RightsReport> {
         let mut report = RightsReport::default();
         let mut narrowed = false;
+        let mut attempted: Vec<RightsMismatch> = Vec::new();
         for round in 1..=ROUNDS {
             let objects = read_rights(session, &placement.login).await?;
             let found = rights_mismatches(&objects, &placement.login);
+            // Repaired is what is not found again: a REVOKE of what another role granted is a mere warning.
+            let repaired = attempted.extract_if(.., |done| !found.contains(done));
+            report.repaired.extend(repaired.map(|done| done.to_string()));
             let (repairable, stuck): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|mismatch| mismatch.is_repairable() && round < ROUNDS);
             report.left = stuck.iter().map(ToString::to_string).collect();
@@ -69,14 +73,15 @@ impl Server {
             run_on(session, doing, &owner_script(&by_owner)?).await?;
             if !by_dba.is_empty() {
                 let connect_as = ConnectAs::Admin(placement.database.as_str());
-                let mut admin = self.inner.sessions.single_even_when_full(&connect_as, doing).await?;
+                // It waits for no session, since it holds one.
+                let mut admin = self.inner.sessions.single_at_once(&connect_as, doing).await?;
                 let script = dba_script(&by_dba, admin.has_grant_options())?;
                 let done = run_despite_read_only(&mut admin, doing, &script).await;
                 admin.close().await;
                 done?;
             }
             narrowed |= repairable.iter().any(RightsMismatch::is_excess);
-            report.repaired.extend(repairable.iter().map(ToString::to_string));
+            attempted = repairable;
         }
         if narrowed {
             self.doubt_sessions(placement).await?;

@@ -7,7 +7,7 @@
 use crate::{
     controller::tenant::{failure::StepError, holds::refresh_holds, step_context::StepContext},
     domain::access::AccessLevel,
-    postgres::Error,
+    postgres::{Error, server::Server},
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
@@ -26,20 +26,18 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     step.restore_ownership(&server).await?;
     let row = step.row()?;
     server.set_access(&row.placement, level).await?;
-    if row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level) {
-        check_rights(step, level).await?;
-    }
-    let row = step.row()?;
+    let check = row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level);
     step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
-    Ok(())
+    if check { check_rights(step, &server, level).await } else { Ok(()) }
 }
 
 /// Reads and repairs the rights inside the database. If some are left, the level is not recorded as in force.
 pub(super) async fn check_rights(
     step: &mut StepContext<'_, '_>,
+    server: &Server,
     level: AccessLevel,
 ) -> Result<(), StepError> {
-    let (server, row) = (step.server()?, step.row()?);
+    let row = step.row()?;
     let report = server.settle_rights(&row.placement).await?;
     if !report.repaired.is_empty() {
         // A session may still use what was revoked just now.

@@ -58,8 +58,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     if was_due {
         renew_limits(step).await?;
     }
-    if is_requested {
-        check_rights(step, level).await?;
+    // A check that failed is repeated with the verification.
+    if is_requested || was_due {
+        let server = step.server()?;
+        check_rights(step, server, level).await?;
     }
     set_due(step, false).await?;
     let behind = step.modules()?.targets().iter().any(|target| !versions.contains(target));
