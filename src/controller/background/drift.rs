@@ -173,10 +173,6 @@ async fn check_tenant(
         report_rights(&tenant, row, &server, context).await?;
     }
     if check.needs_reconcile() {
-        // A level that is not on record is restricted in a slot of its own, before other work.
-        if check.is_access_regained() && row.access.is_some() {
-            context.registry.set_access(row.id, None).await?;
-        }
         // The startup snapshot is older than this.
         context.state.snapshot.forget(&row.resource_uid);
         requeue_tenant(&row.resource_namespace, &row.resource_name, context);
