@@ -178,7 +178,10 @@ async fn sessions_are_ended_without_the_right_to_end_those_of_other_roles() {
     for major in [15, 18] {
         let stage = Stage::set(major, &[]).await;
         let mut session = stage.session().await;
-        session.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 5000) AS n").await.unwrap();
+        // More than half of the lock table.
+        let most = "SELECT pg_advisory_lock(n) FROM generate_series(1, current_setting('max_locks_per_transaction')::int
+            * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) * 6 / 10) AS n";
+        session.execute(most).await.unwrap();
         let mut admin = stage.postgres.connect("postgres").await.unwrap();
         admin.execute("REVOKE pg_signal_backend FROM tenantry_admin").await.unwrap();
         let found = stage.server.end_excessive_sessions().await.unwrap();
