@@ -216,7 +216,7 @@ mod tests {
         let sessions = [many.clone(), none, many, session("other")];
         let of = |login: &str| (login.to_owned(), Excess::Locks(1000));
         assert_eq!(found(&sessions, SERVER), [of("many"), of("many")]);
-        // A table with room harms nobody.
+        // In a table with room they harm no other login.
         assert_eq!(found(&sessions, ServerUse { locks: 3000, ..SERVER }), []);
     }
 

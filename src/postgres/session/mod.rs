@@ -8,4 +8,5 @@ pub(in crate::postgres) mod lock_watch;
 pub(in crate::postgres) mod migrator;
 pub(in crate::postgres) mod pool;
 pub(in crate::postgres) mod prepared;
+mod slots;
 pub(in crate::postgres) mod standing;

@@ -31,6 +31,7 @@ use super::{
         ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
         with_version,
     },
+    slots::{take_either, take_slot},
 };
 
 /// How long the preflight waits for a slot before it opens a session without one.
@@ -431,19 +432,6 @@ struct Waiting<'a>(&'a Sessions);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-async fn take_slot(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed")
-}
-
-/// A slot of the first kind, or else of the second.
-async fn take_either(first: &Arc<Semaphore>, second: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    tokio::select! {
-        biased;
-        slot = take_slot(first) => slot,
-        slot = take_slot(second) => slot,
     }
 }
 
