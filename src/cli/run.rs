@@ -91,7 +91,8 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
 
-    /// Maximum number of sessions on one PostgreSQL server, including those in tenant databases
+    /// Maximum number of sessions on one PostgreSQL server, including those in tenant databases. Beyond it are the
+    /// session that watches what tenants use, and at times a few short ones
     #[arg(long, env = "TENANTRY_MAX_CONNECTIONS_PER_SERVER", default_value_t = 10, value_name = "N",
           value_parser = clap::value_parser!(u32).range(4..=1000))]
     max_connections_per_server: u32,
@@ -124,8 +125,8 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     drift_interval: u32,
 
-    /// Lock watch interval, in seconds: sessions of tenants that keep locks on shared objects for longer are ended. Advanced,
-    /// and for tests
+    /// Lock watch interval, in seconds: sessions of tenants that keep locks on shared objects for longer, or use too
+    /// much of what all databases of a server share, are ended. Advanced, and for tests
     #[arg(long, env = "TENANTRY_LOCK_WATCH_INTERVAL", default_value_t = 2, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(2..=3600))]
     lock_watch_interval: u32,

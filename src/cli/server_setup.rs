@@ -22,7 +22,8 @@ It makes the changes that only an administrator can make:\n  \
 - grants tenantry_admin pg_signal_backend, pg_read_all_stats, pg_use_reserved_connections (from 16 on) and SET of \
 temp_file_limit\n  \
 - creates the registry's database, without rights for PUBLIC\n  \
-- revokes CONNECT on postgres and template1, and EXECUTE on the large-object writers in template1, from PUBLIC\n\n\
+- revokes all rights on postgres, template1 and template0 from PUBLIC; grants tenantry_admin CONNECT on postgres\n  \
+- in template1, revokes EXECUTE on the large-object writers and CREATE in schema public from PUBLIC\n\n\
 It is idempotent: run it again to change the operator's password, for example. What this administrator may not do is \
 listed: as reduced, where the operator works without it, or as refused; then the exit code is not 0.\n\n\
 Examples:\n  \
