@@ -37,7 +37,7 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
     let (slow, gone) = (names("slow", 16), names("gone", 100));
     let bystanders = ["by-spec", "by-hold", "by-deletion", "by-waiting"];
     let lean = || json!({"plan": "restrictions-lean", "offboarding": {"gracePeriodSeconds": 0}});
-    let all = || slow.iter().chain(&gone).map(String::as_str).chain(bystanders);
+    let all = || slow.iter().chain(&gone).map(String::as_str).chain(bystanders).chain(["by-hand"]);
     join_all(all().map(async |name| {
         let mut spec = lean();
         if name == "by-deletion" {
@@ -50,6 +50,12 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
     let uris =
         join_all(bystanders.iter().map(async |name| fleet.secret(&format!("{name}-db"), "uri").await)).await;
     let mut open = join_all(bystanders.iter().map(async |name| fleet.login(name).await.unwrap())).await;
+
+    let by_hand = fleet.secret("by-hand-db", "uri").await;
+    let mut blocked = lean();
+    (blocked["state"], blocked["stateReason"]) = (json!("Suspended"), json!("unpaid"));
+    world.apply("by-hand", blocked).await;
+    fleet.access("by-hand", Access::Blocked).await;
 
     // Sixteen migrations take an hour: they have every slot, and every session in tenant databases.
     for name in &slow {
@@ -116,6 +122,14 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
         .until("the deleted object is released", async || fleet.tenants.get("by-deletion").await.is_err())
         .await;
     let elapsed = begun.elapsed();
+    // Access that is regained by hand waits for no slot of others either.
+    let mut administrator = world.superuser("postgres").await;
+    administrator.execute("SET ROLE tenantry_admin").await.unwrap();
+    let regained = "GRANT tenantry_rw TO tenant_by_hand_app; ALTER ROLE tenant_by_hand_app LOGIN;
+        GRANT CONNECT ON DATABASE tenant_by_hand TO tenant_by_hand_app";
+    administrator.execute(regained).await.unwrap();
+    PgConnection::connect(&by_hand).await.unwrap();
+    world.until("regained access is revoked", async || PgConnection::connect(&by_hand).await.is_err()).await;
     println!("four restrictions are in force and reported after {elapsed:?}");
     assert!(elapsed < SOON, "{elapsed:?}");
     // Meanwhile, all other work waited.

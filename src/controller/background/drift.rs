@@ -173,6 +173,9 @@ async fn check_tenant(
         report_rights(&tenant, row, &server, context).await?;
     }
     if check.needs_reconcile() {
+        if check.is_access_regained() {
+            context.state.waiting.access_regained(ObjectRef::from_obj(tenant.as_ref()));
+        }
         // The startup snapshot is older than this.
         context.state.snapshot.forget(&row.resource_uid);
         requeue_tenant(&row.resource_namespace, &row.resource_name, context);

@@ -1,8 +1,8 @@
 //! The Tenants whose reconciles wait for a slot: a new request for one of them may be a restriction of its access, which
-//! has slots of its own.
+//! has slots of its own. And those whose access was regained by hand, which neither the object nor the row shows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,6 +15,7 @@ use crate::api::tenant::Tenant;
 #[derive(Default)]
 pub struct Waiting {
     by_tenant: Mutex<HashMap<ObjectRef<Tenant>, Arc<Notify>>>,
+    regained: Mutex<HashSet<ObjectRef<Tenant>>>,
 }
 
 /// A waiting reconcile, until this is dropped.
@@ -37,6 +38,25 @@ impl Waiting {
         if let Some(requested) = self.lock().get(reference) {
             requested.notify_one();
         }
+    }
+
+    /// A restricted tenant has more access in PostgreSQL than it should have.
+    pub fn access_regained(&self, reference: ObjectRef<Tenant>) {
+        self.lock_regained().insert(reference);
+    }
+
+    /// Whether access that a tenant regained has to be revoked.
+    pub fn has_regained_access(&self, reference: &ObjectRef<Tenant>) -> bool {
+        self.lock_regained().contains(reference)
+    }
+
+    /// A reconcile has its slot, and revokes what was regained. The drift check finds what is left.
+    pub fn begun(&self, reference: &ObjectRef<Tenant>) {
+        self.lock_regained().remove(reference);
+    }
+
+    fn lock_regained(&self) -> MutexGuard<'_, HashSet<ObjectRef<Tenant>>> {
+        self.regained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<Tenant>, Arc<Notify>>> {

@@ -23,8 +23,14 @@ use crate::{
 
 /// Waits for a slot of the Tenant's server. Returns it with the newest version of the Tenant.
 pub async fn wait_for_slot(tenant: Arc<Tenant>, context: &SharedContext) -> (Slot, Arc<Tenant>) {
+    let found = slot_of(tenant, context).await;
+    context.state.waiting.begun(&ObjectRef::from_obj(found.1.as_ref()));
+    found
+}
+
+async fn slot_of(tenant: Arc<Tenant>, context: &SharedContext) -> (Slot, Arc<Tenant>) {
     let servers = &context.state.servers;
-    let work = Work::of(&tenant, &context.state.latest_status.newest(&tenant));
+    let work = apparent_work(&tenant, context);
     if let Some(slot) = servers.free_slot(request(&tenant, work, context)) {
         return (slot, tenant);
     }
@@ -94,9 +100,16 @@ fn newest_version(tenant: &Arc<Tenant>, context: &SharedContext) -> Arc<Tenant> 
     stored.unwrap_or_else(|| Arc::clone(tenant))
 }
 
+/// The class of a Tenant's reconcile, by the Tenant, its status and what the drift check found.
+fn apparent_work(tenant: &Tenant, context: &SharedContext) -> Work {
+    let work = Work::of(tenant, &context.state.latest_status.newest(tenant));
+    let regained = context.state.waiting.has_regained_access(&ObjectRef::from_obj(tenant));
+    if work == Work::Tenants && regained { Work::Restrictions } else { work }
+}
+
 /// The class of a Tenant's reconcile, by the Tenant and the registry's row.
 async fn work_of(tenant: &Tenant, context: &SharedContext) -> Work {
-    let work = Work::of(tenant, &context.state.latest_status.newest(tenant));
+    let work = apparent_work(tenant, context);
     if work != Work::Tenants {
         return work;
     }

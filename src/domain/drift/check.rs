@@ -38,7 +38,7 @@ impl DriftCheck<'_> {
     }
 
     /// Whether a restricted tenant has more access than it should have, and a reconcile can revoke it.
-    fn is_access_regained(&self) -> bool {
+    pub fn is_access_regained(&self) -> bool {
         self.access < AccessLevel::ReadWrite
             && self.mismatches.iter().any(|found| found.grants_access() && found.repaired_by().is_some())
     }
