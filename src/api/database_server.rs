@@ -109,7 +109,7 @@ const HOST: &str = r"self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?([.]
 /// The database engine of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Engine {
-    /// PostgreSQL 15 or newer.
+    /// PostgreSQL 15 to 18.
     #[default]
     PostgreSQL,
 }

@@ -41,10 +41,11 @@ use super::{
 #[serde(rename_all = "camelCase")]
 pub struct TenantPlanSpec {
     /// Limits by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
-    /// apiCallsPer15Minutes, connections (concurrent sessions of the tenant's login), and any other name that the
-    /// application defines: a lower-case letter, followed by letters and digits. A value is a whole number from 0 to
-    /// 2^53 - 1 (connections: from 1); `unlimited`; or `custom`, which requires the tenant's own spec.limits to set the
-    /// limit. A limit that is not listed does not apply. At most 50.
+    /// apiCallsPer15Minutes, connections (concurrent sessions of the tenant's login), tempFileBytes (temporary files of one
+    /// session), and any other name that the application defines: a lower-case letter, followed by letters and digits. A
+    /// value is a whole number from 0 to 2^53 - 1 (connections: from 1); `unlimited`; or `custom`, which requires the
+    /// tenant's own spec.limits to set the limit. A limit that is not listed does not apply, except that connections is 50
+    /// and tempFileBytes 1 GiB by default. At most 50.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(
