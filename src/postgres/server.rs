@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
@@ -30,7 +30,7 @@ use super::{
         blocked::Blocked,
         blockers::unblock,
         connect::{ConnectAs, DATABASE_LIMIT, STATEMENT_LIMIT, ServerConfig, with_timeout},
-        pool::{Session, Sessions},
+        pool::{Session, Sessions, lock},
     },
     tenant::credentials::{SecretText, generate_password},
 };
@@ -351,8 +351,4 @@ async fn run_against(
         }
         attempt += 1;
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

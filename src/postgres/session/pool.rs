@@ -439,6 +439,6 @@ fn is_full_or_starting(error: &sqlx::Error) -> bool {
     is_transient(error) && matches!(crate::postgres::error::code(error), Some("53300" | "57P03"))
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(in crate::postgres) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

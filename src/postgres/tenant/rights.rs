@@ -12,8 +12,12 @@ use crate::{
         catalog::{ownership, rights::read_rights},
         error::Result,
         identifier::{ADMIN, DBA, Ident, Keyword, Literal, OWNER, Part, Quoted, Script},
-        server::{Server, lock, run_despite_read_only, run_on},
-        session::{connect::ConnectAs, migrator::MigratorSession, pool::Session},
+        server::{Server, run_despite_read_only, run_on},
+        session::{
+            connect::ConnectAs,
+            migrator::MigratorSession,
+            pool::{Session, lock},
+        },
     },
 };
 
