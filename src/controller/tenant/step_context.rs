@@ -124,6 +124,16 @@ impl<'r> StepContext<'r, '_> {
         Ok(())
     }
 
+    /// Records whether a verification is due.
+    pub async fn set_verification_due(&mut self, is_due: bool) -> Result<(), StepError> {
+        let row = self.row()?;
+        if row.verification_required != is_due {
+            let id = row.id;
+            self.replace_record(self.context.registry.set_verification_required(id, is_due).await?.record);
+        }
+        Ok(())
+    }
+
     /// Replaces our finalizers on the Tenant.
     pub async fn set_finalizers(&self, finalizers: &[&str]) -> Result<(), kube::Error> {
         let api = Api::<Tenant>::namespaced(self.context.client.clone(), &self.namespace());

@@ -27,8 +27,17 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let row = step.row()?;
     server.set_access(&row.placement, level).await?;
     let check = row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level);
-    step.replace_record(step.context.registry.set_access(row.id, Some(level)).await?.record);
-    if check { check_rights(step, &server, level).await } else { Ok(()) }
+    let (id, was_due) = (row.id, row.verification_required);
+    if check {
+        // The level is recorded before the rights are read. If that fails or is interrupted, Verify reads them.
+        step.set_verification_due(true).await?;
+    }
+    step.replace_record(step.context.registry.set_access(id, Some(level)).await?.record);
+    if check {
+        check_rights(step, &server, level).await?;
+        step.set_verification_due(was_due).await?;
+    }
+    Ok(())
 }
 
 /// Reads and repairs the rights inside the database. If some are left, the level is not recorded as in force.

@@ -25,7 +25,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (id, was_due) = (row.id, row.verification_required);
     // An attempt that fails, or is interrupted, is repeated.
     if row.activated_at.is_some() {
-        set_due(step, true).await?;
+        step.set_verification_due(true).await?;
     }
     let row = step.row()?;
     let Found::Ours(secret) = secrets::find(step.context, &step.namespace(), &secret_name, row).await? else {
@@ -40,7 +40,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         }
         let row = step.row()?;
         step.server()?.verify_refused(&row.placement, &password).await?;
-        return set_due(step, false).await;
+        return step.set_verification_due(false).await;
     }
     let versions = log_in(step, &secret, &password).await?;
     let recorded = &step.row()?.module_versions;
@@ -63,19 +63,9 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         let server = step.server()?;
         check_rights(step, server, level).await?;
     }
-    set_due(step, false).await?;
+    step.set_verification_due(false).await?;
     let behind = step.modules()?.targets().iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
-}
-
-/// Records whether a verification is due.
-async fn set_due(step: &mut StepContext<'_, '_>, is_due: bool) -> Result<(), StepError> {
-    let row = step.row()?;
-    if row.verification_required != is_due {
-        let id = row.id;
-        step.replace_record(step.context.registry.set_verification_required(id, is_due).await?.record);
-    }
-    Ok(())
 }
 
 /// Logs in and reads the module versions. If the login has another password than the Secret, it gets the Secret's.
