@@ -1,12 +1,15 @@
 //! Many tenants at once, and tenants in steady state.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::{Ready, ready},
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, future::join_all};
 use kube::runtime::watcher;
 use serde_json::json;
 use sqlx::PgConnection;
-use tenantry_test_support::{Fleet, names, shared_operator::superuser};
+use tenantry_test_support::{Fleet, Wait, names, shared_operator::superuser};
 
 /// The operator's default for the sessions on one server.
 const CAP: i64 = 11;
@@ -37,6 +40,11 @@ async fn hundred_tenants_need_no_retry_and_stay_under_session_maximum() {
         assert_eq!(workflow.attempt, 1);
         assert!(workflow.steps.iter().all(|step| step.attempts == 1));
     }
+}
+
+/// Whether an event ends the list with which a watch begins.
+fn is_listed<K>(event: watcher::Result<watcher::Event<K>>) -> Ready<bool> {
+    ready(matches!(event, Ok(watcher::Event::InitDone)))
 }
 
 /// Sessions of the operator on the server, without those in the registry, which have a maximum of their own.
@@ -74,8 +82,8 @@ async fn steady_state(name: &str, length: Duration) {
     // From the present state on, no event on a Tenant or a Secret.
     let mut tenants = watcher(fleet.tenants.clone(), watcher::Config::default()).boxed();
     let mut secrets = watcher(fleet.secrets.clone(), watcher::Config::default()).boxed();
-    while !matches!(tenants.next().await, Some(Ok(watcher::Event::InitDone))) {}
-    while !matches!(secrets.next().await, Some(Ok(watcher::Event::InitDone))) {}
+    let listed = async { (tenants.by_ref().any(is_listed).await, secrets.by_ref().any(is_listed).await) };
+    Wait::until("Tenants and Secrets are listed").future(listed).await;
     let quiet = tokio::join!(
         tokio::time::timeout(length, tenants.next()),
         tokio::time::timeout(length, secrets.next())

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use sqlx::Executor;
-use tenantry::api::tenant::Tenant;
+use tenantry::api::{tenant::Tenant, tenant_status::Access};
 use tenantry_dev::{
     PostgresOptions,
     interposer::{EffectKind, Moment},
@@ -33,6 +33,8 @@ async fn world(name: &'static str) -> World {
 enum Scenario {
     Provision,
     Deprovision,
+    /// To ReadOnly, of a tenant to which an administrator granted more than that.
+    Suspend,
 }
 
 /// One run: the operator is killed at this effect and started again. Returns the effect, or none if there were fewer.
@@ -42,9 +44,13 @@ async fn run(
     name: &str,
     point: Option<(usize, Moment)>,
 ) -> Option<String> {
-    if scenario == Scenario::Deprovision {
+    if scenario != Scenario::Provision {
         world.apply(name, spec()).await;
         world.fleet.ready(name).await;
+    }
+    if scenario == Scenario::Suspend {
+        let mut superuser = world.superuser(&format!("tenant_{}", name.replace('-', "_"))).await;
+        superuser.execute("GRANT INSERT, UPDATE ON users TO PUBLIC").await.unwrap();
     }
     let effects = world.installation.interposer().unwrap().effects();
     effects.reset();
@@ -59,6 +65,14 @@ async fn run(
                 world.fleet.ready(name).await;
             }
             Scenario::Deprovision => world.fleet.delete(name).await,
+            Scenario::Suspend => {
+                let mut suspended = spec();
+                suspended["state"] = "Suspended".into();
+                suspended["stateReason"] = "unpaid".into();
+                suspended["suspension"] = json!({"mode": "ReadOnly", "trigger": "PaymentFailure"});
+                world.apply(name, suspended).await;
+                world.fleet.access(name, Access::ReadOnly).await;
+            }
         }
     };
     tokio::pin!(settled);
@@ -108,7 +122,8 @@ async fn at_every_effect(world: &World, scenario: Scenario) {
         statements = number;
     }
     println!("killed at {points} points of {statements} effects");
-    assert!(statements >= 15, "{statements}");
+    let least = if scenario == Scenario::Suspend { 5 } else { 15 };
+    assert!(statements >= least, "{statements}");
 }
 
 #[tokio::test]
@@ -121,6 +136,13 @@ async fn provisioning_killed_at_any_effect_ends_the_same() {
 async fn deprovisioning_killed_at_any_effect_ends_the_same() {
     let world = world("crash-deprovision").await;
     at_every_effect(&world, Scenario::Deprovision).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn suspension_killed_at_any_effect_ends_the_same() {
+    let world = world("crash-suspend").await;
+    at_every_effect(&world, Scenario::Suspend).await;
 }
 
 #[tokio::test]
@@ -215,7 +237,7 @@ async fn left_of(world: &World, name: &str) -> BTreeMap<String, Value> {
 /// What the tenant itself sees, with the credentials from its Secret.
 async fn inside(world: &World, name: &str) -> Value {
     let mut session = login(&world.fleet.secret(&format!("{name}-db"), "uri").await).await.unwrap();
-    session.execute("INSERT INTO users (email) VALUES ('own@crash.example')").await.unwrap();
+    let writes = session.execute("INSERT INTO users (email) VALUES ('own@crash.example')").await.is_ok();
     let counted: Vec<String> = sqlx::query_scalar(
         "SELECT 'users ' || count(*) FROM users UNION ALL SELECT 'roles ' || count(*) FROM roles
          UNION ALL SELECT 'user_roles ' || count(*) FROM user_roles
@@ -227,7 +249,7 @@ async fn inside(world: &World, name: &str) -> Value {
     .fetch_all(&mut session)
     .await
     .unwrap();
-    json!(counted)
+    json!({"writes": writes, "rows": counted})
 }
 
 /// How often the tenant's databases were created and dropped: what the server logged, without refused statements.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::api::tenant_status::Access;
-use tenantry_test_support::{World, login};
+use tenantry_test_support::{Wait, World, login};
 use tokio::task::JoinHandle;
 
 /// The gate's machine is busy: what the product promises in seconds is measured, and has this limit here.
@@ -44,7 +44,9 @@ async fn tenant_that_locks_everybody_out_is_ended_reported_and_suspended() {
     attacks.push(attack(hostile.clone(), "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'".to_owned()));
     let is_locked = "SELECT count(*) = 2 FROM pg_locks WHERE database = 0 AND NOT granted AND mode = 'AccessExclusiveLock'";
     // The control: both databases are locked, and no client connects.
-    while !sqlx::query_scalar::<_, bool>(is_locked).fetch_one(&mut superuser).await.unwrap() {}
+    Wait::until("both databases are locked")
+        .is_true(async || sqlx::query_scalar(is_locked).fetch_one(&mut superuser).await.unwrap())
+        .await;
     assert!(tokio::time::timeout(Duration::from_millis(500), login(&beside)).await.is_err());
 
     let mut slowest = Duration::ZERO;

@@ -16,7 +16,7 @@ use tenantry::api::{
     tenant_status::{StepState, TenantState, WorkflowStatus},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Stop};
-use tenantry_test_support::{Fleet, Options, PATIENCE, World, login, prepared_postgres};
+use tenantry_test_support::{Fleet, Options, PATIENCE, Wait, World, login, prepared_postgres};
 
 /// The workflow in a status.
 pub fn workflow(tenant: &Tenant) -> WorkflowStatus {
@@ -77,17 +77,15 @@ async fn set(server: &Postgres, change: &'static str, shown: (&'static str, &str
     let mut session = server.connect("postgres").await.unwrap();
     session.execute(change).await.unwrap();
     session.execute("SELECT pg_reload_conf()").await.unwrap();
-    loop {
-        let mut fresh = server.connect("postgres").await.unwrap();
-        let value: String = sqlx::query_scalar("SELECT current_setting($1)")
-            .bind(shown.0)
-            .fetch_one(&mut fresh)
-            .await
-            .unwrap();
-        if value == shown.1 {
-            return;
-        }
-    }
+    let current = "SELECT current_setting($1)";
+    Wait::until(change)
+        .observe(async || {
+            let mut fresh = server.connect("postgres").await.unwrap();
+            let value: String =
+                sqlx::query_scalar(current).bind(shown.0).fetch_one(&mut fresh).await.unwrap();
+            if value == shown.1 { Ok(()) } else { Err(value) }
+        })
+        .await;
 }
 
 #[tokio::test]

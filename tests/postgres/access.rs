@@ -1,9 +1,9 @@
 //! Access levels, and the proof that revoked rights are no longer used.
 
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::{api::reason::Reason, domain::access::AccessLevel};
 
-use crate::servers::{SERVERS, Tenant, access, ready, refusal};
+use crate::servers::{OPERATOR, PASSWORD, SERVERS, Tenant, access, ready, refusal, set_up, start};
 
 #[tokio::test]
 async fn each_level_allows_exactly_its_rights() {
@@ -102,5 +102,33 @@ async fn right_that_only_a_superuser_can_revoke_is_not_reported_as_revoked() {
         // Without LOGIN and CONNECT it cannot use it.
         set(AccessLevel::Blocked).await.unwrap();
         server.verify_refused(&tenant.placement, &tenant.password).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn membership_left_by_an_interrupted_rollback_is_revoked() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        let server = ready(&postgres).await;
+        let tenant = Tenant::new("tenant_interrupted");
+        tenant.provision(&server, 1).await;
+        assert!(server.revoke_borrowed_memberships().await.unwrap().is_empty(), "of its own, there is none");
+        // As the rollback of a prepared transaction grants them, and a kill leaves them.
+        let mut operator =
+            PgConnection::connect(&postgres.url(OPERATOR, PASSWORD, "postgres")).await.unwrap();
+        let options = if major < 16 { "" } else { "WITH INHERIT FALSE, SET TRUE" };
+        for role in ["tenant_interrupted_app", "tenantry_rw"] {
+            let grant = format!("GRANT {role} TO tenantry_admin {options}");
+            operator.execute(AssertSqlSafe(grant)).await.unwrap();
+        }
+        operator.execute("SET ROLE tenant_interrupted_app; RESET ROLE").await.unwrap();
+        let revoked = server.revoke_borrowed_memberships().await.unwrap();
+        assert_eq!(revoked, ["tenant_interrupted_app", "tenantry_rw"]);
+        assert_eq!(refusal(&mut operator, "SET ROLE tenant_interrupted_app").await, "42501");
+        assert!(server.revoke_borrowed_memberships().await.unwrap().is_empty());
+        // What the operator needs of the roles that it created stays.
+        server.set_access(&tenant.placement, AccessLevel::ReadOnly).await.unwrap();
+        server.set_access(&tenant.placement, AccessLevel::ReadWrite).await.unwrap();
+        tenant.session(&postgres).await.unwrap();
     }
 }

@@ -7,7 +7,7 @@ use tenantry::{
 };
 use tenantry_dev::Stop;
 
-use crate::system::{System, created, prepared, tenant};
+use crate::system::{System, created, prepared, tenant, until};
 
 async fn refusal(url: &str) -> Error {
     Registry::connect(url, "one", 5).await.unwrap_err()
@@ -45,15 +45,12 @@ async fn each_connection_failure_has_its_own_reason() {
 
         admin.execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
         admin.execute("SELECT pg_reload_conf()").await.unwrap();
-        let fresh = loop {
-            // The new setting reaches sessions with a delay.
+        // The new setting reaches sessions with a delay.
+        let fresh = until("the registry is read-only", async || {
             let fresh = system.registry("fresh").await;
-            let error = fresh.register(&tenant("acme")).await;
-            match error {
-                Ok(_) => continue,
-                Err(error) => break error,
-            }
-        };
+            fresh.register(&tenant("acme")).await.err()
+        })
+        .await;
         assert_eq!((fresh.reason(), fresh.is_permanent()), (Reason::RegistryReadOnly, false), "{fresh}");
 
         server.stop(Stop::Fast).await.unwrap();

@@ -20,6 +20,7 @@ use tenantry::{
     registry::{Deadline, NewState, NewTenant, Registration, Registry},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, environment::on_a_thread};
+use tenantry_test_support::Wait;
 use uuid::Uuid;
 
 const LOGIN: &str = "operator";
@@ -144,16 +145,7 @@ pub async fn refused(session: &mut PgConnection, statement: impl Into<String>) -
 
 /// Waits for an asynchronous change, such as the end of a session after its connection was closed.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), async {
-        loop {
-            if let Some(found) = look().await {
-                break found;
-            }
-            tick.tick().await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
+    Wait::until(what).observe(async || look().await.ok_or("not yet")).await
 }
 
 /// The usual status at activation.

@@ -171,12 +171,13 @@ async fn new_leader_takes_over_from_frozen_process() {
         assert_eq!((taken.id, taken.attempt), (run.id, 2));
 
         // The frozen process resumes: its sessions are closed, and its new ones are refused.
-        let refused = loop {
+        let refused = until("the frozen process connects again", async || {
             match frozen.activate(id, &in_use(), &[], run.id).await {
-                Err(error) if error.reason() == Reason::RegistryUnreachable => {}
-                outcome => break outcome.unwrap_err(),
+                Err(error) if error.reason() == Reason::RegistryUnreachable => None,
+                outcome => Some(outcome.unwrap_err()),
             }
-        };
+        })
+        .await;
         assert_eq!(refused.reason(), Reason::ClaimedElsewhere);
         let refused = frozen.record_steps(&run, &[step("Register", "Succeeded", 1)]).await.unwrap_err();
         assert!(matches!(refused, Error::TakenOver), "{refused:?}");
@@ -201,12 +202,13 @@ async fn process_resumes_after_server_crash() {
         assert_eq!((down.reason(), down.is_permanent()), (Reason::RegistryUnreachable, false), "{down:?}");
         server.start_again().await.unwrap();
         // Each connection that the crash broke fails once.
-        let resumed = loop {
+        let resumed = until("the registry answers again", async || {
             match registry.begin_workflow(id, WorkflowKind::Provision).await {
-                Err(error) if !error.is_permanent() && error.reason() == Reason::RegistryUnreachable => {}
-                outcome => break outcome.unwrap(),
+                Err(error) if !error.is_permanent() && error.reason() == Reason::RegistryUnreachable => None,
+                outcome => Some(outcome.unwrap()),
             }
-        };
+        })
+        .await;
         assert_eq!((resumed.id, resumed.attempt), (run.id, 2));
         let other = system.registry("two").await;
         let refused = other.begin_workflow(id, WorkflowKind::Provision).await.unwrap_err();

@@ -16,6 +16,11 @@ fn tests_wait_for_conditions() {
     tree::demand(tree::rust().filter(|file| !file.path.starts_with("dev/env/tests/")), sleeps);
 }
 
+#[test]
+fn tests_wait_with_a_deadline() {
+    tree::demand(tree::rust(), polls);
+}
+
 /// The attribute of a test that only `make test-all` runs, and the programs that it runs.
 const SLOW: &str = "ignore=\"slow:maketest-all\"";
 const SLOW_PROGRAMS: [&str; 3] = ["tests/cluster/", "tests/faults/", "tests/leader/"];
@@ -51,6 +56,23 @@ fn sleeps(file: &File) -> Vec<Finding> {
         .collect()
 }
 
+/// A loop without a body that waits for a condition: where the condition never comes, the whole run hangs.
+fn polls(file: &File) -> Vec<Finding> {
+    let tokens = code::read(file).tokens;
+    let begins = tokens.windows(2).enumerate().filter(|(_, two)| two[0].is("while") && two[1].is("!"));
+    let polls = begins.filter(|(at, _)| {
+        let rest = &tokens[*at..];
+        let body = rest.windows(2).position(|two| two[0].is("{") && two[1].is("}"));
+        let end = rest.iter().position(|token| token.is("{"));
+        body == end && end.is_some_and(|end| rest[..end].iter().any(|token| token.is("await")))
+    });
+    polls
+        .map(|(at, _)| {
+            Finding::new(tokens[at].line, "a test waits with a deadline: tenantry_test_support::Wait")
+        })
+        .collect()
+}
+
 fn ignored(file: &File) -> Vec<Finding> {
     let attributes = code::read(file).attributes.into_iter().filter(|attribute| {
         let text = &attribute.text;
@@ -79,6 +101,9 @@ fn unfinished_sleeping_and_ignored_tests_are_found() {
     assert_eq!(lines(unfinished(&file)), [2, 5]);
     assert_eq!(lines(ignored(&file)), [3]);
     assert_eq!(lines(sleeps(&file)), [8]);
+    let poll =
+        "async fn f() {\n while !is_there(x).await {\n} while !queue.is_empty() {} while a().await {} }";
+    assert_eq!(lines(polls(&File::sample("tests/x.rs", poll))), [2]);
     assert_eq!(lines(sleeps(&File::sample("src/x.rs", "fn f() { sleep(1) }"))), [0; 0]);
     assert_eq!(lines(sleeps(&File::sample("tests/x.rs", "fn f() { sleep(1) }"))), [1]);
     assert_eq!(lines(ignored(&File::sample("tests/x.rs", "#[cfg_attr(x, ignore)] fn f() {}"))), [1]);

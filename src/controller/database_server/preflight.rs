@@ -156,6 +156,20 @@ async fn check(
         server.revoke_migrator_grants(&inventory.migrator_grants()).await;
         context.state.snapshot.read_server(&server.config().name, inventory);
     }
+    match server.revoke_borrowed_memberships().await {
+        Ok(borrowed) if borrowed.is_empty() => {}
+        Ok(borrowed) => {
+            info!(
+                server = server.config().name,
+                ?borrowed,
+                "revoked what an interrupted operation left to tenantry_admin"
+            );
+        }
+        // The next check revokes them.
+        Err(error) => {
+            warn!(server = server.config().name, %error, "could not revoke what an interrupted operation left to tenantry_admin");
+        }
+    }
     let (why, mut message) = if found.missing.is_empty() {
         (Reason::RightsComplete, "the operator's login has every right it needs".to_owned())
     } else {

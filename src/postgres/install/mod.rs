@@ -1,5 +1,6 @@
 //! What is installed once per server: roles, rights and templates, and the check of them.
 
+mod borrowed_memberships;
 mod large_objects;
 mod points;
 pub mod preflight;

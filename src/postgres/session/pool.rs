@@ -67,7 +67,7 @@ pub(in crate::postgres) struct Sessions {
     /// What was ended because it blocked a statement, until it is reported.
     pub(super) ended: Mutex<Vec<Ended>>,
     /// Prepared transactions are rolled back by one task at a time.
-    pub(super) rolling_back: tokio::sync::Mutex<()>,
+    pub(in crate::postgres) rolling_back: tokio::sync::Mutex<()>,
     /// The version of the server, once a session was opened.
     version: AtomicU32,
 }

@@ -42,7 +42,8 @@ impl Sessions {
         for Prepared { gid, owner } in prepared {
             let owner = Ident::new(owner)?;
             // Only the owner or a superuser may roll it back, in the same database and outside a transaction: the
-            // operator becomes a member of the owner. After an interruption, the next attempt ends the membership.
+            // operator becomes a member of the owner. An interruption leaves the membership:
+            // `revoke_borrowed_memberships` ends it.
             let options =
                 Keyword(if session.has_grant_options() { "WITH INHERIT FALSE, SET TRUE" } else { "" });
             let borrow =

@@ -15,6 +15,7 @@ use tenantry::{
     },
 };
 use tenantry_dev::Postgres;
+use tenantry_test_support::Wait;
 use tokio::task::JoinHandle;
 
 use crate::servers::{Tenant, access, ready, set_up, start};
@@ -245,8 +246,15 @@ async fn starting(postgres: &Postgres, tenant: &Tenant) -> Outcome<JoinHandle<()
         AND classid = 'pg_database'::regclass AND objid = (SELECT oid FROM pg_database WHERE datname = $1))";
     let mut administrator = postgres.connect("postgres").await.map_err(as_text)?;
     let database = &tenant.placement.database;
-    while !sqlx::query_scalar(is_there).bind(database).fetch_one(&mut administrator).await.map_err(as_text)? {
-    }
+    let begun = async {
+        let mut starting = false;
+        while !starting {
+            let look = sqlx::query_scalar(is_there).bind(database).fetch_one(&mut administrator);
+            starting = look.await.map_err(as_text)?;
+        }
+        Ok(())
+    };
+    Wait::until("a session of the tenant is starting").future::<Outcome>(begun).await?;
     Ok(task)
 }
 
@@ -335,9 +343,11 @@ pub async fn until_waiting(postgres: &Postgres, from: &str, database: &str) {
     let is_there = "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted
         AND classid = 'pg_database'::regclass AND objid = (SELECT oid FROM pg_database WHERE datname = $1))";
     let mut administrator = postgres.connect(from).await.unwrap();
-    while !sqlx::query_scalar::<_, bool>(is_there).bind(database).fetch_one(&mut administrator).await.unwrap()
-    {
-    }
+    Wait::until("a session waits for the lock on a database")
+        .is_true(async || {
+            sqlx::query_scalar(is_there).bind(database).fetch_one(&mut administrator).await.unwrap()
+        })
+        .await;
 }
 
 /// The sessions of administrators are never ended: the operator gives up soon, and says that it waited for a lock.

@@ -10,6 +10,7 @@ use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, PgPool,
     postgres::{PgPoolCopyExt, PgPoolOptions},
 };
+use tenantry_test_support::Wait;
 
 use crate::servers::{OPERATOR, PASSWORD};
 
@@ -75,10 +76,14 @@ pub async fn stubborn(actor: Actor) -> Outcome<Finish> {
     let running = tokio::spawn(async move { waits.run(&mut session, block).await });
     let is_waiting =
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'advisory')";
-    let mut waiting = false;
-    while !waiting {
-        waiting = sqlx::query_scalar(is_waiting).bind(pid).fetch_one(&mut lock).await.map_err(as_text)?;
-    }
+    let begun = async {
+        let mut waiting = false;
+        while !waiting {
+            waiting = sqlx::query_scalar(is_waiting).bind(pid).fetch_one(&mut lock).await.map_err(as_text)?;
+        }
+        Ok(())
+    };
+    Wait::until("the block waits for the advisory lock").future::<Outcome>(begun).await?;
     lock.execute(AssertSqlSafe(format!("SELECT pg_cancel_backend({pid})"))).await.map_err(as_text)?;
     Ok(async move {
         lock.execute("SELECT pg_advisory_unlock(7)").await.map_err(as_text)?;

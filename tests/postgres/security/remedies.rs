@@ -2,6 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry_dev::Postgres;
+use tenantry_test_support::Wait;
 
 use crate::servers::{Tenant, ready, refusal, set_up, start};
 
@@ -91,13 +92,12 @@ async fn row_of_a_database_is_not_locked(postgres: &Postgres, tenant: &Tenant, d
 async fn blocking_session_is_found(postgres: &Postgres, administrator: &mut PgConnection, tenant: &Tenant) {
     let mut waiting = postgres.connect("postgres").await.unwrap();
     let waits = tokio::spawn(async move { waiting.execute("VACUUM").await });
-    let login = loop {
-        let found =
-            sqlx::query_scalar::<_, String>(BLOCKING).fetch_optional(&mut *administrator).await.unwrap();
-        if let Some(login) = found {
-            break login;
-        }
-    };
+    let login: String = Wait::until("the query finds who blocks VACUUM")
+        .observe(async || {
+            let found = sqlx::query_scalar(BLOCKING).fetch_optional(&mut *administrator).await.unwrap();
+            found.ok_or("no login")
+        })
+        .await;
     assert_eq!(login, tenant.placement.login);
     let cancel =
         "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query = 'VACUUM' AND state = 'active'";

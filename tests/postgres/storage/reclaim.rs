@@ -14,6 +14,7 @@ use tenantry::{
     },
 };
 use tenantry_dev::Postgres;
+use tenantry_test_support::Wait;
 
 use crate::servers::{SERVERS, Tenant, access, config, ready, refusal};
 
@@ -214,7 +215,9 @@ async fn locked_table_is_skipped_and_delays_no_session() {
         let read = async {
             let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'papers'::regclass
                          AND mode = 'AccessExclusiveLock' AND NOT granted)";
-            while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut administrator).await.unwrap() {}
+            Wait::until("a rewrite waits for the lock on papers")
+                .is_true(async || sqlx::query_scalar(waits).fetch_one(&mut administrator).await.unwrap())
+                .await;
             let start = Instant::now();
             reading.execute("SELECT count(*) FROM papers").await.unwrap();
             start.elapsed()
