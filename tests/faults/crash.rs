@@ -114,7 +114,8 @@ async fn at_every_effect(world: &World, scenario: Scenario) {
             let Some(what) = run(world, scenario, &name, Some((number, moment))).await else { continue };
             (any, points) = (true, points + 1);
             let left = left_of(world, &name).await;
-            assert_eq!(left, expected, "killed {moment:?} effect {number}: {what}");
+            let log = || world.fleet.operator_log();
+            assert_eq!(left, expected, "killed {moment:?} effect {number}: {what}\n{}", log());
         }
         if !any {
             break;

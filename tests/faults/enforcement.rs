@@ -74,6 +74,17 @@ async fn rights_in_the_database_are_part_of_what_is_enforced() {
     request(&world, "acme", "2").await;
     world.fleet.access("acme", Access::ReadOnly).await;
 
+    // Found by the session of another step: what was open with that right is ended before the level counts again.
+    superuser.execute("GRANT INSERT ON users TO PUBLIC").await.unwrap();
+    let mut open = world.fleet.login("acme").await.unwrap();
+    open.execute(WRITE).await.unwrap();
+    let mut other_plan = read_only();
+    other_plan["plan"] = "professional".into();
+    world.apply("acme", other_plan).await;
+    world.fleet.access("acme", Access::ReadOnly).await;
+    assert!(open.execute("SELECT 1").await.is_err(), "a session has the rights of before");
+    assert!(!may_write(&world, "acme").await);
+
     // Without a request: once a day.
     let mut superuser = world.superuser("tenant_daily").await;
     superuser.execute("GRANT TRUNCATE ON settings TO tenantry_rw").await.unwrap();

@@ -90,9 +90,10 @@ pub async fn converge<'a>(
                 let execution = Execution { subject, progress, kind, again, server, context, status };
                 (subject, progress) = execute(execution, steps).await;
                 report_repair(&subject, &progress, kind, &drift, context);
+                let mut is_doubted = false;
                 if let (Some(server), Some(row)) = (handle, &subject.record) {
                     match report_rights(subject.tenant, row, &server, context).await {
-                        Ok(Some(row)) => subject.record = Some(row),
+                        Ok(Some(row)) => (subject.record, is_doubted) = (Some(row), true),
                         Ok(None) => {}
                         Err(error) => {
                             warn!(%error, "could not record that rights differ; the next check does")
@@ -102,7 +103,7 @@ pub async fn converge<'a>(
                 // A failed first provisioning is rolled back in the same reconcile.
                 let rolls_back = subject.record.as_ref().is_some_and(|record| record.rolling_back)
                     && kind == WorkflowKind::Provision;
-                if rolls_back || (again && progress.failure().is_none()) {
+                if rolls_back || ((again || is_doubted) && progress.failure().is_none()) {
                     continue;
                 }
                 None

@@ -6,13 +6,14 @@ use kube::Resource;
 use crate::{
     api::{reason::Reason, tenant::Tenant},
     controller::{context::Context, watch::requeue::requeue_tenant},
-    domain::record::TenantRecord,
+    domain::{access::AccessLevel, record::TenantRecord},
     postgres::server::Server,
     registry::Error,
 };
 
-/// Reports what the last session in a tenant's database found, if something differed. With rights left that only another
-/// role can change, the recorded level is withdrawn, and the next reconcile reports why. Returns the row, if it changed.
+/// Reports what the last session in a tenant's database found, if something differed. The recorded level is withdrawn if
+/// rights are left that only another role can change, or if sessions may still use what was revoked: the next round, or
+/// reconcile, enforces it or reports why not. Returns the row, if it changed.
 pub async fn report_rights(
     tenant: &Tenant,
     row: &TenantRecord,
@@ -24,11 +25,24 @@ pub async fn report_rights(
         let note = format!("rights in the database were repaired: {}", report.repaired.join("; "));
         context.events.warning(tenant.object_ref(&()), "Repair", Reason::DriftRepaired, note);
     }
-    if report.left.is_empty() || row.access.is_none() || !row.status.was_active() {
+    if row.access.is_none() || !row.status.was_active() {
+        return Ok(None);
+    }
+    if report.left.is_empty()
+        && !(row.access < Some(AccessLevel::ReadWrite) && is_unproven(row, server).await)
+    {
         return Ok(None);
     }
     let doubted = context.registry.set_access(row.id, None).await?.record;
     context.state.snapshot.forget(&row.resource_uid);
     requeue_tenant(&row.resource_namespace, &row.resource_name, context);
     Ok(Some(doubted))
+}
+
+/// Whether sessions of the login may still have rights that were revoked. What cannot be read is not proven.
+async fn is_unproven(row: &TenantRecord, server: &Server) -> bool {
+    match server.observe(&row.placement).await {
+        Ok(facts) => facts.login.is_some_and(|login| login.is_revocation_unproven),
+        Err(_) => true,
+    }
 }

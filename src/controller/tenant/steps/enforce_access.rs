@@ -48,8 +48,8 @@ pub(super) async fn check_rights(
 ) -> Result<(), StepError> {
     let row = step.row()?;
     let report = server.settle_rights(&row.placement).await?;
-    if !report.repaired.is_empty() {
-        // A session may still use what was revoked just now.
+    if level < AccessLevel::ReadWrite {
+        // A session may still use what was revoked just now, here or by an earlier step of this reconcile.
         server.set_access(&row.placement, level).await?;
     }
     if report.left.is_empty() {
