@@ -73,6 +73,8 @@ reasons! {
     Failed,
     /// The tenant can still be restored.
     GracePeriod,
+    /// Event: the grace of too many tenants was made shorter at once.
+    GraceShortened,
     /// The plan is being deleted while tenants use it.
     InUse,
     /// Event: the tenant was not used for a long time.
@@ -101,6 +103,8 @@ reasons! {
     LoginMissing,
     /// Event: too many tenants are being deprovisioned at once.
     MassDeletion,
+    /// Event: too many purges came due at once.
+    MassPurge,
     /// A module's migration failed.
     MigrationFailed,
     /// Only a superuser can make this change.
@@ -233,6 +237,8 @@ reasons! {
     TenantLeaving,
     /// TenantHold: its Tenant does not exist.
     TenantNotFound,
+    /// Event: the objects of too many tenants do not exist, and were not deleted.
+    TenantsVanished,
     /// The API server throttles requests.
     Throttled,
     /// The server's certificate is not the expected one.

@@ -1,4 +1,5 @@
-//! Opens and closes the breaker of mass deletions: counts deprovisionings before a purge begins, and reports every change.
+//! Opens and closes the breaker of mass deletions: counts deprovisionings and purges before a purge begins, and reports
+//! every change.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, Resource};
@@ -7,18 +8,40 @@ use tracing::error;
 use super::{context::Context, watch::requeue::requeue_tenants_where};
 use crate::{
     api::{ANNOTATION_BREAKER_ACKNOWLEDGED, reason::Reason, tenant::Tenant, tenant_status::TenantState},
-    domain::breaker::BreakerState,
+    domain::{breaker::BreakerState, record::TenantRecord},
     registry::{self, Opening},
 };
 
-/// Counts the deprovisionings of the last minutes, just before data is dropped. Returns whether a purge may begin: false
-/// while the breaker is open.
-pub async fn permits_purge(context: &Context) -> Result<bool, registry::Error> {
-    let Some(thresholds) = context.state.breaker.thresholds() else { return Ok(true) };
-    let opening = context.registry.check_mass_deletion(thresholds, context.clock.now()).await?;
-    let is_closed = opening.is_none();
-    set(opening, context);
-    Ok(is_closed && context.state.breaker.state() == BreakerState::Closed)
+/// Whether a purge may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may.
+    Granted,
+    /// It is not counted yet, with others whose grace is being made shorter.
+    NotCounted,
+    /// The breaker is open.
+    Frozen,
+}
+
+/// Counts the deprovisionings and the purges of the last minutes, just before data is dropped.
+pub async fn permits_purge(row: &TenantRecord, context: &Context) -> Result<Permission, registry::Error> {
+    let is_settling = count(context).await?;
+    Ok(match context.state.breaker.state() {
+        BreakerState::Disabled => Permission::Granted,
+        BreakerState::Open | BreakerState::Unknown => Permission::Frozen,
+        BreakerState::Closed if is_settling && row.purge_hastened_at.is_some() => Permission::NotCounted,
+        BreakerState::Closed => Permission::Granted,
+    })
+}
+
+/// Counts the deprovisionings and the purges of the last minutes, and opens the breaker if there are too many. Returns
+/// whether graces are being made shorter just now.
+pub async fn count(context: &Context) -> Result<bool, registry::Error> {
+    let Some(thresholds) = context.state.breaker.thresholds() else { return Ok(false) };
+    let (now, ahead) = (context.clock.now(), context.clock.ahead());
+    let count = context.registry.check_mass_deletion(thresholds, now, ahead).await?;
+    set(count.opening, context);
+    Ok(count.is_settling)
 }
 
 /// Records the state of the breaker. A change is reported, and the tenants that are being deprovisioned are reconciled.

@@ -115,6 +115,8 @@ pub struct RegistryFacts {
     pub tombstone: Option<PurgeTerms>,
     /// When deprovisioning began.
     pub departed_at: Option<Timestamp>,
+    /// When the terms were last changed so that the purge may begin earlier.
+    pub hastened_at: Option<Timestamp>,
     /// The purge has begun and cannot be undone.
     pub purging: bool,
     /// A failed first provisioning is being rolled back.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     access::{AccessLevel, gates::EffectiveGate, holds::Hold},
+    breaker::Vanished,
     identity::TenantId,
     observed::RegistryStatus,
     offboarding::PurgeTerms,
@@ -87,6 +88,7 @@ pub struct TenantRecord {
     pub updated_at: Timestamp,
     pub purge_started_at: Option<Timestamp>,
     pub purge_held: Option<String>,
+    pub purge_hastened_at: Option<Timestamp>,
     pub rolling_back: bool,
     pub database_oid: Option<i64>,
     pub login_oid: Option<i64>,
@@ -95,6 +97,8 @@ pub struct TenantRecord {
     pub last_session_at: Option<Timestamp>,
     pub inactivity_warned_at: Option<Timestamp>,
     pub frozen_by: Option<i64>,
+    /// Its object does not exist, and the breaker of mass deletions opened for that.
+    pub vanished: Option<Vanished>,
     /// The entitlements in force in the tenant's database; none before the first.
     pub entitlements: Option<Entitlements>,
     pub gates: Vec<EffectiveGate>,
@@ -167,6 +171,7 @@ impl TenantRecord {
             updated_at: began,
             purge_started_at: None,
             purge_held: None,
+            purge_hastened_at: None,
             rolling_back: false,
             database_oid: None,
             login_oid: None,
@@ -175,6 +180,7 @@ impl TenantRecord {
             last_session_at: None,
             inactivity_warned_at: None,
             frozen_by: None,
+            vanished: None,
             entitlements: None,
             gates: Vec::new(),
             default_gates: None,

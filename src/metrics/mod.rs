@@ -104,6 +104,7 @@ pub struct Metrics {
     tenants: Family<ByState, Gauge>,
     tombstones: Family<ByAccess, Gauge>,
     leftover_databases: Gauge,
+    vanished_tenants: Gauge,
     tenant_sessions_ended: Family<ByReason, Counter>,
     limits: Family<ByLimit, Gauge<f64, AtomicU64>>,
     near: Arc<Mutex<HashSet<ByLimit>>>,
@@ -156,6 +157,12 @@ impl Metrics {
             "Databases that exist although their tenant is deprovisioned",
             leftover_databases.clone(),
         );
+        let vanished_tenants = Gauge::default();
+        registry.register(
+            "vanished_tenants",
+            "Registered tenants that have no Tenant and keep their access while the breaker is open",
+            vanished_tenants.clone(),
+        );
         let tenant_sessions_ended = Family::default();
         registry.register(
             "tenant_sessions_ended",
@@ -179,7 +186,7 @@ impl Metrics {
         let breaker = Gauge::default();
         registry.register(
             "mass_deletion_breaker_open",
-            "1 while purges are frozen because many tenants were deleted at once, 0 otherwise",
+            "1 while purges are frozen because of many deletions, many purges, or many vanished Tenants at once, 0 otherwise",
             breaker.clone(),
         );
         let invalid_objects = Family::default();
@@ -204,6 +211,7 @@ impl Metrics {
             tenants,
             tombstones,
             leftover_databases,
+            vanished_tenants,
             tenant_sessions_ended,
             limits,
             near: Arc::default(),
@@ -283,6 +291,11 @@ impl Metrics {
     /// Whether this process leads.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// The number of registered tenants that have no Tenant and keep their access.
+    pub fn vanished_tenants(&self, count: usize) {
+        self.vanished_tenants.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether the breaker of mass deletions is open.

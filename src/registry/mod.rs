@@ -38,7 +38,7 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     activity::Activity,
-    breaker::Opening,
+    breaker::{Count, Opening},
     error::Error,
     holds::HoldChange,
     inactivity::SessionSample,

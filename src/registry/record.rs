@@ -11,6 +11,7 @@ use crate::{
     },
     domain::{
         access::AccessLevel,
+        breaker::Vanished,
         identity::TenantId,
         observed::RegistryStatus,
         placement::Placement,
@@ -27,7 +28,7 @@ macro_rules! own_columns {
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
-         default_gates, gates_done_at, verification_required, "
+         default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, "
     };
 }
 pub(super) use own_columns;
@@ -171,6 +172,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
             updated_at: time("updated_at")?,
             purge_started_at: maybe_time("purge_started_at")?,
             purge_held: row.try_get("purge_held")?,
+            purge_hastened_at: maybe_time("purge_hastened_at")?,
             rolling_back: row.try_get("rolling_back")?,
             database_oid: row.try_get("database_oid")?,
             login_oid: row.try_get("login_oid")?,
@@ -179,6 +181,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
             last_session_at: maybe_time("last_session_at")?,
             inactivity_warned_at: maybe_time("inactivity_warned_at")?,
             frozen_by: row.try_get("frozen_by")?,
+            vanished: vanished(row)?,
             entitlements: row.try_get::<Option<Json<_>>, _>("entitlements")?.map(|Json(found)| found),
             gates: row.try_get::<Json<_>, _>("gates")?.0,
             default_gates: row.try_get::<Option<Json<_>>, _>("default_gates")?.map(|Json(found)| found),
@@ -219,6 +222,12 @@ fn access(row: &PgRow) -> sqlx::Result<Option<AccessLevel>> {
     const COLUMN: &str = "access";
     let known = row.try_get::<&str, _>(COLUMN)? != "Unknown";
     known.then(|| one_of(row, COLUMN, &AccessLevel::ALL, AccessLevel::as_str)).transpose()
+}
+
+fn vanished(row: &PgRow) -> sqlx::Result<Option<Vanished>> {
+    const COLUMN: &str = "vanished";
+    let recorded: Option<&str> = row.try_get(COLUMN)?;
+    recorded.map(|_| one_of(row, COLUMN, &Vanished::ALL, Vanished::as_str)).transpose()
 }
 
 /// Before the first module is applied, the column is an empty object.

@@ -149,7 +149,7 @@ impl Registry {
         // The object was lost or deleted, and recreated: the tenant is the same.
         let rebound = sqlx::query_as(concat!(
             "WITH rebound AS (
-                 UPDATE tenants SET resource_uid = $3
+                 UPDATE tenants SET resource_uid = $3, vanished = NULL
                  WHERE id = $1 AND resource_uid = $2 AND status <> 'deprovisioned' AND purge_started_at IS NULL
                  RETURNING *),
              logged AS (

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How far the registry's clock may be behind the operator's before a purge is refused.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(10);
 
 /// The value of `tenants.purge_held` for a purge that the spec holds.
 const HELD_BY_SPEC: &str = "Paused";

@@ -10,8 +10,13 @@ use kube::{
     runtime::wait::await_condition,
 };
 use serde_json::json;
-use tenantry::api::ANNOTATION_BREAKER_ACKNOWLEDGED;
-use tenantry_test_support::{Options, PATIENCE, World};
+use tenantry::api::{
+    ANNOTATION_BREAKER_ACKNOWLEDGED,
+    conditions::{DEPROVISIONED, READY},
+};
+use tenantry_test_support::{Options, PATIENCE, World, login};
+
+const DAY: i64 = 24 * 3600;
 
 const DEFINITION: &str = "tenants.tenantry.dev";
 
@@ -38,7 +43,11 @@ async fn delete_at_once(world: &World, names: &[&str]) {
 }
 
 async fn breaker_is(world: &World, open: bool) {
-    let line = format!("tenantry_mass_deletion_breaker_open {}", i32::from(open));
+    metric_is(world, "mass_deletion_breaker_open", i32::from(open)).await;
+}
+
+async fn metric_is(world: &World, name: &str, value: i32) {
+    let line = format!("tenantry_{name} {value}");
     world
         .until(&line, async || {
             let metrics = world.installation.operator().metrics().await;
@@ -149,4 +158,102 @@ async fn deleted_crd_purges_no_tenant() {
     breaker_is(&world, false).await;
     world.until_status("two", "deprovisioned").await;
     assert!(world.database_exists("tenant_one").await);
+}
+
+/// A tenant is being deprovisioned, its access is revoked, and its purge has not begun.
+const NOT_PURGED: &str =
+    "SELECT status = 'deprovisioning' AND access = 'Blocked' AND purge_started_at IS NULL
+     FROM tenants WHERE slug = $1";
+
+#[tokio::test]
+async fn shorter_graces_and_wrong_clocks_purge_nothing_at_once() {
+    let world = guarded("breaker-due").await;
+    let fleet = ["one", "two", "three", "four", "five"];
+    let plan = json!({"limits": {}, "graceSeconds": {"CustomerRequest": 30 * DAY}});
+    world.fleet.apply_plan("breaker-due", plan.clone()).await;
+    let spec = json!({"plan": "breaker-due"});
+    join_all(fleet.iter().map(|name| world.apply(name, spec.clone()))).await;
+    join_all(fleet.iter().map(|name| world.fleet.ready(name))).await;
+    // They leave over time, never too many at once.
+    let gone = json!({"plan": "breaker-due", "state": "Deprovisioned", "stateReason": "contract ended"});
+    for (window, names) in fleet.chunks(2).enumerate() {
+        world.set_clock_ahead(1000 * i64::try_from(window).unwrap());
+        join_all(names.iter().map(|name| world.apply(name, gone.clone()))).await;
+        join_all(names.iter().map(|name| world.fleet.reason(name, READY, "GracePeriod"))).await;
+    }
+    breaker_is(&world, false).await;
+
+    // Seconds instead of days.
+    let seconds = json!({"limits": {}, "graceSeconds": {"CustomerRequest": 30}});
+    world.fleet.apply_plan("breaker-due", seconds).await;
+    let shortened = opening(&world, "GraceShortened").await;
+    breaker_is(&world, true).await;
+    for name in fleet {
+        world.fleet.reason(name, DEPROVISIONED, "PurgesFrozen").await;
+        assert!(world.holds("tenantry_system", NOT_PURGED, name).await, "{name}");
+    }
+    world.fleet.apply_plan("breaker-due", plan).await;
+    let restored = "SELECT purge_after = deprovisioned_at + interval '30 days' FROM tenants WHERE slug = $1";
+    for name in fleet {
+        world.until("thirty days", async || world.holds("tenantry_system", restored, name).await).await;
+    }
+    acknowledge(&world, &shortened).await;
+    breaker_is(&world, false).await;
+    // A single one may go earlier.
+    let now = json!({"plan": "breaker-due", "state": "Deprovisioned", "stateReason": "contract ended",
+        "offboarding": {"gracePeriodSeconds": 0}});
+    world.apply("one", now).await;
+    world.until_status("one", "deprovisioned").await;
+
+    // The clocks of the operator and of the registry are wrong.
+    world.set_clock_ahead(40 * DAY);
+    let due = opening(&world, "MassPurge").await;
+    breaker_is(&world, true).await;
+    for name in &fleet[1..] {
+        assert!(world.holds("tenantry_system", NOT_PURGED, name).await, "{name}");
+    }
+    acknowledge(&world, &due).await;
+    for name in &fleet[1..] {
+        world.until_status(name, "deprovisioned").await;
+    }
+}
+
+#[tokio::test]
+async fn tenants_that_vanished_together_keep_access_until_acknowledged() {
+    let world = guarded("breaker-empty").await;
+    let fleet = ["one", "two", "three", "four"];
+    provision(&world, &fleet, 0).await;
+    let id = world.fleet.ready("one").await.status.unwrap().tenant_id;
+    let uris = join_all(fleet.map(async |name| world.fleet.secret(&format!("{name}-db"), "uri").await)).await;
+    // The objects are lost with their cluster: no operator sees a deletion.
+    world.installation.operator().stop().await.unwrap();
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    for name in fleet {
+        world.fleet.tenants.patch(name, &PatchParams::default(), &none).await.unwrap();
+        world.fleet.tenants.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    world.installation.operator().start().await.unwrap();
+    let opening = opening(&world, "TenantsVanished").await;
+    breaker_is(&world, true).await;
+    metric_is(&world, "vanished_tenants", 4).await;
+    for (name, uri) in fleet.iter().zip(&uris) {
+        assert_eq!(world.status(name).await.as_deref(), Some("active"));
+        login(uri).await.unwrap();
+    }
+
+    // Applied again, a tenant is the same. The others are given up.
+    world.apply("one", json!({})).await;
+    assert_eq!(world.fleet.ready("one").await.status.unwrap().tenant_id, id);
+    acknowledge(&world, &opening).await;
+    for (name, uri) in fleet.iter().zip(&uris).skip(1) {
+        world.until_status(name, "deprovisioning").await;
+        let kept = "SELECT access = 'Blocked' AND purge_after >= now() + interval '23 hours'
+                    FROM tenants WHERE slug = $1";
+        world.until("revoked and kept", async || world.holds("tenantry_system", kept, name).await).await;
+        assert!(login(uri).await.is_err());
+    }
+    metric_is(&world, "vanished_tenants", 0).await;
+    breaker_is(&world, false).await;
+    assert_eq!(world.status("one").await.as_deref(), Some("active"));
+    login(&uris[0]).await.unwrap();
 }

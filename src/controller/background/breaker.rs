@@ -1,4 +1,4 @@
-//! Counts deprovisionings, watches the Tenant CRD, and closes the breaker of mass deletions when an operator acknowledges
+//! Counts deprovisionings and purges, watches the Tenant CRD, and closes the breaker of mass deletions when an operator acknowledges
 //! it.
 //!
 //! It is acknowledged by an annotation on the Tenant CRD with the token of the opening: a user who may change the CRD may
@@ -18,14 +18,14 @@ use tracing::{info, warn};
 use crate::{
     api::{ANNOTATION_BREAKER_ACKNOWLEDGED, tenant::Tenant},
     controller::{
-        breaker::{permits_purge, set},
+        breaker::{count, set},
         context::{Context, SharedContext},
         watch::source::watch_config,
     },
     registry,
 };
 
-/// How often deprovisionings are counted, while new ones begin.
+/// How often deprovisionings and purges are counted, while new ones begin or terms change.
 const PERIOD: Duration = Duration::from_secs(1);
 
 type Crd = PartialObjectMeta<CustomResourceDefinition>;
@@ -67,7 +67,7 @@ async fn update(crd: Option<&Crd>, listed: bool, context: &Context) -> Result<()
         evaluate_crd(crd, context).await?;
     }
     if listed && context.state.breaker.take_count_request() {
-        permits_purge(context).await?;
+        count(context).await?;
     }
     Ok(())
 }

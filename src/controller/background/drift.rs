@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::{
     reopened_access::{self, Databases},
-    vanished::{is_vanished, write_tombstone},
+    vanished::{self, is_vanished},
 };
 use crate::{
     controller::{
@@ -82,11 +82,10 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
         memory.transactions.insert((*server).to_owned(), inventory.last_transaction());
         revoke_migrator(server, inventory, context);
     }
+    vanished::settle(&rows, context).await?;
     let mut oids = Vec::new();
-    for row in &rows {
-        if is_vanished(row, context) {
-            write_tombstone(row, context).await;
-        } else if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
+    for row in rows.iter().filter(|row| !is_vanished(row, context)) {
+        if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
             oids.extend(check_tenant(row, inventory, context).await?);
         }
     }

@@ -15,7 +15,7 @@ pub struct Breaker {
     thresholds: Option<BreakerThresholds>,
     /// The opening that is not acknowledged; none: not read from the registry yet.
     opening: Mutex<Option<Option<Opening>>>,
-    /// A deprovisioning began since deprovisionings were last counted.
+    /// A deprovisioning began, or the terms of one changed, since they were last counted.
     count_needed: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ impl Breaker {
         std::mem::replace(&mut *self.lock(), opening.clone()) != opening
     }
 
-    /// A deprovisioning has begun, or could not be counted: the next count must not be skipped.
+    /// A deprovisioning has begun, its terms changed, or it could not be counted: the next count must not be skipped.
     pub fn request_count(&self) {
         self.count_needed.store(true, Ordering::Relaxed);
     }

@@ -46,9 +46,10 @@ pub struct Entry {
     next: Timestamp,
 }
 
-/// When the deprovisionings that began together with this one can be counted.
+/// When the deprovisionings that began together with this one, or whose terms changed with it, can be counted.
 fn counted_at(row: &TenantRecord) -> Timestamp {
-    row.deprovisioned_at.and_then(|at| at.checked_add(COUNT_FIRST).ok()).unwrap_or(Timestamp::MIN)
+    let changed_at = row.deprovisioned_at.max(row.purge_hastened_at);
+    changed_at.and_then(|at| at.checked_add(COUNT_FIRST).ok()).unwrap_or(Timestamp::MIN)
 }
 
 /// All tombstones.

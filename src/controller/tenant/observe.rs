@@ -165,6 +165,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
             .is_none_or(|access| record.status == access.state && record.status_reason == access.summary()),
         tombstone: record.terms(),
         departed_at: record.deprovisioned_at,
+        hastened_at: record.purge_hastened_at,
         purging: record.purge_started_at.is_some(),
         rolling_back: record.rolling_back,
         verification_required: record.verification_required

@@ -8,7 +8,7 @@ use super::{
     step_context::StepContext,
 };
 use crate::{
-    controller::breaker,
+    controller::breaker::{self, Permission},
     domain::{observed::RegistryStatus, record::TenantRecord},
     registry::Deadline,
 };
@@ -31,8 +31,12 @@ pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepErr
         step.replace_record(passed(context.registry.may_close(id, uid, ahead).await?)?);
         return Ok(());
     }
-    if row.activated_at.is_some() && !breaker::permits_purge(context).await? {
-        return Err(StepError::PurgesFrozen);
+    if row.activated_at.is_some() {
+        match breaker::permits_purge(row, context).await? {
+            Permission::Granted => {}
+            Permission::NotCounted => return Err(StepError::Changed("the grace of other tenants")),
+            Permission::Frozen => return Err(StepError::PurgesFrozen),
+        }
     }
     step.replace_record(passed(context.registry.begin_purge(id, uid, ahead, step.correlation()?).await?)?);
     Ok(())

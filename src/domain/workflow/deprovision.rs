@@ -137,13 +137,15 @@ fn purge_decision(row: &RegistryFacts, terms: PurgeTerms, context: PurgeContext)
     }
 }
 
-/// Whether the breaker has counted this deprovisioning, together with those that began at about the same time.
+/// Whether the breaker has counted this deprovisioning, together with those that began, or whose grace was made shorter, at
+/// about the same time.
 fn is_counted(row: &RegistryFacts, context: PurgeContext) -> bool {
     match context.breaker {
         BreakerState::Disabled | BreakerState::Open => true,
         BreakerState::Unknown => false,
         BreakerState::Closed => {
-            row.departed_at.is_some_and(|began| context.now.duration_since(began) >= COUNT_FIRST)
+            let changed_at = row.departed_at.max(row.hastened_at);
+            changed_at.is_some_and(|at| context.now.duration_since(at) >= COUNT_FIRST)
         }
     }
 }

@@ -147,6 +147,7 @@ pub(super) mod fixtures {
             state_current: true,
             tombstone: None,
             departed_at: None,
+            hastened_at: None,
             purging: false,
             rolling_back: false,
             verification_required: false,

@@ -17,6 +17,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let correlation = step.correlation()?;
     if row.status == RegistryStatus::Deprovisioning {
         step.replace_record(step.context.registry.change_terms(id, terms, correlation).await?.record);
+        step.context.state.breaker.request_count();
     } else {
         let tombstone = Tombstone {
             reason: offboarding.reason,

@@ -159,6 +159,11 @@ fn purge_waits_until_breaker_has_counted_it() {
     assert_eq!(plan_deprovision(DELETED, NO_GRACE, &observed, unknown), NextAction::Done);
     assert_eq!(plan_deprovision(DELETED, NO_GRACE, &observed, at(4)), NextAction::Done);
     assert!(steps(plan_deprovision(DELETED, NO_GRACE, &observed, at(5))).contains(&Step::DropDatabase));
+    // Its grace was made shorter later.
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.hastened_at = Some(NOW + SignedDuration::from_secs(60));
+    assert_eq!(plan_deprovision(DELETED, NO_GRACE, &observed, at(64)), NextAction::Done);
+    assert!(steps(plan_deprovision(DELETED, NO_GRACE, &observed, at(65))).contains(&Step::DropDatabase));
 }
 
 #[test]
