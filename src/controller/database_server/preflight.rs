@@ -75,7 +75,7 @@ pub async fn preflight(
     };
     match check(resource, server, known, context).await {
         Ok(result) => Ok(result),
-        Err(CheckError::Server(error)) => Ok(refused(&error)),
+        Err(CheckError::Server(error)) => Ok(refused(&error, resource, context)),
         Err(CheckError::Registry(error)) => Err(error),
     }
 }
@@ -194,8 +194,39 @@ fn finding(type_: &'static str, fulfilled: bool, reason: Reason, message: String
     Finding { type_, status: ConditionStatus::from(fulfilled), reason, message }
 }
 
-fn refused(error: &postgres::Error) -> CheckResult {
-    let message = error.to_string();
+/// What to do about an error, with the names of the fields and Secrets that it may come from.
+fn remedy(error: &postgres::Error, resource: &DatabaseServer, context: &Context) -> Option<String> {
+    let spec = &resource.spec;
+    let namespace = &context.config.operator_namespace;
+    match error.reason() {
+        Reason::AuthenticationFailed => Some(format!(
+            "correct the keys username and password of Secret {:?} in namespace {namespace:?}, or the login on the server",
+            spec.admin_secret_ref.name
+        )),
+        Reason::TlsFailed => Some(match spec.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref()) {
+            Some(ca) => format!(
+                "the trusted authority is in key {:?} of Secret {:?} in namespace {namespace:?}; correct it, spec.host, \
+                 spec.tls.mode, or the server's certificate",
+                ca.key, ca.name
+            ),
+            None => "set spec.tls.caSecretRef to the authority of the server's certificate, or correct spec.host, \
+                     spec.tls.mode, or the server's certificate"
+                .to_owned(),
+        }),
+        Reason::DatabaseUnreachable | Reason::DatabaseTimeout => Some(
+            "check that the server runs, that spec.host and spec.port are right, and that a firewall or NetworkPolicy \
+             lets the operator connect"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn refused(error: &postgres::Error, resource: &DatabaseServer, context: &Context) -> CheckResult {
+    let message = match remedy(error, resource, context) {
+        Some(remedy) => format!("{error}: {remedy}"),
+        None => error.to_string(),
+    };
     if error.reason() == Reason::MissingRight {
         let message = format!("{message} ({REMEDY})");
         let findings = vec![

@@ -8,6 +8,7 @@ pub mod plan_rollout;
 pub mod recorded_usage;
 pub mod retries;
 pub mod scopes;
+pub mod server_rollout;
 pub mod servers;
 pub mod snapshot;
 pub mod timers;
