@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod daily_check;
 pub mod drift;
 pub mod inactivity;
+pub mod leftovers;
 pub mod lock_watch;
 pub mod old_templates;
 pub mod plan_rollout;

@@ -10,8 +10,8 @@ use crate::{
     api::{
         FINALIZER,
         conditions::{
-            ConditionStatus, READY, RECONCILING, STALLED, condition, remove_condition, same_ignoring_times,
-            set_condition,
+            ConditionStatus, LEFTOVERS, READY, RECONCILING, STALLED, condition, remove_condition,
+            same_ignoring_times, set_condition,
         },
         database_server::{DatabaseServer, DatabaseServerStatus},
         reason::Reason,
@@ -161,6 +161,13 @@ async fn write_status(
             now,
         );
         set_condition(&mut conditions, reported);
+    }
+    match context.state.leftovers.report(&resource.name_any()) {
+        Some((reason, message)) => {
+            let found = condition(LEFTOVERS, ConditionStatus::True, reason, message, generation, now);
+            set_condition(&mut conditions, found);
+        }
+        None => remove_condition(&mut conditions, LEFTOVERS),
     }
     remove_condition(&mut conditions, RECONCILING);
     remove_condition(&mut conditions, STALLED);

@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod fingerprint;
 pub mod invalid_objects;
 pub mod latest_status;
+pub mod leftovers;
 pub mod plan_rollout;
 pub mod recorded_usage;
 pub mod retries;

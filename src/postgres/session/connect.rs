@@ -250,3 +250,9 @@ pub(in crate::postgres) async fn identifier_of(session: &mut PgConnection) -> Re
     let query = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()");
     with_timeout(ANSWER_LIMIT, "identify the server", query.fetch_one(session)).await
 }
+
+/// The timeline of the server of a session.
+pub(in crate::postgres) async fn timeline_of(session: &mut PgConnection) -> Result<i64> {
+    let query = sqlx::query_scalar("SELECT timeline_id::bigint FROM pg_control_checkpoint()");
+    with_timeout(ANSWER_LIMIT, "read the server's timeline", query.fetch_one(session)).await
+}
