@@ -44,6 +44,9 @@ constants! { TYPES:
     REACHABLE = "Reachable";
     /// DatabaseServer: the operator's login has every right that it needs.
     PRIVILEGED = "Privileged";
+    /// DatabaseServer: it has databases or logins of tenants that are deprovisioned or unknown to the registry. Present
+    /// only while True.
+    LEFTOVERS = "Leftovers";
 }
 
 /// The maximum length of a condition's message, in bytes; the schema refuses longer ones.

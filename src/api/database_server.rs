@@ -25,6 +25,7 @@ use super::{
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.host"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "Version of PostgreSQL"),
     printcolumn(name = "Tenants", type_ = "integer", json_path = ".status.tenants", description = "Number of tenants with a database on the server"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending", description = "Tenants whose Secret does not publish the present address yet"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -163,8 +164,8 @@ pub struct ServerTls {
     /// Require: encrypted, with any certificate. Disable: not encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// Certificate authority to trust, in PEM format. Defaults to the certificate authorities of the operator's system.
-    /// It is published to tenants as well, in the key certificates of their Secrets.
+    /// Certificate authority to trust, in PEM format, in addition to those of the operator's system, which are the
+    /// default. It is published to tenants as well, in the key certificates of their Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
 }
@@ -242,6 +243,10 @@ pub struct DatabaseServerStatus {
     /// Number of tenants with a database on the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<i64>,
+    /// Number of tenants whose connection Secret does not publish the present address, sslmode and certificate authority
+    /// yet. Changes reach a few tenants at a time. Paused tenants do not count, nor do those that are being deprovisioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<i64>,
     /// Conditions of the server, by type: Ready, Reachable, Privileged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]

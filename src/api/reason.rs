@@ -49,6 +49,8 @@ reasons! {
     Connected,
     /// The database does not exist, or another one has its name.
     DatabaseMissing,
+    /// Event: the database is another one than before, with the tenant's ownership comment.
+    DatabaseRestored,
     /// The server did not answer in time.
     DatabaseTimeout,
     /// The server does not respond.
@@ -87,6 +89,10 @@ reasons! {
     KubernetesApiError,
     /// The API server does not respond, or fails.
     KubernetesApiUnreachable,
+    /// Event: the access to what a former tenant left on a server could not be revoked.
+    LeftoverNotCut,
+    /// A server has databases or logins of tenants that are deprovisioned or unknown to the registry.
+    Leftovers,
     /// Usage exceeds a limit.
     LimitExceeded,
     /// The plan leaves a limit to the tenant's spec, which does not set it.
@@ -209,6 +215,8 @@ reasons! {
     ServerNotReady,
     /// The DatabaseServer's address leads to another PostgreSQL server than before.
     ServerReplaced,
+    /// Event: the server failed over, was restored or was replaced.
+    ServerRestored,
     /// The server ended the operator's session.
     SessionEnded,
     /// Event: sessions of the tenant that kept locks for which others waited, or used too much of what all share, were ended.
@@ -253,6 +261,8 @@ reasons! {
     TrialEnding,
     /// The server gave an unexpected answer.
     UnexpectedAnswer,
+    /// A server has databases or logins of more tenants that the registry does not know than are cut off.
+    UnknownTenants,
     /// The PostgreSQL version is not supported.
     UnsupportedVersion,
     /// Event: the validity ends soon.

@@ -11,7 +11,7 @@ use crate::postgres::{
         printed::{SqlFormat, print_setup},
         setup::{SetupOptions, server_setup as set_up},
     },
-    tenant::credentials::SecretText,
+    tenant::credentials::{SecretText, without_final_line_break},
 };
 
 /// Flags of `tenantry server-setup`.
@@ -98,6 +98,8 @@ pub enum SetupError {
 pub async fn server_setup(arguments: Arguments) -> Result<(), SetupError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let password = arguments.operator_password.ok_or(SetupError::Password)?;
+    // As the operator reads it.
+    let password = SecretText::new(without_final_line_break(password.expose()));
     let system_database = (!arguments.no_system_database).then_some(arguments.system_database);
     let options = SetupOptions { operator: arguments.operator_user, password, system_database };
     if let Some(format) = arguments.print_sql {

@@ -18,10 +18,10 @@ use super::{
     database_server::prefix::naming,
     events::Events,
     state::{
-        breaker::Breaker, latest_status::LatestStatus, plan_rollout::PlanRollout,
-        recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
-        warned_limits::WarnedLimitsByTenant,
+        breaker::Breaker, latest_status::LatestStatus, leftovers::Leftovers, plan_rollout::PlanRollout,
+        recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, server_rollout::ServerRollouts,
+        servers::Servers, snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones,
+        waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -99,6 +99,10 @@ pub struct State {
     pub tenant_locks: KeyedLock<(String, String)>,
     /// Tenants that wait for a reconcile because their plan changed.
     pub plan_rollout: PlanRollout,
+    /// Tenants that wait for a reconcile because their server changed.
+    pub server_rollouts: ServerRollouts,
+    /// What was found on servers of tenants that should have nothing there.
+    pub leftovers: Leftovers,
     /// Notified when the status of a TenantPlan may have to change.
     pub plans_changed: Notify,
     /// Uids of Secrets that conflict with a tenant's, and are watched until they are deleted.

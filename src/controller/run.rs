@@ -26,10 +26,12 @@ use super::{
         breaker::Breaker,
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
+        leftovers::Leftovers,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
         retries::Retries,
         scopes::{Scope, Scopes},
+        server_rollout::ServerRollouts,
         servers::Servers,
         snapshot::StartupSnapshot,
         timers::Timers,
@@ -166,6 +168,7 @@ async fn spawn_background(
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
     supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));
+    supervisor.spawn("server rollout", background::server_rollout::run(context.clone()));
     supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
     let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
     supervisor.spawn("controller of TenantPlans", plans);
@@ -242,6 +245,8 @@ fn context(
             waiting: Waiting::default(),
             tenant_locks: KeyedLock::default(),
             plan_rollout: PlanRollout::default(),
+            server_rollouts: ServerRollouts::default(),
+            leftovers: Leftovers::default(),
             plans_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
             usage_recorded: RecordedUsage::default(),

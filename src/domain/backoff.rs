@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::api::reason::Reason;
+
 /// The longest wait after a temporary failure.
 pub const MAX_TEMPORARY: Duration = Duration::from_secs(60);
 
@@ -16,6 +18,35 @@ pub fn temporary(attempt: u32, jitter: f64) -> Duration {
     full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
+/// Whether a failure for this reason can end because the tenant's server changed. The others wait for their next attempt.
+pub fn ends_with_server(failure: Reason) -> bool {
+    matches!(
+        failure,
+        Reason::AuthenticationFailed
+            | Reason::CollationMismatch
+            | Reason::Conflict
+            | Reason::DatabaseMissing
+            | Reason::DatabaseTimeout
+            | Reason::DatabaseUnreachable
+            | Reason::DiskFull
+            | Reason::EncodingMismatch
+            | Reason::LoginMissing
+            | Reason::MissingRight
+            | Reason::NamespaceNotAllowed
+            | Reason::OutOfMemory
+            | Reason::ReadOnlyServer
+            | Reason::ServerNotFound
+            | Reason::ServerNotReady
+            | Reason::ServerReplaced
+            | Reason::SessionEnded
+            | Reason::StartingUp
+            | Reason::TemplateBroken
+            | Reason::TlsFailed
+            | Reason::TooManyConnections
+            | Reason::UnexpectedAnswer
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +56,14 @@ mod tests {
         let seconds: Vec<_> = (1..=9).map(|attempt| temporary(attempt, 1.0).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(temporary(u32::MAX, 1.0), MAX_TEMPORARY);
+    }
+
+    #[test]
+    fn server_ends_only_failures_of_its_own() {
+        assert!(ends_with_server(Reason::ServerNotReady) && ends_with_server(Reason::DatabaseUnreachable));
+        for other in [Reason::MigrationFailed, Reason::SecretConflict, Reason::PlanNotFound] {
+            assert!(!ends_with_server(other), "{other}");
+        }
     }
 
     #[test]

@@ -112,8 +112,8 @@ fn has(
         && modules.iter().filter(|name| belongs(name, &plan.modules)).all(is_applied)
 }
 
-/// Whether changes of a plan are not applied to a tenant: it is paused, or being deprovisioned.
-fn rests(tenant: &Tenant, status: &TenantStatus) -> bool {
+/// Whether changes of its plan or its server are not applied to a tenant: it is paused, or being deprovisioned.
+pub fn rests(tenant: &Tenant, status: &TenantStatus) -> bool {
     tenant.spec.paused == Some(true)
         || tenant.metadata.deletion_timestamp.is_some()
         || tenant.spec.state == Some(DesiredState::Deprovisioned)

@@ -98,6 +98,21 @@ impl<T: Clone + Eq + Hash> ReconcileQueue<T> {
         is_requested && self.in_flight.remove(tenant).is_some()
     }
 
+    /// A tenant that waits, and was not taken yet, does not wait any longer.
+    pub fn withdraw(&mut self, tenant: &T) {
+        self.waiting.remove(tenant);
+    }
+
+    /// Whether a tenant waits to be taken.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether no tenant waits or is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
+    }
+
     /// Whether a tenant waits, or its requested reconcile has not finished, however long that takes.
     pub fn contains(&self, tenant: &T) -> bool {
         self.waiting.contains_key(tenant) || self.in_flight.contains_key(tenant)
@@ -170,6 +185,21 @@ mod tests {
         assert!(reconcile(&mut queue, 2));
         assert_eq!(queue.start(at(62), 1, PATIENCE), [3]);
         assert_eq!(queue.next_timeout(at(62)), None);
+    }
+
+    #[test]
+    fn withdrawn_tenant_is_not_taken_and_can_be_added_again() {
+        let mut queue = queue(&[1, 2]);
+        queue.withdraw(&1);
+        queue.withdraw(&9);
+        assert_eq!(queue.start(at(0), 1, PATIENCE), [2]);
+        assert!(!queue.has_waiting() && !queue.is_empty());
+        queue.add(1, false);
+        queue.withdraw(&1);
+        queue.add(1, false);
+        assert!(reconcile(&mut queue, 2) && queue.has_waiting());
+        assert_eq!(queue.start(at(1), 9, PATIENCE), [1]);
+        assert!(reconcile(&mut queue, 1) && queue.is_empty());
     }
 
     #[test]

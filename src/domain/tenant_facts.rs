@@ -185,6 +185,12 @@ impl TenantFacts {
         })
     }
 
+    /// Whether the database is the tenant's by its comment, and another one than the recorded one: it was restored.
+    pub fn is_restored(&self, recorded: RecordedOids) -> bool {
+        let own = self.database.as_ref().filter(|database| database.ownership.is_ours());
+        own.is_some_and(|database| recorded.database.is_some_and(|oid| oid != database.oid))
+    }
+
     /// The login, if it is the tenant's by its comment or by its oid.
     pub fn own_login(&self, recorded: RecordedOids) -> Option<&LoginProperties> {
         self.login

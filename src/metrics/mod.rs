@@ -105,6 +105,7 @@ pub struct Metrics {
     tombstones: Family<ByAccess, Gauge>,
     leftover_databases: Gauge,
     vanished_tenants: Gauge,
+    leftover_logins: Gauge,
     tenant_sessions_ended: Family<ByReason, Counter>,
     limits: Family<ByLimit, Gauge<f64, AtomicU64>>,
     near: Arc<Mutex<HashSet<ByLimit>>>,
@@ -154,7 +155,7 @@ impl Metrics {
         let leftover_databases = Gauge::default();
         registry.register(
             "leftover_databases",
-            "Databases that exist although their tenant is deprovisioned",
+            "Databases that exist although their tenant is deprovisioned, or unknown to the registry",
             leftover_databases.clone(),
         );
         let vanished_tenants = Gauge::default();
@@ -162,6 +163,12 @@ impl Metrics {
             "vanished_tenants",
             "Registered tenants that have no Tenant and keep their access while the breaker is open",
             vanished_tenants.clone(),
+        );
+        let leftover_logins = Gauge::default();
+        registry.register(
+            "leftover_logins",
+            "Logins that exist although their tenant is deprovisioned, or unknown to the registry",
+            leftover_logins.clone(),
         );
         let tenant_sessions_ended = Family::default();
         registry.register(
@@ -212,6 +219,7 @@ impl Metrics {
             tombstones,
             leftover_databases,
             vanished_tenants,
+            leftover_logins,
             tenant_sessions_ended,
             limits,
             near: Arc::default(),
@@ -249,9 +257,10 @@ impl Metrics {
         set("Unknown", access_open);
     }
 
-    /// The number of databases whose tenant is deprovisioned.
-    pub fn leftover_databases(&self, count: usize) {
-        self.leftover_databases.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// The numbers of databases and of logins whose tenant is deprovisioned, or unknown to the registry.
+    pub fn leftovers(&self, databases: usize, logins: usize) {
+        self.leftover_databases.set(i64::try_from(databases).unwrap_or(i64::MAX));
+        self.leftover_logins.set(i64::try_from(logins).unwrap_or(i64::MAX));
     }
 
     /// A session or a prepared transaction of a tenant was ended, since others depend on what it used. `reason` has few

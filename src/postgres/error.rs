@@ -1,7 +1,7 @@
 //! The errors of operations on a server. Their texts appear in the conditions of Tenants.
 
 use crate::api::reason::Reason;
-use std::{fmt::Write, time::Duration};
+use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
@@ -22,16 +22,16 @@ pub enum Error {
     /// The server refused a statement, or the connection failed.
     #[error("{doing}: {}", describe(.source))]
     Sql {
-        /// The operation.
-        doing: &'static str,
+        /// The operation; for one that opens a session, with the server's address.
+        doing: Cow<'static, str>,
         /// The error of the client library.
         source: sqlx::Error,
     },
     /// The server did not respond in time.
     #[error("{doing}: no answer within {} s", .after.as_secs())]
     Timeout {
-        /// The operation.
-        doing: &'static str,
+        /// The operation; for one that opens a session, with the server's address.
+        doing: Cow<'static, str>,
         /// The time limit.
         after: Duration,
     },
@@ -167,7 +167,7 @@ impl Error {
                 limit: bounded(error.constraint().unwrap_or_default().to_owned()),
                 message: bounded(error.message().to_owned()),
             },
-            None => Self::Sql { doing, source },
+            None => Self::Sql { doing: doing.into(), source },
         }
     }
 

@@ -347,7 +347,7 @@ async fn run_against(
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
         } else if !(is_lock_timeout(&source) && in_time) {
-            return Err(Error::Sql { doing, source });
+            return Err(Error::Sql { doing: doing.into(), source });
         }
         attempt += 1;
     }

@@ -46,6 +46,8 @@ pub use self::{
     record::Update,
     registration::{NewTenant, Registration},
     row_changes::{Declared, NewPlan},
+    servers::{Binding, ServerIdentity},
+    tenants::Known,
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };

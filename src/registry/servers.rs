@@ -1,5 +1,7 @@
 //! The PostgreSQL servers: their identity, what was read of all their tenants, and the operator processes that have led.
 
+use std::collections::HashMap;
+
 use super::{Registry, Result};
 use crate::domain::identity::TenantId;
 
@@ -23,66 +25,140 @@ impl Registry {
         Ok(former)
     }
 
-    /// Records the system identifier of the server with this name. If another one is recorded, on which tenants have
-    /// databases, that one is returned and nothing is written, unless the user has `accepted` the replacement.
-    pub async fn bind_server(&self, name: &str, identifier: &str, accepted: bool) -> Result<Option<String>> {
-        let other = sqlx::query_scalar(
-            "WITH before AS (SELECT system_identifier FROM servers WHERE name = $1),
+    /// Records the system identifier and the timeline of the server with this name. If another identifier is recorded, on
+    /// which tenants have databases, nothing is written, unless the user has `accepted` the replacement. A server with
+    /// another identifier or timeline than recorded is not the one that was last used: the databases of all its tenants
+    /// have to be verified.
+    pub async fn bind_server(&self, name: &str, found: &ServerIdentity, accepted: bool) -> Result<Binding> {
+        let (other, doubted) = sqlx::query_as::<_, (Option<String>, bool)>(
+            "WITH before AS (SELECT system_identifier, timeline FROM servers WHERE name = $1),
              written AS (
-                 INSERT INTO servers (name, system_identifier)
-                 SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM before WHERE system_identifier = $2)
-                     AND ($3 OR NOT EXISTS (SELECT FROM before) OR NOT EXISTS (
+                 INSERT INTO servers AS s (name, system_identifier, timeline)
+                 SELECT $1, $2, $4
+                 WHERE NOT EXISTS (
+                         SELECT FROM before
+                         WHERE system_identifier = $2 AND timeline IS NOT DISTINCT FROM coalesce($4, timeline))
+                     AND ($3 OR NOT EXISTS (SELECT FROM before WHERE system_identifier <> $2) OR NOT EXISTS (
                          SELECT FROM tenants
                          WHERE server = $1 AND (database_exists OR status <> 'deprovisioned')))
-                 ON CONFLICT (name) DO UPDATE SET system_identifier = $2, recorded_at = now()
+                 ON CONFLICT (name) DO UPDATE
+                 SET system_identifier = $2, timeline = coalesce($4, s.timeline), recorded_at = now(),
+                     last_transaction = CASE WHEN s.system_identifier = $2 THEN s.last_transaction END
                  RETURNING name),
+             replaced AS (
+                 SELECT before.system_identifier <> $2 AS by_another,
+                     before.system_identifier <> $2 OR before.timeline <> $4 AS is_it, before.system_identifier AS former
+                 FROM written, before),
+             doubted AS (
+                 UPDATE tenants SET verification_required = true FROM replaced
+                 WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required AND replaced.is_it),
              logged AS (
                  INSERT INTO activity (action, actor, details)
-                 SELECT 'ServerReplaced', 'unknown', jsonb_build_object(
-                     'server', written.name, 'from', before.system_identifier, 'to', $2::text)
-                 FROM written, before)
-             SELECT system_identifier FROM before
-             WHERE system_identifier <> $2 AND NOT EXISTS (SELECT FROM written)",
+                 SELECT 'ServerReplaced', 'unknown', jsonb_build_object('server', $1, 'from', former, 'to', $2::text)
+                 FROM replaced WHERE by_another)
+             SELECT (SELECT system_identifier FROM before
+                     WHERE system_identifier <> $2 AND NOT EXISTS (SELECT FROM written)),
+                 coalesce((SELECT is_it FROM replaced), false)",
         )
         .bind(name)
-        .bind(identifier)
+        .bind(&found.identifier)
         .bind(accepted)
-        .fetch_optional(&self.pool)
+        .bind(found.timeline)
+        .fetch_one(&self.pool)
         .await?;
-        Ok(other)
+        Ok(match other {
+            Some(other) => Binding::Refused(other),
+            None if doubted => Binding::Doubted,
+            None => Binding::Bound,
+        })
     }
 
-    /// The server was restored: the databases of all its tenants have to be verified.
-    pub async fn require_verification(&self, server: &str) -> Result<()> {
+    /// The recorded transaction ids of the servers that were read before.
+    pub async fn watermarks(&self) -> Result<HashMap<String, i64>> {
+        let recorded: Vec<(String, i64)> =
+            sqlx::query_as("SELECT name, last_transaction FROM servers WHERE last_transaction IS NOT NULL")
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(recorded.into_iter().collect())
+    }
+
+    /// Records how far the servers have come.
+    pub async fn record_watermarks(&self, read: &HashMap<String, i64>) -> Result<()> {
+        let names: Vec<&String> = read.keys().collect();
+        let transactions: Vec<i64> = read.values().copied().collect();
         sqlx::query(
-            "UPDATE tenants SET verification_required = true
+            "UPDATE servers s SET last_transaction = n.transaction
+             FROM unnest($1::text[], $2::bigint[]) AS n (name, transaction)
+             WHERE s.name = n.name AND s.last_transaction IS DISTINCT FROM n.transaction",
+        )
+        .bind(names)
+        .bind(transactions)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The server was restored to an older state, with this next transaction id: the databases of all its tenants have to
+    /// be verified. One statement, so that the older state is not recorded without that.
+    pub async fn require_verification(&self, server: &str, transaction: i64) -> Result<()> {
+        sqlx::query(
+            "WITH restored AS (UPDATE servers SET last_transaction = $2 WHERE name = $1)
+             UPDATE tenants SET verification_required = true
              WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required",
         )
         .bind(server)
+        .bind(transaction)
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 
     /// Records the OIDs of databases and logins that were read with their ownership comments: of all tenants for which
-    /// they differ, in one statement.
-    pub async fn record_oids(&self, read: &[(TenantId, i64, i64)]) -> Result<()> {
+    /// they differ, in one statement. Another database than the recorded one was restored, and has to be verified; returns
+    /// the tenants of those.
+    pub async fn record_oids(&self, read: &[(TenantId, i64, i64)]) -> Result<Vec<TenantId>> {
         if read.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let ids: Vec<_> = read.iter().map(|(id, _, _)| id.0).collect();
         let databases: Vec<_> = read.iter().map(|(_, database, _)| *database).collect();
         let logins: Vec<_> = read.iter().map(|(_, _, login)| *login).collect();
-        sqlx::query(
-            "UPDATE tenants t SET database_oid = n.database, login_oid = n.login
-             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, database, login)
-             WHERE t.id = n.id AND (t.database_oid, t.login_oid) IS DISTINCT FROM (n.database, n.login)",
+        let recorded: Vec<(uuid::Uuid, bool)> = sqlx::query_as(
+            "UPDATE tenants t
+             SET database_oid = n.database, login_oid = n.login,
+                 verification_required = t.verification_required OR n.restored
+             FROM (SELECT n.*, coalesce(b.database_oid <> n.database, false) AS restored
+                   FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS n (id, database, login)
+                   JOIN tenants b ON b.id = n.id) AS n
+             WHERE t.id = n.id AND (t.database_oid, t.login_oid) IS DISTINCT FROM (n.database, n.login)
+             RETURNING t.id, n.restored",
         )
         .bind(ids)
         .bind(databases)
         .bind(logins)
-        .execute(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        Ok(())
+        Ok(recorded.into_iter().filter(|(_, restored)| *restored).map(|(id, _)| TenantId(id)).collect())
     }
+}
+
+/// What distinguishes a server, and its history, from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerIdentity {
+    /// The system identifier.
+    pub identifier: String,
+    /// The timeline; none if the operator's login may not read it.
+    pub timeline: Option<i64>,
+}
+
+/// Whether a server is the recorded one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// It is, or it is recorded now.
+    Bound,
+    /// It is recorded now, and may have another state than the one that was used last: it failed over, was restored, or
+    /// replaced the recorded one on purpose.
+    Doubted,
+    /// Another one is recorded, with this identifier.
+    Refused(String),
 }

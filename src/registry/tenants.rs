@@ -1,6 +1,6 @@
 //! Reading tenants' rows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Registry, Result, record::*};
 use crate::domain::{identity::TenantId, observed::RegistryStatus, record::TenantRecord};
@@ -70,16 +70,17 @@ impl Registry {
         Ok(rows)
     }
 
-    /// Those of the given tenants that are closed and whose database is dropped.
-    pub async fn dropped(&self, ids: &[TenantId]) -> Result<HashSet<TenantId>> {
+    /// Those of the given tenants that have a row.
+    pub async fn known(&self, ids: &[TenantId]) -> Result<HashMap<TenantId, Known>> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
-        let dropped: Vec<uuid::Uuid> = sqlx::query_scalar(
-            "SELECT id FROM tenants WHERE id = ANY ($1) AND status = 'deprovisioned' AND NOT database_exists",
+        let known: Vec<(uuid::Uuid, bool)> = sqlx::query_as(
+            "SELECT id, status = 'deprovisioned' AND NOT database_exists FROM tenants WHERE id = ANY ($1)",
         )
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        Ok(dropped.into_iter().map(TenantId).collect())
+        let kind = |dropped| if dropped { Known::Dropped } else { Known::Other };
+        Ok(known.into_iter().map(|(id, dropped)| (TenantId(id), kind(dropped))).collect())
     }
 
     /// The number of tenants that have, or will have, a database on this server. Retained databases count.
@@ -108,4 +109,13 @@ impl Registry {
         }
         Ok(counts)
     }
+}
+
+/// What the registry knows of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is deprovisioned, and its database is dropped.
+    Dropped,
+    /// It has, or may have, a database.
+    Other,
 }

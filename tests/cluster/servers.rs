@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -9,7 +10,7 @@ use kube::{
     runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
-use sqlx::Executor;
+use sqlx::{Executor, PgConnection};
 use tenantry::{
     api::{
         conditions::{PRIVILEGED, REACHABLE, READY, STALLED, find_condition},
@@ -74,6 +75,24 @@ impl FaultyServer {
             .patch(self.name, &PatchParams::apply("tests").force(), &Patch::Apply(server))
             .await
             .unwrap();
+    }
+
+    /// Changes fields of its spec.
+    async fn change(&self, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.servers.patch(self.name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Waits until this many tenants' Secrets do not publish the present address.
+    async fn pending(&self, count: i64) {
+        let condition = move |server: Option<&DatabaseServer>| {
+            let status =
+                server.and_then(|server| Some((server.status.as_ref()?, server.metadata.generation)));
+            status.is_some_and(|(status, generation)| {
+                status.observed_generation == generation && status.pending == Some(count)
+            })
+        };
+        self.fleet.until("the number of pending tenants").object(&self.servers, self.name, condition).await;
     }
 
     /// A change of its Secret makes the operator check the server now.
@@ -253,5 +272,104 @@ async fn wrong_password_and_other_installation_have_own_reasons() {
 
     admin.execute("COMMENT ON ROLE tenantry_admin IS NULL").await.unwrap();
     server.look_again().await;
+    server.works().await;
+}
+
+#[tokio::test]
+async fn rotated_password_is_used_without_restart() {
+    let server = FaultyServer::new("server-rotated", PostgresOptions::default()).await;
+    // As `kubectl create secret --from-file` reads a file with a line break at its end.
+    server
+        .put_secret(json!({"username": format!("{LOGIN}\n"), "password": format!("{PASSWORD}\n")}), 1)
+        .await;
+    server.apply(json!({"mode": "Disable"})).await;
+    server.reason(PRIVILEGED, "RightsComplete", "").await;
+    server.fleet.apply(server.name, json!({"server": server.name})).await;
+    server.fleet.ready(server.name).await;
+
+    let mut admin = server.postgres.connect("postgres").await.unwrap();
+    let rotate = async |admin: &mut PgConnection, password: &str| {
+        let script = format!(
+            "ALTER ROLE {LOGIN} PASSWORD '{password}';
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{LOGIN}'"
+        );
+        admin.execute(sqlx::AssertSqlSafe(script)).await.unwrap();
+    };
+    // The old one is refused already.
+    rotate(&mut admin, "second").await;
+    server.put_secret(json!({"username": LOGIN, "password": PASSWORD}), 2).await;
+    let message = server.reason(REACHABLE, "AuthenticationFailed", "28P01").await;
+    for part in
+        [&format!("127.0.0.1:{}", server.postgres.port()), "username and password", "\"server-rotated\""]
+    {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    server.put_secret(json!({"username": LOGIN, "password": "second"}), 2).await;
+    server.reason(REACHABLE, "Connected", "").await;
+    // It is not refused yet: its sessions are still open.
+    server.put_secret(json!({"username": LOGIN, "password": "third"}), 2).await;
+    server.reason(REACHABLE, "AuthenticationFailed", "28P01").await;
+    rotate(&mut admin, "third").await;
+    server.reason(REACHABLE, "Connected", "").await;
+    server.put_secret(json!({"username": LOGIN, "password": "third\nline"}), 2).await;
+    server.reason(REACHABLE, "ServerMisconfigured", "key \"password\" has a line break").await;
+    server.put_secret(json!({"username": LOGIN, "password": "third"}), 3).await;
+    server
+        .fleet
+        .apply(server.name, json!({"server": server.name, "displayName": "After the rotation"}))
+        .await;
+    server.works().await;
+}
+
+#[tokio::test]
+async fn changed_address_reaches_every_connection_secret() {
+    let authority = Authority::new("address").unwrap();
+    let options = PostgresOptions {
+        tls: Some(authority.server(&["127.0.0.1", "localhost"]).unwrap()),
+        ..PostgresOptions::default()
+    };
+    let server = FaultyServer::new("server-moved", options).await;
+    server.apply(json!({"mode": "Require"})).await;
+    let names: Vec<String> = (0..6).map(|number| format!("moved-{number}")).collect();
+    let apply = async |name: &str, spec: Value| {
+        let mut spec = spec;
+        spec["server"] = json!(server.name);
+        server.fleet.apply(name, spec).await;
+    };
+    join_all(names.iter().map(|name| apply(name, json!({})))).await;
+    join_all(names.iter().map(|name| server.fleet.ready(name))).await;
+    server.pending(0).await;
+    let published = async |key: &'static str, value: &str| {
+        for name in &names {
+            let wait = server.fleet.until(format!("{key} of {name}"));
+            wait.is_true(async || server.fleet.secret(&format!("{name}-db"), key).await == value).await;
+        }
+    };
+
+    // A tenant that cannot be reconciled is counted until it is.
+    apply(&names[0], json!({"plan": "no-such-plan"})).await;
+    server.fleet.reason(&names[0], READY, "PlanNotFound").await;
+    server.change(json!({"host": "localhost"})).await;
+    server.pending(1).await;
+    apply(&names[0], json!({})).await;
+    published("host", "localhost").await;
+    server.pending(0).await;
+    server.fleet.login(&names[0]).await.unwrap();
+
+    let ca = json!({"username": LOGIN, "password": PASSWORD, "ca.crt": authority.certificate()});
+    server.put_secret(ca, 1).await;
+    server
+        .change(json!({"tls": {"mode": "VerifyFull", "caSecretRef": {"name": server.name, "key": "ca.crt"}}}))
+        .await;
+    published("sslmode", "verify-full").await;
+    published("certificates", authority.certificate()).await;
+    // Two authorities, while the server's certificate is replaced.
+    let both = format!("{}{}", Authority::new("next").unwrap().certificate(), authority.certificate());
+    server.put_secret(json!({"username": LOGIN, "password": PASSWORD, "ca.crt": both}), 2).await;
+    published("certificates", &both).await;
+    server.pending(0).await;
+
+    join_all(names.iter().map(|name| server.fleet.delete(name))).await;
+    server.fleet.apply(server.name, json!({"server": server.name})).await;
     server.works().await;
 }

@@ -9,7 +9,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Executor};
 use tenantry::api::conditions::{READY, find_condition};
 use tenantry_dev::Stop;
 use tenantry_test_support::{World, login};
@@ -163,10 +163,13 @@ async fn server_restored_to_older_state_is_reported() {
         world.until("the connection limit is repaired", is_repaired).await;
     }
     drop(superuser);
+    // Restored while no operator runs: the next one knows how far the server had come.
+    world.installation.operator().stop().await.unwrap();
     second.stop(Stop::Immediate).await.unwrap();
     std::fs::remove_dir_all(second.data()).unwrap();
     run(&copy, second.data());
     second.start_again().await.unwrap();
+    world.installation.operator().start().await.unwrap();
     world.fleet.reason("acme", READY, "SchemaBehind").await;
     world.fleet.ready("fine").await;
     // The limits were as old as the rest, and are those of the plan again.
@@ -174,6 +177,63 @@ async fn server_restored_to_older_state_is_reported() {
     let users = "SELECT maximum = 20 FROM tenantry.limits WHERE name = 'users'";
     let renewed = async || sqlx::query_scalar::<_, bool>(users).fetch_one(&mut inside).await.unwrap();
     world.until("the limits are those of the plan", renewed).await;
+}
+
+#[tokio::test]
+async fn restored_database_is_verified_before_it_counts_as_in_force() {
+    let world = World::new("drift-copy").await;
+    for name in ["behind", "swapped"] {
+        world.apply(name, json!({})).await;
+        world.fleet.ready(name).await;
+    }
+    let known = "SELECT bool_and(database_oid IS NOT NULL) FROM tenants WHERE slug <> $1";
+    world.until("the oids are recorded", async || world.holds("tenantry_system", known, "").await).await;
+    // An older copy of each has its name, with the comment and the rights that a restore brings back.
+    let mut superuser = world.superuser("postgres").await;
+    for name in ["behind", "swapped"] {
+        let database = format!("tenant_{name}");
+        let mut inside = world.superuser(&database).await;
+        inside.execute("UPDATE tenantry.limits SET maximum = 1 WHERE name = 'users'").await.unwrap();
+        inside.execute("GRANT INSERT ON ALL TABLES IN SCHEMA public TO tenantry_ro").await.unwrap();
+        if name == "behind" {
+            inside
+                .execute("DELETE FROM tenantry.migrations WHERE module = 'identity' AND version > 1")
+                .await
+                .unwrap();
+        }
+        drop(inside);
+        let end = format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"
+        );
+        superuser.execute(AssertSqlSafe(end)).await.unwrap();
+        for statement in [
+            format!("CREATE DATABASE {database}_copy TEMPLATE {database} OWNER tenantry_dba"),
+            format!("REVOKE ALL ON DATABASE {database}_copy FROM PUBLIC"),
+            format!("GRANT CONNECT ON DATABASE {database}_copy TO {database}_app"),
+            format!(
+                "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE {database}_copy IS %L',
+                     (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}')); END $$"
+            ),
+            format!("COMMENT ON DATABASE {database} IS NULL"),
+            format!(
+                "BEGIN; ALTER DATABASE {database} RENAME TO {database}_old;
+                 ALTER DATABASE {database}_copy RENAME TO {database}; COMMIT"
+            ),
+        ] {
+            superuser.execute(AssertSqlSafe(statement)).await.unwrap();
+        }
+    }
+    world.fleet.reason("behind", READY, "SchemaBehind").await;
+    let mut inside = world.superuser("tenant_swapped").await;
+    let verified = "SELECT (SELECT maximum = 20 FROM tenantry.limits WHERE name = 'users')
+                    AND NOT has_table_privilege('tenantry_ro', 'users', 'INSERT')";
+    let is_verified = async || sqlx::query_scalar::<_, bool>(verified).fetch_one(&mut inside).await.unwrap();
+    world.until("limits and rights are those of the plan", is_verified).await;
+    world.event("swapped", "DatabaseRestored", "not the one that was there before").await;
+    world.fleet.ready("swapped").await;
+    let settled = "SELECT NOT verification_required FROM tenants WHERE slug = $1";
+    world.until("it is verified", async || world.holds("tenantry_system", settled, "swapped").await).await;
+    assert!(!world.holds("tenantry_system", settled, "behind").await);
 }
 
 #[tokio::test]

@@ -1,19 +1,23 @@
 //! Access to a tenant that is being deprovisioned, granted again by hand or by a restore, is revoked again.
 
+use kube::Api;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
+use tenantry::api::{
+    conditions::{LEFTOVERS, find_condition},
+    database_server::DatabaseServer,
+};
 use tenantry_test_support::{World, login};
 
 #[tokio::test]
-async fn reopened_access_is_revoked_and_leftover_database_reported() {
+async fn reopened_access_is_revoked() {
     let world = World::new("cuts").await;
     world.apply("graced", json!({})).await;
     world.apply("kept", json!({"deletionPolicy": "Retain", "offboarding": {"gracePeriodSeconds": 0}})).await;
-    world.apply("gone", json!({"offboarding": {"gracePeriodSeconds": 0}})).await;
     let mut uris = Vec::new();
-    for name in ["graced", "kept", "gone"] {
-        let id = world.fleet.ready(name).await.status.unwrap().tenant_id.unwrap();
-        uris.push((world.fleet.secret(&format!("{name}-db"), "uri").await, id));
+    for name in ["graced", "kept"] {
+        world.fleet.ready(name).await;
+        uris.push(world.fleet.secret(&format!("{name}-db"), "uri").await);
         world.fleet.delete(name).await;
     }
     world.until_status("kept", "deprovisioned").await;
@@ -25,13 +29,9 @@ async fn reopened_access_is_revoked_and_leftover_database_reported() {
         );
         superuser.execute(AssertSqlSafe(back)).await.unwrap();
     }
-    let mark = format!("COMMENT ON DATABASE tenant_gone IS 'tenantry:tenant:{}'", uris[2].1);
-    superuser.execute("CREATE DATABASE tenant_gone").await.unwrap();
-    superuser.execute(AssertSqlSafe(mark)).await.unwrap();
-
     // A session that was opened meanwhile is ended.
-    let mut open = login(&uris[0].0).await.unwrap();
-    for (uri, _) in &uris[..2] {
+    let mut open = login(&uris[0]).await.unwrap();
+    for uri in &uris {
         world.until("the login is refused", async || login(uri).await.is_err()).await;
     }
     assert!(open.execute("SELECT 1").await.is_err());
@@ -39,9 +39,77 @@ async fn reopened_access_is_revoked_and_leftover_database_reported() {
     world
         .until("the revocation is recorded", async || world.holds("tenantry_system", cut, "graced").await)
         .await;
-    let reported = async || world.fleet.operator_log().contains("drop it by hand");
-    world.until("the leftover database is reported", reported).await;
-    for name in ["graced", "kept", "gone"] {
+    for name in ["graced", "kept"] {
         assert!(world.database_exists(&format!("tenant_{name}")).await, "{name}");
     }
+}
+
+/// The statements that create a login with a password, a group, and its database, as a restored server has them.
+fn restored(name: &str, id: &str) -> [String; 2] {
+    let (login, database) = (format!("tenant_{name}_app"), format!("tenant_{name}"));
+    [
+        format!("CREATE DATABASE {database} OWNER tenantry_dba"),
+        format!(
+            "CREATE ROLE {login} LOGIN PASSWORD 'secret'; GRANT tenantry_rw TO {login};
+             REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {login};
+             COMMENT ON ROLE {login} IS 'tenantry:tenant:{id}';
+             COMMENT ON DATABASE {database} IS 'tenantry:tenant:{id} template:unknown'"
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn leftovers_of_former_and_unknown_tenants_lose_their_access_and_are_not_dropped() {
+    let world = World::new("leftovers").await;
+    world.apply("gone", json!({"offboarding": {"gracePeriodSeconds": 0}})).await;
+    world.apply("fine", json!({})).await;
+    let id = world.fleet.ready("gone").await.status.unwrap().tenant_id.unwrap();
+    world.fleet.ready("fine").await;
+    world.fleet.delete("gone").await;
+    world.until_status("gone", "deprovisioned").await;
+    let port = world.installation.postgres().port();
+    let uri = |name: &str| format!("postgresql://tenant_{name}_app:secret@127.0.0.1:{port}/tenant_{name}");
+    let mut superuser = world.superuser("postgres").await;
+    // One whose row is closed, and one that the registry never knew.
+    for (name, id) in [("gone", id.as_str()), ("never", "00000000-0000-4000-8000-000000000001")] {
+        for statement in restored(name, id) {
+            superuser.execute(AssertSqlSafe(statement)).await.unwrap();
+        }
+    }
+    let mut open = login(&uri("gone")).await.unwrap();
+    for name in ["gone", "never"] {
+        world.until("the login is refused", async || login(&uri(name)).await.is_err()).await;
+        assert!(world.database_exists(&format!("tenant_{name}")).await);
+    }
+    let closed = "SELECT NOT (rolcanlogin OR has_database_privilege(rolname, left(rolname, -4), 'CONNECT'))
+                  FROM pg_roles WHERE rolname = $1";
+    for login in ["tenant_gone_app", "tenant_never_app"] {
+        let is_closed = async || world.holds("postgres", closed, login).await;
+        world.until("it has no right left", is_closed).await;
+    }
+    assert!(open.execute("SELECT 1").await.is_err());
+    let report = async |reason: &str, part: &str| {
+        let server = Api::<DatabaseServer>::all(world.fleet.client.clone()).get(world.name).await.unwrap();
+        let conditions = server.status.unwrap_or_default().conditions;
+        let found = find_condition(&conditions, LEFTOVERS).cloned();
+        found.is_some_and(|found| found.reason == reason && found.message.contains(part))
+    };
+    let says = "their access is revoked; they are never dropped";
+    world.until("the server reports them", async || report("Leftovers", says).await).await;
+    assert!(report("Leftovers", "database tenant_gone and login tenant_gone_app").await);
+
+    // Many at once: rather the registry is an old one.
+    for number in 0..10 {
+        let id = format!("00000000-0000-4000-8000-0000000001{number:02}");
+        let statement = format!(
+            "CREATE ROLE tenant_many_{number}_app LOGIN; COMMENT ON ROLE tenant_many_{number}_app IS 'tenantry:tenant:{id}'"
+        );
+        superuser.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
+    let many = "does not know 11 of these tenants";
+    world.until("they are reported", async || report("UnknownTenants", many).await).await;
+    let kept = "SELECT count(*) FILTER (WHERE rolcanlogin) = $1 FROM pg_roles WHERE rolname LIKE 'tenant\\_many\\_%'";
+    assert!(world.holds_number("postgres", kept, 10).await);
+    // Nobody else lost anything.
+    world.fleet.login("fine").await.unwrap();
 }

@@ -31,7 +31,7 @@ async fn restored_server_requires_verification_of_its_tenants() {
         registry.begin_deprovisioning(closed, &tombstone(false), None).await.unwrap();
         close(&registry, closed, run).await.unwrap();
         for _ in 0..2 {
-            registry.require_verification("default").await.unwrap();
+            registry.require_verification("default", 1).await.unwrap();
         }
         let mut required = Vec::new();
         for id in [here, closed, elsewhere] {
@@ -48,6 +48,26 @@ async fn restored_server_requires_verification_of_its_tenants() {
         let update = later.set_verification_required(elsewhere, true).await.unwrap();
         assert!(update.changed && update.record.verification_required);
         assert_eq!(stored(&later, elsewhere).await, update.record);
+    }
+}
+
+#[tokio::test]
+async fn restored_database_requires_verification_of_its_tenant() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let id = created(&registry, &tenant("acme")).await.id;
+        registry.activate(id, &in_use(), &[], Uuid::new_v4()).await.unwrap();
+        let record = async |database, login| {
+            let restored = registry.record_oids(&[(id, database, login)]).await.unwrap();
+            let row = stored(&registry, id).await;
+            assert_eq!((row.database_oid, row.login_oid), (Some(database), Some(login)));
+            registry.set_verification_required(id, false).await.unwrap();
+            (restored == [id], row.verification_required)
+        };
+        assert_eq!(record(1, 2).await, (false, false), "first read");
+        assert_eq!(record(1, 3).await, (false, false), "another login has no data");
+        assert_eq!(record(4, 3).await, (true, true));
+        assert_eq!(record(4, 3).await, (false, false));
     }
 }
 

@@ -1,5 +1,9 @@
 //! The recorded identity of servers, and former leaders.
 
+use std::collections::HashMap;
+
+use tenantry::registry::{Binding, ServerIdentity};
+
 use crate::system::{System, created, tenant};
 
 #[tokio::test]
@@ -7,17 +11,40 @@ async fn server_with_tenants_is_not_replaced_unless_accepted() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let server = tenant("acme").server;
-        let prove = |identifier: &'static str, accepted| registry.bind_server(&server, identifier, accepted);
-        assert_eq!(prove("1", false).await.unwrap(), None);
+        let bind = async |server: &str, identifier: &str, timeline, accepted| {
+            let found = ServerIdentity { identifier: identifier.to_owned(), timeline };
+            registry.bind_server(server, &found, accepted).await.unwrap()
+        };
+        let prove = async |identifier, accepted| bind(&server, identifier, Some(1), accepted).await;
+        assert_eq!(prove("1", false).await, Binding::Bound);
         // Without tenants, any server is accepted.
-        assert_eq!(prove("2", false).await.unwrap(), None);
-        created(&registry, &tenant("acme")).await;
-        assert_eq!(prove("2", false).await.unwrap(), None);
-        assert_eq!(prove("1", false).await.unwrap().as_deref(), Some("2"));
-        assert_eq!(prove("2", false).await.unwrap(), None, "it is back");
-        assert_eq!(prove("3", true).await.unwrap(), None, "the user accepted it");
-        assert_eq!(prove("2", false).await.unwrap().as_deref(), Some("3"));
-        assert_eq!(registry.bind_server("elsewhere", "1", false).await.unwrap(), None);
+        assert_eq!(prove("2", false).await, Binding::Doubted);
+        let id = created(&registry, &tenant("acme")).await.id;
+        let doubted = async || {
+            let doubted = registry.by_id(id).await.unwrap().unwrap().verification_required;
+            registry.set_verification_required(id, false).await.unwrap();
+            doubted
+        };
+        assert_eq!(prove("2", false).await, Binding::Bound);
+        assert_eq!(prove("1", false).await, Binding::Refused("2".into()));
+        assert_eq!(prove("2", false).await, Binding::Bound, "it is back");
+        assert!(!doubted().await);
+        assert_eq!(prove("3", true).await, Binding::Doubted, "the user accepted it");
+        assert!(doubted().await, "a dump may be older");
+        assert_eq!(prove("2", false).await, Binding::Refused("3".into()));
+        assert_eq!(bind("elsewhere", "1", None, false).await, Binding::Bound);
+        // A failover, or a restore to a point in time; a login that may not read the timeline shows none.
+        for (timeline, bound) in [
+            (Some(2), Binding::Doubted),
+            (Some(2), Binding::Bound),
+            (None, Binding::Bound),
+            (Some(4), Binding::Doubted),
+        ] {
+            assert_eq!(bind(&server, "3", timeline, false).await, bound, "{timeline:?}");
+            assert_eq!(doubted().await, bound == Binding::Doubted, "{timeline:?}");
+        }
+        // One that was never read before proves nothing.
+        assert_eq!(bind("elsewhere", "1", Some(7), false).await, Binding::Bound);
         let logged: Vec<String> = sqlx::query_scalar(
             "SELECT (details->>'from') || (details->>'to') FROM activity WHERE action = 'ServerReplaced' ORDER BY id",
         )
@@ -42,5 +69,30 @@ async fn leader_knows_its_predecessors() {
         let old = "UPDATE leaders SET since = now() - interval '31 days' WHERE identity <> 'third'";
         sqlx::query(old).execute(&mut session).await.unwrap();
         assert_eq!(system.registry("fourth").await.lead(None).await.unwrap(), ["third"]);
+    }
+}
+
+#[tokio::test]
+async fn watermark_outlives_the_process() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        assert_eq!(registry.watermarks().await.unwrap(), HashMap::new());
+        for name in ["default", "second"] {
+            let found = ServerIdentity { identifier: name.to_owned(), timeline: Some(1) };
+            registry.bind_server(name, &found, false).await.unwrap();
+        }
+        assert_eq!(registry.watermarks().await.unwrap(), HashMap::new());
+        let marks = |of: &[(&str, i64)]| of.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect();
+        // A server without a system identifier is not recorded.
+        registry.record_watermarks(&marks(&[("default", 7), ("unknown", 8)])).await.unwrap();
+        registry.record_watermarks(&marks(&[("default", 9), ("second", 5)])).await.unwrap();
+        let later = system.registry("two").await;
+        assert_eq!(later.watermarks().await.unwrap(), marks(&[("default", 9), ("second", 5)]));
+        later.require_verification("second", 3).await.unwrap();
+        assert_eq!(later.watermarks().await.unwrap(), marks(&[("default", 9), ("second", 3)]));
+        // Transaction ids of a server that replaced it are not comparable.
+        let other = ServerIdentity { identifier: "other".to_owned(), timeline: Some(1) };
+        later.bind_server("default", &other, true).await.unwrap();
+        assert_eq!(later.watermarks().await.unwrap(), marks(&[("second", 3)]));
     }
 }

@@ -3,25 +3,27 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    reopened_access::{self, Databases},
+    leftovers, reopened_access,
     vanished::{self, is_vanished},
 };
 use crate::{
+    api::reason::Reason,
     controller::{
         context::{Context, SharedContext},
+        database_server::preflight::restored,
         state::servers::ServerState,
         tenant::{evaluate, rights::report_rights},
-        watch::requeue::{requeue_tenant, requeue_tenants_on},
+        watch::requeue::requeue_tenant,
     },
     domain::{
         drift::{DriftCheck, Expected, REPORTED, mismatches},
@@ -36,18 +38,22 @@ use crate::{
 };
 
 /// How long one server may take. The others are checked after that.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
+pub const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long one check may take. A server that does not respond has its own, shorter limits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How often the registry records how far the servers have come: a restore to an older state is noticed by the next process
+/// too, unless it lost less than this.
+const WATERMARK_PERIOD: Duration = Duration::from_secs(300);
+
 /// What is remembered from one check to the next.
 #[derive(Default)]
 struct DriftMemory {
-    /// The highest transaction id found on each server.
-    transactions: HashMap<String, i64>,
-    /// Databases that should not exist, and were reported.
-    leftovers: Databases,
+    /// The highest transaction id found on each server; none before the registry's were read.
+    transactions: Option<HashMap<String, i64>>,
+    /// When the registry recorded them last, and the servers that it recorded.
+    recorded: Option<(Instant, HashMap<String, i64>)>,
 }
 
 /// Checks until `shutdown`, and ends the check that runs then.
@@ -64,22 +70,66 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
             Err(_) => warn!("could not check for drift: no answer in time"),
         }
     }
+    if let Err(error) = memory.record(&context).await {
+        warn!(%error, "could not record how far the servers have come");
+    }
+}
+
+impl DriftMemory {
+    /// The transaction ids, at first as an earlier process recorded them.
+    async fn transactions(
+        &mut self,
+        context: &Context,
+    ) -> Result<&mut HashMap<String, i64>, registry::Error> {
+        if self.transactions.is_none() {
+            self.transactions = Some(context.registry.watermarks().await?);
+        }
+        Ok(self.transactions.get_or_insert_default())
+    }
+
+    /// Records the transaction ids from time to time, and at once those of a server that has none.
+    async fn record_in_time(&mut self, context: &Context) -> Result<(), registry::Error> {
+        let read = self.transactions.iter().flatten();
+        let is_new = |(at, recorded): &(Instant, HashMap<String, i64>)| {
+            at.elapsed() >= WATERMARK_PERIOD || read.clone().any(|(server, _)| !recorded.contains_key(server))
+        };
+        match self.recorded.as_ref().is_none_or(is_new) {
+            true => self.record(context).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn record(&mut self, context: &Context) -> Result<(), registry::Error> {
+        let Some(read) = self.transactions.clone() else { return Ok(()) };
+        if self.recorded.as_ref().is_none_or(|(_, recorded)| *recorded != read) {
+            context.registry.record_watermarks(&read).await?;
+        }
+        self.recorded = Some((Instant::now(), read));
+        Ok(())
+    }
 }
 
 async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), registry::Error> {
     let rows = context.registry.all_registered().await?;
     let retained = context.registry.all_retained().await?;
-    let servers: BTreeSet<&str> =
-        rows.iter().chain(&retained).map(|row| row.placement.server.as_str()).collect();
+    // Also those that have no tenant any more: they may have leftovers.
+    let resources = context.stores.database_servers.state();
+    let names: Vec<String> = resources.iter().map(|server| server.name_any()).collect();
+    let used = rows.iter().chain(&retained).map(|row| row.placement.server.as_str());
+    let servers: BTreeSet<&str> = used.chain(names.iter().map(String::as_str)).collect();
     // All at once: a server that does not respond does not delay the others.
     let read = async |server| Some((server, read(server, context).await?));
     let inventories: HashMap<&str, Inventory> =
         join_all(servers.into_iter().map(read)).await.into_iter().flatten().collect();
     for (server, inventory) in &inventories {
-        if memory.transactions.get(*server).is_some_and(|before| *before > inventory.last_transaction()) {
-            verify_restored(server, &rows, context).await?;
+        let transactions = memory.transactions(context).await?;
+        let now = inventory.last_transaction();
+        if transactions.get(*server).is_some_and(|before| *before > now) {
+            // If this fails, the next check finds the server restored again.
+            context.registry.require_verification(server, now).await?;
+            restored(server, "is in an older state than before", context);
         }
-        memory.transactions.insert((*server).to_owned(), inventory.last_transaction());
+        transactions.insert((*server).to_owned(), now);
         revoke_migrator(server, inventory, context);
     }
     vanished::settle(&rows, context).await?;
@@ -95,8 +145,11 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
         }
     }
     let accounted: HashSet<TenantId> = rows.iter().chain(&retained).map(|row| row.id).collect();
-    reopened_access::leftovers(&inventories, &accounted, &mut memory.leftovers, context).await?;
-    context.registry.record_oids(&oids).await
+    leftovers::check(&inventories, &accounted, context).await?;
+    for id in context.registry.record_oids(&oids).await? {
+        verify_restored(id, &rows, context);
+    }
+    memory.record_in_time(context).await
 }
 
 async fn read(name: &str, context: &Context) -> Option<Inventory> {
@@ -110,20 +163,19 @@ async fn read(name: &str, context: &Context) -> Option<Inventory> {
     None
 }
 
-/// Has all databases of a server verified: its transaction ids went back, so it was restored to an older state.
-async fn verify_restored(
-    server: &str,
-    rows: &[TenantRecord],
-    context: &SharedContext,
-) -> Result<(), registry::Error> {
-    warn!(server, "the server is in an older state than before: it was restored");
-    // If this fails, the next check finds the server restored again.
-    context.registry.require_verification(server).await?;
-    for row in rows.iter().filter(|row| row.placement.server == server) {
-        context.state.snapshot.forget(&row.resource_uid);
-    }
-    requeue_tenants_on(server, context);
-    Ok(())
+/// Has a database verified that is another one than before: a copy of it was restored. The registry has recorded that.
+fn verify_restored(id: TenantId, rows: &[TenantRecord], context: &Context) {
+    let Some(row) = rows.iter().find(|row| row.id == id) else { return };
+    context.state.snapshot.forget(&row.resource_uid);
+    requeue_tenant(&row.resource_namespace, &row.resource_name, context);
+    let Some(tenant) = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name) else {
+        return;
+    };
+    let note = format!(
+        "database {} is not the one that was there before: its module versions, limits and rights are verified",
+        row.placement.database
+    );
+    context.events.warning(tenant.object_ref(&()), "Verify", Reason::DatabaseRestored, note);
 }
 
 /// Revokes CONNECT from the migrator where a reconcile could not, because the server was unreachable then. A reconcile that

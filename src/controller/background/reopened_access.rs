@@ -1,15 +1,13 @@
 //! Revoked access that was granted again, by the restore of a server or by hand. Of a tombstone, its reconcile revokes it
-//! again; of a retained database, it is revoked at once. A database that should not exist is reported and never touched.
-
-use std::collections::{BTreeSet, HashMap, HashSet};
+//! again; of a retained database, it is revoked at once.
 
 use tracing::{info, warn};
 
 use crate::{
     controller::{context::SharedContext, state::servers::ServerState, watch::requeue::requeue_tenant},
     domain::{
-        access::AccessLevel, drift::is_reachable, identity::TenantId, observed::RegistryStatus,
-        record::TenantRecord, tenant_facts::RecordedOids,
+        access::AccessLevel, drift::is_reachable, observed::RegistryStatus, record::TenantRecord,
+        tenant_facts::RecordedOids,
     },
     postgres::catalog::inventory::Inventory,
     registry::Error,
@@ -70,38 +68,4 @@ pub fn retained(row: &TenantRecord, inventory: &Inventory, context: &SharedConte
             }
         }
     });
-}
-
-/// Databases by server and name.
-pub type Databases = BTreeSet<(String, String)>;
-
-/// Reports databases with the ownership comment of a tenant that is deprovisioned for good. `accounted` are the tenants that
-/// may have a database, `reported` the databases that were reported before. The registry is asked only about tenants that
-/// it did not return a moment ago.
-pub async fn leftovers(
-    inventories: &HashMap<&str, Inventory>,
-    accounted: &HashSet<TenantId>,
-    reported: &mut Databases,
-    context: &SharedContext,
-) -> Result<(), Error> {
-    let mut found = Vec::new();
-    for (server, inventory) in inventories {
-        let owned = inventory.owned_databases();
-        let unknown = owned.filter(|(_, id)| !accounted.contains(id));
-        found.extend(unknown.map(|(database, id)| (id, ((*server).to_owned(), database.to_owned()))));
-    }
-    let ids: Vec<TenantId> = found.iter().map(|(id, _)| *id).collect();
-    let closed = if ids.is_empty() { HashSet::new() } else { context.registry.dropped(&ids).await? };
-    let now: Databases =
-        found.into_iter().filter(|(id, _)| closed.contains(id)).map(|(_, place)| place).collect();
-    for (server, database) in now.difference(reported) {
-        warn!(
-            server,
-            database,
-            "a database of a deprovisioned tenant exists (again): it is never touched; drop it by hand"
-        );
-    }
-    context.metrics.leftover_databases(now.len());
-    *reported = now;
-    Ok(())
 }

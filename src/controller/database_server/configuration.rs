@@ -6,11 +6,14 @@ use kube::{Api, ResourceExt};
 use super::prefix::prefix;
 use crate::{
     api::{
-        database_server::{DatabaseServer, TlsMode},
+        database_server::{DatabaseServer, SecretKeyRef, TlsMode},
         reason::Reason,
     },
     controller::context::Context,
-    postgres::{ServerConfig, Tls, tenant::credentials::SecretText},
+    postgres::{
+        ServerConfig, Tls,
+        tenant::credentials::{SecretText, without_final_line_break},
+    },
 };
 
 /// PostgreSQL's default port.
@@ -39,8 +42,8 @@ pub enum ConfigurationError {
         /// What it should contain.
         keys: &'static str,
     },
-    /// A Secret lacks the key.
-    #[error("Secret {name:?} in namespace {namespace:?} has no usable key {key:?}")]
+    /// A key of a Secret is missing, or its value cannot be used.
+    #[error("Secret {name:?} in namespace {namespace:?}: key {key:?} {fault}")]
     Key {
         /// The Secret.
         name: String,
@@ -48,6 +51,8 @@ pub enum ConfigurationError {
         namespace: String,
         /// The key.
         key: String,
+        /// What is wrong with it, and what to do.
+        fault: Fault,
     },
 }
 
@@ -56,9 +61,31 @@ impl ConfigurationError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Read { .. } => Reason::KubernetesApiError,
-            Self::Missing { .. } | Self::Key { .. } => Reason::SecretNotFound,
+            Self::Missing { .. } | Self::Key { fault: Fault::Missing, .. } => Reason::SecretNotFound,
+            Self::Key { .. } => Reason::ServerMisconfigured,
         }
     }
+}
+
+/// Why the value of a key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// There is no such key, or its value is empty.
+    #[error("is missing or empty: set it")]
+    Missing,
+    /// No login has such a name or password.
+    #[error("is not a text in UTF-8: set it to the text itself")]
+    NotText,
+    /// A client cannot log in with it.
+    #[error(
+        "has a line break or another control character within: remove it (one line break at the end is ignored)"
+    )]
+    ControlCharacter,
+    /// No certificate would be trusted.
+    #[error(
+        "has no certificate in PEM format: set it to one or more, each from BEGIN CERTIFICATE to END CERTIFICATE"
+    )]
+    NoCertificate,
 }
 
 /// Reads the configuration. All Secrets are in the operator's namespace, so that a `DatabaseServer` cannot name one of
@@ -69,25 +96,22 @@ pub async fn configuration(
 ) -> Result<ServerConfig, ConfigurationError> {
     let spec = &server.spec;
     let admin = secret(context, &spec.admin_secret_ref.name, "username and password").await?;
+    let fault = |name: &str, key: &str, fault| ConfigurationError::Key {
+        name: name.to_owned(),
+        namespace: context.config.operator_namespace.clone(),
+        key: key.to_owned(),
+        fault,
+    };
     let text = |key: &str| {
-        entry(&admin, key).ok_or_else(|| ConfigurationError::Key {
-            name: spec.admin_secret_ref.name.clone(),
-            namespace: context.config.operator_namespace.clone(),
-            key: key.to_owned(),
-        })
+        login_text(value(&admin, key)).map_err(|found| fault(&spec.admin_secret_ref.name, key, found))
     };
     let (username, password) = (text("username")?, text("password")?);
     let mode = spec.tls.as_ref().and_then(|tls| tls.mode).unwrap_or(TlsMode::VerifyFull);
     let ca = match spec.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref()) {
         None => None,
-        Some(reference) => {
-            let secret = secret(context, &reference.name, "of a certificate authority in PEM").await?;
-            let pem = entry(&secret, &reference.key).ok_or_else(|| ConfigurationError::Key {
-                name: reference.name.clone(),
-                namespace: context.config.operator_namespace.clone(),
-                key: reference.key.clone(),
-            })?;
-            Some(pem.into_bytes())
+        Some(SecretKeyRef { name, key }) => {
+            let secret = secret(context, name, "of a certificate authority in PEM").await?;
+            Some(certificates(value(&secret, key)).map_err(|found| fault(name, key, found))?)
         }
     };
     Ok(ServerConfig {
@@ -117,7 +141,52 @@ async fn secret(context: &Context, name: &str, keys: &'static str) -> Result<Sec
     }
 }
 
-fn entry(secret: &Secret, key: &str) -> Option<String> {
-    let bytes = secret.data.as_ref()?.get(key)?;
-    String::from_utf8(bytes.0.clone()).ok().filter(|text| !text.is_empty())
+fn value<'a>(secret: &'a Secret, key: &str) -> &'a [u8] {
+    secret.data.as_ref().and_then(|data| data.get(key)).map_or(&[], |value| &value.0)
+}
+
+/// A login's name or password. The line break that an editor adds at the end of a file, and `kubectl create secret
+/// --from-file` keeps, is not part of it.
+fn login_text(value: &[u8]) -> Result<String, Fault> {
+    let text = std::str::from_utf8(value).map_err(|_| Fault::NotText)?;
+    match without_final_line_break(text) {
+        "" => Err(Fault::Missing),
+        text if text.contains(char::is_control) => Err(Fault::ControlCharacter),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The certificates of an authority. Text around them is allowed.
+fn certificates(value: &[u8]) -> Result<Vec<u8>, Fault> {
+    let text = std::str::from_utf8(value).map_err(|_| Fault::NoCertificate)?;
+    match text.contains("-----BEGIN CERTIFICATE-----") {
+        _ if text.is_empty() => Err(Fault::Missing),
+        false => Err(Fault::NoCertificate),
+        true => Ok(value.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_break_at_the_end_of_a_password_is_not_part_of_it() {
+        for value in ["pass word", "pass word\n", "pass word\r\n"] {
+            assert_eq!(login_text(value.as_bytes()).as_deref(), Ok("pass word"), "{value:?}");
+        }
+        for value in ["pass\nword", "password\n\n", "\tpassword", "password\r"] {
+            assert_eq!(login_text(value.as_bytes()), Err(Fault::ControlCharacter), "{value:?}");
+        }
+        assert_eq!((login_text(b"\n"), login_text(b"")), (Err(Fault::Missing), Err(Fault::Missing)));
+        assert_eq!(login_text(b"\xff"), Err(Fault::NotText));
+    }
+
+    #[test]
+    fn certificate_authority_without_certificate_is_refused() {
+        let pem = b"# ours\n-----BEGIN CERTIFICATE-----\n".as_slice();
+        assert_eq!(certificates(pem), Ok(pem.to_vec()));
+        assert_eq!(certificates(b""), Err(Fault::Missing));
+        assert_eq!(certificates(b"-----BEGIN PRIVATE KEY-----"), Err(Fault::NoCertificate));
+    }
 }

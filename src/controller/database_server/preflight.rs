@@ -9,7 +9,11 @@ use crate::{
         database_server::DatabaseServer,
         reason::Reason,
     },
-    controller::{context::Context, state::servers::ServerState},
+    controller::{
+        context::Context,
+        state::servers::ServerState,
+        watch::requeue::{requeue_tenants_on, tenants_on},
+    },
     postgres::{
         self,
         install::{
@@ -18,9 +22,9 @@ use crate::{
         },
         server::Server,
     },
-    registry,
+    registry::{self, Binding, ServerIdentity},
 };
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use tracing::{info, warn};
 
 const REMEDY: &str = "run `tenantry server-setup` as an administrator";
@@ -75,8 +79,27 @@ pub async fn preflight(
     };
     match check(resource, server, known, context).await {
         Ok(result) => Ok(result),
-        Err(CheckError::Server(error)) => Ok(refused(&error)),
+        Err(CheckError::Server(error)) => Ok(refused(&error, resource, context)),
         Err(CheckError::Registry(error)) => Err(error),
+    }
+}
+
+/// What a server with another timeline or identifier went through.
+const RESTORED_OR_FAILED_OVER: &str = "failed over, was restored, or was replaced on purpose";
+
+/// Reports that a server may be in another state than it was, and requests the verification of its tenants, which the
+/// registry has recorded as due.
+pub fn restored(name: &str, what: &str, context: &Context) {
+    warn!(server = name, "the server {what}: its tenants' databases are verified");
+    for tenant in tenants_on(name, context) {
+        context.state.snapshot.forget(&tenant.uid().unwrap_or_default());
+    }
+    requeue_tenants_on(name, context);
+    if let Some(resource) = context.database_server(name) {
+        let note = format!(
+            "the server {what}: the database of each tenant is verified before it counts as in force"
+        );
+        context.events.warning(resource.object_ref(&()), "Verify", Reason::ServerRestored, note);
     }
 }
 
@@ -118,15 +141,21 @@ async fn check(
     // Before anything is created there: on another server, all databases are missing.
     if let Some(identifier) = found.identifier.take() {
         let accepted = resource.annotations().get(ANNOTATION_ACCEPT_SERVER) == Some(&identifier);
-        let proven = context.registry.bind_server(&server.config().name, &identifier, accepted).await;
-        if let Some(before) = proven.map_err(CheckError::Registry)? {
-            let message = format!(
-                "{}:{} leads to another PostgreSQL server (system identifier {identifier}) than the one that has the tenants' databases ({before}): correct the address; if this one replaced it on purpose (pg_upgrade, or a dump and restore), annotate the DatabaseServer with {ANNOTATION_ACCEPT_SERVER}: {identifier:?}",
-                server.config().host,
-                server.config().port,
-            );
-            let findings = vec![reachable, finding(PRIVILEGED, false, Reason::ServerReplaced, message)];
-            return Ok(CheckResult { version, findings, server: None, permanent: true });
+        let identity = ServerIdentity { identifier, timeline: found.timeline };
+        let bound = context.registry.bind_server(&server.config().name, &identity, accepted).await;
+        let identifier = identity.identifier;
+        match bound.map_err(CheckError::Registry)? {
+            Binding::Bound => {}
+            Binding::Doubted => restored(&server.config().name, RESTORED_OR_FAILED_OVER, context),
+            Binding::Refused(before) => {
+                let message = format!(
+                    "{}:{} leads to another PostgreSQL server (system identifier {identifier}) than the one that has the tenants' databases ({before}): correct the address; if this one replaced it on purpose (pg_upgrade, or a dump and restore), annotate the DatabaseServer with {ANNOTATION_ACCEPT_SERVER}: {identifier:?}",
+                    server.config().host,
+                    server.config().port,
+                );
+                let findings = vec![reachable, finding(PRIVILEGED, false, Reason::ServerReplaced, message)];
+                return Ok(CheckResult { version, findings, server: None, permanent: true });
+            }
         }
         if !server.bind_to(&identifier) {
             // Accepted as the new server: no session of the old one is used for it.
@@ -208,8 +237,39 @@ fn finding(type_: &'static str, fulfilled: bool, reason: Reason, message: String
     Finding { type_, status: ConditionStatus::from(fulfilled), reason, message }
 }
 
-fn refused(error: &postgres::Error) -> CheckResult {
-    let message = error.to_string();
+/// What to do about an error, with the names of the fields and Secrets that it may come from.
+fn remedy(error: &postgres::Error, resource: &DatabaseServer, context: &Context) -> Option<String> {
+    let spec = &resource.spec;
+    let namespace = &context.config.operator_namespace;
+    match error.reason() {
+        Reason::AuthenticationFailed => Some(format!(
+            "correct the keys username and password of Secret {:?} in namespace {namespace:?}, or the login on the server",
+            spec.admin_secret_ref.name
+        )),
+        Reason::TlsFailed => Some(match spec.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref()) {
+            Some(ca) => format!(
+                "the trusted authority is in key {:?} of Secret {:?} in namespace {namespace:?}; correct it, spec.host, \
+                 spec.tls.mode, or the server's certificate",
+                ca.key, ca.name
+            ),
+            None => "set spec.tls.caSecretRef to the authority of the server's certificate, or correct spec.host, \
+                     spec.tls.mode, or the server's certificate"
+                .to_owned(),
+        }),
+        Reason::DatabaseUnreachable | Reason::DatabaseTimeout => Some(
+            "check that the server runs, that spec.host and spec.port are right, and that a firewall or NetworkPolicy \
+             lets the operator connect"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn refused(error: &postgres::Error, resource: &DatabaseServer, context: &Context) -> CheckResult {
+    let message = match remedy(error, resource, context) {
+        Some(remedy) => format!("{error}: {remedy}"),
+        None => error.to_string(),
+    };
     if error.reason() == Reason::MissingRight {
         let message = format!("{message} ({REMEDY})");
         let findings = vec![

@@ -10,22 +10,41 @@ use crate::{
     api::{
         FINALIZER,
         conditions::{
-            ConditionStatus, READY, RECONCILING, STALLED, condition, remove_condition, same_ignoring_times,
-            set_condition,
+            ConditionStatus, LEFTOVERS, READY, RECONCILING, STALLED, condition, remove_condition,
+            same_ignoring_times, set_condition,
         },
         database_server::{DatabaseServer, DatabaseServerStatus},
         reason::Reason,
+        tenant::Tenant,
+        tenant_status::TenantStatus,
     },
     controller::{
-        apply_status::apply_status, context::SharedContext, finalizers::apply_finalizers,
-        state::servers::ServerState, watch::requeue::requeue_tenants_on,
+        apply_status::apply_status,
+        context::SharedContext,
+        finalizers::apply_finalizers,
+        state::servers::ServerState,
+        tenant::secrets::Address,
+        watch::requeue::{requeue_tenants_on, tenants_on},
     },
-    domain::backoff,
+    domain::{backoff, plan_adoption::rests, spec},
+    postgres::server::Server,
     registry,
 };
 
 /// How often a ready server is checked: three statements per server, and none per tenant.
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// How often the tenants that a changed address did not reach yet are counted.
+const ROLLOUT_PERIOD: Duration = Duration::from_secs(2);
+
+/// The tenants of a server, for its status.
+#[derive(Clone, Copy)]
+struct Tenants {
+    /// Those with a database on it.
+    count: i64,
+    /// Those whose Secret does not publish its present address.
+    pending: Option<i64>,
+}
 
 /// Why a reconcile failed. A fault of the server itself is in its conditions instead.
 #[derive(Debug, thiserror::Error)]
@@ -69,16 +88,40 @@ pub async fn reconcile(
     if context.state.servers.set(&name, state) {
         requeue_tenants_on(&name, &context);
     }
-    write_status(&resource, &context, &result, tenants, deleting).await?;
-    // A server that is not ready may become so at any moment, and tenants wait for it.
-    let wait = if result.server.is_some() { PERIOD } else { backoff::temporary(3, rand::random()) };
-    Ok(Action::requeue(wait))
+    let before = resource.status.as_ref().and_then(|status| status.pending);
+    let pending = match &result.server {
+        Some(server) => Some(pending(&name, server, &resource, &context)),
+        None => before,
+    };
+    write_status(&resource, &context, &result, Tenants { count: tenants, pending }, deleting).await?;
+    let is_rolled_out = pending.unwrap_or_default() == 0
+        || pending == before && !context.state.server_rollouts.is_running(&name);
+    Ok(Action::requeue(match result.server {
+        // A server that is not ready may become so at any moment, and tenants wait for it.
+        None => backoff::temporary(3, rand::random()),
+        Some(_) if is_rolled_out => PERIOD,
+        Some(_) => ROLLOUT_PERIOD,
+    }))
 }
 
 /// After a failed reconcile.
 pub fn after_error(resource: Arc<DatabaseServer>, error: &ServerReconcileError, _: SharedContext) -> Action {
     warn!(server = resource.name_any(), %error, "could not reconcile a DatabaseServer");
     Action::requeue(backoff::temporary(4, rand::random()))
+}
+
+/// How many tenants have a connection Secret that does not publish the present address.
+fn pending(name: &str, server: &Server, resource: &DatabaseServer, context: &SharedContext) -> i64 {
+    let address = Address::of(server, Some(resource));
+    let none = TenantStatus::default();
+    let is_pending = |tenant: &&Arc<Tenant>| {
+        let namespace = tenant.namespace().unwrap_or_default();
+        let secret = context.stores.scopes.secret(&namespace, &spec::connection_secret_name(tenant));
+        !rests(tenant, tenant.status.as_ref().unwrap_or(&none))
+            && secret.is_some_and(|secret| !address.is_in(&secret))
+    };
+    let count = tenants_on(name, context).iter().filter(is_pending).count();
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Reason and message of `Ready`: those of the first finding that is not fulfilled.
@@ -95,7 +138,7 @@ async fn write_status(
     resource: &DatabaseServer,
     context: &SharedContext,
     result: &CheckResult,
-    tenants: i64,
+    tenants: Tenants,
     deleting: bool,
 ) -> Result<(), kube::Error> {
     let before = resource.status.clone().unwrap_or_default();
@@ -103,7 +146,8 @@ async fn write_status(
     let mut conditions = before.conditions.clone();
     let (ready_reason, mut message) = summary(result);
     if deleting {
-        message = format!("{message}; being deleted, once its {tenants} tenant databases are dropped");
+        message =
+            format!("{message}; being deleted, once its {} tenant databases are dropped", tenants.count);
     }
     let ready = ConditionStatus::from(result.server.is_some());
     set_condition(&mut conditions, condition(READY, ready, ready_reason, message.clone(), generation, now));
@@ -118,6 +162,13 @@ async fn write_status(
         );
         set_condition(&mut conditions, reported);
     }
+    match context.state.leftovers.report(&resource.name_any()) {
+        Some((reason, message)) => {
+            let found = condition(LEFTOVERS, ConditionStatus::True, reason, message, generation, now);
+            set_condition(&mut conditions, found);
+        }
+        None => remove_condition(&mut conditions, LEFTOVERS),
+    }
     remove_condition(&mut conditions, RECONCILING);
     remove_condition(&mut conditions, STALLED);
     if result.server.is_none() {
@@ -130,12 +181,13 @@ async fn write_status(
     let status = DatabaseServerStatus {
         observed_generation: generation,
         version: result.version.clone().or(before.version.clone()),
-        tenants: Some(tenants),
+        tenants: Some(tenants.count),
+        pending: tenants.pending,
         conditions,
     };
     let same = before.observed_generation == status.observed_generation
         && before.version == status.version
-        && before.tenants == status.tenants
+        && (before.tenants, before.pending) == (status.tenants, status.pending)
         && same_ignoring_times(&before.conditions, &status.conditions);
     if same {
         return Ok(());

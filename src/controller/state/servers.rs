@@ -36,10 +36,12 @@ pub enum ServerState {
 }
 
 impl ServerState {
-    /// Whether a tenant's status would show the same.
+    /// Whether a tenant's status and Secret would show the same.
     fn shows_the_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Ready(_), Self::Ready(_)) | (Self::Unchecked, Self::Unchecked) => true,
+            // Their Secrets publish the address.
+            (Self::Ready(server), Self::Ready(other)) => server.config().is_reached_as(other.config()),
+            (Self::Unchecked, Self::Unchecked) => true,
             (
                 Self::NotReady { reason, message },
                 Self::NotReady { reason: other_reason, message: other_message },
@@ -100,7 +102,7 @@ impl Servers {
         servers.get(name).cloned().unwrap_or(ServerState::Unchecked)
     }
 
-    /// Records the result of a check. Returns whether tenants would show another one than before.
+    /// Records the result of a check. Returns whether tenants would show something else than before.
     pub fn set(&self, name: &str, state: ServerState) -> bool {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         let before = by_name.insert(name.to_owned(), state.clone()).unwrap_or(ServerState::Unchecked);

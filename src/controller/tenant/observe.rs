@@ -41,6 +41,16 @@ pub struct Observed<'a> {
 }
 
 impl<'a> Observed<'a> {
+    /// The database was restored: it is verified in this reconcile, before the drift check records that.
+    fn require_verification(&mut self) {
+        if let Some(record) = &mut self.subject.record {
+            record.verification_required = true;
+        }
+        if let Observation::Known(registry) = &mut self.facts.registry {
+            registry.verification_required = true;
+        }
+    }
+
     /// Nothing but the registry was read.
     fn registry_only(subject: Subject<'a>, registry: Observation<RegistryFacts>) -> Self {
         let facts =
@@ -105,6 +115,9 @@ async fn observe_registered<'a>(
             let reading = if restricts { server.for_restriction() } else { server.clone() };
             match server_facts(&reading, record, context).await {
                 Ok(facts) => {
+                    if facts.is_restored(RecordedOids::of(record)) {
+                        observed.require_verification();
+                    }
                     let expected = Expected::of(record, observed.subject.wanted_access());
                     if record.status.was_active() && !observed.subject.is_deprovisioning() {
                         observed.drift = drift::mismatches(&facts, &expected);

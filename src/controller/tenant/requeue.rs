@@ -41,6 +41,12 @@ pub fn next_reconcile(outcome: &Outcome<'_>, summary: &Summary, now: Timestamp) 
             None if matches!(outcome.obstacle, Some(Obstacle::InvalidSpec(_))) => {
                 Action::requeue(backoff::PERMANENT)
             }
+            // When the server is Ready again, its rollout comes to this tenant in its turn. A restriction does not wait for it.
+            None if matches!(outcome.obstacle, Some(Obstacle::ServerNotReady { .. }))
+                && !outcome.subject.must_restrict() =>
+            {
+                Action::requeue(backoff::PERMANENT)
+            }
             None => Action::requeue(backoff::temporary(4, rand::random())),
         },
         Summary::Stuck { .. } => Action::requeue(backoff::PERMANENT),

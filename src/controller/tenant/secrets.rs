@@ -148,7 +148,23 @@ pub struct Address {
 }
 
 impl Address {
-    fn of(server: &Server, resource: Option<&DatabaseServer>) -> Self {
+    /// Whether a connection Secret has this address, and this certificate authority.
+    pub fn is_in(&self, secret: &Secret) -> bool {
+        let port = self.port.to_string();
+        let wanted = [
+            ("host", &self.host),
+            ("port", &port),
+            ("sslmode", &self.sslmode),
+            ("certificates", &self.certificates),
+        ];
+        let data = secret.data.as_ref();
+        wanted.iter().all(|(key, value)| {
+            data.and_then(|data| data.get(*key)).is_some_and(|found| found.0 == value.as_bytes())
+        })
+    }
+
+    /// The address that a server publishes.
+    pub fn of(server: &Server, resource: Option<&DatabaseServer>) -> Self {
         let publish = resource.and_then(|resource| resource.spec.publish.as_ref());
         let config = server.config();
         let (mode, ca) = match &config.tls {
@@ -276,6 +292,25 @@ mod tests {
             "jdbc:postgresql://db.example:5432/tenant_acme?user=tenant_acme_app&password=pw&sslmode=verify-full"
         );
         assert_eq!(entries["pgpass"], "db.example:5432:tenant_acme:tenant_acme_app:pw\n");
+    }
+
+    #[test]
+    fn address_is_compared_with_every_key_of_it() {
+        let secret = |address: &Address| {
+            let entries = entries(address, "u", "pw", "d").into_iter();
+            let data = entries.map(|(key, value)| (key.into_owned(), ByteString(value.into_bytes())));
+            Secret { data: Some(data.collect()), ..Secret::default() }
+        };
+        let published = address("db.example");
+        assert!(published.is_in(&secret(&published)) && !published.is_in(&Secret::default()));
+        for other in [
+            Address { host: "other".into(), ..published.clone() },
+            Address { port: 5433, ..published.clone() },
+            Address { sslmode: "require".into(), ..published.clone() },
+            Address { certificates: String::new(), ..published.clone() },
+        ] {
+            assert!(!published.is_in(&secret(&other)), "{other:?}");
+        }
     }
 
     #[test]

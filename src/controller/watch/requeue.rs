@@ -1,8 +1,14 @@
 //! Requests reconciles: of the Tenants and TenantHolds that a change concerns.
 
+use std::sync::Arc;
+
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
-use crate::{api::tenant::Tenant, controller::context::Context, domain::spec::DEFAULT_SERVER};
+use crate::{
+    api::tenant::Tenant,
+    controller::context::Context,
+    domain::{backoff::ends_with_server, spec::DEFAULT_SERVER},
+};
 
 /// Requests the reconcile of a Tenant. A failed one does not wait for its next attempt.
 pub fn requeue_tenant(namespace: &str, name: &str, context: &Context) {
@@ -21,14 +27,26 @@ pub fn requeue_tenants_where(wanted: impl Fn(&Tenant) -> bool, context: &Context
     });
 }
 
-/// Requests the reconcile of the tenants that are or should be on a server, and of its tombstones.
+/// Requests the reconcile of the tenants that are or should be on a server, a few at a time, and of its tombstones. Tenants
+/// that did not succeed, and may wait for the server, are first.
 pub fn requeue_tenants_on(server: &str, context: &Context) {
     context.state.tombstones.retry_on(server);
-    let is_on = |tenant: &Tenant| {
+    let tenants = tenants_on(server, context).into_iter().map(|tenant| {
+        let tenant = ObjectRef::from_obj(tenant.as_ref());
+        let is_urgent = context.state.retries.failure(&tenant).is_some_and(ends_with_server);
+        (tenant, is_urgent)
+    });
+    context.state.server_rollouts.add(server, tenants);
+}
+
+/// The tenants that are or should be on a server.
+pub fn tenants_on(server: &str, context: &Context) -> Vec<Arc<Tenant>> {
+    let mut tenants = context.stores.scopes.tenants();
+    tenants.retain(|tenant| {
         let recorded = tenant.status.as_ref().and_then(|status| status.server.as_deref());
         recorded.or(tenant.spec.server.as_deref()).unwrap_or(DEFAULT_SERVER) == server
-    };
-    requeue_tenants_where(is_on, context);
+    });
+    tenants
 }
 
 /// Requests the reconcile of the Tenants that wait for a slug, other than the one that had it.

@@ -107,6 +107,19 @@ fn healthy_tenant_has_no_mismatch() {
 }
 
 #[test]
+fn own_database_with_another_oid_was_restored() {
+    let facts = healthy(AccessLevel::ReadWrite);
+    let recorded = |oid| RecordedOids { database: oid, login: Some(2) };
+    assert!(facts.is_restored(recorded(Some(9))));
+    assert!(!facts.is_restored(RECORDED) && !facts.is_restored(recorded(None)));
+    let foreign = changed(
+        |facts| facts.database.as_mut().unwrap().ownership = Ownership::NoComment,
+        AccessLevel::Blocked,
+    );
+    assert!(!foreign.is_restored(recorded(Some(9))));
+}
+
+#[test]
 fn every_change_is_one_mismatch() {
     for (change, access, phrase, step) in changes() {
         let found = mismatches(&changed(change, access), &expected(access));

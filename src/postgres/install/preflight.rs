@@ -9,7 +9,9 @@ use crate::postgres::{
     catalog::ownership,
     error::{Error, Result},
     server::Server,
-    session::connect::{ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, identifier_of, with_timeout},
+    session::connect::{
+        ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, identifier_of, timeline_of, with_timeout,
+    },
 };
 
 /// The versions that are supported and tested, as `server_version_num`.
@@ -27,6 +29,9 @@ pub struct Preflight {
     /// The system identifier: it distinguishes this server from every other, and is the same after a failover or a
     /// restore. None if the login may not read it.
     pub identifier: Option<String>,
+    /// The timeline: another one after a failover, and after a restore to a point in time. None if the login may not read
+    /// it.
+    pub timeline: Option<i64>,
     /// How many connections the server reserves for logins like the operator's (`reserved_connections`); 15 has no such
     /// setting.
     pub reserved_connections: i32,
@@ -55,6 +60,7 @@ struct OperatorRights {
     marks: bool,
     standby: bool,
     identifiable: bool,
+    has_timeline: bool,
     signal: bool,
     stats: bool,
     reserved: bool,
@@ -85,6 +91,7 @@ SELECT current_setting('server_version') AS version,
            ELSE true END AS marks,
        pg_is_in_recovery() AS standby,
        has_function_privilege('pg_control_system()', 'EXECUTE') AS identifiable,
+       has_function_privilege('pg_control_checkpoint()', 'EXECUTE') AS has_timeline,
        coalesce(pg_has_role(a.oid, 'pg_signal_backend', 'USAGE'), false) AS signal,
        coalesce(pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'), false) AS stats,
        coalesce((SELECT pg_has_role(a.oid, r.oid, 'USAGE') FROM pg_roles AS r
@@ -125,6 +132,10 @@ impl Server {
             true => Some(identifier_of(&mut session).await?),
             false => None,
         };
+        let timeline = match found.has_timeline {
+            true => Some(timeline_of(&mut session).await?),
+            false => None,
+        };
         let open_template = open_template(&mut session).await?;
         session.close().await;
         if !SUPPORTED.contains(&found.version_num) {
@@ -147,6 +158,7 @@ impl Server {
             version: found.version,
             in_use_by,
             identifier,
+            timeline,
             reserved_connections: found.reserved_connections,
             stale_collations,
         })

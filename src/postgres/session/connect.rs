@@ -1,7 +1,7 @@
 //! How sessions are opened. The role, the `search_path`, the timeouts and the name of the holder are in the startup
 //! packet, so that no setting of a database or a role overrides them.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
@@ -125,6 +125,11 @@ pub(super) fn with_version(options: PgConnectOptions, version: u32) -> PgConnect
 pub(in crate::postgres) const MAINTENANCE_DATABASE: &str = "postgres";
 
 impl ServerConfig {
+    /// Whether clients reach the server in the same way: under the same address, and with the same TLS settings.
+    pub fn is_reached_as(&self, other: &Self) -> bool {
+        (&self.host, self.port, &self.tls) == (&other.host, other.port, &other.tls)
+    }
+
     /// The options of a session.
     pub(super) fn options(&self, connect_as: &ConnectAs<'_>) -> PgConnectOptions {
         let options = PgConnectOptions::new_without_pgpass()
@@ -217,7 +222,7 @@ pub(in crate::postgres) async fn with_timeout<T>(
 ) -> Result<T> {
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer.map_err(Error::sql(doing)),
-        Err(_) => Err(Error::Timeout { doing, after: limit }),
+        Err(_) => Err(Error::Timeout { doing: doing.into(), after: limit }),
     }
 }
 
@@ -228,13 +233,26 @@ pub(in crate::postgres) async fn connect(
 ) -> Result<PgConnection> {
     match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(source)) => Err(Error::Sql { doing, source }),
-        Err(_) => Err(Error::Timeout { doing, after: CONNECT_TIMEOUT }),
+        Ok(Err(source)) => Err(Error::Sql { doing: with_address(doing, options), source }),
+        Err(_) => Err(Error::Timeout { doing: with_address(doing, options), after: CONNECT_TIMEOUT }),
     }
+}
+
+/// The operation and the server's address, without which nobody knows what refused a connection.
+fn with_address(doing: &str, options: &PgConnectOptions) -> Cow<'static, str> {
+    let (host, port) = (options.get_host(), options.get_port());
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    format!("{doing} ({host}:{port})").into()
 }
 
 /// The system identifier that initdb gave to the server of a session.
 pub(in crate::postgres) async fn identifier_of(session: &mut PgConnection) -> Result<String> {
     let query = sqlx::query_scalar("SELECT system_identifier::text FROM pg_control_system()");
     with_timeout(ANSWER_LIMIT, "identify the server", query.fetch_one(session)).await
+}
+
+/// The timeline of the server of a session.
+pub(in crate::postgres) async fn timeline_of(session: &mut PgConnection) -> Result<i64> {
+    let query = sqlx::query_scalar("SELECT timeline_id::bigint FROM pg_control_checkpoint()");
+    with_timeout(ANSWER_LIMIT, "read the server's timeline", query.fetch_one(session)).await
 }

@@ -46,6 +46,11 @@ impl fmt::Debug for SecretText {
     }
 }
 
+/// A text without the one line break at its end that is no part of it: an editor added it to the file.
+pub fn without_final_line_break(text: &str) -> &str {
+    text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text)
+}
+
 /// Generates a password.
 pub fn generate_password() -> SecretText {
     SecretText::new(

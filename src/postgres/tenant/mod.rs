@@ -4,6 +4,7 @@ mod access;
 pub mod credentials;
 pub mod databases;
 mod large_objects;
+mod leftovers;
 mod limits;
 mod logins;
 pub(in crate::postgres) mod migrate;

@@ -201,6 +201,7 @@ async fn statuses_of_cluster_resources_are_stored_as_written() {
         observed_generation: Some(1),
         version: Some("18.1".into()),
         tenants: Some(7),
+        pending: Some(3),
         conditions: all_conditions(),
     };
     let patch = json!({"apiVersion": API_VERSION, "kind": "DatabaseServer", "status": status});

@@ -1,0 +1,175 @@
+//! Leftovers: databases and logins on a server with the ownership comment of a tenant that should have none there, because
+//! it is deprovisioned, or because the registry does not know it. A restored server has them, and a server whose registry
+//! was restored. They lose their access, and are never dropped.
+
+use std::fmt::Write;
+
+use super::identity::TenantId;
+use crate::api::reason::Reason;
+
+/// How many leftovers a message names.
+const NAMED: usize = 5;
+
+/// What the registry knows of the tenant in an ownership comment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormerOwner {
+    /// It is deprovisioned, and its database was dropped.
+    Deprovisioned,
+    /// Nothing: the registry may be an older one than the server.
+    Unknown,
+}
+
+/// A database or a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftoverObject {
+    /// Its name.
+    pub name: String,
+    /// Of a database: a role other than its owner has CONNECT. Of a login: it has LOGIN, or sessions of it may be left.
+    pub is_open: bool,
+}
+
+/// What one tenant left on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// What the registry knows of it.
+    pub owner: FormerOwner,
+    /// Its databases.
+    pub databases: Vec<LeftoverObject>,
+    /// Its logins.
+    pub logins: Vec<LeftoverObject>,
+}
+
+impl Leftover {
+    /// Whether any of it can still be used.
+    pub fn is_open(&self) -> bool {
+        self.databases.iter().chain(&self.logins).any(|object| object.is_open)
+    }
+}
+
+/// Whether leftovers of unknown tenants may be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownTenants {
+    /// More unknown tenants than this on one server are the sign of a registry that was restored, and are left alone.
+    pub most: usize,
+    /// None may: the breaker of mass deletions is open, or objects that may belong to one could not be read.
+    pub are_frozen: bool,
+}
+
+impl UnknownTenants {
+    /// Whether those of a server may be cut off.
+    fn may_be_cut(self, all: &[Leftover]) -> bool {
+        let unknown = all.iter().filter(|leftover| leftover.owner == FormerOwner::Unknown).count();
+        unknown == 0 || !self.are_frozen && unknown <= self.most
+    }
+}
+
+/// The leftovers of one server that have access and must lose it.
+pub fn to_cut(all: &[Leftover], unknown: UnknownTenants) -> Vec<&Leftover> {
+    let may_cut_unknown = unknown.may_be_cut(all);
+    all.iter()
+        .filter(|found| found.is_open() && (may_cut_unknown || found.owner == FormerOwner::Deprovisioned))
+        .collect()
+}
+
+/// The report on the leftovers of one server; none without any.
+pub fn report(all: &[Leftover], unknown: UnknownTenants) -> Option<(Reason, String)> {
+    if all.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    for (index, leftover) in all.iter().take(NAMED).enumerate() {
+        let objects = |kind: &str, objects: &[LeftoverObject]| {
+            objects.iter().map(|object| format!("{kind} {}", object.name)).collect::<Vec<_>>()
+        };
+        let mut names = objects("database", &leftover.databases);
+        names.extend(objects("login", &leftover.logins));
+        let owner = match leftover.owner {
+            FormerOwner::Deprovisioned => "deprovisioned",
+            FormerOwner::Unknown => "unknown to the registry",
+        };
+        let separator = if index == 0 { "" } else { "; " };
+        let _ = write!(text, "{separator}{} of tenant {} ({owner})", names.join(" and "), leftover.tenant);
+    }
+    if all.len() > NAMED {
+        let _ = write!(text, "; and those of {} more tenants", all.len() - NAMED);
+    }
+    if !unknown.may_be_cut(all) {
+        let count = all.iter().filter(|leftover| leftover.owner == FormerOwner::Unknown).count();
+        let _ = write!(
+            text,
+            ": the registry does not know {count} of these tenants, so it may be an older copy; their access is not \
+             changed: restore the registry, or take LOGIN from their logins by hand"
+        );
+        return Some((Reason::UnknownTenants, text));
+    }
+    let state = match all.iter().any(Leftover::is_open) {
+        true => "their access is being revoked",
+        false => "their access is revoked",
+    };
+    let _ = write!(text, ": {state}; they are never dropped: do that by hand once nobody needs them");
+    Some((Reason::Leftovers, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const FEW: UnknownTenants = UnknownTenants { most: 2, are_frozen: false };
+
+    fn leftover(number: u128, owner: FormerOwner, is_open: bool) -> Leftover {
+        let object = |name: String| vec![LeftoverObject { name, is_open }];
+        Leftover {
+            tenant: TenantId(Uuid::from_u128(number)),
+            owner,
+            databases: object(format!("tenant_{number}")),
+            logins: object(format!("tenant_{number}_app")),
+        }
+    }
+
+    fn unknown(count: u128) -> Vec<Leftover> {
+        (1..=count).map(|number| leftover(number, FormerOwner::Unknown, true)).collect()
+    }
+
+    #[test]
+    fn what_has_access_is_cut_and_nothing_twice() {
+        for owner in [FormerOwner::Deprovisioned, FormerOwner::Unknown] {
+            let all = [leftover(1, owner, true), leftover(2, owner, false)];
+            assert_eq!(to_cut(&all, FEW), [&all[0]]);
+        }
+    }
+
+    #[test]
+    fn many_unknown_tenants_are_reported_and_left_alone() {
+        let mut all = unknown(3);
+        all.push(leftover(9, FormerOwner::Deprovisioned, true));
+        assert_eq!(to_cut(&all, FEW), [&all[3]]);
+        let (reason, message) = report(&all, FEW).unwrap();
+        assert_eq!(reason, Reason::UnknownTenants);
+        assert!(message.contains("does not know 3 of these tenants"), "{message}");
+        assert_eq!(to_cut(&all[..2], FEW).len(), 2);
+        // None is cut while the breaker is open, however few they are.
+        let frozen = UnknownTenants { are_frozen: true, ..FEW };
+        assert_eq!(to_cut(&all[..1], frozen), [&all[0]; 0]);
+        assert_eq!(to_cut(&all[3..], frozen), [&all[3]]);
+        assert_eq!(report(&all[3..], frozen).unwrap().0, Reason::Leftovers);
+    }
+
+    #[test]
+    fn report_names_objects_and_state() {
+        assert_eq!(report(&[], FEW), None);
+        let (reason, message) = report(&unknown(1), FEW).unwrap();
+        assert_eq!(reason, Reason::Leftovers);
+        for part in ["database tenant_1 and login tenant_1_app", "unknown to the registry", "being revoked"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let closed: Vec<_> = (1..=7).map(|n| leftover(n, FormerOwner::Deprovisioned, false)).collect();
+        let (_, message) = report(&closed, FEW).unwrap();
+        for part in ["tenant_5_app", "and those of 2 more tenants", "is revoked", "(deprovisioned)"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains("tenant_6_app"));
+    }
+}
