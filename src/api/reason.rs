@@ -243,12 +243,18 @@ reasons! {
     TransitionRefused,
     /// The tenant has full access for a limited time.
     Trial,
+    /// Event: the trial in the spec was over before the tenant was activated first.
+    TrialAlreadyEnded,
     /// Event: the trial ends soon.
     TrialEnding,
     /// The server gave an unexpected answer.
     UnexpectedAnswer,
+    /// A limit of the plan is neither enforced nor listed as published.
+    UnknownLimit,
     /// The PostgreSQL version is not supported.
     UnsupportedVersion,
+    /// No tenant is on the plan.
+    Unused,
     /// Event: the validity ends soon.
     ValidityEnding,
     /// Read back from PostgreSQL and found correct.
