@@ -40,6 +40,8 @@ constants! { TYPES:
     IN_FORCE = "InForce";
     /// Tenant, during deprovisioning: database and login are dropped, the Secrets deleted, and the row is closed.
     DEPROVISIONED = "Deprovisioned";
+    /// TenantPlan: every limit is enforced by Tenantry or listed as published.
+    LIMITS_KNOWN = "LimitsKnown";
     /// DatabaseServer: the operator can log in.
     REACHABLE = "Reachable";
     /// DatabaseServer: the operator's login has every right that it needs.

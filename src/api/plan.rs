@@ -12,7 +12,9 @@ use super::{
     string_enum::string_enum,
     tenant::{Gate, OnFailure},
     tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
-    validation::{conditions, connections_at_least_one, limit_names, not_yet, resource_name, rule},
+    validation::{
+        conditions, connections_at_least_one, limit_names, limit_values, not_yet, resource_name, rule,
+    },
 };
 
 /// What the tenants of this plan may use.
@@ -35,6 +37,7 @@ use super::{
     printcolumn(name = "Features", type_ = "string", json_path = ".spec.features", priority = 1),
     printcolumn(name = "Used By", type_ = "integer", json_path = ".status.usedBy", description = "Number of Tenants that use the plan"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether every Tenant on the plan has its current content in force"),
+    printcolumn(name = "Limits Known", type_ = "string", json_path = r#".status.conditions[?(@.type=="LimitsKnown")].status"#, description = "Whether every limit is enforced by Tenantry or listed in published; False: one is probably misspelt"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending", priority = 1, description = "Number of Tenants that do not have the current content of the plan in force"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
@@ -42,21 +45,33 @@ use super::{
 pub struct TenantPlanSpec {
     /// Limits by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
     /// apiCallsPer15Minutes, connections (concurrent sessions of the tenant's login), tempFileBytes (temporary files of one
-    /// session), and any other name that the application defines: a lower-case letter, followed by letters and digits. A
-    /// value is a whole number from 0 to 2^53 - 1 (connections: from 1); `unlimited`; or `custom`, which requires the
-    /// tenant's own spec.limits to set the limit. A limit that is not listed does not apply, except that connections is 50
+    /// session), and any other name that the application defines: a lower-case letter, followed by letters and digits;
+    /// list such names in published. A value is a whole number from 0 to 2^53 - 1 (connections: from 1); for a name that
+    /// ends in Bytes also a quantity as in 10Gi; `unlimited`; or `custom`, which requires the tenant's own spec.limits to
+    /// set the limit. A limit that is not listed does not apply, except that connections is 50
     /// and tempFileBytes 1 GiB by default. At most 50.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
-        validation = rule(
-            "self.all(name, type(self[name]) == string ? (self[name] == 'unlimited' || self[name] == 'custom') : (self[name] >= 0 && self[name] <= 9007199254740991))",
-            "a limit must be a whole number from 0 to 9007199254740991, unlimited, or custom",
-        ),
+        validation = limit_values("limit", &["unlimited", "custom"]),
     )]
     pub limits: BTreeMap<String, LimitValue>,
+
+    /// Names of limits that Tenantry does not enforce: it only publishes them to the application and to gateways, which
+    /// do. A name in limits that is not listed here, that no module meters and that PostgreSQL does not enforce is
+    /// probably misspelt: the condition LimitsKnown of the plan is False then. At most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 63)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = rule(
+            "self.all(name, name.matches('^[a-z][A-Za-z0-9]*$'))",
+            "published must have names of limits: at most 63 letters and digits that start with a lower-case letter, as in apiCallsPer15Minutes",
+        ),
+    )]
+    pub published: Vec<String>,
 
     /// Features that the plan includes, for the application to interpret, for example sso and scim: names of a-z, 0-9
     /// and '-', at most 50.
@@ -285,7 +300,7 @@ pub struct SelfService {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantPlanStatus {
-    /// The metadata.generation that this status describes. Absent while no Tenant uses the plan.
+    /// The metadata.generation that this status describes. Absent until the operator has read the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Number of Tenants that name the plan in spec.plan, or have it in force (status.plan).

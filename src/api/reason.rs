@@ -257,14 +257,20 @@ reasons! {
     TransitionRefused,
     /// The tenant has full access for a limited time.
     Trial,
+    /// Event: the trial in the spec was over before the tenant was activated first.
+    TrialAlreadyEnded,
     /// Event: the trial ends soon.
     TrialEnding,
     /// The server gave an unexpected answer.
     UnexpectedAnswer,
+    /// A limit of the plan is neither enforced nor listed as published.
+    UnknownLimit,
     /// A server has databases or logins of more tenants that the registry does not know than are cut off.
     UnknownTenants,
     /// The PostgreSQL version is not supported.
     UnsupportedVersion,
+    /// No tenant is on the plan.
+    Unused,
     /// Event: the validity ends soon.
     ValidityEnding,
     /// Read back from PostgreSQL and found correct.

@@ -13,8 +13,8 @@ use super::{
     string_enum::string_enum,
     tenant_status::TenantStatus,
     validation::{
-        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, one_line,
-        resource_name, rule, rule_on_spec,
+        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, limit_values,
+        one_line, resource_name, rule, rule_on_spec,
     },
 };
 
@@ -45,6 +45,7 @@ use super::{
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database", priority = 1, description = "Name of the tenant's database"),
     printcolumn(name = "Server", type_ = "string", json_path = ".status.server", priority = 1, description = "DatabaseServer that hosts the database"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1, description = "Reason of the condition Ready"),
+    printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused", priority = 1, description = "Whether spec.paused stops the operator's work on the tenant"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -194,17 +195,14 @@ pub struct TenantSpec {
     pub settings: BTreeMap<String, Value>,
 
     /// Limits of this tenant, by name, for the limits that its plan sets to custom: a whole number from 0 to 2^53 - 1
-    /// (connections: from 1), or `unlimited`. Other entries have no effect, and the condition WithinLimits reports
+    /// (connections: from 1), for a name that ends in Bytes also a quantity as in 10Gi, or `unlimited`. Other entries have no effect, and the condition WithinLimits reports
     /// them. At most 50. status.limits shows the limits in force.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 50))]
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
-        validation = rule(
-            "self.all(name, type(self[name]) == string ? self[name] == 'unlimited' : (self[name] >= 0 && self[name] <= 9007199254740991))",
-            "a tenant's own limit must be a whole number from 0 to 9007199254740991, or unlimited",
-        ),
+        validation = limit_values("the tenant\\'s own limit", &["unlimited"]),
     )]
     pub limits: BTreeMap<String, LimitValue>,
 

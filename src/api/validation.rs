@@ -1,7 +1,7 @@
 //! Validation rules and schemas that several kinds share.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::core::Rule;
+use kube::core::{Message, Rule};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
@@ -58,6 +58,24 @@ pub fn limit_names() -> Rule {
         "self.all(name, name.size() <= 63 && name.matches('^[a-z][A-Za-z0-9]*$'))",
         "the name of a limit must have at most 63 letters and digits and start with a lower-case letter, as in storageBytes",
     )
+}
+
+/// The values of limits. `words` are those that are not numbers. A limit in bytes may be a quantity, as in `10Gi`: its name
+/// ends in `Bytes`, so that nobody takes it for a number of users. The message names the limits.
+pub fn limit_values(whose: &str, words: &[&str]) -> Rule {
+    let words_listed = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", ");
+    let valid = format!(
+        "type(self[name]) == string ? (self[name] in [{words_listed}] || (name.endsWith('Bytes') && \
+         self[name].matches('^(0|[1-9][0-9]{{0,15}})([KMGT]i|[kMGT])$') && \
+         quantity(self[name]).isLessThan(quantity('8192Ti')))) \
+         : (self[name] >= 0 && self[name] <= 9007199254740991)"
+    );
+    let message = format!(
+        "'{whose} ' + self.filter(name, !({valid})).join(', ') + ' must be a whole number from 0 to 9007199254740991{}; \
+         a limit whose name ends in Bytes may be a quantity less than 8192Ti, as in 10Gi'",
+        words.iter().map(|word| format!(", or {word}")).collect::<String>(),
+    );
+    Rule::new(format!("self.all(name, {valid})")).message(Message::Expression(message))
 }
 
 /// The limit connections, if it is a number: with no session at all, the tenant's login could not be verified.

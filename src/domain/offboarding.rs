@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{
     plan::GraceSeconds,
-    tenant::{DeletionPolicy, OffboardingTrigger, Tenant},
+    tenant::{DeletionPolicy, DesiredState, OffboardingTrigger, Tenant},
 };
 
 /// The minimum grace period of a tenant whose object vanished without a deletion, in seconds.
@@ -68,9 +68,12 @@ pub fn offboarding_policy(tenant: &Tenant, plan: PlanGrace<'_>) -> OffboardingPo
     let trigger = offboarding.and_then(|o| o.trigger).unwrap_or(OffboardingTrigger::CustomerRequest);
     let own = offboarding.and_then(|o| o.grace_period_seconds);
     let reason = offboarding.and_then(|o| o.reason.clone()).filter(|reason| !reason.is_empty());
+    // A text that was left behind by a suspension that ended is no reason for a deletion.
+    let active = tenant.spec.state.unwrap_or_default() == DesiredState::Active;
+    let of_state = tenant.spec.state_reason.clone().filter(|_| !active);
     OffboardingPolicy {
         trigger,
-        reason: reason.or_else(|| tenant.spec.state_reason.clone()).filter(|reason| !reason.is_empty()),
+        reason: reason.or(of_state).filter(|reason| !reason.is_empty()),
         grace_seconds: own.or_else(|| planned(plan, trigger)).map(|seconds| seconds.max(0)),
         retain: tenant.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain,
         paused: tenant.spec.paused.unwrap_or(false),
@@ -136,6 +139,18 @@ mod tests {
             (OffboardingTrigger::CustomerRequest, Some(30 * 86_400))
         );
         assert!(!bare.retain && !bare.paused && bare.reason.is_none());
+    }
+
+    #[test]
+    fn reason_of_an_ended_suspension_is_not_that_of_a_deletion() {
+        let reason = |spec| of(spec, None).reason;
+        assert_eq!(reason(json!({"stateReason": "unpaid"})), None);
+        assert_eq!(reason(json!({"state": "Active", "stateReason": "unpaid"})), None);
+        assert_eq!(reason(json!({"state": "Suspended", "stateReason": "unpaid"})).as_deref(), Some("unpaid"));
+        let left = json!({"state": "Deprovisioned", "stateReason": "left"});
+        assert_eq!(reason(left.clone()).as_deref(), Some("left"));
+        let own = json!({"stateReason": "unpaid", "offboarding": {"reason": "contract ended"}});
+        assert_eq!(reason(own).as_deref(), Some("contract ended"));
     }
 
     #[test]

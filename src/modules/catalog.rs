@@ -17,6 +17,7 @@ pub struct ModuleCatalog {
     all: Arc<ModuleSet>,
     entries: Vec<CatalogEntry>,
     names: Vec<String>,
+    metered_limits: Vec<String>,
     sets: Mutex<HashMap<String, Arc<ModuleSet>>>,
 }
 
@@ -38,11 +39,13 @@ impl ModuleCatalog {
     /// A catalog of the given modules, in the order in which they are applied.
     pub fn new(modules: Vec<Module>) -> Self {
         let names = modules.iter().map(|module| module.name.to_string()).collect();
+        let metered_limits = modules.iter().flat_map(Module::metered_limits).collect();
         let all = Arc::new(ModuleSet::new(modules.clone()));
         Self {
             all,
             entries: modules.into_iter().map(CatalogEntry::new).collect(),
             names,
+            metered_limits,
             sets: Mutex::default(),
         }
     }
@@ -55,6 +58,11 @@ impl ModuleCatalog {
     /// The names of all modules, in order.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The names of the limits that a module meters.
+    pub fn metered_limits(&self) -> &[String] {
+        &self.metered_limits
     }
 
     /// The set of the modules that are wanted, in order.
@@ -79,6 +87,7 @@ mod tests {
     fn select_keeps_the_order_and_returns_one_set_per_content() {
         let catalog = ModuleCatalog::new(embedded());
         assert_eq!(catalog.names(), ["core", "identity", "projects"]);
+        assert_eq!(catalog.metered_limits(), ["users", "projects"]);
         let all = catalog.select(|_| true);
         assert_eq!((&*all, all.digest()), (catalog.all(), ModuleSet::built_in().digest()));
         let part = catalog.select(|name| name != "identity");

@@ -30,6 +30,15 @@ impl Module {
         self.migrations.last().map_or(0, |migration| migration.version)
     }
 
+    /// The names of the limits that its migrations declare a meter for.
+    pub fn metered_limits(&self) -> Vec<String> {
+        let name = |rest: &str| Some(rest.trim_start().strip_prefix('\'')?.split_once('\'')?.0.to_owned());
+        let of_file = |migration: &Migration| {
+            migration.sql.split("tenantry.meter(").skip(1).filter_map(name).collect::<Vec<_>>()
+        };
+        self.migrations.iter().flat_map(of_file).collect()
+    }
+
     /// The bytes that identify the whole content: the name, and the version and checksum of each file.
     pub(super) fn fingerprint(&self) -> Vec<u8> {
         let mut bytes = vec![0];

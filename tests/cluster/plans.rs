@@ -22,13 +22,16 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 use tenantry::api::{
     FINALIZER,
-    conditions::{READY, RECONCILING, find_condition},
+    conditions::{LIMITS_KNOWN, READY, RECONCILING, find_condition},
     limit::LimitValue,
     plan::{TenantPlan, TenantPlanStatus},
     tenant::Tenant,
     tenant_status::TenantState,
 };
-use tenantry_test_support::{Fleet, shared_operator::superuser};
+use tenantry_test_support::{
+    Fleet,
+    shared_operator::{self, superuser},
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -129,14 +132,15 @@ async fn plan_in_use_is_not_deleted() {
     plans.used_by("plans-other", 1).await;
     fleet.delete("plans-moved").await;
     plans.used_by("plans-other", 0).await;
-    // Its conditions are removed, since they are no longer updated, and so is its finalizer.
+    // Its finalizer is removed, and nothing is pending any more.
     plans
         .until("plans-other", "released", |plan: Option<&TenantPlan>| {
             plan.is_some_and(|plan| {
                 let status = plan.status.as_ref().unwrap();
                 plan.metadata.finalizers.is_none()
-                    && status.conditions.is_empty()
-                    && status.observed_generation.is_none()
+                    && status.pending.is_none()
+                    && summary(status)
+                        .is_some_and(|(status, reason, _)| (status, reason) == ("True", "Unused"))
             })
         })
         .await;
@@ -145,15 +149,21 @@ async fn plan_in_use_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn unused_plan_has_no_finalizer_and_no_status() {
+async fn unused_plan_has_no_finalizer_and_is_ready() {
     let plans = Plans::new("plans-unused").await;
     let fleet = &plans.fleet;
-    plans.apply("plans-unused", json!({"limits": {"users": 5}})).await;
+    plans.apply("plans-unused", json!({"limits": {"usres": 5}})).await;
+    let wait = ["wait", "--for=condition=Ready", "tenantplan/plans-unused", "--timeout=60s"];
+    shared_operator::ENVIRONMENT.control_plane().kubectl().run(&wait).await.unwrap();
     plans.apply("plans-beside", json!({})).await;
     fleet.apply("plans-beside", json!({"plan": "plans-beside"})).await;
     plans.used_by("plans-beside", 1).await;
     let unused = plans.api.get("plans-unused").await.unwrap();
-    assert_eq!((&unused.metadata.finalizers, &unused.status), (&None, &None));
+    assert_eq!(unused.metadata.finalizers, None);
+    let status = unused.status.unwrap();
+    let limits = find_condition(&status.conditions, LIMITS_KNOWN).unwrap();
+    assert_eq!((&*limits.status, &*limits.reason), ("False", "UnknownLimit"));
+    assert!(limits.message.contains("usres (do you mean users?)"), "{}", limits.message);
     plans.delete("plans-unused").await;
     assert!(plans.api.get_opt("plans-unused").await.unwrap().is_none());
     fleet.delete("plans-beside").await;

@@ -16,11 +16,11 @@ use crate::{
     },
     controller::{apply_status::apply_status, context::SharedContext},
     domain::{
-        access::AccessLevel,
+        access::{AccessLevel, inputs::past_trial_end},
         observed::RegistryStatus,
         offboarding::PurgeTerms,
         record::TenantRecord,
-        status::{Outcome, Summary, next_status, same, usage},
+        status::{Outcome, Summary, describe_past_trial_end, next_status, same, usage},
         workflow::step::Step,
     },
     registry,
@@ -188,6 +188,14 @@ fn report_transition(
         info!(from = before.map(|state| state.as_str()), to = after.as_str(), "state changed");
         let note = transition_note(subject.record.as_ref(), after);
         context.events.normal(about.clone(), "Transition", after.into(), note);
+    }
+    if before != Some(after)
+        && outcome.progress.has_done(Step::Activate)
+        && let Some(activated_at) = subject.record.as_ref().and_then(|record| record.activated_at)
+        && let Some(at) = past_trial_end(subject.tenant, activated_at)
+    {
+        let note = describe_past_trial_end(at);
+        context.events.warning(about.clone(), "Activate", Reason::TrialAlreadyEnded, note);
     }
     if let Some((reason, message)) = Summary::of(outcome).failure() {
         // The same failure was published when the status first showed it.

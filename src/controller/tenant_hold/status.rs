@@ -1,6 +1,6 @@
 //! The status of a TenantHold.
 
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 
 use crate::{
     api::{
@@ -47,7 +47,7 @@ impl HoldState<'_> {
                 not_yet,
                 Reason::TenantNotFound,
                 format!(
-                    "Tenant {tenant:?} does not exist; once it is created, it is held from its first moment"
+                    "Tenant {tenant:?} does not exist in this namespace: check the name; once it is created, it is held from its first moment"
                 ),
             ),
             Self::InvalidTenant => (
@@ -111,6 +111,10 @@ pub async fn write_status(
         return Ok(());
     }
     let api = Api::<TenantHold>::namespaced(context.client.clone(), &hold.namespace().unwrap_or_default());
+    if matches!(state, HoldState::NoTenant) {
+        let note = state.condition(hold).2;
+        context.events.warning(hold.object_ref(&()), "Place", Reason::TenantNotFound, note);
+    }
     let status = TenantHoldStatus { observed_generation: generation, conditions };
     apply_status(&api, hold, &status).await?;
     Ok(())

@@ -4,20 +4,23 @@
 //! adds the finalizer under a field manager of its own, so that it stays until the last of them has released it. The status
 //! is that of the operator that wrote last.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::ResourceExt;
 
 use crate::{
     api::{
         FINALIZER,
         conditions::{
-            ConditionStatus, READY, RECONCILING, condition, remove_condition, same_ignoring_times,
-            set_condition,
+            ConditionStatus, LIMITS_KNOWN, READY, RECONCILING, condition, remove_condition,
+            same_ignoring_times, set_condition,
         },
         plan::{TenantPlan, TenantPlanStatus},
         reason::Reason,
     },
-    domain::plan_adoption::PlanAdoption,
+    domain::{
+        plan_adoption::PlanAdoption,
+        usage::limit_names::{UnknownLimit, unknown_limits},
+    },
 };
 
 /// The writes to a plan.
@@ -29,30 +32,37 @@ pub struct Changes {
     pub status: Option<TenantPlanStatus>,
 }
 
+/// What this operator knows about a plan.
+pub struct Known<'a> {
+    /// Its tenants; none if it has none.
+    pub adoption: Option<&'a PlanAdoption>,
+    /// The limits that modules meter.
+    pub metered_limits: &'a [String],
+}
+
 /// The writes to a plan with these tenants, by an operator that adds finalizers as `manager`; `family` is the prefix of the
-/// managers of all operators. A plan without tenants of this operator, now and before, is not written.
-pub fn changes(
-    plan: &TenantPlan,
-    adoption: Option<&PlanAdoption>,
-    manager: &str,
-    family: &str,
-    now: Timestamp,
-) -> Changes {
+/// managers of all operators. A plan without tenants of this operator, now and before, is written once, so that a wait for
+/// it ends and its limits are checked; and not if it has tenants of others.
+pub fn changes(plan: &TenantPlan, known: &Known<'_>, manager: &str, family: &str, now: Timestamp) -> Changes {
     let before = plan.status.clone().unwrap_or_default();
     let guards = guards(plan, |name| name == manager);
-    let Some(adoption) = adoption else {
-        if !guards {
-            return Changes::default();
-        }
+    let Some(adoption) = known.adoption else {
         let others = self::guards(plan, |name| name != manager && name.starts_with(family));
-        // No condition is left behind: no operator would keep it up to date.
-        let unused = TenantPlanStatus { used_by: Some(0), ..TenantPlanStatus::default() };
-        let keeps_status = plan.metadata.deletion_timestamp.is_some() || others || same(&before, &unused);
-        return Changes { guard: Some(false), status: (!keeps_status).then_some(unused) };
+        let unused = unused_status(plan, &before, known.metered_limits, now);
+        // Operators of different versions may know different limits: each takes what another wrote for this generation.
+        let is_written = !guards
+            && before.observed_generation == plan.metadata.generation
+            && before.used_by == Some(0)
+            && !before.conditions.is_empty();
+        let keeps_status = plan.metadata.deletion_timestamp.is_some() || others || is_written;
+        return Changes {
+            guard: guards.then_some(false),
+            status: (!keeps_status && !same(&before, &unused)).then_some(unused),
+        };
     };
     // An object that is being deleted takes no new finalizer.
     let possible = plan.metadata.deletion_timestamp.is_none() || has_finalizer(plan);
-    let status = next_status(plan, &before, adoption, now);
+    let status = next_status(plan, &before, adoption, known.metered_limits, now);
     Changes {
         guard: (!guards && possible).then_some(true),
         status: (!same(&before, &status)).then_some(status),
@@ -68,10 +78,49 @@ fn guards(plan: &TenantPlan, of: impl Fn(&str) -> bool) -> bool {
     has_finalizer(plan) && plan.managed_fields().iter().any(|entry| entry.manager.as_deref().is_some_and(&of))
 }
 
+/// The status of a plan without tenants.
+fn unused_status(
+    plan: &TenantPlan,
+    before: &TenantPlanStatus,
+    metered_limits: &[String],
+    now: Timestamp,
+) -> TenantPlanStatus {
+    let generation = plan.metadata.generation;
+    let mut conditions = before.conditions.clone();
+    let message = "no tenant is on it".to_owned();
+    let ready = condition(READY, ConditionStatus::True, Reason::Unused, message, generation, now);
+    set_condition(&mut conditions, ready);
+    remove_condition(&mut conditions, RECONCILING);
+    set_condition(&mut conditions, limits_known(plan, metered_limits, now));
+    TenantPlanStatus {
+        observed_generation: generation,
+        used_by: Some(0),
+        conditions,
+        ..TenantPlanStatus::default()
+    }
+}
+
+/// Whether every limit of the plan is enforced, or published for others to enforce.
+fn limits_known(plan: &TenantPlan, metered_limits: &[String], now: Timestamp) -> Condition {
+    let unknown = unknown_limits(&plan.spec, metered_limits);
+    let names: Vec<String> = unknown.iter().map(UnknownLimit::describe).collect();
+    let (reason, message) = if names.is_empty() {
+        (Reason::Verified, "every limit is enforced by Tenantry, or published for the application".to_owned())
+    } else {
+        let message = format!(
+            "spec.limits: Tenantry does not enforce {}: correct the name, or list it in spec.published if the application enforces it",
+            names.join(", ")
+        );
+        (Reason::UnknownLimit, message)
+    };
+    condition(LIMITS_KNOWN, names.is_empty().into(), reason, message, plan.metadata.generation, now)
+}
+
 fn next_status(
     plan: &TenantPlan,
     before: &TenantPlanStatus,
     adoption: &PlanAdoption,
+    metered_limits: &[String],
     now: Timestamp,
 ) -> TenantPlanStatus {
     let generation = plan.metadata.generation;
@@ -101,6 +150,7 @@ fn next_status(
         let working = condition(RECONCILING, ConditionStatus::True, reason, message, generation, now);
         set_condition(&mut conditions, working);
     }
+    set_condition(&mut conditions, limits_known(plan, metered_limits, now));
     let count = |count: usize| Some(i64::try_from(count).unwrap_or(i64::MAX));
     TenantPlanStatus {
         observed_generation: generation,
@@ -167,7 +217,9 @@ mod tests {
     }
 
     fn changes_to(plan: &TenantPlan, adoption: Option<&PlanAdoption>) -> Changes {
-        changes(plan, adoption, OURS, "family/", Timestamp::UNIX_EPOCH)
+        let metered_limits = ["users".to_owned()];
+        let known = Known { adoption, metered_limits: &metered_limits };
+        changes(plan, &known, OURS, "family/", Timestamp::UNIX_EPOCH)
     }
 
     /// Status, reason and message of a condition.
@@ -214,9 +266,12 @@ mod tests {
 
     #[test]
     fn unused_plan_is_released() {
-        let unused = TenantPlanStatus { used_by: Some(0), ..TenantPlanStatus::default() };
         let changes = changes_to(&guarded(&[OURS], json!({})), None);
-        assert_eq!(changes, Changes { guard: Some(false), status: Some(unused) });
+        assert_eq!(changes.guard, Some(false));
+        let status = changes.status.clone().unwrap();
+        assert_eq!((status.used_by, status.pending, status.observed_generation), (Some(0), None, Some(2)));
+        let (ready, reason, _) = shown(&changes, READY).unwrap();
+        assert_eq!((&*ready, &*reason), ("True", "Unused"));
         let only_guard = Changes { guard: Some(false), status: None };
         assert_eq!(changes_to(&guarded(&[OURS], deleting()), None), only_guard);
         // The status of another operator stays.
@@ -224,8 +279,34 @@ mod tests {
     }
 
     #[test]
+    fn plan_without_tenants_is_written_once() {
+        let mut plan = plan(json!({}));
+        let changes = changes_to(&plan, None);
+        assert_eq!((changes.guard, shown(&changes, READY).unwrap().0.as_str()), (None, "True"));
+        plan.status = changes.status;
+        assert_eq!(changes_to(&plan, None), Changes::default());
+        // A newer operator that knows other limits does not write it again: both would, in turn.
+        plan.spec.published = vec!["seats".into()];
+        assert_eq!(changes_to(&plan, None), Changes::default());
+        plan.metadata.generation = Some(3);
+        assert!(changes_to(&plan, None).status.is_some());
+    }
+
+    #[test]
+    fn misspelt_limit_is_reported_with_and_without_tenants() {
+        let mut plan = plan(json!({}));
+        plan.spec = serde_json::from_value(json!({"limits": {"usres": 5}})).unwrap();
+        for adoption in [None, Some(&tenants(2, 0))] {
+            let (known, reason, message) = shown(&changes_to(&plan, adoption), LIMITS_KNOWN).unwrap();
+            assert_eq!((&*known, &*reason), ("False", "UnknownLimit"));
+            assert!(message.contains("usres (do you mean users?)"), "{message}");
+        }
+        plan.spec.published = vec!["usres".into()];
+        assert_eq!(shown(&changes_to(&plan, None), LIMITS_KNOWN).unwrap().0, "True");
+    }
+
+    #[test]
     fn plan_of_other_operators_is_not_written() {
-        assert_eq!(changes_to(&plan(json!({})), None), Changes::default());
         assert_eq!(changes_to(&plan(deleting()), None), Changes::default());
         assert_eq!(changes_to(&guarded(&["family/other"], json!({})), None), Changes::default());
         assert_eq!(changes_to(&guarded(&["kubectl", "family/other"], deleting()), None), Changes::default());

@@ -34,6 +34,12 @@ pub struct AccessInputs<'a> {
     pub known_trial_end: Option<Timestamp>,
 }
 
+/// The end of a trial in the spec that was over before the tenant was activated first.
+pub fn past_trial_end(tenant: &Tenant, activated_at: Timestamp) -> Option<Timestamp> {
+    let stated = tenant.spec.trial.as_ref()?.ends_at.as_ref()?.0;
+    (stated <= activated_at).then_some(stated)
+}
+
 impl AccessInputs<'_> {
     /// The level of a suspension: its mode, else the plan's for the trigger, else the strictest.
     pub(super) fn level(

@@ -14,8 +14,9 @@ use crate::{
         reason::Reason,
     },
     domain::{
-        access::AccessLevel,
+        access::{AccessLevel, inputs::past_trial_end},
         observed::RegistryStatus,
+        spec,
         workflow::{BlockedReason, attempt::StepResult},
     },
 };
@@ -115,15 +116,16 @@ fn ready(outcome: &Outcome<'_>, summary: &Summary) -> ConditionUpdate {
             None => ready(True, Reason::Deprovisioned, "the tenant is deprovisioned"),
         },
         Summary::InForce => {
+            let remarks = remarks(outcome);
             let evaluation = outcome.subject.access();
             if let Some((access, why)) = evaluation.and_then(|found| Some((found.access, found.summary()?))) {
-                return ready(True, Reason::Suspended, &format!("access is {access}: {why}"));
+                return ready(True, Reason::Suspended, &format!("access is {access}: {why}{remarks}"));
             }
             let in_trial = evaluation.is_some_and(|found| found.state == RegistryStatus::Trial);
             let placement = outcome.subject.record.as_ref().map(|record| &record.placement);
             let (database, server) =
                 placement.map_or(("", ""), |placement| (&placement.database, &placement.server));
-            let message = format!("database {database} on server {server} is in use");
+            let message = format!("database {database} on server {server} is in use{remarks}");
             ready(True, if in_trial { Reason::Trial } else { Reason::Active }, &message)
         }
         Summary::Working { message } => ready(False, working_reason(outcome), message),
@@ -134,6 +136,23 @@ fn ready(outcome: &Outcome<'_>, summary: &Summary) -> ConditionUpdate {
             ready(False, Reason::Paused, "spec.paused is set and work is pending: unset it to continue")
         }
     }
+}
+
+/// What is in force as the spec asks for it, and probably not what its author expects.
+fn remarks(outcome: &Outcome<'_>) -> String {
+    let paused = spec::is_paused(outcome.subject.tenant);
+    let paused = paused.then(|| "; spec.paused is set: changes wait, and nothing is repaired".to_owned());
+    let record = outcome.subject.record.as_ref();
+    let past = record.and_then(|record| past_trial_end(outcome.subject.tenant, record.activated_at?));
+    let past = past.map(|at| format!("; {}", describe_past_trial_end(at)));
+    paused.into_iter().chain(past).collect()
+}
+
+/// The end of a trial that was over before it could begin, for a condition and an Event.
+pub fn describe_past_trial_end(at: Timestamp) -> String {
+    format!(
+        "spec.trial.endsAt, {at}, was over when the tenant was activated first: correct it, or leave trial out"
+    )
 }
 
 fn deprovisioned(outcome: &Outcome<'_>, summary: &Summary) -> ConditionUpdate {

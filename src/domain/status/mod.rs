@@ -12,7 +12,7 @@ mod workflow;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use self::summary::Summary;
+pub use self::{conditions::describe_past_trial_end, summary::Summary};
 use crate::{
     api::{
         conditions::same_ignoring_times,

@@ -293,3 +293,26 @@ fn record_of_reported_limits_follows_the_thresholds() {
     assert_eq!(record(76, &["users"]), warned(&["users"]));
     assert_eq!(record(74, &["users"]), warned(&[]));
 }
+
+#[test]
+fn idle_paused_tenant_and_trial_that_was_over_are_visible() {
+    let ready = |more: serde_json::Value| {
+        let tenant = tenant(more);
+        let record =
+            TenantRecord { activated_at: Some(NOW), ..TenantRecord::example(RegistryStatus::Active) };
+        let subject = subject(&tenant, TenantStatus::default(), Some(record));
+        let progress = Progress::default();
+        let outcome = Outcome { subject: &subject, progress: &progress, obstacle: None, unread: None };
+        let status = next_status(&outcome, vec![], NOW);
+        find_condition(&status.conditions, crate::api::conditions::READY).unwrap().clone()
+    };
+    let plain = ready(json!({}));
+    assert!(plain.message.ends_with(" is in use"), "{}", plain.message);
+    let paused = ready(json!({"paused": true}));
+    assert_eq!(paused.status, "True");
+    assert!(paused.message.contains("spec.paused is set"), "{}", paused.message);
+    let over = ready(json!({"trial": {"endsAt": "1969-12-31T00:00:00Z"}}));
+    assert!(over.message.contains("spec.trial.endsAt, 1969-12-31T00:00:00Z, was over"), "{}", over.message);
+    let ends = ready(json!({"trial": {"endsAt": "1970-01-02T00:00:00Z"}}));
+    assert_eq!(ends.message, plain.message);
+}

@@ -83,6 +83,7 @@ pub fn entitlements_of_plan(
 ) -> Result<Entitlements, LimitNotSet> {
     let number = |value: &LimitValue| match value {
         LimitValue::Number(number) => Some(Some(*number)),
+        LimitValue::Quantity(quantity) => Some(Some(quantity.bytes())),
         LimitValue::Word(LimitWord::Unlimited) => Some(None),
         LimitValue::Word(LimitWord::Custom) => None,
     };
@@ -153,6 +154,15 @@ impl Entitlements {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn quantities_are_resolved_to_bytes() {
+        let plan = plan(json!({"storageBytes": "custom", "tempFileBytes": "64Mi"}));
+        let got = entitlements_of_plan("p", &plan, &overrides(json!({"storageBytes": "10Gi"}))).unwrap();
+        assert_eq!(got.limits["storageBytes"], Some(10 << 30));
+        assert_eq!(got.login_limits().temp_file_kilobytes, 64 << 10);
+        assert_eq!(got.limit_values()["storageBytes"], LimitValue::Number(10 << 30));
+    }
 
     fn plan(limits: serde_json::Value) -> TenantPlanSpec {
         serde_json::from_value(json!({"limits": limits, "features": ["sso", "scim", "sso"], "sla": "99.9"}))

@@ -124,13 +124,29 @@ async fn plan_columns_show_limits() {
     let (header, row) = table(&text);
     assert_eq!(
         header,
-        ["NAME", "USERS", "PROJECTS", "STORAGE", "CONNECTIONS", "SLA", "USED", "BY", "READY", "AGE"]
+        [
+            "NAME",
+            "USERS",
+            "PROJECTS",
+            "STORAGE",
+            "CONNECTIONS",
+            "SLA",
+            "USED",
+            "BY",
+            "READY",
+            "LIMITS",
+            "KNOWN",
+            "AGE"
+        ]
     );
-    // No tenant is on it: both columns are empty.
+    // No operator has read it: these columns are empty.
     assert_eq!(row[..6], ["one", "100", "unlimited", "10737418240", "50", "99.5"]);
     assert_eq!(row.len(), 7, "{text}");
     let status = json!({"status": {"observedGeneration": 1, "usedBy": 1000, "pending": 360, "conditions": [{
         "type": "Ready", "status": "False", "reason": "Enforcing", "message": "",
+        "lastTransitionTime": "2026-11-21T00:00:00Z",
+    }, {
+        "type": "LimitsKnown", "status": "False", "reason": "UnknownLimit", "message": "",
         "lastTransitionTime": "2026-11-21T00:00:00Z",
     }]}});
     let status = status.to_string();
@@ -140,11 +156,11 @@ async fn plan_columns_show_limits() {
         .await
         .unwrap();
     let text = kubectl.run(&["get", plans]).await.unwrap();
-    assert_eq!(table(&text).1[6..8], ["1000", "False"]);
+    assert_eq!(table(&text).1[6..9], ["1000", "False", "False"]);
     let text = kubectl.run(&["get", "tenantplans.display.example", "-o", "wide"]).await.unwrap();
     let (header, row) = table(&text);
     assert_eq!((header[6], row[6]), ("FEATURES", r#"["sso"]"#));
-    assert_eq!((header[10], row[9]), ("PENDING", "360"));
+    assert_eq!((header[12], row[10]), ("PENDING", "360"));
 }
 
 #[tokio::test]

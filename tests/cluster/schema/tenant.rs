@@ -156,10 +156,18 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
         (
             json!({"limits": {"users": "custom"}}),
             "spec.limits",
-            "a tenant's own limit must be a whole number from 0 to 9007199254740991, or unlimited",
+            "the tenant's own limit users must be a whole number from 0 to 9007199254740991, or unlimited; a limit whose",
         ),
-        (json!({"limits": {"users": -1}}), "spec.limits", "a tenant's own limit must be a whole number"),
-        (json!({"limits": {"users": "5"}}), "spec.limits", "a tenant's own limit must be a whole number"),
+        (
+            json!({"limits": {"users": -1}}),
+            "spec.limits",
+            "the tenant's own limit users must be a whole number",
+        ),
+        (
+            json!({"limits": {"users": "5"}}),
+            "spec.limits",
+            "the tenant's own limit users must be a whole number",
+        ),
         (json!({"limits": {"users": 9007199254740992_i64}}), "spec.limits", "from 0 to 9007199254740991"),
         (json!({"limits": {"connections": 0}}), "spec.limits", "the limit connections must be at least 1"),
         (
@@ -243,6 +251,7 @@ fn acceptances() -> Vec<Value> {
         json!({"settings": {"theme": "dark", "ratio": 1.5, "deep": {"list": [1, "two", {"three": 3}], "on": true}}}),
         json!({"limits": {}}),
         json!({"limits": {"users": 0, "connections": 1, "storageBytes": 9007199254740991_i64, "seats": "unlimited"}}),
+        json!({"limits": {"storageBytes": "10Gi"}}),
         json!({"limits": {"connections": "unlimited"}}),
         json!({"limits": limits(50)}),
         json!({"provisioning": {}}),
