@@ -20,7 +20,7 @@ use crate::{
     leader::{self, Election, Leadership, Timing},
     metrics::Metrics,
     postgres::tenant::credentials::SecretText,
-    registry::{self, Registry},
+    registry::{self, Installation, Registry},
     telemetry::{self, LogFormat},
     web,
 };
@@ -230,8 +230,8 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let url = arguments.system_database_url.expose();
     let registry =
         Registry::connect_fenced(url, &identity, arguments.registry_connections, fence.clone()).await?;
-    registry.migrate().await?;
-    let installation = registry.installation().await?;
+    // Not migrated yet: while this process waits, another release may lead.
+    registry.check_schema().await?;
     registry_gate.open();
 
     let election = Election {
@@ -248,10 +248,23 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         () = leadership.wait() => {}
         () = shutdown.cancelled() => return Ok(()),
     }
-    info!(installation = %installation.id, "leading");
-    metrics.leader(true);
     let current = leadership.clone();
     fence.set(move || current.is_current());
+    let prepared = tokio::select! {
+        prepared = prepare(&registry) => prepared,
+        why = leadership.lost() => return Err(RunError::LeaseLost(why)),
+    };
+    let installation = match prepared {
+        Ok(installation) => installation,
+        Err(error) => {
+            // Another replica, perhaps of the release before, can lead at once.
+            registry.disconnect().await;
+            leadership.release().await;
+            return Err(error.into());
+        }
+    };
+    info!(installation = %installation.id, "leading");
+    metrics.leader(true);
     let resources = LeaderResources {
         client: fenced_client(config, fence.clone())?,
         watching: client,
@@ -292,6 +305,12 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let _ = serving.await;
     info!("stopped");
     outcome
+}
+
+/// Migrates the registry, as the leader.
+async fn prepare(registry: &Registry) -> registry::Result<Installation> {
+    registry.migrate().await?;
+    registry.installation().await
 }
 
 fn stop_on_signal(shutdown: CancellationToken) {
