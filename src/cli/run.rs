@@ -8,6 +8,7 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::retention::RetentionArguments;
 use crate::{
     controller::{
         client::client as fenced_client,
@@ -130,6 +131,9 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_LOCK_WATCH_INTERVAL", default_value_t = 2, value_name = "SECONDS",
           value_parser = clap::value_parser!(u32).range(2..=3600))]
     lock_watch_interval: u32,
+
+    #[command(flatten)]
+    retention: RetentionArguments,
 
     /// For tests: lead without a Lease, even if another process leads
     #[arg(long, hide = true)]
@@ -282,6 +286,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         lock_watch_interval: Duration::from_secs(arguments.lock_watch_interval.into()),
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
+        retention: arguments.retention.retention(),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,

@@ -11,6 +11,7 @@ pub mod plan_rollout;
 pub mod purge;
 pub mod reclaim;
 pub mod reopened_access;
+pub mod retention;
 pub mod tenant_counts;
 pub mod timers;
 pub mod usage;
