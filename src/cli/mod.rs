@@ -1,6 +1,7 @@
 //! The command line: one file per command. Every flag has an environment variable; nothing secret is ever a flag.
 
 pub mod crds;
+pub mod retention;
 pub mod run;
 pub mod server_setup;
 

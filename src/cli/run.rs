@@ -8,6 +8,7 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::retention::RetentionArguments;
 use crate::{
     controller::{
         client::client as fenced_client,
@@ -20,7 +21,7 @@ use crate::{
     leader::{self, Election, Leadership, Timing},
     metrics::Metrics,
     postgres::tenant::credentials::SecretText,
-    registry::{self, Registry},
+    registry::{self, Installation, Registry},
     telemetry::{self, LogFormat},
     web,
 };
@@ -131,6 +132,9 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(2..=3600))]
     lock_watch_interval: u32,
 
+    #[command(flatten)]
+    retention: RetentionArguments,
+
     /// For tests: lead without a Lease, even if another process leads
     #[arg(long, hide = true)]
     test_ignore_lease: bool,
@@ -230,8 +234,8 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let url = arguments.system_database_url.expose();
     let registry =
         Registry::connect_fenced(url, &identity, arguments.registry_connections, fence.clone()).await?;
-    registry.migrate().await?;
-    let installation = registry.installation().await?;
+    // Not migrated yet: while this process waits, another release may lead.
+    registry.check_schema().await?;
     registry_gate.open();
 
     let election = Election {
@@ -248,10 +252,23 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         () = leadership.wait() => {}
         () = shutdown.cancelled() => return Ok(()),
     }
-    info!(installation = %installation.id, "leading");
-    metrics.leader(true);
     let current = leadership.clone();
     fence.set(move || current.is_current());
+    let prepared = tokio::select! {
+        prepared = prepare(&registry) => prepared,
+        why = leadership.lost() => return Err(RunError::LeaseLost(why)),
+    };
+    let installation = match prepared {
+        Ok(installation) => installation,
+        Err(error) => {
+            // Another replica, perhaps of the release before, can lead at once.
+            registry.disconnect().await;
+            leadership.release().await;
+            return Err(error.into());
+        }
+    };
+    info!(installation = %installation.id, "leading");
+    metrics.leader(true);
     let resources = LeaderResources {
         client: fenced_client(config, fence.clone())?,
         watching: client,
@@ -269,6 +286,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         lock_watch_interval: Duration::from_secs(arguments.lock_watch_interval.into()),
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
+        retention: arguments.retention.retention(),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,
@@ -292,6 +310,12 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let _ = serving.await;
     info!("stopped");
     outcome
+}
+
+/// Migrates the registry, as the leader.
+async fn prepare(registry: &Registry) -> registry::Result<Installation> {
+    registry.migrate().await?;
+    registry.installation().await
 }
 
 fn stop_on_signal(shutdown: CancellationToken) {

@@ -29,6 +29,7 @@ use crate::{
     domain::{
         names::DatabaseNaming,
         offboarding::PlanGrace,
+        retention::Retention,
         spec::{ServerAvailability, SpecContext},
     },
     fence::Fence,
@@ -121,6 +122,8 @@ pub struct Config {
     pub concurrency: u16,
     /// How often usage is sampled.
     pub usage_interval: SignedDuration,
+    /// How long the registry keeps what grows.
+    pub retention: Retention,
     /// How often PostgreSQL is checked for drift.
     pub drift_interval: Duration,
     /// How often the locks of tenants are read.

@@ -44,7 +44,7 @@ use super::{
     watch::{self, ready},
 };
 use crate::{
-    domain::breaker::BreakerThresholds,
+    domain::{breaker::BreakerThresholds, retention::Retention},
     fence::Fence,
     keyed_lock::KeyedLock,
     leader::Leadership,
@@ -73,6 +73,8 @@ pub struct Options {
     pub lock_watch_interval: Duration,
     /// How often usage is sampled.
     pub usage_interval: SignedDuration,
+    /// How long the registry keeps what grows.
+    pub retention: Retention,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -170,6 +172,7 @@ async fn spawn_background(
     supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));
     supervisor.spawn("server rollout", background::server_rollout::run(context.clone()));
     supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
+    supervisor.spawn("removal of outdated rows", background::retention::run(context.clone()));
     let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
     supervisor.spawn("controller of TenantPlans", plans);
 }
@@ -258,6 +261,7 @@ fn context(
             drift_interval: options.drift_interval,
             lock_watch_interval: options.lock_watch_interval,
             usage_interval: options.usage_interval,
+            retention: options.retention,
             max_connections: options.max_connections,
         },
         leader: Leader {

@@ -21,6 +21,7 @@ pub mod placement;
 pub mod plan_adoption;
 pub mod reconcile_queue;
 pub mod record;
+pub mod retention;
 pub mod rights;
 pub mod settings;
 pub mod slug;

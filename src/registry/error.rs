@@ -21,6 +21,17 @@ pub enum Error {
     /// The registry's schema could not be migrated.
     #[error("the registry's migrations failed: {0}")]
     Migration(#[source] Box<MigrateError>),
+    /// A newer release has changed the schema in a way that this one cannot work with.
+    #[error(
+        "the registry's schema is too new for this release: it needs a release with migration {needed:04}, and the last \
+         one that this release has is {known:04}; run a newer release"
+    )]
+    TooNew {
+        /// The migration that a release must have.
+        needed: i64,
+        /// The last one that this release has.
+        known: i64,
+    },
     /// No row has this id.
     #[error("the registry has no tenant {0}")]
     NotFound(TenantId),
@@ -83,14 +94,13 @@ impl Error {
                         cause => cause,
                     }
                 }
-                MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => Reason::RegistryTooNew,
                 _ => Reason::RegistryMigrationFailed,
             },
             Self::NotFound(_) => Reason::RegistryRowMissing,
             Self::Claimed { .. } | Self::TakenOver => Reason::ClaimedElsewhere,
             Self::Transition { .. } => Reason::TransitionRefused,
             Self::NamesExhausted(_) => Reason::NamesExhausted,
-            Self::UnknownValue { .. } => Reason::RegistryTooNew,
+            Self::UnknownValue { .. } | Self::TooNew { .. } => Reason::RegistryTooNew,
         }
     }
 
@@ -110,7 +120,7 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Url(_) | Self::NotFound(_) | Self::Transition { .. } => true,
-            Self::NamesExhausted(_) | Self::UnknownValue { .. } => true,
+            Self::NamesExhausted(_) | Self::UnknownValue { .. } | Self::TooNew { .. } => true,
             Self::Claimed { .. } | Self::TakenOver | Self::NoAnswer => false,
             Self::Sql(error) => is_permanent(error),
             Self::Migration(error) => match error.as_ref() {

@@ -20,6 +20,7 @@ mod lifecycle;
 mod migrate;
 mod record;
 mod registration;
+mod retention;
 mod row_changes;
 mod servers;
 mod tenants;
@@ -45,6 +46,7 @@ pub use self::{
     lifecycle::NewState,
     record::Update,
     registration::{NewTenant, Registration},
+    retention::Removed,
     row_changes::{Declared, NewPlan},
     servers::{Binding, ServerIdentity},
     tenants::Known,
@@ -129,7 +131,14 @@ impl Registry {
         Ok(Self { pool, options, claim })
     }
 
-    /// Migrates the registry's schema. Processes that start at the same time wait for each other.
+    /// Refuses a registry whose schema this release cannot use. One that is not migrated yet is not refused.
+    pub async fn check_schema(&self) -> Result<()> {
+        let mut connection = self.pool.acquire().await?;
+        migrate::check(&mut connection).await
+    }
+
+    /// Migrates the registry's schema. Only a leader does: another release may lead, and be rolled back to. Processes that
+    /// migrate at the same time wait for each other.
     pub async fn migrate(&self) -> Result<()> {
         migrate::run(&self.options).await
     }

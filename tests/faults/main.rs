@@ -31,4 +31,5 @@ mod rollback;
 mod sequence;
 mod snapshot;
 mod throttling;
+mod upgrade;
 mod usage;

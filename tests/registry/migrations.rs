@@ -1,7 +1,10 @@
 //! The registry's own migrations.
 
 use futures::future::join_all;
-use sqlx::{AssertSqlSafe, Executor, migrate::Migrator};
+use sqlx::{
+    AssertSqlSafe, Connection, Executor,
+    migrate::{MigrateError, Migrator},
+};
 use tenantry::{
     api::{reason::Reason, tenant::OffboardingTrigger},
     domain::{access::AccessLevel, record::ModuleVersion, usage::thresholds::WarnedLimits},
@@ -92,19 +95,90 @@ async fn failed_migration_changes_and_blocks_nothing() {
     }
 }
 
+/// The migrations of the last release before the compatibility number, which are a prefix of today's.
+const STRICT_RELEASE: i64 = 8;
+
+/// What the releases up to `STRICT_RELEASE` do at their start: they refuse any migration that they do not know.
+async fn strict_release_migrates(system: &System<'_>) -> Result<(), MigrateError> {
+    let known =
+        sqlx::migrate!("migrations/system").iter().filter(|one| one.version <= STRICT_RELEASE).cloned();
+    // A session of its own: after a failure sqlx keeps its lock.
+    let mut session = system.session().await;
+    let outcome = Migrator::with_migrations(known.collect()).run_direct(None, &mut session, false).await;
+    session.close().await.unwrap();
+    outcome
+}
+
 #[tokio::test]
-async fn older_version_refuses_newer_registry() {
+async fn strict_release_can_be_rolled_back_to_until_schema_needs_later_one() {
+    for system in System::both().await {
+        strict_release_migrates(&system).await.unwrap();
+        let mut session = system.session().await;
+        let recorded: Vec<i64> = sqlx::query_scalar("SELECT version FROM schema_migrations ORDER BY version")
+            .fetch_all(&mut session)
+            .await
+            .unwrap();
+        assert!(
+            recorded.contains(&12) && recorded.iter().all(|version| *version > STRICT_RELEASE),
+            "{recorded:?}"
+        );
+        // Upgraded again, nothing is applied twice.
+        system.registry("one").await.migrate().await.unwrap();
+
+        session.execute("SELECT require_release(12)").await.unwrap();
+        let refused = strict_release_migrates(&system).await.unwrap_err();
+        assert!(matches!(refused, MigrateError::VersionMissing(12)), "{refused}");
+        // This release has that migration.
+        system.registry("one").await.migrate().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn newer_schema_is_used_unless_it_needs_newer_release() {
     for system in System::both().await {
         let mut session = system.session().await;
         session
             .execute(
-                "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-                 VALUES (9999, 'of tomorrow', true, '\\x00', 1)",
+                "INSERT INTO schema_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9998, 'of tomorrow', true, '\\x00', 1)",
             )
             .await
             .unwrap();
-        let error = system.registry("one").await.migrate().await.unwrap_err();
-        assert_eq!((error.reason(), error.is_permanent()), (Reason::RegistryTooNew, true), "{error}");
+        let registry = system.registry("one").await;
+        registry.check_schema().await.unwrap();
+        registry.migrate().await.unwrap();
+
+        session.execute("SELECT require_release(9999)").await.unwrap();
+        for error in [registry.check_schema().await.unwrap_err(), registry.migrate().await.unwrap_err()] {
+            assert_eq!((error.reason(), error.is_permanent()), (Reason::RegistryTooNew, true), "{error}");
+            assert!(error.to_string().contains("9999"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn migrations_take_nothing_away_without_a_word() {
+    let taking =
+        ["DROP COLUMN", "DROP TABLE", "DROP FUNCTION", "DROP VIEW", " RENAME ", "SET NOT NULL", " TYPE "];
+    for migration in sqlx::migrate!("migrations/system").iter().filter(|one| one.version > STRICT_RELEASE) {
+        let sql = migration.sql.as_str();
+        let taken: Vec<_> = taking.into_iter().filter(|words| sql.contains(words)).collect();
+        let said = sql.contains(&format!("require_release({})", migration.version));
+        assert!(taken.is_empty() || said, "{}: {taken:?}: see docs/upgrades.md", migration.description);
+    }
+}
+
+#[tokio::test]
+async fn standby_changes_nothing_in_registry() {
+    for system in System::both_empty().await {
+        let registry = system.registry("standby").await;
+        registry.check_schema().await.unwrap();
+        let tables: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+                .fetch_one(&mut system.session().await)
+                .await
+                .unwrap();
+        assert_eq!(tables, 0);
     }
 }
 

@@ -49,6 +49,8 @@ pub struct World {
 /// How a `World` differs from the default.
 #[derive(Default)]
 pub struct Options {
+    /// The operator's program; by default, that of this checkout.
+    pub binary: Option<PathBuf>,
     /// Its PostgreSQL.
     pub postgres: PostgresOptions,
     /// The operator connects through proxies that can disturb it.
@@ -118,8 +120,9 @@ impl World {
             crds_installed: own_plane.is_none(),
             ..InstallationOptions::default()
         };
+        let binary = options.binary.unwrap_or_else(crate::tenantry);
         let installation =
-            Installation::start(crate::tenantry(), &kubectl, options.postgres, installation).await.unwrap();
+            Installation::start(binary, &kubectl, options.postgres, installation).await.unwrap();
         let fleet = Fleet::of(client, name, installation.operator().log());
         Self { name, installation, fleet, clock, own_plane }
     }

@@ -12,6 +12,7 @@ pub mod plan_rollout;
 pub mod purge;
 pub mod reclaim;
 pub mod reopened_access;
+pub mod retention;
 pub mod server_rollout;
 pub mod tenant_counts;
 pub mod timers;
