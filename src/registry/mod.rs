@@ -46,7 +46,7 @@ pub use self::{
     record::Update,
     registration::{NewTenant, Registration},
     row_changes::{Declared, NewPlan},
-    servers::{Binding, ServerIdentity},
+    servers::{ServerIdentity, ServerMatch},
     tenants::Known,
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},

@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     api::reason::Reason,
-    domain::{access::AccessLevel, observed::RegistryStatus, offboarding::PurgeTerms},
-    registry::Deadline,
+    domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus, offboarding::PurgeTerms},
+    registry::{Deadline, Known},
 };
 use uuid::Uuid;
 
@@ -168,10 +168,13 @@ async fn revoked_access_is_doubted_only_for_tombstones() {
         let kept = created(&registry, &tenant("kept")).await;
         registry.record_database_exists(kept.id, true).await.unwrap();
         registry.begin_deprovisioning(kept.id, &tombstone(true), Some(run)).await.unwrap();
-        assert_eq!(registry.dropped(&[id, kept.id]).await.unwrap(), [id].into());
+        let never = TenantId(Uuid::new_v4());
+        let known = async || registry.known(&[id, kept.id, never]).await.unwrap();
+        let expected = [(id, Known::Dropped), (kept.id, Known::Other)].into();
+        assert_eq!(known().await, expected);
         assert!(registry.all_retained().await.unwrap().is_empty());
         close(&registry, kept.id, run).await.unwrap();
-        assert_eq!(registry.dropped(&[id, kept.id]).await.unwrap(), [id].into());
+        assert_eq!(known().await, expected);
         assert_eq!(registry.all_retained().await.unwrap()[0].id, kept.id);
     }
 }

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long one server may take. The others are checked after that.
-pub const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long one check may take. A server that does not respond has its own, shorter limits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(300);

@@ -266,7 +266,7 @@ async fn in_time(
     }
 }
 
-/// The operation and the server's address, without which nobody knows what refused a connection.
+/// The operation and the server's address, which says what refused a connection.
 fn with_address(doing: &str, options: &PgConnectOptions) -> Cow<'static, str> {
     let (host, port) = (options.get_host(), options.get_port());
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
