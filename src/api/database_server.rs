@@ -164,8 +164,8 @@ pub struct ServerTls {
     /// Require: encrypted, with any certificate. Disable: not encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
-    /// Certificate authority to trust, in PEM format, in addition to those of the operator's system, which are the
-    /// default. It is published to tenants as well, in the key certificates of their Secrets.
+    /// Certificate authority to trust, in PEM format, and no other. Defaults to the certificate authorities of the
+    /// operator's system. It is published to tenants as well, in the key certificates of their Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
 }

@@ -108,7 +108,7 @@ pub fn report(all: &[Leftover], unknown: UnknownTenants) -> Option<(Reason, Stri
         true => "their access is being revoked",
         false => "their access is revoked",
     };
-    let _ = write!(text, ": {state}; they are never dropped: do that by hand once nobody needs them");
+    let _ = write!(text, ": {state}; they are never dropped: do that by hand once no user needs them");
     Some((Reason::Leftovers, text))
 }
 

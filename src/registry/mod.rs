@@ -48,7 +48,7 @@ pub use self::{
     registration::{NewTenant, Registration},
     retention::Removed,
     row_changes::{Declared, NewPlan},
-    servers::{Binding, ServerIdentity},
+    servers::{ServerIdentity, ServerMatch},
     tenants::Known,
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},

@@ -29,7 +29,12 @@ impl Registry {
     /// which tenants have databases, nothing is written, unless the user has `accepted` the replacement. A server with
     /// another identifier or timeline than recorded is not the one that was last used: the databases of all its tenants
     /// have to be verified.
-    pub async fn bind_server(&self, name: &str, found: &ServerIdentity, accepted: bool) -> Result<Binding> {
+    pub async fn bind_server(
+        &self,
+        name: &str,
+        found: &ServerIdentity,
+        accepted: bool,
+    ) -> Result<ServerMatch> {
         let (other, doubted) = sqlx::query_as::<_, (Option<String>, bool)>(
             "WITH before AS (SELECT system_identifier, timeline FROM servers WHERE name = $1),
              written AS (
@@ -67,9 +72,9 @@ impl Registry {
         .fetch_one(&self.pool)
         .await?;
         Ok(match other {
-            Some(other) => Binding::Refused(other),
-            None if doubted => Binding::Doubted,
-            None => Binding::Bound,
+            Some(other) => ServerMatch::Refused(other),
+            None if doubted => ServerMatch::Doubted,
+            None => ServerMatch::Bound,
         })
     }
 
@@ -153,7 +158,7 @@ pub struct ServerIdentity {
 
 /// Whether a server is the recorded one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Binding {
+pub enum ServerMatch {
     /// It is, or it is recorded now.
     Bound,
     /// It is recorded now, and may have another state than the one that was used last: it failed over, was restored, or

@@ -110,6 +110,6 @@ async fn leftovers_of_former_and_unknown_tenants_lose_their_access_and_are_not_d
     world.until("they are reported", async || report("UnknownTenants", many).await).await;
     let kept = "SELECT count(*) FILTER (WHERE rolcanlogin) = $1 FROM pg_roles WHERE rolname LIKE 'tenant\\_many\\_%'";
     assert!(world.holds_number("postgres", kept, 10).await);
-    // Nobody else lost anything.
+    // No other tenant lost anything.
     world.fleet.login("fine").await.unwrap();
 }

@@ -6,6 +6,8 @@ use tenantry::{
     modules::ModuleSet,
     postgres::{install::rights::MissingRight, server::Server},
 };
+use tenantry_dev::Stop;
+use tenantry_test_support::Wait;
 use uuid::Uuid;
 
 use crate::servers::{INSTALLATION, Tenant, config, ready, set_up, set_up_as, start};
@@ -196,4 +198,23 @@ async fn another_server_at_the_same_address_is_detected() {
         admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await.unwrap();
         assert_eq!(server.preflight(INSTALLATION).await.unwrap().identifier, None);
     }
+}
+
+#[tokio::test]
+async fn restored_server_has_another_timeline_and_the_same_identifier() {
+    let postgres = set_up(start(18, vec![("restore_command".into(), "/bin/false".into())]).await).await;
+    let server = Server::new(config(&postgres));
+    let before = server.preflight(INSTALLATION).await.unwrap();
+    postgres.stop(Stop::Fast).await.unwrap();
+    std::fs::write(postgres.data().join("recovery.signal"), "").unwrap();
+    postgres.start_again().await.unwrap();
+    Wait::until("another timeline")
+        .is_true(async || {
+            let after = server.preflight(INSTALLATION).await;
+            after.is_ok_and(|after| {
+                assert_eq!(after.identifier, before.identifier);
+                after.timeline.is_some() && after.timeline != before.timeline
+            })
+        })
+        .await;
 }

@@ -72,10 +72,15 @@ pub fn setup_options() -> SetupOptions {
 
 /// The operator's connection to a server.
 pub fn config(postgres: &Postgres) -> ServerConfig {
+    config_at(postgres.port())
+}
+
+/// As [`config`], of a server that another process started.
+pub fn config_at(port: u16) -> ServerConfig {
     ServerConfig {
         name: "test".into(),
         host: "127.0.0.1".into(),
-        port: postgres.port(),
+        port,
         tls: Tls::Disable,
         username: OPERATOR.into(),
         password: SecretText::new(PASSWORD),

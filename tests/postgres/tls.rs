@@ -1,12 +1,14 @@
 //! TLS to PostgreSQL, against real certificates.
 
+use std::{env, process::Command};
+
 use tenantry::{
     api::reason::Reason,
     postgres::{ServerConfig, Tls, server::Server},
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, certificates::Authority};
 
-use crate::servers::{INSTALLATION, config, set_up};
+use crate::servers::{INSTALLATION, config, config_at, set_up};
 
 async fn serving(certificate: tenantry_dev::certificates::Certificate) -> Postgres {
     let options =
@@ -50,4 +52,45 @@ async fn expired_certificate_and_missing_tls_are_refused() {
     let plain = &crate::servers::SERVERS[1];
     let error = verifying(plain, &authority).preflight(INSTALLATION).await.unwrap_err();
     assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
+}
+
+/// The port of the server, for the process whose system trusts the server's authority.
+const PORT: &str = "TENANTRY_TEST_TLS_PORT";
+
+#[tokio::test]
+async fn own_authority_is_trusted_instead_of_those_of_the_system() {
+    if let Ok(port) = env::var(PORT) {
+        return only_the_own_authority_is_trusted(port.parse().unwrap()).await;
+    }
+    let public = Authority::new("public").unwrap();
+    let postgres = serving(public.server(&["127.0.0.1"]).unwrap()).await;
+    let file = postgres.data().with_extension("public.pem");
+    std::fs::write(&file, public.certificate()).unwrap();
+    let same = "tls::own_authority_is_trusted_instead_of_those_of_the_system";
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", same])
+        .env("SSL_CERT_FILE", &file)
+        .env(PORT, postgres.port().to_string())
+        .output()
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    // The control: no other test is run by that name.
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+async fn only_the_own_authority_is_trusted(port: u16) {
+    let preflight =
+        async |tls| Server::new(ServerConfig { tls, ..config_at(port) }).preflight(INSTALLATION).await;
+    let own = Authority::new("own").unwrap();
+    let ca = || Some(own.certificate().as_bytes().to_vec());
+    // The system trusts the server's authority.
+    for tls in [Tls::VerifyFull { ca: None }, Tls::VerifyCa { ca: None }] {
+        preflight(tls).await.unwrap();
+    }
+    for tls in [Tls::VerifyFull { ca: ca() }, Tls::VerifyCa { ca: ca() }] {
+        let error = preflight(tls).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
+        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tenantry::registry::{Binding, ServerIdentity};
+use tenantry::registry::{ServerIdentity, ServerMatch};
 
 use crate::system::{System, created, tenant};
 
@@ -16,35 +16,35 @@ async fn server_with_tenants_is_not_replaced_unless_accepted() {
             registry.bind_server(server, &found, accepted).await.unwrap()
         };
         let prove = async |identifier, accepted| bind(&server, identifier, Some(1), accepted).await;
-        assert_eq!(prove("1", false).await, Binding::Bound);
+        assert_eq!(prove("1", false).await, ServerMatch::Bound);
         // Without tenants, any server is accepted.
-        assert_eq!(prove("2", false).await, Binding::Doubted);
+        assert_eq!(prove("2", false).await, ServerMatch::Doubted);
         let id = created(&registry, &tenant("acme")).await.id;
         let doubted = async || {
             let doubted = registry.by_id(id).await.unwrap().unwrap().verification_required;
             registry.set_verification_required(id, false).await.unwrap();
             doubted
         };
-        assert_eq!(prove("2", false).await, Binding::Bound);
-        assert_eq!(prove("1", false).await, Binding::Refused("2".into()));
-        assert_eq!(prove("2", false).await, Binding::Bound, "it is back");
+        assert_eq!(prove("2", false).await, ServerMatch::Bound);
+        assert_eq!(prove("1", false).await, ServerMatch::Refused("2".into()));
+        assert_eq!(prove("2", false).await, ServerMatch::Bound, "it is back");
         assert!(!doubted().await);
-        assert_eq!(prove("3", true).await, Binding::Doubted, "the user accepted it");
+        assert_eq!(prove("3", true).await, ServerMatch::Doubted, "the user accepted it");
         assert!(doubted().await, "a dump may be older");
-        assert_eq!(prove("2", false).await, Binding::Refused("3".into()));
-        assert_eq!(bind("elsewhere", "1", None, false).await, Binding::Bound);
+        assert_eq!(prove("2", false).await, ServerMatch::Refused("3".into()));
+        assert_eq!(bind("elsewhere", "1", None, false).await, ServerMatch::Bound);
         // A failover, or a restore to a point in time; a login that may not read the timeline shows none.
         for (timeline, bound) in [
-            (Some(2), Binding::Doubted),
-            (Some(2), Binding::Bound),
-            (None, Binding::Bound),
-            (Some(4), Binding::Doubted),
+            (Some(2), ServerMatch::Doubted),
+            (Some(2), ServerMatch::Bound),
+            (None, ServerMatch::Bound),
+            (Some(4), ServerMatch::Doubted),
         ] {
             assert_eq!(bind(&server, "3", timeline, false).await, bound, "{timeline:?}");
-            assert_eq!(doubted().await, bound == Binding::Doubted, "{timeline:?}");
+            assert_eq!(doubted().await, bound == ServerMatch::Doubted, "{timeline:?}");
         }
         // One that was never read before proves nothing.
-        assert_eq!(bind("elsewhere", "1", Some(7), false).await, Binding::Bound);
+        assert_eq!(bind("elsewhere", "1", Some(7), false).await, ServerMatch::Bound);
         let logged: Vec<String> = sqlx::query_scalar(
             "SELECT (details->>'from') || (details->>'to') FROM activity WHERE action = 'ServerReplaced' ORDER BY id",
         )

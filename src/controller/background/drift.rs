@@ -26,7 +26,7 @@ use crate::{
         watch::requeue::requeue_tenant,
     },
     domain::{
-        drift::{DriftCheck, Expected, REPORTED, mismatches},
+        drift::{DriftCheck, Expected, Mismatch, REPORTED, mismatches},
         identity::TenantId,
         observed::RegistryStatus,
         record::TenantRecord,
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long one server may take. The others are checked after that.
-pub const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long one check may take. A server that does not respond has its own, shorter limits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
@@ -52,6 +52,8 @@ const WATERMARK_PERIOD: Duration = Duration::from_secs(300);
 struct DriftMemory {
     /// The highest transaction id found on each server; none before the registry's were read.
     transactions: Option<HashMap<String, i64>>,
+    /// The mismatches for which a tenant was last reconciled, until it has none.
+    requested: HashMap<TenantId, Vec<Mismatch>>,
     /// When the registry recorded them last, and the servers that it recorded.
     recorded: Option<(Instant, HashMap<String, i64>)>,
 }
@@ -136,7 +138,7 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
     let mut oids = Vec::new();
     for row in rows.iter().filter(|row| !is_vanished(row, context)) {
         if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
-            oids.extend(check_tenant(row, inventory, context).await?);
+            oids.extend(check_tenant(row, inventory, &mut memory.requested, context).await?);
         }
     }
     for row in &retained {
@@ -145,6 +147,7 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
         }
     }
     let accounted: HashSet<TenantId> = rows.iter().chain(&retained).map(|row| row.id).collect();
+    memory.requested.retain(|id, _| accounted.contains(id));
     leftovers::check(&inventories, &accounted, context).await?;
     for id in context.registry.record_oids(&oids).await? {
         verify_restored(id, &rows, context);
@@ -200,6 +203,7 @@ fn revoke_migrator(server: &str, inventory: &Inventory, context: &Context) {
 async fn check_tenant(
     row: &TenantRecord,
     inventory: &Inventory,
+    requested: &mut HashMap<TenantId, Vec<Mismatch>>,
     context: &SharedContext,
 ) -> Result<Option<(TenantId, i64, i64)>, registry::Error> {
     if row.status == RegistryStatus::Deprovisioning {
@@ -211,17 +215,23 @@ async fn check_tenant(
     let evaluation = evaluate::access(&tenant, Some(row), None, context);
     let access = evaluation.access;
     let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant.as_ref()));
+    let found = mismatches(&facts, &Expected::of(row, access));
+    let is_retried = failure.is_some() && requested.get(&row.id) == Some(&found);
     let check = DriftCheck {
-        mismatches: &mismatches(&facts, &Expected::of(row, access)),
+        mismatches: &found,
         access,
         recorded_access: row.access,
         is_paused: is_paused(&tenant),
         has_valid_spec: desired_tenant(&tenant, context.as_ref()).is_ok()
             && context.plan(&evaluation.plan).is_some(),
         is_reported: failure.is_some_and(|reason| REPORTED.contains(&reason)),
+        is_retried,
     };
     if let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) {
         report_rights(&tenant, row, &server, context).await?;
+    }
+    if found.is_empty() {
+        requested.remove(&row.id);
     }
     if check.needs_reconcile() {
         if check.is_access_regained() {
@@ -230,6 +240,7 @@ async fn check_tenant(
         // The startup snapshot is older than this.
         context.state.snapshot.forget(&row.resource_uid);
         requeue_tenant(&row.resource_namespace, &row.resource_name, context);
+        requested.insert(row.id, found);
     }
     Ok(new_oids(row, &facts))
 }

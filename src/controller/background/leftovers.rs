@@ -1,13 +1,15 @@
 //! Leftovers on the servers: what has the ownership comment of a tenant that is deprovisioned, or that the registry does not
 //! know, loses its access and is reported, by the condition `Leftovers` of its DatabaseServer, an Event and metrics.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 use kube::Resource;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::drift::SERVER_TIMEOUT;
 use crate::{
     api::reason::Reason,
     controller::{
@@ -22,6 +24,9 @@ use crate::{
     postgres::catalog::inventory::Inventory,
     registry::{Error, Known},
 };
+
+/// How long one attempt to cut off may take.
+const CUT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many unknown tenants on one server are cut off at most, where the breaker of mass deletions is turned off.
 const MOST_UNKNOWN: usize = 10;
@@ -99,7 +104,7 @@ fn cut(server: &str, leftover: &Leftover, context: &SharedContext) {
     let (server, leftover, context) = (server.to_owned(), leftover.clone(), context.clone());
     tokio::spawn(async move {
         let tenant = leftover.tenant.to_string();
-        let result = timeout(SERVER_TIMEOUT, handle.for_restriction().cut_leftover(&leftover)).await;
+        let result = timeout(CUT_TIMEOUT, handle.for_restriction().cut_leftover(&leftover)).await;
         let failure = match result {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),

@@ -22,7 +22,7 @@ use crate::{
         },
         server::Server,
     },
-    registry::{self, Binding, ServerIdentity},
+    registry::{self, ServerIdentity, ServerMatch},
 };
 use kube::{Resource, ResourceExt};
 use tracing::{info, warn};
@@ -145,9 +145,9 @@ async fn check(
         let bound = context.registry.bind_server(&server.config().name, &identity, accepted).await;
         let identifier = identity.identifier;
         match bound.map_err(CheckError::Registry)? {
-            Binding::Bound => {}
-            Binding::Doubted => restored(&server.config().name, RESTORED_OR_FAILED_OVER, context),
-            Binding::Refused(before) => {
+            ServerMatch::Bound => {}
+            ServerMatch::Doubted => restored(&server.config().name, RESTORED_OR_FAILED_OVER, context),
+            ServerMatch::Refused(before) => {
                 let message = format!(
                     "{}:{} leads to another PostgreSQL server (system identifier {identifier}) than the one that has the tenants' databases ({before}): correct the address; if this one replaced it on purpose (pg_upgrade, or a dump and restore), annotate the DatabaseServer with {ANNOTATION_ACCEPT_SERVER}: {identifier:?}",
                     server.config().host,

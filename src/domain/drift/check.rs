@@ -24,6 +24,8 @@ pub struct DriftCheck<'a> {
     pub has_valid_spec: bool,
     /// Whether the `Ready` condition has one of the reasons in [`REPORTED`].
     pub is_reported: bool,
+    /// The same mismatches led to a reconcile before, which did not succeed: the tenant waits for its next attempt.
+    pub is_retried: bool,
 }
 
 impl DriftCheck<'_> {
@@ -33,6 +35,9 @@ impl DriftCheck<'_> {
         if self.mismatches.is_empty() || self.is_reported && !self.is_access_regained() {
             // What was found inside the database is not seen here: it is read again at the next attempt.
             return self.mismatches.is_empty() && self.is_reported && self.recorded_access.is_some();
+        }
+        if self.is_retried && !self.is_access_regained() {
+            return false;
         }
         !self.is_paused && (self.has_valid_spec || self.is_restricted())
     }

@@ -93,6 +93,7 @@ fn check(mismatches: &[Mismatch], access: AccessLevel) -> DriftCheck<'_> {
         is_paused: false,
         has_valid_spec: true,
         is_reported: false,
+        is_retried: false,
     }
 }
 
@@ -194,6 +195,15 @@ fn foreign_owner_of_a_blocked_tenant_is_reported() {
     // Access is revoked nevertheless.
     assert_eq!(access_in_force(&facts, RECORDED), Some(AccessLevel::Blocked));
     assert!(!is_reachable(&facts, RECORDED));
+}
+
+#[test]
+fn failed_repair_waits_for_its_next_attempt_unless_access_was_regained() {
+    let found = [Mismatch::DatabaseConnectionLimit(3)];
+    let failed = DriftCheck { is_retried: true, ..check(&found, AccessLevel::ReadWrite) };
+    assert!(!failed.needs_reconcile());
+    let regained = [Mismatch::ConnectGranted];
+    assert!(DriftCheck { is_retried: true, ..check(&regained, AccessLevel::Blocked) }.needs_reconcile());
 }
 
 #[test]

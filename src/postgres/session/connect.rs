@@ -8,6 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
+use super::own_authority::OwnAuthority;
 use crate::postgres::{
     error::{Error, Result},
     identifier::{ADMIN, Ident, MIGRATOR, OWNER},
@@ -47,8 +48,8 @@ pub enum Tls {
     Disable,
     /// TLS, without a check of the certificate.
     Require,
-    /// TLS with a certificate that a trusted authority signed, for any host name. The given authority is trusted in
-    /// addition to those of the system; without one, use `VerifyFull`.
+    /// TLS with a certificate that the given authority signed, or without one any authority of the system, for any host
+    /// name.
     VerifyCa {
         /// PEM certificates.
         ca: Option<Vec<u8>>,
@@ -191,17 +192,22 @@ impl ServerConfig {
 
 impl Tls {
     fn apply(&self, options: PgConnectOptions) -> PgConnectOptions {
-        let (mode, ca) = match self {
-            Self::Disable => (PgSslMode::Disable, None),
-            Self::Require => (PgSslMode::Require, None),
-            Self::VerifyCa { ca } => (PgSslMode::VerifyCa, ca.as_ref()),
-            Self::VerifyFull { ca } => (PgSslMode::VerifyFull, ca.as_ref()),
+        options.ssl_mode(match self {
+            Self::Disable => PgSslMode::Disable,
+            Self::Require => PgSslMode::Require,
+            Self::VerifyCa { .. } => PgSslMode::VerifyCa,
+            Self::VerifyFull { .. } => PgSslMode::VerifyFull,
+        })
+    }
+
+    /// The authority to trust instead of those of the system.
+    fn own_authority(&self) -> Option<OwnAuthority<'_>> {
+        let (ca, for_host) = match self {
+            Self::Disable | Self::Require => return None,
+            Self::VerifyCa { ca } => (ca, false),
+            Self::VerifyFull { ca } => (ca, true),
         };
-        let options = options.ssl_mode(mode);
-        match ca {
-            Some(ca) => options.ssl_root_cert_from_pem(ca.clone()),
-            None => options,
-        }
+        ca.as_deref().map(|ca| OwnAuthority { ca, for_host })
     }
 }
 
@@ -226,19 +232,41 @@ pub(in crate::postgres) async fn with_timeout<T>(
     }
 }
 
-/// Opens a session.
+/// Opens a session on a server.
+pub(in crate::postgres) async fn connect_to(
+    server: &ServerConfig,
+    options: &PgConnectOptions,
+    doing: &'static str,
+) -> Result<PgConnection> {
+    let Some(authority) = server.tls.own_authority() else { return connect(options, doing).await };
+    let opening = async {
+        let through = authority.connect(options).await?;
+        PgConnection::connect_with(&through).await
+    };
+    in_time(opening, options, doing).await
+}
+
+/// Opens a session, as the options alone say.
 pub(in crate::postgres) async fn connect(
     options: &PgConnectOptions,
     doing: &'static str,
 ) -> Result<PgConnection> {
-    match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options)).await {
+    in_time(PgConnection::connect_with(options), options, doing).await
+}
+
+async fn in_time(
+    opening: impl Future<Output = sqlx::Result<PgConnection>>,
+    options: &PgConnectOptions,
+    doing: &'static str,
+) -> Result<PgConnection> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(source)) => Err(Error::Sql { doing: with_address(doing, options), source }),
         Err(_) => Err(Error::Timeout { doing: with_address(doing, options), after: CONNECT_TIMEOUT }),
     }
 }
 
-/// The operation and the server's address, without which nobody knows what refused a connection.
+/// The operation and the server's address, which says what refused a connection.
 fn with_address(doing: &str, options: &PgConnectOptions) -> Cow<'static, str> {
     let (host, port) = (options.get_host(), options.get_port());
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };

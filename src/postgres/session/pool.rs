@@ -28,7 +28,7 @@ use crate::{
 use super::{
     blocked::{Blocked, Ended, while_unblocking},
     connect::{
-        ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect, identifier_of, with_timeout,
+        ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect_to, identifier_of, with_timeout,
         with_version,
     },
     slots::{take_either, take_slot},
@@ -275,7 +275,7 @@ impl Sessions {
             self.check_fence()?;
             let blocked = Blocked::connections_to(connect_as.database());
             // In a box: it would be in the future of every operation several times.
-            let connecting = Box::pin(connect(&options, doing));
+            let connecting = Box::pin(connect_to(&self.config, &options, doing));
             match self.while_unblocking(&blocked, connecting).await {
                 Ok(mut connection) => {
                     self.opened.fetch_add(1, Ordering::Relaxed);

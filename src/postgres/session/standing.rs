@@ -9,7 +9,7 @@ use tokio::sync::MutexGuard;
 use crate::postgres::error::Result;
 
 use super::{
-    connect::{ConnectAs, MAINTENANCE_DATABASE, connect},
+    connect::{ConnectAs, MAINTENANCE_DATABASE, connect_to},
     pool::{Sessions, StandingConnection},
 };
 
@@ -28,7 +28,7 @@ impl Sessions {
             Some(open) => open,
             None => {
                 let options = self.config.options(&ConnectAs::Admin(MAINTENANCE_DATABASE));
-                let connection = connect(&options, "open the standing session").await?;
+                let connection = connect_to(&self.config, &options, "open the standing session").await?;
                 StandingConnection { connection, is_verified: false }
             }
         };

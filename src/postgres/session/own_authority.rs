@@ -1,0 +1,139 @@
+//! TLS with a certificate authority of one's own, and no other. The database library would trust those of the system too,
+//! and with `VerifyCa` a certificate of any of them for any host. So TLS is done here: the session goes through a local
+//! connection to this process, which accepts one client and passes its bytes on.
+
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use sqlx::{
+    Error,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// How long the session has to come through the local connection.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The message by which a client asks a server for TLS: its length, and the code of the request.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// An authority that a server's certificate must be of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnAuthority<'a> {
+    /// PEM certificates.
+    pub(super) ca: &'a [u8],
+    /// The certificate must be for the host, too.
+    pub(super) for_host: bool,
+}
+
+impl OwnAuthority<'_> {
+    /// Connects to the server of these options, and returns the options of a session through that connection.
+    pub(super) async fn connect(self, options: &PgConnectOptions) -> sqlx::Result<PgConnectOptions> {
+        let server = self.open(options.get_host(), options.get_port()).await?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        tokio::spawn(pass_on(listener, server));
+        Ok(options.clone().host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable))
+    }
+
+    async fn open(self, host: &str, port: u16) -> sqlx::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| Error::Tls(error.into()))?;
+        let config = self.config().map_err(|error| Error::Io(io::Error::other(error)))?;
+        let mut server = TcpStream::connect((host, port)).await?;
+        server.set_nodelay(true)?;
+        server.write_all(&SSL_REQUEST).await?;
+        match server.read_u8().await? {
+            b'S' => Ok(TlsConnector::from(Arc::new(config)).connect(name, server).await?),
+            b'N' => Err(Error::Tls("server does not support TLS".into())),
+            other => Err(Error::Protocol(format!("unexpected answer to a request for TLS: {other:#x}"))),
+        }
+    }
+
+    fn config(self) -> Result<ClientConfig, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.ca) {
+            let certificate = certificate.map_err(|error| TlsError::General(error.to_string()))?;
+            roots.add(certificate)?;
+        }
+        let provider = Arc::new(default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        if self.for_host {
+            return Ok(config.with_root_certificates(roots).with_no_client_auth());
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier = verifier.map_err(|error| TlsError::General(error.to_string()))?;
+        Ok(config
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyHost(verifier)))
+            .with_no_client_auth())
+    }
+}
+
+/// Accepts one client, and passes on what it and the server send until one of them closes its connection.
+async fn pass_on(listener: TcpListener, mut server: TlsStream<TcpStream>) {
+    let Ok(Ok((mut client, _))) = timeout(ACCEPT_TIMEOUT, listener.accept()).await else { return };
+    drop(listener);
+    if client.set_nodelay(true).is_ok() {
+        // The session reports a connection that was lost.
+        let _ = copy_bidirectional(&mut client, &mut server).await;
+    }
+}
+
+/// Verifies everything about a certificate but the name of the host.
+#[derive(Debug)]
+struct AnyHost(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyHost {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        // The name is compared last.
+        match self.0.verify_server_cert(certificate, intermediates, name, ocsp_response, now) {
+            Err(TlsError::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
