@@ -20,6 +20,7 @@ mod lifecycle;
 mod migrate;
 mod record;
 mod registration;
+mod restored;
 mod row_changes;
 mod servers;
 mod tenants;
@@ -45,6 +46,7 @@ pub use self::{
     lifecycle::NewState,
     record::Update,
     registration::{NewTenant, Registration},
+    restored::LostRow,
     row_changes::{Declared, NewPlan},
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},

@@ -11,6 +11,7 @@ mod migrations;
 mod notifications;
 mod recorded_state;
 mod registration;
+mod restored;
 mod returned_rows;
 mod rights;
 mod servers;

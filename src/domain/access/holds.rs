@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::tenant::{SuspensionMode, SuspensionTrigger, Tenant};
+use crate::api::{
+    tenant::{SuspensionMode, SuspensionTrigger, Tenant},
+    tenant_status::{HoldMode, HoldStatus},
+};
 
 /// The operator's own hold on an unused tenant.
 pub const INACTIVITY: &str = "inactivity";
@@ -68,6 +71,24 @@ impl Hold {
         (name, mode, trigger, reason, party)
             == (&other.name, &other.mode, &other.trigger, &other.reason, &other.party)
     }
+}
+
+/// The hold that a status shows. None for the operator's own.
+pub fn shown(status: &HoldStatus, now: Timestamp) -> Option<Hold> {
+    let mode = match status.mode {
+        HoldMode::Blocked => SuspensionMode::Blocked,
+        HoldMode::ReadOnly => SuspensionMode::ReadOnly,
+        HoldMode::ShrinkOnly => return None,
+    };
+    let is_own = [INACTIVITY, QUOTA].contains(&status.name.as_str());
+    (!is_own).then(|| Hold {
+        name: status.name.clone(),
+        mode: Some(mode),
+        trigger: status.trigger,
+        reason: status.reason.clone().unwrap_or_default(),
+        since: status.since.as_ref().map_or(now, |since| since.0),
+        party: Party::TenantHold,
+    })
 }
 
 /// The holds with a new one. One of the same name is replaced and keeps its time; none if nothing changes.

@@ -45,6 +45,10 @@ pub struct TenantObject {
     pub paused: bool,
     /// Whether its status has a tenant id: the registry had a row for it.
     pub was_registered: bool,
+    /// Whether its status shows that the tenant of its row was activated.
+    pub was_activated: bool,
+    /// Whether a person asked to write its lost row again, by annotation.
+    pub adopts_row: bool,
 }
 
 /// What to do next.
@@ -107,7 +111,7 @@ fn has_own_database(server: &ServerFacts) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod fixtures {
+pub(in crate::domain) mod fixtures {
     use super::*;
     use crate::domain::{
         access::AccessLevel,
@@ -129,6 +133,8 @@ pub(super) mod fixtures {
         state: ObjectState::Present,
         paused: false,
         was_registered: false,
+        was_activated: false,
+        adopts_row: false,
     };
 
     pub fn row(status: RegistryStatus) -> RegistryFacts {

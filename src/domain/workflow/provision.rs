@@ -8,6 +8,7 @@ use crate::{
     api::tenant_status::WorkflowKind,
     domain::{
         access::AccessLevel,
+        activation::is_forgotten,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,
             RegistryStatus, SecretFacts, ServerFacts,
@@ -47,6 +48,13 @@ pub fn plan_provision(
     }
     if object.paused && (restoring || row.rolling_back) {
         return NextAction::Blocked(BlockedReason::Paused);
+    }
+    if !object.paused && is_forgotten(row, object, observed) {
+        return NextAction::Run {
+            kind: WorkflowKind::Repair,
+            steps: vec![Step::RestoreActivation],
+            again: true,
+        };
     }
     let server = match &observed.server {
         Observation::Known(server) => server,
@@ -88,6 +96,11 @@ pub fn plan_provision(
 /// Plans for a tenant that the registry does not know.
 fn without_row(object: TenantObject, server: &Observation<ServerFacts>) -> NextAction {
     match server {
+        _ if object.was_registered && object.adopts_row && !object.paused => NextAction::Run {
+            kind: WorkflowKind::Repair,
+            steps: select([(Step::ClaimFinalizer, !object.has_finalizer), (Step::AdoptRow, true)]),
+            again: true,
+        },
         // Provisioned again, it would be another tenant, without this one's data.
         _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
         _ if object.paused => NextAction::Blocked(BlockedReason::Paused),

@@ -10,7 +10,7 @@ use crate::{
         step_context::StepContext,
     },
     domain::{access::AccessLevel, workflow::step::Step},
-    postgres::tenant::credentials::{generate_password, password_digest, scram_verifier},
+    postgres::tenant::credentials::{SecretText, generate_password, password_digest, scram_verifier},
 };
 use kube::Resource;
 
@@ -51,7 +51,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(cleared.record);
     }
     let row = step.row()?;
-    let password = generate_password();
+    let password = restored_password(step, &found).unwrap_or_else(generate_password);
     let connection =
         Connection { record: row, server: step.server()?, tenant: step.tenant(), password: &password };
     secrets::write(step.context, connection.secret(&secret_name, step.context), &found).await?;
@@ -69,4 +69,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         );
     }
     Ok(())
+}
+
+/// The password of the Secret of a tenant whose row was restored just now: its application keeps running with it.
+fn restored_password(step: &StepContext<'_, '_>, found: &Found) -> Option<SecretText> {
+    let is_restored =
+        step.progress.has_done(Step::RestoreActivation) || step.progress.has_done(Step::AdoptRow);
+    match found {
+        Found::Ours(secret) if is_restored => secrets::password(secret),
+        Found::Ours(_) | Found::Absent => None,
+    }
 }
