@@ -4,7 +4,6 @@
 //! the two and returns the steps that bring them together.
 
 pub mod access;
-pub mod activation;
 pub mod backoff;
 pub mod breaker;
 pub mod daily;

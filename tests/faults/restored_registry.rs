@@ -149,5 +149,5 @@ async fn lost_row_is_written_again_as_asked_for() {
     assert!(login(&kept).await.is_err());
     world.apply("gone", json!({})).await;
     assert_eq!(world.fleet.ready("gone").await.status.unwrap().tenant_id, Some(id));
-    assert!(has_user(&kept).await);
+    assert!(has_user(&world.fleet.secret("gone-db", "uri").await).await);
 }

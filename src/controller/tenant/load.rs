@@ -15,12 +15,11 @@ use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
     controller::context::SharedContext,
     domain::{
-        activation::is_shown,
         identity::TenantId,
         record::TenantRecord,
         spec::{SpecError, desired_tenant, is_paused},
         subject::Subject,
-        workflow::{ObjectState, TenantObject},
+        workflow::{ObjectState, TenantObject, activation::is_shown},
     },
     registry,
 };

@@ -3,13 +3,14 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    BlockedReason, NextAction, ObjectState, TenantObject, has_own_database,
+    BlockedReason, NextAction, ObjectState, TenantObject,
+    activation::is_forgotten,
+    has_own_database,
     step::{Step, select},
 };
 use crate::{
     api::tenant_status::WorkflowKind,
     domain::{
-        activation::is_forgotten,
         breaker::{BreakerState, COUNT_FIRST, PurgeContext},
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,

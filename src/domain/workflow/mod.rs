@@ -1,6 +1,7 @@
 //! Planning: which steps bring the observed state to the desired one. Pure and total. Steps follow from what is
 //! observed, never from what a status reports as done.
 
+pub mod activation;
 pub mod attempt;
 mod deprovision;
 mod provision;
@@ -111,7 +112,7 @@ fn has_own_database(server: &ServerFacts) -> bool {
 }
 
 #[cfg(test)]
-pub(in crate::domain) mod fixtures {
+pub(super) mod fixtures {
     use super::*;
     use crate::domain::{
         access::AccessLevel,

@@ -1,14 +1,15 @@
 //! Plans for an active Tenant with a valid spec: provision, update, repair, restore, or roll back.
 
 use super::{
-    BlockedReason, NextAction, TenantObject, has_own_database,
+    BlockedReason, NextAction, TenantObject,
+    activation::is_forgotten,
+    has_own_database,
     step::{Step, select},
 };
 use crate::{
     api::tenant_status::WorkflowKind,
     domain::{
         access::AccessLevel,
-        activation::is_forgotten,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,
             RegistryStatus, SecretFacts, ServerFacts,

@@ -44,14 +44,17 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         }
         return Ok(());
     }
-    let replaced = row.password_verifier.is_some();
-    if replaced {
+    // An activated tenant had a password, also if its row was written again.
+    let replaced = row.password_verifier.is_some() || row.activated_at.is_some();
+    if row.password_verifier.is_some() {
         // Cleared first: if this run is interrupted below, no digest vouches for a password that the login does not have.
         let cleared = step.context.registry.set_credential(id, None, None).await?;
         step.replace_record(cleared.record);
     }
     let row = step.row()?;
-    let password = restored_password(step, &found).unwrap_or_else(generate_password);
+    let kept = restored_password(step, &found);
+    let replaced = replaced && kept.is_none();
+    let password = kept.unwrap_or_else(generate_password);
     let connection =
         Connection { record: row, server: step.server()?, tenant: step.tenant(), password: &password };
     secrets::write(step.context, connection.secret(&secret_name, step.context), &found).await?;

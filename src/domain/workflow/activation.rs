@@ -1,12 +1,14 @@
 //! Whether a tenant was activated although its row does not record it: the registry was restored to an older state. Such a
 //! row is not believed, since what follows from it loses data: no grace, no breaker, and a rollback.
 
-use super::{
-    identity::TenantId,
-    observed::{DatabaseFacts, Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
-    workflow::TenantObject,
+use super::TenantObject;
+use crate::{
+    api::tenant_status::{TenantState, TenantStatus},
+    domain::{
+        identity::TenantId,
+        observed::{DatabaseFacts, Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
+    },
 };
-use crate::api::tenant_status::{TenantState, TenantStatus};
 
 /// Whether a status shows that this tenant was activated. Only an activated tenant has a binding, or had a grace.
 pub fn is_shown(status: &TenantStatus, id: TenantId) -> bool {
