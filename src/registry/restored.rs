@@ -2,10 +2,12 @@
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Error, Registration, Registry, Result, deletion_policy, lifecycle::settle, record::*};
 use crate::domain::{
+    access::holds::Hold,
     identity::TenantId,
     observed::RegistryStatus::{Deprovisioning, Suspended},
     placement::Placement,
@@ -34,6 +36,8 @@ pub struct LostRow {
     pub resource_name: String,
     /// The Tenant's uid.
     pub resource_uid: String,
+    /// The holds that the Tenant's status shows.
+    pub holds: Vec<Hold>,
     /// Whether the database is kept when the tenant is deprovisioned.
     pub retain: bool,
 }
@@ -92,8 +96,8 @@ impl Registry {
         let mut transaction = self.pool.begin().await?;
         let inserted = sqlx::query(
             "INSERT INTO tenants (id, slug, name, plan, server, database_name, schema_name, login_name, database_exists,
-                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING",
+                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy, holds)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING",
         )
         .bind(id.0)
         .bind(lost.slug.as_str())
@@ -109,6 +113,7 @@ impl Registry {
         .bind(&lost.resource_name)
         .bind(&lost.resource_uid)
         .bind(deletion_policy(lost.retain))
+        .bind(Json(&lost.holds))
         .execute(&mut *transaction)
         .await?;
         if inserted.rows_affected() == 0 {

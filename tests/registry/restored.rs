@@ -2,7 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
-    domain::{identity::TenantId, observed::RegistryStatus, placement::Placement, slug::Slug},
+    api::tenant::SuspensionMode,
+    domain::{
+        access::holds::{Hold, Party},
+        identity::TenantId,
+        observed::RegistryStatus,
+        placement::Placement,
+        slug::Slug,
+    },
     registry::{LostRow, Registration},
 };
 use uuid::Uuid;
@@ -66,6 +73,14 @@ async fn lost_row_is_written_once_and_never_over_another() {
             resource_namespace: "customers".to_owned(),
             resource_name: slug.to_owned(),
             resource_uid: format!("uid-of-{slug}"),
+            holds: vec![Hold {
+                name: "fraud".to_owned(),
+                mode: Some(SuspensionMode::Blocked),
+                trigger: None,
+                reason: "reported".to_owned(),
+                since: now,
+                party: Party::TenantHold,
+            }],
             retain: false,
         };
         let Registration::Created(row) = registry.adopt_row(&lost("aaa", 1), now).await.unwrap() else {
@@ -74,6 +89,7 @@ async fn lost_row_is_written_once_and_never_over_another() {
         assert_eq!((row.id, row.status), (TenantId(Uuid::from_u128(1)), RegistryStatus::Suspended));
         assert!(row.activated_at.is_some() && row.database_exists && row.access.is_none());
         assert_eq!((row.database_oid, row.login_oid), (Some(1), Some(2)));
+        assert_eq!(row.holds, lost("aaa", 1).holds);
         let again = registry.adopt_row(&lost("aaa", 1), now).await.unwrap();
         assert!(matches!(again, Registration::Existing(found) if found.id == row.id));
 

@@ -144,6 +144,21 @@ mod tests {
     }
 
     #[test]
+    fn shown_hold_is_recorded_unless_the_operator_places_it_itself() {
+        let of = |name: &str, mode| HoldStatus {
+            name: name.into(),
+            mode,
+            trigger: None,
+            reason: Some("unpaid".into()),
+            since: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::constant(1, 0))),
+        };
+        let now = Timestamp::constant(9, 0);
+        assert_eq!(shown(&of("billing", HoldMode::ReadOnly), now), Some(hold("billing", 1)));
+        assert_eq!(shown(&of(INACTIVITY, HoldMode::ReadOnly), now), None);
+        assert_eq!(shown(&of(QUOTA, HoldMode::ShrinkOnly), now), None);
+    }
+
+    #[test]
     fn hold_is_recorded_once_and_keeps_its_time() {
         let one = with(&[], hold("billing", 1)).unwrap();
         assert_eq!(with(&one, hold("billing", 9)), None);

@@ -19,7 +19,8 @@ use crate::{
         tenant::{failure::StepError, step_context::StepContext},
     },
     domain::{
-        identity::TenantId, names::login_name, placement::Placement, slug::Slug, tenant_facts::RecordedOids,
+        access::holds::shown, identity::TenantId, names::login_name, placement::Placement, slug::Slug,
+        tenant_facts::RecordedOids,
     },
     registry::{LostRow, Registration},
 };
@@ -35,7 +36,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     match context.registry.adopt_row(&lost, now).await? {
         Registration::Created(row) | Registration::Existing(row) => {
             let note = format!(
-                "the registry has a row for tenant {} again, with database {:?}: check its holds, which are lost unless a TenantHold has them",
+                "the registry has a row for tenant {} again, with database {:?}: check its holds: it has those that its status and TenantHolds show",
                 row.id, row.placement.database
             );
             let about = tenant.object_ref(&());
@@ -89,6 +90,7 @@ async fn lost_row(step: &StepContext<'_, '_>) -> Result<LostRow, StepError> {
         resource_namespace: step.namespace(),
         resource_name: tenant.name_any(),
         resource_uid: tenant.uid().unwrap_or_default(),
+        holds: status.holds.iter().filter_map(|hold| shown(hold, step.context.clock.now())).collect(),
         retain: tenant.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain,
     })
 }

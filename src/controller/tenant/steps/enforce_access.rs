@@ -12,7 +12,7 @@ use crate::{
         holds::{refresh_holds, restore_holds},
         step_context::StepContext,
     },
-    domain::{access::AccessLevel, workflow::step::Step},
+    domain::access::AccessLevel,
     postgres::{Error, server::Server},
 };
 
@@ -21,7 +21,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     if widens(wanted, recorded, step.progress.observed_access) {
         if let Some(record) = &mut step.subject.record {
             refresh_holds(step.subject.tenant, record, step.context).await?;
-            if recorded == Some(wanted) || step.progress.has_done(Step::RestoreActivation) {
+            if recorded == Some(wanted) {
                 restore_holds(step.subject.tenant, &step.subject.previous, record, step.context).await?;
             }
         }

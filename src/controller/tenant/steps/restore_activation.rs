@@ -8,6 +8,7 @@ use crate::{
     api::reason::Reason,
     controller::tenant::{
         failure::StepError,
+        holds::restore_holds,
         secrets::{Found, find},
         step_context::StepContext,
     },
@@ -22,6 +23,9 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (row, context) = (step.row()?.clone(), step.context);
     if !step.subject.object.was_activated && !is_confirmed(step).await? {
         return Err(StepError::Changed("what shows that the tenant was activated"));
+    }
+    if let Some(record) = &mut step.subject.record {
+        restore_holds(step.subject.tenant, &step.subject.previous, record, context).await?;
     }
     let grace = context.with_plan_grace(&row.plan, vanished_grace);
     let now = context.clock.now();
