@@ -27,6 +27,10 @@ pub const ANNOTATION_RECONCILE_REQUESTED_AT: &str = "tenantry.dev/reconcile-requ
 /// Annotation of a Tenant: a new value lifts the hold named inactivity.
 pub const ANNOTATION_RESUME_REQUESTED_AT: &str = "tenantry.dev/resume-requested-at";
 
+/// Annotation of a Tenant whose registry row was lost: the id in its status. The row is written again, from what the server
+/// has, and the annotation is removed.
+pub const ANNOTATION_ADOPT_ROW: &str = "tenantry.dev/adopt-row";
+
 /// Annotation of a DatabaseServer: the system identifier of a PostgreSQL server that replaced the previous one on
 /// purpose.
 pub const ANNOTATION_ACCEPT_SERVER: &str = "tenantry.dev/accept-server";

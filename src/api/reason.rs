@@ -157,6 +157,8 @@ reasons! {
     ReadOnlyServer,
     /// The registry refuses to change a protected record.
     RecordProtected,
+    /// Event: the registry was restored to an older state than the tenant's.
+    RegistryBehind,
     /// The registry is busy.
     RegistryBusy,
     /// The registry's database does not exist.

@@ -41,6 +41,8 @@ impl Work {
                 Step::ClaimFinalizer
                     | Step::EnforceAccess
                     | Step::RecordState
+                    | Step::RestoreActivation
+                    | Step::AdoptRow
                     | Step::CutAccess
                     | Step::Tombstone
                     | Step::ReleaseFinalizer

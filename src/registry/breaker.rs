@@ -65,7 +65,7 @@ impl Registry {
         now: Timestamp,
         ahead: SignedDuration,
     ) -> Result<Count> {
-        let row: (bool, Option<Json<Opening>>) = sqlx::query_as(concat!(
+        let row: (bool, bool, Option<Json<Opening>>) = sqlx::query_as(concat!(
             "WITH open AS (SELECT id, token, cause, detail FROM breaker WHERE acknowledged_at IS NULL),
              since AS (
                  SELECT greatest($1::timestamptz - make_interval(secs => $2),
@@ -116,7 +116,7 @@ impl Registry {
                  ON CONFLICT DO NOTHING RETURNING id, token, cause, detail),
              frozen AS (",
             freeze_tombstones!(),
-            ") SELECT is_settling,
+            ") SELECT is_settling, greatest(leaving, hastened, due) > tolerated,
                    (SELECT to_jsonb(o) FROM (SELECT * FROM opened UNION ALL SELECT * FROM open) AS o) FROM counted"
         ))
         .bind(now.to_sqlx())
@@ -128,8 +128,13 @@ impl Registry {
         .bind(COUNT_FIRST.as_secs_f64())
         .fetch_one(&self.pool)
         .await?;
-        let (is_settling, opening) = row;
-        Ok(Count { opening: opening.map(|Json(opening)| opening), is_settling })
+        let (is_settling, exceeds, opening) = row;
+        let opening = match opening {
+            // Another count has just opened it.
+            None if exceeds => self.breaker().await?,
+            opening => opening.map(|Json(opening)| opening),
+        };
+        Ok(Count { opening, is_settling })
     }
 
     /// Opens the breaker because these tenants have no object, and records it in their rows: they keep their access.

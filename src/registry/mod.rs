@@ -21,6 +21,7 @@ mod migrate;
 mod record;
 mod registration;
 mod retention;
+mod restored;
 mod row_changes;
 mod servers;
 mod tenants;
@@ -47,6 +48,7 @@ pub use self::{
     record::Update,
     registration::{NewTenant, Registration},
     retention::Removed,
+    restored::LostRow,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
     tenants::Known,

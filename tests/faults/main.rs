@@ -25,6 +25,7 @@ mod random;
 mod reasons;
 mod reopened_access;
 mod replaced_server;
+mod restored_registry;
 mod restrictions;
 mod retries;
 mod rollback;

@@ -12,6 +12,7 @@ mod notifications;
 mod recorded_state;
 mod registration;
 mod retention;
+mod restored;
 mod returned_rows;
 mod rights;
 mod servers;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use crate::api::{
-    ANNOTATION_RECONCILE_REQUESTED_AT, ANNOTATION_RESUME_REQUESTED_AT, FINALIZER,
+    ANNOTATION_ADOPT_ROW, ANNOTATION_RECONCILE_REQUESTED_AT, ANNOTATION_RESUME_REQUESTED_AT, FINALIZER,
     plan::{TenantPlan, TenantPlanSpec},
     tenant::Tenant,
 };
@@ -21,6 +21,7 @@ pub fn of_tenant(tenant: &Tenant) -> u64 {
     tenant.metadata.deletion_timestamp.is_some().hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_RESUME_REQUESTED_AT).hash(&mut hasher);
+    tenant.annotations().get(ANNOTATION_ADOPT_ROW).hash(&mut hasher);
     hasher.finish()
 }
 

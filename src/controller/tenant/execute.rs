@@ -87,8 +87,8 @@ async fn run_steps(execution: &mut Execution<'_, '_>, first: usize) {
                 continue;
             }
         }
-        // From Register on there is a row, and with it the record of the workflow.
-        if step == Step::Register
+        // From Register (or AdoptRow) on there is a row, and with it the record of the workflow.
+        if matches!(step, Step::Register | Step::AdoptRow)
             && let Err(error) = within(history::TIMEOUT, history::join_workflow(execution, first)).await
         {
             execution.progress.steps[at].result = StepResult::Failed(failure_of(&error));

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{api::reason::Reason, controller::watch::guarded::InvalidObject, postgres, registry};
+use crate::{
+    api::{ANNOTATION_ADOPT_ROW, reason::Reason},
+    controller::watch::guarded::InvalidObject,
+    postgres, registry,
+};
 
 /// The maximum of `Retry-After` that is honoured.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -36,6 +40,14 @@ pub enum StepError {
         name: String,
         /// Its uid, to notice when it is deleted.
         uid: Option<String>,
+    },
+    /// The lost registry row cannot be written again.
+    #[error(
+        "the lost registry row cannot be written again, as {ANNOTATION_ADOPT_ROW} asks for: {why}; nothing was changed"
+    )]
+    RowNotAdopted {
+        /// Why not.
+        why: String,
     },
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader continues")]
@@ -131,6 +143,7 @@ impl StepError {
             Self::Kubernetes(error) => api_reason(error),
             Self::SlugTaken { .. } => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
+            Self::RowNotAdopted { .. } => Reason::RegistryRowMissing,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
@@ -148,6 +161,7 @@ impl StepError {
             Self::Kubernetes(_)
             | Self::SlugTaken { .. }
             | Self::SecretConflict { .. }
+            | Self::RowNotAdopted { .. }
             | Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
@@ -173,7 +187,10 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
-            Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
+            Self::SlugTaken { .. }
+            | Self::SecretConflict { .. }
+            | Self::RowNotAdopted { .. }
+            | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree

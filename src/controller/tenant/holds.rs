@@ -1,11 +1,11 @@
 //! A tenant's holds in the registry: placed and lifted for TenantHold objects, or by the operator itself.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
 
 use super::failure::StepError;
 use crate::{
-    api::{tenant::Tenant, tenant_hold::TenantHold},
+    api::{reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::TenantStatus},
     controller::context::Context,
     domain::{
         access::holds::{self, Hold, Party, QUOTA, is_lifted},
@@ -40,6 +40,27 @@ pub async fn refresh_holds(
     let of_tenant = ListParams::default().fields(&format!("spec.tenant={name}"));
     for object in api.list(&of_tenant).await?.iter().filter(|o| o.metadata.deletion_timestamp.is_none()) {
         place(record, hold_of(object, context.clock.now()), context).await?;
+    }
+    Ok(())
+}
+
+/// Records the holds that the Tenant's status shows and the registry does not know: it may have been restored to a time before
+/// them, and a hold outlives its object. The operator's own are placed by what is measured.
+pub async fn restore_holds(
+    tenant: &Tenant,
+    status: &TenantStatus,
+    record: &mut TenantRecord,
+    context: &Context,
+) -> Result<(), StepError> {
+    let known: Vec<String> = record.holds.iter().map(|hold| hold.name.clone()).collect();
+    for shown in status.holds.iter().filter(|shown| !known.contains(&shown.name)) {
+        let Some(hold) = holds::shown(shown, context.clock.now()) else { continue };
+        let note = format!(
+            "hold {:?}, which the status shows and the registry does not know, is recorded again, since the registry may have been restored to an older state: to lift it, apply and delete a TenantHold of this name",
+            hold.name
+        );
+        place(record, hold, context).await?;
+        context.events.warning(tenant.object_ref(&()), "EnforceAccess", Reason::RegistryBehind, note);
     }
     Ok(())
 }

@@ -12,14 +12,14 @@ use super::{
     holds::settle_own_holds,
 };
 use crate::{
-    api::{FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
+    api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
     controller::context::SharedContext,
     domain::{
         identity::TenantId,
         record::TenantRecord,
         spec::{SpecError, desired_tenant, is_paused},
         subject::Subject,
-        workflow::{ObjectState, TenantObject},
+        workflow::{ObjectState, TenantObject, activation::is_shown},
     },
     registry,
 };
@@ -47,7 +47,7 @@ pub fn tenant_object(tenant: &Tenant) -> TenantObject {
             .as_ref()
             .map_or(ObjectState::Present, |at| ObjectState::Deleting(at.0)),
         paused: is_paused(tenant),
-        was_registered: false,
+        ..TenantObject::default()
     }
 }
 
@@ -59,9 +59,12 @@ pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &Shared
         Err(error) => (None, Some(error)),
     };
     let was_registered = previous.tenant_id.is_some();
+    let was_activated = record.as_ref().is_some_and(|record| is_shown(&previous, record.id));
+    let adopts_row =
+        was_registered && tenant.annotations().get(ANNOTATION_ADOPT_ROW) == previous.tenant_id.as_ref();
     let mut subject = Subject {
         tenant,
-        object: TenantObject { was_registered, ..object },
+        object: TenantObject { was_registered, was_activated, adopts_row, ..object },
         previous,
         desired: None,
         evaluation: Some(evaluate(tenant, record.as_ref(), context)),

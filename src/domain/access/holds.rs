@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::tenant::{SuspensionMode, SuspensionTrigger, Tenant};
+use crate::api::{
+    tenant::{SuspensionMode, SuspensionTrigger, Tenant},
+    tenant_status::{HoldMode, HoldStatus},
+};
 
 /// The operator's own hold on an unused tenant.
 pub const INACTIVITY: &str = "inactivity";
@@ -70,6 +73,24 @@ impl Hold {
     }
 }
 
+/// The hold that a status shows. None for the operator's own.
+pub fn shown(status: &HoldStatus, now: Timestamp) -> Option<Hold> {
+    let mode = match status.mode {
+        HoldMode::Blocked => SuspensionMode::Blocked,
+        HoldMode::ReadOnly => SuspensionMode::ReadOnly,
+        HoldMode::ShrinkOnly => return None,
+    };
+    let is_own = [INACTIVITY, QUOTA].contains(&status.name.as_str());
+    (!is_own).then(|| Hold {
+        name: status.name.clone(),
+        mode: Some(mode),
+        trigger: status.trigger,
+        reason: status.reason.clone().unwrap_or_default(),
+        since: status.since.as_ref().map_or(now, |since| since.0),
+        party: Party::TenantHold,
+    })
+}
+
 /// The holds with a new one. One of the same name is replaced and keeps its time; none if nothing changes.
 pub fn with(holds: &[Hold], new: Hold) -> Option<Vec<Hold>> {
     let mut holds = holds.to_vec();
@@ -120,6 +141,21 @@ mod tests {
             since: Timestamp::constant(second, 0),
             party: Party::TenantHold,
         }
+    }
+
+    #[test]
+    fn shown_hold_is_recorded_unless_the_operator_places_it_itself() {
+        let of = |name: &str, mode| HoldStatus {
+            name: name.into(),
+            mode,
+            trigger: None,
+            reason: Some("unpaid".into()),
+            since: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::constant(1, 0))),
+        };
+        let now = Timestamp::constant(9, 0);
+        assert_eq!(shown(&of("billing", HoldMode::ReadOnly), now), Some(hold("billing", 1)));
+        assert_eq!(shown(&of(INACTIVITY, HoldMode::ReadOnly), now), None);
+        assert_eq!(shown(&of(QUOTA, HoldMode::ShrinkOnly), now), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Obstacle, Outcome};
 use crate::{
-    api::{FINALIZER, reason::Reason},
+    api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason},
     domain::{
         drift::Mismatch,
         observed::RegistryStatus,
@@ -142,8 +142,10 @@ impl Summary {
             BlockedReason::RowMissing => stuck(
                 Reason::RegistryRowMissing,
                 format!(
-                    "the registry had a row for this Tenant, with the id {}, and has none now: restore the registry; to give up the tenant's data, delete the Tenant and remove its finalizer {FINALIZER} by hand",
-                    outcome.subject.previous.tenant_id.as_deref().unwrap_or_default()
+                    "the registry had a row for this Tenant, with the id {}, and has none now: restore the registry, or have the row written again from the tenant's database: kubectl annotate tenant -n {} {} {ANNOTATION_ADOPT_ROW}={0}; to give up the tenant's data, delete the Tenant and remove its finalizer {FINALIZER} by hand",
+                    outcome.subject.previous.tenant_id.as_deref().unwrap_or_default(),
+                    outcome.subject.tenant.metadata.namespace.as_deref().unwrap_or_default(),
+                    outcome.subject.tenant.metadata.name.as_deref().unwrap_or_default()
                 ),
             ),
             BlockedReason::Unrepairable(mismatches) => {

@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    BlockedReason, NextAction, ObjectState, TenantObject, has_own_database,
+    BlockedReason, NextAction, ObjectState, TenantObject,
+    activation::is_forgotten,
+    has_own_database,
     step::{Step, select},
 };
 use crate::{
@@ -51,6 +53,13 @@ pub fn plan_deprovision(
     }
     if object.state == ObjectState::Present && object.paused && row.tombstone.is_none() {
         return NextAction::Blocked(BlockedReason::Paused);
+    }
+    if is_forgotten(row, object, observed) {
+        return NextAction::Run {
+            kind: WorkflowKind::Deprovision,
+            steps: vec![Step::RestoreActivation],
+            again: true,
+        };
     }
     let terms = terms_in_force(row, terms);
     let purge = purge_decision(row, terms, context);
@@ -158,6 +167,9 @@ fn terms_in_force(row: &RegistryFacts, terms: PurgeTerms) -> PurgeTerms {
 /// Plans for a tenant that the registry does not know.
 fn without_row(object: TenantObject) -> NextAction {
     match object.state {
+        _ if object.was_registered && object.adopts_row => {
+            NextAction::Run { kind: WorkflowKind::Deprovision, steps: vec![Step::AdoptRow], again: true }
+        }
         // The registry was lost or restored: the tenant may have a database that only the row accounts for.
         _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
         // Never registered, or refused because its slug is taken: nothing outside of the object belongs to it.

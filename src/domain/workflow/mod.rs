@@ -1,6 +1,7 @@
 //! Planning: which steps bring the observed state to the desired one. Pure and total. Steps follow from what is
 //! observed, never from what a status reports as done.
 
+pub mod activation;
 pub mod attempt;
 mod deprovision;
 mod provision;
@@ -45,6 +46,10 @@ pub struct TenantObject {
     pub paused: bool,
     /// Whether its status has a tenant id: the registry had a row for it.
     pub was_registered: bool,
+    /// Whether its status shows that the tenant of its row was activated.
+    pub was_activated: bool,
+    /// Whether a person asked to write its lost row again, by annotation.
+    pub adopts_row: bool,
 }
 
 /// What to do next.
@@ -129,6 +134,8 @@ pub(super) mod fixtures {
         state: ObjectState::Present,
         paused: false,
         was_registered: false,
+        was_activated: false,
+        adopts_row: false,
     };
 
     pub fn row(status: RegistryStatus) -> RegistryFacts {

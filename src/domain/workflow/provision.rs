@@ -1,7 +1,9 @@
 //! Plans for an active Tenant with a valid spec: provision, update, repair, restore, or roll back.
 
 use super::{
-    BlockedReason, NextAction, TenantObject, has_own_database,
+    BlockedReason, NextAction, TenantObject,
+    activation::is_forgotten,
+    has_own_database,
     step::{Step, select},
 };
 use crate::{
@@ -48,6 +50,13 @@ pub fn plan_provision(
     if object.paused && (restoring || row.rolling_back) {
         return NextAction::Blocked(BlockedReason::Paused);
     }
+    if !object.paused && is_forgotten(row, object, observed) {
+        return NextAction::Run {
+            kind: WorkflowKind::Repair,
+            steps: vec![Step::RestoreActivation],
+            again: true,
+        };
+    }
     let server = match &observed.server {
         Observation::Known(server) => server,
         Observation::Unknown(_) | Observation::Absent if restoring => return reinstate(),
@@ -88,6 +97,11 @@ pub fn plan_provision(
 /// Plans for a tenant that the registry does not know.
 fn without_row(object: TenantObject, server: &Observation<ServerFacts>) -> NextAction {
     match server {
+        _ if object.was_registered && object.adopts_row && !object.paused => NextAction::Run {
+            kind: WorkflowKind::Repair,
+            steps: select([(Step::ClaimFinalizer, !object.has_finalizer), (Step::AdoptRow, true)]),
+            again: true,
+        },
         // Provisioned again, it would be another tenant, without this one's data.
         _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
         _ if object.paused => NextAction::Blocked(BlockedReason::Paused),

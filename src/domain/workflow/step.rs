@@ -42,6 +42,10 @@ pub enum Step {
     RecordState,
     /// Remove the tombstone: the tenant is no longer being deprovisioned.
     Reinstate,
+    /// Record that the tenant was activated, where a restored registry does not.
+    RestoreActivation,
+    /// Write a lost registry row again, as a person asked for.
+    AdoptRow,
     /// Record that what a failed first provisioning created is removed.
     RecordRollback,
     /// Revoke the login's rights and end its sessions.
@@ -78,6 +82,8 @@ impl Step {
             Self::Activate => "Activate",
             Self::RecordState => "RecordState",
             Self::Reinstate => "Reinstate",
+            Self::RestoreActivation => "RestoreActivation",
+            Self::AdoptRow => "AdoptRow",
             Self::RecordRollback => "RecordRollback",
             Self::CutAccess => "CutAccess",
             Self::Tombstone => "Tombstone",
@@ -107,6 +113,8 @@ impl Step {
             | Self::Activate
             | Self::RecordState
             | Self::Reinstate
+            | Self::RestoreActivation
+            | Self::AdoptRow
             | Self::RecordRollback
             | Self::CutAccess
             | Self::Tombstone
@@ -120,7 +128,7 @@ impl Step {
     /// The type of the Tenant's condition that shows the step's outcome, if there is one beside Ready.
     pub fn condition(self) -> Option<&'static str> {
         match self {
-            Self::ClaimFinalizer | Self::Register => Some(REGISTERED),
+            Self::ClaimFinalizer | Self::Register | Self::AdoptRow => Some(REGISTERED),
             Self::CreateDatabase | Self::PublishDatabase => Some(DATABASE_READY),
             Self::ApplyMigrations => Some(MIGRATIONS_APPLIED),
             Self::Seed => Some(SEEDED),
@@ -131,6 +139,7 @@ impl Step {
             | Self::Activate
             | Self::RecordState
             | Self::Reinstate
+            | Self::RestoreActivation
             | Self::RecordRollback
             | Self::CutAccess
             | Self::Tombstone

@@ -1,20 +1,29 @@
 //! EnforceAccess: makes the login a member of exactly the group of its access level, grants CONNECT on its own database only,
 //! and reads PostgreSQL to verify that. The level is the strictest of all restrictions. Before access is widened, holds are
-//! read from the API server, since the watch may be behind. When the level of an activated tenant changes, or was not proven,
+//! read from the API server, since the watch may be behind; and so they are before less access than recorded is repaired, since
+//! the registry may have been restored to a time before a hold. Then a hold that the Tenant's status shows and the registry does
+//! not know is recorded again. When the level of an activated tenant changes, or was not proven,
 //! the rights inside its database are read too, after the change: what is not right there is repaired, or is not called
 //! enforced.
 
 use crate::{
-    controller::tenant::{failure::StepError, holds::refresh_holds, step_context::StepContext},
+    controller::tenant::{
+        failure::StepError,
+        holds::{refresh_holds, restore_holds},
+        step_context::StepContext,
+    },
     domain::access::AccessLevel,
     postgres::{Error, server::Server},
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (wanted, recorded) = (step.access()?.access, step.row()?.access);
-    if wanted > recorded.unwrap_or(AccessLevel::Blocked) {
+    if widens(wanted, recorded, step.progress.observed_access) {
         if let Some(record) = &mut step.subject.record {
             refresh_holds(step.subject.tenant, record, step.context).await?;
+            if recorded == Some(wanted) {
+                restore_holds(step.subject.tenant, &step.subject.previous, record, step.context).await?;
+            }
         }
         step.evaluate();
     }
@@ -40,6 +49,13 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Whether a level may be wider than the one in force. What PostgreSQL shows counts more than what is recorded.
+fn widens(wanted: AccessLevel, recorded: Option<AccessLevel>, observed: Option<AccessLevel>) -> bool {
+    // Rights that match no level are not those of a restriction that was in force.
+    let than_observed = observed.map_or(wanted == AccessLevel::ReadWrite, |observed| wanted > observed);
+    wanted > recorded.unwrap_or(AccessLevel::Blocked) || than_observed && recorded == Some(wanted)
+}
+
 /// Reads and repairs the rights inside the database. If some are left, the level is not recorded as in force.
 pub(super) async fn check_rights(
     step: &mut StepContext<'_, '_>,
@@ -59,4 +75,27 @@ pub(super) async fn check_rights(
         Error::MissingRight(format!("in database {}: {}", row.placement.database, report.left.join("; ")));
     step.replace_record(step.context.registry.set_access(row.id, None).await?.record);
     Err(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AccessLevel::{Blocked, ReadOnly, ReadWrite};
+
+    #[test]
+    fn level_widens_what_is_recorded_or_what_postgresql_shows() {
+        assert!(widens(ReadWrite, None, None) && widens(ReadWrite, Some(ReadOnly), Some(ReadOnly)));
+        // The registry is older than a hold.
+        assert!(
+            widens(ReadWrite, Some(ReadWrite), Some(Blocked))
+                && widens(ReadOnly, Some(ReadOnly), Some(Blocked))
+        );
+        // Manual changes: it is not known which.
+        assert!(widens(ReadWrite, Some(ReadWrite), None));
+        // A restriction waits for nothing.
+        assert!(
+            !widens(ReadOnly, Some(ReadWrite), Some(ReadWrite)) && !widens(ReadOnly, Some(ReadOnly), None)
+        );
+        assert!(!widens(Blocked, Some(ReadWrite), Some(Blocked)) && !widens(Blocked, None, None));
+    }
 }

@@ -2,6 +2,7 @@
 //! await: it reads the current state before it changes anything.
 
 mod activate;
+mod adopt_row;
 mod apply_migrations;
 mod apply_plan;
 mod claim_finalizer;
@@ -20,6 +21,7 @@ mod register;
 mod reinstate;
 mod release_finalizer;
 mod remove_secrets;
+mod restore_activation;
 mod seed;
 mod tombstone;
 mod verify;
@@ -44,6 +46,8 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::Activate => activate::run(step).await,
         Step::RecordState => record_state::run(step).await,
         Step::Reinstate => reinstate::run(step).await,
+        Step::RestoreActivation => restore_activation::run(step).await,
+        Step::AdoptRow => adopt_row::run(step).await,
         Step::RecordRollback => record_rollback::run(step).await,
         Step::CutAccess => cut_access::run(step).await,
         Step::Tombstone => tombstone::run(step).await,

@@ -10,7 +10,7 @@ use crate::{
         step_context::StepContext,
     },
     domain::{access::AccessLevel, workflow::step::Step},
-    postgres::tenant::credentials::{generate_password, password_digest, scram_verifier},
+    postgres::tenant::credentials::{SecretText, generate_password, password_digest, scram_verifier},
 };
 use kube::Resource;
 
@@ -44,14 +44,17 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         }
         return Ok(());
     }
-    let replaced = row.password_verifier.is_some();
-    if replaced {
+    // An activated tenant had a password, also if its row was written again.
+    let replaced = row.password_verifier.is_some() || row.activated_at.is_some();
+    if row.password_verifier.is_some() {
         // Cleared first: if this run is interrupted below, no digest vouches for a password that the login does not have.
         let cleared = step.context.registry.set_credential(id, None, None).await?;
         step.replace_record(cleared.record);
     }
     let row = step.row()?;
-    let password = generate_password();
+    let kept = restored_password(step, &found);
+    let replaced = replaced && kept.is_none();
+    let password = kept.unwrap_or_else(generate_password);
     let connection =
         Connection { record: row, server: step.server()?, tenant: step.tenant(), password: &password };
     secrets::write(step.context, connection.secret(&secret_name, step.context), &found).await?;
@@ -69,4 +72,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         );
     }
     Ok(())
+}
+
+/// The password of the Secret of a tenant whose row was restored just now: its application keeps running with it.
+fn restored_password(step: &StepContext<'_, '_>, found: &Found) -> Option<SecretText> {
+    let is_restored =
+        step.progress.has_done(Step::RestoreActivation) || step.progress.has_done(Step::AdoptRow);
+    match found {
+        Found::Ours(secret) if is_restored => secrets::password(secret),
+        Found::Ours(_) | Found::Absent => None,
+    }
 }

@@ -248,6 +248,8 @@ fn registered_tenant_is_not_released_without_its_row() {
             plan_deprovision(object, NO_GRACE, &observed, OVERDUE),
             NextAction::Blocked(BlockedReason::RowMissing)
         );
+        let asked = TenantObject { adopts_row: true, ..object };
+        assert_eq!(steps(plan_deprovision(asked, NO_GRACE, &observed, OVERDUE)), [Step::AdoptRow]);
     }
 }
 
@@ -324,4 +326,20 @@ fn foreign_database_does_not_prove_the_drop() {
         (row.database_recorded, row.activated) = (recorded, activated);
         assert_eq!(plan(PRESENT, NO_GRACE, &observed).last(), Some(&Step::Close));
     }
+}
+
+#[test]
+fn row_that_forgot_the_activation_is_corrected_before_anything_is_dropped() {
+    let mut observed = with_tombstone(NO_GRACE);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.activated = false;
+    assert!(plan(DELETED, NO_GRACE, &observed).contains(&Step::DropDatabase), "nothing shows an activation");
+    let shown = |object| TenantObject { was_activated: true, ..object };
+    assert_eq!(plan(shown(DELETED), NO_GRACE, &observed), [Step::RestoreActivation]);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.database_recorded = false;
+    assert_eq!(plan(ABSENT, NO_GRACE, &observed), [Step::RestoreActivation], "its database exists");
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.purging = true;
+    assert!(plan(shown(DELETED), NO_GRACE, &observed).contains(&Step::DropDatabase), "it has begun");
 }

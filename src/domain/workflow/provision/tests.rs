@@ -30,6 +30,19 @@ fn registered_tenant_is_not_recreated_without_its_row() {
     observed.registry = Observation::Absent;
     let object = TenantObject { was_registered: true, ..OBJECT };
     assert_eq!(plan_provision(object, WANTED, &observed), NextAction::Blocked(BlockedReason::RowMissing));
+    let asked = TenantObject { adopts_row: true, ..object };
+    assert_eq!(steps(plan_provision(asked, WANTED, &observed)), [Step::AdoptRow]);
+    let paused = TenantObject { paused: true, ..asked };
+    assert_eq!(plan_provision(paused, WANTED, &observed), NextAction::Blocked(BlockedReason::RowMissing));
+}
+
+#[test]
+fn row_that_forgot_the_activation_is_corrected_first() {
+    let mut observed = registered();
+    let object = TenantObject { was_activated: true, ..OBJECT };
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.status, row.rolling_back) = (RegistryStatus::Failed, true);
+    assert_eq!(steps(plan_provision(object, WANTED, &observed)), [Step::RestoreActivation]);
 }
 
 #[test]

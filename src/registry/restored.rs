@@ -1,0 +1,165 @@
+//! What a registry that was restored to an older state does not know any more: that a tenant was activated, or its row.
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{Error, Registration, Registry, Result, deletion_policy, lifecycle::settle, record::*};
+use crate::domain::{
+    access::holds::Hold,
+    identity::TenantId,
+    observed::RegistryStatus::{Deprovisioning, Suspended},
+    placement::Placement,
+    record::TenantRecord,
+    slug::Slug,
+};
+
+/// A row to be written again, from the Tenant and from what its server has.
+#[derive(Clone, Debug)]
+pub struct LostRow {
+    /// Where the tenant's database is.
+    pub placement: Placement,
+    /// The slug.
+    pub slug: Slug,
+    /// The customer's display name.
+    pub name: String,
+    /// The plan's name.
+    pub plan: String,
+    /// The database's oid.
+    pub database_oid: i64,
+    /// The login's oid, if it exists.
+    pub login_oid: Option<i64>,
+    /// The Tenant's namespace.
+    pub resource_namespace: String,
+    /// The Tenant's name.
+    pub resource_name: String,
+    /// The Tenant's uid.
+    pub resource_uid: String,
+    /// The holds that the Tenant's status shows.
+    pub holds: Vec<Hold>,
+    /// Whether the database is kept when the tenant is deprovisioned.
+    pub retain: bool,
+}
+
+impl Registry {
+    /// Records that a tenant was activated although its row does not say so: it is suspended until its access is evaluated.
+    /// A tombstone stays one, with a grace until `purge_after` at least. Returns the row as it is afterwards.
+    pub async fn restore_activation(
+        &self,
+        id: TenantId,
+        at: Timestamp,
+        purge_after: Timestamp,
+        correlation: Uuid,
+    ) -> Result<TenantRecord> {
+        let mut transaction = self.pool.begin().await?;
+        // A failed provisioning becomes a suspended tenant in two transitions.
+        sqlx::query(
+            "UPDATE tenants SET status = 'provisioning', rolling_back = false
+             WHERE id = $1 AND status = 'failed' AND activated_at IS NULL",
+        )
+        .bind(id.0)
+        .execute(&mut *transaction)
+        .await?;
+        let update = sqlx::query_as(concat!(
+            "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
+             changed AS (
+                 UPDATE tenants SET activated_at = $2, database_exists = true, rolling_back = false,
+                     status = CASE WHEN status = 'provisioning' THEN 'suspended' ELSE status END,
+                     suspended_at = CASE WHEN status = 'provisioning' THEN $2 END,
+                     access = CASE WHEN status = 'provisioning' THEN 'Unknown' ELSE access END,
+                     status_reason = CASE WHEN status = 'deprovisioning' THEN status_reason END,
+                     purge_after = CASE WHEN status = 'deprovisioning' THEN greatest(purge_after, $3) END,
+                     status_updated_by = 'tenantry'
+                 WHERE id = $1 AND status IN ('provisioning', 'deprovisioning') AND activated_at IS NULL
+                   AND purge_started_at IS NULL RETURNING *),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
+                 SELECT id, 'ActivationRestored', 'tenantry', $4, jsonb_build_object('status', status) FROM changed)",
+            select_updated_row!()
+        ))
+        .bind(id.0)
+        .bind(at.to_sqlx())
+        .bind(purge_after.to_sqlx())
+        .bind(correlation)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let update = settle(id, Suspended, &[Suspended, Deprovisioning], update)?;
+        transaction.commit().await?;
+        Ok(update.record)
+    }
+
+    /// Writes a lost row again, as that of an activated tenant that is suspended until its access is evaluated. Another row
+    /// of that slug stays.
+    pub async fn adopt_row(&self, lost: &LostRow, at: Timestamp) -> Result<Registration> {
+        let Placement { tenant: id, server, database, schema, login } = &lost.placement;
+        let mut transaction = self.pool.begin().await?;
+        let inserted = sqlx::query(
+            "INSERT INTO tenants (id, slug, name, plan, server, database_name, schema_name, login_name, database_exists,
+                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy, holds)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING",
+        )
+        .bind(id.0)
+        .bind(lost.slug.as_str())
+        .bind(&lost.name)
+        .bind(&lost.plan)
+        .bind(server)
+        .bind(database)
+        .bind(schema)
+        .bind(login)
+        .bind(lost.database_oid)
+        .bind(lost.login_oid)
+        .bind(&lost.resource_namespace)
+        .bind(&lost.resource_name)
+        .bind(&lost.resource_uid)
+        .bind(deletion_policy(lost.retain))
+        .bind(Json(&lost.holds))
+        .execute(&mut *transaction)
+        .await?;
+        if inserted.rows_affected() == 0 {
+            return self.blocking_row(*id, &lost.slug).await;
+        }
+        let adopted = sqlx::query_as(concat!(
+            "WITH adopted AS (
+                 UPDATE tenants SET status = 'suspended', activated_at = $2, suspended_at = $2,
+                     status_updated_by = 'unknown'
+                 WHERE id = $1 RETURNING *),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, details)
+                 SELECT id, 'RowAdopted', 'unknown',
+                     jsonb_build_object('slug', slug, 'server', server, 'database', database_name)
+                 FROM adopted)
+             SELECT ",
+            columns!(),
+            " FROM adopted AS tenants"
+        ))
+        .bind(id.0)
+        .bind(at.to_sqlx())
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Registration::Created(adopted))
+    }
+
+    /// The row because of which a lost one cannot be written again.
+    async fn blocking_row(&self, id: TenantId, slug: &Slug) -> Result<Registration> {
+        let row: Option<TenantRecord> = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tenants WHERE id = $1 OR slug = $2 AND status <> 'deprovisioned' ORDER BY id = $1 DESC LIMIT 1"
+        ))
+        .bind(id.0)
+        .bind(slug.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        match row {
+            Some(row) if row.id == id => Ok(Registration::Existing(row)),
+            Some(row) => Ok(Registration::SlugTaken {
+                namespace: row.resource_namespace,
+                name: row.resource_name,
+                status: row.status,
+            }),
+            None => Err(Error::NamesExhausted(slug.to_string())),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What a registry that was restored to an older state records again.
+
+use jiff::{SignedDuration, Timestamp};
+use tenantry::{
+    api::tenant::SuspensionMode,
+    domain::{
+        access::holds::{Hold, Party},
+        identity::TenantId,
+        observed::RegistryStatus,
+        placement::Placement,
+        slug::Slug,
+    },
+    registry::{LostRow, Registration},
+};
+use uuid::Uuid;
+
+use crate::{
+    registration::tombstone,
+    system::{System, created, in_use, tenant},
+};
+
+#[tokio::test]
+async fn activation_is_restored_from_every_state_but_a_begun_purge() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let (now, run) = (Timestamp::now(), Uuid::new_v4());
+        let later = now + SignedDuration::from_hours(24);
+        let restored = async |id| registry.restore_activation(id, now, later, run).await;
+
+        let provisioning = created(&registry, &tenant("aaa")).await.id;
+        let row = restored(provisioning).await.unwrap();
+        assert_eq!((row.status, row.database_exists), (RegistryStatus::Suspended, true));
+        assert!(row.activated_at.is_some() && row.suspended_at.is_some() && row.access.is_none());
+        assert_eq!(restored(provisioning).await.unwrap(), row, "once");
+
+        let failed = created(&registry, &tenant("bbb")).await.id;
+        registry.fail(failed, "it failed", true, run).await.unwrap();
+        let row = restored(failed).await.unwrap();
+        assert_eq!((row.status, row.rolling_back), (RegistryStatus::Suspended, false));
+
+        let leaving = created(&registry, &tenant("ccc")).await.id;
+        registry.begin_deprovisioning(leaving, &tombstone(false), None).await.unwrap();
+        let row = restored(leaving).await.unwrap();
+        assert_eq!(row.status, RegistryStatus::Deprovisioning);
+        assert!(row.purge_after.unwrap() >= later - SignedDuration::from_secs(1));
+        assert_eq!(row.status_reason.as_deref(), Some("has left"));
+
+        let begun = created(&registry, &tenant("ddd")).await.id;
+        registry.begin_deprovisioning(begun, &tombstone(false), None).await.unwrap();
+        registry.begin_purge(begun, "uid-of-ddd", SignedDuration::ZERO, run).await.unwrap();
+        assert!(restored(begun).await.unwrap().activated_at.is_none(), "it has begun");
+    }
+}
+
+#[tokio::test]
+async fn lost_row_is_written_once_and_never_over_another() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let now = Timestamp::now();
+        let lost = |slug: &str, id: u128| LostRow {
+            placement: Placement {
+                tenant: TenantId(Uuid::from_u128(id)),
+                server: "default".to_owned(),
+                database: format!("tenant_{slug}"),
+                schema: None,
+                login: format!("tenant_{slug}_app"),
+            },
+            slug: Slug::parse(slug).unwrap(),
+            name: slug.to_owned(),
+            plan: "starter".to_owned(),
+            database_oid: 1,
+            login_oid: Some(2),
+            resource_namespace: "customers".to_owned(),
+            resource_name: slug.to_owned(),
+            resource_uid: format!("uid-of-{slug}"),
+            holds: vec![Hold {
+                name: "fraud".to_owned(),
+                mode: Some(SuspensionMode::Blocked),
+                trigger: None,
+                reason: "reported".to_owned(),
+                since: now,
+                party: Party::TenantHold,
+            }],
+            retain: false,
+        };
+        let Registration::Created(row) = registry.adopt_row(&lost("aaa", 1), now).await.unwrap() else {
+            panic!("the row is written")
+        };
+        assert_eq!((row.id, row.status), (TenantId(Uuid::from_u128(1)), RegistryStatus::Suspended));
+        assert!(row.activated_at.is_some() && row.database_exists && row.access.is_none());
+        assert_eq!((row.database_oid, row.login_oid), (Some(1), Some(2)));
+        assert_eq!(row.holds, lost("aaa", 1).holds);
+        let again = registry.adopt_row(&lost("aaa", 1), now).await.unwrap();
+        assert!(matches!(again, Registration::Existing(found) if found.id == row.id));
+
+        let other = created(&registry, &tenant("bbb")).await;
+        registry.activate(other.id, &in_use(), &[], Uuid::new_v4()).await.unwrap();
+        let taken = registry.adopt_row(&lost("bbb", 2), now).await.unwrap();
+        let is_of = |name: &str| name == "bbb";
+        assert!(matches!(taken, Registration::SlugTaken { name, .. } if is_of(&name)));
+        let unchanged = registry.by_id(other.id).await.unwrap().unwrap();
+        assert_eq!(unchanged.status, RegistryStatus::Active);
+    }
+}
