@@ -85,6 +85,10 @@ reasons! {
     KubernetesApiError,
     /// The API server does not respond, or fails.
     KubernetesApiUnreachable,
+    /// A legal hold keeps the tenant's data.
+    LegalHold,
+    /// Event: a TenantHold was deleted, and its legal hold stays in the registry.
+    LegalHoldKept,
     /// Usage exceeds a limit.
     LimitExceeded,
     /// The plan leaves a limit to the tenant's spec, which does not set it.

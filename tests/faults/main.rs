@@ -15,6 +15,7 @@ mod fresh;
 mod grace_periods;
 mod invariants;
 mod leaders;
+mod legal_hold;
 mod locks;
 mod lost_objects;
 mod model;

@@ -68,6 +68,9 @@ pub enum StepError {
         "nothing is dropped while the breaker of mass deletions is open: the Event on the Tenant CRD says why, and how to continue"
     )]
     PurgesFrozen,
+    /// The tenant has a legal hold.
+    #[error("nothing is dropped while legal hold {0:?} is in force: to end it, delete that TenantHold")]
+    LegalHold(String),
     /// The step did not end in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -135,6 +138,7 @@ impl StepError {
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
+            Self::LegalHold(_) => Reason::LegalHold,
             Self::NotLeader | Self::TenantChanged | Self::Changed(_) | Self::Missing(_) => Reason::Waiting,
             Self::TimedOut(_) => Reason::StepFailed,
         }
@@ -151,6 +155,7 @@ impl StepError {
             | Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
+            | Self::LegalHold(_)
             | Self::TenantChanged
             | Self::InvalidObject(_)
             | Self::TimedOut(_)
@@ -178,6 +183,7 @@ impl StepError {
             Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
+            | Self::LegalHold(_)
             | Self::TenantChanged
             | Self::InvalidObject(_)
             | Self::TimedOut(_)

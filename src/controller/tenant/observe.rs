@@ -166,6 +166,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         tombstone: record.terms(),
         departed_at: record.deprovisioned_at,
         purging: record.purge_started_at.is_some(),
+        preserved: record.legal_hold().is_some(),
         rolling_back: record.rolling_back,
         verification_required: record.verification_required
             || context.state.retries.is_requested(subject.tenant),

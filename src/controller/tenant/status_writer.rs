@@ -131,6 +131,9 @@ fn deprovisioning_terms(record: &TenantRecord) -> String {
         _ => "revocation of access is not verified yet and is retried",
     };
     let database = &record.placement.database;
+    if let Some(hold) = record.legal_hold() {
+        return format!("{access}; legal hold {:?} keeps database {database}", hold.name);
+    }
     match record.terms() {
         Some(PurgeTerms { retain: true, .. }) => format!("{access}; database {database} is retained"),
         Some(PurgeTerms { held: true, .. }) => format!("{access}; spec.paused holds the purge"),

@@ -148,6 +148,7 @@ pub(super) mod fixtures {
             tombstone: None,
             departed_at: None,
             purging: false,
+            preserved: false,
             rolling_back: false,
             verification_required: false,
         }
