@@ -45,8 +45,11 @@ async fn every_refusal_names_field_and_remedy() {
     assert_accepted(&json!("Blocked"), holds.try_change("stays", &json!({"mode": "Blocked"})).await);
     let legal = json!({"mode": "None", "preserve": true});
     assert_accepted(&legal, holds.try_change("stays", &legal).await);
-    for change in [json!({"preserve": false}), json!({"preserve": null, "mode": "Blocked"})] {
-        let outcome = holds.try_change("stays", &change).await;
+    holds.create("legal", &with(&least, &legal)).await;
+    for change in
+        [json!({"preserve": false, "mode": "Blocked"}), json!({"preserve": null, "mode": "Blocked"})]
+    {
+        let outcome = holds.try_change("legal", &change).await;
         assert_refused(&change, outcome, "spec.preserve", "to end the legal hold, delete this TenantHold");
     }
 }
