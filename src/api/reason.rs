@@ -217,6 +217,8 @@ reasons! {
     SessionsInTheWay,
     /// The settings are larger than 64 KiB.
     SettingsTooLarge,
+    /// Event: the slug belonged to another tenant, which is deprovisioned; this one starts empty.
+    SlugReused,
     /// Another tenant has the slug.
     SlugTaken,
     /// A statement failed.

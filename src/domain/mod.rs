@@ -23,6 +23,7 @@ pub mod record;
 pub mod rights;
 pub mod settings;
 pub mod slug;
+pub mod slug_owner;
 pub mod spec;
 pub mod status;
 pub mod subject;

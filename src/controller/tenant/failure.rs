@@ -19,14 +19,9 @@ pub enum StepError {
     /// The Kubernetes API refused, or did not answer.
     #[error("the Kubernetes API refused: {}", answer(.0))]
     Kubernetes(#[from] kube::Error),
-    /// The slug belongs to another tenant.
-    #[error("slug {slug:?} is taken by {owner}; choose another, or delete that tenant first")]
-    SlugTaken {
-        /// The slug.
-        slug: String,
-        /// Its owner, for a person.
-        owner: String,
-    },
+    /// The slug belongs to another tenant, which the text describes.
+    #[error("{0}")]
+    SlugTaken(String),
     /// A Secret of the wanted name exists and belongs to another owner.
     #[error(
         "Secret {name:?} exists and does not belong to this tenant; it is not changed: rename or delete it, or set spec.connectionSecretName on a new Tenant"
@@ -132,7 +127,7 @@ impl StepError {
             Self::Postgres(error) => error.reason(),
             Self::Registry(error) => error.reason(),
             Self::Kubernetes(error) => api_reason(error),
-            Self::SlugTaken { .. } => Reason::SlugTaken,
+            Self::SlugTaken(_) => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::ClocksDisagree => Reason::ClocksDisagree,
@@ -150,7 +145,7 @@ impl StepError {
             Self::Postgres(error) => error.sql_state(),
             Self::Registry(error) => error.sql_state(),
             Self::Kubernetes(_)
-            | Self::SlugTaken { .. }
+            | Self::SlugTaken(_)
             | Self::SecretConflict { .. }
             | Self::NotLeader
             | Self::ClocksDisagree
@@ -178,7 +173,7 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
-            Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
+            Self::SlugTaken(_) | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree

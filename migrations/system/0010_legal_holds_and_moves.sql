@@ -23,3 +23,24 @@ CREATE TRIGGER tenants_legal_hold BEFORE UPDATE ON tenants FOR EACH ROW
 
 -- A TenantHold names its tenant by the name of the object.
 CREATE INDEX tenants_resource_name ON tenants (resource_namespace, resource_name);
+
+-- Gives a tombstone to another Tenant: one that was moved to another namespace, or renamed. For platform operators.
+CREATE FUNCTION move_tenant(moved text, to_namespace text, to_name text) RETURNS uuid
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    tenant tenants;
+BEGIN
+    SELECT * INTO tenant FROM tenants WHERE slug = moved AND status <> 'deprovisioned' FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no tenant has the slug %', quote_literal(moved) USING ERRCODE = 'TN001';
+    END IF;
+    IF tenant.status <> 'deprovisioning' OR tenant.purge_started_at IS NOT NULL THEN
+        RAISE EXCEPTION 'tenant % of Tenant %/% is not a tombstone that can be restored: delete that Tenant first, with grace',
+            quote_literal(moved), tenant.resource_namespace, tenant.resource_name USING ERRCODE = 'TN001';
+    END IF;
+    UPDATE tenants SET resource_namespace = to_namespace, resource_name = to_name WHERE id = tenant.id;
+    INSERT INTO activity (tenant_id, action, actor, details) VALUES (tenant.id, 'Moved', session_user, jsonb_build_object(
+        'from', tenant.resource_namespace || '/' || tenant.resource_name, 'to', to_namespace || '/' || to_name));
+    RETURN tenant.id;
+END
+$$;
