@@ -67,7 +67,9 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
 
 #[cfg(test)]
 mod tests {
-    use crate::api::{database_server::*, plan::*, tenant::*, tenant_lifecycle::*, tenant_status::*};
+    use crate::api::{
+        database_server::*, plan::*, tenant::*, tenant_hold::*, tenant_lifecycle::*, tenant_status::*,
+    };
 
     macro_rules! assert_serialized {
         ($($type:ident),+ $(,)?) => {$(
@@ -96,6 +98,7 @@ mod tests {
             WorkflowKind,
             StepState,
             HoldMode,
+            TenantHoldMode,
             TrialEndAction,
             Engine,
             TlsMode,

@@ -93,6 +93,10 @@ reasons! {
     LeftoverNotCut,
     /// A server has databases or logins of tenants that are deprovisioned or unknown to the registry.
     Leftovers,
+    /// A legal hold keeps the tenant's data.
+    LegalHold,
+    /// Event: a TenantHold was deleted, and its legal hold stays in the registry.
+    LegalHoldKept,
     /// Usage exceeds a limit.
     LimitExceeded,
     /// The plan leaves a limit to the tenant's spec, which does not set it.
@@ -227,6 +231,8 @@ reasons! {
     SessionsInTheWay,
     /// The settings are larger than 64 KiB.
     SettingsTooLarge,
+    /// Event: the slug belonged to another tenant, which is deprovisioned; this one starts empty.
+    SlugReused,
     /// Another tenant has the slug.
     SlugTaken,
     /// A statement failed.

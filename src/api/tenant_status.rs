@@ -11,11 +11,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    limit::LimitValue,
-    reason::Reason,
-    string_enum::string_enum,
-    tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
-    validation::conditions,
+    limit::LimitValue, reason::Reason, string_enum::string_enum, tenant_hold::TenantHoldMode,
+    tenant_lifecycle::SuspensionTrigger, validation::conditions,
 };
 
 /// Observed state of the tenant. Written by the operator only.
@@ -214,6 +211,9 @@ pub struct HoldStatus {
     pub name: String,
     /// Access that the hold allows.
     pub mode: HoldMode,
+    /// Whether it is a legal hold: the tenant's data is not deleted while it is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preserve: Option<bool>,
     /// Cause of the hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<SuspensionTrigger>,
@@ -234,14 +234,22 @@ pub enum HoldMode {
     ReadOnly,
     /// Reading and deleting: the operator's own hold on a tenant that has reached its storage limit.
     ShrinkOnly,
+    /// All that the tenant has: a legal hold that does not restrict access.
+    None,
 }
-string_enum!(HoldMode { Blocked => "Blocked", ReadOnly => "ReadOnly", ShrinkOnly => "ShrinkOnly" });
+string_enum!(HoldMode {
+    Blocked => "Blocked",
+    ReadOnly => "ReadOnly",
+    ShrinkOnly => "ShrinkOnly",
+    None => "None",
+});
 
-impl From<SuspensionMode> for HoldMode {
-    fn from(mode: SuspensionMode) -> Self {
+impl From<TenantHoldMode> for HoldMode {
+    fn from(mode: TenantHoldMode) -> Self {
         match mode {
-            SuspensionMode::Blocked => Self::Blocked,
-            SuspensionMode::ReadOnly => Self::ReadOnly,
+            TenantHoldMode::Blocked => Self::Blocked,
+            TenantHoldMode::ReadOnly => Self::ReadOnly,
+            TenantHoldMode::None => Self::None,
         }
     }
 }

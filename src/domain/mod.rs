@@ -25,6 +25,7 @@ pub mod retention;
 pub mod rights;
 pub mod settings;
 pub mod slug;
+pub mod slug_owner;
 pub mod spec;
 pub mod status;
 pub mod subject;

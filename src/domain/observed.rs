@@ -119,6 +119,8 @@ pub struct RegistryFacts {
     pub hastened_at: Option<Timestamp>,
     /// The purge has begun and cannot be undone.
     pub purging: bool,
+    /// The tenant has a legal hold: no purge begins.
+    pub preserved: bool,
     /// A failed first provisioning is being rolled back.
     pub rolling_back: bool,
     /// The database has to be verified: its server was restored, or it was found with older migrations than recorded.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{modules::belongs, usage::entitlements::entitlements_of_plan};
 use crate::api::{
+    conditions::{STALLED, find_condition},
     plan::TenantPlanSpec,
     tenant::{DesiredState, Tenant},
     tenant_status::{TenantState, TenantStatus},
@@ -48,6 +49,8 @@ pub struct PlanAdoption {
     pub users: TenantNames,
     /// Tenants that should have its current content in force, and do not.
     pub pending: TenantNames,
+    /// Those of them that cannot get it before a person corrects something of their own: no fault of the plan.
+    pub stalled: TenantNames,
 }
 
 /// Counts the tenants of every plan that has any, including plans that do not exist. `modules` are the known modules. A
@@ -72,6 +75,9 @@ pub fn adoption_by_plan<'a>(
             };
             if plan == wanted && !rests(tenant, status) && !has() {
                 adoption.pending.add(tenant);
+                if !waits(tenant) && is_stalled(tenant, status, plan, plans, modules) {
+                    adoption.stalled.add(tenant);
+                }
             }
         }
     }
@@ -110,6 +116,23 @@ fn has(
         // An unknown module prevents the plan from being applied; the conditions of each tenant report it.
         && plan.modules.iter().all(|name| modules.contains(name))
         && modules.iter().filter(|name| belongs(name, &plan.modules)).all(is_applied)
+}
+
+/// Whether a tenant is stalled although the plan could be applied to it.
+fn is_stalled(
+    tenant: &Tenant,
+    status: &TenantStatus,
+    name: &str,
+    plans: &BTreeMap<String, &TenantPlanSpec>,
+    modules: &[String],
+) -> bool {
+    let applies = plans.get(name).is_some_and(|plan| {
+        entitlements_of_plan(name, plan, &tenant.spec.limits).is_ok()
+            && plan.modules.iter().all(|name| modules.contains(name))
+    });
+    applies
+        && status.observed_generation == tenant.metadata.generation
+        && find_condition(&status.conditions, STALLED).is_some()
 }
 
 /// Whether changes of its plan or its server are not applied to a tenant: it is paused, or being deprovisioned.
@@ -259,6 +282,26 @@ mod tests {
         deleted.metadata.deletion_timestamp =
             Some(serde_json::from_value(json!("2026-11-21T00:00:00Z")).unwrap());
         assert_counts(&[paused, leaves, left, deleted], &[("free", 4, 0)]);
+    }
+
+    #[test]
+    fn stalled_tenant_is_told_apart_unless_the_plan_is_the_cause() {
+        let stalled = |plan: &str| {
+            let condition = json!({"type": "Stalled", "status": "True", "reason": "DatabaseMissing", "message": "",
+                "lastTransitionTime": "2026-11-21T00:00:00Z"});
+            tenant("broken", json!({"plan": plan}), json!({"conditions": [condition]}))
+        };
+        let of = |tenant: Tenant, plan: &str, waits: bool| {
+            let specs = plans();
+            let plans: BTreeMap<_, _> = specs.iter().map(|(name, spec)| (name.clone(), spec)).collect();
+            let found = adoption_by_plan(&[tenant], &plans, &[], |_| waits).remove(plan).unwrap();
+            (found.pending.count, found.stalled.count)
+        };
+        assert_eq!(of(stalled("free"), "free", false), (1, 1));
+        assert_eq!(of(stalled("free"), "free", true), (1, 0));
+        assert_eq!(of(tenant("new", json!({}), json!({})), "free", false), (1, 0));
+        // Its plan leaves a limit to the tenant: all its tenants lack that.
+        assert_eq!(of(stalled("gold"), "gold", false), (1, 0));
     }
 
     #[test]

@@ -126,6 +126,11 @@ impl TenantRecord {
         let purge_after = self.purge_after.filter(|_| self.status == RegistryStatus::Deprovisioning)?;
         Some(PurgeTerms { purge_after, retain: self.retain, held: self.purge_held.is_some() })
     }
+
+    /// A legal hold on the tenant, if it has one: no purge begins.
+    pub fn legal_hold(&self) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.preserve.is_some())
+    }
 }
 
 #[cfg(test)]

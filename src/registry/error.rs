@@ -152,6 +152,7 @@ fn reason(error: &sqlx::Error) -> Reason {
         "TN002" => Reason::ClaimedElsewhere,
         "TN003" => Reason::RecordProtected,
         "TN005" => Reason::PurgesFrozen,
+        "TN006" => Reason::LegalHold,
         "28P01" | "28000" => Reason::RegistryLoginRefused,
         "3D000" => Reason::RegistryDatabaseMissing,
         "42501" => Reason::RegistryPermissionDenied,
@@ -178,7 +179,7 @@ fn is_permanent(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(_) => {
             let code = code(error).unwrap_or_default();
             match code.as_str() {
-                "TN002" | "TN005" => false,
+                "TN002" | "TN005" | "TN006" => false,
                 // Connections, conflicting transactions, resources, operator intervention, I/O.
                 _ => !["08", "25", "40", "53", "55", "57", "58", "XX"]
                     .contains(&code.get(..2).unwrap_or_default()),

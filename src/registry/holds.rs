@@ -21,18 +21,26 @@ pub struct HoldChange<'a> {
     pub actor: &'a str,
 }
 
+/// The holds of each column: those that restrict access, and the others.
+fn columns_of(holds: &[Hold]) -> (Vec<&Hold>, Vec<&Hold>) {
+    holds.iter().partition(|hold| !hold.is_unrestricting())
+}
+
 impl Registry {
     /// Places or lifts a hold, with its row in the activity log. Returns none, and writes nothing, if the holds are not
-    /// those that were read.
+    /// those that were read, or if a legal hold is placed and the purge has begun.
     pub async fn change_holds(&self, id: TenantId, change: &HoldChange<'_>) -> Result<Option<TenantRecord>> {
         let placed = change.after.iter().any(|hold| hold.name == change.hold.name);
         let action = if placed { "HoldPlaced" } else { "HoldLifted" };
-        let details =
-            json!({"hold": change.hold.name, "mode": change.hold.mode, "trigger": change.hold.trigger});
+        let details = json!({"hold": change.hold.name, "mode": change.hold.mode, "trigger": change.hold.trigger,
+                "preserve": change.hold.preserve.is_some()});
+        let (before, before_unrestricting) = columns_of(change.before);
+        let (after, after_unrestricting) = columns_of(change.after);
         let record = sqlx::query_as(concat!(
             "WITH changed AS (
-                 UPDATE tenants SET holds = $3
-                 WHERE id = $1 AND holds = $2 AND status <> 'deprovisioned' RETURNING *),
+                 UPDATE tenants SET holds = $3, unrestricting_holds = $9
+                 WHERE id = $1 AND holds = $2 AND unrestricting_holds = $8 AND status <> 'deprovisioned'
+                   AND (purge_started_at IS NULL OR NOT $10) RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, details)
                  SELECT id, $4, $5, $6, $7 FROM changed)
@@ -41,12 +49,15 @@ impl Registry {
             " FROM changed AS tenants"
         ))
         .bind(id.0)
-        .bind(Json(change.before))
-        .bind(Json(change.after))
+        .bind(Json(before))
+        .bind(Json(after))
         .bind(action)
         .bind(change.actor)
         .bind(&change.hold.reason)
         .bind(details)
+        .bind(Json(before_unrestricting))
+        .bind(Json(after_unrestricting))
+        .bind(placed && change.hold.preserve.is_some())
         .fetch_optional(&self.pool)
         .await?;
         Ok(record)

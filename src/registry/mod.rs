@@ -20,8 +20,8 @@ mod lifecycle;
 mod migrate;
 mod record;
 mod registration;
-mod retention;
 mod restored;
+mod retention;
 mod row_changes;
 mod servers;
 mod tenants;
@@ -47,8 +47,8 @@ pub use self::{
     lifecycle::NewState,
     record::Update,
     registration::{NewTenant, Registration},
-    retention::Removed,
     restored::LostRow,
+    retention::Removed,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
     tenants::Known,

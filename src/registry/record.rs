@@ -10,7 +10,7 @@ use crate::{
         tenant::{DeletionPolicy, OffboardingTrigger},
     },
     domain::{
-        access::AccessLevel,
+        access::{AccessLevel, holds::Hold},
         breaker::Vanished,
         identity::TenantId,
         observed::RegistryStatus,
@@ -24,7 +24,7 @@ macro_rules! own_columns {
     () => {
         "id, slug, name, plan, status, status_reason, status_updated_at, status_updated_by, activated_at, \
          suspended_at, deprovisioned_at, purge_after, closed_at, offboarding_trigger, deletion_policy, settings, \
-         holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
+         holds, unrestricting_holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
@@ -151,7 +151,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
             retain: one_of(row, "deletion_policy", DeletionPolicy::ALL, |policy| policy.as_str())?
                 == DeletionPolicy::Retain,
             settings: row.try_get::<Json<_>, _>("settings")?.0,
-            holds: row.try_get::<Json<_>, _>("holds")?.0,
+            holds: holds(row)?,
             placement: Placement {
                 tenant: TenantId(row.try_get("id")?),
                 server: row.try_get("server")?,
@@ -210,6 +210,14 @@ pub(super) fn one_of<T: Copy>(
     let found: &str = row.try_get(column)?;
     let value = values.iter().copied().find(|value| text(*value) == found);
     value.ok_or_else(|| unknown(column, found.to_owned()))
+}
+
+/// The holds of both columns, by name.
+fn holds(row: &PgRow) -> sqlx::Result<Vec<Hold>> {
+    let mut holds: Vec<Hold> = row.try_get::<Json<_>, _>("holds")?.0;
+    holds.extend(row.try_get::<Json<Vec<Hold>>, _>("unrestricting_holds")?.0);
+    holds.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(holds)
 }
 
 fn offboarding_trigger(row: &PgRow) -> sqlx::Result<Option<OffboardingTrigger>> {

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::{FromRow, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use super::{Error, Registry, Result, deletion_policy, record::*};
 use crate::domain::{
     identity::TenantId,
     names::{DatabaseNaming, login_name},
-    observed::RegistryStatus,
     record::TenantRecord,
     slug::Slug,
+    slug_owner::FormerTenant,
 };
 
 /// A tenant to be registered.
@@ -48,18 +48,34 @@ pub struct NewTenant {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Registration {
     /// The row was created.
-    Created(TenantRecord),
-    /// The row existed: this Tenant was registered before, or one of the same namespace, name and slug.
-    Existing(TenantRecord),
-    /// Another tenant has the slug.
-    SlugTaken {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its status.
-        status: RegistryStatus,
+    Created {
+        /// The row.
+        row: Box<TenantRecord>,
+        /// The tenant that had the slug before.
+        former: Option<FormerTenant>,
     },
+    /// The row existed: this Tenant was registered before, or one of the same namespace, name and slug.
+    Existing(Box<TenantRecord>),
+    /// Another tenant, with this row, has the slug.
+    SlugTaken(Box<TenantRecord>),
+}
+
+/// A row that was created.
+struct Created(TenantRecord, Option<FormerTenant>);
+
+impl<'r> FromRow<'r, PgRow> for Created {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
+        let Some(id) = row.try_get::<Option<Uuid>, _>("former_id")? else {
+            return Ok(Self(TenantRecord::from_row(row)?, None));
+        };
+        let former = FormerTenant {
+            id: TenantId(id),
+            object: row.try_get("former_object")?,
+            closed_at: row.try_get::<jiff_sqlx::Timestamp, _>("former_closed_at")?.to_jiff(),
+            retained_database: row.try_get("former_database")?,
+        };
+        Ok(Self(TenantRecord::from_row(row)?, Some(former)))
+    }
 }
 
 impl Registry {
@@ -72,7 +88,7 @@ impl Registry {
         let logins: Vec<String> = databases.iter().map(|name| login_name(name)).collect();
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
-            let created: Option<TenantRecord> = sqlx::query_as(concat!(
+            let created: Option<Created> = sqlx::query_as(concat!(
                 "WITH free AS (
                      SELECT n.database, n.login
                      FROM unnest($11::text[], $12::text[]) WITH ORDINALITY AS n (database, login, occurrence)
@@ -93,7 +109,14 @@ impl Registry {
                      FROM created)
                  SELECT ",
                 columns!(),
-                " FROM created AS tenants"
+                ", former_id, former_object, former_closed_at, former_database
+                 FROM created AS tenants LEFT JOIN LATERAL (
+                     SELECT t.id AS former_id, t.resource_namespace || '/' || t.resource_name AS former_object,
+                         t.closed_at AS former_closed_at,
+                         CASE WHEN t.database_exists THEN t.database_name END AS former_database
+                     FROM slug_history h JOIN tenants t ON t.id = h.tenant_id
+                     WHERE h.slug = $2 AND t.status = 'deprovisioned' AND t.activated_at IS NOT NULL
+                     ORDER BY t.closed_at DESC LIMIT 1) AS former ON true"
             ))
             .bind(id.0)
             .bind(new.slug.as_str())
@@ -111,8 +134,8 @@ impl Registry {
             .bind(new.correlation)
             .fetch_optional(&self.pool)
             .await?;
-            if let Some(row) = created {
-                return Ok(Registration::Created(row));
+            if let Some(Created(row, former)) = created {
+                return Ok(Registration::Created { row: Box::new(row), former });
             }
             if let Some(found) = self.registered(new).await? {
                 return Ok(found);
@@ -135,16 +158,12 @@ impl Registry {
         .await?;
         let Some(row) = row else { return Ok(None) };
         if row.resource_uid == new.resource_uid {
-            return Ok(Some(Registration::Existing(row)));
+            return Ok(Some(Registration::Existing(Box::new(row))));
         }
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
         if !same_name || row.purge_started_at.is_some() {
-            return Ok(Some(Registration::SlugTaken {
-                namespace: row.resource_namespace,
-                name: row.resource_name,
-                status: row.status,
-            }));
+            return Ok(Some(Registration::SlugTaken(Box::new(row))));
         }
         // The object was lost or deleted, and recreated: the tenant is the same.
         let rebound = sqlx::query_as(concat!(
@@ -167,6 +186,6 @@ impl Registry {
         .bind(new.correlation)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(rebound.map(Registration::Existing))
+        Ok(rebound.map(|row| Registration::Existing(Box::new(row))))
     }
 }

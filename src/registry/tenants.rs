@@ -40,6 +40,23 @@ impl Registry {
         Ok(row)
     }
 
+    /// The rows of the Tenants that have or had this name, the newest first: all open ones, else the last closed one.
+    pub async fn by_name(&self, namespace: &str, name: &str) -> Result<Vec<TenantRecord>> {
+        let mut rows: Vec<TenantRecord> = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tenants WHERE resource_namespace = $1 AND resource_name = $2
+              ORDER BY status = 'deprovisioned', created_at DESC"
+        ))
+        .bind(namespace)
+        .bind(name)
+        .fetch_all(&self.pool)
+        .await?;
+        let open = rows.iter().filter(|row| row.status != RegistryStatus::Deprovisioned).count();
+        rows.truncate(open.max(1));
+        Ok(rows)
+    }
+
     /// The row with this id.
     pub async fn by_id(&self, id: TenantId) -> Result<Option<TenantRecord>> {
         let row = sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1"))

@@ -180,7 +180,7 @@ impl Registry {
              changed AS (
                  UPDATE tenants SET purge_started_at = now()
                  WHERE id = $1 AND status = 'deprovisioning' AND resource_uid = $2 AND purge_started_at IS NULL
-                   AND deletion_policy <> 'Retain' AND purge_held IS NULL
+                   AND deletion_policy <> 'Retain' AND purge_held IS NULL AND NOT legal_hold
                    AND purge_after <= now() + make_interval(secs => $3) RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id)
@@ -205,7 +205,7 @@ impl Registry {
     /// deleted; [`Registry::close`] checks again.
     pub async fn may_close(&self, id: TenantId, uid: &str, ahead: SignedDuration) -> Result<Deadline> {
         let row = sqlx::query(concat!(
-            "SELECT status = 'deprovisioning' AND resource_uid = $2 AND purge_held IS NULL
+            "SELECT status = 'deprovisioning' AND resource_uid = $2 AND purge_held IS NULL AND NOT legal_hold
                      AND purge_after IS NOT NULL AS open,
                  coalesce(purge_after <= now() + make_interval(secs => $3), true) AS due, ",
             columns!(),
@@ -237,7 +237,8 @@ impl Registry {
                      password_verifier = NULL, password_digest = NULL, status_updated_by = 'tenantry'
                  WHERE id = $1 AND status = 'deprovisioning' AND resource_uid = $3
                    AND (purge_started_at IS NOT NULL
-                     OR purge_held IS NULL AND purge_after <= now() + make_interval(secs => $4))
+                     OR purge_held IS NULL AND NOT legal_hold
+                       AND purge_after <= now() + make_interval(secs => $4))
                  RETURNING *),
              -- Only the object's finalizer is left; a process that is killed now leaves no open workflow.
              ended AS (

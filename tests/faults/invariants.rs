@@ -26,7 +26,7 @@ use tenantry::{
     api::{
         conditions::{IN_FORCE, READY, find_condition},
         tenant::{DesiredState, SuspensionMode, Tenant},
-        tenant_hold::TenantHold,
+        tenant_hold::{TenantHold, TenantHoldMode},
         tenant_status::{Access, HoldMode, TenantState},
     },
     domain::{lifecycle::is_possible, observed::RegistryStatus},
@@ -323,7 +323,7 @@ fn claim(tenant: &Tenant) -> Option<Access> {
 }
 
 /// The mode that a hold reports to be in force.
-fn in_force(hold: &TenantHold) -> Option<SuspensionMode> {
+fn in_force(hold: &TenantHold) -> Option<TenantHoldMode> {
     let status = hold.status.as_ref()?;
     let current = status.observed_generation == hold.metadata.generation;
     let says = find_condition(&status.conditions, IN_FORCE).is_some_and(|found| found.status == "True");
@@ -343,7 +343,7 @@ fn too_wide(tenant: &Tenant, access: Access) -> Option<String> {
     }
     let said = spec.suspension.as_ref().and_then(|suspension| suspension.mode);
     let own = (spec.state == Some(DesiredState::Suspended))
-        .then_some(level(said.unwrap_or(SuspensionMode::ReadOnly)));
+        .then_some(if said == Some(SuspensionMode::Blocked) { Access::Blocked } else { Access::ReadOnly });
     let holds = status.holds.iter().map(|hold| level(hold.mode));
     let least = own.into_iter().chain(holds).map(rank).min()?;
     (rank(access) > least)
@@ -355,6 +355,7 @@ fn level(mode: impl Into<HoldMode>) -> Access {
         HoldMode::Blocked => Access::Blocked,
         HoldMode::ReadOnly => Access::ReadOnly,
         HoldMode::ShrinkOnly => Access::ShrinkOnly,
+        HoldMode::None => Access::ReadWrite,
     }
 }
 

@@ -256,7 +256,11 @@ impl Model {
             (false, true) if in_trial => (Access::ReadWrite, TenantState::Trial),
             (false, true) => (Access::ReadWrite, TenantState::Active),
         };
-        let holds = holds.into_iter().map(|(party, mode)| (party, mode.into())).collect();
+        let shown = |mode| match mode {
+            SuspensionMode::Blocked => HoldMode::Blocked,
+            SuspensionMode::ReadOnly => HoldMode::ReadOnly,
+        };
+        let holds = holds.into_iter().map(|(party, mode)| (party, shown(mode))).collect();
         Expected { access, state, plan: plan.next.filter(|_| over).unwrap_or(plan.name), holds }
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use tenantry::{
-    api::tenant::{SuspensionMode, SuspensionTrigger},
+    api::{tenant::SuspensionTrigger, tenant_hold::TenantHoldMode},
     domain::{
         access::{
             AccessLevel,
@@ -19,7 +19,8 @@ use crate::system::{System, created, in_use, tenant};
 fn hold(name: &str) -> Hold {
     Hold {
         name: name.into(),
-        mode: Some(SuspensionMode::ReadOnly),
+        mode: Some(TenantHoldMode::ReadOnly),
+        preserve: None,
         trigger: Some(SuspensionTrigger::PaymentFailure),
         reason: "unpaid since May".into(),
         since: Timestamp::constant(1_800_000_000, 0),

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
-    api::tenant::SuspensionMode,
+    api::tenant_hold::TenantHoldMode,
     domain::{
         access::holds::{Hold, Party},
         identity::TenantId,
@@ -75,7 +75,8 @@ async fn lost_row_is_written_once_and_never_over_another() {
             resource_uid: format!("uid-of-{slug}"),
             holds: vec![Hold {
                 name: "fraud".to_owned(),
-                mode: Some(SuspensionMode::Blocked),
+                mode: Some(TenantHoldMode::Blocked),
+                preserve: None,
                 trigger: None,
                 reason: "reported".to_owned(),
                 since: now,
@@ -83,7 +84,8 @@ async fn lost_row_is_written_once_and_never_over_another() {
             }],
             retain: false,
         };
-        let Registration::Created(row) = registry.adopt_row(&lost("aaa", 1), now).await.unwrap() else {
+        let Registration::Created { row, .. } = registry.adopt_row(&lost("aaa", 1), now).await.unwrap()
+        else {
             panic!("the row is written")
         };
         assert_eq!((row.id, row.status), (TenantId(Uuid::from_u128(1)), RegistryStatus::Suspended));
@@ -96,8 +98,7 @@ async fn lost_row_is_written_once_and_never_over_another() {
         let other = created(&registry, &tenant("bbb")).await;
         registry.activate(other.id, &in_use(), &[], Uuid::new_v4()).await.unwrap();
         let taken = registry.adopt_row(&lost("bbb", 2), now).await.unwrap();
-        let is_of = |name: &str| name == "bbb";
-        assert!(matches!(taken, Registration::SlugTaken { name, .. } if is_of(&name)));
+        assert!(matches!(taken, Registration::SlugTaken(owner) if owner.id == other.id));
         let unchanged = registry.by_id(other.id).await.unwrap().unwrap();
         assert_eq!(unchanged.status, RegistryStatus::Active);
     }

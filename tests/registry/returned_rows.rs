@@ -78,6 +78,7 @@ async fn every_update_returns_the_stored_row() {
         let hold = Hold {
             name: "billing".into(),
             mode: None,
+            preserve: None,
             trigger: None,
             reason: "unpaid".into(),
             since: Timestamp::UNIX_EPOCH,

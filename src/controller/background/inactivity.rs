@@ -165,6 +165,7 @@ async fn hold(
     let hold = Hold {
         name: INACTIVITY.to_owned(),
         mode: None,
+        preserve: None,
         trigger: Some(SuspensionTrigger::Inactivity),
         reason: format!("the tenant was not used since {used_at}"),
         since: now,

@@ -83,6 +83,7 @@ impl Tombstones {
         let due = match row.terms() {
             _ if access_open => Timestamp::MIN,
             Some(terms) if terms.held => Timestamp::MAX,
+            Some(_) if row.legal_hold().is_some() && row.purge_started_at.is_none() => Timestamp::MAX,
             // Not before the breaker has counted it.
             Some(terms) => terms.purge_after.max(counted_at(row)),
             None => Timestamp::MAX,

@@ -23,14 +23,9 @@ pub enum StepError {
     /// The Kubernetes API refused, or did not answer.
     #[error("the Kubernetes API refused: {}", answer(.0))]
     Kubernetes(#[from] kube::Error),
-    /// The slug belongs to another tenant.
-    #[error("slug {slug:?} is taken by {owner}; choose another, or delete that tenant first")]
-    SlugTaken {
-        /// The slug.
-        slug: String,
-        /// Its owner, for a person.
-        owner: String,
-    },
+    /// The slug belongs to another tenant, which the text describes.
+    #[error("{0}")]
+    SlugTaken(String),
     /// A Secret of the wanted name exists and belongs to another owner.
     #[error(
         "Secret {name:?} exists and does not belong to this tenant; it is not changed: rename or delete it, or set spec.connectionSecretName on a new Tenant"
@@ -80,6 +75,9 @@ pub enum StepError {
         "nothing is dropped while the breaker of mass deletions is open: the Event on the Tenant CRD says why, and how to continue"
     )]
     PurgesFrozen,
+    /// The tenant has a legal hold.
+    #[error("nothing is dropped while legal hold {0:?} is in force: to end it, delete that TenantHold")]
+    LegalHold(String),
     /// The step did not end in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -141,13 +139,14 @@ impl StepError {
             Self::Postgres(error) => error.reason(),
             Self::Registry(error) => error.reason(),
             Self::Kubernetes(error) => api_reason(error),
-            Self::SlugTaken { .. } => Reason::SlugTaken,
+            Self::SlugTaken(_) => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
             Self::RowNotAdopted { .. } => Reason::RegistryRowMissing,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
+            Self::LegalHold(_) => Reason::LegalHold,
             Self::NotLeader | Self::TenantChanged | Self::Changed(_) | Self::Missing(_) => Reason::Waiting,
             Self::TimedOut(_) => Reason::StepFailed,
         }
@@ -159,12 +158,13 @@ impl StepError {
             Self::Postgres(error) => error.sql_state(),
             Self::Registry(error) => error.sql_state(),
             Self::Kubernetes(_)
-            | Self::SlugTaken { .. }
+            | Self::SlugTaken(_)
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
             | Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
+            | Self::LegalHold(_)
             | Self::TenantChanged
             | Self::InvalidObject(_)
             | Self::TimedOut(_)
@@ -187,7 +187,7 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
-            Self::SlugTaken { .. }
+            Self::SlugTaken(_)
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
             | Self::SchemaBehind { .. } => true,
@@ -195,6 +195,7 @@ impl StepError {
             Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
+            | Self::LegalHold(_)
             | Self::TenantChanged
             | Self::InvalidObject(_)
             | Self::TimedOut(_)

@@ -1,6 +1,5 @@
 //! A tenant's holds in the registry: placed and lifted for TenantHold objects, or by the operator itself.
 
-use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 
 use super::failure::StepError;
@@ -8,7 +7,8 @@ use crate::{
     api::{reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::TenantStatus},
     controller::context::Context,
     domain::{
-        access::holds::{self, Hold, Party, QUOTA, is_lifted},
+        access::holds::{self, Hold, LegalHold, Party, QUOTA, is_lifted},
+        observed::RegistryStatus,
         record::TenantRecord,
         spec::is_paused,
         subject::Subject,
@@ -17,14 +17,21 @@ use crate::{
     registry::HoldChange,
 };
 
-/// The hold that a TenantHold asks for.
-pub fn hold_of(object: &TenantHold, now: Timestamp) -> Hold {
+/// The hold that a TenantHold asks for on a tenant.
+pub fn hold_of(object: &TenantHold, row: &TenantRecord, context: &Context) -> Hold {
+    let recorded = row.holds.iter().find(|hold| hold.name == object.name_any());
+    let recorded = recorded.and_then(|hold| hold.preserve.as_ref());
+    let (namespace, name) = (&row.resource_namespace, &row.resource_name);
+    let is_tombstone = row.status == RegistryStatus::Deprovisioning
+        && !context.stores.scopes.has(namespace, name, &row.resource_uid, &row.slug);
+    let legal = || LegalHold::of(object.uid().unwrap_or_default(), recorded, is_tombstone);
     Hold {
         name: object.name_any(),
         mode: object.spec.mode,
+        preserve: object.preserves().then(legal),
         trigger: object.spec.trigger,
         reason: object.spec.reason.clone(),
-        since: now,
+        since: context.clock.now(),
         party: Party::TenantHold,
     }
 }
@@ -35,13 +42,34 @@ pub async fn refresh_holds(
     record: &mut TenantRecord,
     context: &Context,
 ) -> Result<(), StepError> {
+    for object in holds_on(tenant, context).await? {
+        let hold = hold_of(&object, record, context);
+        place(record, hold, context).await?;
+    }
+    Ok(())
+}
+
+/// Records the tenant's legal holds as the API server has them: before its purge begins. Returns whether there was a new one.
+pub async fn record_legal_holds(
+    tenant: &Tenant,
+    record: &mut TenantRecord,
+    context: &Context,
+) -> Result<bool, StepError> {
+    let mut placed = false;
+    for object in holds_on(tenant, context).await?.iter().filter(|object| object.preserves()) {
+        let hold = hold_of(object, record, context);
+        placed |= place(record, hold, context).await?;
+    }
+    Ok(placed)
+}
+
+/// The TenantHolds on a tenant that are not being deleted, as the API server has them.
+async fn holds_on(tenant: &Tenant, context: &Context) -> Result<Vec<TenantHold>, StepError> {
     let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
     let api = Api::<TenantHold>::namespaced(context.client.clone(), &namespace);
     let of_tenant = ListParams::default().fields(&format!("spec.tenant={name}"));
-    for object in api.list(&of_tenant).await?.iter().filter(|o| o.metadata.deletion_timestamp.is_none()) {
-        place(record, hold_of(object, context.clock.now()), context).await?;
-    }
-    Ok(())
+    let found = api.list(&of_tenant).await?;
+    Ok(found.items.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none()).collect())
 }
 
 /// Records the holds that the Tenant's status shows and the registry does not know: it may have been restored to a time before
@@ -130,7 +158,7 @@ pub async fn settle_own_holds(
             let since = context.clock.now();
             let name = QUOTA.to_owned();
             let party = Party::Quota { maximum };
-            let hold = Hold { name, mode: None, trigger: None, reason, since, party };
+            let hold = Hold { name, mode: None, preserve: None, trigger: None, reason, since, party };
             changed |= place(&mut record, hold, context).await?;
         }
     }

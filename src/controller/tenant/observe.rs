@@ -180,6 +180,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         departed_at: record.deprovisioned_at,
         hastened_at: record.purge_hastened_at,
         purging: record.purge_started_at.is_some(),
+        preserved: record.legal_hold().is_some(),
         rolling_back: record.rolling_back,
         verification_required: record.verification_required
             || context.state.retries.is_requested(subject.tenant),

@@ -4,18 +4,22 @@ use kube::ResourceExt;
 
 use super::{
     failure::StepError,
+    holds::record_legal_holds,
     object_match::{find_tenant, is_still_deprovisioning},
     step_context::StepContext,
 };
 use crate::{
-    controller::breaker::{self, Permission},
+    controller::{
+        breaker::{self, Permission},
+        watch::requeue::requeue_tenant,
+    },
     domain::{observed::RegistryStatus, record::TenantRecord},
     registry::Deadline,
 };
 
-/// Runs before the first deletion: confirms with the API server that the Tenant is still being deprovisioned, then records
-/// that the purge begins. A Tenant that is applied again before that is reinstated, and not after it. A purge that has begun
-/// continues; a rollback destroys nothing of value. With `Retain`, only the registry is asked.
+/// Runs before the first deletion: confirms with the API server that the Tenant is still being deprovisioned and has no
+/// legal hold, then records that the purge begins. A Tenant that is applied again before that is reinstated, and not after it. A purge that has begun
+/// continues; a rollback destroys nothing of value. With `Retain`, the breaker is not asked.
 pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let row = step.row()?;
     if row.status != RegistryStatus::Deprovisioning || row.purge_started_at.is_some() {
@@ -26,6 +30,8 @@ pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepErr
     if !is_still_deprovisioning(found.as_ref(), tenant, &row.resource_uid, &row.slug) {
         return Err(StepError::TenantChanged);
     }
+    refuse_under_legal_hold(step).await?;
+    let row = step.row()?;
     let (id, uid, ahead) = (row.id, row.resource_uid.as_str(), context.clock.ahead());
     if row.retain {
         step.replace_record(passed(context.registry.may_close(id, uid, ahead).await?)?);
@@ -40,6 +46,18 @@ pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepErr
     }
     step.replace_record(passed(context.registry.begin_purge(id, uid, ahead, step.correlation()?).await?)?);
     Ok(())
+}
+
+/// Asks the API server for legal holds that are not recorded yet: the watch may be behind, or no operator ran when one was
+/// applied. While they cannot be read, nothing is dropped.
+async fn refuse_under_legal_hold(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let (context, tenant, mut row) = (step.context, step.tenant(), step.row()?.clone());
+    if record_legal_holds(tenant, &mut row, context).await? {
+        requeue_tenant(&row.resource_namespace, &row.resource_name, context);
+    }
+    let refusal = row.legal_hold().map(|hold| StepError::LegalHold(hold.name.clone()));
+    step.replace_record(row);
+    refusal.map_or(Ok(()), Err)
 }
 
 /// The row, if the registry allowed it.

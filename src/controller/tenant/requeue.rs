@@ -60,7 +60,9 @@ pub fn next_tombstone_reconcile(outcome: &Outcome<'_>, context: &Context) -> Opt
     let progress = outcome.progress;
     let record = outcome.subject.record.as_ref()?;
     let access_left = record.access != Some(AccessLevel::Blocked);
-    let due = access_left || record.terms().is_some_and(|terms| !terms.held && terms.purge_after <= now);
+    let kept = record.legal_hold().is_some() && record.purge_started_at.is_none();
+    let due =
+        access_left || !kept && record.terms().is_some_and(|terms| !terms.held && terms.purge_after <= now);
     if progress.next_attempt_at.is_some() || !due {
         return progress.next_attempt_at;
     }

@@ -12,7 +12,7 @@ use crate::{
         conditions::{READY, WITHIN_LIMITS, find_condition},
         reason::Reason,
         tenant::Tenant,
-        tenant_status::{TenantState, TenantStatus},
+        tenant_status::{Access, TenantState, TenantStatus},
     },
     controller::{apply_status::apply_status, context::SharedContext},
     domain::{
@@ -98,6 +98,7 @@ impl StatusWriter {
             context,
         );
         if !outcome.progress.is_running() {
+            report_access(&status, outcome, context);
             report_deprovisioning(outcome, context);
             report_limits(&status, outcome, context).await;
         }
@@ -124,6 +125,27 @@ fn report_deprovisioning(outcome: &Outcome<'_>, context: &SharedContext) {
     }
 }
 
+/// Publishes an Event for a change of access that is no transition: from ReadOnly to Blocked, or access that is verified
+/// again. That it is not known is a failure, which has its own Event.
+fn report_access(status: &TenantStatus, outcome: &Outcome<'_>, context: &SharedContext) {
+    let previous = &outcome.subject.previous;
+    let (Some(state), Some(access), Some(before)) = (status.state, status.access, previous.access) else {
+        return;
+    };
+    if previous.state != Some(state) || access == before || access == Access::Unknown {
+        return;
+    }
+    let why = match state {
+        TenantState::Suspended => {
+            outcome.subject.record.as_ref().and_then(|record| record.status_reason.as_deref())
+        }
+        _ => None,
+    };
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let note = format!("access is {access}, and was {before}{why}");
+    context.events.normal(outcome.subject.tenant.object_ref(&()), "ChangeAccess", state.into(), note);
+}
+
 /// What happens to a tenant that is being deprovisioned, for the Event.
 fn deprovisioning_terms(record: &TenantRecord) -> String {
     let access = match record.access {
@@ -131,6 +153,9 @@ fn deprovisioning_terms(record: &TenantRecord) -> String {
         _ => "revocation of access is not verified yet and is retried",
     };
     let database = &record.placement.database;
+    if let Some(hold) = record.legal_hold() {
+        return format!("{access}; legal hold {:?} keeps database {database}", hold.name);
+    }
     match record.terms() {
         Some(PurgeTerms { retain: true, .. }) => format!("{access}; database {database} is retained"),
         Some(PurgeTerms { held: true, .. }) => format!("{access}; spec.paused holds the purge"),

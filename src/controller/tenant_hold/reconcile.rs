@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::status::{HoldState, write_status};
 use crate::{
-    api::{FINALIZER, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
+    api::{FINALIZER, reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
     controller::{
         context::{Context, SharedContext},
         finalizers::apply_finalizers,
@@ -30,7 +30,7 @@ use crate::{
         },
         watch::{guarded::Guarded, requeue::requeue_tenant},
     },
-    domain::{backoff, observed::RegistryStatus},
+    domain::{backoff, observed::RegistryStatus, record::TenantRecord},
 };
 
 /// When a hold is reconciled again whose tenant is not registered yet. A change of the Tenant requests it earlier.
@@ -72,16 +72,29 @@ pub fn after_error(object: Arc<TenantHold>, error: &StepError, _: SharedContext)
 /// Records the hold, and returns whether it is in force.
 async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<HoldState<'static>, StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), &object.spec.tenant);
-    let Some(tenant) = context.stores.scopes.tenant(&namespace, name) else {
+    let tenant = context.stores.scopes.tenant(&namespace, name);
+    let _lock = context.state.tenant_locks.take((namespace.clone(), name.clone())).await;
+    // A legal hold also applies to tombstones, whose objects do not exist any more.
+    let rows = if object.preserves() { preserve_all(object, context).await? } else { Vec::new() };
+    let own = match &tenant {
+        Some(tenant) => read_record(tenant, context).await?,
+        None => None,
+    };
+    // A closed row says nothing of a Tenant that exists.
+    let newest = rows.first().filter(|row| tenant.is_none() || row.closed_at.is_none());
+    if let Some(state) = own.as_ref().or(newest).and_then(|row| preservation(object, row)) {
+        return Ok(state);
+    }
+    let Some(tenant) = tenant else {
         let is_invalid = context.stores.scopes.invalid_tenant(&namespace, name).is_some();
         return Ok(if is_invalid { HoldState::InvalidTenant } else { HoldState::NoTenant });
     };
-    let _lock = context.state.tenant_locks.take((namespace.clone(), name.clone())).await;
-    let Some(mut row) = read_record(&tenant, context).await? else { return Ok(HoldState::NotRegistered) };
+    let Some(mut row) = own else { return Ok(HoldState::NotRegistered) };
     if row.status == RegistryStatus::Deprovisioned {
         return Ok(HoldState::Deprovisioned);
     }
-    if place(&mut row, hold_of(object, context.clock.now()), context).await? {
+    let hold = hold_of(object, &row, context);
+    if place(&mut row, hold, context).await? {
         info!(hold = object.name_any(), tenant = name, "a hold is placed");
         requeue_tenant(&namespace, name, context);
         return Ok(HoldState::Enforcing);
@@ -106,16 +119,48 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
     })
 }
 
+/// Records a legal hold in every open row of the Tenant's name whose purge has not begun, and returns the rows, the newest
+/// first.
+async fn preserve_all(object: &TenantHold, context: &SharedContext) -> Result<Vec<TenantRecord>, StepError> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), &object.spec.tenant);
+    let mut rows = context.registry.by_name(&namespace, name).await?;
+    for row in &mut rows {
+        let is_open = row.status != RegistryStatus::Deprovisioned && row.purge_started_at.is_none();
+        let hold = hold_of(object, row, context);
+        if is_open && place(row, hold, context).await? {
+            info!(hold = object.name_any(), tenant = name, id = %row.id, "a legal hold is placed");
+            context.state.tombstones.record(row, None);
+            requeue_tenant(&namespace, name, context);
+        }
+    }
+    Ok(rows)
+}
+
+/// The state of a legal hold, as far as the row alone decides it: on a tenant whose access it does not restrict, or that is
+/// being deprovisioned.
+fn preservation(object: &TenantHold, row: &TenantRecord) -> Option<HoldState<'static>> {
+    if !object.preserves() {
+        return None;
+    }
+    if let Some(begun) = row.purge_started_at {
+        return Some(HoldState::TooLate { begun });
+    }
+    let recorded = row.holds.iter().find(|hold| hold.name == object.name_any() && hold.preserve.is_some())?;
+    let is_enough = recorded.is_unrestricting() || row.status == RegistryStatus::Deprovisioning;
+    let is_open = row.status != RegistryStatus::Deprovisioned;
+    (is_open && is_enough).then_some(HoldState::Preserving { purge_after: row.purge_after })
+}
+
 /// Lifts the hold if its object alone is deleted, and releases the finalizer.
 async fn release(object: &TenantHold, context: &SharedContext) -> Result<(), StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let api = Api::<Guarded<Tenant>>::namespaced(context.client.clone(), &namespace);
     let tenant = api.get_opt(&object.spec.tenant).await?.map(|tenant| tenant.0).transpose()?;
     let tenant = tenant.filter(|tenant| tenant.metadata.deletion_timestamp.is_none());
+    let alone = !is_deleted_with_others(&namespace, context).await?;
+    let _lock = context.state.tenant_locks.take((namespace.clone(), object.spec.tenant.clone())).await;
     match tenant {
-        Some(tenant) if !is_deleted_with_others(&namespace, context).await? => {
-            let _lock =
-                context.state.tenant_locks.take((namespace.clone(), object.spec.tenant.clone())).await;
+        Some(tenant) if alone => {
             // From the registry itself: the startup snapshot may be older than the hold.
             let uid = tenant.uid().unwrap_or_default();
             context.state.snapshot.forget(&uid);
@@ -135,10 +180,43 @@ async fn release(object: &TenantHold, context: &SharedContext) -> Result<(), Ste
         }
         _ => info!(hold = name, tenant = object.spec.tenant, "the TenantHold is deleted; the hold stays"),
     }
+    if object.preserves() {
+        release_tombstones(object, alone, context).await?;
+    }
     match apply_finalizers(&holds(object, context), object, &[]).await {
         Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Lifts a legal hold from the tombstones to which its object was applied. An object that is older than a tombstone may be
+/// deleted together with its Tenant, which is no request to delete the data.
+async fn release_tombstones(
+    object: &TenantHold,
+    alone: bool,
+    context: &SharedContext,
+) -> Result<(), StepError> {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let uid = object.uid();
+    let mut rows = context.registry.by_name(&namespace, &object.spec.tenant).await?;
+    rows.retain(|row| row.holds.iter().any(|hold| hold.name == name) && row.closed_at.is_none());
+    for row in &mut rows {
+        let recorded =
+            row.holds.iter().find(|hold| hold.name == name).and_then(|hold| hold.preserve.as_ref());
+        let applied_to_it =
+            recorded.is_some_and(|hold| hold.applied_to_tombstone && Some(&hold.object) == uid.as_ref());
+        if alone && applied_to_it && lift(row, &name, context).await? {
+            info!(hold = name, tenant = object.spec.tenant, id = %row.id, "a legal hold is lifted");
+            context.state.tombstones.record(row, None);
+        } else {
+            let note = format!(
+                "the legal hold on the data of Tenant {:?} stays in force, because the Tenant or the namespace is deleted: to lift it, apply this TenantHold again, wait until it is in force, and delete it",
+                object.spec.tenant
+            );
+            context.events.warning(object.object_ref(&()), "Release", Reason::LegalHoldKept, note);
+        }
+    }
+    Ok(())
 }
 
 /// Whether the object is deleted with its namespace, with the CRD of its kind, or with the Tenant CRD.

@@ -1,12 +1,13 @@
 //! The status of a TenantHold.
 
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt};
 
 use crate::{
     api::{
         conditions::{
-            ConditionStatus, IN_FORCE, READY, RECONCILING, condition, remove_condition, same_ignoring_times,
-            set_condition,
+            ConditionStatus, IN_FORCE, READY, RECONCILING, STALLED, condition, remove_condition,
+            same_ignoring_times, set_condition,
         },
         reason::Reason,
         tenant_hold::{TenantHold, TenantHoldStatus},
@@ -23,6 +24,16 @@ pub enum HoldState<'a> {
     InvalidTenant,
     /// Its tenant is deprovisioned.
     Deprovisioned,
+    /// A legal hold that restricts nothing, or whose tenant has no access in any case: it is recorded.
+    Preserving {
+        /// When the grace of the tenant ends, while it is being deprovisioned.
+        purge_after: Option<Timestamp>,
+    },
+    /// A legal hold on a tenant whose purge had begun before.
+    TooLate {
+        /// When the purge began.
+        begun: Timestamp,
+    },
     /// Its Tenant is not registered yet, and will be held from its first moment.
     NotRegistered,
     /// It is recorded, and not verified in PostgreSQL yet.
@@ -62,6 +73,23 @@ impl HoldState<'_> {
                 Reason::Deprovisioned,
                 format!("Tenant {tenant:?} is deprovisioned: it has no access"),
             ),
+            Self::Preserving { purge_after } => {
+                let departure = purge_after.map(|at| {
+                    format!("; it is being deprovisioned, and its grace ends at {at:.0}: until the hold is lifted, it can be restored")
+                });
+                let message = format!(
+                    "recorded in the registry: the data of Tenant {tenant:?} is not deleted{}",
+                    departure.unwrap_or_default()
+                );
+                (ConditionStatus::True, Reason::LegalHold, message)
+            }
+            Self::TooLate { begun } => (
+                not_yet,
+                Reason::Purging,
+                format!(
+                    "too late: the purge of Tenant {tenant:?} began at {begun:.0} and cannot be stopped; its data is deleted. A new Tenant of this name is held from its first moment"
+                ),
+            ),
             Self::NotRegistered => (
                 not_yet,
                 Reason::Waiting,
@@ -82,7 +110,10 @@ impl HoldState<'_> {
             Self::InForce { mode, deprovisioning: false } => (
                 ConditionStatus::True,
                 Reason::Verified,
-                format!("verified in PostgreSQL: the access of Tenant {tenant:?} is at most {mode}"),
+                format!(
+                    "verified in PostgreSQL: the access of Tenant {tenant:?} is at most {mode}{}",
+                    if hold.preserves() { "; its data is not deleted" } else { "" }
+                ),
             ),
             Self::Failed(error) => (not_yet, error.reason(), error.to_string()),
         }
@@ -102,10 +133,15 @@ pub async fn write_status(
     for type_ in [READY, IN_FORCE] {
         set_condition(&mut conditions, condition(type_, status, reason, message.clone(), generation, now));
     }
-    remove_condition(&mut conditions, RECONCILING);
+    for type_ in [RECONCILING, STALLED] {
+        remove_condition(&mut conditions, type_);
+    }
     if status != ConditionStatus::True {
-        let working = condition(RECONCILING, ConditionStatus::True, reason, message, generation, now);
-        set_condition(&mut conditions, working);
+        let type_ = if matches!(state, HoldState::TooLate { .. }) { STALLED } else { RECONCILING };
+        set_condition(
+            &mut conditions,
+            condition(type_, ConditionStatus::True, reason, message, generation, now),
+        );
     }
     if before.observed_generation == generation && same_ignoring_times(&before.conditions, &conditions) {
         return Ok(());

@@ -125,6 +125,7 @@ fn next_status(
 ) -> TenantPlanStatus {
     let generation = plan.metadata.generation;
     let (users, pending) = (adoption.users.count, adoption.pending.count);
+    let (stalled, waiting) = (adoption.stalled.count, pending - adoption.stalled.count);
     let (tenants, are, have) = if users == 1 { ("tenant", "is", "has") } else { ("tenants", "are", "have") };
     let deleting = plan.metadata.deletion_timestamp.is_some();
     let (status, reason, message) = if deleting {
@@ -133,10 +134,18 @@ fn next_status(
             "being deleted, and {users} {tenants} {are} on it ({names}): it stays until none is; set another plan in their spec.plan, or delete them"
         );
         (ConditionStatus::False, Reason::InUse, message)
-    } else if pending > 0 {
+    } else if waiting > 0 {
         let names = adoption.pending.names();
         let message = format!("{} of {users} {tenants} {have} it; not yet: {names}", users - pending);
         (ConditionStatus::False, Reason::Enforcing, message)
+    } else if stalled > 0 {
+        // One broken tenant is no fault of the plan.
+        let names = adoption.stalled.names();
+        let message = format!(
+            "{} of {users} {tenants} {have} it; {stalled} cannot get it before something else is corrected, as their own conditions say: {names}",
+            users - stalled
+        );
+        (ConditionStatus::True, Reason::Verified, message)
     } else {
         let message = format!(
             "the {users} {tenants} on it {have} it, except for those that are paused or being deprovisioned"
@@ -146,7 +155,7 @@ fn next_status(
     let mut conditions = before.conditions.clone();
     set_condition(&mut conditions, condition(READY, status, reason, message.clone(), generation, now));
     remove_condition(&mut conditions, RECONCILING);
-    if pending > 0 && !deleting {
+    if waiting > 0 && !deleting {
         let working = condition(RECONCILING, ConditionStatus::True, reason, message, generation, now);
         set_condition(&mut conditions, working);
     }
@@ -248,6 +257,18 @@ mod tests {
         let changes = changes_to(&shown_plan, Some(&tenants(10, 10)));
         assert_eq!((changes.guard, shown(&changes, RECONCILING)), (None, None));
         assert_eq!(shown(&changes, READY).unwrap().0, "True");
+    }
+
+    #[test]
+    fn plan_is_ready_and_names_a_broken_tenant() {
+        let mut adoption = tenants(10, 9);
+        adoption.stalled = adoption.pending.clone();
+        let changes = changes_to(&plan(json!({})), Some(&adoption));
+        let (ready, reason, message) = shown(&changes, READY).unwrap();
+        assert_eq!((&*ready, &*reason), ("True", "Verified"));
+        assert!(message.starts_with("9 of 10 tenants have it; 1 cannot get it"), "{message}");
+        assert!(message.ends_with(": customers/t9"), "{message}");
+        assert_eq!((changes.status.as_ref().unwrap().pending, shown(&changes, RECONCILING)), (Some(1), None));
     }
 
     #[test]

@@ -137,11 +137,13 @@ fn suspension(inputs: AccessInputs<'_>) -> Option<Restriction> {
 }
 
 fn holds(inputs: AccessInputs<'_>) -> impl Iterator<Item = Restriction> {
-    inputs.holds.iter().filter(move |hold| !is_lifted(hold, inputs.tenant)).map(move |hold| Restriction {
-        cause: RestrictionCause::Hold(hold.name.clone()),
-        level: inputs.level_of(hold),
-        trigger: hold.trigger,
-        reason: hold.reason.clone(),
+    inputs.holds.iter().filter(move |hold| !is_lifted(hold, inputs.tenant)).filter_map(move |hold| {
+        Some(Restriction {
+            cause: RestrictionCause::Hold(hold.name.clone()),
+            level: inputs.level_of(hold)?,
+            trigger: hold.trigger,
+            reason: hold.reason.clone(),
+        })
     })
 }
 

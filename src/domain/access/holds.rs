@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    tenant::{SuspensionMode, SuspensionTrigger, Tenant},
+    tenant::{SuspensionTrigger, Tenant},
+    tenant_hold::TenantHoldMode,
     tenant_status::{HoldMode, HoldStatus},
 };
 
@@ -36,6 +37,24 @@ pub enum Party {
     },
 }
 
+/// A legal hold: no purge begins while it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegalHold {
+    /// The uid of the `TenantHold` that was applied last.
+    pub object: String,
+    /// That object was applied when the tenant had no object any more: deleting it lifts the hold from the tombstone. An
+    /// older one may be deleted together with its Tenant, which is no request to delete the data.
+    pub applied_to_tombstone: bool,
+}
+
+impl LegalHold {
+    /// As an object asks for it. `recorded` is that of the same name.
+    pub fn of(object: String, recorded: Option<&Self>, is_tombstone: bool) -> Self {
+        let known = recorded.filter(|recorded| recorded.object == object && is_tombstone).cloned();
+        known.unwrap_or(Self { object, applied_to_tombstone: is_tombstone })
+    }
+}
+
 /// A hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
@@ -43,7 +62,10 @@ pub struct Hold {
     pub name: String,
     /// The access that it allows; none where the plan decides by the trigger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<SuspensionMode>,
+    pub mode: Option<TenantHoldMode>,
+    /// It is a legal hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preserve: Option<LegalHold>,
     /// The cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<SuspensionTrigger>,
@@ -65,25 +87,34 @@ impl Hold {
         }
     }
 
+    /// Whether it restricts no access.
+    pub fn is_unrestricting(&self) -> bool {
+        self.mode == Some(TenantHoldMode::None)
+    }
+
     /// Whether two holds are equal, ignoring when they were recorded.
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let Self { name, mode, trigger, reason, since: _, party } = self;
-        (name, mode, trigger, reason, party)
-            == (&other.name, &other.mode, &other.trigger, &other.reason, &other.party)
+        let Self { name, mode, preserve, trigger, reason, since: _, party } = self;
+        (name, mode, preserve, trigger, reason, party)
+            == (&other.name, &other.mode, &other.preserve, &other.trigger, &other.reason, &other.party)
     }
 }
 
 /// The hold that a status shows. None for the operator's own.
 pub fn shown(status: &HoldStatus, now: Timestamp) -> Option<Hold> {
     let mode = match status.mode {
-        HoldMode::Blocked => SuspensionMode::Blocked,
-        HoldMode::ReadOnly => SuspensionMode::ReadOnly,
+        HoldMode::Blocked => TenantHoldMode::Blocked,
+        HoldMode::ReadOnly => TenantHoldMode::ReadOnly,
+        HoldMode::None => TenantHoldMode::None,
         HoldMode::ShrinkOnly => return None,
     };
+    // Which object asked for it is not shown: only one that is applied from now on can lift it.
+    let legal = LegalHold { object: String::new(), applied_to_tombstone: false };
     let is_own = [INACTIVITY, QUOTA].contains(&status.name.as_str());
     (!is_own).then(|| Hold {
         name: status.name.clone(),
         mode: Some(mode),
+        preserve: (status.preserve == Some(true)).then_some(legal),
         trigger: status.trigger,
         reason: status.reason.clone().unwrap_or_default(),
         since: status.since.as_ref().map_or(now, |since| since.0),
@@ -91,9 +122,12 @@ pub fn shown(status: &HoldStatus, now: Timestamp) -> Option<Hold> {
     })
 }
 
-/// The holds with a new one. One of the same name is replaced and keeps its time; none if nothing changes.
+/// The holds with a new one. One of the same name is replaced and keeps its time, and stays a legal hold: only lifting it
+/// ends that. None if nothing changes.
 pub fn with(holds: &[Hold], new: Hold) -> Option<Vec<Hold>> {
     let mut holds = holds.to_vec();
+    let recorded = holds.iter().find(|hold| hold.name == new.name).and_then(|hold| hold.preserve.clone());
+    let new = Hold { preserve: new.preserve.or(recorded), ..new };
     match holds.iter_mut().find(|hold| hold.name == new.name) {
         Some(old) if old.is_same_as(&new) => return None,
         Some(old) => *old = Hold { since: old.since, ..new },
@@ -135,7 +169,8 @@ mod tests {
     fn hold(name: &str, second: i64) -> Hold {
         Hold {
             name: name.into(),
-            mode: Some(SuspensionMode::ReadOnly),
+            mode: Some(TenantHoldMode::ReadOnly),
+            preserve: None,
             trigger: None,
             reason: "unpaid".into(),
             since: Timestamp::constant(second, 0),
@@ -148,6 +183,7 @@ mod tests {
         let of = |name: &str, mode| HoldStatus {
             name: name.into(),
             mode,
+            preserve: None,
             trigger: None,
             reason: Some("unpaid".into()),
             since: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::constant(1, 0))),
@@ -156,19 +192,53 @@ mod tests {
         assert_eq!(shown(&of("billing", HoldMode::ReadOnly), now), Some(hold("billing", 1)));
         assert_eq!(shown(&of(INACTIVITY, HoldMode::ReadOnly), now), None);
         assert_eq!(shown(&of(QUOTA, HoldMode::ShrinkOnly), now), None);
+        let legal = HoldStatus { preserve: Some(true), ..of("court", HoldMode::None) };
+        assert!(shown(&legal, now).is_some_and(|hold| hold.preserve.is_some()));
     }
 
     #[test]
     fn hold_is_recorded_once_and_keeps_its_time() {
         let one = with(&[], hold("billing", 1)).unwrap();
         assert_eq!(with(&one, hold("billing", 9)), None);
-        let stricter = Hold { mode: Some(SuspensionMode::Blocked), ..hold("billing", 9) };
+        let stricter = Hold { mode: Some(TenantHoldMode::Blocked), ..hold("billing", 9) };
         let changed = with(&one, stricter).unwrap();
         assert_eq!((changed.len(), changed[0].since), (1, Timestamp::constant(1, 0)));
         let two = with(&one, hold("abuse", 2)).unwrap();
         assert_eq!(two.iter().map(|hold| hold.name.as_str()).collect::<Vec<_>>(), ["abuse", "billing"]);
         assert_eq!(without(&two, "abuse"), Some(one.clone()));
         assert_eq!(without(&one, "abuse"), None);
+    }
+
+    fn legal(object: &str) -> Hold {
+        let preserve = Some(LegalHold::of(object.into(), None, false));
+        Hold { mode: Some(TenantHoldMode::None), preserve, ..hold("legal", 1) }
+    }
+
+    #[test]
+    fn legal_hold_ends_only_when_it_is_lifted() {
+        let placed = with(&[], legal("one")).unwrap();
+        assert_eq!(with(&placed, Hold { preserve: None, ..legal("one") }), None);
+        // Its other fields follow the object.
+        let stricter = Hold { mode: Some(TenantHoldMode::Blocked), preserve: None, ..legal("one") };
+        let changed = with(&placed, stricter).unwrap();
+        assert!(changed[0].preserve.is_some() && !changed[0].is_unrestricting());
+        assert_eq!(without(&changed, "legal"), Some(vec![]));
+        // A hold becomes a legal hold.
+        let ordinary = Hold { preserve: None, ..legal("one") };
+        assert!(with(&[ordinary], legal("one")).unwrap()[0].preserve.is_some());
+    }
+
+    #[test]
+    fn only_an_object_that_was_applied_to_a_tombstone_lifts_from_it() {
+        let before = LegalHold::of("one".into(), None, false);
+        assert!(!before.applied_to_tombstone);
+        // The same object, when its tenant is deprovisioned.
+        assert_eq!(LegalHold::of("one".into(), Some(&before), true), before);
+        let again = LegalHold::of("two".into(), Some(&before), true);
+        assert!(again.applied_to_tombstone);
+        assert_eq!(LegalHold::of("two".into(), Some(&again), true), again);
+        // After the tenant was restored, it is like any other.
+        assert!(!LegalHold::of("two".into(), Some(&again), false).applied_to_tombstone);
     }
 
     #[test]
@@ -180,7 +250,7 @@ mod tests {
         };
         let quota =
             Hold { name: QUOTA.into(), party: Party::Quota { maximum: 7 }, mode: None, ..hold("x", 6) };
-        for hold in [hold("billing", 1), own, quota] {
+        for hold in [hold("billing", 1), own, quota, legal("one")] {
             let text = serde_json::to_value(&hold).unwrap();
             assert_eq!(serde_json::from_value::<Hold>(text).unwrap(), hold);
         }

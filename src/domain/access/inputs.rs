@@ -11,6 +11,7 @@ use super::{
 use crate::api::{
     plan::{TenantPlanSpec, TrialEndAction},
     tenant::{SuspensionMode, SuspensionTrigger, Tenant},
+    tenant_hold::TenantHoldMode,
 };
 
 /// What an access evaluation is based on.
@@ -54,11 +55,14 @@ impl AccessInputs<'_> {
         }
     }
 
-    /// The level that a hold allows.
-    pub(super) fn level_of(&self, hold: &Hold) -> AccessLevel {
+    /// The level that a hold allows; none if it does not restrict access.
+    pub(super) fn level_of(&self, hold: &Hold) -> Option<AccessLevel> {
         match hold.party {
-            Party::Quota { .. } => AccessLevel::ShrinkOnly,
-            Party::TenantHold | Party::Tenantry { .. } => self.level(hold.mode, hold.trigger),
+            Party::Quota { .. } => Some(AccessLevel::ShrinkOnly),
+            Party::TenantHold | Party::Tenantry { .. } if hold.is_unrestricting() => None,
+            Party::TenantHold | Party::Tenantry { .. } => {
+                Some(self.level(hold.mode.and_then(TenantHoldMode::suspension), hold.trigger))
+            }
         }
     }
 

@@ -58,14 +58,18 @@ pub(super) fn holds(outcome: &Outcome<'_>) -> Option<Vec<HoldStatus>> {
         let restriction = evaluation.restrictions.iter().find(|restriction| match &restriction.cause {
             RestrictionCause::Hold(name) => *name == hold.name,
             _ => false,
-        })?;
+        });
+        let mode = match restriction.map(|restriction| restriction.level) {
+            Some(AccessLevel::Blocked) => HoldMode::Blocked,
+            Some(AccessLevel::ShrinkOnly) => HoldMode::ShrinkOnly,
+            Some(AccessLevel::ReadOnly | AccessLevel::ReadWrite) => HoldMode::ReadOnly,
+            None if hold.is_unrestricting() => HoldMode::None,
+            None => return None,
+        };
         Some(HoldStatus {
             name: hold.name.clone(),
-            mode: match restriction.level {
-                AccessLevel::Blocked => HoldMode::Blocked,
-                AccessLevel::ShrinkOnly => HoldMode::ShrinkOnly,
-                AccessLevel::ReadOnly | AccessLevel::ReadWrite => HoldMode::ReadOnly,
-            },
+            mode,
+            preserve: hold.preserve.as_ref().map(|_| true),
             trigger: hold.trigger,
             reason: Some(hold.reason.clone()),
             since: Some(whole_seconds(hold.since)),

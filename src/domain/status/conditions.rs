@@ -79,8 +79,8 @@ pub(super) fn merge(
     before
 }
 
-/// While the tenant is in its grace period: what happens to the database, and when.
-fn grace_period(outcome: &Outcome<'_>) -> Option<String> {
+/// While the tenant is in its grace period, or kept after it: the reason, and what happens to the database and when.
+fn grace_period(outcome: &Outcome<'_>) -> Option<(Reason, String)> {
     let record = outcome.subject.record.as_ref();
     let record = record.filter(|record| record.status == RegistryStatus::Deprovisioning)?;
     let ending = if record.retain { "kept and the tenant closed" } else { "dropped" };
@@ -93,7 +93,14 @@ fn grace_period(outcome: &Outcome<'_>) -> Option<String> {
         (_, false, Some(at)) => format!("after {at:.0}"),
     };
     let access = revocation(outcome);
-    Some(format!("{access}; the database is {ending} {when}; until then the tenant can be restored"))
+    let end = format!("the database is {ending} {when}; until then the tenant can be restored");
+    if let Some(hold) = record.legal_hold().filter(|_| record.purge_started_at.is_none()) {
+        let message =
+            format!("{access}; legal hold {:?} keeps the data; once it is lifted, {end}", hold.name);
+        return Some((Reason::LegalHold, message));
+    }
+    let reason = if record.frozen_by.is_some() { Reason::PurgesFrozen } else { Reason::GracePeriod };
+    Some((reason, format!("{access}; {end}")))
 }
 
 /// Whether the access of a tenant that is being deprovisioned is revoked.
@@ -112,7 +119,9 @@ fn ready(outcome: &Outcome<'_>, summary: &Summary) -> ConditionUpdate {
     let ready = |status, reason, message: &str| ConditionUpdate::new(api::READY, status, reason, message);
     match summary {
         Summary::InForce if outcome.subject.is_deprovisioning() => match grace_period(outcome) {
-            Some(message) => ready(True, Reason::GracePeriod, &message),
+            // The breaker and its reason are shown by the condition Deprovisioned.
+            Some((Reason::LegalHold, message)) => ready(True, Reason::LegalHold, &message),
+            Some((_, message)) => ready(True, Reason::GracePeriod, &message),
             None => ready(True, Reason::Deprovisioned, "the tenant is deprovisioned"),
         },
         Summary::InForce => {
@@ -160,12 +169,7 @@ fn deprovisioned(outcome: &Outcome<'_>, summary: &Summary) -> ConditionUpdate {
         |status, reason, message: &str| ConditionUpdate::new(api::DEPROVISIONED, status, reason, message);
     match summary {
         Summary::InForce => match grace_period(outcome) {
-            Some(message) => {
-                let record = outcome.subject.record.as_ref();
-                let frozen = record.is_some_and(|record| record.frozen_by.is_some());
-                let reason = if frozen { Reason::PurgesFrozen } else { Reason::GracePeriod };
-                deprovisioned(False, reason, &message)
-            }
+            Some((reason, message)) => deprovisioned(False, reason, &message),
             None => deprovisioned(True, Reason::Deprovisioned, "the tenant is deprovisioned"),
         },
         Summary::Working { message } => deprovisioned(False, working_reason(outcome), message),

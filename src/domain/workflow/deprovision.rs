@@ -28,8 +28,8 @@ pub const RELEASE_UNVERIFIED_AFTER: SignedDuration = SignedDuration::from_secs(6
 /// it. It needs no valid spec: only the registry row, with its recorded names, and the terms.
 ///
 /// The finalizer guards one thing: that the registry knows of the deletion. With grace left, or where the database is
-/// retained, it is released once the tombstone is written and revocation of access is verified, or after
-/// [`RELEASE_UNVERIFIED_AFTER`]. With no grace left, it is kept until the tenant is deprovisioned.
+/// retained or the tenant has a legal hold, it is released once the tombstone is written and revocation of access is
+/// verified, or after [`RELEASE_UNVERIFIED_AFTER`]. With no grace left, it is kept until the tenant is deprovisioned.
 pub fn plan_deprovision(
     object: TenantObject,
     terms: PurgeTerms,
@@ -110,8 +110,8 @@ pub fn plan_deprovision(
 /// What this run may do about the end of the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PurgeDecision {
-    /// Nothing: the grace period has not ended, the purge is held, the breaker of mass deletions is open, or the terms of
-    /// a retained database are recorded first. The object is released.
+    /// Nothing: the grace period has not ended, the purge is held, the tenant has a legal hold, the breaker of mass
+    /// deletions is open, or the terms of a retained database are recorded first. The object is released.
     NotDue,
     /// The database will be dropped, but not in this run: its terms are recorded first, or the breaker has not counted
     /// this deprovisioning yet. The object is kept until the tenant is deprovisioned.
@@ -134,7 +134,10 @@ fn purge_decision(row: &RegistryFacts, terms: PurgeTerms, context: PurgeContext)
     // The breaker protects databases that were in use; it does not stop a purge that has begun.
     let guarded = row.activated && !row.purging && !terms.retain;
     let frozen = guarded && context.breaker == BreakerState::Open;
-    if terms.held || frozen || context.now < terms.purge_after {
+    // It stops every purge that has not begun, also that of a tenant that was never active, and the close of a retained
+    // one: it would end with the row.
+    let preserved = row.preserved && !row.purging;
+    if terms.held || preserved || frozen || context.now < terms.purge_after {
         return PurgeDecision::NotDue;
     }
     let changed = row.tombstone.is_some_and(|recorded| recorded != terms);

@@ -156,6 +156,7 @@ pub(super) mod fixtures {
             departed_at: None,
             hastened_at: None,
             purging: false,
+            preserved: false,
             rolling_back: false,
             verification_required: false,
         }

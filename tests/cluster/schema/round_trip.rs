@@ -58,6 +58,7 @@ fn tenant_status() -> TenantStatus {
         }),
         holds: vec![HoldStatus {
             name: "billing".into(),
+            preserve: Some(true),
             mode: HoldMode::ShrinkOnly,
             trigger: Some(SuspensionTrigger::PaymentFailure),
             reason: Some("unpaid".into()),

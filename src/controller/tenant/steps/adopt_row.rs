@@ -20,7 +20,7 @@ use crate::{
     },
     domain::{
         access::holds::shown, identity::TenantId, names::login_name, placement::Placement, slug::Slug,
-        tenant_facts::RecordedOids,
+        slug_owner::describe_owner, tenant_facts::RecordedOids,
     },
     registry::{LostRow, Registration},
 };
@@ -33,23 +33,18 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Api::<Tenant>::namespaced(context.client.clone(), &step.namespace())
         .patch_metadata(&tenant.name_any(), &PatchParams::default(), &Patch::Merge(none))
         .await?;
-    match context.registry.adopt_row(&lost, now).await? {
-        Registration::Created(row) | Registration::Existing(row) => {
-            let note = format!(
-                "the registry has a row for tenant {} again, with database {:?}: check its holds: it has those that its status and TenantHolds show",
-                row.id, row.placement.database
-            );
-            let about = tenant.object_ref(&());
-            context.events.warning(about, "AdoptRow", Reason::RegistryBehind, note);
-            step.replace_record(row);
-            step.evaluate();
-            Ok(())
-        }
-        Registration::SlugTaken { namespace, name, status } => Err(StepError::SlugTaken {
-            slug: lost.slug.to_string(),
-            owner: format!("Tenant {namespace}/{name} ({})", status.as_str()),
-        }),
-    }
+    let row = match context.registry.adopt_row(&lost, now).await? {
+        Registration::Created { row, .. } | Registration::Existing(row) => *row,
+        Registration::SlugTaken(owner) => return Err(StepError::SlugTaken(describe_owner(&owner))),
+    };
+    let note = format!(
+        "the registry has a row for tenant {} again, with database {:?}: check its holds: it has those that its status and TenantHolds show",
+        row.id, row.placement.database
+    );
+    context.events.warning(tenant.object_ref(&()), "AdoptRow", Reason::RegistryBehind, note);
+    step.replace_record(row);
+    step.evaluate();
+    Ok(())
 }
 
 /// The row, from the Tenant and from what its server has.

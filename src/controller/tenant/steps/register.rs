@@ -1,11 +1,12 @@
 //! Register: reserves the slug, by the registry's unique index, and fixes the names of the tenant's database. A Tenant whose
 //! slug is taken stops here, before anything is created. An existing row is updated with what the spec declares.
 
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 
 use crate::{
+    api::reason::Reason,
     controller::tenant::{failure::StepError, step_context::StepContext},
-    domain::access::gates::open,
+    domain::{access::gates::open, slug_owner::describe_owner},
     registry::{Declared, NewTenant, Registration},
 };
 
@@ -37,13 +38,19 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         correlation: None,
     };
     match step.context.registry.register(&new).await? {
-        Registration::Created(row) | Registration::Existing(row) => {
-            step.replace_record(row);
+        Registration::Created { row, former } => {
+            step.replace_record(*row);
+            if let Some(former) = former {
+                let note = former.describe(desired.slug.as_str());
+                let about = step.tenant().object_ref(&());
+                step.context.events.warning(about, "Register", Reason::SlugReused, note);
+            }
             Ok(())
         }
-        Registration::SlugTaken { namespace, name, status } => Err(StepError::SlugTaken {
-            slug: desired.slug.to_string(),
-            owner: format!("Tenant {namespace}/{name} ({})", status.as_str()),
-        }),
+        Registration::Existing(row) => {
+            step.replace_record(*row);
+            Ok(())
+        }
+        Registration::SlugTaken(owner) => Err(StepError::SlugTaken(describe_owner(&owner))),
     }
 }

@@ -3,7 +3,10 @@
 //! grace period is never restarted.
 
 use crate::{
-    controller::tenant::{failure::StepError, plan::policy, step_context::StepContext},
+    controller::{
+        tenant::{failure::StepError, plan::policy, step_context::StepContext},
+        watch::requeue::requeue_tenants_with_slug,
+    },
     domain::{access::AccessLevel, observed::RegistryStatus, workflow::step::Step},
     registry::Tombstone,
 };
@@ -30,6 +33,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(begun.record);
         step.context.state.breaker.request_count();
     }
+    // Tenants that want the slug are told of the tombstone, and until when the data is kept.
+    requeue_tenants_with_slug(&step.row()?.slug, &step.row()?.resource_uid, step.context);
     if !step.progress.has_done(Step::CutAccess) && step.row()?.access != Some(AccessLevel::Blocked) {
         // Access has to be revoked, and that is not verified yet.
         step.replace_record(step.context.registry.set_access(id, None).await?.record);

@@ -2,11 +2,8 @@
 
 use super::*;
 use crate::{
-    api::{
-        plan::TenantPlanSpec,
-        tenant::{SuspensionMode, Tenant},
-    },
-    domain::access::holds::{Hold, Party},
+    api::{plan::TenantPlanSpec, tenant::Tenant, tenant_hold::TenantHoldMode},
+    domain::access::holds::{Hold, LegalHold, Party},
 };
 use serde_json::{Value, json};
 
@@ -30,9 +27,9 @@ fn plan(spec: Value) -> TenantPlanSpec {
     serde_json::from_value(spec).unwrap()
 }
 
-fn hold(name: &str, mode: Option<SuspensionMode>) -> Hold {
-    let party = Party::TenantHold;
-    Hold { name: name.into(), mode, trigger: None, reason: "because".into(), since: NOW, party }
+fn hold(name: &str, mode: Option<TenantHoldMode>) -> Hold {
+    let (party, preserve) = (Party::TenantHold, None);
+    Hold { name: name.into(), mode, preserve, trigger: None, reason: "because".into(), since: NOW, party }
 }
 
 fn inputs<'a>(tenant: &'a Tenant, plan: Option<&'a TenantPlanSpec>) -> AccessInputs<'a> {
@@ -90,8 +87,8 @@ fn strictest_restriction_applies_in_every_combination() {
                             plan["trialEnd"] = json!({"action": "Suspend", "mode": text(level)});
                         }
                         let mode = |level| match level {
-                            AccessLevel::Blocked => SuspensionMode::Blocked,
-                            _ => SuspensionMode::ReadOnly,
+                            AccessLevel::Blocked => TenantHoldMode::Blocked,
+                            _ => TenantHoldMode::ReadOnly,
                         };
                         let holds: Vec<Hold> = [("a", held), ("b", second)]
                             .into_iter()
@@ -198,7 +195,7 @@ fn full_storage_allows_reading_and_deleting() {
     let full = evaluate(json!({}), json!({}), std::slice::from_ref(&quota), 0, NOW);
     assert_eq!((full.access, full.state), (AccessLevel::ShrinkOnly, RegistryStatus::Suspended));
     let stricter =
-        evaluate(json!({}), json!({}), &[quota, hold("a", Some(SuspensionMode::ReadOnly))], 0, NOW);
+        evaluate(json!({}), json!({}), &[quota, hold("a", Some(TenantHoldMode::ReadOnly))], 0, NOW);
     assert_eq!(stricter.access, AccessLevel::ReadOnly);
 }
 
@@ -226,4 +223,17 @@ fn warning_is_three_days_or_half_before_expiry() {
     // The next change after the warning is the expiry.
     assert_eq!(evaluate(ends(DAY), json!({}), &[], 0, at(DAY / 2)).changes_at, Some(at(DAY)));
     assert_eq!(evaluate(ends(DAY), json!({}), &[hold("a", None)], 0, NOW).warning, None);
+}
+
+#[test]
+fn legal_hold_without_mode_none_is_the_only_one_that_restricts() {
+    let open = Hold {
+        preserve: Some(LegalHold::of("uid".into(), None, false)),
+        ..hold("legal", Some(TenantHoldMode::None))
+    };
+    let found = evaluate(json!({}), json!({}), std::slice::from_ref(&open), 0, NOW);
+    assert_eq!((found.access, found.state), (AccessLevel::ReadWrite, RegistryStatus::Active));
+    assert_eq!(found.summary(), None);
+    let closed = Hold { mode: None, ..open };
+    assert_eq!(evaluate(json!({}), json!({}), &[closed], 0, NOW).access, AccessLevel::Blocked);
 }

@@ -343,3 +343,36 @@ fn row_that_forgot_the_activation_is_corrected_before_anything_is_dropped() {
     row.purging = true;
     assert!(plan(shown(DELETED), NO_GRACE, &observed).contains(&Step::DropDatabase), "it has begun");
 }
+
+#[test]
+fn legal_hold_stops_every_purge_that_has_not_begun() {
+    let preserved = |mut observed: ObservedFacts| {
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        row.preserved = true;
+        observed
+    };
+    let retained = PurgeTerms { purge_after: NOW, ..RETAIN };
+    for (object, released) in [(PRESENT, false), (DELETED, true), (ABSENT, false)] {
+        for terms in [NO_GRACE, retained] {
+            for breaker in [BreakerState::Disabled, BreakerState::Closed, BreakerState::Unknown] {
+                let context = PurgeContext { now: LATER, breaker };
+                for activated in [true, false] {
+                    let mut observed = preserved(with_tombstone(terms));
+                    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+                    row.activated = activated;
+                    let wanted: &[Step] = if released { &[Step::ReleaseFinalizer] } else { &[] };
+                    let found = steps(plan_deprovision(object, terms, &observed, context));
+                    assert_eq!(found, wanted, "{object:?} {terms:?} {breaker:?} {activated}");
+                }
+            }
+        }
+    }
+    // Access is revoked, and the registry knows, as with grace left.
+    let first = [Step::CutAccess, Step::Tombstone, Step::ReleaseFinalizer];
+    assert_eq!(plan(DELETED, NO_GRACE, &preserved(active())), first);
+    // It is too late for a purge that has begun.
+    let mut begun = preserved(with_tombstone(NO_GRACE));
+    let Observation::Known(row) = &mut begun.registry else { unreachable!() };
+    row.purging = true;
+    assert!(plan(ABSENT, NO_GRACE, &begun).contains(&Step::DropDatabase));
+}
