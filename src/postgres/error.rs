@@ -82,6 +82,18 @@ pub enum Error {
         /// Process ids and users.
         who: String,
     },
+    /// Sessions of the tenant's login were told to end, and still run.
+    #[error(
+        "role {login} is in {groups} any more, but {sessions} of it, told to end, still runs: what it executes ignores termination. The rest waits until it is done; only a restart of PostgreSQL ends it sooner"
+    )]
+    TerminationIgnored {
+        /// The login.
+        login: String,
+        /// `no group`, or the one that it is left in.
+        groups: String,
+        /// The process ids.
+        sessions: String,
+    },
     /// Prepared transactions block the operation.
     #[error(
         "database {database} has prepared transactions ({gids}); COMMIT PREPARED or ROLLBACK PREPARED them"
@@ -194,6 +206,7 @@ impl Error {
             Self::LoginMissing(_) => Reason::LoginMissing,
             Self::Migration(_) => Reason::MigrationFailed,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
+            Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
             Self::PreparedTransaction { .. } => Reason::PreparedTransaction,
             Self::ReplicationSlot { .. } => Reason::ReplicationSlot,
             Self::Subscription(_) => Reason::Subscription,

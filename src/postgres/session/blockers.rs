@@ -18,7 +18,7 @@ use crate::postgres::{
 };
 
 use super::{
-    blocked::{Blocked, Ended},
+    blocked::{Blocked, ToldToEnd},
     connect::{ANSWER_LIMIT, with_timeout},
     pool::{GRANT_OPTIONS_SINCE, Sessions},
     prepared::Prepared,
@@ -135,12 +135,12 @@ async fn end_blockers(sessions: &Arc<Sessions>, blocked: &Blocked) -> Result<()>
     for (database, prepared) in prepared {
         sessions.roll_back_prepared(&Ident::new(database)?, &prepared).await?;
     }
-    sessions.report(blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_ended));
+    sessions.report(blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_told));
     Ok(())
 }
 
 impl Blocker {
-    fn as_ended(&self) -> Option<Ended> {
+    fn as_told(&self) -> Option<ToldToEnd> {
         let Self { what, role, pid, .. } = self;
         let what = match &self.gid {
             Some(gid) => format!("the prepared transaction {gid} of {role}, which blocked the operator"),
@@ -150,25 +150,26 @@ impl Blocker {
                 1,
             ),
         };
-        Some(Ended { tenant: ownership::tenant_of(&self.comment)?, what })
+        let pid = self.gid.is_none().then_some(*pid);
+        Some(ToldToEnd { tenant: ownership::tenant_of(&self.comment)?, pid, what })
     }
 }
 
 impl Sessions {
-    /// Remembers what was ended, until it is reported.
-    fn report(&self, ended: impl Iterator<Item = Ended>) {
-        let mut all = super::pool::lock(&self.ended);
-        for ended in ended {
-            info!(server = self.config.name, tenant = %ended.tenant, "ended {}", ended.what);
+    /// Remembers what was told to end, until the lock watch takes it and sees whether it has.
+    fn report(&self, told: impl Iterator<Item = ToldToEnd>) {
+        let mut all = super::pool::lock(&self.told_to_end);
+        for told in told {
+            info!(server = self.config.name, tenant = %told.tenant, "told to end: {}", told.what);
             // Without a lock watch, no task takes them.
-            if all.len() < MAX_REMEMBERED && !all.contains(&ended) {
-                all.push(ended);
+            if all.len() < MAX_REMEMBERED && !all.contains(&told) {
+                all.push(told);
             }
         }
     }
 }
 
-/// How many ended blockers are remembered until they are reported.
+/// How many blockers are remembered until they are reported.
 const MAX_REMEMBERED: usize = 100;
 
 /// Ends sessions as the tenant's login, of which the operator becomes a member until the rollback. A login may end its own
