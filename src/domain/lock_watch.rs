@@ -166,7 +166,8 @@ impl LockWatch {
             let key = (lock.holder.clone(), lock.transaction.clone());
             let first = *self.seen.get(&key).unwrap_or(&at);
             let is_kept = at.saturating_sub(first) >= PATIENCE;
-            let blocks_on = self.blocking.get(&lock.tenant).is_some_and(|blocking| *blocking >= BLOCKING_LIMIT);
+            let blocks_on =
+                self.blocking.get(&lock.tenant).is_some_and(|blocking| *blocking >= BLOCKING_LIMIT);
             if (is_kept || blocks_on && lock.is_waited_for) && named.insert(&lock.holder) {
                 overdue.push(lock);
             }

@@ -84,13 +84,13 @@ pub enum Error {
     },
     /// Sessions of the tenant's login were told to end, and still run.
     #[error(
-        "role {login} is in {groups} any more, but {sessions} of it, told to end, still runs: what it executes ignores termination. The rest waits until it is done; only a restart of PostgreSQL ends it sooner"
+        "role {login} is in no group{others} any more; but its session {sessions} was told to end and still runs: what it executes ignores termination. The rest waits until that is done; only a restart of PostgreSQL ends it sooner"
     )]
     TerminationIgnored {
         /// The login.
         login: String,
-        /// `no group`, or the one that it is left in.
-        groups: String,
+        /// Empty, or the group that it is left in.
+        others: String,
         /// The process ids.
         sessions: String,
     },

@@ -283,7 +283,11 @@ impl Reports {
     }
 }
 
-async fn publish((id, reason): About, pending: &Pending, context: &SharedContext) -> Result<(), registry::Error> {
+async fn publish(
+    (id, reason): About,
+    pending: &Pending,
+    context: &SharedContext,
+) -> Result<(), registry::Error> {
     let Some(row) = context.registry.by_id(id).await? else {
         info!(tenant = %id, "sessions were told to end of a tenant that the registry does not know");
         return Ok(());

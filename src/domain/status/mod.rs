@@ -149,7 +149,9 @@ fn state(outcome: &Outcome<'_>, summary: &Summary) -> TenantState {
     let Some(status) = outcome.subject.recorded_status() else {
         // A row that was not read is not known to have changed.
         let before = outcome.subject.previous.state.filter(|_| outcome.unread.is_some());
-        return if let Some(before) = before.filter(|state| !deprovisioning || *state == TenantState::Deprovisioned) {
+        return if let Some(before) =
+            before.filter(|state| !deprovisioning || *state == TenantState::Deprovisioned)
+        {
             before
         } else if deprovisioning {
             TenantState::Deprovisioning

@@ -41,8 +41,9 @@ use crate::{
 
 use super::{logins::conflict, properties::properties_script};
 
-/// How often sessions are ended and read again before they count as blocking.
-const ROUNDS: u32 = 400;
+/// How often sessions are ended and read again before they count as blocking: for five seconds. Other restrictions wait for
+/// the same few sessions of the operator, and this one is tried again.
+const ROUNDS: u32 = 50;
 /// The first pause between two reads; it grows to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
@@ -116,9 +117,7 @@ impl Server {
         }
         script.append(memberships);
         if narrows {
-            if let Err(error) =
-                run_restricting(&mut session, "set the access level", &script, &login).await
-            {
+            if let Err(error) = run_restricting(&mut session, "set the access level", &script, &login).await {
                 let rights = inventory.rights();
                 return Err(explain(error, &mut session, &database, &login, level, rights, options).await);
             }
@@ -304,8 +303,8 @@ async fn explain(
 }
 
 fn termination_ignored(login: &Ident, level: AccessLevel, left: &RemainingSessions) -> Error {
-    let groups = level.group().map_or_else(|| "no group".to_owned(), |group| format!("no group but {group}"));
-    Error::TerminationIgnored { login: login.to_string(), groups, sessions: pids(&left.told) }
+    let others = level.group().map_or_else(String::new, |group| format!(" but {group}"));
+    Error::TerminationIgnored { login: login.to_string(), others, sessions: pids(&left.told) }
 }
 
 fn pids<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {

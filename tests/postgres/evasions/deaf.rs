@@ -16,9 +16,11 @@ use super::locks::{fill, open, own_server};
 /// What the suspension of the login and of its CONNECT wait for.
 const LOCKS: &str =
     "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'; GRANT CONNECT ON DATABASE {database} TO PUBLIC";
-/// It takes minutes. Nothing but the end of the server ends it.
-const DEAF: &str = "SELECT position('b' || repeat('a', 100000) IN repeat('a', 3000000))";
-const WRITE: &str = "INSERT INTO users (email) VALUES (gen_random_uuid() || '@deaf.example')";
+/// It takes minutes. Nothing but the end of the server ends it, once it has the lock: the texts are built before.
+const DEAF: &str =
+    "SELECT position(CASE WHEN pg_try_advisory_xact_lock(4711) THEN 'b' || repeat('a', 100000) END
+    IN repeat('a', 3000000))";
+const WRITE: &str = "INSERT INTO public.users (email) VALUES (gen_random_uuid() || '@deaf.example')";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn deaf_session_keeps_no_rights_on_15() {
@@ -33,21 +35,30 @@ async fn deaf_session_keeps_no_rights_on_18() {
 async fn try_all(major: u16) {
     let postgres = own_server(major).await;
     let server = ready(&postgres).await;
-    let (all, reduced) = (Tenant::new("tenant_deaf"), Tenant::new("tenant_deaf_reduced"));
-    all.provision(&server, 1).await;
-    reduced.provision(&server, 1).await;
-    let mut administrator = postgres.connect("postgres").await.unwrap();
-    let first = suspend(&postgres, &server, &all, AccessLevel::Blocked).await;
-    // As on some managed servers: only the login itself may end its sessions.
-    let revoke = "REVOKE pg_signal_backend, pg_read_all_stats FROM tenantry_admin";
-    administrator.execute(revoke).await.unwrap();
-    let second = suspend(&postgres, &server, &reduced, AccessLevel::ReadOnly).await;
+    let (blocked, read_only) = (Tenant::new("tenant_blocked"), Tenant::new("tenant_read_only"));
+    blocked.provision(&server, 1).await;
+    read_only.provision(&server, 1).await;
+    if major == 15 {
+        // As on some managed servers: only the login itself may end its sessions.
+        let mut administrator = postgres.connect("postgres").await.unwrap();
+        let revoke = "REVOKE pg_signal_backend, pg_read_all_stats FROM tenantry_admin";
+        administrator.execute(revoke).await.unwrap();
+    }
+    let (first, second) = tokio::join!(
+        suspend(&postgres, &server, &blocked, AccessLevel::Blocked),
+        suspend(&postgres, &server, &read_only, AccessLevel::ReadOnly)
+    );
+    // Only the revocation of LOGIN and CONNECT waits. The report of what it waited for distinguishes what still runs.
+    let told: Vec<i32> = server.take_blockers().iter().filter_map(|told| told.pid).collect();
+    assert!(told.contains(&first.deaf) && !told.contains(&second.deaf), "{told:?}");
+    let told = [first.deaf, first.other].map(|pid| (pid, Duration::ZERO));
+    assert_eq!(Vec::from_iter(server.still_running(&told).await.unwrap()), [first.deaf]);
     // What an administrator can do. A fast stop would wait for them.
     postgres.stop(Stop::Immediate).await.unwrap();
     postgres.start_again().await.unwrap();
-    first.await.unwrap();
-    second.await.unwrap();
-    for (tenant, level) in [(&all, AccessLevel::Blocked), (&reduced, AccessLevel::ReadOnly)] {
+    first.search.await.unwrap();
+    second.search.await.unwrap();
+    for (tenant, level) in [(&blocked, AccessLevel::Blocked), (&read_only, AccessLevel::ReadOnly)] {
         Wait::until("the operator's sessions are new")
             .is_true(async || server.set_access(&tenant.placement, level).await.is_ok())
             .await;
@@ -55,25 +66,30 @@ async fn try_all(major: u16) {
     }
 }
 
-/// Returns the deaf session.
-async fn suspend(postgres: &Postgres, server: &Server, tenant: &Tenant, level: AccessLevel) -> JoinHandle<()> {
+/// The sessions of a tenant that was suspended in vain.
+struct Suspended {
+    deaf: i32,
+    search: JoinHandle<()>,
+    /// One that was ended.
+    other: i32,
+}
+
+async fn suspend(postgres: &Postgres, server: &Server, tenant: &Tenant, level: AccessLevel) -> Suspended {
     let mut deaf = open(postgres, tenant, LOCKS).await.unwrap();
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut deaf).await.unwrap();
-    let deaf = tokio::spawn(async move { drop(deaf.execute(DEAF).await) });
+    let search = tokio::spawn(async move { drop(deaf.execute(DEAF).await) });
     let mut other = tenant.session(postgres).await.unwrap();
     let of_other: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut other).await.unwrap();
     let mut administrator = postgres.connect("postgres").await.unwrap();
-    let is_searching = "SELECT query = $2 AND state = 'active' FROM pg_stat_activity WHERE pid = $1";
+    let is_searching = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND locktype = 'advisory')";
     Wait::until("the search has begun")
         .is_true(async || {
-            let look = sqlx::query_scalar(is_searching).bind(pid).bind(DEAF).fetch_one(&mut administrator);
-            look.await.unwrap()
+            sqlx::query_scalar(is_searching).bind(pid).fetch_one(&mut administrator).await.unwrap()
         })
         .await;
     let end = sqlx::query_scalar::<_, bool>("SELECT pg_terminate_backend($1, 300)").bind(pid);
     assert!(!end.fetch_one(&mut administrator).await.unwrap(), "the control: it ignores termination");
     other.execute(WRITE).await.unwrap();
-    server.take_blockers();
 
     let begun = Instant::now();
     let error = server.set_access(&tenant.placement, level).await.unwrap_err();
@@ -85,12 +101,7 @@ async fn suspend(postgres: &Postgres, server: &Server, tenant: &Tenant, level: A
     assert!(other.execute(WRITE).await.is_err(), "its other session was ended");
     // It may still log in, and has no right to write.
     refuses_to_write(&mut tenant.session(postgres).await.unwrap()).await;
-    // The report distinguishes the two.
-    let told: Vec<i32> = server.take_blockers().iter().filter_map(|told| told.pid).collect();
-    assert!(told.contains(&pid), "{told:?}");
-    let running = server.still_running(&[(pid, Duration::ZERO), (of_other, Duration::ZERO)]).await.unwrap();
-    assert_eq!(Vec::from_iter(running), [pid]);
-    deaf
+    Suspended { deaf: pid, search, other: of_other }
 }
 
 async fn refuses_to_write(session: &mut PgConnection) {
