@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use sqlx::{Executor, PgConnection};
 use tenantry::{api::reason::Reason, domain::access::AccessLevel, postgres::server::Server};
 use tenantry_dev::{Postgres, Stop};
 use tenantry_test_support::Wait;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::servers::{Tenant, access, ready};
 
-use super::locks::{fill, open, own_server};
+use super::locks::{open, own_server};
 
 /// What the suspension of the login and of its CONNECT wait for.
 const LOCKS: &str =
