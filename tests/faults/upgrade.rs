@@ -65,7 +65,7 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
     join_all(tenants.iter().map(|name| world.fleet.ready(name))).await;
     world.all_usable(&tenants).await;
 
-    let suspended = json!({"state": "Suspended", "suspension": {"mode": "Blocked"}});
+    let suspended = json!({"state": "Suspended", "stateReason": "moved", "suspension": {"mode": "Blocked"}});
     change(&world, &tenants, suspended, some_blocked, &new, old).await;
     join_all(tenants.iter().map(|name| world.fleet.access(name, Access::Blocked))).await;
 

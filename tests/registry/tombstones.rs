@@ -3,7 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     api::reason::Reason,
-    domain::{access::AccessLevel, observed::RegistryStatus, offboarding::PurgeTerms},
+    domain::{
+        access::AccessLevel, known_rows::KnownRows, observed::RegistryStatus, offboarding::PurgeTerms,
+    },
     registry::Deadline,
 };
 use uuid::Uuid;
@@ -169,9 +171,18 @@ async fn revoked_access_is_doubted_only_for_tombstones() {
         registry.record_database_exists(kept.id, true).await.unwrap();
         registry.begin_deprovisioning(kept.id, &tombstone(true), Some(run)).await.unwrap();
         assert_eq!(registry.dropped(&[id, kept.id]).await.unwrap(), [id].into());
-        assert!(registry.all_retained().await.unwrap().is_empty());
+        assert_eq!(registry.changed_since(None).await.unwrap().count, 1);
         close(&registry, kept.id, run).await.unwrap();
         assert_eq!(registry.dropped(&[id, kept.id]).await.unwrap(), [id].into());
-        assert_eq!(registry.all_retained().await.unwrap()[0].id, kept.id);
+        let all = registry.changed_since(None).await.unwrap();
+        assert_eq!((all.count, all.rows.len(), all.rows[0].id), (1, 1, kept.id), "closed, and retained");
+        let mut known = KnownRows::default();
+        assert!(known.update(all.clone()), "the checksum is computed alike");
+        let changed = registry.changed_since(Some(all.at - SignedDuration::from_mins(2))).await.unwrap();
+        assert_eq!(changed.rows.len(), 2, "closed rows too");
+        assert!(known.update(changed));
+        let nothing = registry.changed_since(Some(all.at + SignedDuration::from_mins(2))).await.unwrap();
+        assert_eq!((nothing.count, nothing.rows.len()), (1, 0));
+        assert!(known.update(nothing));
     }
 }

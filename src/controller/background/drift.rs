@@ -1,8 +1,9 @@
-//! The drift check: manual changes on the servers are found within a minute. One query for the registry and one per server;
-//! a tenant without a difference costs nothing else.
+//! The drift check: manual changes on the servers are found within a minute. One query for the registry, which returns
+//! the rows that changed since the last check, and one per server; a tenant without a difference costs nothing else.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,6 +27,7 @@ use crate::{
     domain::{
         drift::{DriftCheck, Expected, REPORTED, mismatches},
         identity::TenantId,
+        known_rows::KnownRows,
         observed::RegistryStatus,
         record::TenantRecord,
         spec::{desired_tenant, is_paused},
@@ -44,6 +46,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is remembered from one check to the next.
 #[derive(Default)]
 struct DriftMemory {
+    /// The registry's rows.
+    rows: KnownRows,
     /// The highest transaction id found on each server.
     transactions: HashMap<String, i64>,
     /// Databases that should not exist, and were reported.
@@ -67,8 +71,7 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
 }
 
 async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), registry::Error> {
-    let rows = context.registry.all_registered().await?;
-    let retained = context.registry.all_retained().await?;
+    let (rows, retained) = read_rows(&mut memory.rows, context).await?;
     let servers: BTreeSet<&str> =
         rows.iter().chain(&retained).map(|row| row.placement.server.as_str()).collect();
     // All at once: a server that does not respond does not delay the others.
@@ -100,6 +103,18 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
     context.registry.record_oids(&oids).await
 }
 
+/// Reads the rows that changed since the last check, and all if others changed too: the registry was restored.
+async fn read_rows(
+    known: &mut KnownRows,
+    context: &Context,
+) -> Result<(Vec<Arc<TenantRecord>>, Vec<Arc<TenantRecord>>), registry::Error> {
+    let changed = context.registry.changed_since(known.since()).await?;
+    if !known.update(changed) {
+        known.update(context.registry.changed_since(None).await?);
+    }
+    Ok(known.registered_and_retained())
+}
+
 async fn read(name: &str, context: &Context) -> Option<Inventory> {
     let ServerState::Ready(server) = context.state.servers.get(name) else { return None };
     match timeout(SERVER_TIMEOUT, server.observe_all()).await {
@@ -114,7 +129,7 @@ async fn read(name: &str, context: &Context) -> Option<Inventory> {
 /// Has all databases of a server verified: its transaction ids went back, so it was restored to an older state.
 async fn verify_restored(
     server: &str,
-    rows: &[TenantRecord],
+    rows: &[Arc<TenantRecord>],
     context: &SharedContext,
 ) -> Result<(), registry::Error> {
     warn!(server, "the server is in an older state than before: it was restored");
