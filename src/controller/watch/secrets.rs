@@ -20,7 +20,7 @@ use super::{
     source::{api, watch_config},
 };
 use crate::{
-    api::{LABEL_TENANT, LABEL_TENANT_ID, tenant::Tenant},
+    api::{LABEL_TENANT, LABEL_TENANT_ID, reason::Reason, tenant::Tenant},
     controller::{
         context::{Context, SharedContext},
         state::fingerprint,
@@ -36,6 +36,11 @@ pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writ
     follow(events, fingerprint::of_secret, |secret, change| {
         // A Secret that appears is the one that the operator has just written.
         if let (Change::Changed | Change::Deleted, Some((namespace, name))) = (change, tenant_of(secret)) {
+            let tenant = ObjectRef::<Tenant>::new(&name).within(&namespace);
+            // A failed migration is no reason to wait with credentials.
+            if context.state.retries.failure(&tenant) == Some(Reason::MigrationFailed) {
+                context.state.retries.retry_now(tenant);
+            }
             context.stores.scopes.requeue(&namespace, &name);
         }
     })
