@@ -81,7 +81,8 @@ mod tests {
     fn correction_names_the_files_that_it_replaces() {
         let (wrong, other) = (file("SELECT 1/0".into()), file("SELECT 2/0".into()));
         let [first, second] = [&wrong, &other].map(|file| hexadecimal(&file.checksum()));
-        let corrected = file(format!("-- Divides by one.\n-- replaces: {first}\n--replaces:{second}\nSELECT 1"));
+        let corrected =
+            file(format!("-- Divides by one.\n-- replaces: {first}\n--replaces:{second}\nSELECT 1"));
         for applied in [&wrong, &other, &corrected] {
             assert!(corrected.is_applied_by(&applied.checksum()));
         }

@@ -34,7 +34,8 @@ async fn failed_migration_delays_no_suspension_no_resumption_and_no_repair() {
     fleet.ready("migr").await;
     let checksum = "UPDATE tenantry.migrations SET checksum = '\\x00' || checksum WHERE module = 'projects'";
     superuser("tenant_migr").await.execute(checksum).await.unwrap();
-    let behind = "UPDATE tenants SET module_versions = '[{\"name\": \"core\", \"version\": 3}]' WHERE slug = 'migr'";
+    let behind =
+        "UPDATE tenants SET module_versions = '[{\"name\": \"core\", \"version\": 3}]' WHERE slug = 'migr'";
     superuser("tenantry_system").await.execute(behind).await.unwrap();
 
     let suspended = json!({"state": "Suspended", "stateReason": "unpaid", "suspension": {"mode": "Blocked"}});

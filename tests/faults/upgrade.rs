@@ -50,7 +50,8 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
     let options = Options { binary: Some(binary), ..Options::default() };
     let world = World::with("upgrade", options).await;
     let old = world.installation.operator();
-    let replica = world.installation.replica(|options| options.binary = env!("CARGO_BIN_EXE_tenantry").into());
+    let replica =
+        world.installation.replica(|options| options.binary = env!("CARGO_BIN_EXE_tenantry").into());
     let new = replica.unwrap();
     let tenants = names("moved", TENANTS);
     let is_migrated = "SELECT to_regclass('schema_migrations') IS NOT NULL";
@@ -78,7 +79,8 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
             is_true(&world, "SELECT NOT EXISTS (SELECT FROM workflows WHERE finished_at IS NULL)").await
         })
         .await;
-    let once = "SELECT count(*) = 50 AND count(DISTINCT tenant_id) = 50 FROM activity WHERE action = 'Registered'";
+    let once =
+        "SELECT count(*) = 50 AND count(DISTINCT tenant_id) = 50 FROM activity WHERE action = 'Registered'";
     assert!(is_true(&world, once).await);
     assert!(is_true(&world, "SELECT count(*) = 50 FROM tenants").await);
 }

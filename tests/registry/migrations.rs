@@ -100,11 +100,11 @@ const STRICT_RELEASE: i64 = 8;
 
 /// What the releases up to `STRICT_RELEASE` do at their start: they refuse any migration that they do not know.
 async fn strict_release_migrates(system: &System<'_>) -> Result<(), MigrateError> {
-    let known = sqlx::migrate!("migrations/system").iter().filter(|one| one.version <= STRICT_RELEASE).cloned();
+    let known =
+        sqlx::migrate!("migrations/system").iter().filter(|one| one.version <= STRICT_RELEASE).cloned();
     // A session of its own: after a failure sqlx keeps its lock.
     let mut session = system.session().await;
-    let outcome =
-        Migrator::with_migrations(known.collect()).run_direct(None, &mut session, false).await;
+    let outcome = Migrator::with_migrations(known.collect()).run_direct(None, &mut session, false).await;
     session.close().await.unwrap();
     outcome
 }
@@ -118,7 +118,10 @@ async fn strict_release_can_be_rolled_back_to_until_schema_needs_later_one() {
             .fetch_all(&mut session)
             .await
             .unwrap();
-        assert!(recorded.contains(&12) && recorded.iter().all(|version| *version > STRICT_RELEASE), "{recorded:?}");
+        assert!(
+            recorded.contains(&12) && recorded.iter().all(|version| *version > STRICT_RELEASE),
+            "{recorded:?}"
+        );
         // Upgraded again, nothing is applied twice.
         system.registry("one").await.migrate().await.unwrap();
 
@@ -155,7 +158,8 @@ async fn newer_schema_is_used_unless_it_needs_newer_release() {
 
 #[test]
 fn migrations_take_nothing_away_without_a_word() {
-    let taking = ["DROP COLUMN", "DROP TABLE", "DROP FUNCTION", "DROP VIEW", " RENAME ", "SET NOT NULL", " TYPE "];
+    let taking =
+        ["DROP COLUMN", "DROP TABLE", "DROP FUNCTION", "DROP VIEW", " RENAME ", "SET NOT NULL", " TYPE "];
     for migration in sqlx::migrate!("migrations/system").iter().filter(|one| one.version > STRICT_RELEASE) {
         let sql = migration.sql.as_str();
         let taken: Vec<_> = taking.into_iter().filter(|words| sql.contains(words)).collect();
@@ -169,12 +173,11 @@ async fn standby_changes_nothing_in_registry() {
     for system in System::both_empty().await {
         let registry = system.registry("standby").await;
         registry.check_schema().await.unwrap();
-        let tables: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
-        )
-        .fetch_one(&mut system.session().await)
-        .await
-        .unwrap();
+        let tables: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+                .fetch_one(&mut system.session().await)
+                .await
+                .unwrap();
         assert_eq!(tables, 0);
     }
 }

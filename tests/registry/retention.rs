@@ -32,7 +32,10 @@ async fn with_history(registry: &Registry, session: &mut PgConnection) -> Uuid {
 }
 
 async fn count(session: &mut PgConnection, what: &str) -> i64 {
-    sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {what}"))).fetch_one(session).await.unwrap()
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {what}")))
+        .fetch_one(session)
+        .await
+        .unwrap()
 }
 
 /// Removes until nothing is left to be removed.
@@ -80,7 +83,10 @@ async fn successes_go_first_and_activity_is_archived() {
         assert_eq!(count(&mut session, "workflows").await, 10);
         let of_tenant = format!("activity WHERE tenant_id = '{before}'");
         assert_eq!(count(&mut session, &of_tenant).await, 10);
-        assert_eq!(count(&mut session, "activity").await + count(&mut session, "activity_archive").await, written);
+        assert_eq!(
+            count(&mut session, "activity").await + count(&mut session, "activity_archive").await,
+            written
+        );
     }
 }
 
@@ -101,7 +107,10 @@ async fn for_ever_is_for_ever_and_last_and_open_workflows_stay() {
         assert_eq!(remove(&registry, &for_ever).await, Removed::default());
 
         session.execute("DELETE FROM workflow_steps").await.unwrap();
-        session.execute("DELETE FROM workflows WHERE started_at > now() - interval '390 days'").await.unwrap();
+        session
+            .execute("DELETE FROM workflows WHERE started_at > now() - interval '390 days'")
+            .await
+            .unwrap();
         let open = "INSERT INTO workflows (tenant_id, kind, holder, claim, started_at)
                     VALUES ($1, 'Update', 'x', 0, now() - interval '398 days')";
         sqlx::query(open).bind(id).execute(&mut session).await.unwrap();

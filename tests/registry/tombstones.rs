@@ -3,9 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     api::reason::Reason,
-    domain::{
-        access::AccessLevel, known_rows::KnownRows, observed::RegistryStatus, offboarding::PurgeTerms,
-    },
+    domain::{access::AccessLevel, known_rows::KnownRows, observed::RegistryStatus, offboarding::PurgeTerms},
     registry::Deadline,
 };
 use uuid::Uuid;

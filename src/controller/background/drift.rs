@@ -1,5 +1,6 @@
 //! The drift check: manual changes on the servers are found within a minute. One query for the registry, which returns
-//! the rows that changed since the last check, and one per server; a tenant without a difference costs nothing else.
+//! the rows that changed since the last check, and one per server, which returns its content if that changed; a tenant
+//! without a difference costs nothing else.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -48,6 +49,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(300);
 struct DriftMemory {
     /// The registry's rows.
     rows: KnownRows,
+    /// What was read of each server.
+    inventories: HashMap<String, Inventory>,
     /// The highest transaction id found on each server.
     transactions: HashMap<String, i64>,
     /// Databases that should not exist, and were reported.
@@ -75,9 +78,12 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
     let servers: BTreeSet<&str> =
         rows.iter().chain(&retained).map(|row| row.placement.server.as_str()).collect();
     // All at once: a server that does not respond does not delay the others.
-    let read = async |server| Some((server, read(server, context).await?));
+    let before = &memory.inventories;
+    let read = async |server| Some((server, read(server, before.get(server), context).await?));
     let inventories: HashMap<&str, Inventory> =
         join_all(servers.into_iter().map(read)).await.into_iter().flatten().collect();
+    memory.inventories =
+        inventories.iter().map(|(server, read)| ((*server).to_owned(), read.clone())).collect();
     for (server, inventory) in &inventories {
         if memory.transactions.get(*server).is_some_and(|before| *before > inventory.last_transaction()) {
             verify_restored(server, &rows, context).await?;
@@ -115,9 +121,9 @@ async fn read_rows(
     Ok(known.registered_and_retained())
 }
 
-async fn read(name: &str, context: &Context) -> Option<Inventory> {
+async fn read(name: &str, before: Option<&Inventory>, context: &Context) -> Option<Inventory> {
     let ServerState::Ready(server) = context.state.servers.get(name) else { return None };
-    match timeout(SERVER_TIMEOUT, server.observe_all()).await {
+    match timeout(SERVER_TIMEOUT, server.observe_changes(before)).await {
         Ok(Ok(inventory)) => return Some(inventory),
         Ok(Err(error)) => warn!(server = name, %error, "could not check this server for drift"),
         Err(_) => warn!(server = name, "could not check this server for drift: it does not respond"),
