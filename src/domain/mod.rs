@@ -10,6 +10,7 @@ pub mod daily;
 pub mod drift;
 pub mod excess;
 pub mod identity;
+pub mod known_rows;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod lock_watch;

@@ -6,6 +6,7 @@ mod conditions;
 mod deprovisioning;
 mod holds;
 mod limits;
+mod migrations;
 mod plans;
 mod provisioning;
 mod scale;

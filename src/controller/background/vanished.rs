@@ -2,6 +2,8 @@
 //! at least. If many vanished, or all, the operator may run where its Tenants are not: the breaker of mass deletions opens,
 //! and they keep their access until that is acknowledged.
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -39,7 +41,7 @@ pub fn is_vanished(row: &TenantRecord, context: &Context) -> bool {
 }
 
 /// Writes the tombstones of the tenants that vanished, unless the breaker holds them. `rows` are all that are not closed.
-pub async fn settle(rows: &[TenantRecord], context: &SharedContext) -> Result<(), registry::Error> {
+pub async fn settle(rows: &[Arc<TenantRecord>], context: &SharedContext) -> Result<(), registry::Error> {
     let has_object = |row: &TenantRecord| {
         context.stores.scopes.has(&row.resource_namespace, &row.resource_name, &row.resource_uid, &row.slug)
     };
@@ -48,7 +50,8 @@ pub async fn settle(rows: &[TenantRecord], context: &SharedContext) -> Result<()
     if !found.is_empty() {
         context.registry.tenants_found(&found).await?;
     }
-    let vanished: Vec<&TenantRecord> = rows.iter().filter(|row| is_vanished(row, context)).collect();
+    let vanished: Vec<&TenantRecord> =
+        rows.iter().map(Arc::as_ref).filter(|row| is_vanished(row, context)).collect();
     let held = !vanished.is_empty() && are_held(&vanished, rows, context).await?;
     context.metrics.vanished_tenants(if held { vanished.len() } else { 0 });
     if !held {
@@ -62,7 +65,7 @@ pub async fn settle(rows: &[TenantRecord], context: &SharedContext) -> Result<()
 /// Whether these tenants keep their access: the breaker is open, or opens because they are too many.
 async fn are_held(
     vanished: &[&TenantRecord],
-    rows: &[TenantRecord],
+    rows: &[Arc<TenantRecord>],
     context: &SharedContext,
 ) -> Result<bool, registry::Error> {
     let Some(thresholds) = context.state.breaker.thresholds() else { return Ok(false) };

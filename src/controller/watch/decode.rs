@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::guarded::{Guarded, InvalidObject};
 use crate::{
-    api::reason::Reason,
+    api::{plan::TenantPlan, reason::Reason},
     controller::{context::SharedContext, state::invalid_objects::InvalidObjects},
 };
 
@@ -53,7 +53,14 @@ where
         }
         ready(decoded.transpose())
     });
-    decoded.reflect(writer)
+    // They are long, and read of plans only.
+    let keeps = <K as Resource>::kind(&()) == <TenantPlan as Resource>::kind(&());
+    let strip = move |object: &mut K| {
+        if !keeps {
+            object.meta_mut().managed_fields = None;
+        }
+    };
+    decoded.modify(strip).reflect(writer)
 }
 
 /// Decodes the events of one watch.

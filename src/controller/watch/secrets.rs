@@ -20,7 +20,7 @@ use super::{
     source::{api, watch_config},
 };
 use crate::{
-    api::{LABEL_TENANT, LABEL_TENANT_ID, tenant::Tenant},
+    api::{LABEL_TENANT, LABEL_TENANT_ID, reason::Reason, tenant::Tenant},
     controller::{
         context::{Context, SharedContext},
         state::fingerprint,
@@ -32,10 +32,17 @@ use crate::{
 /// of a Secret that changed or was deleted.
 pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writer<Secret>) {
     let secrets = api::<Secret>(&context.watch_client, namespace.as_deref());
-    let events = watcher(secrets, watch_config().labels(LABEL_TENANT_ID)).default_backoff().reflect(writer);
+    let events = watcher(secrets, watch_config().labels(LABEL_TENANT_ID)).default_backoff();
+    // They are long, and nothing here reads them.
+    let events = events.modify(|secret| secret.managed_fields_mut().clear()).reflect(writer);
     follow(events, fingerprint::of_secret, |secret, change| {
         // A Secret that appears is the one that the operator has just written.
         if let (Change::Changed | Change::Deleted, Some((namespace, name))) = (change, tenant_of(secret)) {
+            let tenant = ObjectRef::<Tenant>::new(&name).within(&namespace);
+            // A failed migration is no reason to wait with credentials.
+            if context.state.retries.failure(&tenant) == Some(Reason::MigrationFailed) {
+                context.state.retries.retry_now(tenant);
+            }
             context.stores.scopes.requeue(&namespace, &name);
         }
     })
