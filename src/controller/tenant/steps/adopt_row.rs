@@ -36,7 +36,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     match context.registry.adopt_row(&lost, now).await? {
         Registration::Created(row) | Registration::Existing(row) => {
             let note = format!(
-                "the registry has a row for tenant {} again, with database {:?}: check its holds: it has those that its status and TenantHolds show",
+                "the registry has a row for tenant {} again, with database {:?}, and the holds that its status and its TenantHolds show: check them",
                 row.id, row.placement.database
             );
             let about = tenant.object_ref(&());
