@@ -38,7 +38,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         Registration::SlugTaken(owner) => return Err(StepError::SlugTaken(describe_owner(&owner))),
     };
     let note = format!(
-        "the registry has a row for tenant {} again, with database {:?}: check its holds: it has those that its status and TenantHolds show",
+        "the registry has a row for tenant {} again, with database {:?}, and the holds that its status and its TenantHolds show: check them",
         row.id, row.placement.database
     );
     context.events.warning(tenant.object_ref(&()), "AdoptRow", Reason::RegistryBehind, note);
