@@ -21,3 +21,4 @@ mod storage;
 mod temp_files;
 mod templates;
 mod tls;
+mod uninstall;
