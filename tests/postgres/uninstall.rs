@@ -1,4 +1,4 @@
-//! What docs/uninstall.md and docs/first-login.md tell people to run.
+//! The statements in docs/uninstall.md and docs/first-login.md.
 
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
