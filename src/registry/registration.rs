@@ -50,7 +50,7 @@ pub enum Registration {
     /// The row was created.
     Created {
         /// The row.
-        row: Box<TenantRecord>,
+        row: TenantRecord,
         /// The tenant that had the slug before.
         former: Option<FormerTenant>,
     },
@@ -135,7 +135,7 @@ impl Registry {
             .fetch_optional(&self.pool)
             .await?;
             if let Some(Created(row, former)) = created {
-                return Ok(Registration::Created { row: Box::new(row), former });
+                return Ok(Registration::Created { row, former });
             }
             if let Some(found) = self.registered(new).await? {
                 return Ok(found);

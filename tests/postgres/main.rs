@@ -22,3 +22,4 @@ mod storage;
 mod temp_files;
 mod templates;
 mod tls;
+mod uninstall;
