@@ -18,7 +18,7 @@ use super::{
     database_server::prefix::naming,
     events::Events,
     state::{
-        breaker::Breaker, latest_status::LatestStatus, plan_rollout::PlanRollout,
+        breaker::Breaker, failed_lists::FailedLists, latest_status::LatestStatus, plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, servers::Servers,
         snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
@@ -79,6 +79,8 @@ pub struct Stores {
 
 /// What this process remembers. After a restart, all of it can be read again.
 pub struct State {
+    /// Which lists of objects failed last.
+    pub failed_lists: FailedLists,
     /// Which servers are ready for work, and their slots.
     pub servers: Servers,
     /// The status that was last written for each Tenant, which the watch may not have delivered yet.

@@ -21,6 +21,7 @@ pub mod plan_adoption;
 pub mod reconcile_queue;
 pub mod record;
 pub mod rights;
+pub mod seed_record;
 pub mod settings;
 pub mod slug;
 pub mod spec;

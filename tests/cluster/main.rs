@@ -4,12 +4,15 @@
 
 mod conditions;
 mod deprovisioning;
+mod finalizers;
 mod holds;
 mod limits;
 mod plans;
+mod property;
 mod provisioning;
 mod scale;
 mod schema;
+mod secrets;
 mod servers;
 mod suspension;
 mod undecodable;

@@ -49,6 +49,18 @@ pub enum ConfigurationError {
         /// The key.
         key: String,
     },
+    /// A value cannot be a user name or a password: often the line break at the end of a file.
+    #[error(
+        "key {key:?} of Secret {name:?} in namespace {namespace:?} has a line break or another control character: write it without one (`printf %s`, not `echo`)"
+    )]
+    ControlCharacter {
+        /// The Secret.
+        name: String,
+        /// The operator's namespace.
+        namespace: String,
+        /// The key.
+        key: String,
+    },
 }
 
 impl ConfigurationError {
@@ -57,6 +69,7 @@ impl ConfigurationError {
         match self {
             Self::Read { .. } => Reason::KubernetesApiError,
             Self::Missing { .. } | Self::Key { .. } => Reason::SecretNotFound,
+            Self::ControlCharacter { .. } => Reason::ServerMisconfigured,
         }
     }
 }
@@ -70,11 +83,15 @@ pub async fn configuration(
     let spec = &server.spec;
     let admin = secret(context, &spec.admin_secret_ref.name, "username and password").await?;
     let text = |key: &str| {
-        entry(&admin, key).ok_or_else(|| ConfigurationError::Key {
-            name: spec.admin_secret_ref.name.clone(),
-            namespace: context.config.operator_namespace.clone(),
-            key: key.to_owned(),
-        })
+        let (name, namespace) =
+            (spec.admin_secret_ref.name.clone(), context.config.operator_namespace.clone());
+        match entry(&admin, key) {
+            None => Err(ConfigurationError::Key { name, namespace, key: key.to_owned() }),
+            Some(text) if text.chars().any(char::is_control) => {
+                Err(ConfigurationError::ControlCharacter { name, namespace, key: key.to_owned() })
+            }
+            Some(text) => Ok(text),
+        }
     };
     let (username, password) = (text("username")?, text("password")?);
     let mode = spec.tls.as_ref().and_then(|tls| tls.mode).unwrap_or(TlsMode::VerifyFull);

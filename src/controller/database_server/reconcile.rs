@@ -17,8 +17,8 @@ use crate::{
         reason::Reason,
     },
     controller::{
-        apply_status::apply_status, context::SharedContext, finalizers::apply_finalizers,
-        state::servers::ServerState, watch::requeue::requeue_tenants_on,
+        apply_status::apply_status, context::SharedContext, finalizers, state::servers::ServerState,
+        watch::requeue::requeue_tenants_on,
     },
     domain::backoff,
     registry,
@@ -48,12 +48,12 @@ pub async fn reconcile(
     let deleting = resource.metadata.deletion_timestamp.is_some();
     if deleting && tenants == 0 {
         context.state.servers.remove(&name);
-        apply_finalizers(&servers(&context), &resource, &[]).await?;
+        finalizers::release(&servers(&context), &resource).await?;
         info!(server = name, "server released");
         return Ok(Action::await_change());
     }
     if !deleting && !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        apply_finalizers(&servers(&context), &resource, &[FINALIZER]).await?;
+        finalizers::claim(&servers(&context), &resource).await?;
     }
     let before = context.state.servers.get(&name);
     let result = preflight(&resource, &before, &context).await?;

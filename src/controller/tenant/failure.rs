@@ -37,6 +37,18 @@ pub enum StepError {
         /// Its uid, to notice when it is deleted.
         uid: Option<String>,
     },
+    /// The plan allows fewer users than the spec has admins.
+    #[error(
+        "spec.admins: {admins} admins are more users than plan {plan:?} allows: remove some, or choose a plan that allows more; {source}"
+    )]
+    AdminsOverLimit {
+        /// How many the spec has.
+        admins: usize,
+        /// The plan.
+        plan: String,
+        /// The refusal: the limit, what is used, and what was refused.
+        source: postgres::Error,
+    },
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader continues")]
     NotLeader,
@@ -131,6 +143,7 @@ impl StepError {
             Self::Kubernetes(error) => api_reason(error),
             Self::SlugTaken { .. } => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
+            Self::AdminsOverLimit { .. } => Reason::LimitReached,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
@@ -145,6 +158,7 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.sql_state(),
             Self::Registry(error) => error.sql_state(),
+            Self::AdminsOverLimit { source, .. } => source.sql_state(),
             Self::Kubernetes(_)
             | Self::SlugTaken { .. }
             | Self::SecretConflict { .. }
@@ -173,7 +187,10 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.is_permanent(),
             Self::Registry(error) => error.is_permanent(),
-            Self::SlugTaken { .. } | Self::SecretConflict { .. } | Self::SchemaBehind { .. } => true,
+            Self::SlugTaken { .. }
+            | Self::SecretConflict { .. }
+            | Self::AdminsOverLimit { .. }
+            | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree
