@@ -24,6 +24,7 @@ pub mod reconcile_queue;
 pub mod record;
 pub mod retention;
 pub mod rights;
+pub mod seed_record;
 pub mod settings;
 pub mod slug;
 pub mod slug_owner;

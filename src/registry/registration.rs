@@ -55,7 +55,7 @@ pub enum Registration {
         former: Option<FormerTenant>,
     },
     /// The row existed: this Tenant was registered before, or one of the same namespace, name and slug.
-    Existing(Box<TenantRecord>),
+    Existing(TenantRecord),
     /// Another tenant, with this row, has the slug.
     SlugTaken(Box<TenantRecord>),
 }
@@ -158,7 +158,7 @@ impl Registry {
         .await?;
         let Some(row) = row else { return Ok(None) };
         if row.resource_uid == new.resource_uid {
-            return Ok(Some(Registration::Existing(Box::new(row))));
+            return Ok(Some(Registration::Existing(row)));
         }
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
@@ -186,6 +186,6 @@ impl Registry {
         .bind(new.correlation)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(rebound.map(|row| Registration::Existing(Box::new(row))))
+        Ok(rebound.map(Registration::Existing))
     }
 }

@@ -70,7 +70,12 @@ async fn documented_redemption_accepts_a_token_once() {
             offer: OneTimeSecret::ResetToken(token.clone()),
             expires_at: Timestamp::now() + SignedDuration::from_hours(1),
         };
-        let seed = Seed { settings: Default::default(), admins: vec![admin], demo_data: false };
+        let seed = Seed {
+            settings: Default::default(),
+            admins: vec![admin],
+            demo_data: false,
+            credentials_only: false,
+        };
         server.seed(&tenant.placement, &seed, None).await.unwrap();
         let page = include_str!("../../docs/first-login.md");
         let (redeem, store) = (documented(page, "RETURNING user_id"), documented(page, "email_verified_at"));

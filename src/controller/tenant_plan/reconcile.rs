@@ -10,11 +10,11 @@ use tracing::{info, warn};
 
 use super::status::{Known, changes};
 use crate::{
-    api::{FINALIZER, plan::TenantPlan},
+    api::plan::TenantPlan,
     controller::{
         apply_status::apply_status,
         context::{Context, SharedContext},
-        finalizers::{self, apply_finalizers_as},
+        finalizers,
     },
     domain::{
         backoff,
@@ -85,13 +85,13 @@ async fn reconcile(
     let plans = Api::<TenantPlan>::all(context.client.clone());
     // The finalizer is added before the status reports users, and released after it reports none.
     if changes.guard == Some(true) {
-        deleted_is_fine(apply_finalizers_as(&manager, &plans, plan, &[FINALIZER]).await)?;
+        deleted_is_fine(finalizers::claim_as(&manager, &plans, plan).await)?;
     }
     if let Some(status) = &changes.status {
         apply_status(&plans, plan, status).await?;
     }
     if changes.guard == Some(false) {
-        deleted_is_fine(apply_finalizers_as(&manager, &plans, plan, &[]).await)?;
+        finalizers::release_as(&manager, &plans, plan).await?;
         info!(plan = plan.name_any(), "no tenant is on the plan any more: finalizer released");
     }
     Ok(())

@@ -48,6 +48,9 @@ pub fn changes(plan: &TenantPlan, known: &Known<'_>, manager: &str, family: &str
     let guards = guards(plan, |name| name == manager);
     let Some(adoption) = known.adoption else {
         let others = self::guards(plan, |name| name != manager && name.starts_with(family));
+        // A deleted plan whose finalizer only another client's manifest carries would stay for ever.
+        let left_behind = plan.metadata.deletion_timestamp.is_some() && has_finalizer(plan) && !others;
+        let guards = guards || left_behind;
         let unused = unused_status(plan, &before, known.metered_limits, now);
         // Operators of different versions may know different limits: each takes what another wrote for this generation.
         let is_written = !guards
@@ -331,5 +334,12 @@ mod tests {
         assert_eq!(changes_to(&plan(deleting()), None), Changes::default());
         assert_eq!(changes_to(&guarded(&["family/other"], json!({})), None), Changes::default());
         assert_eq!(changes_to(&guarded(&["kubectl", "family/other"], deleting()), None), Changes::default());
+    }
+
+    #[test]
+    fn deleted_plan_with_the_finalizer_of_a_manifest_is_released() {
+        let released = Changes { guard: Some(false), status: None };
+        assert_eq!(changes_to(&guarded(&["velero"], deleting()), None), released);
+        assert_eq!(changes_to(&guarded(&["velero"], json!({})), None).guard, None);
     }
 }

@@ -42,7 +42,10 @@ where
 {
     let (context, count) = (context.clone(), invalid.clone());
     let mut decoder = Decoder::new(writer.as_reader(), invalid);
-    let events = watcher(api, config).default_backoff();
+    let (lists, path) = (context.clone(), api.resource_url().to_owned());
+    let events = watcher(api, config)
+        .default_backoff()
+        .inspect(move |event| lists.state.failed_lists.note(&path, event));
     let decoded = events.filter_map(move |event| {
         let before = count.len();
         let decoded = event.map(|event| decoder.decode(event, |invalid| report::<K>(invalid, &context)));

@@ -95,7 +95,7 @@ async fn tenant_columns() {
         header,
         [
             "NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "DATABASE", "SERVER",
-            "REASON", "AGE"
+            "REASON", "PAUSED", "AGE"
         ]
     );
     assert_eq!(row[7..10], ["tenant_acme", "default", "Waiting"]);

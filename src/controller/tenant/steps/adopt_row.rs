@@ -34,7 +34,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         .patch_metadata(&tenant.name_any(), &PatchParams::default(), &Patch::Merge(none))
         .await?;
     let row = match context.registry.adopt_row(&lost, now).await? {
-        Registration::Created { row, .. } | Registration::Existing(row) => *row,
+        Registration::Created { row, .. } | Registration::Existing(row) => row,
         Registration::SlugTaken(owner) => return Err(StepError::SlugTaken(describe_owner(&owner))),
     };
     let note = format!(

@@ -48,7 +48,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             Ok(())
         }
         Registration::Existing(row) => {
-            step.replace_record(*row);
+            step.replace_record(row);
             Ok(())
         }
         Registration::SlugTaken(owner) => Err(StepError::SlugTaken(describe_owner(&owner))),
