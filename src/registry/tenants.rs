@@ -113,7 +113,7 @@ impl Registry {
     }
 
     /// Those of the given tenants that have a row.
-    pub async fn known(&self, ids: &[TenantId]) -> Result<HashMap<TenantId, Known>> {
+    pub async fn known(&self, ids: &[TenantId]) -> Result<HashMap<TenantId, KnownTenant>> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
         let known: Vec<(uuid::Uuid, bool)> = sqlx::query_as(
             "SELECT id, status = 'deprovisioned' AND NOT database_exists FROM tenants WHERE id = ANY ($1)",
@@ -121,7 +121,7 @@ impl Registry {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        let kind = |dropped| if dropped { Known::Dropped } else { Known::Other };
+        let kind = |dropped| if dropped { KnownTenant::Dropped } else { KnownTenant::Other };
         Ok(known.into_iter().map(|(id, dropped)| (TenantId(id), kind(dropped))).collect())
     }
 
@@ -155,7 +155,7 @@ impl Registry {
 
 /// What the registry knows of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum KnownTenant {
     /// It is deprovisioned, and its database is dropped.
     Dropped,
     /// It has, or may have, a database.

@@ -7,7 +7,7 @@ use tenantry::{
         access::AccessLevel, identity::TenantId, known_rows::KnownRows, observed::RegistryStatus,
         offboarding::PurgeTerms,
     },
-    registry::{Deadline, Known},
+    registry::{Deadline, KnownTenant},
 };
 use uuid::Uuid;
 
@@ -173,7 +173,7 @@ async fn revoked_access_is_doubted_only_for_tombstones() {
         registry.begin_deprovisioning(kept.id, &tombstone(true), Some(run)).await.unwrap();
         let never = TenantId(Uuid::new_v4());
         let known = async || registry.known(&[id, kept.id, never]).await.unwrap();
-        let expected = [(id, Known::Dropped), (kept.id, Known::Other)].into();
+        let expected = [(id, KnownTenant::Dropped), (kept.id, KnownTenant::Other)].into();
         assert_eq!(known().await, expected);
         assert_eq!(registry.changed_since(None).await.unwrap().count, 1);
         close(&registry, kept.id, run).await.unwrap();

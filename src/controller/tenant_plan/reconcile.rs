@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::status::{Known, changes};
+use super::status::{PlanInputs, changes};
 use crate::{
     api::plan::TenantPlan,
     controller::{
@@ -80,7 +80,7 @@ async fn reconcile(
     context: &Context,
 ) -> Result<(), kube::Error> {
     let manager = finalizers::manager_of(&context.installation.id.to_string());
-    let known = Known { adoption, metered_limits: context.modules.metered_limits() };
+    let known = PlanInputs { adoption, metered_limits: context.modules.metered_limits() };
     let changes = changes(plan, &known, &manager, &finalizers::manager_of(""), context.clock.now());
     let plans = Api::<TenantPlan>::all(context.client.clone());
     // The finalizer is added before the status reports users, and released after it reports none.

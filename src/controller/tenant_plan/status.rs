@@ -33,7 +33,7 @@ pub struct Changes {
 }
 
 /// What this operator knows about a plan.
-pub struct Known<'a> {
+pub struct PlanInputs<'a> {
     /// Its tenants; none if it has none.
     pub adoption: Option<&'a PlanAdoption>,
     /// The limits that modules meter.
@@ -43,7 +43,13 @@ pub struct Known<'a> {
 /// The writes to a plan with these tenants, by an operator that adds finalizers as `manager`; `family` is the prefix of the
 /// managers of all operators. A plan without tenants of this operator, now and before, is written once, so that a wait for
 /// it ends and its limits are checked; and not if it has tenants of others.
-pub fn changes(plan: &TenantPlan, known: &Known<'_>, manager: &str, family: &str, now: Timestamp) -> Changes {
+pub fn changes(
+    plan: &TenantPlan,
+    known: &PlanInputs<'_>,
+    manager: &str,
+    family: &str,
+    now: Timestamp,
+) -> Changes {
     let before = plan.status.clone().unwrap_or_default();
     let guards = guards(plan, |name| name == manager);
     let Some(adoption) = known.adoption else {
@@ -230,7 +236,7 @@ mod tests {
 
     fn changes_to(plan: &TenantPlan, adoption: Option<&PlanAdoption>) -> Changes {
         let metered_limits = ["users".to_owned()];
-        let known = Known { adoption, metered_limits: &metered_limits };
+        let known = PlanInputs { adoption, metered_limits: &metered_limits };
         changes(plan, &known, OURS, "family/", Timestamp::UNIX_EPOCH)
     }
 
