@@ -6,7 +6,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tenantry::api::LABEL_TENANT_ID;
+use tenantry::api::{LABEL_TENANT_ID, conditions::DEPROVISIONED};
 use tenantry_test_support::Fleet;
 
 async fn change(fleet: &Fleet, name: &str, patch: Value) {
@@ -72,20 +72,13 @@ async fn secret_without_label_does_not_survive_the_purge() {
     let fleet = Fleet::new("secrets-purge").await;
     fleet.apply("sec-purge", json!({})).await;
     fleet.ready("sec-purge").await;
-    // A paused operator does not heal it: its deletion alone sees it.
-    fleet.apply("sec-purge", json!({"paused": true})).await;
-    fleet
-        .wait("sec-purge", "paused", |tenant: Option<&tenantry::api::tenant::Tenant>| {
-            tenant.is_some_and(|tenant| {
-                tenant.status.as_ref().unwrap().observed_generation == tenant.metadata.generation
-            })
-        })
-        .await;
+    let leaves = |grace: i64| json!({"state": "Deprovisioned", "stateReason": "left", "offboarding": {"gracePeriodSeconds": grace}});
+    fleet.apply("sec-purge", leaves(3600)).await;
+    fleet.reason("sec-purge", DEPROVISIONED, "GracePeriod").await;
+    // In the grace period nothing gives it the label again.
     change(&fleet, "sec-purge-db", json!({"metadata": {"labels": null}})).await;
-    let tenant = fleet.tenants.delete("sec-purge", &DeleteParams::default()).await.unwrap().left().unwrap();
-    let unpaused = Patch::Merge(json!({"spec": {"paused": false}}));
-    fleet.tenants.patch("sec-purge", &PatchParams::default(), &unpaused).await.unwrap();
-    fleet.deleted("sec-purge", &tenant).await;
+    fleet.apply("sec-purge", leaves(0)).await;
+    fleet.reason("sec-purge", DEPROVISIONED, "Deprovisioned").await;
     assert!(fleet.secrets.get_opt("sec-purge-db").await.unwrap().is_none());
 }
 
