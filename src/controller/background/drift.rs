@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::join_all;
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -72,13 +72,18 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     if !context.stores.scopes.are_known(&shutdown).await {
         return;
     }
-    while shutdown.run_until_cancelled(period.tick()).await.is_some() {
-        match timeout(CHECK_TIMEOUT, check(&context, &mut memory)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "could not check for drift"),
-            Err(_) => warn!("could not check for drift: no answer in time"),
+    let (registered, rows) = watch::channel(Vec::new());
+    let checks = async {
+        while shutdown.run_until_cancelled(period.tick()).await.is_some() {
+            match timeout(CHECK_TIMEOUT, check(&context, &mut memory, &registered)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "could not check for drift"),
+                Err(_) => warn!("could not check for drift: no answer in time"),
+            }
         }
-    }
+    };
+    // Beside the checks: each of many vanished tenants waits for its own lock.
+    tokio::join!(checks, shutdown.run_until_cancelled(vanished::run(rows, &context)));
     if let Err(error) = memory.record(&context).await {
         warn!(%error, "could not record how far the servers have come");
     }
@@ -118,8 +123,13 @@ impl DriftMemory {
     }
 }
 
-async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), registry::Error> {
+async fn check(
+    context: &SharedContext,
+    memory: &mut DriftMemory,
+    registered: &watch::Sender<Vec<Arc<TenantRecord>>>,
+) -> Result<(), registry::Error> {
     let (rows, retained) = read_rows(&mut memory.rows, context).await?;
+    registered.send_replace(rows.clone());
     // Also those that have no tenant any more: they may have leftovers.
     let resources = context.stores.database_servers.state();
     let names: Vec<String> = resources.iter().map(|server| server.name_any()).collect();
@@ -143,7 +153,6 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
         transactions.insert((*server).to_owned(), now);
         revoke_migrator(server, inventory, context);
     }
-    vanished::settle(&rows, context).await?;
     let mut oids = Vec::new();
     for row in rows.iter().filter(|row| !is_vanished(row, context)) {
         if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
