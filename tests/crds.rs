@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use tenantry::api;
@@ -27,6 +31,16 @@ fn crds_in_repository_are_current() {
             "crds/{name} belongs to no kind: remove it"
         );
     }
+}
+
+/// `tenantry crds | head -1`.
+#[test]
+fn reader_that_closes_the_pipe_is_no_failure() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+    let mut crds = command.arg("crds").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(crds.stdout.take());
+    let ended = crds.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]

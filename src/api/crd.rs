@@ -38,7 +38,7 @@ fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
         };
         forbid_null(root);
         // GitOps tools consider an object without a status finished; with this default they wait for its first
-        // reconcile. A TenantPlan that no Tenant uses is not reconciled: it is finished when it is stored.
+        // reconcile. A TenantPlan is finished when it is stored: its tenants follow.
         if crd.spec.names.kind != "TenantPlan"
             && let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status"))
         {

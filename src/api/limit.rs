@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// The value of a limit: a number, one of the words of [`LimitWord`], or a quantity of bytes.
+/// The value of a limit: a number, one of the words of [`LimitWord`], or a quantity.
 ///
 /// Kubernetes' own IntOrString is not used, because its integer has 32 bits and a limit of 10 GB needs more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub enum LimitValue {
     Number(i64),
     /// A value that is not a number.
     Word(LimitWord),
-    /// The maximum of a limit in bytes, as people write it.
+    /// The maximum with a unit, as people write it.
     Quantity(Quantity),
 }
 
@@ -46,7 +46,7 @@ impl JsonSchema for LimitValue {
 /// The largest value of a limit: a JSON parser with IEEE doubles keeps every integer up to it.
 pub const MAX_LIMIT: i64 = (1 << 53) - 1;
 
-/// The units of a quantity, and their size in bytes.
+/// The units of a quantity, and their size.
 const UNITS: [(&str, i64); 8] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
@@ -72,8 +72,8 @@ pub struct Quantity {
 pub struct QuantityError;
 
 impl Quantity {
-    /// The number of bytes.
-    pub fn bytes(self) -> i64 {
+    /// The number, without its unit: of bytes, for a limit in bytes.
+    pub fn number(self) -> i64 {
         self.count * UNITS[self.unit].1
     }
 }
@@ -87,10 +87,10 @@ impl FromStr for Quantity {
         let unit = UNITS.iter().position(|(unit, _)| *unit == &text[digits.len()..]);
         let (true, Some(unit)) = (is_number, unit) else { return Err(QuantityError) };
         let count: i64 = digits.parse().map_err(|_| QuantityError)?;
-        let bytes = count.checked_mul(UNITS[unit].1).filter(|bytes| *bytes <= MAX_LIMIT);
+        let number = count.checked_mul(UNITS[unit].1).filter(|number| *number <= MAX_LIMIT);
         // A number with leading zeros would be written back as another text.
         let same = count.to_string() == digits;
-        bytes.filter(|_| same).map(|_| Self { count, unit }).ok_or(QuantityError)
+        number.filter(|_| same).map(|_| Self { count, unit }).ok_or(QuantityError)
     }
 }
 
@@ -121,13 +121,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_are_bytes_and_written_back_as_they_were_read() {
-        for (text, bytes) in
+    fn quantities_are_numbers_and_written_back_as_they_were_read() {
+        for (text, number) in
             [("10Gi", 10 << 30), ("1k", 1_000), ("0Mi", 0), ("8191Ti", 8191 << 40), ("9T", 9_000_000_000_000)]
         {
             let value: LimitValue = serde_json::from_value(json!(text)).unwrap();
             let LimitValue::Quantity(quantity) = value else { panic!("{value:?}") };
-            assert_eq!((quantity.bytes(), serde_json::to_value(value).unwrap()), (bytes, json!(text)));
+            assert_eq!((quantity.number(), serde_json::to_value(value).unwrap()), (number, json!(text)));
         }
         for text in [
             "",

@@ -12,9 +12,7 @@ use super::{
     string_enum::string_enum,
     tenant::{Gate, OnFailure},
     tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
-    validation::{
-        conditions, connections_at_least_one, limit_names, limit_values, not_yet, resource_name, rule,
-    },
+    validation::{conditions, connections_at_least_one, limit_names, limits, not_yet, resource_name, rule},
 };
 
 /// What the tenants of this plan may use.
@@ -46,16 +44,15 @@ pub struct TenantPlanSpec {
     /// Limits by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
     /// apiCallsPer15Minutes, connections (concurrent sessions of the tenant's login), tempFileBytes (temporary files of one
     /// session), and any other name that the application defines: a lower-case letter, followed by letters and digits;
-    /// list such names in published. A value is a whole number from 0 to 2^53 - 1 (connections: from 1); for a name that
-    /// ends in Bytes also a quantity as in 10Gi; `unlimited`; or `custom`, which requires the tenant's own spec.limits to
+    /// list such names in published. A value is a whole number from 0 to 2^53 - 1 (connections: from 1), or a
+    /// quantity as in 10Gi; `unlimited`; or `custom`, which requires the tenant's own spec.limits to
     /// set the limit. A limit that is not listed does not apply, except that connections is 50
     /// and tempFileBytes 1 GiB by default. At most 50.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 50))]
+    #[schemars(schema_with = "limits")]
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
-        validation = limit_values("limit", &["unlimited", "custom"]),
     )]
     pub limits: BTreeMap<String, LimitValue>,
 

@@ -31,6 +31,8 @@ reasons! {
     AccessNotCut,
     /// The tenant has full access.
     Active,
+    /// Event: the admins' credentials were issued again, since their Secret was lost, changed or expired.
+    AdminSecretReplaced,
     /// The server refuses the operator's login.
     AuthenticationFailed,
     /// Event: a change to a Tenant that is being deleted has no effect.

@@ -13,8 +13,8 @@ use super::{
     string_enum::string_enum,
     tenant_status::TenantStatus,
     validation::{
-        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, limit_values,
-        one_line, resource_name, rule, rule_on_spec,
+        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, limits, one_line,
+        resource_name, rule, rule_on_spec,
     },
 };
 
@@ -195,14 +195,17 @@ pub struct TenantSpec {
     pub settings: BTreeMap<String, Value>,
 
     /// Limits of this tenant, by name, for the limits that its plan sets to custom: a whole number from 0 to 2^53 - 1
-    /// (connections: from 1), for a name that ends in Bytes also a quantity as in 10Gi, or `unlimited`. Other entries have no effect, and the condition WithinLimits reports
+    /// (connections: from 1), a quantity as in 10Gi, or `unlimited`. Other entries have no effect, and the condition WithinLimits reports
     /// them. At most 50. status.limits shows the limits in force.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 50))]
+    #[schemars(schema_with = "limits")]
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
-        validation = limit_values("the tenant\\'s own limit", &["unlimited"]),
+        validation = rule(
+            "self.all(name, type(self[name]) != string || self[name] != 'custom')",
+            "a tenant's own limit must be a whole number, a quantity as in 10Gi, or unlimited: custom is for the limits of a plan",
+        ),
     )]
     pub limits: BTreeMap<String, LimitValue>,
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     string_enum::string_enum,
-    validation::{one_line, rule},
+    validation::{one_line, rule, time},
 };
 
 /// The desired state of a tenant.
@@ -73,6 +73,7 @@ string_enum!(SuspensionTrigger {
 pub struct Trial {
     /// Time at which the trial ends, in RFC 3339 format. The plan's trialEnd defines what happens then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
     pub ends_at: Option<Time>,
 }
 
@@ -82,9 +83,11 @@ pub struct Trial {
 pub struct Validity {
     /// Start of the period, in RFC 3339 format. Before this time, access is Blocked. Defaults to no start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
     pub not_before: Option<Time>,
     /// End of the period, in RFC 3339 format. From this time on, access is Blocked. Defaults to no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
     pub not_after: Option<Time>,
 }
 

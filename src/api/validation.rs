@@ -1,7 +1,7 @@
 //! Validation rules and schemas that several kinds share.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::core::{Message, Rule};
+use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 
@@ -60,22 +60,37 @@ pub fn limit_names() -> Rule {
     )
 }
 
-/// The values of limits. `words` are those that are not numbers. A limit in bytes may be a quantity, as in `10Gi`: its name
-/// ends in `Bytes`, so that nobody takes it for a number of users. The message names the limits.
-pub fn limit_values(whose: &str, words: &[&str]) -> Rule {
-    let words_listed = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", ");
-    let valid = format!(
-        "type(self[name]) == string ? (self[name] in [{words_listed}] || (name.endsWith('Bytes') && \
-         self[name].matches('^(0|[1-9][0-9]{{0,15}})([KMGT]i|[kMGT])$') && \
-         quantity(self[name]).isLessThan(quantity('8192Ti')))) \
-         : (self[name] >= 0 && self[name] <= 9007199254740991)"
-    );
-    let message = format!(
-        "'{whose} ' + self.filter(name, !({valid})).join(', ') + ' must be a whole number from 0 to 9007199254740991{}; \
-         a limit whose name ends in Bytes may be a quantity less than 8192Ti, as in 10Gi'",
-        words.iter().map(|word| format!(", or {word}")).collect::<String>(),
-    );
-    Rule::new(format!("self.all(name, {valid})")).message(Message::Expression(message))
+/// A time of the spec. `pattern` and the rule allow only what the operator can read: at most nine fraction digits, and a
+/// time that is representable with room for arithmetic. CEL sees the time and not its text.
+pub fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "format": "date-time",
+        "maxLength": 35,
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$",
+        "x-kubernetes-validations": [{
+            "rule": "self < timestamp('9999-01-01T00:00:00Z')",
+            "message": "a time must be before the year 9999, as in 2026-12-31T00:00:00Z: leave the field out for no end",
+        }],
+    })
+}
+
+/// Limits by name, at most 50. The rule is on the value and not on the map: the API server's message names the limit, as in
+/// `spec.limits[users]`.
+pub fn limits(_: &mut SchemaGenerator) -> Schema {
+    let valid = "type(self) == string ? (self in ['unlimited', 'custom'] || (self.matches('^(0|[1-9][0-9]{0,15})([KMGT]i|[kMGT])$') && quantity(self).isLessThan(quantity('8192Ti')))) : (self >= 0 && self <= 9007199254740991)";
+    json_schema!({
+        "type": "object",
+        "maxProperties": 50,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 18,
+            "x-kubernetes-validations": [{
+                "rule": valid,
+                "message": "a limit must be a whole number from 0 to 9007199254740991, a quantity less than 8192Ti as in 10Gi, unlimited, or custom",
+            }],
+        },
+    })
 }
 
 /// The limit connections, if it is a number: with no session at all, the tenant's login could not be verified.

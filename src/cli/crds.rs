@@ -4,6 +4,7 @@ use std::{fs, io, path::PathBuf};
 
 use clap::Args;
 
+use super::output::print;
 use crate::api;
 
 /// Flags of `tenantry crds`.
@@ -18,8 +19,7 @@ pub struct Arguments {
 /// Prints or writes the CustomResourceDefinitions.
 pub fn crds(arguments: Arguments) -> io::Result<()> {
     let Some(directory) = arguments.write else {
-        print!("{}", api::crds_yaml());
-        return Ok(());
+        return print(&api::crds_yaml());
     };
     fs::create_dir_all(&directory)?;
     for (name, yaml) in api::crd_files() {

@@ -1,11 +1,15 @@
 //! The command line: one file per command. Every flag has an environment variable; nothing secret is ever a flag.
 
 pub mod crds;
+mod output;
 pub mod retention;
 pub mod run;
 pub mod server_setup;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -53,7 +57,7 @@ pub async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tenantry: {error}");
+            let _ = writeln!(io::stderr(), "tenantry: {error}");
             ExitCode::FAILURE
         }
     }

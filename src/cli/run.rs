@@ -14,6 +14,7 @@ use crate::{
         client::client as fenced_client,
         clock::Clock,
         run::{LeaderError, LeaderResources, Options, run as run_controllers},
+        state::failed_lists::FailedLists,
         supervisor::LoopEnded,
     },
     domain::breaker::BreakerThresholds,
@@ -222,6 +223,13 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let metrics = Metrics::new();
     let readiness = web::Readiness::default();
     let registry_gate = readiness.gate("registry");
+    // A replica that does not lead lists nothing.
+    let lists_gate = readiness.gate("lists");
+    lists_gate.open();
+    let failed_lists = FailedLists::new(move |why| match why {
+        Some(why) => lists_gate.close(why),
+        None => lists_gate.open(),
+    });
     let server = web::WebServer::bind(arguments.http_address).await?;
     info!(address = %server.address()?, "serving /livez, /readyz, /metrics");
     let pages = web::Pages { readiness, metrics: metrics.clone() };
@@ -277,6 +285,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         metrics: metrics.clone(),
         leadership: leadership.clone(),
         fence,
+        failed_lists,
     };
     let options = Options {
         watch_namespaces: arguments.watch_namespaces,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
+use super::output::print;
 use crate::postgres::{
     self,
     install::{
@@ -87,6 +88,9 @@ pub enum SetupError {
     /// The server failed or refused.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
+    /// What was done could not be printed.
+    #[error("could not print: {0}")]
+    Print(#[from] std::io::Error),
     /// The setup is not complete.
     #[error(
         "not complete: have an administrator with sufficient rights run the refused statements, then run this again"
@@ -107,20 +111,15 @@ pub async fn server_setup(arguments: Arguments) -> Result<(), SetupError> {
             Format::Psql => SqlFormat::Psql,
             Format::Cloudnativepg => SqlFormat::CloudNativePg,
         };
-        print!("{}", print_setup(&options, format)?);
-        return Ok(());
+        return Ok(print(&print_setup(&options, format)?)?);
     }
     let url = arguments.admin_url.ok_or(SetupError::NoUrl)?;
     let admin = PgConnectOptions::from_str(url.expose()).map_err(SetupError::Url)?;
     let report = set_up(admin, &options).await?;
-    for line in &report.done {
-        println!("done     {line}");
-    }
-    for line in &report.reduced {
-        println!("reduced  {line}");
-    }
-    for line in &report.refused {
-        println!("refused  {line}");
-    }
+    let lines = [("done", &report.done), ("reduced", &report.reduced), ("refused", &report.refused)];
+    let line = |(what, lines): (&str, &Vec<String>)| {
+        lines.iter().map(|line| format!("{what:<7}  {line}\n")).collect::<String>()
+    };
+    print(&lines.map(line).concat())?;
     if report.refused.is_empty() { Ok(()) } else { Err(SetupError::Incomplete) }
 }

@@ -18,10 +18,10 @@ use super::{
     database_server::prefix::naming,
     events::Events,
     state::{
-        breaker::Breaker, latest_status::LatestStatus, leftovers::Leftovers, plan_rollout::PlanRollout,
-        recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes, server_rollout::ServerRollouts,
-        servers::Servers, snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones,
-        waiting::Waiting, warned_limits::WarnedLimitsByTenant,
+        breaker::Breaker, failed_lists::FailedLists, latest_status::LatestStatus, leftovers::Leftovers,
+        plan_rollout::PlanRollout, recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes,
+        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
+        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -80,6 +80,8 @@ pub struct Stores {
 
 /// What this process remembers. After a restart, all of it can be read again.
 pub struct State {
+    /// Which lists of objects failed last.
+    pub failed_lists: FailedLists,
     /// Which servers are ready for work, and their slots.
     pub servers: Servers,
     /// The status that was last written for each Tenant, which the watch may not have delivered yet.

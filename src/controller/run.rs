@@ -24,6 +24,7 @@ use super::{
     events::Events,
     state::{
         breaker::Breaker,
+        failed_lists::FailedLists,
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
         leftovers::Leftovers,
@@ -97,6 +98,8 @@ pub struct LeaderResources {
     pub leadership: Leadership,
     /// Closed once the Lease may be lost.
     pub fence: Fence,
+    /// Which lists of objects failed last.
+    pub failed_lists: FailedLists,
 }
 
 /// Why a leader stopped.
@@ -238,6 +241,7 @@ fn context(
         installation: resources.installation,
         stores,
         state: State {
+            failed_lists: resources.failed_lists,
             servers: Servers::default(),
             latest_status: LatestStatus::default(),
             snapshot: StartupSnapshot::default(),

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_tenant_is_told_apart_unless_the_plan_is_the_cause() {
+    fn stalled_tenant_is_counted_apart_unless_the_plan_is_the_cause() {
         let stalled = |plan: &str| {
             let condition = json!({"type": "Stalled", "status": "True", "reason": "DatabaseMissing", "message": "",
                 "lastTransitionTime": "2026-11-21T00:00:00Z"});

@@ -9,7 +9,7 @@ mod sources;
 pub use self::{
     bootstrap::BOOTSTRAP,
     catalog::ModuleCatalog,
-    module::{Migration, Module},
+    module::{Migration, Module, hexadecimal},
     set::ModuleSet,
     sources::embedded,
 };

@@ -159,6 +159,14 @@ impl Server {
         self.read(None).await
     }
 
+    /// As `observe_all`. If the server is as it was `before`, it returns only that.
+    pub async fn observe_changes(&self, before: Option<&Inventory>) -> Result<Inventory> {
+        let mut session = self.admin().await?;
+        let inventory = inventory::read_unless_same(&mut session, None, before).await?;
+        session.release();
+        Ok(inventory)
+    }
+
     /// Ends all sessions with the given `application_name`s, which belong to former holders of the Lease, and waits until
     /// none is left. Returns how many there were.
     pub async fn end_sessions_of(&self, holders: &[String]) -> Result<usize> {

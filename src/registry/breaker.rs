@@ -225,14 +225,15 @@ impl Registry {
         let (closed,) = sqlx::query_as(
             "WITH closed AS (
                  UPDATE breaker SET acknowledged_at = $3, acknowledged_by = $2
-                 WHERE token = $1 AND acknowledged_at IS NULL RETURNING id, token, opened_at),
+                 WHERE token = $1 AND acknowledged_at IS NULL RETURNING id, token, cause, opened_at),
              -- A purge that is due by now, or whose date was set just before, does not count again unless it is hastened.
              freed AS (
                  UPDATE tenants t SET frozen_by = NULL,
                      purge_acknowledged = CASE
                          WHEN t.purge_held IS NULL AND t.deletion_policy <> 'Retain' AND (t.purge_after <= $3
                              OR t.purge_hastened_at IS NOT NULL
-                             OR t.deprovisioned_at > c.opened_at - make_interval(secs => $4))
+                             OR c.cause IN ('MassDeletion', 'DefinitionDeleted', 'DefinitionReplaced')
+                                 AND t.deprovisioned_at > c.opened_at - make_interval(secs => $4))
                          THEN t.purge_after ELSE t.purge_acknowledged END
                  FROM closed c
                  WHERE t.frozen_by IS NOT NULL AND t.status = 'deprovisioning'),

@@ -51,7 +51,7 @@ pub use self::{
     retention::Removed,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
-    tenants::Known,
+    tenants::KnownTenant,
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };

@@ -50,12 +50,12 @@ pub enum Registration {
     /// The row was created.
     Created {
         /// The row.
-        row: Box<TenantRecord>,
+        row: TenantRecord,
         /// The tenant that had the slug before.
         former: Option<FormerTenant>,
     },
     /// The row existed: this Tenant was registered before, or one of the same namespace, name and slug.
-    Existing(Box<TenantRecord>),
+    Existing(TenantRecord),
     /// Another tenant, with this row, has the slug.
     SlugTaken(Box<TenantRecord>),
 }
@@ -135,7 +135,7 @@ impl Registry {
             .fetch_optional(&self.pool)
             .await?;
             if let Some(Created(row, former)) = created {
-                return Ok(Registration::Created { row: Box::new(row), former });
+                return Ok(Registration::Created { row, former });
             }
             if let Some(found) = self.registered(new).await? {
                 return Ok(found);
@@ -158,7 +158,7 @@ impl Registry {
         .await?;
         let Some(row) = row else { return Ok(None) };
         if row.resource_uid == new.resource_uid {
-            return Ok(Some(Registration::Existing(Box::new(row))));
+            return Ok(Some(Registration::Existing(row)));
         }
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
@@ -186,6 +186,6 @@ impl Registry {
         .bind(new.correlation)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(rebound.map(|row| Registration::Existing(Box::new(row))))
+        Ok(rebound.map(Registration::Existing))
     }
 }

@@ -138,7 +138,7 @@ impl Registry {
         .fetch_one(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(Registration::Created { row: Box::new(adopted), former: None })
+        Ok(Registration::Created { row: adopted, former: None })
     }
 
     /// The row because of which a lost one cannot be written again.
@@ -153,7 +153,7 @@ impl Registry {
         .fetch_optional(&self.pool)
         .await?;
         match row {
-            Some(row) if row.id == id => Ok(Registration::Existing(Box::new(row))),
+            Some(row) if row.id == id => Ok(Registration::Existing(row)),
             Some(row) => Ok(Registration::SlugTaken(Box::new(row))),
             None => Err(Error::NamesExhausted(slug.to_string())),
         }

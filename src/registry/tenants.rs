@@ -2,8 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::{FromRow, Row};
+
 use super::{Registry, Result, record::*};
-use crate::domain::{identity::TenantId, observed::RegistryStatus, record::TenantRecord};
+use crate::domain::{
+    identity::TenantId,
+    known_rows::{CHECKSUM_MODULUS, ChangedRows},
+    observed::RegistryStatus,
+    record::TenantRecord,
+};
 
 impl Registry {
     /// The row of the Tenant with this uid: the open one, else the last closed one, so that a finished deletion is
@@ -75,20 +84,36 @@ impl Registry {
         Ok(rows)
     }
 
-    /// The closed rows whose database is retained.
-    pub async fn all_retained(&self) -> Result<Vec<TenantRecord>> {
-        let rows = sqlx::query_as(concat!(
-            "SELECT ",
+    /// The rows that were changed since then, closed ones included; with `None`, those that are not closed, or whose
+    /// database is retained. One statement, so that the numbers are those of the same moment.
+    pub async fn changed_since(&self, since: Option<Timestamp>) -> Result<ChangedRows> {
+        let read = sqlx::query(concat!(
+            "SELECT e.read_at, e.rows_in_all, e.checksum, tenants.id IS NOT NULL AS is_row, ",
             columns!(),
-            " FROM tenants WHERE status = 'deprovisioned' AND database_exists"
+            " FROM (SELECT now() AS read_at, count(*) AS rows_in_all, coalesce(sum(
+                        (extract(epoch FROM updated_at) * 1000000)::bigint % $2), 0)::bigint AS checksum
+                    FROM tenants WHERE status <> 'deprovisioned' OR database_exists) AS e
+              LEFT JOIN tenants ON tenants.updated_at >= coalesce($1, '-infinity'::timestamptz)
+                  AND ($1 IS NOT NULL OR status <> 'deprovisioned' OR database_exists)"
         ))
+        .bind(since.map(|since| since.to_sqlx()))
+        .bind(CHECKSUM_MODULUS)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows)
+        let first = read.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(ChangedRows {
+            at: first.try_get::<jiff_sqlx::Timestamp, _>("read_at")?.to_jiff(),
+            count: first.try_get("rows_in_all")?,
+            checksum: first.try_get("checksum")?,
+            rows: match first.try_get("is_row")? {
+                true => read.iter().map(TenantRecord::from_row).collect::<sqlx::Result<_>>()?,
+                false => Vec::new(),
+            },
+        })
     }
 
     /// Those of the given tenants that have a row.
-    pub async fn known(&self, ids: &[TenantId]) -> Result<HashMap<TenantId, Known>> {
+    pub async fn known(&self, ids: &[TenantId]) -> Result<HashMap<TenantId, KnownTenant>> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
         let known: Vec<(uuid::Uuid, bool)> = sqlx::query_as(
             "SELECT id, status = 'deprovisioned' AND NOT database_exists FROM tenants WHERE id = ANY ($1)",
@@ -96,7 +121,7 @@ impl Registry {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        let kind = |dropped| if dropped { Known::Dropped } else { Known::Other };
+        let kind = |dropped| if dropped { KnownTenant::Dropped } else { KnownTenant::Other };
         Ok(known.into_iter().map(|(id, dropped)| (TenantId(id), kind(dropped))).collect())
     }
 
@@ -130,7 +155,7 @@ impl Registry {
 
 /// What the registry knows of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum KnownTenant {
     /// It is deprovisioned, and its database is dropped.
     Dropped,
     /// It has, or may have, a database.

@@ -72,12 +72,25 @@ async fn server_not_found_and_server_errors_are_reported() {
         .await;
     let secret: Secret = serde_json::from_value(json!({
         "metadata": {"name": "later-admin"},
-        "stringData": {"username": "later_operator", "password": "later-password"},
+        "stringData": {"username": "later_operator", "password": "later\tpassword"},
     }))
     .unwrap();
     let secrets = Api::<Secret>::namespaced(fleet.client.clone(), "tenantry-system");
     secrets.create(&PostParams::default(), &secret).await.unwrap();
     servers.patch("later-server", &params, &Patch::Apply(server("later-admin", port))).await.unwrap();
+    fleet
+        .wait("wait-server", "reporting the control character", |tenant: Option<&Tenant>| {
+            let status = tenant.and_then(|tenant| tenant.status.as_ref());
+            let ready = status.and_then(|status| find_condition(&status.conditions, READY));
+            ready.is_some_and(|ready| {
+                ["Secret \"later-admin\"", "key \"password\" has a line break or another control character"]
+                    .iter()
+                    .all(|part| ready.message.contains(part))
+            })
+        })
+        .await;
+    let password = json!({"stringData": {"password": "later-password"}});
+    secrets.patch("later-admin", &PatchParams::default(), &Patch::Merge(password)).await.unwrap();
     let status = fleet.ready("wait-server").await.status.unwrap();
     assert_eq!(status.database.as_deref(), Some("later_wait_server"));
 

@@ -1,5 +1,7 @@
 //! Holds: one per party, stacked; the strictest wins, and all must be lifted.
 
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, api::ListParams};
 use serde_json::json;
 use sqlx::Executor;
 use tenantry::api::tenant_status::{Access, HoldMode, TenantState};
@@ -82,6 +84,15 @@ async fn mode_of_a_hold_can_change() {
     fleet.access("hold-mode", Access::ReadOnly).await;
     fleet.apply_hold("billing", "hold-mode", json!({"mode": "Blocked"})).await;
     fleet.access("hold-mode", Access::Blocked).await;
+    // The state stays Suspended: the change of access has an Event of its own.
+    let events = Api::<Event>::namespaced(fleet.client.clone(), "holds-change");
+    let reported = async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.iter()
+            .filter_map(|event| event.note.as_deref())
+            .any(|note| note.starts_with("access is Blocked, and was ReadOnly: hold \"billing\" (Blocked)"))
+    };
+    fleet.until("an Event reports the change of access").is_true(reported).await;
     fleet.apply_hold("billing", "hold-mode", json!({"mode": "ReadOnly"})).await;
     fleet.access("hold-mode", Access::ReadOnly).await;
     fleet.login("hold-mode").await.unwrap();

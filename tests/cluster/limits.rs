@@ -348,7 +348,8 @@ async fn admin_over_user_limit_is_refused_until_larger_plan() {
     fleet.apply("lim-admins", json!({"plan": "limits-one", "admins": admins(&["ada", "bob"])})).await;
     let status = fleet.reason("lim-admins", READY, "LimitReached").await.status.unwrap();
     let ready = find_condition(&status.conditions, READY).unwrap();
-    assert!(ready.message.contains("users"), "{}", ready.message);
+    let words = ["spec.admins: 2 admins", "plan \"limits-one\"", "limit \"users\""];
+    assert!(words.iter().all(|word| ready.message.contains(word)), "{}", ready.message);
     fleet.apply("lim-admins", json!({"plan": "limits-two", "admins": admins(&["ada", "bob"])})).await;
     let full = |tenant: Option<&Tenant>| {
         let status = tenant.and_then(|tenant| tenant.status.as_ref());

@@ -168,7 +168,7 @@ const NOT_PURGED: &str =
 #[tokio::test]
 async fn shorter_graces_and_wrong_clocks_purge_nothing_at_once() {
     let world = guarded("breaker-due").await;
-    let fleet = ["one", "two", "three", "four", "five"];
+    let fleet = ["one", "two", "three", "four"];
     let plan = json!({"limits": {}, "graceSeconds": {"CustomerRequest": 30 * DAY}});
     world.fleet.apply_plan("breaker-due", plan.clone()).await;
     let spec = json!({"plan": "breaker-due"});

@@ -198,7 +198,7 @@ async fn left_of(world: &World, name: &str) -> BTreeMap<String, Value> {
         FROM pg_authid r WHERE rolname = 'tenant_' || $1 || '_app' AND $2::uuid IS NOT NULL").await);
     left.insert("registry".into(), rows("tenantry_system", "
         SELECT concat_ws(' ', status, access, database_exists, database_name, login_name, password_verifier IS NOT NULL,
-               module_versions, seed_digest, activated_at IS NOT NULL, purge_started_at IS NOT NULL, rolling_back)
+               module_versions, split_part(seed_digest, '+', 1), activated_at IS NOT NULL, purge_started_at IS NOT NULL, rolling_back)
         FROM tenants WHERE id = $2 AND $1 <> ''").await);
     left.insert(
         "unfinished workflows".into(),

@@ -89,6 +89,24 @@ async fn deadline_passed_without_operator_is_enforced_after_start() {
 }
 
 #[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn unused_admin_credentials_are_issued_again_when_they_expire() {
+    let world = World::new("timed-admins").await;
+    let admins = json!([{"email": "ada@acme.example"}]);
+    world.apply("acme", json!({"admins": admins})).await;
+    world.fleet.ready("acme").await;
+    let first = world.fleet.secret("acme-admin", "admins.json").await;
+    world.set_clock_ahead(6 * DAY);
+    world.apply("acme", json!({"displayName": "Acme", "admins": admins})).await;
+    world.fleet.ready("acme").await;
+    assert_eq!(world.fleet.secret("acme-admin", "admins.json").await, first);
+    world.set_clock_ahead(7 * DAY + 60);
+    world.event("acme", "AdminSecretReplaced", "not used before it expired").await;
+    assert_ne!(world.fleet.secret("acme-admin", "admins.json").await, first);
+    world.fleet.ready("acme").await;
+}
+
+#[tokio::test]
 async fn trial_end_without_its_plan_is_reported_and_changes_nothing() {
     let world = World::new("timed-missing").await;
     let end = json!({"action": "ChangePlan", "plan": "timed-missing-next"});

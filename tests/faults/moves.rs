@@ -1,5 +1,5 @@
-//! A Tenant that was renamed, or moved: told of the tombstone and the way back, moved with its data, and warned of a fresh
-//! start.
+//! A Tenant that was renamed, or moved: it reports the tombstone and the way back, is moved with its data, and warns of a
+//! fresh start.
 
 use serde_json::json;
 use sqlx::Executor;
@@ -12,7 +12,7 @@ use tenantry_test_support::World;
 const DAY: i64 = 24 * 3600;
 
 #[tokio::test]
-async fn renamed_tenant_is_told_of_its_tombstone_and_moved_with_its_data() {
+async fn renamed_tenant_reports_its_tombstone_and_is_moved_with_its_data() {
     let world = World::new("moves").await;
     world.apply("acme", json!({})).await;
     let id = world.fleet.ready("acme").await.status.unwrap().tenant_id;
@@ -31,7 +31,7 @@ async fn renamed_tenant_is_told_of_its_tombstone_and_moved_with_its_data() {
     world.fleet.wait("renamed", "refused", says("is taken by Tenant moves/acme (active)")).await;
     world.fleet.delete("acme").await;
     // At once, not at the next retry.
-    world.fleet.wait("renamed", "told of the tombstone", says("apply Tenant moves/acme again")).await;
+    world.fleet.wait("renamed", "refused by the tombstone", says("apply Tenant moves/acme again")).await;
 
     let mut registry = world.superuser("tenantry_system").await;
     registry.execute("SELECT move_tenant('acme', 'moves', 'renamed')").await.unwrap();

@@ -42,7 +42,7 @@ WHERE r.rolname ~ '^tenant_.*_app$'";
 
 const REGISTRY: &str = "\
 SELECT slug, concat_ws(' ', status, status_reason, access, deletion_policy, purge_after - deprovisioned_at, purge_held,
-    CASE WHEN status <> 'deprovisioning' THEN concat_ws(' ', plan, name, settings, seed_digest) END,
+    CASE WHEN status <> 'deprovisioning' THEN concat_ws(' ', plan, name, settings, split_part(seed_digest, '+', 1)) END,
     (SELECT jsonb_agg(h - 'since') FROM jsonb_array_elements(holds) h), database_name, login_name, database_exists,
     password_verifier IS NOT NULL, module_versions, activated_at IS NOT NULL, status = 'suspended' AND suspended_at IS NOT NULL,
     purge_started_at IS NOT NULL, rolling_back, server,

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tenantry::api::tenant_status::Access;
 use tenantry_dev::Operator;
-use tenantry_test_support::{Options, World, names};
+use tenantry_test_support::{Options, PATIENCE, World, names};
 
 const TENANTS: usize = 50;
 
@@ -66,7 +66,7 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
     join_all(tenants.iter().map(|name| world.fleet.ready(name))).await;
     world.all_usable(&tenants).await;
 
-    let suspended = json!({"state": "Suspended", "suspension": {"mode": "Blocked"}});
+    let suspended = json!({"state": "Suspended", "stateReason": "moved", "suspension": {"mode": "Blocked"}});
     change(&world, &tenants, suspended, some_blocked, &new, old).await;
     join_all(tenants.iter().map(|name| world.fleet.access(name, Access::Blocked))).await;
 
@@ -83,4 +83,19 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
         "SELECT count(*) = 50 AND count(DISTINCT tenant_id) = 50 FROM activity WHERE action = 'Registered'";
     assert!(is_true(&world, once).await);
     assert!(is_true(&world, "SELECT count(*) = 50 FROM tenants").await);
+
+    // A release that cannot use the schema ends, whether or not it knows the number, and the leader goes on.
+    let needs_newer = "SELECT require_release(9999)";
+    sqlx::raw_sql(needs_newer).execute(&mut world.superuser("tenantry_system").await).await.unwrap();
+    let another =
+        world.installation.replica(|options| options.binary = env!("CARGO_BIN_EXE_tenantry").into());
+    let another = another.unwrap();
+    for (replica, message) in [(old, "9999"), (&another, "the registry's schema is too new for this release")]
+    {
+        replica.service().start().unwrap();
+        assert!(replica.service().exits_within(PATIENCE).await);
+        let log = std::fs::read_to_string(replica.log()).unwrap();
+        assert!(log.contains(message), "{log}");
+    }
+    assert!(new.leads().await);
 }

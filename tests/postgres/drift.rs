@@ -9,11 +9,11 @@ use tenantry::{
         drift::{Expected, Mismatch, is_reachable, mismatches},
         tenant_facts::RecordedOids,
     },
-    postgres::{server::Server, tenant::credentials::scram_verifier},
+    postgres::{catalog::inventory::Inventory, server::Server, tenant::credentials::scram_verifier},
 };
 use tenantry_dev::Postgres;
 
-use crate::servers::{SERVERS, Tenant, access, ready};
+use crate::servers::{SERVERS, Tenant, access, ready, set_up, start};
 
 struct Stage {
     postgres: &'static Postgres,
@@ -293,5 +293,33 @@ async fn settings_do_not_hurt_the_operators_sessions() {
         assert!(PgConnection::connect_with(&plain).await.is_err());
         stage.enforce(AccessLevel::ReadWrite).await.unwrap();
         assert!(stage.works().await);
+    }
+}
+
+#[tokio::test]
+async fn server_that_did_not_change_returns_what_was_read_before() {
+    for major in [15, 18] {
+        // Of its own: on a shared server, other tests change something at any time.
+        let postgres = set_up(start(major, vec![]).await).await;
+        let server = ready(&postgres).await;
+        let tenant = Tenant::new("tenant_quiet");
+        tenant.provision(&server, 1).await;
+        let read = async |before: Option<&Inventory>| server.observe_changes(before).await.unwrap();
+        let connections =
+            |inventory: &Inventory| inventory.facts(&tenant.placement).login.unwrap().connection_limit;
+
+        let first = read(None).await;
+        let again = read(Some(&first)).await;
+        let is_same = |other: &Inventory| std::ptr::eq(&*first, &**other);
+        assert!(is_same(&again));
+        postgres.connect("postgres").await.unwrap().execute("SELECT pg_current_xact_id()").await.unwrap();
+        let later = read(Some(&again)).await;
+        assert!(is_same(&later) && later.last_transaction() > first.last_transaction());
+
+        let change = "ALTER ROLE tenant_quiet_app CONNECTION LIMIT 7";
+        postgres.connect("postgres").await.unwrap().execute(change).await.unwrap();
+        let changed = read(Some(&later)).await;
+        assert!(!is_same(&changed));
+        assert_eq!((connections(&first), connections(&changed)), (-1, 7));
     }
 }

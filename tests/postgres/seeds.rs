@@ -25,7 +25,12 @@ async fn admin_is_offered_a_credential_until_one_is_used() {
         let server = ready(postgres).await;
         let tenant = Tenant::new("tenant_admins");
         tenant.provision(&server, 1).await;
-        let seed = |admins: Vec<AdminSeed>| Seed { settings: Default::default(), admins, demo_data: false };
+        let seed = |admins: Vec<AdminSeed>| Seed {
+            settings: Default::default(),
+            admins,
+            demo_data: false,
+            credentials_only: false,
+        };
         let (first, second) = (generate_password(), generate_password());
         let mut session = tenant.session(postgres).await.unwrap();
         let mut open = async || -> i64 {
@@ -47,6 +52,26 @@ async fn admin_is_offered_a_credential_until_one_is_used() {
         // A new token replaces an unused one.
         server.seed(&tenant.placement, &seed(vec![admin("ada@a.example", &second)]), None).await.unwrap();
         assert_eq!(open().await, 1);
+        // A renewed one leaves the settings, the names and the roles as the application has them.
+        let mut application = tenant.session(postgres).await.unwrap();
+        let changes = "UPDATE users SET name = 'Ada L.'; DELETE FROM user_roles";
+        application.execute(changes).await.unwrap();
+        let third = generate_password();
+        let named = AdminSeed { name: Some("Ada".into()), ..admin("ada@a.example", &third) };
+        let renewal = Seed {
+            settings: [("theme".to_owned(), json!("dark"))].into(),
+            credentials_only: true,
+            ..seed(vec![named])
+        };
+        assert_eq!(server.seed(&tenant.placement, &renewal, None).await.unwrap().offered, ["ada@a.example"]);
+        assert_eq!(open().await, 1);
+        let kept: bool = sqlx::query_scalar(
+            "SELECT name = 'Ada L.' AND NOT EXISTS (SELECT FROM user_roles) AND NOT EXISTS (SELECT FROM settings) FROM users",
+        )
+        .fetch_one(&mut application)
+        .await
+        .unwrap();
+        assert!(kept);
         // After its use, no credential is offered.
         let mut other = tenant.session(postgres).await.unwrap();
         other.execute("UPDATE user_credentials SET used_at = now() WHERE revoked_at IS NULL").await.unwrap();
@@ -73,7 +98,7 @@ async fn demo_data_is_inserted_once_and_marked_as_demo() {
         let tenant = Tenant::new("tenant_demo");
         tenant.provision(&server, 1).await;
         let settings = [("theme".to_owned(), json!("dark"))].into();
-        let seed = Seed { settings, admins: vec![], demo_data: true };
+        let seed = Seed { settings, admins: vec![], demo_data: true, credentials_only: false };
         let mut session = tenant.session(postgres).await.unwrap();
         for _ in 0..2 {
             server.seed(&tenant.placement, &seed, None).await.unwrap();

@@ -163,7 +163,7 @@ pub fn access(facts: &TenantFacts) -> Option<AccessLevel> {
 }
 
 pub fn empty_seed() -> Seed {
-    Seed { settings: Default::default(), admins: vec![], demo_data: false }
+    Seed { settings: Default::default(), admins: vec![], demo_data: false, credentials_only: false }
 }
 
 /// The SQLSTATE with which a statement is refused.

@@ -38,7 +38,7 @@ async fn tombstone_is_moved_until_its_purge_begins() {
         assert!(passed(&registry.begin_purge(row.id, "uid-of-moved", zero, run).await.unwrap()));
         assert_eq!(refused(&mut session, moves).await, "TN001");
 
-        // The next tenant with this slug is told of this one.
+        // The next tenant with this slug names this one.
         assert!(passed(&close(&registry, row.id, run).await.unwrap()));
         let Registration::Created { row: next, former } = registry.register(&tenant("acme")).await.unwrap()
         else {

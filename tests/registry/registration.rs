@@ -65,7 +65,7 @@ async fn one_of_twenty_concurrent_registrations_gets_the_slug() {
             .filter(|outcome| matches!(outcome, Registration::SlugTaken(row) if row.id == winners[0].id))
             .count();
         assert_eq!(losers, 19, "{outcomes:?}");
-        assert_eq!(registries[0].all_registered().await.unwrap(), [(**winners[0]).clone()]);
+        assert_eq!(registries[0].all_registered().await.unwrap(), [winners[0].clone()]);
     }
 }
 
@@ -78,7 +78,8 @@ async fn repeated_registration_returns_the_same_row() {
         let rows: Vec<_> = outcomes
             .into_iter()
             .map(|outcome| match outcome.unwrap() {
-                Registration::Created { row, .. } | Registration::Existing(row) => *row,
+                Registration::Created { row, .. } => row,
+                Registration::Existing(row) => row,
                 taken @ Registration::SlugTaken(_) => panic!("{taken:?}"),
             })
             .collect();

@@ -129,7 +129,7 @@ pub fn tenant(slug: &str) -> NewTenant {
 /// Registers a new tenant.
 pub async fn created(registry: &Registry, new: &NewTenant) -> TenantRecord {
     match registry.register(new).await.unwrap() {
-        Registration::Created { row, .. } => *row,
+        Registration::Created { row, .. } => row,
         other => panic!("not created: {other:?}"),
     }
 }

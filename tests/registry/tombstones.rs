@@ -3,8 +3,11 @@
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     api::reason::Reason,
-    domain::{access::AccessLevel, identity::TenantId, observed::RegistryStatus, offboarding::PurgeTerms},
-    registry::{Deadline, Known},
+    domain::{
+        access::AccessLevel, identity::TenantId, known_rows::KnownRows, observed::RegistryStatus,
+        offboarding::PurgeTerms,
+    },
+    registry::{Deadline, KnownTenant},
 };
 use uuid::Uuid;
 
@@ -170,11 +173,20 @@ async fn revoked_access_is_doubted_only_for_tombstones() {
         registry.begin_deprovisioning(kept.id, &tombstone(true), Some(run)).await.unwrap();
         let never = TenantId(Uuid::new_v4());
         let known = async || registry.known(&[id, kept.id, never]).await.unwrap();
-        let expected = [(id, Known::Dropped), (kept.id, Known::Other)].into();
+        let expected = [(id, KnownTenant::Dropped), (kept.id, KnownTenant::Other)].into();
         assert_eq!(known().await, expected);
-        assert!(registry.all_retained().await.unwrap().is_empty());
+        assert_eq!(registry.changed_since(None).await.unwrap().count, 1);
         close(&registry, kept.id, run).await.unwrap();
         assert_eq!(known().await, expected);
-        assert_eq!(registry.all_retained().await.unwrap()[0].id, kept.id);
+        let all = registry.changed_since(None).await.unwrap();
+        assert_eq!((all.count, all.rows.len(), all.rows[0].id), (1, 1, kept.id), "closed, and retained");
+        let mut rows = KnownRows::default();
+        assert!(rows.update(all.clone()), "the checksum is computed alike");
+        let changed = registry.changed_since(Some(all.at - SignedDuration::from_mins(2))).await.unwrap();
+        assert_eq!(changed.rows.len(), 2, "closed rows too");
+        assert!(rows.update(changed));
+        let nothing = registry.changed_since(Some(all.at + SignedDuration::from_mins(2))).await.unwrap();
+        assert_eq!((nothing.count, nothing.rows.len()), (1, 0));
+        assert!(rows.update(nothing));
     }
 }

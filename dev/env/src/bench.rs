@@ -2,6 +2,7 @@
 //! has fsync on.
 
 pub mod meters;
+mod quiet;
 mod restriction;
 
 use std::collections::BTreeSet;
@@ -41,6 +42,7 @@ pub async fn run(environment: &Environment) -> Result<()> {
     bench.idle_for_a_minute().await?;
     bench.delete_many().await?;
     bench.suspend_behind_other_work().await?;
+    quiet::quiet_minute(environment).await?;
     // Last: its writes keep the disk busy for a while.
     meters::compare(environment.postgres(), "tenant_one_0").await
 }

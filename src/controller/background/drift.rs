@@ -1,14 +1,16 @@
-//! The drift check: manual changes on the servers are found within a minute. One query for the registry and one per server;
-//! a tenant without a difference costs nothing else.
+//! The drift check: manual changes on the servers are found within a minute. One query for the registry, which returns
+//! the rows that changed since the last check, and one per server, which returns its content if that changed; a tenant
+//! without a difference costs nothing else.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -28,6 +30,7 @@ use crate::{
     domain::{
         drift::{DriftCheck, Expected, Mismatch, REPORTED, mismatches},
         identity::TenantId,
+        known_rows::KnownRows,
         observed::RegistryStatus,
         record::TenantRecord,
         spec::{desired_tenant, is_paused},
@@ -50,6 +53,10 @@ const WATERMARK_PERIOD: Duration = Duration::from_secs(300);
 /// What is remembered from one check to the next.
 #[derive(Default)]
 struct DriftMemory {
+    /// The registry's rows.
+    rows: KnownRows,
+    /// What was read of each server.
+    inventories: HashMap<String, Inventory>,
     /// The highest transaction id found on each server; none before the registry's were read.
     transactions: Option<HashMap<String, i64>>,
     /// The mismatches for which a tenant was last reconciled, until it has none.
@@ -65,13 +72,18 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     if !context.stores.scopes.are_known(&shutdown).await {
         return;
     }
-    while shutdown.run_until_cancelled(period.tick()).await.is_some() {
-        match timeout(CHECK_TIMEOUT, check(&context, &mut memory)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "could not check for drift"),
-            Err(_) => warn!("could not check for drift: no answer in time"),
+    let (registered, rows) = watch::channel(Vec::new());
+    let checks = async {
+        while shutdown.run_until_cancelled(period.tick()).await.is_some() {
+            match timeout(CHECK_TIMEOUT, check(&context, &mut memory, &registered)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "could not check for drift"),
+                Err(_) => warn!("could not check for drift: no answer in time"),
+            }
         }
-    }
+    };
+    // Beside the checks: each of many vanished tenants waits for its own lock.
+    tokio::join!(checks, shutdown.run_until_cancelled(vanished::run(rows, &context)));
     if let Err(error) = memory.record(&context).await {
         warn!(%error, "could not record how far the servers have come");
     }
@@ -111,18 +123,25 @@ impl DriftMemory {
     }
 }
 
-async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), registry::Error> {
-    let rows = context.registry.all_registered().await?;
-    let retained = context.registry.all_retained().await?;
+async fn check(
+    context: &SharedContext,
+    memory: &mut DriftMemory,
+    registered: &watch::Sender<Vec<Arc<TenantRecord>>>,
+) -> Result<(), registry::Error> {
+    let (rows, retained) = read_rows(&mut memory.rows, context).await?;
+    registered.send_replace(rows.clone());
     // Also those that have no tenant any more: they may have leftovers.
     let resources = context.stores.database_servers.state();
     let names: Vec<String> = resources.iter().map(|server| server.name_any()).collect();
     let used = rows.iter().chain(&retained).map(|row| row.placement.server.as_str());
     let servers: BTreeSet<&str> = used.chain(names.iter().map(String::as_str)).collect();
     // All at once: a server that does not respond does not delay the others.
-    let read = async |server| Some((server, read(server, context).await?));
+    let before = &memory.inventories;
+    let read = async |server| Some((server, read(server, before.get(server), context).await?));
     let inventories: HashMap<&str, Inventory> =
         join_all(servers.into_iter().map(read)).await.into_iter().flatten().collect();
+    memory.inventories =
+        inventories.iter().map(|(server, read)| ((*server).to_owned(), read.clone())).collect();
     for (server, inventory) in &inventories {
         let transactions = memory.transactions(context).await?;
         let now = inventory.last_transaction();
@@ -134,7 +153,6 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
         transactions.insert((*server).to_owned(), now);
         revoke_migrator(server, inventory, context);
     }
-    vanished::settle(&rows, context).await?;
     let mut oids = Vec::new();
     for row in rows.iter().filter(|row| !is_vanished(row, context)) {
         if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
@@ -155,9 +173,21 @@ async fn check(context: &SharedContext, memory: &mut DriftMemory) -> Result<(), 
     memory.record_in_time(context).await
 }
 
-async fn read(name: &str, context: &Context) -> Option<Inventory> {
+/// Reads the rows that changed since the last check, and all if others changed too: the registry was restored.
+async fn read_rows(
+    known: &mut KnownRows,
+    context: &Context,
+) -> Result<(Vec<Arc<TenantRecord>>, Vec<Arc<TenantRecord>>), registry::Error> {
+    let changed = context.registry.changed_since(known.since()).await?;
+    if !known.update(changed) {
+        known.update(context.registry.changed_since(None).await?);
+    }
+    Ok(known.registered_and_retained())
+}
+
+async fn read(name: &str, before: Option<&Inventory>, context: &Context) -> Option<Inventory> {
     let ServerState::Ready(server) = context.state.servers.get(name) else { return None };
-    match timeout(SERVER_TIMEOUT, server.observe_all()).await {
+    match timeout(SERVER_TIMEOUT, server.observe_changes(before)).await {
         Ok(Ok(inventory)) => return Some(inventory),
         Ok(Err(error)) => warn!(server = name, %error, "could not check this server for drift"),
         Err(_) => warn!(server = name, "could not check this server for drift: it does not respond"),
@@ -167,7 +197,7 @@ async fn read(name: &str, context: &Context) -> Option<Inventory> {
 }
 
 /// Has a database verified that is another one than before: a copy of it was restored. The registry has recorded that.
-fn verify_restored(id: TenantId, rows: &[TenantRecord], context: &Context) {
+fn verify_restored(id: TenantId, rows: &[Arc<TenantRecord>], context: &Context) {
     let Some(row) = rows.iter().find(|row| row.id == id) else { return };
     context.state.snapshot.forget(&row.resource_uid);
     requeue_tenant(&row.resource_namespace, &row.resource_name, context);

@@ -22,7 +22,7 @@ use crate::{
         leftovers::{FormerOwner, Leftover, UnknownTenants, report, to_cut},
     },
     postgres::catalog::inventory::Inventory,
-    registry::{Error, Known},
+    registry::{Error, KnownTenant},
 };
 
 /// How long one attempt to cut off may take.
@@ -65,12 +65,12 @@ pub async fn check(
 /// Those that belong to no tenant. The Tenant of one that lost its row reports that itself, and keeps its access.
 fn leftovers(
     found: Vec<Leftover>,
-    known: &HashMap<TenantId, Known>,
+    known: &HashMap<TenantId, KnownTenant>,
     claimed: &HashSet<String>,
 ) -> Vec<Leftover> {
     let all = found.into_iter().filter_map(|leftover| match known.get(&leftover.tenant) {
-        Some(Known::Dropped) => Some(Leftover { owner: FormerOwner::Deprovisioned, ..leftover }),
-        Some(Known::Other) => None,
+        Some(KnownTenant::Dropped) => Some(Leftover { owner: FormerOwner::Deprovisioned, ..leftover }),
+        Some(KnownTenant::Other) => None,
         None if claimed.contains(&leftover.tenant.to_string()) => None,
         None => Some(leftover),
     });

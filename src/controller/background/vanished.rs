@@ -2,7 +2,10 @@
 //! at least. If many vanished, or all, the operator may run where its Tenants are not: the breaker of mass deletions opens,
 //! and they keep their access until that is acknowledged.
 
+use std::{sync::Arc, time::Duration};
+
 use k8s_openapi::jiff::Timestamp;
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
@@ -25,6 +28,9 @@ use crate::{
 /// Who deprovisions a tenant that vanished: no user asked for it.
 const ACTOR: &str = "tenantry";
 
+/// How long all of them may take at once. The rest is handled after the next check.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
 /// How many tenants an opening of the breaker names.
 const NAMED: usize = 10;
 
@@ -38,8 +44,20 @@ pub fn is_vanished(row: &TenantRecord, context: &Context) -> bool {
         && !context.stores.scopes.has(namespace, name, &row.resource_uid, &row.slug)
 }
 
+/// Handles the tenants that vanished, whenever the rows that are not closed were read; until they are read no more.
+pub async fn run(mut registered: watch::Receiver<Vec<Arc<TenantRecord>>>, context: &SharedContext) {
+    while registered.changed().await.is_ok() {
+        let rows = registered.borrow_and_update().clone();
+        match timeout(TIMEOUT, settle(&rows, context)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "could not handle Tenants that vanished"),
+            Err(_) => warn!("could not handle Tenants that vanished: no answer in time"),
+        }
+    }
+}
+
 /// Writes the tombstones of the tenants that vanished, unless the breaker holds them. `rows` are all that are not closed.
-pub async fn settle(rows: &[TenantRecord], context: &SharedContext) -> Result<(), registry::Error> {
+async fn settle(rows: &[Arc<TenantRecord>], context: &SharedContext) -> Result<(), registry::Error> {
     let has_object = |row: &TenantRecord| {
         context.stores.scopes.has(&row.resource_namespace, &row.resource_name, &row.resource_uid, &row.slug)
     };
@@ -48,7 +66,8 @@ pub async fn settle(rows: &[TenantRecord], context: &SharedContext) -> Result<()
     if !found.is_empty() {
         context.registry.tenants_found(&found).await?;
     }
-    let vanished: Vec<&TenantRecord> = rows.iter().filter(|row| is_vanished(row, context)).collect();
+    let vanished: Vec<&TenantRecord> =
+        rows.iter().map(Arc::as_ref).filter(|row| is_vanished(row, context)).collect();
     let held = !vanished.is_empty() && are_held(&vanished, rows, context).await?;
     context.metrics.vanished_tenants(if held { vanished.len() } else { 0 });
     if !held {
@@ -62,7 +81,7 @@ pub async fn settle(rows: &[TenantRecord], context: &SharedContext) -> Result<()
 /// Whether these tenants keep their access: the breaker is open, or opens because they are too many.
 async fn are_held(
     vanished: &[&TenantRecord],
-    rows: &[TenantRecord],
+    rows: &[Arc<TenantRecord>],
     context: &SharedContext,
 ) -> Result<bool, registry::Error> {
     let Some(thresholds) = context.state.breaker.thresholds() else { return Ok(false) };

@@ -21,7 +21,7 @@ use crate::{
     controller::{
         apply_status::apply_status,
         context::SharedContext,
-        finalizers::apply_finalizers,
+        finalizers,
         state::servers::ServerState,
         tenant::secrets::Address,
         watch::requeue::{requeue_tenants_on, tenants_on},
@@ -67,12 +67,12 @@ pub async fn reconcile(
     let deleting = resource.metadata.deletion_timestamp.is_some();
     if deleting && tenants == 0 {
         context.state.servers.remove(&name);
-        apply_finalizers(&servers(&context), &resource, &[]).await?;
+        finalizers::release(&servers(&context), &resource).await?;
         info!(server = name, "server released");
         return Ok(Action::await_change());
     }
     if !deleting && !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        apply_finalizers(&servers(&context), &resource, &[FINALIZER]).await?;
+        finalizers::claim(&servers(&context), &resource).await?;
     }
     let before = context.state.servers.get(&name);
     let result = preflight(&resource, &before, &context).await?;

@@ -1,6 +1,7 @@
 //! What this process remembers. Nothing here knows the Context, and everything can be read again after a restart.
 
 pub mod breaker;
+pub mod failed_lists;
 pub mod fingerprint;
 pub mod invalid_objects;
 pub mod latest_status;

@@ -14,13 +14,18 @@ use kube::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    admin_content::{KEY, content_digest, digest, holds_credentials_of},
     failure::StepError,
     secrets::{self, Found},
 };
 use crate::{
     api::tenant::{AdminCredential, Tenant},
     controller::context::Context,
-    domain::{record::TenantRecord, spec::DesiredTenant},
+    domain::{
+        record::TenantRecord,
+        seed_record::{IssuedCredentials, SeedRecord},
+        spec::DesiredTenant,
+    },
     postgres::tenant::{
         credentials::{SecretText, generate_password},
         seed::{AdminSeed, OneTimeSecret, Seed},
@@ -32,9 +37,6 @@ const VALIDITY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// A credential that is valid for less than this is replaced when the admins are seeded.
 const MIN_VALIDITY: SignedDuration = SignedDuration::from_hours(24);
-
-/// The key in the admin Secret: a JSON list of entries. One key for all, since an e-mail address is not a key.
-const KEY: &str = "admins.json";
 
 /// The entry of one admin in the admin Secret.
 #[derive(Clone, Serialize, Deserialize)]
@@ -53,6 +55,7 @@ struct Entry {
 pub struct AdminCredentials {
     entries: BTreeMap<String, Entry>,
     found: Found,
+    renews: bool,
 }
 
 impl AdminCredentials {
@@ -71,9 +74,21 @@ impl AdminCredentials {
             Found::Ours(secret) => read(secret),
         };
         let now = context.clock.now();
+        let recorded = row.seed_digest.as_deref().map(SeedRecord::parse);
+        let content = match &found {
+            Found::Absent => None,
+            Found::Ours(secret) => content_digest(secret),
+        };
+        // The rest of the seed is in the database: only the credentials are issued again.
+        let renews = recorded.is_some_and(|seed| {
+            seed.digest == desired.seed_digest() && !seed.credentials_intact(content.as_deref(), now)
+        });
+        let was_changed = renews && !holds_issued(&found, row);
         let entries = desired.admins.iter().map(|admin| {
             let kept = known.get(&admin.email).filter(|entry| {
-                entry.credential == admin.credential && entry.expires_at.duration_since(now) > MIN_VALIDITY
+                !was_changed
+                    && entry.credential == admin.credential
+                    && entry.expires_at.duration_since(now) > MIN_VALIDITY
             });
             let entry = kept.cloned().unwrap_or_else(|| Entry {
                 email: admin.email.clone(),
@@ -83,7 +98,7 @@ impl AdminCredentials {
             });
             (admin.email.clone(), entry)
         });
-        let mut credentials = Self { entries: entries.collect(), found };
+        let mut credentials = Self { entries: entries.collect(), found, renews };
         credentials.write(context, tenant, row, desired).await?;
         Ok(credentials)
     }
@@ -103,10 +118,21 @@ impl AdminCredentials {
                 expires_at: entry.expires_at,
             })
         });
-        Seed { settings: desired.settings.clone(), admins: admins.collect(), demo_data: desired.demo_data }
+        Seed {
+            settings: desired.settings.clone(),
+            admins: admins.collect(),
+            demo_data: desired.demo_data,
+            credentials_only: self.renews,
+        }
     }
 
-    /// Removes the entries that were not used: admins who have an account already keep their credentials.
+    /// Whether nothing but the credentials is seeded, because their Secret was lost, changed or not used in time.
+    pub fn renews(&self) -> bool {
+        self.renews
+    }
+
+    /// Removes the entries that were not used: admins who have an account already keep their credentials. Returns what is in
+    /// the Secret then.
     pub async fn retain_issued(
         mut self,
         issued: &[String],
@@ -114,10 +140,24 @@ impl AdminCredentials {
         tenant: &Tenant,
         row: &TenantRecord,
         desired: &DesiredTenant,
-    ) -> Result<(), StepError> {
+    ) -> Result<Option<IssuedCredentials>, StepError> {
         let before = self.entries.len();
         self.entries.retain(|email, _| issued.contains(email));
-        if self.entries.len() == before { Ok(()) } else { self.write(context, tenant, row, desired).await }
+        if self.entries.len() != before {
+            self.write(context, tenant, row, desired).await?;
+        }
+        let first = self.entries.values().map(|entry| entry.expires_at).min();
+        let expires_at = first.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at));
+        Ok(expires_at.map(|expires_at| IssuedCredentials {
+            expires_at,
+            content_digest: digest(self.content().as_bytes()),
+        }))
+    }
+
+    /// The content of the Secret.
+    fn content(&self) -> String {
+        let list: Vec<&Entry> = self.entries.values().collect();
+        serde_json::json!(list).to_string()
     }
 
     /// Writes the Secret, or deletes it if it would be empty.
@@ -131,22 +171,16 @@ impl AdminCredentials {
         if self.entries.is_empty() {
             return self.remove(context).await;
         }
-        let list: Vec<&Entry> = self.entries.values().collect();
-        let json = serde_json::json!(list).to_string();
-        if let Found::Ours(secret) = &self.found
-            && secret
-                .data
-                .as_ref()
-                .and_then(|data| data.get(KEY))
-                .is_some_and(|data| data.0 == json.as_bytes())
+        let secret = Secret {
+            metadata: secrets::metadata(tenant, row, &desired.admin_secret),
+            data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(self.content().into_bytes()))])),
+            ..Secret::default()
+        };
+        if let Found::Ours(found) = &self.found
+            && secrets::is_as_wanted(found, &secret)
         {
             return Ok(());
         }
-        let secret = Secret {
-            metadata: secrets::metadata(tenant, row, &desired.admin_secret),
-            data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(json.into_bytes()))])),
-            ..Secret::default()
-        };
         self.found = Found::Ours(Box::new(secrets::write(context, secret, &self.found).await?));
         Ok(())
     }
@@ -162,6 +196,14 @@ impl AdminCredentials {
             Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Whether the Secret that was found has the credentials that were issued.
+fn holds_issued(found: &Found, row: &TenantRecord) -> bool {
+    match found {
+        Found::Absent => false,
+        Found::Ours(secret) => holds_credentials_of(secret, row),
     }
 }
 

@@ -44,6 +44,18 @@ pub enum StepError {
         /// Why not.
         why: String,
     },
+    /// The plan allows fewer users than the spec has admins.
+    #[error(
+        "spec.admins: {admins} admins are more users than plan {plan:?} allows: remove some, or choose a plan that allows more; {source}"
+    )]
+    AdminsOverLimit {
+        /// How many the spec has.
+        admins: usize,
+        /// The plan.
+        plan: String,
+        /// The refusal: the limit, what is used, and what was refused.
+        source: postgres::Error,
+    },
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader continues")]
     NotLeader,
@@ -142,6 +154,7 @@ impl StepError {
             Self::SlugTaken(_) => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
             Self::RowNotAdopted { .. } => Reason::RegistryRowMissing,
+            Self::AdminsOverLimit { .. } => Reason::LimitReached,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
@@ -157,6 +170,7 @@ impl StepError {
         match self {
             Self::Postgres(error) => error.sql_state(),
             Self::Registry(error) => error.sql_state(),
+            Self::AdminsOverLimit { source, .. } => source.sql_state(),
             Self::Kubernetes(_)
             | Self::SlugTaken(_)
             | Self::SecretConflict { .. }
@@ -190,6 +204,7 @@ impl StepError {
             Self::SlugTaken(_)
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
+            | Self::AdminsOverLimit { .. }
             | Self::SchemaBehind { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader

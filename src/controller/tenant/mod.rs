@@ -1,5 +1,6 @@
 //! The controller of `Tenant`: load → observe → plan → execute → status, one file each.
 
+mod admin_content;
 pub mod admin_secret;
 pub mod controller;
 pub mod converge;

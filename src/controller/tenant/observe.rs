@@ -4,6 +4,7 @@
 use kube::ResourceExt;
 
 use super::{
+    admin_content,
     evaluate::{evaluate, modules_of},
     secrets::{self, Connection},
 };
@@ -15,6 +16,7 @@ use crate::{
         drift::{self, Expected, Mismatch},
         observed::{Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
         record::TenantRecord,
+        seed_record::SeedRecord,
         spec,
         subject::Subject,
         tenant_facts::{RecordedOids, TenantFacts},
@@ -162,7 +164,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
     });
     RegistryFacts {
         status: record.status,
-        seed_digest: record.seed_digest.clone(),
+        seed_digest: seed_in_force(record, subject, context),
         modules_current: record.module_versions
             == modules_of(record, subject.entitlements(), context).targets(),
         declared_current,
@@ -187,6 +189,17 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
     }
 }
 
+/// The digest of what is seeded; none if the admins' credentials have to be issued again, because their Secret was lost,
+/// changed or not used in time.
+fn seed_in_force(record: &TenantRecord, subject: &Subject<'_>, context: &SharedContext) -> Option<String> {
+    let seed = SeedRecord::parse(record.seed_digest.as_ref()?);
+    let namespace = subject.tenant.namespace().unwrap_or_default();
+    let name = spec::admin_secret_name(&subject.tenant.name_any());
+    let secret = context.stores.scopes.secret(&namespace, &name);
+    let content = secret.and_then(|secret| admin_content::content_digest(&secret));
+    seed.credentials_intact(content.as_deref(), context.clock.now()).then_some(seed.digest)
+}
+
 fn secret_facts(
     subject: &Subject<'_>,
     record: &TenantRecord,
@@ -204,7 +217,7 @@ fn secret_facts(
     let as_written = |server: &Server| {
         secrets::password(&secret).is_some_and(|password| {
             let connection = Connection { tenant: subject.tenant, record, password: &password, server };
-            connection.secret(&name, context).data == secret.data
+            secrets::is_as_wanted(&secret, &connection.secret(&name, context))
         })
     };
     if secrets::holds_password_of(&secret, record, &context.installation) && server.is_none_or(as_written) {

@@ -18,6 +18,7 @@ use crate::{
     domain::{
         access::{AccessLevel, evaluate::ExpiryKind},
         backoff,
+        seed_record::SeedRecord,
         status::{Obstacle, Outcome, Summary},
         subject::Subject,
         workflow::step::Step,
@@ -97,7 +98,10 @@ pub async fn conflict_is_resolved(subject: &Subject<'_>, context: &SharedContext
 /// Sets the timer for the next change by time, and warns of an end that is near.
 pub async fn set_timer(subject: &Subject<'_>, context: &Context) {
     let access = subject.access().filter(|_| !subject.is_deprovisioning());
-    context.state.timers.set(subject.tenant, access.and_then(|access| access.changes_at));
+    let seed = subject.record.as_ref().and_then(|record| record.seed_digest.as_deref());
+    let expires_at = seed.and_then(|seed| Some(SeedRecord::parse(seed).issued?.expires_at));
+    let changes_at = access.map(|access| access.changes_at.into_iter().chain(expires_at).min());
+    context.state.timers.set(subject.tenant, changes_at.flatten());
     if access.is_some()
         && let Err(error) = timeout(history::TIMEOUT, warn_once(subject, context))
             .await

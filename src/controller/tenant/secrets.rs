@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::failure::StepError;
+use super::{admin_content, failure::StepError};
 use crate::{
     api::{
         LABEL_MANAGED_BY, LABEL_TENANT, LABEL_TENANT_ID, MANAGED_BY,
@@ -32,12 +32,40 @@ const MANAGER: &str = "tenantry";
 /// The Secret type of the Service Binding specification. A Secret's type can never be changed.
 pub const CONNECTION_TYPE: &str = "servicebinding.io/postgresql";
 
+/// The keys that the operator writes, apart from those of limits: any other key in a Secret belongs to another client.
+const OWN_KEYS: [&str; 16] = [
+    "type",
+    "provider",
+    "host",
+    "port",
+    "username",
+    "password",
+    "database",
+    "dbname",
+    "uri",
+    "jdbc-uri",
+    "pgpass",
+    "sslmode",
+    "certificates",
+    "plan",
+    "features",
+    admin_content::KEY,
+];
+
 /// A Secret as the API server has it.
 pub enum Found {
     /// No Secret has that name.
     Absent,
     /// The Secret has this tenant's id. Only such a Secret is read or written.
     Ours(Box<Secret>),
+}
+
+/// Whether a Secret belongs to the tenant: by the label with its id or, if that was lost, by what only this tenant's Secrets
+/// contain.
+pub fn is_ours(secret: &Secret, record: &TenantRecord, installation: &Installation) -> bool {
+    secret.labels().get(LABEL_TENANT_ID) == Some(&record.id.to_string())
+        || holds_password_of(secret, record, installation)
+        || admin_content::holds_credentials_of(secret, record)
 }
 
 /// Reads a Secret from the API server, since the store may be behind. A Secret of another owner is an error.
@@ -50,15 +78,30 @@ pub async fn find(
     let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
     match api.get_opt(name).await? {
         None => Ok(Found::Absent),
-        Some(secret) if secret.labels().get(LABEL_TENANT_ID) == Some(&record.id.to_string()) => {
-            Ok(Found::Ours(Box::new(secret)))
-        }
+        Some(secret) if is_ours(&secret, record, &context.installation) => Ok(Found::Ours(Box::new(secret))),
         Some(secret) => Err(StepError::SecretConflict { name: name.to_owned(), uid: secret.uid() }),
     }
 }
 
-/// Creates a Secret, or changes the one that was found. A Secret that was created in between belongs to another owner. Keys
-/// that are not wanted any more are removed by name: a server-side apply would keep those that it did not apply itself.
+/// Whether a key of a Secret is the operator's. Other keys, labels and annotations belong to the client that added them, and are
+/// kept.
+fn is_own_key(key: &str) -> bool {
+    OWN_KEYS.contains(&key) || key.starts_with("limit.")
+}
+
+/// Whether a Secret has what the operator wants in it: its keys, no outdated ones, and its labels.
+pub fn is_as_wanted(secret: &Secret, wanted: &Secret) -> bool {
+    let own = |secret: &Secret| -> BTreeMap<String, ByteString> {
+        let own = secret.data.iter().flatten().filter(|(key, _)| is_own_key(key));
+        own.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    own(secret) == own(wanted)
+        && wanted.labels().iter().all(|(key, value)| secret.labels().get(key) == Some(value))
+}
+
+/// Creates a Secret, or changes the one that was found. A Secret that was created in between belongs to another owner. The
+/// operator's keys that are not wanted any more are removed by name: a server-side apply would keep those that it did not
+/// apply itself.
 pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<Secret, StepError> {
     let namespace = secret.namespace().unwrap_or_default();
     let name = secret.name_any();
@@ -76,7 +119,8 @@ pub async fn write(context: &Context, secret: Secret, found: &Found) -> Result<S
         },
         Found::Ours(ours) => {
             let data = secret.data.unwrap_or_default();
-            let removed = ours.data.iter().flatten().filter(|(key, _)| !data.contains_key(*key));
+            let removed =
+                ours.data.iter().flatten().filter(|(key, _)| is_own_key(key) && !data.contains_key(*key));
             let removed = removed.map(|(key, _)| (key.clone(), None));
             let data: BTreeMap<_, _> =
                 data.iter().map(|(key, value)| (key.clone(), Some(value))).chain(removed).collect();
@@ -265,6 +309,7 @@ mod tests {
     fn connection_secret_has_the_documented_keys() {
         let entries = entries(&address("db.example"), "tenant_acme_app", "pw", "tenant_acme");
         let keys: Vec<_> = entries.keys().map(AsRef::as_ref).collect();
+        assert!(keys.iter().all(|key| is_own_key(key)));
         assert_eq!(
             keys,
             [
@@ -323,6 +368,7 @@ mod tests {
             modules: Vec::new(),
         };
         let entries: BTreeMap<_, _> = plan_entries(&entitlements).into_iter().collect();
+        assert!(entries.keys().all(|key| is_own_key(key)));
         let wanted = [
             ("plan", "free"),
             ("features", "scim,sso"),
@@ -330,6 +376,25 @@ mod tests {
             ("limit.users", "unlimited"),
         ];
         assert_eq!(entries, wanted.map(|(key, value)| (key.into(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn keys_and_labels_of_others_are_no_difference() {
+        let secret = |data: &[&str], labels: &[&str]| -> Secret {
+            let all = |keys: &[&str]| -> serde_json::Value {
+                keys.iter()
+                    .map(|key| ((*key).to_owned(), json!("eA==")))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            };
+            serde_json::from_value(json!({"metadata": {"labels": all(labels)}, "data": all(data)})).unwrap()
+        };
+        let wanted = secret(&["uri", "limit.users"], &["id"]);
+        assert!(is_as_wanted(&wanted, &wanted));
+        assert!(is_as_wanted(&secret(&["uri", "limit.users", "theirs"], &["id", "theirs"]), &wanted));
+        assert!(!is_as_wanted(&secret(&["uri", "limit.users", "limit.seats"], &["id"]), &wanted), "outdated");
+        assert!(!is_as_wanted(&secret(&["uri"], &["id"]), &wanted));
+        assert!(!is_as_wanted(&secret(&["uri", "limit.users"], &[]), &wanted), "a lost label");
     }
 
     #[test]

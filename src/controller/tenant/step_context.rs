@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{tenant::Tenant, tenant_status::WorkflowKind},
-    controller::{context::SharedContext, finalizers::apply_finalizers},
+    controller::{context::SharedContext, finalizers},
     domain::{
         access::evaluate::AccessEvaluation, record::TenantRecord, spec::DesiredTenant, subject::Subject,
         tenant_facts::RecordedOids, usage::entitlements::Entitlements, workflow::attempt::Progress,
@@ -134,9 +134,17 @@ impl<'r> StepContext<'r, '_> {
         Ok(())
     }
 
-    /// Replaces our finalizers on the Tenant.
-    pub async fn set_finalizers(&self, finalizers: &[&str]) -> Result<(), kube::Error> {
-        let api = Api::<Tenant>::namespaced(self.context.client.clone(), &self.namespace());
-        apply_finalizers(&api, self.tenant(), finalizers).await
+    /// Adds our finalizer to the Tenant.
+    pub async fn claim_finalizer(&self) -> Result<(), kube::Error> {
+        finalizers::claim(&self.tenants(), self.tenant()).await
+    }
+
+    /// Releases our finalizer on the Tenant.
+    pub async fn release_finalizer(&self) -> Result<(), kube::Error> {
+        finalizers::release(&self.tenants(), self.tenant()).await
+    }
+
+    fn tenants(&self) -> Api<Tenant> {
+        Api::namespaced(self.context.client.clone(), &self.namespace())
     }
 }

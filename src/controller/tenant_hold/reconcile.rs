@@ -22,7 +22,7 @@ use crate::{
     api::{FINALIZER, reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
     controller::{
         context::{Context, SharedContext},
-        finalizers::apply_finalizers,
+        finalizers,
         tenant::{
             failure::StepError,
             holds::{hold_of, lift, place},
@@ -46,7 +46,7 @@ pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Resul
         return Ok(Action::await_change());
     }
     if !ours {
-        apply_finalizers(&holds(&object, &context), &object, &[FINALIZER]).await?;
+        finalizers::claim(&holds(&object, &context), &object).await?;
     }
     let state = match place_hold(&object, &context).await {
         Ok(state) => state,
@@ -183,10 +183,7 @@ async fn release(object: &TenantHold, context: &SharedContext) -> Result<(), Ste
     if object.preserves() {
         release_tombstones(object, alone, context).await?;
     }
-    match apply_finalizers(&holds(object, context), object, &[]).await {
-        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
-        other => Ok(other?),
-    }
+    Ok(finalizers::release(&holds(object, context), object).await?)
 }
 
 /// Lifts a legal hold from the tombstones to which its object was applied. An object that is older than a tombstone may be

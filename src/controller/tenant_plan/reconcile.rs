@@ -8,13 +8,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::status::{Known, changes};
+use super::status::{PlanInputs, changes};
 use crate::{
-    api::{FINALIZER, plan::TenantPlan},
+    api::plan::TenantPlan,
     controller::{
         apply_status::apply_status,
         context::{Context, SharedContext},
-        finalizers::{self, apply_finalizers_as},
+        finalizers,
     },
     domain::{
         backoff,
@@ -80,18 +80,18 @@ async fn reconcile(
     context: &Context,
 ) -> Result<(), kube::Error> {
     let manager = finalizers::manager_of(&context.installation.id.to_string());
-    let known = Known { adoption, metered_limits: context.modules.metered_limits() };
+    let known = PlanInputs { adoption, metered_limits: context.modules.metered_limits() };
     let changes = changes(plan, &known, &manager, &finalizers::manager_of(""), context.clock.now());
     let plans = Api::<TenantPlan>::all(context.client.clone());
     // The finalizer is added before the status reports users, and released after it reports none.
     if changes.guard == Some(true) {
-        deleted_is_fine(apply_finalizers_as(&manager, &plans, plan, &[FINALIZER]).await)?;
+        deleted_is_fine(finalizers::claim_as(&manager, &plans, plan).await)?;
     }
     if let Some(status) = &changes.status {
         apply_status(&plans, plan, status).await?;
     }
     if changes.guard == Some(false) {
-        deleted_is_fine(apply_finalizers_as(&manager, &plans, plan, &[]).await)?;
+        finalizers::release_as(&manager, &plans, plan).await?;
         info!(plan = plan.name_any(), "no tenant is on the plan any more: finalizer released");
     }
     Ok(())

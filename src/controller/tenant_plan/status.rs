@@ -33,7 +33,7 @@ pub struct Changes {
 }
 
 /// What this operator knows about a plan.
-pub struct Known<'a> {
+pub struct PlanInputs<'a> {
     /// Its tenants; none if it has none.
     pub adoption: Option<&'a PlanAdoption>,
     /// The limits that modules meter.
@@ -43,11 +43,20 @@ pub struct Known<'a> {
 /// The writes to a plan with these tenants, by an operator that adds finalizers as `manager`; `family` is the prefix of the
 /// managers of all operators. A plan without tenants of this operator, now and before, is written once, so that a wait for
 /// it ends and its limits are checked; and not if it has tenants of others.
-pub fn changes(plan: &TenantPlan, known: &Known<'_>, manager: &str, family: &str, now: Timestamp) -> Changes {
+pub fn changes(
+    plan: &TenantPlan,
+    known: &PlanInputs<'_>,
+    manager: &str,
+    family: &str,
+    now: Timestamp,
+) -> Changes {
     let before = plan.status.clone().unwrap_or_default();
     let guards = guards(plan, |name| name == manager);
     let Some(adoption) = known.adoption else {
         let others = self::guards(plan, |name| name != manager && name.starts_with(family));
+        // A deleted plan whose finalizer only another client's manifest carries would stay for ever.
+        let left_behind = plan.metadata.deletion_timestamp.is_some() && has_finalizer(plan) && !others;
+        let guards = guards || left_behind;
         let unused = unused_status(plan, &before, known.metered_limits, now);
         // Operators of different versions may know different limits: each takes what another wrote for this generation.
         let is_written = !guards
@@ -227,7 +236,7 @@ mod tests {
 
     fn changes_to(plan: &TenantPlan, adoption: Option<&PlanAdoption>) -> Changes {
         let metered_limits = ["users".to_owned()];
-        let known = Known { adoption, metered_limits: &metered_limits };
+        let known = PlanInputs { adoption, metered_limits: &metered_limits };
         changes(plan, &known, OURS, "family/", Timestamp::UNIX_EPOCH)
     }
 
@@ -331,5 +340,12 @@ mod tests {
         assert_eq!(changes_to(&plan(deleting()), None), Changes::default());
         assert_eq!(changes_to(&guarded(&["family/other"], json!({})), None), Changes::default());
         assert_eq!(changes_to(&guarded(&["kubectl", "family/other"], deleting()), None), Changes::default());
+    }
+
+    #[test]
+    fn deleted_plan_with_the_finalizer_of_a_manifest_is_released() {
+        let released = Changes { guard: Some(false), status: None };
+        assert_eq!(changes_to(&guarded(&["velero"], deleting()), None), released);
+        assert_eq!(changes_to(&guarded(&["velero"], json!({})), None).guard, None);
     }
 }

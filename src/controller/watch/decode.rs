@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::guarded::{Guarded, InvalidObject};
 use crate::{
-    api::reason::Reason,
+    api::{plan::TenantPlan, reason::Reason},
     controller::{context::SharedContext, state::invalid_objects::InvalidObjects},
 };
 
@@ -42,7 +42,10 @@ where
 {
     let (context, count) = (context.clone(), invalid.clone());
     let mut decoder = Decoder::new(writer.as_reader(), invalid);
-    let events = watcher(api, config).default_backoff();
+    let (lists, path) = (context.clone(), api.resource_url().to_owned());
+    let events = watcher(api, config)
+        .default_backoff()
+        .inspect(move |event| lists.state.failed_lists.note(&path, event));
     let decoded = events.filter_map(move |event| {
         let before = count.len();
         let decoded = event.map(|event| decoder.decode(event, |invalid| report::<K>(invalid, &context)));
@@ -53,7 +56,14 @@ where
         }
         ready(decoded.transpose())
     });
-    decoded.reflect(writer)
+    // They are long, and read of plans only.
+    let keeps = <K as Resource>::kind(&()) == <TenantPlan as Resource>::kind(&());
+    let strip = move |object: &mut K| {
+        if !keeps {
+            object.meta_mut().managed_fields = None;
+        }
+    };
+    decoded.modify(strip).reflect(writer)
 }
 
 /// Decodes the events of one watch.

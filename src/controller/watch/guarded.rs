@@ -27,10 +27,28 @@ pub struct InvalidObject {
     pub error: String,
 }
 
-/// Other fields are skipped without limits to their nesting.
+/// Other fields are skipped without limits to their nesting: managedFields too, which repeat the nesting of a spec.
 #[derive(Deserialize)]
 struct MetadataOnly {
-    metadata: ObjectMeta,
+    metadata: Identity,
+}
+
+/// The part of the metadata that is needed of an object that cannot be decoded.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    generation: Option<i64>,
+    resource_version: Option<String>,
+}
+
+impl From<Identity> for ObjectMeta {
+    fn from(identity: Identity) -> Self {
+        let Identity { name, namespace, uid, generation, resource_version } = identity;
+        Self { name, namespace, uid, generation, resource_version, ..Self::default() }
+    }
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
@@ -41,7 +59,7 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
             Err(error) => describe(&error, json.get()),
         };
         let MetadataOnly { metadata } = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
-        Ok(Self(Err(Box::new(InvalidObject { metadata, error }))))
+        Ok(Self(Err(Box::new(InvalidObject { metadata: metadata.into(), error }))))
     }
 }
 
@@ -109,7 +127,9 @@ mod tests {
     fn invalid_object_does_not_fail_the_list() {
         let late = json!({"validity": {"notAfter": "9999-12-31T23:59:59Z"}});
         let deep = serde_json::to_string(&tenant("deep", json!({"settings": {"x": "DEEP"}}))).unwrap();
-        let deep = deep.replace("\"DEEP\"", &nested(300));
+        // The API server repeats the nesting in the managed fields.
+        let managed = format!("\"metadata\":{{\"managedFields\":[{{\"fieldsV1\":{}}}],", nested(300));
+        let deep = deep.replace("\"DEEP\"", &nested(300)).replace("\"metadata\":{", &managed);
         let list = format!(
             r#"{{"apiVersion":"tenantry.dev/v1alpha1","kind":"TenantList","metadata":{{"resourceVersion":"7"}},"items":[{},{},{deep}]}}"#,
             tenant("late", late),

@@ -3,6 +3,7 @@
 
 use std::sync::PoisonError;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
@@ -17,10 +18,11 @@ use tracing::warn;
 
 use super::{
     follow::{Change, follow},
+    requeue::requeue_tenant,
     source::{api, watch_config},
 };
 use crate::{
-    api::{LABEL_TENANT, LABEL_TENANT_ID, tenant::Tenant},
+    api::{LABEL_TENANT, LABEL_TENANT_ID, reason::Reason, tenant::Tenant},
     controller::{
         context::{Context, SharedContext},
         state::fingerprint,
@@ -32,11 +34,31 @@ use crate::{
 /// of a Secret that changed or was deleted.
 pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writer<Secret>) {
     let secrets = api::<Secret>(&context.watch_client, namespace.as_deref());
-    let events = watcher(secrets, watch_config().labels(LABEL_TENANT_ID)).default_backoff().reflect(writer);
+    let (lists, path) = (context.clone(), secrets.resource_url().to_owned());
+    let events = watcher(secrets, watch_config().labels(LABEL_TENANT_ID)).default_backoff();
+    // They are long, and nothing here reads them.
+    let events = events
+        .modify(|secret| secret.managed_fields_mut().clear())
+        .inspect(move |event| lists.state.failed_lists.note(&path, event))
+        .reflect(writer);
     follow(events, fingerprint::of_secret, |secret, change| {
-        // A Secret that appears is the one that the operator has just written.
-        if let (Change::Changed | Change::Deleted, Some((namespace, name))) = (change, tenant_of(secret)) {
-            context.stores.scopes.requeue(&namespace, &name);
+        let Some((namespace, name)) = tenant_of(secret) else { return };
+        let tenant = ObjectRef::<Tenant>::new(&name).within(&namespace);
+        let failure = context.state.retries.failure(&tenant);
+        match change {
+            Change::Changed | Change::Deleted => {
+                // A failed migration is no reason to wait with credentials.
+                if failure == Some(Reason::MigrationFailed) {
+                    context.state.retries.retry_now(tenant);
+                }
+                context.stores.scopes.requeue(&namespace, &name);
+            }
+            // The label that a conflicting Secret lacked may be back.
+            Change::Appeared if failure == Some(Reason::SecretConflict) => {
+                requeue_tenant(&namespace, &name, &context);
+            }
+            // The one that the operator has just written.
+            Change::Appeared => {}
         }
     })
     .await;

@@ -173,7 +173,7 @@ fn significant(level: UsageLevel) -> UsageLevel {
 pub fn in_force(status: &TenantStatus) -> Limits {
     let maximum = |value: &LimitValue| match value {
         LimitValue::Number(number) => Some(*number),
-        LimitValue::Quantity(quantity) => Some(quantity.bytes()),
+        LimitValue::Quantity(quantity) => Some(quantity.number()),
         LimitValue::Word(_) => None,
     };
     status.limits.iter().map(|(name, value)| (name.clone(), maximum(value))).collect()

@@ -83,7 +83,7 @@ pub fn entitlements_of_plan(
 ) -> Result<Entitlements, LimitNotSet> {
     let number = |value: &LimitValue| match value {
         LimitValue::Number(number) => Some(Some(*number)),
-        LimitValue::Quantity(quantity) => Some(Some(quantity.bytes())),
+        LimitValue::Quantity(quantity) => Some(Some(quantity.number())),
         LimitValue::Word(LimitWord::Unlimited) => Some(None),
         LimitValue::Word(LimitWord::Custom) => None,
     };

@@ -155,16 +155,19 @@ impl RegisteredTenant<'_> {
         let credentials = self.are_credentials_current();
         let seed = create || row.seed_digest.as_deref() != Some(self.target.seed_digest);
         let apply_plan = create || !row.plan_current || !self.are_connections_current();
+        let migrate = create || !row.modules_current;
+        // A mistake in a migration, or a tenant's lock, must not delay the access and the credentials of an active tenant.
+        // Without recorded limits, its plan can be applied only after the migrations, and its Secret be written after that.
+        let migrates_last = activated && row.plan_recorded;
         select([
             (Step::ClaimFinalizer, !self.object.has_finalizer),
             (Step::Reinstate, self.restoring),
             (Step::Register, !row.declared_current),
             (Step::CreateRoles, matches!(self.server.login, LoginFacts::Absent | LoginFacts::Renamed)),
             (Step::CreateDatabase, create),
-            // A tenant's lock, or a mistake in a migration, can delay ApplyMigrations: a database that has limits
-            // already gets the new ones before it.
+            // A database that has limits already gets the new ones before the migrations.
             (Step::ApplyPlan, apply_plan && row.plan_recorded && !create),
-            (Step::ApplyMigrations, create || !row.modules_current),
+            (Step::ApplyMigrations, migrate && !migrates_last),
             // Before the seed: an admin who is added together with a larger plan needs its limits.
             (Step::ApplyPlan, apply_plan && !row.plan_recorded && !create),
             (Step::Seed, seed && !activated),
@@ -177,6 +180,7 @@ impl RegisteredTenant<'_> {
             (Step::Verify, !activated || !credentials || row.verification_required),
             (Step::Activate, !activated),
             (Step::RecordState, activated && (self.restoring || !row.state_current)),
+            (Step::ApplyMigrations, migrate && migrates_last),
             // Last for an active tenant: an admin who exceeds a limit must not delay access and credentials.
             (Step::Seed, seed && activated),
         ])

@@ -1,7 +1,9 @@
 //! The databases, roles, memberships, ownership comments and rights on a server, read from the shared catalogs with one
 //! query, for one tenant or for all.
 
-use std::collections::{HashMap, HashSet};
+mod marked;
+
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json};
@@ -9,7 +11,6 @@ use sqlx::{PgConnection, types::Json};
 use crate::{
     domain::{
         identity::TenantId,
-        leftovers::{FormerOwner, Leftover, LeftoverObject},
         names::building_name,
         placement::Placement,
         tenant_facts::{
@@ -26,16 +27,32 @@ use crate::{
 
 use super::ownership;
 
-/// The databases and roles of a whole server.
+/// The databases and roles of a whole server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Inventory {
+    content: Arc<Content>,
+    last_transaction: i64,
+}
+
+impl Deref for Inventory {
+    type Target = Content;
+
+    fn deref(&self) -> &Content {
+        &self.content
+    }
+}
+
+/// What was read of a server, until something changes there.
+#[derive(Debug)]
+pub struct Content {
+    /// Of all of the following, as the server computed it.
+    digest: String,
     databases: HashMap<String, DatabaseRow>,
     roles: HashMap<String, RoleRow>,
     /// The names of the roles whose comment names a tenant.
     roles_of: HashMap<TenantId, Vec<String>>,
     role_names: HashMap<i64, String>,
     rights: Rights,
-    last_transaction: i64,
 }
 
 impl Inventory {
@@ -93,57 +110,6 @@ impl Inventory {
             .filter_map(|(name, row)| Some((name.as_str(), ownership::tenant_of(row.comment.as_deref()?)?)))
     }
 
-    /// The databases and the roles whose comment names a tenant, by tenant, without those of `accounted`.
-    pub fn marked(&self, accounted: &HashSet<TenantId>) -> Vec<Leftover> {
-        let mut found: HashMap<TenantId, Leftover> = HashMap::new();
-        let new = |tenant| Leftover {
-            tenant,
-            owner: FormerOwner::Unknown,
-            databases: Vec::new(),
-            logins: Vec::new(),
-        };
-        for (name, id) in self.owned_databases().filter(|(_, id)| !accounted.contains(id)) {
-            let is_open = self.grantees(name).next().is_some();
-            let object = LeftoverObject { name: name.to_owned(), is_open };
-            found.entry(id).or_insert_with(|| new(id)).databases.push(object);
-        }
-        for (id, names) in self.roles_of.iter().filter(|(id, _)| !accounted.contains(id)) {
-            let logins = names.iter().filter_map(|name| self.roles.get(name)).map(|role| LeftoverObject {
-                name: role.name.clone(),
-                is_open: role.can_login
-                    || role.comment.as_deref().is_some_and(ownership::is_revocation_unproven),
-            });
-            found.entry(*id).or_insert_with(|| new(*id)).logins.extend(logins);
-        }
-        for leftover in found.values_mut() {
-            leftover.databases.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-            leftover.logins.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        }
-        found.into_values().collect()
-    }
-
-    /// The roles with CONNECT on a database, without its owner and the migrator, whose own is revoked when it ends; PUBLIC is
-    /// none.
-    pub fn grantees(&self, database: &str) -> impl Iterator<Item = Option<&str>> {
-        let row = self.databases.get(database);
-        let granted = row.into_iter().flat_map(|row| {
-            row.connect.iter().filter(|grantee| {
-                grantee.as_ref().is_none_or(|name| *name != row.owner && name != MIGRATOR.as_str())
-            })
-        });
-        granted.map(Option::as_deref)
-    }
-
-    /// The published databases on which `tenantry_migrator` has CONNECT, and their tenants.
-    pub fn migrator_grants(&self) -> Vec<(String, TenantId)> {
-        let is_open = |(name, id): &(&str, TenantId)| {
-            let connect = self.databases.get(*name).map_or(&[][..], |row| &row.connect);
-            *name != building_name(*id)
-                && connect.iter().flatten().any(|grantee| grantee == MIGRATOR.as_str())
-        };
-        self.owned_databases().filter(is_open).map(|(name, id)| (name.to_owned(), id)).collect()
-    }
-
     /// Which rights on other roles' sessions `tenantry_admin` has.
     pub(in crate::postgres) fn rights(&self) -> Rights {
         self.rights
@@ -158,6 +124,9 @@ pub(in crate::postgres) struct Rights {
     /// `pg_read_all_stats`.
     pub stats: bool,
 }
+
+/// The databases and the roles, unless they are the same as before; the rights, the next transaction, the digest.
+type Read = (Option<Json<Vec<DatabaseRow>>>, Option<Json<Vec<RoleRow>>>, Json<Rights>, i64, String);
 
 #[derive(Clone, Debug, Deserialize)]
 struct DatabaseRow {
@@ -288,7 +257,14 @@ impl RoleRow {
 /// Of the settings, those that only a superuser can make and that concern logs, statistics and resources are left out, as
 /// are those of extensions: they are the administrator's, and keep no client out. (`pg_settings` does not show `role`, and hides
 /// what only a superuser may read.) Before 16, `tenantry_admin` may revoke every membership.
+///
+/// If all of it has the digest `$5`, which was read before, the databases and the roles are left out.
 const QUERY: &str = "\
+SELECT
+  CASE WHEN digest IS DISTINCT FROM $5 THEN databases END AS databases,
+  CASE WHEN digest IS DISTINCT FROM $5 THEN roles END AS roles,
+  rights, last_transaction, digest
+FROM (SELECT *, encode(sha256(convert_to(concat_ws(' ', databases, roles, rights), 'UTF8')), 'hex') AS digest FROM (
 WITH wanted AS (
   SELECT oid FROM pg_roles WHERE $2::text[] IS NULL
   UNION
@@ -334,7 +310,7 @@ SELECT
         WHERE a.privilege_type = 'CONNECT'),
       'public', EXISTS (
         SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a WHERE a.grantee = 0),
-      'settings', coalesce(s.settings, '[]')))
+      'settings', coalesce(s.settings, '[]')) ORDER BY d.oid)
     FROM pg_database AS d LEFT JOIN of_databases AS s ON s.oid = d.oid
     WHERE $1::text[] IS NULL OR d.datname = ANY ($1)), '[]') AS databases,
   coalesce((
@@ -363,13 +339,14 @@ SELECT
           'revocable', NOT to_jsonb(m) ? 'inherit_option' OR pg_get_userbyid(m.grantor) = 'tenantry_admin')), '[]')
         FROM pg_auth_members AS m
         WHERE m.roleid = r.oid AND pg_get_userbyid(m.member) <> 'tenantry_admin'),
-      'settings', coalesce(s.settings, '[]')))
+      'settings', coalesce(s.settings, '[]')) ORDER BY r.oid)
     FROM wanted AS w JOIN pg_roles AS r ON r.oid = w.oid LEFT JOIN of_roles AS s ON s.oid = r.oid
     WHERE r.rolname !~ '^pg_'), '[]') AS roles,
   jsonb_build_object(
     'signal', pg_has_role('pg_signal_backend', 'USAGE'),
     'stats', pg_has_role('pg_read_all_stats', 'USAGE')) AS rights,
-  pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS last_transaction";
+  pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS last_transaction
+) AS content) AS with_digest";
 
 /// What to read of a server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -396,27 +373,43 @@ pub(in crate::postgres) async fn read_selected(
     session: &mut PgConnection,
     only: Option<Selection<'_>>,
 ) -> Result<Inventory> {
+    read_unless_same(session, only, None).await
+}
+
+/// Reads a selection, or everything; only its digest if it is the same as before.
+pub(in crate::postgres) async fn read_unless_same(
+    session: &mut PgConnection,
+    only: Option<Selection<'_>>,
+    before: Option<&Inventory>,
+) -> Result<Inventory> {
     let tenant = only.and_then(|only| only.roles_of);
-    let query = sqlx::query_as::<_, (Json<Vec<DatabaseRow>>, Json<Vec<RoleRow>>, Json<Rights>, i64)>(QUERY)
+    let query = sqlx::query_as::<_, Read>(QUERY)
         .bind(only.map(|only| only.databases))
         .bind(only.map(|only| only.roles))
         .bind(tenant.and_then(|(_, oid)| oid))
         .bind(tenant.map(|(id, _)| ownership::login(id)))
+        .bind(before.map(|before| before.digest.clone()))
         .fetch_one(session);
-    let (Json(databases), Json(roles), Json(rights), last_transaction) =
+    let (databases, roles, Json(rights), last_transaction, digest) =
         with_timeout(ANSWER_LIMIT, "read the catalogues", query).await?;
+    if let Some(before) = before.filter(|before| before.digest == digest) {
+        return Ok(Inventory { last_transaction, ..before.clone() });
+    }
+    let databases = databases.map(|Json(databases)| databases).unwrap_or_default();
+    let roles = roles.map(|Json(roles)| roles).unwrap_or_default();
     let mut roles_of: HashMap<TenantId, Vec<String>> = HashMap::new();
     for row in &roles {
         if let Some(id) = row.comment.as_deref().and_then(ownership::tenant_of) {
             roles_of.entry(id).or_default().push(row.name.clone());
         }
     }
-    Ok(Inventory {
+    let content = Content {
+        digest,
         databases: databases.into_iter().map(|row| (row.name.clone(), row)).collect(),
         roles_of,
         role_names: roles.iter().map(|row| (row.oid, row.name.clone())).collect(),
         roles: roles.into_iter().map(|row| (row.name.clone(), row)).collect(),
         rights,
-        last_transaction,
-    })
+    };
+    Ok(Inventory { content: Arc::new(content), last_transaction })
 }

@@ -152,6 +152,11 @@ impl Sessions {
         lock(&self.opened_in).get(database).copied().unwrap_or_default()
     }
 
+    /// Forgets their number, of a database that is dropped.
+    pub(in crate::postgres) fn forget_opened_in(&self, database: &str) {
+        lock(&self.opened_in).remove(database);
+    }
+
     /// An admin session in the maintenance database: an idle one, if one still responds.
     pub(in crate::postgres) async fn admin(self: &Arc<Self>) -> Result<Session> {
         self.admin_in(take_slot(&self.admin).await).await

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{
+        names::building_name,
         placement::Placement,
         tenant_facts::{DatabaseProperties, Ownership},
     },
@@ -127,6 +128,11 @@ impl Server {
             }
             Some(_) if dropped == Dropped::Absent => dropped = Dropped::NotOurs,
             _ => {}
+        }
+        if dropped != Dropped::NotOurs {
+            for gone in [placement.database.as_str(), &building_name(placement.tenant)] {
+                self.inner.sessions.forget_opened_in(gone);
+            }
         }
         Ok(dropped)
     }

@@ -8,7 +8,7 @@ use sqlx::{Acquire, PgConnection, Row, postgres::PgErrorPosition};
 
 use crate::{
     domain::placement::Placement,
-    modules::{Migration, Module, ModuleSet, ModuleVersion},
+    modules::{Migration, Module, ModuleSet, ModuleVersion, hexadecimal},
     postgres::{
         error::{Error, Result, bounded, code, describe, is_transient, reported},
         identifier::module_sql,
@@ -50,9 +50,14 @@ pub(in crate::postgres) async fn apply(
                 .iter()
                 .find(|(name, version, _)| *name == module.name && *version == migration.version)
             {
-                Some((.., checksum)) if *checksum == migration.checksum() => {}
-                Some(_) => {
-                    return Err(failed(module, migration, "was changed after it had been applied", false));
+                Some((.., checksum)) if migration.is_applied_by(checksum) => {}
+                Some((.., checksum)) => {
+                    let message = format!(
+                        "was changed after it had been applied; put it back, or, if it is a correction for the tenants \
+                         that do not have it yet, begin the file with `-- replaces: {}`",
+                        hexadecimal(checksum)
+                    );
+                    return Err(failed(module, migration, &message, false));
                 }
                 None => run(session, module, migration).await?,
             }

@@ -32,6 +32,8 @@ pub struct Seed {
     pub admins: Vec<AdminSeed>,
     /// Whether demo data is inserted. It is inserted once, and stays.
     pub demo_data: bool,
+    /// Only the admins' credentials are offered: what the application has changed since the last seed stays.
+    pub credentials_only: bool,
 }
 
 /// An administrator of the customer.
@@ -196,12 +198,16 @@ fn admins(admins: &[AdminSeed]) -> Result<Value> {
 
 async fn write(session: &mut PgConnection, seed: &Seed, admins: &Value) -> Result<SeedOutcome, sqlx::Error> {
     // Outside the transaction: an admin over the plan's limit must not keep the settings from being applied.
-    sqlx::query(SETTINGS).bind(json!(seed.settings)).execute(&mut *session).await?;
+    if !seed.credentials_only {
+        sqlx::query(SETTINGS).bind(json!(seed.settings)).execute(&mut *session).await?;
+    }
     let mut transaction = session.begin().await?;
-    sqlx::query(ADMINS).bind(admins).execute(&mut *transaction).await?;
+    if !seed.credentials_only {
+        sqlx::query(ADMINS).bind(admins).execute(&mut *transaction).await?;
+    }
     sqlx::query(REVOKE).bind(admins).execute(&mut *transaction).await?;
     let offered = sqlx::query_scalar(OFFER).bind(admins).fetch_all(&mut *transaction).await?;
-    if seed.demo_data {
+    if seed.demo_data && !seed.credentials_only {
         sqlx::query(DEMO).execute(&mut *transaction).await?;
     }
     let usage = limits::read(&mut transaction).await?;

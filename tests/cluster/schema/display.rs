@@ -95,7 +95,7 @@ async fn tenant_columns() {
         header,
         [
             "NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "DATABASE", "SERVER",
-            "REASON", "AGE"
+            "REASON", "PAUSED", "AGE"
         ]
     );
     assert_eq!(row[7..10], ["tenant_acme", "default", "Waiting"]);
@@ -168,7 +168,7 @@ async fn server_columns_show_readiness() {
     let kubectl = kubectl::<DatabaseServer>().await;
     let spec = json!({"engine": "PostgreSQL", "host": "db.example", "adminSecretRef": {"name": "db-admin"}});
     kubectl.apply(&manifest("DatabaseServer", json!({"name": "one"}), spec)).await.unwrap();
-    let status = json!({"status": {"observedGeneration": 1, "version": "18.1", "tenants": 7, "conditions": [{
+    let status = json!({"status": {"observedGeneration": 1, "version": "18.1", "tenants": 7, "pending": 2, "conditions": [{
         "type": "Ready", "status": "True", "reason": "Connected", "message": "",
         "lastTransitionTime": "2026-11-21T00:00:00Z",
     }]}});
@@ -180,11 +180,11 @@ async fn server_columns_show_readiness() {
         .unwrap();
     let text = kubectl.run(&["get", servers]).await.unwrap();
     let (header, row) = table(&text);
-    assert_eq!(header, ["NAME", "HOST", "VERSION", "TENANTS", "READY", "AGE"]);
-    assert_eq!(row[..5], ["one", "db.example", "18.1", "7", "True"]);
+    assert_eq!(header, ["NAME", "HOST", "VERSION", "TENANTS", "PENDING", "READY", "AGE"]);
+    assert_eq!(row[..6], ["one", "db.example", "18.1", "7", "2", "True"]);
     let text = kubectl.run(&["get", servers, "-o", "wide"]).await.unwrap();
     let (header, row) = table(&text);
-    assert_eq!((header[5], row[5]), ("REASON", "Connected"));
+    assert_eq!((header[6], row[6]), ("REASON", "Connected"));
 }
 
 #[tokio::test]

@@ -61,7 +61,26 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
             r#"supported values: "Blocked", "ReadOnly""#,
         ),
         (json!({"suspension": {"trigger": "Mood"}}), "spec.suspension.trigger", r#""SecurityIncident""#),
-        (json!({"trial": {"endsAt": "soon"}}), "spec.trial.endsAt", "must be of type date-time"),
+        (
+            json!({"trial": {"endsAt": "2030-02-30T00:00:00Z"}}),
+            "spec.trial.endsAt",
+            "must be of type date-time",
+        ),
+        (
+            json!({"validity": {"notAfter": "9999-12-31T23:59:59Z"}}),
+            "spec.validity.notAfter",
+            "a time must be before the year 9999, as in 2026-12-31T00:00:00Z: leave the field out for no end",
+        ),
+        (
+            json!({"trial": {"endsAt": "9999-12-31T23:59:59-23:59"}}),
+            "spec.trial.endsAt",
+            "before the year 9999",
+        ),
+        (
+            json!({"trial": {"endsAt": "2030-01-01T00:00:00.1234567890123Z"}}),
+            "spec.trial.endsAt",
+            "should match '^[0-9]{4}-[0-9]{2}-[0-9]{2}T",
+        ),
         (json!({"trial": {}}), "spec.trial", "trial.endsAt is required: write the time"),
         (json!({"validity": {}}), "spec.validity", "validity must have notBefore, notAfter or both"),
         (
@@ -156,19 +175,15 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
         (
             json!({"limits": {"users": "custom"}}),
             "spec.limits",
-            "the tenant's own limit users must be a whole number from 0 to 9007199254740991, or unlimited; a limit whose",
+            "a tenant's own limit must be a whole number, a quantity as in 10Gi, or unlimited: custom is for the limits",
         ),
+        (json!({"limits": {"users": -1}}), "spec.limits[users]", "a limit must be a whole number"),
+        (json!({"limits": {"users": "5"}}), "spec.limits[users]", "a limit must be a whole number"),
         (
-            json!({"limits": {"users": -1}}),
-            "spec.limits",
-            "the tenant's own limit users must be a whole number",
+            json!({"limits": {"users": 9007199254740992_i64}}),
+            "spec.limits[users]",
+            "from 0 to 9007199254740991",
         ),
-        (
-            json!({"limits": {"users": "5"}}),
-            "spec.limits",
-            "the tenant's own limit users must be a whole number",
-        ),
-        (json!({"limits": {"users": 9007199254740992_i64}}), "spec.limits", "from 0 to 9007199254740991"),
         (json!({"limits": {"connections": 0}}), "spec.limits", "the limit connections must be at least 1"),
         (
             json!({"limits": {"storage-bytes": 5}}),

@@ -212,7 +212,12 @@ async fn admins_over_the_limit_are_refused_with_a_reason() {
     for postgres in &*SERVERS {
         let limited = Limited::new(postgres, "tenant_six_admins", &[("users", Some(5))]).await;
         let seed = async |count, limits: Option<&Entitlements>| {
-            let seed = Seed { settings: Default::default(), admins: admins(count), demo_data: false };
+            let seed = Seed {
+                settings: Default::default(),
+                admins: admins(count),
+                demo_data: false,
+                credentials_only: false,
+            };
             limited.server.seed(&limited.tenant.placement, &seed, limits).await
         };
         let error = seed(6, None).await.unwrap_err();

@@ -27,6 +27,8 @@ pub struct PostgresTotals {
     pub connections: u64,
     /// Statements that were forwarded, whether or not they count as effects.
     pub statements: u64,
+    /// Bytes that the server sent.
+    pub received: u64,
 }
 
 /// A proxy for a PostgreSQL server and clients without TLS. It ends and closes its connections when dropped.
@@ -34,13 +36,15 @@ pub struct PostgresTotals {
 pub struct PostgresProxy {
     listener: Listener,
     statements: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
 }
 
 impl PostgresProxy {
     /// Starts a proxy on a free port for the server on this port of 127.0.0.1.
     pub fn start(server: u16, effects: &Effects) -> Result<Self> {
         let statements = Arc::new(AtomicU64::new(0));
-        let (shared, count) = (effects.clone(), Arc::clone(&statements));
+        let received = Arc::new(AtomicU64::new(0));
+        let (shared, count, bytes) = (effects.clone(), Arc::clone(&statements), Arc::clone(&received));
         let listener = Listener::start("postgres-proxy", effects, move || {
             Ok(move |client, gate| {
                 let connection = Connection {
@@ -48,12 +52,13 @@ impl PostgresProxy {
                     gate,
                     answers: Mutex::new(Answers { requested: 1, completed: 0, awaited: None }),
                     statements: Arc::clone(&count),
+                    received: Arc::clone(&bytes),
                 };
                 // An error has closed the connection for both sides: there is nothing to report.
                 async move { drop(connection.serve(client, server).await) }
             })
         })?;
-        Ok(Self { listener, statements })
+        Ok(Self { listener, statements, received })
     }
 
     /// Its port on 127.0.0.1.
@@ -76,6 +81,7 @@ impl PostgresProxy {
         PostgresTotals {
             connections: self.listener.connections(),
             statements: self.statements.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
         }
     }
 }
@@ -85,6 +91,7 @@ struct Connection {
     gate: Gate,
     answers: Mutex<Answers>,
     statements: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
 }
 
 /// The answers that the client expects. The server ends each with ReadyForQuery: one for the startup, one for each simple
@@ -210,6 +217,7 @@ impl Connection {
         let (mut gate, mut message) = (self.gate.clone(), Vec::new());
         let (mut server, mut client) = (BufReader::new(server), BufWriter::new(client));
         while let Some(kind) = read_message(&mut server, &mut message).await.unwrap_or_default() {
+            self.received.fetch_add(message.len() as u64, Ordering::Relaxed);
             gate.opened().await;
             let decision = self.answers().record_answer(kind);
             let mut sent = match decision {

@@ -34,11 +34,11 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         .patch_metadata(&tenant.name_any(), &PatchParams::default(), &Patch::Merge(none))
         .await?;
     let row = match context.registry.adopt_row(&lost, now).await? {
-        Registration::Created { row, .. } | Registration::Existing(row) => *row,
+        Registration::Created { row, .. } | Registration::Existing(row) => row,
         Registration::SlugTaken(owner) => return Err(StepError::SlugTaken(describe_owner(&owner))),
     };
     let note = format!(
-        "the registry has a row for tenant {} again, with database {:?}: check its holds: it has those that its status and TenantHolds show",
+        "the registry has a row for tenant {} again, with database {:?}, and the holds that its status and its TenantHolds show: check them",
         row.id, row.placement.database
     );
     context.events.warning(tenant.object_ref(&()), "AdoptRow", Reason::RegistryBehind, note);

@@ -4,15 +4,19 @@
 
 use kube::ResourceExt;
 
-use crate::controller::{
-    tenant::{failure::StepError, purge_guard::passed, step_context::StepContext},
-    watch::requeue::requeue_tenants_with_slug,
+use crate::{
+    controller::{
+        tenant::{failure::StepError, purge_guard::passed, step_context::StepContext},
+        watch::requeue::requeue_tenants_with_slug,
+    },
+    domain::usage::thresholds::WarnedLimits,
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (row, correlation, ahead) = (step.row()?, step.correlation()?, step.context.clock.ahead());
     let slug = row.slug.clone();
     let closed = passed(step.context.registry.close(row.id, &row.resource_uid, ahead, correlation).await?)?;
+    step.context.state.warned_limits.set(closed.id, &WarnedLimits::new());
     step.replace_record(closed);
     requeue_tenants_with_slug(&slug, &step.tenant().uid().unwrap_or_default(), step.context);
     Ok(())

@@ -31,11 +31,12 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             let server = step.server()?;
             let connection = Connection { record: row, server, tenant: step.tenant(), password: &password };
             let wanted = connection.secret(&secret_name, step.context);
-            if wanted.data != secret.data {
+            if !secrets::is_as_wanted(secret, &wanted) {
                 secrets::write(step.context, wanted, &found).await?;
                 let expected = step.progress.has_done(Step::ApplyPlan);
-                let note =
-                    format!("Secret {secret_name:?} was changed by hand or outdated: its keys are restored");
+                let note = format!(
+                    "Secret {secret_name:?} was changed by hand or outdated: its keys and labels are restored"
+                );
                 let about = step.tenant().object_ref(&());
                 if !expected {
                     step.context.events.normal(about, "PublishCredentials", Reason::SecretUpdated, note);

@@ -39,7 +39,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     };
     match step.context.registry.register(&new).await? {
         Registration::Created { row, former } => {
-            step.replace_record(*row);
+            step.replace_record(row);
             if let Some(former) = former {
                 let note = former.describe(desired.slug.as_str());
                 let about = step.tenant().object_ref(&());
@@ -48,7 +48,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             Ok(())
         }
         Registration::Existing(row) => {
-            step.replace_record(*row);
+            step.replace_record(row);
             Ok(())
         }
         Registration::SlugTaken(owner) => Err(StepError::SlugTaken(describe_owner(&owner))),

@@ -9,7 +9,7 @@ use crate::controller::{
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (id, correlation) = (step.row()?.id, step.correlation()?);
     step.replace_record(step.context.registry.reinstate(id, correlation).await?.record);
-    // Tenants that want the slug are told that it is in use again.
+    // Tenants that want the slug show that it is in use again.
     requeue_tenants_with_slug(&step.row()?.slug, &step.row()?.resource_uid, step.context);
     Ok(())
 }

@@ -14,10 +14,5 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     {
         step.context.registry.finish_workflow(&workflow.record, WorkflowOutcome::Succeeded).await?;
     }
-    match step.set_finalizers(&[]).await {
-        Ok(()) => Ok(()),
-        // The object is deleted, or replaced by another of the same name: there is nothing left to release.
-        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(step.release_finalizer().await?)
 }

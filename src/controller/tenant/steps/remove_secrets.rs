@@ -1,15 +1,21 @@
-//! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id, never by name alone. Other Secrets are left
-//! as they are.
+//! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id. One of its names that lost the label is
+//! deleted too, if its content proves whose it is; never by name alone. Other Secrets are left as they are.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, Preconditions},
+    api::{DeleteParams, ListParams, ObjectMeta, Preconditions},
 };
 
 use crate::{
     api::LABEL_TENANT_ID,
-    controller::tenant::{failure::StepError, purge_guard::pass_deadline, step_context::StepContext},
+    controller::tenant::{
+        failure::StepError,
+        purge_guard::pass_deadline,
+        secrets::{self, Found},
+        step_context::StepContext,
+    },
+    domain::{seed_record::SeedRecord, spec},
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
@@ -17,14 +23,37 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let id = step.row()?.id;
     let api = Api::<Secret>::namespaced(step.context.client.clone(), &step.namespace());
     let labelled = ListParams::default().labels(&format!("{LABEL_TENANT_ID}={id}"));
-    for secret in api.list_metadata(&labelled).await? {
-        let exactly = Preconditions { uid: secret.uid(), resource_version: None };
+    let found: Vec<ObjectMeta> =
+        api.list_metadata(&labelled).await?.items.into_iter().map(|secret| secret.metadata).collect();
+    let unlabelled = unlabelled(step, &found).await?;
+    for secret in found.into_iter().chain(unlabelled) {
+        let exactly = Preconditions { uid: secret.uid, resource_version: None };
         let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
-        match api.delete(&secret.name_any(), &params).await {
+        match api.delete(&secret.name.unwrap_or_default(), &params).await {
             Ok(_) => {}
             Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// The Secrets that should have been found and were not, as far as their content proves that they are the tenant's.
+async fn unlabelled(step: &StepContext<'_, '_>, found: &[ObjectMeta]) -> Result<Vec<ObjectMeta>, StepError> {
+    let row = step.row()?;
+    let connection = row.password_digest.is_some().then(|| spec::connection_secret_name(step.tenant()));
+    let has_admins = row.seed_digest.as_deref().is_some_and(|seed| SeedRecord::parse(seed).issued.is_some());
+    let admins = has_admins.then(|| spec::admin_secret_name(&step.tenant().name_any()));
+    let mut unlabelled = Vec::new();
+    for name in connection.into_iter().chain(admins) {
+        if found.iter().any(|secret| secret.name.as_ref() == Some(&name)) {
+            continue;
+        }
+        match secrets::find(step.context, &step.namespace(), &name, row).await {
+            Ok(Found::Ours(secret)) => unlabelled.push(secret.metadata),
+            Ok(Found::Absent) | Err(StepError::SecretConflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unlabelled)
 }

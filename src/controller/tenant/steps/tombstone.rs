@@ -33,7 +33,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(begun.record);
         step.context.state.breaker.request_count();
     }
-    // Tenants that want the slug are told of the tombstone, and until when the data is kept.
+    // Tenants that want the slug show the tombstone, and until when the data is kept.
     requeue_tenants_with_slug(&step.row()?.slug, &step.row()?.resource_uid, step.context);
     if !step.progress.has_done(Step::CutAccess) && step.row()?.access != Some(AccessLevel::Blocked) {
         // Access has to be revoked, and that is not verified yet.

@@ -162,6 +162,29 @@ fn granted_access_is_verified_with_the_login() {
 }
 
 #[test]
+fn failing_migration_delays_no_access_and_no_credentials() {
+    let mut observed = access_reevaluated(RegistryStatus::Suspended);
+    observed.connection_secret = SecretFacts::Absent;
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.recorded_access, row.modules_current) = (Some(AccessLevel::ReadOnly), false);
+    let access = [Step::EnforceAccess, Step::PublishCredentials, Step::Verify, Step::RecordState];
+    let resumed = steps(plan_provision(OBJECT, OTHER, &observed));
+    // The seed may need what a migration creates.
+    assert_eq!(resumed, [&access[..], &[Step::ApplyMigrations, Step::Seed]].concat());
+    // An undelete too.
+    let mut observed = tombstone();
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.modules_current = false;
+    let restored = steps(plan_provision(OBJECT, WANTED, &observed));
+    assert_eq!(restored.last(), Some(&Step::ApplyMigrations), "{restored:?}");
+    // The limits of a database that has none yet are created by a migration.
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.plan_recorded, row.plan_current) = (false, false);
+    let restored = steps(plan_provision(OBJECT, WANTED, &observed));
+    assert_eq!(restored[1..3], [Step::ApplyMigrations, Step::ApplyPlan]);
+}
+
+#[test]
 fn suspended_tenant_needs_no_login() {
     let mut observed = whole(RegistryStatus::Suspended);
     let Observation::Known(row) = &mut observed.registry else { unreachable!() };

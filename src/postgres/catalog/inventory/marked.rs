@@ -1,0 +1,67 @@
+//! What is on a server beside what its tenants should have: objects with the ownership comment of other tenants, and rights
+//! that were left granted.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Inventory;
+use crate::{
+    domain::{
+        identity::TenantId,
+        leftovers::{FormerOwner, Leftover, LeftoverObject},
+        names::building_name,
+    },
+    postgres::{catalog::ownership, identifier::MIGRATOR},
+};
+
+impl Inventory {
+    /// The databases and the roles whose comment names a tenant, by tenant, without those of `accounted`.
+    pub fn marked(&self, accounted: &HashSet<TenantId>) -> Vec<Leftover> {
+        let mut found: HashMap<TenantId, Leftover> = HashMap::new();
+        let new = |tenant| Leftover {
+            tenant,
+            owner: FormerOwner::Unknown,
+            databases: Vec::new(),
+            logins: Vec::new(),
+        };
+        for (name, id) in self.owned_databases().filter(|(_, id)| !accounted.contains(id)) {
+            let is_open = self.grantees(name).next().is_some();
+            let object = LeftoverObject { name: name.to_owned(), is_open };
+            found.entry(id).or_insert_with(|| new(id)).databases.push(object);
+        }
+        for (id, names) in self.roles_of.iter().filter(|(id, _)| !accounted.contains(id)) {
+            let logins = names.iter().filter_map(|name| self.roles.get(name)).map(|role| LeftoverObject {
+                name: role.name.clone(),
+                is_open: role.can_login
+                    || role.comment.as_deref().is_some_and(ownership::is_revocation_unproven),
+            });
+            found.entry(*id).or_insert_with(|| new(*id)).logins.extend(logins);
+        }
+        for leftover in found.values_mut() {
+            leftover.databases.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            leftover.logins.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        }
+        found.into_values().collect()
+    }
+
+    /// The roles with CONNECT on a database, without its owner and the migrator, whose own is revoked when it ends; PUBLIC is
+    /// none.
+    pub fn grantees(&self, database: &str) -> impl Iterator<Item = Option<&str>> {
+        let row = self.databases.get(database);
+        let granted = row.into_iter().flat_map(|row| {
+            row.connect.iter().filter(|grantee| {
+                grantee.as_ref().is_none_or(|name| *name != row.owner && name != MIGRATOR.as_str())
+            })
+        });
+        granted.map(Option::as_deref)
+    }
+
+    /// The published databases on which `tenantry_migrator` has CONNECT, and their tenants.
+    pub fn migrator_grants(&self) -> Vec<(String, TenantId)> {
+        let is_open = |(name, id): &(&str, TenantId)| {
+            let connect = self.databases.get(*name).map_or(&[][..], |row| &row.connect);
+            *name != building_name(*id)
+                && connect.iter().flatten().any(|grantee| grantee == MIGRATOR.as_str())
+        };
+        self.owned_databases().filter(is_open).map(|(name, id)| (name.to_owned(), id)).collect()
+    }
+}

@@ -1,0 +1,218 @@
+//! Objects generated from the CRDs' schemas: whatever the API server accepts is reconciled, or fails alone with a condition or
+//! an Event.
+
+mod generator;
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, stream};
+use http::Request;
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, Client, Resource};
+use rand::{SeedableRng, rngs::SmallRng};
+use serde_json::{Value, json};
+use tenantry::{
+    api::{
+        conditions::{READY, find_condition},
+        database_server::DatabaseServer,
+        plan::TenantPlan,
+        tenant::Tenant,
+        tenant_hold::TenantHold,
+    },
+    domain::{
+        access::{evaluate::evaluate_access, inputs::AccessInputs},
+        offboarding::{PlanGrace, offboarding_policy},
+        spec::{ServerAvailability, SpecContext, desired_tenant},
+        usage::{entitlements::entitlements_of_plan, limit_names::unknown_limits},
+    },
+};
+use tenantry_test_support::{Fleet, shared_operator};
+
+use generator::Generator;
+
+/// Requests at once.
+const PARALLEL: usize = 16;
+
+/// Of every kind, the smallest valid spec.
+fn kinds() -> [(&'static str, &'static str, bool, Value); 4] {
+    let server =
+        json!({"engine": "PostgreSQL", "host": "db.example", "adminSecretRef": {"name": "db-admin"}});
+    [
+        ("Tenant", "tenants", true, json!({"slug": "acme", "displayName": "Acme", "plan": "starter"})),
+        ("TenantPlan", "tenantplans", false, json!({})),
+        ("TenantHold", "tenantholds", true, json!({"tenant": "acme", "reason": "unpaid"})),
+        ("DatabaseServer", "databaseservers", false, server),
+    ]
+}
+
+/// Every object that a spec may name exists.
+struct Everything;
+
+impl SpecContext for Everything {
+    fn has_plan(&self, _: &str) -> bool {
+        true
+    }
+
+    fn server(&self, _: &str) -> ServerAvailability {
+        ServerAvailability::AllNamespaces
+    }
+}
+
+/// Creates an object. Returns the API server's answer as it was sent: it may be impossible to decode. None: refused.
+async fn create(client: &Client, path: &str, object: &Value, dry_run: bool) -> Option<String> {
+    let uri = if dry_run { format!("{path}?dryRun=All") } else { path.to_owned() };
+    let request = Request::post(uri).header("Content-Type", "application/json");
+    match client.request_text(request.body(object.to_string().into_bytes()).unwrap()).await {
+        Ok(stored) => Some(stored),
+        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => None,
+        Err(error) => panic!("{error}: {object}"),
+    }
+}
+
+/// Reads a stored object as the operator does, and decides on it. An object that cannot be read is the exception that no
+/// schema can refuse: settings that are nested too deeply.
+fn decide(kind: &str, stored: &str) {
+    let read = match kind {
+        "Tenant" => serde_json::from_str(stored).map(|tenant| decide_on_tenant(&tenant)),
+        "TenantPlan" => serde_json::from_str(stored).map(|plan: TenantPlan| {
+            let _ = entitlements_of_plan("plan", &plan.spec, &Default::default());
+            let _ = unknown_limits(&plan.spec, &[]);
+        }),
+        "TenantHold" => serde_json::from_str(stored).map(|_: TenantHold| ()),
+        _ => serde_json::from_str(stored).map(|_: DatabaseServer| ()),
+    };
+    if let Err(error) = read {
+        assert!(error.to_string().starts_with("recursion limit exceeded"), "{error}: {stored}");
+    }
+}
+
+fn decide_on_tenant(tenant: &Tenant) {
+    let now = "2026-11-21T00:00:00Z".parse().unwrap();
+    let inputs = AccessInputs {
+        tenant,
+        plan: None,
+        holds: &[],
+        activated_at: Some(now),
+        default_gates: None,
+        recorded_gates: &[],
+        gates_done_at: None,
+        known_trial_end: None,
+    };
+    let _ = evaluate_access(inputs, now);
+    let _ = offboarding_policy(tenant, PlanGrace::NoPlan).terms(now, true, None);
+    if let Ok(desired) = desired_tenant(tenant, &Everything) {
+        let _ = desired.seed_digest();
+    }
+}
+
+/// Generates objects, and asks a real API server which it would store, until it accepted this many.
+async fn check_many(count: usize) {
+    let client = shared_operator::client().await;
+    let namespace = shared_operator::namespace(&client, &format!("property-{count}")).await;
+    let seed: u64 =
+        std::env::var("PROPERTY_SEED").ok().map_or_else(rand::random, |seed| seed.parse().unwrap());
+    println!("PROPERTY_SEED={seed}");
+    let generators = kinds().map(|(kind, plural, namespaced, base)| {
+        let path = if namespaced { format!("namespaces/{namespace}/{plural}") } else { plural.to_owned() };
+        (kind, format!("/apis/tenantry.dev/v1alpha1/{path}"), Generator::new(kind, base))
+    });
+    let accepted = stream::iter(0..3 * count as u64)
+        .map(|n| {
+            // Tenants are half of them: they have most fields.
+            let (kind, path, generator) = &generators[[0, 1, 0, 2, 0, 3][n as usize % 6]];
+            let object =
+                generator.object(&format!("p-{n}"), &mut SmallRng::seed_from_u64(seed.wrapping_add(n)));
+            let client = client.clone();
+            async move {
+                let stored = create(&client, path, &object, true).await;
+                stored.inspect(|stored| decide(kind, stored)).is_some()
+            }
+        })
+        .buffer_unordered(PARALLEL)
+        .filter(|accepted| std::future::ready(*accepted))
+        .take(count)
+        .count()
+        .await;
+    assert_eq!(accepted, count, "too few were accepted: the generator tests little");
+}
+
+#[tokio::test]
+async fn accepted_objects_are_read_and_decided_on() {
+    check_many(250).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn ten_thousand_accepted_objects_are_read_and_decided_on() {
+    check_many(10_000).await;
+}
+
+/// Creates this many Tenants and holds, and waits until each is reconciled or reported.
+async fn reconcile_many(count: u64) {
+    let name = format!("property-run-{count}");
+    let fleet = Fleet::new(&name).await;
+    let seed: u64 =
+        std::env::var("PROPERTY_SEED").ok().map_or_else(rand::random, |seed| seed.parse().unwrap());
+    println!("PROPERTY_SEED={seed}");
+    let path = format!("/apis/tenantry.dev/v1alpha1/namespaces/{name}/tenants");
+    let mut created = BTreeSet::new();
+    for n in 0..count {
+        // Each has a slug of its own.
+        let slug = format!("property-{count}-{n}");
+        let base = json!({"slug": slug, "displayName": "Acme", "plan": "starter"});
+        let object = Generator::new("Tenant", base)
+            .fixed(&["slug"])
+            .object(&slug, &mut SmallRng::seed_from_u64(seed.wrapping_add(n)));
+        if create(&fleet.client, &path, &object, false).await.is_some() {
+            created.insert(slug);
+        }
+    }
+    println!("{} of {count} were accepted", created.len());
+    let events = Api::<Event>::namespaced(fleet.client.clone(), &name);
+    fleet
+        .until("every accepted Tenant is reconciled or reported")
+        .observe(async || {
+            let mut open = created.clone();
+            for event in events.list(&Default::default()).await.unwrap().items {
+                let about = event.regarding.and_then(|about| about.name).unwrap_or_default();
+                if event.reason.as_deref() == Some("InvalidObject") {
+                    open.remove(&about);
+                }
+            }
+            for slug in open.clone() {
+                // One that cannot be decoded is reported by an Event.
+                if let Ok(tenant) = fleet.tenants.get(&slug).await
+                    && is_decided(&tenant)
+                {
+                    open.remove(&slug);
+                }
+            }
+            if open.is_empty() { Ok(()) } else { Err(open) }
+        })
+        .await;
+    // The others are not affected.
+    let plain = format!("property-plain-{count}");
+    fleet.apply(&plain, json!({})).await;
+    fleet.ready(&plain).await;
+}
+
+/// In force, or a failure with a reason that says what has to change.
+fn is_decided(tenant: &Tenant) -> bool {
+    let Some(status) = &tenant.status else { return false };
+    let ready = find_condition(&status.conditions, READY);
+    status.observed_generation == tenant.meta().generation
+        && ready.is_some_and(|ready| {
+            ready.status == "True" || ready.reason != "Provisioning" && !ready.message.is_empty()
+        })
+}
+
+#[tokio::test]
+async fn accepted_tenants_are_reconciled_or_fail_alone() {
+    reconcile_many(20).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn many_accepted_tenants_are_reconciled_or_fail_alone() {
+    reconcile_many(300).await;
+}
