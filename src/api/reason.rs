@@ -257,7 +257,7 @@ reasons! {
     TenantNotFound,
     /// Event: the objects of too many tenants do not exist, and were not deleted.
     TenantsVanished,
-    /// A session of the tenant was told to end and still runs: what it executes ignores termination.
+    /// A session of the tenant was asked to end and still runs: what it executes ignores termination.
     TerminationIgnored,
     /// The API server throttles requests.
     Throttled,

@@ -290,7 +290,7 @@ mod tests {
             let locks = match look % 5 {
                 0 => vec![blocking(1, look)],
                 2 => vec![blocking(2, look)],
-                // One for which nobody waits may be seen all the time, if it is not the same one.
+                // One for which no session waits may be seen all the time, if it is not the same one.
                 _ => vec![lock(100 + look, "5/1", LockedObject::Catalog, LockMode::RowExclusive)],
             };
             let overdue = watch.look(&locks, at(2000 * u64::try_from(look).unwrap()));

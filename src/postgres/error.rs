@@ -82,9 +82,9 @@ pub enum Error {
         /// Process ids and users.
         who: String,
     },
-    /// Sessions of the tenant's login were told to end, and still run.
+    /// Sessions of the tenant's login were asked to end, and still run.
     #[error(
-        "role {login} is in no group{others} any more; but its session {sessions} was told to end and still runs: what it executes ignores termination. The rest waits until that is done; only a restart of PostgreSQL ends it sooner"
+        "role {login} is in no group{others} any more; but its session {sessions} was asked to end and still runs: what it executes ignores termination. The rest waits until that is done; only a restart of PostgreSQL ends it sooner"
     )]
     TerminationIgnored {
         /// The login.

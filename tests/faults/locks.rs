@@ -117,7 +117,7 @@ async fn session_that_ignores_termination_is_reported_as_such() {
     let tenant = world.fleet.reason("deaf", ACCESS_ENFORCED, "TerminationIgnored").await;
     let condition = find_condition(&tenant.status.as_ref().unwrap().conditions, ACCESS_ENFORCED).unwrap();
     assert_eq!(condition.status, "False");
-    let (revoked, still) = ("is in no group any more", format!("pid {pid} was told to end and still runs"));
+    let (revoked, still) = ("is in no group any more", format!("pid {pid} was asked to end and still runs"));
     assert!(condition.message.contains(revoked) && condition.message.contains(&still), "{condition:?}");
     world.event("deaf", "TerminationIgnored", &format!("(pid {pid})")).await;
     assert!(!search.is_finished(), "the control: it ran all the time");

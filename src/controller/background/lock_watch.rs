@@ -21,7 +21,7 @@ use crate::{
     api::reason::Reason,
     controller::{context::SharedContext, state::servers::ServerState},
     domain::{
-        endings::{Ending, Endings, Told},
+        endings::{Asked, Ending, Endings},
         identity::TenantId,
         lock_watch::{LockHolder, LockWatch},
     },
@@ -78,13 +78,13 @@ pub async fn run(context: SharedContext) {
                     look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                 for ending in endings {
                     match ending {
-                        Ending::Ended(Told { tenant, reason, what }) => {
+                        Ending::Ended(Asked { tenant, reason, what }) => {
                             warn!(server = name, tenant = %tenant, reason, "ended {what}");
                             context.metrics.tenant_session_ended(reason);
                             reports.add((tenant, Reason::SessionsEnded), what);
                         }
-                        Ending::Ignored(Told { tenant, reason, what }) => {
-                            warn!(server = name, tenant = %tenant, reason, "told to end, and still running: {what}");
+                        Ending::Ignored(Asked { tenant, reason, what }) => {
+                            warn!(server = name, tenant = %tenant, reason, "asked to end, and still running: {what}");
                             reports.add((tenant, Reason::TerminationIgnored), what);
                         }
                     }
@@ -174,8 +174,8 @@ impl WatchedServer {
             looked = self.end_excess().await;
         }
         for blocker in self.server.take_blockers() {
-            let told = Told { tenant: blocker.tenant, reason: BLOCKED_OPERATOR, what: blocker.what };
-            self.tell(blocker.pid, told, &mut endings);
+            let asked = Asked { tenant: blocker.tenant, reason: BLOCKED_OPERATOR, what: blocker.what };
+            self.ask(blocker.pid, asked, &mut endings);
         }
         let settled = self.settle(&mut endings).await;
         let looked = looked.and(settled);
@@ -189,18 +189,18 @@ impl WatchedServer {
         (self, endings)
     }
 
-    /// A prepared transaction has ended; a session may still run. Returns whether it was told for the first time.
-    fn tell(&mut self, pid: Option<i32>, told: Told, endings: &mut Vec<Ending>) -> bool {
+    /// A prepared transaction has ended; a session may still run. Returns whether it was asked for the first time.
+    fn ask(&mut self, pid: Option<i32>, asked: Asked, endings: &mut Vec<Ending>) -> bool {
         match pid {
-            Some(pid) => self.endings.tell(pid, told, self.since.elapsed()),
+            Some(pid) => self.endings.ask(pid, asked, self.since.elapsed()),
             None => {
-                endings.push(Ending::Ended(told));
+                endings.push(Ending::Ended(asked));
                 true
             }
         }
     }
 
-    /// Reads which sessions have ended, if any was told to.
+    /// Reads which sessions have ended, if any was asked to.
     async fn settle(&mut self, endings: &mut Vec<Ending>) -> Result<(), postgres::Error> {
         let open = self.endings.open(self.since.elapsed());
         if !open.is_empty() {
@@ -214,13 +214,13 @@ impl WatchedServer {
         for session in self.server.end_excessive_sessions().await? {
             let (login, database, pid) = (session.login, session.database, session.pid);
             let what = format!("a session of {login} in {database} (pid {pid}): {}", session.excess);
-            let told = Told { tenant: session.tenant, reason: session.excess.as_str(), what };
-            self.endings.tell(pid, told, self.since.elapsed());
+            let asked = Asked { tenant: session.tenant, reason: session.excess.as_str(), what };
+            self.endings.ask(pid, asked, self.since.elapsed());
         }
         Ok(())
     }
 
-    /// Returns whether there was something to end that was not told to before.
+    /// Returns whether there was something to end that was not asked to before.
     async fn end_overdue(&mut self, endings: &mut Vec<Ending>) -> Result<bool, postgres::Error> {
         let locks = self.server.shared_locks().await?;
         let overdue = self.watch.look(&locks, self.since.elapsed());
@@ -233,7 +233,7 @@ impl WatchedServer {
                     LockHolder::Session { pid } => Some(pid),
                     LockHolder::Prepared { .. } => None,
                 };
-                is_new |= self.tell(pid, Told { tenant: lock.tenant, reason: KEPT, what }, endings);
+                is_new |= self.ask(pid, Asked { tenant: lock.tenant, reason: KEPT, what }, endings);
             }
         }
         Ok(is_new)
@@ -289,13 +289,13 @@ async fn publish(
     context: &SharedContext,
 ) -> Result<(), registry::Error> {
     let Some(row) = context.registry.by_id(id).await? else {
-        info!(tenant = %id, "sessions were told to end of a tenant that the registry does not know");
+        info!(tenant = %id, "sessions were asked to end of a tenant that the registry does not know");
         return Ok(());
     };
     let Pending { count, named } = pending;
     let more = count.saturating_sub(named.len());
     let did = match reason {
-        Reason::TerminationIgnored => "told to end, and still running, since what they execute ignores it:",
+        Reason::TerminationIgnored => "asked to end, and still running, since what they execute ignores it:",
         _ => "ended",
     };
     let mut note = format!("{did} {}", named.join(", "));

@@ -32,9 +32,9 @@ impl Blocked {
     }
 }
 
-/// A session of a tenant that was told to end, or a prepared transaction that was rolled back, because it blocked others.
+/// A session of a tenant that was asked to end, or a prepared transaction that was rolled back, because it blocked others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToldToEnd {
+pub struct AskedToEnd {
     /// The tenant.
     pub tenant: TenantId,
     /// The process of the session, which may still run.

@@ -18,7 +18,7 @@ use crate::postgres::{
 };
 
 use super::{
-    blocked::{Blocked, ToldToEnd},
+    blocked::{AskedToEnd, Blocked},
     connect::{ANSWER_LIMIT, with_timeout},
     pool::{GRANT_OPTIONS_SINCE, Sessions},
     prepared::Prepared,
@@ -135,12 +135,12 @@ async fn end_blockers(sessions: &Arc<Sessions>, blocked: &Blocked) -> Result<()>
     for (database, prepared) in prepared {
         sessions.roll_back_prepared(&Ident::new(database)?, &prepared).await?;
     }
-    sessions.report(blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_told));
+    sessions.report(blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_asked));
     Ok(())
 }
 
 impl Blocker {
-    fn as_told(&self) -> Option<ToldToEnd> {
+    fn as_asked(&self) -> Option<AskedToEnd> {
         let Self { what, role, pid, .. } = self;
         let what = match &self.gid {
             Some(gid) => format!("the prepared transaction {gid} of {role}, which blocked the operator"),
@@ -151,19 +151,19 @@ impl Blocker {
             ),
         };
         let pid = self.gid.is_none().then_some(*pid);
-        Some(ToldToEnd { tenant: ownership::tenant_of(&self.comment)?, pid, what })
+        Some(AskedToEnd { tenant: ownership::tenant_of(&self.comment)?, pid, what })
     }
 }
 
 impl Sessions {
-    /// Remembers what was told to end, until the lock watch takes it and sees whether it has.
-    fn report(&self, told: impl Iterator<Item = ToldToEnd>) {
-        let mut all = super::pool::lock(&self.told_to_end);
-        for told in told {
-            info!(server = self.config.name, tenant = %told.tenant, "told to end: {}", told.what);
+    /// Remembers what was asked to end, until the lock watch takes it and sees whether it has.
+    fn report(&self, asked: impl Iterator<Item = AskedToEnd>) {
+        let mut all = super::pool::lock(&self.asked_to_end);
+        for asked in asked {
+            info!(server = self.config.name, tenant = %asked.tenant, "asked to end: {}", asked.what);
             // Without a lock watch, no task takes them.
-            if all.len() < MAX_REMEMBERED && !all.contains(&told) {
-                all.push(told);
+            if all.len() < MAX_REMEMBERED && !all.contains(&asked) {
+                all.push(asked);
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    blocked::ToldToEnd,
+    blocked::AskedToEnd,
     blockers::end_as_login,
     connect::{ANSWER_LIMIT, with_timeout},
     pool::lock,
@@ -72,13 +72,13 @@ const END: &str = "\
 SELECT CASE WHEN pg_has_role('pg_signal_backend', 'USAGE') THEN pg_terminate_backend(l.pid) END
 FROM (SELECT DISTINCT pid FROM pg_locks WHERE pid = $1 AND virtualtransaction = $2) AS l";
 
-/// `$1` are processes, `$2` how many seconds ago each was told to end: a session that began later only has its number. When it
+/// `$1` are processes, `$2` how many seconds ago each was asked to end: a session that began later only has its number. When it
 /// began is not shown without `pg_read_all_stats`. A session that is still starting is not listed, but has locks.
 const STILL_RUNNING: &str = "\
-SELECT told.pid FROM unnest($1::int[], $2::float8[]) AS told (pid, seconds)
-LEFT JOIN pg_stat_activity AS a ON a.pid = told.pid
-WHERE CASE WHEN a.pid IS NULL THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = told.pid)
-    ELSE coalesce(a.backend_start < clock_timestamp() - make_interval(secs => told.seconds), true) END";
+SELECT asked.pid FROM unnest($1::int[], $2::float8[]) AS asked (pid, seconds)
+LEFT JOIN pg_stat_activity AS a ON a.pid = asked.pid
+WHERE CASE WHEN a.pid IS NULL THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = asked.pid)
+    ELSE coalesce(a.backend_start < clock_timestamp() - make_interval(secs => asked.seconds), true) END";
 
 impl Server {
     /// The locks on shared objects that tenants' logins hold or wait for: one query. It opens no session but the standing
@@ -120,7 +120,7 @@ impl Server {
         locks.filter_map(Result::transpose).collect::<Result<_, sqlx::Error>>().map_err(Error::sql(doing))
     }
 
-    /// Tells the session that has a lock to end, or rolls the prepared transaction back. Returns whether it was still there.
+    /// Asks the session that has a lock to end, or rolls the prepared transaction back. Returns whether it was still there.
     pub async fn end_lock(&self, lock: &SharedLock) -> Result<bool> {
         let doing = "end a session that keeps a lock";
         let role = Ident::new(&lock.role)?;
@@ -153,9 +153,9 @@ impl Server {
         Ok(())
     }
 
-    /// What was told to end because it blocked statements of the operator, since the last call.
-    pub fn take_blockers(&self) -> Vec<ToldToEnd> {
-        std::mem::take(&mut *lock(&self.inner.sessions.told_to_end))
+    /// What was asked to end because it blocked statements of the operator, since the last call.
+    pub fn take_blockers(&self) -> Vec<AskedToEnd> {
+        std::mem::take(&mut *lock(&self.inner.sessions.asked_to_end))
     }
 
     /// Which of these processes still run the session that they ran that long ago.

@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    blocked::{Blocked, ToldToEnd, while_unblocking},
+    blocked::{AskedToEnd, Blocked, while_unblocking},
     connect::{
         ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect_to, identifier_of, with_timeout,
         with_version,
@@ -64,8 +64,8 @@ pub(in crate::postgres) struct Sessions {
     pub(super) identifier: OnceLock<String>,
     pub(super) standing: tokio::sync::Mutex<Option<StandingConnection>>,
     unblock: Unblock,
-    /// What was told to end because it blocked a statement, until it is reported.
-    pub(super) told_to_end: Mutex<Vec<ToldToEnd>>,
+    /// What was asked to end because it blocked a statement, until it is reported.
+    pub(super) asked_to_end: Mutex<Vec<AskedToEnd>>,
     /// Prepared transactions are rolled back by one task at a time.
     pub(in crate::postgres) rolling_back: tokio::sync::Mutex<()>,
     /// The version of the server, once a session was opened.
@@ -130,7 +130,7 @@ impl Sessions {
             identifier: OnceLock::new(),
             standing: tokio::sync::Mutex::default(),
             unblock,
-            told_to_end: Mutex::default(),
+            asked_to_end: Mutex::default(),
             rolling_back: tokio::sync::Mutex::default(),
             version: AtomicU32::new(0),
         }

@@ -257,7 +257,7 @@ async fn end_earlier_sessions(
         if round > 0 {
             left.starting.retain(|pid| starting_before.contains(pid));
         }
-        if left.starting.is_empty() && left.told.is_empty() && left.active.is_empty() {
+        if left.starting.is_empty() && left.asked.is_empty() && left.active.is_empty() {
             return Ok(left.prepared);
         }
         if round >= STARTING_ROUNDS {
@@ -273,12 +273,12 @@ async fn end_earlier_sessions(
     }
     Err(Error::SessionsInTheWay {
         database: database.to_string(),
-        count: left.starting.len() + left.told.len() + left.active.len(),
-        who: pids(left.active.iter().chain(&left.told).chain(&left.starting)),
+        count: left.starting.len() + left.asked.len() + left.active.len(),
+        who: pids(left.active.iter().chain(&left.asked).chain(&left.starting)),
     })
 }
 
-/// What the statement waited for, if that is a session that was told to end all the time, and still runs.
+/// What the statement waited for, if that is a session that was asked to end all the time, and still runs.
 async fn explain(
     error: Error,
     session: &mut Session,
@@ -297,14 +297,14 @@ async fn explain(
         with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await
     };
     match left.await {
-        Ok(left) if !left.told.is_empty() => termination_ignored(login, level, &left),
+        Ok(left) if !left.asked.is_empty() => termination_ignored(login, level, &left),
         _ => error,
     }
 }
 
 fn termination_ignored(login: &Ident, level: AccessLevel, left: &RemainingSessions) -> Error {
     let others = level.group().map_or_else(String::new, |group| format!(" but {group}"));
-    Error::TerminationIgnored { login: login.to_string(), others, sessions: pids(&left.told) }
+    Error::TerminationIgnored { login: login.to_string(), others, sessions: pids(&left.asked) }
 }
 
 fn pids<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {
@@ -323,8 +323,8 @@ async fn clock(session: &mut Session, seconds_ago: i32) -> Result<String> {
 struct RemainingSessions {
     /// Sessions that are starting in the database.
     starting: HashSet<i32>,
-    /// Sessions of the login, and of other tenants' logins in its database: they were told to end.
-    told: HashSet<i32>,
+    /// Sessions of the login, and of other tenants' logins in its database: they were asked to end.
+    asked: HashSet<i32>,
     /// Sessions of other tenants' logins in its database that the operator may not end.
     active: HashSet<i32>,
     /// Transactions that the login prepared in its database. Once no earlier session is active, none is added.
@@ -361,7 +361,7 @@ fn sessions_script(
                          coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
                      WHEN a.backend_start > {}::timestamptz THEN 'later' \
                      WHEN r.rolname <> {} AND {} THEN 'active' \
-                     WHEN pg_terminate_backend(a.pid) THEN 'told' ELSE 'told' END AS what, a.pid \
+                     WHEN pg_terminate_backend(a.pid) THEN 'asked' ELSE 'asked' END AS what, a.pid \
          FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
          WHERE a.pid <> pg_backend_pid()",
         &[
@@ -401,7 +401,7 @@ async fn read_remaining(session: &mut Session, script: &Script) -> Result<Remain
         let pid = row.try_get::<i32, _>("pid")?;
         match row.try_get::<&str, _>("what")? {
             "starting" => drop(left.starting.insert(pid)),
-            "told" => drop(left.told.insert(pid)),
+            "asked" => drop(left.asked.insert(pid)),
             "active" => drop(left.active.insert(pid)),
             "prepared" => {
                 left.prepared.push(Prepared { gid: row.try_get("gid")?, owner: row.try_get("owner")? })

@@ -49,10 +49,10 @@ async fn try_all(major: u16) {
         suspend(&postgres, &server, &read_only, AccessLevel::ReadOnly)
     );
     // Only the revocation of LOGIN and CONNECT waits. The report of what it waited for distinguishes what still runs.
-    let told: Vec<i32> = server.take_blockers().iter().filter_map(|told| told.pid).collect();
-    assert!(told.contains(&first.deaf) && !told.contains(&second.deaf), "{told:?}");
-    let told = [first.deaf, first.other].map(|pid| (pid, Duration::ZERO));
-    assert_eq!(Vec::from_iter(server.still_running(&told).await.unwrap()), [first.deaf]);
+    let asked: Vec<i32> = server.take_blockers().iter().filter_map(|asked| asked.pid).collect();
+    assert!(asked.contains(&first.deaf) && !asked.contains(&second.deaf), "{asked:?}");
+    let asked = [first.deaf, first.other].map(|pid| (pid, Duration::ZERO));
+    assert_eq!(Vec::from_iter(server.still_running(&asked).await.unwrap()), [first.deaf]);
     // What an administrator can do. A fast stop would wait for them.
     postgres.stop(Stop::Immediate).await.unwrap();
     postgres.start_again().await.unwrap();
