@@ -65,11 +65,12 @@ impl Sessions {
 pub async fn while_let_in<T>(url: &str, application_name: &str, work: impl Future<Output = T>) -> T {
     let Ok(options) = url.parse::<PgConnectOptions>() else { return work.await };
     let Some(database) = options.get_database().map(str::to_owned) else { return work.await };
-    let options = Arc::new(options.database(MAINTENANCE_DATABASE).application_name(application_name).options([
-        ("role", ADMIN.as_str()),
-        ("search_path", "pg_catalog,pg_temp"),
-        ("lock_timeout", "1s"),
-    ]));
+    let options =
+        Arc::new(options.database(MAINTENANCE_DATABASE).application_name(application_name).options([
+            ("role", ADMIN.as_str()),
+            ("search_path", "pg_catalog,pg_temp"),
+            ("lock_timeout", "1s"),
+        ]));
     // It has a session of its own for every look.
     let blocked = Blocked { is_slow: true, ..Blocked::connections_to(&database) };
     let look = || {
