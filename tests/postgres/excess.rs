@@ -198,7 +198,7 @@ async fn short_transactions_are_never_ended() {
     }
 }
 
-/// The remedy for a grown catalog: the watch keeps nobody from it.
+/// The remedy for a grown catalog: the watch keeps no administrator from it.
 #[tokio::test]
 async fn watch_gives_way_to_a_vacuum_of_shared_catalogs() {
     for major in [15, 18] {
@@ -212,7 +212,7 @@ async fn watch_gives_way_to_a_vacuum_of_shared_catalogs() {
         admin.execute("SET lock_timeout = 0").await.unwrap();
         let vacuum =
             tokio::spawn(async move { admin.execute("VACUUM FULL pg_shdescription").await.map(drop) });
-        // Whoever connects now may have to wait for it.
+        // A client that connects now may have to wait for it.
         let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_shdescription'::regclass AND NOT granted)";
         let mut admin = stage.postgres.connect("tenant_hostile").await.unwrap();
         Wait::until("the watch is waited for")

@@ -50,7 +50,7 @@ async fn start(major: u16) {
     let _held = lock_out_of(&postgres, &hostile, "tenantry_system", false).await;
     let url = postgres.url(OPERATOR, PASSWORD, "tenantry_system");
     let control = tokio::time::timeout(IN_VAIN, PgConnection::connect(&url)).await;
-    assert!(control.is_err(), "the control: the registry lets nobody in");
+    assert!(control.is_err(), "the control: no client connects to the registry");
     let begun = Instant::now();
     let let_in = while_let_in(&url, "tests", PgConnection::connect(&url));
     tokio::time::timeout(SOON, let_in).await.unwrap().unwrap();
