@@ -4,6 +4,7 @@
 mod locks;
 mod moves;
 mod pace;
+mod restart;
 mod stage;
 mod watch;
 mod ways;
