@@ -21,7 +21,7 @@ use crate::{
     fence::Fence,
     leader::{self, Election, Leadership, Timing},
     metrics::Metrics,
-    postgres::tenant::credentials::SecretText,
+    postgres::{tenant::credentials::SecretText, while_let_in},
     registry::{self, Installation, Registry},
     telemetry::{self, LogFormat},
     web,
@@ -240,10 +240,15 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let config = Config::infer().await?;
     let client = Client::try_from(config.clone())?;
     let url = arguments.system_database_url.expose();
-    let registry =
-        Registry::connect_fenced(url, &identity, arguments.registry_connections, fence.clone()).await?;
-    // Not migrated yet: while this process waits, another release may lead.
-    registry.check_schema().await?;
+    let connecting = async {
+        let registry =
+            Registry::connect_fenced(url, &identity, arguments.registry_connections, fence.clone()).await?;
+        // Not migrated yet: while this process waits, another release may lead.
+        registry.check_schema().await?;
+        Ok::<_, registry::Error>(registry)
+    };
+    // The registry may be on a server with tenants: no lock of theirs keeps the operator from starting.
+    let registry = while_let_in(url, &identity, connecting).await?;
     registry_gate.open();
 
     let election = Election {
@@ -263,7 +268,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let current = leadership.clone();
     fence.set(move || current.is_current());
     let prepared = tokio::select! {
-        prepared = prepare(&registry) => prepared,
+        prepared = while_let_in(url, &identity, prepare(&registry)) => prepared,
         why = leadership.lost() => return Err(RunError::LeaseLost(why)),
     };
     let installation = match prepared {

@@ -54,6 +54,20 @@ pub struct ServerUse {
     pub notify_queue: f64,
 }
 
+impl ServerUse {
+    /// Whether no session can fill the lock table within a moment.
+    pub fn has_room_for_locks(&self) -> bool {
+        self.locks < self.lock_table / 4
+    }
+}
+
+/// How many transactions began since one, of whose id only the lower 32 bits are known, until the next. One that began after
+/// the next id was read has a higher id: none.
+pub fn transactions_since(xid: i64, next: i64) -> i64 {
+    let since = next.wrapping_sub(xid) & i64::from(u32::MAX);
+    if since > i64::from(i32::MAX) { 0 } else { since }
+}
+
 /// What one session of a tenant's login uses. Times are absent where the operator may not read them.
 #[derive(Clone, Debug)]
 pub struct SessionUse {
@@ -206,6 +220,18 @@ mod tests {
             ..session("busy")
         };
         assert_eq!(found(&[busy, session("calm")], SERVER), []);
+    }
+
+    #[test]
+    fn transactions_are_counted_across_the_wrap_around() {
+        let epoch = 1_i64 << 32;
+        assert_eq!(transactions_since(100, 103), 3);
+        assert_eq!(transactions_since(100, 3 * epoch + 103), 3);
+        assert_eq!(transactions_since(epoch - 1, epoch + 4), 5);
+        assert_eq!(transactions_since(0, i64::from(i32::MAX)), i64::from(i32::MAX));
+        // It began after the next id was read.
+        assert_eq!(transactions_since(103, 100), 0);
+        assert_eq!(transactions_since(2, 7 * epoch - 1), 0);
     }
 
     #[test]

@@ -31,10 +31,10 @@ pub struct StrayRole {
 /// A setting of a login or a database in `pg_db_role_setting`, which every new session starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSetting {
-    /// The parameter.
-    pub name: String,
-    /// Of a login: it holds in the tenant's database only, not in all of them.
-    pub in_database: bool,
+    /// The parameter; none for everything that is stored at this place, where it is too large to be read.
+    pub name: Option<String>,
+    /// The database in which it holds; none: in all of them. A login can store settings for any database.
+    pub database: Option<String>,
     /// `tenantry_admin` may reset it.
     pub resettable: bool,
 }

@@ -13,5 +13,8 @@ pub mod tenant;
 pub use self::{
     error::{Error, Result},
     migration_error::MigrationError,
-    session::connect::{ServerConfig, Tls},
+    session::{
+        connect::{ServerConfig, Tls},
+        detour::while_let_in,
+    },
 };

@@ -115,6 +115,12 @@ impl Server {
         Self { restricts: true, ..self.clone() }
     }
 
+    /// Sets the databases through which the operator reaches the server when a tenant keeps it from `postgres`, and no
+    /// session is open.
+    pub fn set_detours(&self, databases: Vec<String>) {
+        self.inner.sessions.set_detours(databases);
+    }
+
     /// How the server is reached.
     pub fn config(&self) -> &ServerConfig {
         &self.inner.sessions.config

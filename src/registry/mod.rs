@@ -152,6 +152,11 @@ impl Registry {
         Ok(Installation { id, digest_key: Hidden(key) })
     }
 
+    /// The name of the system database.
+    pub fn database(&self) -> Option<&str> {
+        self.options.get_database()
+    }
+
     /// Checks that the registry responds.
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;

@@ -136,6 +136,17 @@ impl Registry {
         Ok(count)
     }
 
+    /// Some of the tenants' databases on this server, in any order.
+    pub async fn some_databases_on(&self, server: &str) -> Result<Vec<String>> {
+        let databases = sqlx::query_scalar(
+            "SELECT database_name FROM tenants WHERE server = $1 AND database_exists ORDER BY random() LIMIT 60",
+        )
+        .bind(server)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(databases)
+    }
+
     /// The number of tenants in each status; every status is included.
     pub async fn count_by_status(&self) -> Result<BTreeMap<&'static str, i64>> {
         let counted: Vec<(String, i64)> =

@@ -40,8 +40,9 @@ SELECT replace(substring(r.rolname FROM '^tenant_(.*)_app$'), '_', '-'), concat_
 FROM pg_authid r LEFT JOIN pg_database d ON d.datname = left(r.rolname, -4)
 WHERE r.rolname ~ '^tenant_.*_app$'";
 
+/// The reason of a tombstone is that with which the deprovisioning began, whatever the spec says since.
 const REGISTRY: &str = "\
-SELECT slug, concat_ws(' ', status, status_reason, access, deletion_policy, purge_after - deprovisioned_at, purge_held,
+SELECT slug, concat_ws(' ', status, CASE WHEN status <> 'deprovisioning' THEN status_reason END, access, deletion_policy, purge_after - deprovisioned_at, purge_held,
     CASE WHEN status <> 'deprovisioning' THEN concat_ws(' ', plan, name, settings, split_part(seed_digest, '+', 1)) END,
     (SELECT jsonb_agg(h - 'since') FROM jsonb_array_elements(holds) h), database_name, login_name, database_exists,
     password_verifier IS NOT NULL, module_versions, activated_at IS NOT NULL, status = 'suspended' AND suspended_at IS NOT NULL,

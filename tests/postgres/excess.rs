@@ -173,6 +173,57 @@ async fn transactions_that_stay_open_are_ended() {
     }
 }
 
+/// Six clients with a transaction per statement: their transactions begin while the watch reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn short_transactions_are_never_ended() {
+    const LOOKS: usize = 200;
+    for major in [15, 18] {
+        let stage = Stage::set(major, &[]).await;
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            let mut session = stage.neighbour.session(&stage.postgres).await.unwrap();
+            clients.push(tokio::spawn(async move {
+                // Until the task is aborted, or its session is ended.
+                while session.execute("SELECT pg_current_xact_id()").await.is_ok() {}
+            }));
+        }
+        for _ in 0..LOOKS {
+            let ended = stage.server.end_excessive_sessions().await.unwrap();
+            assert!(ended.is_empty(), "{ended:?}");
+        }
+        for client in clients {
+            assert!(!client.is_finished());
+            client.abort();
+        }
+    }
+}
+
+/// The remedy for a grown catalog: the watch keeps no administrator from it.
+#[tokio::test]
+async fn watch_gives_way_to_a_vacuum_of_shared_catalogs() {
+    for major in [15, 18] {
+        let stage = Stage::set(major, &[]).await;
+        stage.end(&Bounds::IN_FORCE).await;
+        stage.server.shared_locks().await.unwrap();
+        let mut admin = stage.postgres.connect("postgres").await.unwrap();
+        admin.execute("SET lock_timeout = '2s'").await.unwrap();
+        admin.execute("VACUUM FULL pg_db_role_setting").await.unwrap();
+        // What the watch needs is locked until its next look.
+        admin.execute("SET lock_timeout = 0").await.unwrap();
+        let vacuum =
+            tokio::spawn(async move { admin.execute("VACUUM FULL pg_shdescription").await.map(drop) });
+        // A client that connects now may have to wait for it.
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_shdescription'::regclass AND NOT granted)";
+        let mut admin = stage.postgres.connect("tenant_hostile").await.unwrap();
+        Wait::until("the watch is waited for")
+            .is_true(async || sqlx::query_scalar(waits).fetch_one(&mut admin).await.unwrap())
+            .await;
+        stage.end(&Bounds::IN_FORCE).await;
+        vacuum.await.unwrap().unwrap();
+        stage.end(&Bounds::IN_FORCE).await;
+    }
+}
+
 #[tokio::test]
 async fn sessions_are_ended_without_the_right_to_end_those_of_other_roles() {
     for major in [15, 18] {

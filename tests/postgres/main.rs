@@ -19,6 +19,7 @@ mod security;
 mod seeds;
 mod servers;
 mod storage;
+mod stored_settings;
 mod temp_files;
 mod templates;
 mod tls;

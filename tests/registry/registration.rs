@@ -125,6 +125,10 @@ async fn retained_database_keeps_its_name() {
         assert_eq!(registry.count_by_server("default").await.unwrap(), 3);
         assert_eq!(registry.count_by_server("second").await.unwrap(), 1);
         assert_eq!(registry.count_by_server("third").await.unwrap(), 0);
+        // Those that exist.
+        let databases = registry.some_databases_on("default").await.unwrap();
+        assert!(databases.iter().all(|name| name.starts_with("tenant_acme")), "{databases:?}");
+        assert!(registry.some_databases_on("third").await.unwrap().is_empty());
     }
 }
 

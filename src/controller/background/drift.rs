@@ -152,6 +152,7 @@ async fn check(
         }
         transactions.insert((*server).to_owned(), now);
         revoke_migrator(server, inventory, context);
+        reset_group_settings(server, inventory, context);
     }
     let mut oids = Vec::new();
     for row in rows.iter().filter(|row| !is_vanished(row, context)) {
@@ -224,6 +225,23 @@ fn revoke_migrator(server: &str, inventory: &Inventory, context: &Context) {
     tokio::spawn(async move {
         if timeout(SERVER_TIMEOUT, handle.revoke_migrator_grants(&grants)).await.is_err() {
             warn!(server, "could not revoke CONNECT from the migrator: no answer in time");
+        }
+    });
+}
+
+/// Resets what a tenant stored as settings of a group. Which tenant it was is not shown.
+fn reset_group_settings(server: &str, inventory: &Inventory, context: &Context) {
+    let found = inventory.group_settings();
+    let ServerState::Ready(handle) = context.state.servers.get(server) else { return };
+    if found.is_empty() {
+        return;
+    }
+    let server = server.to_owned();
+    // Beside the check: the values may be large.
+    tokio::spawn(async move {
+        warn!(server, ?found, "a tenant's login stored settings of a group: they are reset");
+        if let Err(error) = handle.reset_group_settings(&found).await {
+            warn!(server, %error, "could not reset the settings of a group; the next check tries again");
         }
     });
 }

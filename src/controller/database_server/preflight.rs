@@ -121,6 +121,13 @@ async fn check(
     mut known: bool,
     context: &Context,
 ) -> Result<CheckResult, CheckError> {
+    if !known {
+        // No session is open yet: a tenant may keep the operator from `postgres`. The registry may be on another server.
+        let name = &server.config().name;
+        let mut databases = context.registry.some_databases_on(name).await.map_err(CheckError::Registry)?;
+        databases.extend(context.registry.database().map(str::to_owned));
+        server.set_detours(databases);
+    }
     let mut found = server.preflight(context.installation.id).await?;
     let version = Some(found.version.clone());
     let reachable = reachable(&found);

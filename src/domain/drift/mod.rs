@@ -8,6 +8,8 @@ mod mismatch;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use super::{
     access::AccessLevel,
     observed::{BuildingFacts, DatabaseFacts, LoginFacts, ServerFacts},
@@ -73,20 +75,25 @@ pub fn mismatches(facts: &TenantFacts, expected: &Expected) -> Vec<Mismatch> {
 
 /// The names of the settings that `tenantry_admin` may reset.
 fn resettable(settings: &[SessionSetting]) -> Vec<String> {
-    settings.iter().filter(|setting| setting.resettable).map(|setting| setting.name.clone()).collect()
+    let found = settings.iter().filter(|setting| setting.resettable);
+    let names: BTreeSet<&str> =
+        found.map(|setting| setting.name.as_deref().unwrap_or("too large to be read")).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// The statements that reset the settings that only a superuser may reset.
 fn superuser_settings(facts: &TenantFacts, recorded: RecordedOids) -> Vec<String> {
     let stuck = |setting: &&SessionSetting| !setting.resettable;
+    let parameter = |setting: &SessionSetting| setting.name.clone().unwrap_or_else(|| "ALL".to_owned());
     let (database, login) = (facts.own_database(recorded), facts.own_login(recorded));
     let name = database.map_or("", |database| database.name.as_str());
     let of_database = database.iter().flat_map(|found| found.settings.iter()).filter(stuck);
-    let of_database = of_database.map(|setting| format!("ALTER DATABASE \"{name}\" RESET {}", setting.name));
+    let of_database =
+        of_database.map(|setting| format!("ALTER DATABASE \"{name}\" RESET {}", parameter(setting)));
     let of_login = login.iter().flat_map(|found| found.settings.iter().map(|setting| (&found.name, setting)));
     let of_login = of_login.filter(|(_, setting)| !setting.resettable).map(|(login, setting)| {
-        let place = if setting.in_database { format!(" IN DATABASE \"{name}\"") } else { String::new() };
-        format!("ALTER ROLE \"{login}\"{place} RESET {}", setting.name)
+        let place = setting.database.as_ref().map(|name| format!(" IN DATABASE \"{name}\""));
+        format!("ALTER ROLE \"{login}\"{} RESET {}", place.unwrap_or_default(), parameter(setting))
     });
     of_database.chain(of_login).collect()
 }

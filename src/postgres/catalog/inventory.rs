@@ -74,7 +74,7 @@ impl Inventory {
         TenantFacts {
             database: own.map(|row| row.properties(*id, login)),
             building: self.databases.get(&building_name(*id)).map(|row| row.properties(*id, login)),
-            login: self.roles.get(login).map(|row| row.properties(*id, own.map(|database| database.oid))),
+            login: self.roles.get(login).map(|row| row.properties(*id, database)),
             strays: self.strays(placement, recorded),
         }
     }
@@ -170,16 +170,17 @@ struct MembershipRow {
 
 #[derive(Clone, Debug, Deserialize)]
 struct SettingRow {
-    name: String,
-    /// The database in which it holds; 0: in all.
-    database: i64,
+    /// None: all that are stored there.
+    name: Option<String>,
+    /// The database in which it holds; none: in all.
+    database: Option<String>,
     resettable: bool,
 }
 
 impl SettingRow {
     fn value(&self) -> SessionSetting {
-        let in_database = self.database != 0;
-        SessionSetting { name: self.name.clone(), in_database, resettable: self.resettable }
+        let Self { name, database, resettable } = self;
+        SessionSetting { name: name.clone(), database: database.clone(), resettable: *resettable }
     }
 }
 
@@ -209,8 +210,8 @@ impl DatabaseRow {
 }
 
 impl RoleRow {
-    /// As the login of a tenant, whose database has this oid.
-    fn properties(&self, tenant: TenantId, database: Option<i64>) -> LoginProperties {
+    /// As the login of a tenant with this database.
+    fn properties(&self, tenant: TenantId, database: &str) -> LoginProperties {
         let is_group = |name: &str| GROUPS.iter().any(|group| group.as_str() == name);
         let revocable = |rows: &[MembershipRow], wanted: &dyn Fn(&MembershipRow) -> bool| {
             let found = rows.iter().filter(|row| row.revocable && wanted(row)).map(|row| row.name.clone());
@@ -222,7 +223,9 @@ impl RoleRow {
         let foreign_grants = self.member_of.iter().map(|row| (row, &row.name, &self.name));
         let in_it = self.members.iter().map(|row| (row, &self.name, &row.name));
         let foreign_grants = foreign_grants.chain(in_it).filter(|(row, ..)| !row.revocable);
-        let here = |row: &&SettingRow| row.database == 0 || Some(row.database) == database;
+        // In other databases, the login has no session: what a superuser stored for those is the superuser's business.
+        let counts =
+            |row: &&SettingRow| row.resettable || row.database.as_ref().is_none_or(|place| place == database);
         LoginProperties {
             name: self.name.clone(),
             oid: self.oid,
@@ -230,7 +233,7 @@ impl RoleRow {
             can_login: self.can_login,
             inherits: self.inherits,
             valid_until: self.valid_until.clone(),
-            settings: self.settings.iter().filter(here).map(SettingRow::value).collect(),
+            settings: self.settings.iter().filter(counts).map(SettingRow::value).collect(),
             groups: revocable(&self.member_of, &|row| is_group(&row.name) && row.plain),
             flawed_groups: revocable(&self.member_of, &|row| is_group(&row.name) && !row.plain),
             foreign_memberships: revocable(&self.member_of, &|row| !is_group(&row.name)),
@@ -256,7 +259,9 @@ impl RoleRow {
 ///
 /// Of the settings, those that only a superuser can make and that concern logs, statistics and resources are left out, as
 /// are those of extensions: they are the administrator's, and keep no client out. (`pg_settings` does not show `role`, and hides
-/// what only a superuser may read.) Before 16, `tenantry_admin` may revoke every membership.
+/// what only a superuser may read.) Values can have any size, since a login stores its own: only what is stored in the row
+/// itself, and not compressed, is read. `pg_column_size` and `pg_column_compression` do not read it. Before 16,
+/// `tenantry_admin` may revoke every membership.
 ///
 /// If all of it has the digest `$5`, which was read before, the databases and the roles are left out.
 const QUERY: &str = "\
@@ -279,13 +284,18 @@ WITH wanted AS (
 ), settings AS (
   SELECT s.setdatabase, s.setrole, jsonb_build_object(
       'name', p.name,
-      'database', s.setdatabase::bigint,
-      'resettable', coalesce(g.context = 'user', p.name IN ('role', 'seed', 'session_authorization')) OR has_parameter_privilege(p.name, 'SET')) AS setting
+      'database', d.datname,
+      'resettable', p.name IS NULL OR coalesce(g.context = 'user', p.name IN ('role', 'seed', 'session_authorization')) OR has_parameter_privilege(p.name, 'SET')) AS setting
   FROM pg_db_role_setting AS s
-  CROSS JOIN LATERAL unnest(s.setconfig) AS c
+  LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
+  CROSS JOIN LATERAL unnest(CASE
+      WHEN pg_column_size(s.setconfig) < 2048 AND pg_column_compression(s.setconfig) IS NULL THEN s.setconfig
+      ELSE '{NULL}' END) AS c
   CROSS JOIN LATERAL split_part(c, '=', 1) AS p (name)
   LEFT JOIN parameters AS g ON lower(g.name) = lower(p.name)
-  WHERE ($2 IS NULL OR s.setrole = 0 OR s.setrole IN (SELECT oid FROM wanted)) AND CASE
+  WHERE ($2 IS NULL OR s.setrole = 0 OR s.setrole IN (SELECT oid FROM wanted))
+    AND (s.setdatabase = 0 OR d.oid IS NOT NULL) AND CASE
+      WHEN p.name IS NULL THEN true
       WHEN g.name IS NULL THEN strpos(p.name, '.') = 0
       ELSE g.context = 'user' OR g.category !~ '^(Reporting and Logging|Statistics|Resource Usage|Customized Options)'
     END

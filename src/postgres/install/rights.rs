@@ -125,8 +125,10 @@ impl fmt::Display for MissingRight {
             Self::LargeObjects { template } => {
                 return write!(
                     f,
-                    "PUBLIC may EXECUTE the large-object writers (lo_create and others) in template1, and so in template \
-                     {template} (only a superuser can revoke it; then drop the template, and a new one is built)"
+                    "PUBLIC may EXECUTE the large-object writers (lo_create and others) in template {template}, and so in \
+                     the databases that are cloned from it, since template1 allowed it when the template was built (as a \
+                     superuser, run `tenantry server-setup` unless template1 is closed by now; then drop the template, \
+                     and a new one is built)"
                 );
             }
         })
@@ -149,6 +151,13 @@ fn open_databases(names: &[String], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_template_does_not_accuse_template1_of_being_open_now() {
+        let text = MissingRight::LargeObjects { template: "tenantry_template_a".into() }.to_string();
+        assert!(text.contains("in template tenantry_template_a,"), "{text}");
+        assert!(!text.contains("in template1"), "{text}");
+    }
 
     #[test]
     fn long_list_of_open_databases_is_cut() {

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tracing::{info, warn};
 
 use crate::postgres::{
@@ -28,7 +28,7 @@ const DOING: &str = "end what blocks a statement";
 
 /// A row of the query.
 #[derive(sqlx::FromRow)]
-struct Blocker {
+pub(super) struct Blocker {
     what: String,
     pid: i32,
     /// The ownership comment of the tenant.
@@ -100,31 +100,25 @@ pub(in crate::postgres) fn unblock(sessions: Arc<Sessions>, blocked: Blocked) ->
 }
 
 async fn end_blockers(sessions: &Arc<Sessions>, blocked: &Blocked) -> Result<()> {
-    let mut standing = match blocked.pid {
-        Some(_) => sessions.standing().await?,
+    let standing = match blocked.pid {
+        Some(_) => Some(sessions.standing().await?),
         // To open it is to connect.
-        None => match sessions.standing_if_open().await? {
-            Some(standing) => standing,
-            None => return Ok(()),
-        },
+        None => sessions.standing_if_open().await?,
     };
-    let groups = GROUPS;
-    let groups = groups.each_ref().map(Ident::as_str);
-    let query = sqlx::query_as(QUERY)
-        .bind(blocked.pid)
-        .bind(&blocked.database)
-        .bind(&blocked.login)
-        .bind(&groups[..])
-        .fetch_all(&mut *standing);
-    let blockers: Vec<Blocker> = with_timeout(ANSWER_LIMIT, DOING, query).await?;
-    let mut as_login: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for blocker in blockers.iter().filter(|blocker| blocker.pid != 0 && blocker.ended.is_none()) {
-        as_login.entry(&blocker.role).or_default().push(blocker.pid);
-    }
-    for (login, pids) in as_login {
-        end_as_login(&mut standing, &Ident::new(login)?, &pids).await?;
-    }
-    standing.keep();
+    let blockers = match standing {
+        Some(mut standing) => {
+            let blockers = end_sessions(&mut standing, blocked).await?;
+            standing.keep();
+            blockers
+        }
+        None => {
+            let locked = blocked.database.as_deref().unwrap_or_default();
+            let Some(mut session) = sessions.detour(locked).await? else { return Ok(()) };
+            let blockers = end_sessions(&mut session, blocked).await?;
+            let _ = with_timeout(ANSWER_LIMIT, DOING, session.close()).await;
+            blockers
+        }
+    };
     let mut prepared: BTreeMap<&str, Vec<Prepared>> = BTreeMap::new();
     for blocker in &blockers {
         if let (Some(gid), Some(database)) = (&blocker.gid, &blocker.database) {
@@ -135,8 +129,34 @@ async fn end_blockers(sessions: &Arc<Sessions>, blocked: &Blocked) -> Result<()>
     for (database, prepared) in prepared {
         sessions.roll_back_prepared(&Ident::new(database)?, &prepared).await?;
     }
-    sessions.report(blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_asked));
+    sessions.report(as_asked(&blockers));
     Ok(())
+}
+
+/// What blocked something, for a report.
+pub(super) fn as_asked(blockers: &[Blocker]) -> impl Iterator<Item = AskedToEnd> {
+    blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_asked)
+}
+
+/// Ends the sessions that block something. Returns what blocks it, with the prepared transactions, which it leaves.
+pub(super) async fn end_sessions(session: &mut PgConnection, blocked: &Blocked) -> Result<Vec<Blocker>> {
+    let groups = GROUPS;
+    let groups = groups.each_ref().map(Ident::as_str);
+    let query = sqlx::query_as(QUERY)
+        .bind(blocked.pid)
+        .bind(&blocked.database)
+        .bind(&blocked.login)
+        .bind(&groups[..])
+        .fetch_all(&mut *session);
+    let blockers: Vec<Blocker> = with_timeout(ANSWER_LIMIT, DOING, query).await?;
+    let mut as_login: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for blocker in blockers.iter().filter(|blocker| blocker.pid != 0 && blocker.ended.is_none()) {
+        as_login.entry(&blocker.role).or_default().push(blocker.pid);
+    }
+    for (login, pids) in as_login {
+        end_as_login(session, &Ident::new(login)?, &pids).await?;
+    }
+    Ok(blockers)
 }
 
 impl Blocker {

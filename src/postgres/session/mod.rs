@@ -4,6 +4,7 @@ pub(in crate::postgres) mod blocked;
 pub(in crate::postgres) mod blockers;
 mod closing;
 pub(in crate::postgres) mod connect;
+pub(in crate::postgres) mod detour;
 pub(in crate::postgres) mod lock_watch;
 pub(in crate::postgres) mod migrator;
 mod own_authority;

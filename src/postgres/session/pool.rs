@@ -7,7 +7,7 @@
 //! (`closing.rs`).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -64,6 +64,8 @@ pub(in crate::postgres) struct Sessions {
     pub(super) identifier: OnceLock<String>,
     pub(super) standing: tokio::sync::Mutex<Option<StandingConnection>>,
     unblock: Unblock,
+    /// Databases through which the server is reached when `postgres` is locked.
+    pub(super) detours: Mutex<VecDeque<String>>,
     /// What was asked to end because it blocked a statement, until it is reported.
     pub(super) asked_to_end: Mutex<Vec<AskedToEnd>>,
     /// Prepared transactions are rolled back by one task at a time.
@@ -130,6 +132,7 @@ impl Sessions {
             identifier: OnceLock::new(),
             standing: tokio::sync::Mutex::default(),
             unblock,
+            detours: Mutex::default(),
             asked_to_end: Mutex::default(),
             rolling_back: tokio::sync::Mutex::default(),
             version: AtomicU32::new(0),

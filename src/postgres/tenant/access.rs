@@ -39,7 +39,11 @@ use crate::{
     },
 };
 
-use super::{logins::conflict, properties::properties_script};
+use super::{
+    logins::conflict,
+    properties::properties_script,
+    settings::{Extent, reset_settings},
+};
 
 /// How often sessions are ended and read again before they count as blocking: for five seconds. Other restrictions wait for
 /// the same few sessions of the operator, and this one is tried again.
@@ -154,6 +158,9 @@ impl Server {
                 Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id))?]);
             run_despite_read_only(&mut session, "record that the access level is in force", &proven).await?;
         }
+        // Last: a tenant stores settings of any size, and a restriction does not wait until they are read.
+        let extent = if narrows && is_changed { Extent::Small } else { Extent::All };
+        reset_settings(&mut session, &login, &login_facts, database_facts.as_ref(), extent).await?;
         session.release();
         Ok(())
     }

@@ -12,6 +12,7 @@ mod ownership;
 mod properties;
 mod rights;
 pub mod seed;
+mod settings;
 pub mod storage;
 mod tables;
 pub mod usage;

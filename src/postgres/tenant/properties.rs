@@ -20,13 +20,6 @@ pub(super) fn properties_script(
     if facts.valid_until.is_some() {
         script.add("ALTER ROLE {} VALID UNTIL 'infinity'", &[login]);
     }
-    for setting in facts.settings.iter().filter(|setting| setting.resettable) {
-        let Ok(name) = Ident::new(&setting.name) else { continue };
-        match setting.in_database {
-            true => script.add("ALTER ROLE {} IN DATABASE {} RESET {}", &[login, database, &name]),
-            false => script.add("ALTER ROLE {} RESET {}", &[login, &name]),
-        }
-    }
     for group in &facts.flawed_groups {
         if let Ok(group) = Ident::new(group) {
             script.add("REVOKE {} FROM {} CASCADE", &[&group, login]);
@@ -35,11 +28,6 @@ pub(super) fn properties_script(
     let Some(facts) = database_facts else { return script };
     if facts.is_template {
         script.add("ALTER DATABASE {} IS_TEMPLATE false", &[database]);
-    }
-    for setting in facts.settings.iter().filter(|setting| setting.resettable) {
-        if let Ok(name) = Ident::new(&setting.name) {
-            script.add("ALTER DATABASE {} RESET {}", &[database, &name]);
-        }
     }
     script
 }

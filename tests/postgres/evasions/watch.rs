@@ -91,7 +91,7 @@ async fn lock_out(postgres: &Postgres, server: &Server, hostile: &Tenant, other:
 }
 
 /// One session or prepared transaction holds a weak lock on the database, another session waits for a strong one.
-async fn lock_out_of(
+pub async fn lock_out_of(
     postgres: &Postgres,
     hostile: &Tenant,
     database: &str,

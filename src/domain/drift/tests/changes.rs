@@ -12,7 +12,7 @@ use crate::domain::{
 };
 
 pub fn setting(resettable: bool) -> Vec<SessionSetting> {
-    vec![SessionSetting { name: "work_mem".into(), in_database: true, resettable }]
+    vec![SessionSetting { name: Some("work_mem".into()), database: Some("tenant_acme".into()), resettable }]
 }
 
 pub fn granted_by_a_superuser(role: &str, member: &str) -> Vec<ForeignGrant> {

@@ -1,7 +1,7 @@
-//! What is on a server beside what its tenants should have: objects with the ownership comment of other tenants, and rights
-//! that were left granted.
+//! What is on a server beside what its tenants should have: objects with the ownership comment of other tenants, rights that
+//! were left granted, and settings of groups.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Inventory;
 use crate::{
@@ -10,7 +10,10 @@ use crate::{
         leftovers::{FormerOwner, Leftover, LeftoverObject},
         names::building_name,
     },
-    postgres::{catalog::ownership, identifier::MIGRATOR},
+    postgres::{
+        catalog::ownership,
+        identifier::{GROUPS, MIGRATOR},
+    },
 };
 
 impl Inventory {
@@ -63,5 +66,15 @@ impl Inventory {
                 && connect.iter().flatten().any(|grantee| grantee == MIGRATOR.as_str())
         };
         self.owned_databases().filter(is_open).map(|(name, id)| (name.to_owned(), id)).collect()
+    }
+
+    /// The groups for which settings are stored, and in which database or in all. Before 16, each tenant's login can do
+    /// that, after SET ROLE.
+    pub fn group_settings(&self) -> BTreeSet<(String, Option<String>)> {
+        let groups =
+            self.roles.values().filter(|role| GROUPS.iter().any(|group| group.as_str() == role.name));
+        let settings = groups.flat_map(|role| role.settings.iter().map(move |row| (role, row)));
+        let resettable = settings.filter(|(_, row)| row.resettable);
+        resettable.map(|(role, row)| (role.name.clone(), row.database.clone())).collect()
     }
 }
