@@ -257,6 +257,8 @@ reasons! {
     TenantNotFound,
     /// Event: the objects of too many tenants do not exist, and were not deleted.
     TenantsVanished,
+    /// A session of the tenant was asked to end and still runs: what it executes ignores termination.
+    TerminationIgnored,
     /// The API server throttles requests.
     Throttled,
     /// The server's certificate is not the expected one.

@@ -12,6 +12,13 @@ use super::identity::TenantId;
 /// How long a lock may last. It is seen by two looks then.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How long a tenant may block others with one lock after another, whatever the sessions: it is seen by three looks then.
+const BLOCKING_LIMIT: Duration = Duration::from_secs(5);
+/// The most that one look adds: what was seen once may be over a moment later.
+const PER_LOOK: Duration = Duration::from_secs(2);
+/// The most that is remembered: a tenant that stops is forgotten soon.
+const BLOCKING_MAX: Duration = Duration::from_secs(10);
+
 /// Who holds a lock, or waits for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LockHolder {
@@ -116,6 +123,8 @@ pub struct SharedLock {
     pub object: LockedObject,
     /// How.
     pub mode: LockMode,
+    /// Whether another session waits for the object now.
+    pub is_waited_for: bool,
 }
 
 impl SharedLock {
@@ -136,28 +145,54 @@ impl SharedLock {
     }
 }
 
-/// The transactions on one server that were seen with a harmful lock, and when first.
+/// The transactions on one server that were seen with a harmful lock, and when first; and the tenants that were seen to block
+/// others, and for how long. A tenant can pass a lock from one session to the next, each for a short time.
 #[derive(Debug, Default)]
 pub struct LockWatch {
     seen: HashMap<(LockHolder, String), Duration>,
+    blocking: HashMap<TenantId, Duration>,
+    last: Option<Duration>,
 }
 
 impl LockWatch {
     /// Which transactions have to end. `at` is the time since any fixed moment.
     pub fn look<'a>(&mut self, locks: &'a [SharedLock], at: Duration) -> Vec<&'a SharedLock> {
+        let harmful: Vec<&SharedLock> = locks.iter().filter(|lock| lock.is_harmful()).collect();
+        self.count_blocking(&harmful, at);
         let mut overdue = Vec::new();
         let mut named = BTreeSet::new();
         let mut seen = HashMap::new();
-        for lock in locks.iter().filter(|lock| lock.is_harmful()) {
+        for lock in harmful {
             let key = (lock.holder.clone(), lock.transaction.clone());
             let first = *self.seen.get(&key).unwrap_or(&at);
-            if at.saturating_sub(first) >= PATIENCE && named.insert(&lock.holder) {
+            let is_kept = at.saturating_sub(first) >= PATIENCE;
+            let blocks_on =
+                self.blocking.get(&lock.tenant).is_some_and(|blocking| *blocking >= BLOCKING_LIMIT);
+            if (is_kept || blocks_on && lock.is_waited_for) && named.insert(&lock.holder) {
                 overdue.push(lock);
             }
             seen.insert(key, first);
         }
         self.seen = seen;
         overdue
+    }
+
+    /// The time of a tenant rises while looks see it block others, and falls at half that speed while they do not.
+    fn count_blocking(&mut self, harmful: &[&SharedLock], at: Duration) {
+        let passed = self.last.map_or(PER_LOOK, |last| at.saturating_sub(last));
+        self.last = Some(at);
+        let now: BTreeSet<TenantId> =
+            harmful.iter().filter(|lock| lock.is_waited_for).map(|lock| lock.tenant).collect();
+        self.blocking.retain(|tenant, blocking| {
+            if !now.contains(tenant) {
+                *blocking = blocking.saturating_sub(passed / 2);
+            }
+            !blocking.is_zero()
+        });
+        for tenant in now {
+            let blocking = self.blocking.entry(tenant).or_default();
+            *blocking = (*blocking + passed.min(PER_LOOK)).min(BLOCKING_MAX);
+        }
     }
 }
 
@@ -174,6 +209,16 @@ mod tests {
             role: "tenant_a_app".into(),
             object,
             mode,
+            is_waited_for: false,
+        }
+    }
+
+    /// A lock of a tenant on another database, for which others wait.
+    fn blocking(tenant: u128, pid: i32) -> SharedLock {
+        SharedLock {
+            tenant: TenantId(Uuid::from_u128(tenant)),
+            is_waited_for: true,
+            ..lock(pid, "3/1", LockedObject::Database { is_own: false }, LockMode::AccessShare)
         }
     }
 
@@ -207,6 +252,56 @@ mod tests {
         }
         let back = [lock(1, "3/0", role, LockMode::AccessShare)];
         assert!(watch.look(&back, at(20_000)).is_empty(), "it was away");
+    }
+
+    #[test]
+    fn tenant_that_blocks_at_several_looks_is_ended_whatever_its_sessions() {
+        let mut watch = LockWatch::default();
+        let looks: [[SharedLock; 1]; 8] = [1, 2, 3, 4, 5, 6, 7, 8].map(|pid| [blocking(1, pid)]);
+        assert!(watch.look(&looks[0], at(0)).is_empty());
+        assert!(watch.look(&looks[1], at(2000)).is_empty());
+        assert_eq!(watch.look(&looks[2], at(4000)), [&looks[2][0]]);
+        // It goes on: the next look comes at once, and ends its successor.
+        assert_eq!(watch.look(&looks[3], at(4250)), [&looks[3][0]]);
+        assert!(watch.look(&[], at(4500)).is_empty(), "a short pause");
+        assert_eq!(watch.look(&looks[4], at(4750)), [&looks[4][0]]);
+        // It is forgotten.
+        assert!(watch.look(&[], at(30_000)).is_empty());
+        assert!(watch.look(&looks[5], at(32_000)).is_empty());
+    }
+
+    #[test]
+    fn tenant_that_blocks_at_every_second_look_is_ended_too() {
+        let mut watch = LockWatch::default();
+        let mut ended = 0;
+        for look in 0..10 {
+            let locks = [blocking(1, look)];
+            let locks = if look % 2 == 0 { &locks[..] } else { &[] };
+            ended += watch.look(locks, at(2000 * u64::try_from(look).unwrap())).len();
+        }
+        assert!(ended > 0);
+    }
+
+    #[test]
+    fn what_is_seen_now_and_then_stays() {
+        let mut watch = LockWatch::default();
+        for look in 0..40 {
+            // Each of two tenants is seen to block others once in ten seconds.
+            let locks = match look % 5 {
+                0 => vec![blocking(1, look)],
+                2 => vec![blocking(2, look)],
+                // One for which no session waits may be seen all the time, if it is not the same one.
+                _ => vec![lock(100 + look, "5/1", LockedObject::Catalog, LockMode::RowExclusive)],
+            };
+            let overdue = watch.look(&locks, at(2000 * u64::try_from(look).unwrap()));
+            assert!(overdue.is_empty(), "look {look}: {overdue:?}");
+        }
+        // With few looks, one adds no more than with many.
+        let mut watch = LockWatch::default();
+        for look in 0..2 {
+            let locks = [blocking(1, look)];
+            assert!(watch.look(&locks, at(60_000 * u64::try_from(look).unwrap())).is_empty());
+        }
     }
 
     #[test]

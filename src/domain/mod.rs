@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod daily;
 pub mod drift;
+pub mod endings;
 pub mod excess;
 pub mod identity;
 pub mod known_rows;

@@ -82,6 +82,18 @@ pub enum Error {
         /// Process ids and users.
         who: String,
     },
+    /// Sessions of the tenant's login were asked to end, and still run.
+    #[error(
+        "role {login} is in no group{others} any more; but its session {sessions} was asked to end and still runs: what it executes ignores termination. The rest waits until that is done; only a restart of PostgreSQL ends it sooner"
+    )]
+    TerminationIgnored {
+        /// The login.
+        login: String,
+        /// Empty, or the group that it is left in.
+        others: String,
+        /// The process ids.
+        sessions: String,
+    },
     /// Prepared transactions block the operation.
     #[error(
         "database {database} has prepared transactions ({gids}); COMMIT PREPARED or ROLLBACK PREPARED them"
@@ -194,6 +206,7 @@ impl Error {
             Self::LoginMissing(_) => Reason::LoginMissing,
             Self::Migration(_) => Reason::MigrationFailed,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
+            Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
             Self::PreparedTransaction { .. } => Reason::PreparedTransaction,
             Self::ReplicationSlot { .. } => Reason::ReplicationSlot,
             Self::Subscription(_) => Reason::Subscription,

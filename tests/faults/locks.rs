@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tenantry::api::tenant_status::Access;
+use tenantry::api::{
+    conditions::{ACCESS_ENFORCED, find_condition},
+    tenant_status::Access,
+};
 use tenantry_test_support::{Wait, World, login};
 use tokio::task::JoinHandle;
 
@@ -83,4 +86,42 @@ async fn tenant_that_locks_everybody_out_is_ended_reported_and_suspended() {
     }
     tokio::time::timeout(GENEROUS, login(&beside)).await.expect("others connect").unwrap();
     println!("others waited for {slowest:?} at most; suspended after {took:?}");
+}
+
+/// A search in a very long text ignores termination until it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: make test-all"]
+async fn session_that_ignores_termination_is_reported_as_such() {
+    let world = World::new("deaf").await;
+    world.apply("deaf", json!({})).await;
+    world.fleet.ready("deaf").await;
+    let uri = world.fleet.secret("deaf-db", "uri").await;
+    let mut session = login(&uri).await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut session).await.unwrap();
+    session.execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'").await.unwrap();
+    let search =
+        "SELECT position(CASE WHEN pg_try_advisory_xact_lock(4711) THEN 'b' || repeat('a', 100000) END
+        IN repeat('a', 1000000))";
+    let search = tokio::spawn(async move { drop(session.execute(search).await) });
+    let mut superuser = world.superuser("postgres").await;
+    let is_searching = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND locktype = 'advisory')";
+    Wait::until("the search has begun")
+        .is_true(async || sqlx::query_scalar(is_searching).bind(pid).fetch_one(&mut superuser).await.unwrap())
+        .await;
+    world
+        .apply(
+            "deaf",
+            json!({"state": "Suspended", "stateReason": "it attacks", "suspension": {"mode": "Blocked"}}),
+        )
+        .await;
+    let tenant = world.fleet.reason("deaf", ACCESS_ENFORCED, "TerminationIgnored").await;
+    let condition = find_condition(&tenant.status.as_ref().unwrap().conditions, ACCESS_ENFORCED).unwrap();
+    assert_eq!(condition.status, "False");
+    let (revoked, still) = ("is in no group any more", format!("pid {pid} was asked to end and still runs"));
+    assert!(condition.message.contains(revoked) && condition.message.contains(&still), "{condition:?}");
+    world.event("deaf", "TerminationIgnored", &format!("(pid {pid})")).await;
+    assert!(!search.is_finished(), "the control: it ran all the time");
+    search.await.unwrap();
+    world.fleet.access("deaf", Access::Blocked).await;
+    world.event("deaf", "SessionsEnded", &format!("(pid {pid})")).await;
 }

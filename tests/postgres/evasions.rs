@@ -1,6 +1,7 @@
 //! Ways in which a tenant's login may try to evade a suspension. Each is tried in sessions from before and after the
 //! suspension, and is first shown to work without one.
 
+mod deaf;
 mod locks;
 mod moves;
 mod pace;

@@ -20,7 +20,11 @@ use tracing::{info, warn};
 use crate::{
     api::reason::Reason,
     controller::{context::SharedContext, state::servers::ServerState},
-    domain::{identity::TenantId, lock_watch::LockWatch},
+    domain::{
+        endings::{Asked, Ending, Endings},
+        identity::TenantId,
+        lock_watch::{LockHolder, LockWatch},
+    },
     postgres::{self, server::Server},
     registry::{self, Activity},
 };
@@ -28,6 +32,10 @@ use crate::{
 /// After a look, a server is left alone for this many times as long as the look took: on a server with very many locks, a
 /// look is not cheap.
 const REST: u32 = 10;
+
+/// The shortest pause before the next look, while there is something to end, and how many such looks follow each other.
+const SOON: Duration = Duration::from_millis(250);
+const LOOKS_AGAIN: u32 = 7;
 
 /// A tenant that goes on is reported once in this time.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -58,19 +66,28 @@ pub async fn run(context: SharedContext) {
             _ = ticks.tick() => {
                 for (name, server) in servers(&context, &mut watched) {
                     looks.spawn(async move {
-                        let (server, ended) = server.look().await;
-                        (name, server, ended)
+                        let (server, endings) = server.look().await;
+                        (name, server, endings)
                     });
                 }
                 reports.publish(&context).await;
             }
             Some(look) = looks.join_next() => {
                 // A panic is this loop's own.
-                let (name, server, ended) = look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                for (reason, tenant, what) in ended {
-                    warn!(server = name, tenant = %tenant, reason, "ended {what}");
-                    context.metrics.tenant_session_ended(reason);
-                    reports.add(tenant, what);
+                let (name, server, endings) =
+                    look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+                for ending in endings {
+                    match ending {
+                        Ending::Ended(Asked { tenant, reason, what }) => {
+                            warn!(server = name, tenant = %tenant, reason, "ended {what}");
+                            context.metrics.tenant_session_ended(reason);
+                            reports.add((tenant, Reason::SessionsEnded), what);
+                        }
+                        Ending::Ignored(Asked { tenant, reason, what }) => {
+                            warn!(server = name, tenant = %tenant, reason, "asked to end, and still running: {what}");
+                            reports.add((tenant, Reason::TerminationIgnored), what);
+                        }
+                    }
                 }
                 watched.insert(name, Some(server));
                 reports.publish(&context).await;
@@ -114,12 +131,10 @@ fn servers(context: &SharedContext, watched: &mut Watched) -> Vec<(String, Watch
     due
 }
 
-/// What was ended: the reason, the tenant, and what it was.
-type EndedByReason = Vec<(&'static str, TenantId, String)>;
-
 struct WatchedServer {
     server: Server,
     watch: LockWatch,
+    endings: Endings,
     since: Instant,
     next: Instant,
     next_excess: Instant,
@@ -132,6 +147,7 @@ impl WatchedServer {
         Self {
             server,
             watch: LockWatch::default(),
+            endings: Endings::default(),
             since: now,
             next: now,
             next_excess: now,
@@ -139,52 +155,99 @@ impl WatchedServer {
         }
     }
 
-    async fn look(mut self) -> (Self, EndedByReason) {
+    /// Looks once, and again soon while there is something to end: who holds locks in turn would go on until the next look.
+    async fn look(mut self) -> (Self, Vec<Ending>) {
         let began = Instant::now();
-        let mut ended = Vec::new();
-        let mut looked = self.end_overdue(&mut ended).await;
+        let mut endings = Vec::new();
+        let mut looked = self.end_overdue(&mut endings).await;
+        let took = began.elapsed();
+        for _ in 0..LOOKS_AGAIN {
+            if !matches!(looked, Ok(true)) {
+                break;
+            }
+            tokio::time::sleep(SOON.max(took * REST)).await;
+            looked = self.end_overdue(&mut endings).await;
+        }
+        let mut looked = looked.map(drop);
         if looked.is_ok() && self.next_excess <= began {
             self.next_excess = began + EXCESS_INTERVAL;
-            looked = self.end_excess(&mut ended).await;
+            looked = self.end_excess().await;
         }
+        for blocker in self.server.take_blockers() {
+            let asked = Asked { tenant: blocker.tenant, reason: BLOCKED_OPERATOR, what: blocker.what };
+            self.ask(blocker.pid, asked, &mut endings);
+        }
+        let settled = self.settle(&mut endings).await;
+        let looked = looked.and(settled);
         if let Err(error) = &looked
             && !self.is_failing
         {
             warn!(server = self.server.config().name, %error, "could not read what tenants lock and use");
         }
         self.is_failing = looked.is_err();
-        let blockers = self.server.take_ended_blockers().into_iter();
-        ended.extend(blockers.map(|blocker| (BLOCKED_OPERATOR, blocker.tenant, blocker.what)));
-        self.next = Instant::now() + began.elapsed() * REST;
-        (self, ended)
+        self.next = Instant::now() + took * REST;
+        (self, endings)
     }
 
-    async fn end_excess(&mut self, ended: &mut EndedByReason) -> Result<(), postgres::Error> {
-        for session in self.server.end_excessive_sessions().await? {
-            let what = format!("a session of {} in {}: {}", session.login, session.database, session.excess);
-            ended.push((session.excess.as_str(), session.tenant, what));
+    /// A prepared transaction has ended; a session may still run. Returns whether it was asked for the first time.
+    fn ask(&mut self, pid: Option<i32>, asked: Asked, endings: &mut Vec<Ending>) -> bool {
+        match pid {
+            Some(pid) => self.endings.ask(pid, asked, self.since.elapsed()),
+            None => {
+                endings.push(Ending::Ended(asked));
+                true
+            }
+        }
+    }
+
+    /// Reads which sessions have ended, if any was asked to.
+    async fn settle(&mut self, endings: &mut Vec<Ending>) -> Result<(), postgres::Error> {
+        let open = self.endings.open(self.since.elapsed());
+        if !open.is_empty() {
+            let running = self.server.still_running(&open).await?;
+            endings.extend(self.endings.settle(&running, self.since.elapsed()));
         }
         Ok(())
     }
 
-    async fn end_overdue(&mut self, ended: &mut EndedByReason) -> Result<(), postgres::Error> {
+    async fn end_excess(&mut self) -> Result<(), postgres::Error> {
+        for session in self.server.end_excessive_sessions().await? {
+            let (login, database, pid) = (session.login, session.database, session.pid);
+            let what = format!("a session of {login} in {database} (pid {pid}): {}", session.excess);
+            let asked = Asked { tenant: session.tenant, reason: session.excess.as_str(), what };
+            self.endings.ask(pid, asked, self.since.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Returns whether there was something to end that was not asked to before.
+    async fn end_overdue(&mut self, endings: &mut Vec<Ending>) -> Result<bool, postgres::Error> {
         let locks = self.server.shared_locks().await?;
-        for lock in self.watch.look(&locks, self.since.elapsed()) {
+        let overdue = self.watch.look(&locks, self.since.elapsed());
+        let mut is_new = false;
+        for lock in overdue {
             if self.server.end_lock(lock).await? {
                 let what =
                     format!("the {} of {}, which kept a lock on {}", lock.holder, lock.role, lock.object);
-                ended.push((KEPT, lock.tenant, what));
+                let pid = match lock.holder {
+                    LockHolder::Session { pid } => Some(pid),
+                    LockHolder::Prepared { .. } => None,
+                };
+                is_new |= self.ask(pid, Asked { tenant: lock.tenant, reason: KEPT, what }, endings);
             }
         }
-        Ok(())
+        Ok(is_new)
     }
 }
 
-/// What was ended and is not reported yet, and when each tenant was last reported.
+/// The tenant, and the reason of the Event: what has ended, or what still runs.
+type About = (TenantId, Reason);
+
+/// What is not reported yet, and when each tenant was last reported.
 #[derive(Default)]
 struct Reports {
-    pending: BTreeMap<TenantId, Pending>,
-    reported: HashMap<TenantId, Instant>,
+    pending: BTreeMap<About, Pending>,
+    reported: HashMap<About, Instant>,
 }
 
 #[derive(Default)]
@@ -194,8 +257,8 @@ struct Pending {
 }
 
 impl Reports {
-    fn add(&mut self, tenant: TenantId, what: String) {
-        let pending = self.pending.entry(tenant).or_default();
+    fn add(&mut self, about: About, what: String) {
+        let pending = self.pending.entry(about).or_default();
         pending.count += 1;
         if pending.named.len() < MAX_NAMED {
             pending.named.push(what);
@@ -205,34 +268,43 @@ impl Reports {
     /// Publishes what is due. What cannot be written now stays for the next time.
     async fn publish(&mut self, context: &SharedContext) {
         self.reported.retain(|_, at| at.elapsed() < REPORT_INTERVAL);
-        let due = self.pending.extract_if(.., |tenant, _| !self.reported.contains_key(tenant));
+        let due = self.pending.extract_if(.., |about, _| !self.reported.contains_key(about));
         let due: Vec<_> = due.collect();
-        for (tenant, pending) in due {
-            self.reported.insert(tenant, Instant::now());
+        for (about, pending) in due {
+            self.reported.insert(about, Instant::now());
             // The watch goes on without a registry.
-            let published = timeout(REPORT_TIMEOUT, publish(tenant, &pending, context)).await;
+            let published = timeout(REPORT_TIMEOUT, publish(about, &pending, context)).await;
             if let Err(error) = published.unwrap_or(Err(registry::Error::NoAnswer)) {
-                warn!(%tenant, %error, "could not report that sessions of this tenant were ended; it is tried again");
-                self.pending.insert(tenant, pending);
+                let (tenant, reason) = about;
+                warn!(%tenant, %reason, %error, "could not report sessions of this tenant; it is tried again");
+                self.pending.insert(about, pending);
             }
         }
     }
 }
 
-async fn publish(id: TenantId, pending: &Pending, context: &SharedContext) -> Result<(), registry::Error> {
+async fn publish(
+    (id, reason): About,
+    pending: &Pending,
+    context: &SharedContext,
+) -> Result<(), registry::Error> {
     let Some(row) = context.registry.by_id(id).await? else {
-        info!(tenant = %id, "sessions were ended of a tenant that the registry does not know");
+        info!(tenant = %id, "sessions were asked to end of a tenant that the registry does not know");
         return Ok(());
     };
     let Pending { count, named } = pending;
     let more = count.saturating_sub(named.len());
-    let mut note = format!("ended {}", named.join(", "));
+    let did = match reason {
+        Reason::TerminationIgnored => "asked to end, and still running, since what they execute ignores it:",
+        _ => "ended",
+    };
+    let mut note = format!("{did} {}", named.join(", "));
     if more > 0 {
         note.push_str(&format!(", and {more} more"));
     }
     let activity = Activity {
         tenant: Some(id),
-        action: Reason::SessionsEnded.as_str(),
+        action: reason.as_str(),
         actor: "tenantry",
         reason: Some(&note),
         details: json!({"count": count, "server": row.placement.server}),
@@ -241,7 +313,7 @@ async fn publish(id: TenantId, pending: &Pending, context: &SharedContext) -> Re
     context.registry.activity(&activity).await?;
     let tenant = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name);
     if let Some(tenant) = tenant.filter(|tenant| tenant.metadata.uid.as_ref() == Some(&row.resource_uid)) {
-        context.events.warning(tenant.object_ref(&()), "EndSessions", Reason::SessionsEnded, note);
+        context.events.warning(tenant.object_ref(&()), "EndSessions", reason, note);
     }
     Ok(())
 }

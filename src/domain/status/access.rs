@@ -11,7 +11,11 @@ use crate::{
 
 /// The level in force.
 pub(super) fn level(outcome: &Outcome<'_>, before: Option<Access>) -> Access {
-    let Some(record) = &outcome.subject.record else { return Access::Blocked };
+    let Some(record) = &outcome.subject.record else {
+        // A tenant that has no row has no login; one whose row was not read may have any level.
+        let is_known = outcome.unread.is_none() || before.is_none();
+        return if is_known { Access::Blocked } else { Access::Unknown };
+    };
     if outcome.subject.is_deprovisioning() {
         return match (record.access, outcome.obstacle, before) {
             // The registry records Blocked once it is proven, and withdraws it as soon as it is doubtful.

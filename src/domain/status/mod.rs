@@ -147,7 +147,13 @@ fn whole_seconds(at: Timestamp) -> Time {
 fn state(outcome: &Outcome<'_>, summary: &Summary) -> TenantState {
     let deprovisioning = outcome.subject.is_deprovisioning();
     let Some(status) = outcome.subject.recorded_status() else {
-        return if deprovisioning {
+        // A row that was not read is not known to have changed.
+        let before = outcome.subject.previous.state.filter(|_| outcome.unread.is_some());
+        return if let Some(before) =
+            before.filter(|state| !deprovisioning || *state == TenantState::Deprovisioned)
+        {
+            before
+        } else if deprovisioning {
             TenantState::Deprovisioning
         } else if summary.is_stalled() {
             TenantState::Failed

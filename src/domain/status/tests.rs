@@ -137,6 +137,55 @@ fn cut_is_shown_whatever_fails_after_it() {
 }
 
 /// The process that ran it ended after the last step, before it could write the status; the next one has nothing to do.
+/// State and access of a tenant without a row, after this state was shown.
+fn without_row(
+    before: Option<TenantState>,
+    unread: Option<Reason>,
+    obstacle: &Obstacle,
+    spec: serde_json::Value,
+) -> (TenantState, Access) {
+    let tenant = tenant(spec);
+    let access = before.map(|_| Access::ReadWrite);
+    let previous = TenantStatus { state: before, access, ..TenantStatus::default() };
+    let subject = subject(&tenant, previous, None);
+    let progress = Progress::default();
+    let outcome = Outcome { subject: &subject, progress: &progress, obstacle: Some(obstacle), unread };
+    let status = next_status(&outcome, vec![], NOW);
+    (status.state.unwrap(), status.access.unwrap())
+}
+
+#[test]
+fn state_stays_while_the_registry_is_not_read() {
+    let unknown = Obstacle::Blocked(BlockedReason::RegistryUnknown("no answer".into()));
+    let invalid = Obstacle::InvalidSpec(SpecError::ServerNotFound("default".into()));
+    let unread = Some(Reason::RegistryUnreachable);
+    let active = || json!({});
+    let states = [
+        TenantState::Provisioning,
+        TenantState::Trial,
+        TenantState::Active,
+        TenantState::Suspended,
+        TenantState::Deprovisioned,
+        TenantState::Failed,
+    ];
+    for state in states {
+        for obstacle in [&unknown, &invalid] {
+            let shown = without_row(Some(state), unread, obstacle, active());
+            assert_eq!(shown, (state, Access::Unknown), "{obstacle:?}");
+        }
+    }
+    // Nothing was ever done for it.
+    let new = without_row(None, unread, &unknown, active());
+    assert_eq!(new, (TenantState::Provisioning, Access::Blocked));
+    // The row was read, and there is none.
+    let missing = Obstacle::Blocked(BlockedReason::RowMissing);
+    assert_eq!(without_row(Some(TenantState::Active), None, &missing, active()).0, TenantState::Failed);
+    let deprovisioned = || json!({"state": "Deprovisioned"});
+    let leaving = |state| without_row(Some(state), unread, &unknown, deprovisioned()).0;
+    assert_eq!(leaving(TenantState::Active), TenantState::Deprovisioning);
+    assert_eq!(leaving(TenantState::Deprovisioned), TenantState::Deprovisioned);
+}
+
 #[test]
 fn finished_workflow_has_no_open_steps() {
     let tenant = tenant(json!({}));

@@ -32,11 +32,13 @@ impl Blocked {
     }
 }
 
-/// Something of a tenant that was ended, because it blocked others.
+/// A session of a tenant that was asked to end, or a prepared transaction that was rolled back, because it blocked others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct AskedToEnd {
     /// The tenant.
     pub tenant: TenantId,
+    /// The process of the session, which may still run.
+    pub pid: Option<i32>,
     /// What it was, for people.
     pub what: String,
 }

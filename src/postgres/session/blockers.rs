@@ -18,7 +18,7 @@ use crate::postgres::{
 };
 
 use super::{
-    blocked::{Blocked, Ended},
+    blocked::{AskedToEnd, Blocked},
     connect::{ANSWER_LIMIT, with_timeout},
     pool::{GRANT_OPTIONS_SINCE, Sessions},
     prepared::Prepared,
@@ -129,13 +129,13 @@ async fn end_blockers(sessions: &Arc<Sessions>, blocked: &Blocked) -> Result<()>
     for (database, prepared) in prepared {
         sessions.roll_back_prepared(&Ident::new(database)?, &prepared).await?;
     }
-    sessions.report(as_ended(&blockers));
+    sessions.report(as_asked(&blockers));
     Ok(())
 }
 
 /// What blocked something, for a report.
-pub(super) fn as_ended(blockers: &[Blocker]) -> impl Iterator<Item = Ended> {
-    blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_ended)
+pub(super) fn as_asked(blockers: &[Blocker]) -> impl Iterator<Item = AskedToEnd> {
+    blockers.iter().filter(|blocker| blocker.blocks).filter_map(Blocker::as_asked)
 }
 
 /// Ends the sessions that block something. Returns what blocks it, with the prepared transactions, which it leaves.
@@ -160,7 +160,7 @@ pub(super) async fn end_sessions(session: &mut PgConnection, blocked: &Blocked) 
 }
 
 impl Blocker {
-    fn as_ended(&self) -> Option<Ended> {
+    fn as_asked(&self) -> Option<AskedToEnd> {
         let Self { what, role, pid, .. } = self;
         let what = match &self.gid {
             Some(gid) => format!("the prepared transaction {gid} of {role}, which blocked the operator"),
@@ -170,25 +170,26 @@ impl Blocker {
                 1,
             ),
         };
-        Some(Ended { tenant: ownership::tenant_of(&self.comment)?, what })
+        let pid = self.gid.is_none().then_some(*pid);
+        Some(AskedToEnd { tenant: ownership::tenant_of(&self.comment)?, pid, what })
     }
 }
 
 impl Sessions {
-    /// Remembers what was ended, until it is reported.
-    fn report(&self, ended: impl Iterator<Item = Ended>) {
-        let mut all = super::pool::lock(&self.ended);
-        for ended in ended {
-            info!(server = self.config.name, tenant = %ended.tenant, "ended {}", ended.what);
+    /// Remembers what was asked to end, until the lock watch takes it and sees whether it has.
+    fn report(&self, asked: impl Iterator<Item = AskedToEnd>) {
+        let mut all = super::pool::lock(&self.asked_to_end);
+        for asked in asked {
+            info!(server = self.config.name, tenant = %asked.tenant, "asked to end: {}", asked.what);
             // Without a lock watch, no task takes them.
-            if all.len() < MAX_REMEMBERED && !all.contains(&ended) {
-                all.push(ended);
+            if all.len() < MAX_REMEMBERED && !all.contains(&asked) {
+                all.push(asked);
             }
         }
     }
 }
 
-/// How many ended blockers are remembered until they are reported.
+/// How many blockers are remembered until they are reported.
 const MAX_REMEMBERED: usize = 100;
 
 /// Ends sessions as the tenant's login, of which the operator becomes a member until the rollback. A login may end its own

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     blocked::{Blocked, while_unblocking},
-    blockers::{as_ended, end_sessions},
+    blockers::{as_asked, end_sessions},
     connect::{ConnectAs, MAINTENANCE_DATABASE, connect, connect_to},
     pool::{Sessions, lock},
 };
@@ -88,8 +88,8 @@ pub async fn while_let_in<T>(url: &str, application_name: &str, work: impl Futur
 async fn let_in(options: &PgConnectOptions, blocked: &Blocked) -> Result<()> {
     let mut session = connect(options, DOING).await?;
     let blockers = end_sessions(&mut session, blocked).await?;
-    for ended in as_ended(&blockers) {
-        info!(tenant = %ended.tenant, "ended {}", ended.what);
+    for asked in as_asked(&blockers) {
+        info!(tenant = %asked.tenant, "asked to end: {}", asked.what);
     }
     let _ = session.close().await;
     Ok(())

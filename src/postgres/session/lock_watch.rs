@@ -1,6 +1,8 @@
 //! The locks that tenants' logins have on shared objects, read through the standing session with one query, and the end of
 //! those that are kept too long. [`crate::domain::lock_watch`] decides which.
 
+use std::{collections::HashSet, time::Duration};
+
 use sqlx::Row;
 
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    blocked::Ended,
+    blocked::AskedToEnd,
     blockers::end_as_login,
     connect::{ANSWER_LIMIT, with_timeout},
     pool::lock,
@@ -27,9 +29,14 @@ const QUERY: &str = "\
 WITH locks AS MATERIALIZED (
     SELECT * FROM pg_locks WHERE database = 0 OR locktype = 'transactionid'),
 shared AS (
-    SELECT pid, virtualtransaction, mode, locktype, classid, objid FROM locks WHERE database = 0
+    SELECT h.pid, h.virtualtransaction, h.mode, h.locktype, h.classid, h.objid,
+        EXISTS (SELECT FROM locks AS w
+            WHERE w.database = 0 AND NOT w.granted AND w.pid IS DISTINCT FROM h.pid
+            AND (w.locktype, w.relation, w.page, w.tuple, w.classid, w.objid, w.objsubid) IS NOT DISTINCT FROM
+                (h.locktype, h.relation, h.page, h.tuple, h.classid, h.objid, h.objsubid)) AS is_waited_for
+    FROM locks AS h WHERE h.database = 0
     UNION ALL
-    SELECT h.pid, h.virtualtransaction, h.mode, 'row', NULL, NULL
+    SELECT h.pid, h.virtualtransaction, h.mode, 'row', NULL, NULL, true
     FROM locks AS h
     JOIN locks AS w ON w.locktype = 'transactionid' AND NOT w.granted AND w.transactionid = h.transactionid
     JOIN locks AS t ON t.pid = w.pid AND t.locktype = 'tuple' AND t.database = 0
@@ -43,13 +50,13 @@ named AS (
         ELSE 'other' END AS what
     FROM shared)
 SELECT n.pid, n.virtualtransaction, n.mode, n.what, r.rolname::text AS role,
-    shobj_description(r.oid, 'pg_authid') AS comment, NULL::text AS gid, NULL::text AS database,
+    shobj_description(r.oid, 'pg_authid') AS comment, NULL::text AS gid, NULL::text AS database, n.is_waited_for,
     coalesce(n.objid = CASE n.what WHEN 'database' THEN a.datid WHEN 'role' THEN r.oid END, false) AS is_own
 FROM named AS n JOIN pg_stat_activity AS a ON a.pid = n.pid JOIN pg_roles AS r ON r.oid = a.usesysid
 WHERE NOT r.rolsuper AND starts_with(coalesce(shobj_description(r.oid, 'pg_authid'), ''), 'tenantry:tenant:')
 UNION ALL
 SELECT NULL, n.virtualtransaction, n.mode, n.what, p.owner::text, shobj_description(d.oid, 'pg_database'),
-    p.gid, p.database::text,
+    p.gid, p.database::text, n.is_waited_for,
     coalesce(n.objid = CASE n.what WHEN 'database' THEN d.oid WHEN 'role' THEN r.oid END, false)
 FROM named AS n
 JOIN locks AS x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.granted
@@ -64,6 +71,14 @@ WHERE n.pid IS NULL AND starts_with(coalesce(shobj_description(d.oid, 'pg_databa
 const END: &str = "\
 SELECT CASE WHEN pg_has_role('pg_signal_backend', 'USAGE') THEN pg_terminate_backend(l.pid) END
 FROM (SELECT DISTINCT pid FROM pg_locks WHERE pid = $1 AND virtualtransaction = $2) AS l";
+
+/// `$1` are processes, `$2` how many seconds ago each was asked to end: a session that began later only has its number. When it
+/// began is not shown without `pg_read_all_stats`. A session that is still starting is not listed, but has locks.
+const STILL_RUNNING: &str = "\
+SELECT asked.pid FROM unnest($1::int[], $2::float8[]) AS asked (pid, seconds)
+LEFT JOIN pg_stat_activity AS a ON a.pid = asked.pid
+WHERE CASE WHEN a.pid IS NULL THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = asked.pid)
+    ELSE coalesce(a.backend_start < clock_timestamp() - make_interval(secs => asked.seconds), true) END";
 
 impl Server {
     /// The locks on shared objects that tenants' logins hold or wait for: one query. It opens no session but the standing
@@ -99,12 +114,13 @@ impl Server {
                 role: row.try_get("role")?,
                 object,
                 mode: LockMode::parse(row.try_get("mode")?),
+                is_waited_for: row.try_get("is_waited_for")?,
             }))
         });
         locks.filter_map(Result::transpose).collect::<Result<_, sqlx::Error>>().map_err(Error::sql(doing))
     }
 
-    /// Ends the session or the prepared transaction that has a lock. Returns whether it was still there.
+    /// Asks the session that has a lock to end, or rolls the prepared transaction back. Returns whether it was still there.
     pub async fn end_lock(&self, lock: &SharedLock) -> Result<bool> {
         let doing = "end a session that keeps a lock";
         let role = Ident::new(&lock.role)?;
@@ -137,8 +153,20 @@ impl Server {
         Ok(())
     }
 
-    /// What was ended because it blocked statements of the operator, since the last call.
-    pub fn take_ended_blockers(&self) -> Vec<Ended> {
-        std::mem::take(&mut *lock(&self.inner.sessions.ended))
+    /// What was asked to end because it blocked statements of the operator, since the last call.
+    pub fn take_blockers(&self) -> Vec<AskedToEnd> {
+        std::mem::take(&mut *lock(&self.inner.sessions.asked_to_end))
+    }
+
+    /// Which of these processes still run the session that they ran that long ago.
+    pub async fn still_running(&self, processes: &[(i32, Duration)]) -> Result<HashSet<i32>> {
+        let doing = "read which sessions have ended";
+        let (pids, ages): (Vec<i32>, Vec<f64>) =
+            processes.iter().map(|(pid, age)| (*pid, age.as_secs_f64())).unzip();
+        let mut standing = self.inner.sessions.standing().await?;
+        let query = sqlx::query_scalar(STILL_RUNNING).bind(pids).bind(ages).fetch_all(&mut *standing);
+        let running: Vec<i32> = with_timeout(ANSWER_LIMIT, doing, query).await?;
+        standing.keep();
+        Ok(running.into_iter().collect())
     }
 }

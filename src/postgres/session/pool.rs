@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    blocked::{Blocked, Ended, while_unblocking},
+    blocked::{AskedToEnd, Blocked, while_unblocking},
     connect::{
         ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect_to, identifier_of, with_timeout,
         with_version,
@@ -66,8 +66,8 @@ pub(in crate::postgres) struct Sessions {
     unblock: Unblock,
     /// Databases through which the server is reached when `postgres` is locked.
     pub(super) detours: Mutex<VecDeque<String>>,
-    /// What was ended because it blocked a statement, until it is reported.
-    pub(super) ended: Mutex<Vec<Ended>>,
+    /// What was asked to end because it blocked a statement, until it is reported.
+    pub(super) asked_to_end: Mutex<Vec<AskedToEnd>>,
     /// Prepared transactions are rolled back by one task at a time.
     pub(in crate::postgres) rolling_back: tokio::sync::Mutex<()>,
     /// The version of the server, once a session was opened.
@@ -133,7 +133,7 @@ impl Sessions {
             standing: tokio::sync::Mutex::default(),
             unblock,
             detours: Mutex::default(),
-            ended: Mutex::default(),
+            asked_to_end: Mutex::default(),
             rolling_back: tokio::sync::Mutex::default(),
             version: AtomicU32::new(0),
         }

@@ -1,5 +1,8 @@
 //! The access level: the group of a tenant's login, its CONNECT, and the proof that no session keeps a revoked right.
 //!
+//! Narrowing revokes the groups first, in a transaction of its own: no lock of a tenant delays that. What follows may wait for
+//! the tenant's sessions, and one that ignores termination cannot be ended.
+//!
 //! A REVOKE does not affect what is running: a COPY, a plan prepared in an open transaction and a session after SET ROLE
 //! keep the right. So after the change the tenant's earlier sessions are ended. The level counts as in force only when
 //! the server shows none of them any more, nor a session that was just starting, and when the transactions that they
@@ -42,17 +45,19 @@ use super::{
     settings::{Extent, reset_settings},
 };
 
-/// How often sessions are ended and read again before they count as blocking.
-const ROUNDS: u32 = 400;
+/// How often sessions are ended and read again before they count as blocking: for five seconds. Other restrictions wait for
+/// the same few sessions of the operator, and this one is tried again.
+const ROUNDS: u32 = 50;
 /// The first pause between two reads; it grows to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
+const DOING: &str = "end the tenant's sessions";
 /// After how many rounds a session that is still starting is ended: an honest one has started by then.
 const STARTING_ROUNDS: u32 = 8;
 
 impl Server {
-    /// Sets the access level of a login in one transaction. If that revokes a right, it ends the sessions that had it, and
-    /// proves that they have ended. Granting ends no session. `Blocked` also revokes LOGIN, which no level grants (see
+    /// Sets the access level of a login. If that revokes a right, it ends the sessions that had it, and proves that they have
+    /// ended. Granting is one transaction, and ends no session. `Blocked` also revokes LOGIN, which no level grants (see
     /// [`Server::set_login`]).
     ///
     /// Without the login or the database, `Blocked` is in force already.
@@ -103,19 +108,26 @@ impl Server {
         let narrows = blocked || level != AccessLevel::ReadWrite && now.is_none_or(|now| now > level);
         let options = session.has_grant_options();
         let mut script = rights_script(&database, database_facts.as_ref(), &login, &login_facts, level);
-        let memberships = memberships_script(&login, &login_facts, level, options);
-        let is_changed = !(script.is_empty() && memberships.is_empty());
+        let groups = groups_script(&login, &login_facts, level, options);
+        let memberships = memberships_script(&login, &login_facts);
+        let is_changed = !(script.is_empty() && groups.is_empty() && memberships.is_empty());
         if narrows && is_changed {
-            script.add(
-                "COMMENT ON ROLE {} IS {}",
-                &[&login, &Literal::new(&ownership::login_with_unproven_revocation(id))?],
-            );
+            let unproven = ownership::login_with_unproven_revocation(id);
+            let mut first = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
+            first.append(groups);
+            run_restricting(&mut session, "revoke the groups of the login", &first, &login).await?;
+        } else {
+            script.append(groups);
         }
         script.append(memberships);
         if narrows {
-            run_restricting(&mut session, "set the access level", &script, &login).await?;
+            if let Err(error) = run_restricting(&mut session, "set the access level", &script, &login).await {
+                let rights = inventory.rights();
+                return Err(explain(error, &mut session, &database, &login, level, rights, options).await);
+            }
             let prepared =
-                end_earlier_sessions(&mut session, &database, &login, inventory.rights(), options).await?;
+                end_earlier_sessions(&mut session, &database, &login, level, inventory.rights(), options)
+                    .await?;
             if database_facts.is_some() && !prepared.is_empty() {
                 // An operation holds one session at a time.
                 session.release();
@@ -189,15 +201,10 @@ fn rights_script(
     script
 }
 
-/// The statements that bring the login's memberships to the level. From 16 on, each locks the role whose members change
-/// until the commit: the groups, for which other tenants' changes wait, and the login, for which the end of its own
-/// transactions does. So they come last.
-fn memberships_script(
-    login: &Ident,
-    facts: &LoginProperties,
-    level: AccessLevel,
-    options_known: bool,
-) -> Script {
+/// The statements that bring the login into exactly the group of the level. From 16 on, each locks the group until the commit,
+/// and other tenants' changes wait for it. No tenant's login can keep one of these statements waiting: it changes no
+/// membership, and the locks that it can hold on a role exclude only the role's end.
+fn groups_script(login: &Ident, facts: &LoginProperties, level: AccessLevel, options_known: bool) -> Script {
     let mut script = Script::new();
     let is_in = |group: &Ident| facts.groups.iter().any(|name| name == group.as_str());
     for group in &GROUPS {
@@ -210,6 +217,13 @@ fn memberships_script(
             _ => {}
         }
     }
+    script
+}
+
+/// The statements that revoke every other membership. From 16 on, each locks the role whose members change until the commit:
+/// also the login, for which the end of its own transactions waits. So they come last.
+fn memberships_script(login: &Ident, facts: &LoginProperties) -> Script {
+    let mut script = Script::new();
     // A tenant cannot grant these, but an administrator can: then one tenant acts with the rights of another.
     for name in &facts.foreign_memberships {
         if let Ok(role) = Ident::new(name) {
@@ -234,25 +248,23 @@ async fn end_earlier_sessions(
     session: &mut Session,
     database: &Ident,
     login: &Ident,
+    level: AccessLevel,
     rights: Rights,
     options_known: bool,
 ) -> Result<Vec<Prepared>> {
-    let doing = "end the tenant's sessions";
-    // The server's clock, after the commit. As text, so that no type in between rounds it.
-    let now = sqlx::query_scalar("SELECT clock_timestamp()::text").fetch_one(&mut **session);
-    let since: String = with_timeout(STATEMENT_LIMIT, doing, now).await?;
+    let since = clock(session, 0).await?;
     let script = sessions_script(database, login, &since, rights, options_known)?;
     let mut pause = FIRST_PAUSE;
     let mut left = RemainingSessions::default();
     for round in 0..ROUNDS {
         let starting_before = left.starting;
-        left = with_timeout(STATEMENT_LIMIT, doing, read_remaining(session, &script)).await?;
+        left = with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await?;
         // Sessions that start after the first read have the new rights and are ignored: a client that reconnects all the
         // time, even one that is refused only after it took that lock, must not delay the proof.
         if round > 0 {
             left.starting.retain(|pid| starting_before.contains(pid));
         }
-        if left.starting.is_empty() && left.active.is_empty() {
+        if left.starting.is_empty() && left.asked.is_empty() && left.active.is_empty() {
             return Ok(left.prepared);
         }
         if round >= STARTING_ROUNDS {
@@ -263,12 +275,54 @@ async fn end_earlier_sessions(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
-    let pids = left.active.iter().chain(&left.starting).map(|pid| format!("pid {pid}"));
+    if left.starting.is_empty() && left.active.is_empty() {
+        return Err(termination_ignored(login, level, &left));
+    }
     Err(Error::SessionsInTheWay {
         database: database.to_string(),
-        count: left.active.len() + left.starting.len(),
-        who: pids.collect::<Vec<_>>().join(", "),
+        count: left.starting.len() + left.asked.len() + left.active.len(),
+        who: pids(left.active.iter().chain(&left.asked).chain(&left.starting)),
     })
+}
+
+/// What the statement waited for, if that is a session that was asked to end all the time, and still runs.
+async fn explain(
+    error: Error,
+    session: &mut Session,
+    database: &Ident,
+    login: &Ident,
+    level: AccessLevel,
+    rights: Rights,
+    options_known: bool,
+) -> Error {
+    if error.reason() != Reason::LockTimeout {
+        return error;
+    }
+    let left = async {
+        let since = clock(session, 1).await?;
+        let script = sessions_script(database, login, &since, rights, options_known)?;
+        with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await
+    };
+    match left.await {
+        Ok(left) if !left.asked.is_empty() => termination_ignored(login, level, &left),
+        _ => error,
+    }
+}
+
+fn termination_ignored(login: &Ident, level: AccessLevel, left: &RemainingSessions) -> Error {
+    let others = level.group().map_or_else(String::new, |group| format!(" but {group}"));
+    Error::TerminationIgnored { login: login.to_string(), others, sessions: pids(&left.asked) }
+}
+
+fn pids<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {
+    pids.into_iter().map(|pid| format!("pid {pid}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The server's clock, or what it showed some seconds ago. As text, so that no type in between rounds it.
+async fn clock(session: &mut Session, seconds_ago: i32) -> Result<String> {
+    let clock = sqlx::query_scalar("SELECT (clock_timestamp() - make_interval(secs => $1))::text");
+    let clock = clock.bind(f64::from(seconds_ago)).fetch_one(&mut **session);
+    with_timeout(STATEMENT_LIMIT, DOING, clock).await
 }
 
 /// What remains from before the change.
@@ -276,7 +330,9 @@ async fn end_earlier_sessions(
 struct RemainingSessions {
     /// Sessions that are starting in the database.
     starting: HashSet<i32>,
-    /// Sessions of the login, and of other tenants' logins in its database.
+    /// Sessions of the login, and of other tenants' logins in its database: they were asked to end.
+    asked: HashSet<i32>,
+    /// Sessions of other tenants' logins in its database that the operator may not end.
     active: HashSet<i32>,
     /// Transactions that the login prepared in its database. Once no earlier session is active, none is added.
     prepared: Vec<Prepared>,
@@ -311,8 +367,8 @@ fn sessions_script(
                      WHEN r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
                          coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
                      WHEN a.backend_start > {}::timestamptz THEN 'later' \
-                     WHEN r.rolname <> {} AND {} THEN 'living' \
-                     WHEN pg_terminate_backend(a.pid) THEN 'living' ELSE 'living' END AS what, a.pid \
+                     WHEN r.rolname <> {} AND {} THEN 'active' \
+                     WHEN pg_terminate_backend(a.pid) THEN 'asked' ELSE 'asked' END AS what, a.pid \
          FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
          WHERE a.pid <> pg_backend_pid()",
         &[
@@ -352,7 +408,8 @@ async fn read_remaining(session: &mut Session, script: &Script) -> Result<Remain
         let pid = row.try_get::<i32, _>("pid")?;
         match row.try_get::<&str, _>("what")? {
             "starting" => drop(left.starting.insert(pid)),
-            "living" => drop(left.active.insert(pid)),
+            "asked" => drop(left.asked.insert(pid)),
+            "active" => drop(left.active.insert(pid)),
             "prepared" => {
                 left.prepared.push(Prepared { gid: row.try_get("gid")?, owner: row.try_get("owner")? })
             }

@@ -278,7 +278,7 @@ async fn stop_no_other_work(postgres: &Postgres, server: &Server) {
     let (hostile, other) = (Tenant::new("tenant_hostile"), Tenant::new("tenant_other"));
     hostile.provision(server, 1).await;
     other.provision(server, 1).await;
-    server.take_ended_blockers();
+    server.take_blockers();
     let begin = async |tenant: &Tenant, sql: &str, waits: &str| {
         let session = open(postgres, &hostile, sql).await.unwrap();
         waits_for_a_lock(postgres, tenant, waits).await.unwrap();
@@ -326,10 +326,10 @@ async fn stop_no_other_work(postgres: &Postgres, server: &Server) {
     assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("2BP01"));
     server.drop_login(&third.placement).await.unwrap();
     // What blocked the operator is reported: all by the hostile tenant.
-    let ended = server.take_ended_blockers();
+    let ended = server.take_blockers();
     assert!(ended.len() >= 5, "{ended:?}");
     assert!(ended.iter().all(|ended| ended.tenant == hostile.placement.tenant), "{ended:?}");
-    assert!(server.take_ended_blockers().is_empty());
+    assert!(server.take_blockers().is_empty());
 }
 
 /// Waits for a lock until the session is ended.

@@ -44,7 +44,7 @@ async fn start(major: u16) {
     let begun = Instant::now();
     tokio::time::timeout(SOON, started.preflight(INSTALLATION)).await.unwrap().unwrap();
     println!("PostgreSQL {major}: postgres after {:?}", begun.elapsed());
-    let ended = started.take_ended_blockers();
+    let ended = started.take_blockers();
     assert!(ended.iter().any(|ended| ended.tenant == hostile.placement.tenant), "{ended:?}");
 
     let _held = lock_out_of(&postgres, &hostile, "tenantry_system", false).await;

@@ -54,6 +54,7 @@ async fn try_all(major: u16) {
     // It opens the standing session, as the first look of the watch does.
     server.shared_locks().await.unwrap();
     lock_out(&postgres, &server, &hostile, &other).await;
+    pass_a_lock_on(&postgres, &server, &hostile).await;
     lock_out_the_operator(&postgres, &server, &hostile).await;
     lock_a_row(&postgres, &server, &hostile).await;
     work_ordinarily(&postgres, &server).await;
@@ -111,6 +112,23 @@ pub async fn lock_out_of(
     ((!prepared).then_some(holder), waiting)
 }
 
+/// Each session holds the lock for less time than the watch allows, and passes it on to the next one.
+async fn pass_a_lock_on(postgres: &Postgres, server: &Server, hostile: &Tenant) {
+    let mut watch = LockWatch::default();
+    let mut ended = Vec::new();
+    for look in 0..4 {
+        let (holder, waiting) = lock_out_of(postgres, hostile, "tenant_other", false).await;
+        let locks = server.shared_locks().await.unwrap();
+        for lock in watch.look(&locks, INTERVAL * look) {
+            assert!(server.end_lock(lock).await.unwrap());
+            ended.push(look);
+        }
+        drop(holder);
+        waiting.await.unwrap();
+    }
+    assert_eq!(ended, [2, 3], "from the third look on");
+}
+
 /// The operator itself gets in at once: it does not wait for the watch.
 async fn lock_out_the_operator(postgres: &Postgres, server: &Server, hostile: &Tenant) {
     let (holder, waiting) = lock_out_of(postgres, hostile, "postgres", false).await;
@@ -120,7 +138,7 @@ async fn lock_out_the_operator(postgres: &Postgres, server: &Server, hostile: &T
     println!("PostgreSQL {}: the preflight took {:?}", postgres.binaries().major, begun.elapsed());
     waiting.await.unwrap();
     drop(holder);
-    let ended = server.take_ended_blockers();
+    let ended = server.take_blockers();
     assert!(ended.iter().any(|ended| ended.tenant == hostile.placement.tenant), "{ended:?}");
 }
 
