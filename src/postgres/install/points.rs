@@ -5,7 +5,7 @@ use super::large_objects::{REVOKE_WRITERS, WRITERS_ARE_CLOSED};
 use crate::postgres::{
     error::{Error, Result},
     identifier::{ADMIN, Ident, Keyword, Literal, Part, Script, ScriptLiteral},
-    session::{connect::MAINTENANCE_DATABASE, pool::GRANT_OPTIONS_SINCE},
+    session::connect::{GRANT_OPTIONS_SINCE, MAINTENANCE_DATABASE},
     tenant::credentials::{SecretText, scram_verifier},
 };
 

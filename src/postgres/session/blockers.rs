@@ -19,8 +19,8 @@ use crate::postgres::{
 
 use super::{
     blocked::{AskedToEnd, Blocked},
-    connect::{ANSWER_LIMIT, with_timeout},
-    pool::{GRANT_OPTIONS_SINCE, Sessions},
+    connect::{ANSWER_LIMIT, GRANT_OPTIONS_SINCE, with_timeout},
+    pool::Sessions,
     prepared::Prepared,
 };
 

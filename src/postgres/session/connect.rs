@@ -18,6 +18,9 @@ use crate::postgres::{
 /// The time limit for opening a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The version from which on GRANT has the options INHERIT and SET.
+pub(in crate::postgres) const GRANT_OPTIONS_SINCE: u32 = 160_000;
+
 /// A server and the operator's connection to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {

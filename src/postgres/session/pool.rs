@@ -28,8 +28,8 @@ use crate::{
 use super::{
     blocked::{AskedToEnd, Blocked, while_unblocking},
     connect::{
-        ANSWER_LIMIT, ConnectAs, MAINTENANCE_DATABASE, ServerConfig, connect_to, identifier_of, with_timeout,
-        with_version,
+        ANSWER_LIMIT, ConnectAs, GRANT_OPTIONS_SINCE, MAINTENANCE_DATABASE, ServerConfig, connect_to,
+        identifier_of, with_timeout, with_version,
     },
     slots::{take_either, take_slot},
 };
@@ -42,8 +42,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How many of the admin sessions are for operations that restrict access only.
 const MOST_FOR_RESTRICTIONS: usize = 2;
-/// The version from which on GRANT has the options INHERIT and SET.
-pub(in crate::postgres) const GRANT_OPTIONS_SINCE: u32 = 160_000;
 
 /// All sessions of one server.
 #[derive(Debug)]
