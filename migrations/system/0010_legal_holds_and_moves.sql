@@ -30,6 +30,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     tenant tenants;
 BEGIN
+    IF (to_namespace ~ '^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$' AND to_name ~ '^[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?$')
+        IS NOT TRUE THEN
+        RAISE EXCEPTION 'a Tenant cannot have the namespace % and the name %', quote_nullable(to_namespace),
+            quote_nullable(to_name) USING ERRCODE = 'TN001';
+    END IF;
+    IF EXISTS (SELECT FROM tenants WHERE (resource_namespace, resource_name) = (to_namespace, to_name)
+            AND status <> 'deprovisioned' AND slug <> moved) THEN
+        RAISE EXCEPTION 'Tenant %/% has a tenant of its own', to_namespace, to_name USING ERRCODE = 'TN001';
+    END IF;
     SELECT * INTO tenant FROM tenants WHERE slug = moved AND status <> 'deprovisioned' FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no tenant has the slug %', quote_literal(moved) USING ERRCODE = 'TN001';

@@ -103,7 +103,7 @@ async fn run(
 }
 
 /// Every how many effects the gate kills the operator; `make test-all` does so at every one.
-const GATE: usize = 4;
+const GATE: usize = 7;
 
 /// Kills at effects of a scenario, each so many after the last, and compares each end with that of an undisturbed run.
 async fn at_effects(name: &'static str, scenario: Scenario, every: usize) {

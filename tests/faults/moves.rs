@@ -9,6 +9,8 @@ use tenantry::api::{
 };
 use tenantry_test_support::World;
 
+use crate::restored_registry::restore;
+
 const DAY: i64 = 24 * 3600;
 
 #[tokio::test]
@@ -38,6 +40,25 @@ async fn renamed_tenant_reports_its_tombstone_and_is_moved_with_its_data() {
     world.apply("renamed", json!({"slug": "acme", "displayName": "moved"})).await;
     let status = world.fleet.ready("renamed").await.status.unwrap();
     assert_eq!(status.tenant_id, id);
+    let mut session = world.fleet.login("renamed").await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
+    assert_eq!(kept, 1);
+    drop(session);
+
+    // A registry that is older than the move has a tombstone that is due: the Tenant's id keeps its data.
+    world.installation.operator().stop().await.unwrap();
+    let older = "UPDATE tenants SET status = 'deprovisioning', resource_name = 'acme', resource_uid = 'old', access = 'Blocked',
+            deprovisioned_at = now() - interval '2 hours', purge_after = now() - interval '1 hour',
+            offboarding_trigger = 'CustomerRequest' WHERE slug = 'acme'";
+    restore(&world, older).await;
+    world.installation.operator().start().await.unwrap();
+    let refusal = "Tenant moves/renamed has the id of this tenant in its status";
+    let is_refused = async || std::fs::read_to_string(world.fleet.log()).unwrap().contains(refusal);
+    world.until("the purge is refused", is_refused).await;
+    assert!(world.database_exists("tenant_acme").await);
+    registry.execute("SELECT move_tenant('acme', 'moves', 'renamed')").await.unwrap();
+    world.apply("renamed", json!({"slug": "acme", "displayName": "moved again"})).await;
+    assert_eq!(world.fleet.ready("renamed").await.status.unwrap().tenant_id, id);
     let mut session = world.fleet.login("renamed").await.unwrap();
     let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();
     assert_eq!(kept, 1);

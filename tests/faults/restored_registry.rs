@@ -16,7 +16,7 @@ use tenantry::api::{
 use tenantry_test_support::{World, login};
 
 /// Changes the registry as a restore does, without its rules.
-async fn restore(world: &World, statements: &str) {
+pub async fn restore(world: &World, statements: &str) {
     let mut registry = world.superuser("tenantry_system").await;
     registry
         .execute(AssertSqlSafe(format!("SET session_replication_role = replica; {statements}")))

@@ -19,6 +19,15 @@ async fn tombstone_is_moved_until_its_purge_begins() {
         let moves = "SELECT move_tenant('acme', 'others', 'acme-2')";
         assert_eq!(refused(&mut session, moves).await, "TN001");
         registry.begin_deprovisioning(row.id, &tombstone(false), None).await.unwrap();
+        created(&registry, &tenant("beta")).await;
+        for refusal in [
+            "SELECT move_tenant('acme', 'NS WRONG', 'acme')",
+            "SELECT move_tenant('acme', 'others', '')",
+            "SELECT move_tenant('acme', NULL, 'acme')",
+            "SELECT move_tenant('acme', 'customers', 'beta')",
+        ] {
+            assert_eq!(refused(&mut session, refusal).await, "TN001", "{refusal}");
+        }
         let mut moved = tenant("acme");
         (moved.resource_namespace, moved.resource_name) = ("others".into(), "acme-2".into());
         moved.resource_uid = "uid-of-moved".into();

@@ -42,6 +42,7 @@ pub fn is_vanished(row: &TenantRecord, context: &Context) -> bool {
         && context.stores.scopes.include(namespace)
         && context.stores.scopes.invalid_tenant(namespace, name).is_none()
         && !context.stores.scopes.has(namespace, name, &row.resource_uid, &row.slug)
+        && context.stores.scopes.claimant(row.id, namespace, name).is_none()
 }
 
 /// Handles the tenants that vanished, whenever the rows that are not closed were read; until they are read no more.

@@ -44,6 +44,16 @@ pub enum StepError {
         /// Why not.
         why: String,
     },
+    /// Another Tenant has the id of this one in its status.
+    #[error(
+        "Tenant {object} has the id of this tenant in its status, so the registry may be older than the move to it: nothing is dropped; move it again (SELECT move_tenant('{slug}', namespace, name) in the registry), or delete that Tenant"
+    )]
+    ClaimedElsewhere {
+        /// The other Tenant, as `namespace/name`.
+        object: String,
+        /// The slug.
+        slug: String,
+    },
     /// The plan allows fewer users than the spec has admins.
     #[error(
         "spec.admins: {admins} admins are more users than plan {plan:?} allows: remove some, or choose a plan that allows more; {source}"
@@ -155,6 +165,7 @@ impl StepError {
             Self::SecretConflict { .. } => Reason::SecretConflict,
             Self::RowNotAdopted { .. } => Reason::RegistryRowMissing,
             Self::AdminsOverLimit { .. } => Reason::LimitReached,
+            Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
@@ -178,6 +189,7 @@ impl StepError {
             | Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
+            | Self::ClaimedElsewhere { .. }
             | Self::LegalHold(_)
             | Self::TenantChanged
             | Self::InvalidObject(_)
@@ -210,6 +222,7 @@ impl StepError {
             Self::NotLeader
             | Self::ClocksDisagree
             | Self::PurgesFrozen
+            | Self::ClaimedElsewhere { .. }
             | Self::LegalHold(_)
             | Self::TenantChanged
             | Self::InvalidObject(_)

@@ -30,6 +30,10 @@ pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepErr
     if !is_still_deprovisioning(found.as_ref(), tenant, &row.resource_uid, &row.slug) {
         return Err(StepError::TenantChanged);
     }
+    if let Some(other) = context.stores.scopes.claimant(row.id, &row.resource_namespace, &row.resource_name) {
+        let object = format!("{}/{}", other.namespace().unwrap_or_default(), other.name_any());
+        return Err(StepError::ClaimedElsewhere { object, slug: row.slug.clone() });
+    }
     refuse_under_legal_hold(step).await?;
     let row = step.row()?;
     let (id, uid, ahead) = (row.id, row.resource_uid.as_str(), context.clock.ahead());

@@ -12,8 +12,9 @@ use crate::{
 /// The level in force.
 pub(super) fn level(outcome: &Outcome<'_>, before: Option<Access>) -> Access {
     let Some(record) = &outcome.subject.record else {
-        // A tenant that has no row has no login; one whose row was not read may have any level.
-        let is_known = outcome.unread.is_none() || before.is_none();
+        // A tenant that never had a row has no login; one whose row was not read, or was lost, may have any level.
+        let is_lost = outcome.subject.object.was_registered;
+        let is_known = outcome.unread.is_none() && !is_lost || before.is_none();
         return if is_known { Access::Blocked } else { Access::Unknown };
     };
     if outcome.subject.is_deprovisioning() {

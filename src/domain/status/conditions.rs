@@ -259,6 +259,11 @@ fn part_of_obstacle(
         (Obstacle::Blocked(BlockedReason::RegistryUnknown(_)), Summary::Waiting { reason, message }) => {
             Some(ConditionUpdate::new(type_, Unknown, *reason, message))
         }
+        // Nothing says any more which access the tenant should have, and its login may work.
+        (Obstacle::Blocked(BlockedReason::RowMissing), Summary::Stuck { reason, message }) => {
+            let status = if type_ == api::REGISTERED { False } else { Unknown };
+            Some(ConditionUpdate::new(type_, status, *reason, message))
+        }
         (
             Obstacle::Blocked(BlockedReason::DatabaseMissing | BlockedReason::ForeignDatabase),
             Summary::Stuck { reason, message },

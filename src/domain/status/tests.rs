@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::{
-        conditions::{ACCESS_ENFORCED, ConditionStatus::*, DEPROVISIONED, find_condition},
+        conditions::{ACCESS_ENFORCED, ConditionStatus::*, DEPROVISIONED, REGISTERED, find_condition},
         limit::LimitValue,
         tenant::Tenant,
         tenant_status::{Access, StepState, StepStatus, Usage, WorkflowKind},
@@ -136,7 +136,6 @@ fn cut_is_shown_whatever_fails_after_it() {
     assert_eq!(after(&reads(true), read_only, &rest, None), (Access::ReadOnly, Unknown));
 }
 
-/// The process that ran it ended after the last step, before it could write the status; the next one has nothing to do.
 /// State and access of a tenant without a row, after this state was shown.
 fn without_row(
     before: Option<TenantState>,
@@ -186,6 +185,23 @@ fn state_stays_while_the_registry_is_not_read() {
     assert_eq!(leaving(TenantState::Deprovisioned), TenantState::Deprovisioned);
 }
 
+#[test]
+fn lost_row_leaves_access_unknown() {
+    let tenant = tenant(json!({}));
+    let previous = TenantStatus { access: Some(Access::ReadWrite), ..TenantStatus::default() };
+    let object = TenantObject { was_registered: true, ..TenantObject::default() };
+    let subject = Subject { object, ..subject(&tenant, previous, None) };
+    let (progress, missing) = (Progress::default(), Obstacle::Blocked(BlockedReason::RowMissing));
+    let outcome = Outcome { subject: &subject, progress: &progress, obstacle: Some(&missing), unread: None };
+    let status = next_status(&outcome, vec![], NOW);
+    assert_eq!(status.access, Some(Access::Unknown));
+    for (type_, expected) in [(REGISTERED, "False"), (ACCESS_ENFORCED, "Unknown")] {
+        let found = find_condition(&status.conditions, type_).unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), (expected, "RegistryRowMissing"));
+    }
+}
+
+/// The process that ran it ended after the last step, before it could write the status; the next one has nothing to do.
 #[test]
 fn finished_workflow_has_no_open_steps() {
     let tenant = tenant(json!({}));
