@@ -8,9 +8,9 @@ ALTER TABLE breaker ADD CONSTRAINT breaker_cause_check CHECK (cause IN
 ALTER TABLE tenants
     -- When the terms of a tombstone last changed so that its purge may begin earlier.
     ADD COLUMN purge_hastened_at timestamptz,
-    -- The `purge_after` that somebody acknowledged: the breaker does not count a purge on that date or later.
+    -- The `purge_after` that an operator acknowledged: the breaker does not count a purge on that date or later.
     ADD COLUMN purge_acknowledged timestamptz,
-    -- The object of a living tenant does not exist, like those of many others: `Held` until somebody acknowledges it.
+    -- The object of a living tenant does not exist, like those of many others: `Held` until an operator acknowledges it.
     ADD COLUMN vanished text CHECK (vanished IN ('Held', 'Acknowledged'));
 
 CREATE OR REPLACE FUNCTION tenants_breaker() RETURNS trigger
@@ -34,7 +34,7 @@ BEGIN
     END IF;
     IF OLD.status <> 'deprovisioning' THEN
         NEW.frozen_by := opening;
-        -- Whoever acknowledged that its object vanished has acknowledged this.
+        -- With its vanished object, this was acknowledged too.
         NEW.purge_acknowledged := CASE WHEN OLD.vanished = 'Acknowledged' THEN NEW.purge_after END;
         NEW.vanished := NULL;
     ELSIF NEW.deletion_policy <> 'Retain' AND NEW.purge_held IS NULL

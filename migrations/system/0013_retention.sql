@@ -1,4 +1,4 @@
--- What is kept for how long. Activity is never deleted: old rows are moved to a table that whoever keeps the archive may
+-- What is kept for how long. Activity is never deleted: old rows are moved to a table that the keeper of the archive may
 -- export and empty.
 
 CREATE TABLE activity_archive (
