@@ -18,8 +18,9 @@ use crate::{
 };
 
 /// Runs before the first deletion: confirms with the API server that the Tenant is still being deprovisioned and has no
-/// legal hold, then records that the purge begins. A Tenant that is applied again before that is reinstated, and not after it. A purge that has begun
-/// continues; a rollback destroys nothing of value. With `Retain`, the breaker is not asked.
+/// legal hold, and that no other Tenant in use has its id, then records that the purge begins. A Tenant that is applied again
+/// before that is reinstated, and not after it. A purge that has begun continues; a rollback destroys nothing of value. With
+/// `Retain`, the breaker is not asked.
 pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let row = step.row()?;
     if row.status != RegistryStatus::Deprovisioning || row.purge_started_at.is_some() {
