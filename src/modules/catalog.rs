@@ -100,7 +100,7 @@ mod tests {
     fn changed_content_under_the_same_name_is_another_set() {
         let module = |sql: &'static str| {
             let file = Migration { version: 1, file: "0001_wiki.sql".into(), sql: sql.into() };
-            CatalogEntry::new(Module { name: "wiki".into(), migrations: vec![file].into() })
+            CatalogEntry::new(Module::new("wiki", vec![file]))
         };
         let catalog = ModuleCatalog::new(vec![]);
         let (before, after) = (module("SELECT 1"), module("SELECT 2"));

@@ -9,7 +9,7 @@ mod sources;
 pub use self::{
     bootstrap::BOOTSTRAP,
     catalog::ModuleCatalog,
-    module::{Migration, Module, hexadecimal},
+    module::{Extension, Migration, Module, hexadecimal},
     set::ModuleSet,
     sources::embedded,
 };

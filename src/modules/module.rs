@@ -4,6 +4,9 @@ use std::{borrow::Cow, fmt::Write};
 
 use sha2::{Digest, Sha256};
 
+/// The schema of a module that names no other.
+const PUBLIC: &str = "public";
+
 /// One file of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
@@ -15,16 +18,44 @@ pub struct Migration {
     pub sql: Cow<'static, str>,
 }
 
+/// An extension that a module needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Extension {
+    /// Its name, as in `pg_available_extensions`.
+    pub name: String,
+    /// The version to install; none: the server's default.
+    pub version: Option<String>,
+    /// The schema of its objects; none: the module's.
+    pub schema: Option<String>,
+}
+
 /// A module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
     /// Its name.
     pub name: Cow<'static, str>,
+    /// The schema that its objects are in.
+    pub schema: Cow<'static, str>,
+    /// The modules that are applied before it: it cannot be without them.
+    pub depends_on: Vec<String>,
+    /// The extensions that are installed before its files are applied.
+    pub extensions: Vec<Extension>,
     /// Its files, by version.
     pub migrations: Cow<'static, [Migration]>,
 }
 
 impl Module {
+    /// A module in the schema `public`, which depends on no other and needs no extension.
+    pub fn new(name: impl Into<Cow<'static, str>>, migrations: impl Into<Cow<'static, [Migration]>>) -> Self {
+        Self {
+            name: name.into(),
+            schema: PUBLIC.into(),
+            depends_on: Vec::new(),
+            extensions: Vec::new(),
+            migrations: migrations.into(),
+        }
+    }
+
     /// The version of a tenant to which all files are applied.
     pub fn target(&self) -> i32 {
         self.migrations.last().map_or(0, |migration| migration.version)
@@ -39,10 +70,23 @@ impl Module {
         self.migrations.iter().flat_map(of_file).collect()
     }
 
-    /// The bytes that identify the whole content: the name, and the version and checksum of each file.
+    /// The bytes that identify the whole content: the name, the schema and the extensions, and the version and checksum of
+    /// each file.
     pub(super) fn fingerprint(&self) -> Vec<u8> {
         let mut bytes = vec![0];
         bytes.extend(self.name.as_bytes());
+        if self.schema != PUBLIC {
+            bytes.push(2);
+            bytes.extend(self.schema.as_bytes());
+        }
+        for extension in &self.extensions {
+            let parts = [Some(&extension.name), extension.version.as_ref(), extension.schema.as_ref()];
+            bytes.push(3);
+            for part in parts {
+                bytes.push(4);
+                bytes.extend(part.into_iter().flat_map(|part| part.as_bytes()));
+            }
+        }
         for migration in self.migrations.iter() {
             bytes.push(1);
             bytes.extend(migration.version.to_be_bytes());

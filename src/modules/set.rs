@@ -61,13 +61,10 @@ pub(super) fn digest(fingerprints: impl IntoIterator<Item: AsRef<[u8]>>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::module::Migration;
+    use crate::modules::module::{Extension, Migration};
 
     fn module(name: &'static str, version: i32, sql: &'static str) -> Module {
-        Module {
-            name: name.into(),
-            migrations: vec![Migration { version, file: "f".into(), sql: sql.into() }].into(),
-        }
+        Module::new(name, vec![Migration { version, file: "f".into(), sql: sql.into() }])
     }
 
     fn digest_of(modules: &[&Module]) -> String {
@@ -82,6 +79,22 @@ mod tests {
         assert_eq!(one.len(), 24);
         for other in [&[&b, &a][..], &[&a], &[&a, &module("b", 2, "y")], &[&a, &module("b", 1, "z")]] {
             assert_ne!(one, digest_of(other));
+        }
+        let elsewhere = Module { schema: "app".into(), ..b.clone() };
+        let extension = |version: Option<&str>, schema: Option<&str>| Module {
+            extensions: vec![Extension {
+                name: "citext".into(),
+                version: version.map(Into::into),
+                schema: schema.map(Into::into),
+            }],
+            ..b.clone()
+        };
+        let (any, version, schema) =
+            (extension(None, None), extension(Some("1"), None), extension(None, Some("1")));
+        let digests: Vec<String> =
+            [&b, &elsewhere, &any, &version, &schema].map(|other| digest_of(&[&a, other])).into();
+        for (index, digest) in digests.iter().enumerate() {
+            assert!(!digests[..index].contains(digest), "{index}");
         }
     }
 

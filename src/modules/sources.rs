@@ -26,11 +26,7 @@ const BUILT_IN: &[(&str, &[Migration])] = &[
 
 /// The modules that ship with Tenantry, in the order in which they are applied.
 pub fn embedded() -> Vec<Module> {
-    let module = |&(name, migrations): &(&'static str, &'static [Migration])| Module {
-        name: Cow::Borrowed(name),
-        migrations: Cow::Borrowed(migrations),
-    };
-    BUILT_IN.iter().map(module).collect()
+    BUILT_IN.iter().map(|&(name, migrations)| Module::new(name, migrations)).collect()
 }
 
 /// The number at the start of a file's name.

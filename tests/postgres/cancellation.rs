@@ -56,7 +56,7 @@ async fn every_operation_can_be_cancelled_and_run_again() {
         let sql = format!("CREATE TABLE cut (id int); -- {}", t.placement.tenant);
         let file = Migration { version: 1, file: "0001_cut.sql".into(), sql: sql.into() };
         let mut modules = ModuleSet::built_in().modules().to_vec();
-        modules.push(Module { name: "cut".into(), migrations: vec![file].into() });
+        modules.push(Module::new("cut", vec![file]));
         let modules = &ModuleSet::new(modules);
 
         let template = &through("ensure_template", async || server.ensure_template(modules).await).await;

@@ -46,8 +46,7 @@ impl Limited {
     /// Runs SQL as a module.
     pub async fn migrate(&self, sql: &str) -> Result<Vec<ModuleVersion>> {
         let file = Migration { version: 1, file: "0001_test.sql".into(), sql: sql.to_owned().into() };
-        let module =
-            Module { name: format!("test_{}", Uuid::new_v4()).into(), migrations: vec![file].into() };
+        let module = Module::new(format!("test_{}", Uuid::new_v4()), vec![file]);
         let mut modules = ModuleSet::built_in().modules().to_vec();
         modules.push(module);
         self.server.migrate(&self.tenant.placement, &ModuleSet::new(modules)).await

@@ -12,7 +12,7 @@ fn with_file(sql: &str) -> (ModuleSet, String) {
     let file = Migration { version: 1, file: "0001_wiki.sql".into(), sql: sql.to_owned().into() };
     let checksum = hexadecimal(&file.checksum());
     let mut modules = ModuleSet::built_in().modules().to_vec();
-    modules.push(Module { name: "wiki".into(), migrations: vec![file].into() });
+    modules.push(Module::new("wiki", vec![file]));
     (ModuleSet::new(modules), checksum)
 }
 

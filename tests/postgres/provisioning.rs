@@ -159,7 +159,7 @@ async fn failing_module_is_located_and_reset_role_grants_nothing() {
     let module = |sql: &str| {
         let file = Migration { version: 1, file: "0001_broken.sql".into(), sql: sql.to_owned().into() };
         let mut modules = ModuleSet::built_in().modules().to_vec();
-        modules.push(Module { name: "broken".into(), migrations: vec![file].into() });
+        modules.push(Module::new("broken", vec![file]));
         ModuleSet::new(modules)
     };
     for postgres in &*SERVERS {
@@ -201,7 +201,7 @@ fn before_limits() -> ModuleSet {
         };
         let migrations =
             module.migrations.iter().filter(|file| file.version <= last).cloned().collect::<Vec<_>>();
-        Some(Module { name: module.name.clone(), migrations: migrations.into() })
+        Some(Module { migrations: migrations.into(), ..module.clone() })
     };
     ModuleSet::new(ModuleSet::built_in().modules().iter().filter_map(older).collect())
 }

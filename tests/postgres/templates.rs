@@ -146,7 +146,7 @@ async fn schema_public_is_created_where_template1_has_none() {
 pub fn modules(sql: &'static str) -> ModuleSet {
     let mut modules = ModuleSet::built_in().modules().to_vec();
     let file = Migration { version: 1, file: "0001_wiki.sql".into(), sql: sql.into() };
-    modules.push(Module { name: "wiki".into(), migrations: vec![file].into() });
+    modules.push(Module::new("wiki", vec![file]));
     ModuleSet::new(modules)
 }
 
