@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use kube::ResourceExt;
 use uuid::Uuid;
 
 use super::identity::TenantId;
@@ -11,7 +10,7 @@ use crate::api::tenant::{DesiredState, Tenant};
 
 /// A Tenant that has the id in its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct Claimant {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -22,18 +21,18 @@ pub struct Claim {
 
 /// The claims, by the id.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(HashMap<TenantId, Vec<Claim>>);
+pub struct Claims(HashMap<TenantId, Vec<Claimant>>);
 
 impl Claims {
     /// Those of these Tenants.
     pub fn of<'a>(tenants: impl IntoIterator<Item = &'a Tenant>) -> Self {
-        let mut claims: HashMap<TenantId, Vec<Claim>> = HashMap::new();
+        let mut claims: HashMap<TenantId, Vec<Claimant>> = HashMap::new();
         for tenant in tenants {
             let shown = tenant.status.as_ref().and_then(|status| status.tenant_id.as_deref());
             let Some(id) = shown.and_then(|id| Uuid::try_parse(id).ok()) else { continue };
-            let claim = Claim {
-                namespace: tenant.namespace().unwrap_or_default(),
-                name: tenant.name_any(),
+            let claim = Claimant {
+                namespace: tenant.metadata.namespace.clone().unwrap_or_default(),
+                name: tenant.metadata.name.clone().unwrap_or_default(),
                 in_use: tenant.metadata.deletion_timestamp.is_none()
                     && tenant.spec.state != Some(DesiredState::Deprovisioned),
             };
@@ -48,13 +47,13 @@ impl Claims {
     }
 
     /// The Tenants with the id, other than the one of this namespace and name.
-    pub fn elsewhere(&self, id: TenantId, namespace: &str, name: &str) -> impl Iterator<Item = &Claim> {
+    pub fn elsewhere(&self, id: TenantId, namespace: &str, name: &str) -> impl Iterator<Item = &Claimant> {
         let claims = self.0.get(&id).into_iter().flatten();
         claims.filter(move |claim| claim.namespace != namespace || claim.name != name)
     }
 
     /// One of them that is in use.
-    pub fn in_use_elsewhere(&self, id: TenantId, namespace: &str, name: &str) -> Option<&Claim> {
+    pub fn in_use_elsewhere(&self, id: TenantId, namespace: &str, name: &str) -> Option<&Claimant> {
         self.elsewhere(id, namespace, name).find(|claim| claim.in_use)
     }
 }

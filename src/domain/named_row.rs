@@ -1,8 +1,6 @@
 //! A Tenant that has no row of its own, and whose status names a tenant that has one. Such a Tenant is never registered afresh:
 //! it would be another tenant, without that one's data.
 
-use kube::ResourceExt;
-
 use super::{observed::RegistryStatus, record::TenantRecord};
 use crate::api::{ANNOTATION_ADOPT_ROW, tenant::Tenant};
 
@@ -20,8 +18,8 @@ pub enum NamedRow {
 impl NamedRow {
     /// Of this Tenant.
     pub fn of(row: &TenantRecord, tenant: &Tenant) -> Self {
-        let is_same = tenant.namespace().as_deref() == Some(&row.resource_namespace)
-            && tenant.name_any() == row.resource_name
+        let is_same = tenant.metadata.namespace.as_ref() == Some(&row.resource_namespace)
+            && tenant.metadata.name.as_ref() == Some(&row.resource_name)
             && tenant.spec.slug == row.slug;
         match row.status {
             RegistryStatus::Deprovisioned => Self::Closed,
@@ -35,7 +33,8 @@ impl NamedRow {
 pub fn describe_elsewhere(row: &TenantRecord, tenant: &Tenant) -> String {
     let (id, slug, status) = (row.id, &row.slug, row.status.as_str());
     let owner = format!("{}/{}", row.resource_namespace, row.resource_name);
-    let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    let (namespace, name) = (part(&tenant.metadata.namespace), part(&tenant.metadata.name));
     let what = format!(
         "the registry records tenant {id}, which the status names, as that of Tenant {owner} ({status}), so nothing is done for this Tenant"
     );

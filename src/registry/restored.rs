@@ -90,7 +90,7 @@ impl Registry {
     }
 
     /// The rows because of which a lost one cannot be written: they have its slug, or the name of its database.
-    pub async fn rows_in_the_way(&self, lost: &LostRow) -> Result<Vec<TenantRecord>> {
+    pub async fn blocking_rows(&self, lost: &LostRow) -> Result<Vec<TenantRecord>> {
         let rows = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),

@@ -120,9 +120,9 @@ async fn row_of_an_earlier_tenant_with_the_slug_is_closed_with_its_receipt() {
         let leaving = created(&registry, &tenant("bbb")).await.id;
         registry.begin_deprovisioning(leaving, &tombstone(false), None).await.unwrap();
         for (slug, earlier) in [("aaa", active), ("bbb", leaving)] {
-            let in_the_way = registry.rows_in_the_way(&lost(slug)).await.unwrap();
-            assert_eq!(in_the_way.iter().map(|row| row.id).collect::<Vec<_>>(), [earlier]);
-            let adopted = registry.adopt_row(&lost(slug), &in_the_way, now).await.unwrap();
+            let blocking = registry.blocking_rows(&lost(slug)).await.unwrap();
+            assert_eq!(blocking.iter().map(|row| row.id).collect::<Vec<_>>(), [earlier]);
+            let adopted = registry.adopt_row(&lost(slug), &blocking, now).await.unwrap();
             assert!(matches!(&adopted, Registration::Created { row, .. } if row.slug == slug), "{adopted:?}");
             let closed = registry.by_id(earlier).await.unwrap().unwrap();
             assert_eq!((closed.status, closed.database_exists), (RegistryStatus::Deprovisioned, false));
@@ -131,7 +131,7 @@ async fn row_of_an_earlier_tenant_with_the_slug_is_closed_with_its_receipt() {
             let receipts: i64 =
                 sqlx::query_scalar(receipts).bind(earlier.0).fetch_one(&mut session).await.unwrap();
             assert_eq!(receipts, 1);
-            assert!(registry.rows_in_the_way(&lost(slug)).await.unwrap().is_empty());
+            assert!(registry.blocking_rows(&lost(slug)).await.unwrap().is_empty());
         }
 
         // One that changed since it was read is not closed, and then nothing is written.

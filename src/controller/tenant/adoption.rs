@@ -4,8 +4,9 @@
 use kube::ResourceExt;
 
 use super::{
+    claims::find_claims,
     failure::StepError,
-    object_match::{find_claims, find_tenant, is_object_of},
+    object_match::{find_tenant, is_object_of},
     step_context::StepContext,
 };
 use crate::{
@@ -55,13 +56,13 @@ pub async fn check_elsewhere(step: &StepContext<'_, '_>, row: &TenantRecord) -> 
     Ok(())
 }
 
-/// The rows in the way of a lost one, if each may be closed: it is from before the lost tenant was registered, and has neither
+/// The rows that block a lost one, if each may be closed: it is from before the lost tenant was registered, and has neither
 /// a Tenant nor anything on its server any more.
 pub async fn superseded_rows(
     step: &StepContext<'_, '_>,
     lost: &LostRow,
 ) -> Result<Vec<TenantRecord>, StepError> {
-    let rows = step.context.registry.rows_in_the_way(lost).await?;
+    let rows = step.context.registry.blocking_rows(lost).await?;
     for row in &rows {
         let owner = format!("tenant {} of Tenant {}/{}", row.id, row.resource_namespace, row.resource_name);
         if row.slug != lost.slug.as_str() || row.status == RegistryStatus::Deprovisioned {

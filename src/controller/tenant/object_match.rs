@@ -6,8 +6,7 @@ use kube::{Api, Client, ResourceExt, api::ListParams};
 use super::failure::StepError;
 use crate::{
     api::{FINALIZER, tenant::Tenant},
-    controller::{context::Context, watch::guarded::Guarded},
-    domain::{claims::Claims, identity::TenantId},
+    controller::watch::guarded::Guarded,
 };
 
 /// The Tenant of this name, as the API server has it now. It is listed, not read by name: where the resource itself is not
@@ -19,25 +18,6 @@ pub async fn find_tenant(client: &Client, namespace: &str, name: &str) -> Result
     let named = ListParams::default().fields(&format!("metadata.name={name}"));
     let found = Api::<Guarded<Tenant>>::namespaced(client.clone(), namespace).list(&named).await?;
     Ok(found.items.into_iter().next().map(|object| object.0).transpose()?)
-}
-
-/// Which Tenants have this id in their status, as the API server has them now, in the watched namespaces.
-///
-/// # Errors
-/// Also for a Tenant that cannot be decoded: it may be in use.
-pub async fn find_claims(context: &Context, id: TenantId) -> Result<Claims, StepError> {
-    let with_id = ListParams::default().fields(&format!("status.tenantId={id}"));
-    let mut tenants = Vec::new();
-    for scope in &context.stores.scopes.0 {
-        let api: Api<Guarded<Tenant>> = match &scope.namespace {
-            Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-            None => Api::all(context.client.clone()),
-        };
-        for object in api.list(&with_id).await?.items {
-            tenants.push(object.0?);
-        }
-    }
-    Ok(Claims::of(&tenants))
 }
 
 /// Whether an object is that of the tenant with this uid and slug: it is that Tenant, or the same one applied again, and

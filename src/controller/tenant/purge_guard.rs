@@ -3,9 +3,10 @@
 use kube::ResourceExt;
 
 use super::{
+    claims::find_claims,
     failure::StepError,
     holds::record_legal_holds,
-    object_match::{find_claims, find_tenant, is_still_deprovisioning},
+    object_match::{find_tenant, is_still_deprovisioning},
     step_context::StepContext,
 };
 use crate::{
