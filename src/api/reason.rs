@@ -35,6 +35,8 @@ reasons! {
     AdminSecretReplaced,
     /// The server refuses the operator's login.
     AuthenticationFailed,
+    /// The registry has the tenant that the status names for another Tenant.
+    BoundElsewhere,
     /// Event: a change to a Tenant that is being deleted has no effect.
     ChangeIgnored,
     /// Another process runs a workflow for this tenant.

@@ -34,6 +34,7 @@ use super::{
     selectable = ".spec.plan",
     selectable = ".spec.slug",
     selectable = ".status.state",
+    selectable = ".status.tenantId",
     doc = "A Tenant is a customer with a PostgreSQL database of its own. The operator creates the database, applies the migrations, seeds the administrators and writes the credentials to a Secret. Deleting a Tenant revokes its access at once and drops the database when the grace period ends, as offboarding and deletionPolicy specify. `kubectl wait --for=condition=Ready tenant/NAME` returns when the spec is in force.",
     validation = rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: choose a shorter name"),
     printcolumn(name = "Slug", type_ = "string", json_path = ".spec.slug", description = "Short name of the customer"),

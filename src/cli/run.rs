@@ -140,6 +140,10 @@ pub struct Arguments {
     #[arg(long, hide = true)]
     test_ignore_lease: bool,
 
+    /// For tests: how often the registry is gone through for outdated rows, in seconds
+    #[arg(long, hide = true, default_value_t = 24 * 3600, value_name = "SECONDS")]
+    test_retention_interval: u32,
+
     /// For tests: a file with the seconds by which the clock for deadlines is ahead of the system clock
     #[arg(long, hide = true, value_name = "FILE")]
     test_clock: Option<PathBuf>,
@@ -301,6 +305,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
         retention: arguments.retention.retention(),
+        retention_interval: Duration::from_secs(arguments.test_retention_interval.into()),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,

@@ -126,6 +126,8 @@ pub struct Config {
     pub usage_interval: SignedDuration,
     /// How long the registry keeps what grows.
     pub retention: Retention,
+    /// How often what is outdated is removed.
+    pub retention_interval: Duration,
     /// How often PostgreSQL is checked for drift.
     pub drift_interval: Duration,
     /// How often the locks of tenants are read.

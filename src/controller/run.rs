@@ -76,6 +76,8 @@ pub struct Options {
     pub usage_interval: SignedDuration,
     /// How long the registry keeps what grows.
     pub retention: Retention,
+    /// How often what is outdated is removed.
+    pub retention_interval: Duration,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -266,6 +268,7 @@ fn context(
             lock_watch_interval: options.lock_watch_interval,
             usage_interval: options.usage_interval,
             retention: options.retention,
+            retention_interval: options.retention_interval,
             max_connections: options.max_connections,
         },
         leader: Leader {

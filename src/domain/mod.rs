@@ -6,6 +6,7 @@
 pub mod access;
 pub mod backoff;
 pub mod breaker;
+pub mod claims;
 pub mod daily;
 pub mod drift;
 pub mod endings;
@@ -16,6 +17,7 @@ pub mod leftovers;
 pub mod lifecycle;
 pub mod lock_watch;
 pub mod modules;
+pub mod named_row;
 pub mod names;
 pub mod observed;
 pub mod offboarding;

@@ -29,6 +29,7 @@ mod reopened_access;
 mod replaced_server;
 mod restored_registry;
 mod restrictions;
+mod retention;
 mod retries;
 mod rollback;
 mod sequence;

@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    leftovers, reopened_access,
-    vanished::{self, is_vanished},
+    leftovers,
+    moves::requeue_moved,
+    reopened_access,
+    vanished::{self, vanished},
 };
 use crate::{
     api::reason::Reason,
@@ -155,7 +157,8 @@ async fn check(
         reset_group_settings(server, inventory, context);
     }
     let mut oids = Vec::new();
-    for row in rows.iter().filter(|row| !is_vanished(row, context)) {
+    let gone: HashSet<TenantId> = vanished(&rows, context).into_iter().map(|row| row.id).collect();
+    for row in rows.iter().filter(|row| !gone.contains(&row.id)) {
         if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
             oids.extend(check_tenant(row, inventory, &mut memory.requested, context).await?);
         }
@@ -180,8 +183,11 @@ async fn read_rows(
     context: &Context,
 ) -> Result<(Vec<Arc<TenantRecord>>, Vec<Arc<TenantRecord>>), registry::Error> {
     let changed = context.registry.changed_since(known.since()).await?;
+    requeue_moved(&changed.rows, context);
     if !known.update(changed) {
-        known.update(context.registry.changed_since(None).await?);
+        let all = context.registry.changed_since(None).await?;
+        requeue_moved(&all.rows, context);
+        known.update(all);
     }
     Ok(known.registered_and_retained())
 }

@@ -18,6 +18,7 @@ use crate::{
     },
     domain::{
         breaker::BreakerState,
+        claims::Claims,
         identity::TenantId,
         leftovers::{FormerOwner, Leftover, UnknownTenants, report, to_cut},
     },
@@ -42,15 +43,17 @@ pub async fn check(
         inventories.iter().map(|(server, inventory)| (*server, inventory.marked(accounted))).collect();
     let ids: HashSet<TenantId> = marked.values().flatten().map(|found| found.tenant).collect();
     // Asked after the servers were read: a tenant is registered before anything is created for it.
-    let known = match ids.is_empty() {
-        true => HashMap::new(),
-        false => context.registry.known(&ids.into_iter().collect::<Vec<_>>()).await?,
+    let (known, claims) = match ids.is_empty() {
+        true => (HashMap::new(), Claims::default()),
+        false => {
+            let known = context.registry.known(&ids.into_iter().collect::<Vec<_>>()).await?;
+            (known, context.stores.scopes.claims())
+        }
     };
-    let claimed = claimed(context);
     let unknown = unknown_tenants(accounted.len(), context);
     let (mut databases, mut logins) = (0, 0);
     for (server, found) in marked {
-        let all = leftovers(found, &known, &claimed);
+        let all = leftovers(found, &known, &claims);
         databases += all.iter().map(|leftover| leftover.databases.len()).sum::<usize>();
         logins += all.iter().map(|leftover| leftover.logins.len()).sum::<usize>();
         for leftover in to_cut(&all, unknown) {
@@ -63,25 +66,15 @@ pub async fn check(
 }
 
 /// Those that belong to no tenant. The Tenant of one that lost its row reports that itself, and keeps its access.
-fn leftovers(
-    found: Vec<Leftover>,
-    known: &HashMap<TenantId, KnownTenant>,
-    claimed: &HashSet<String>,
-) -> Vec<Leftover> {
+fn leftovers(found: Vec<Leftover>, known: &HashMap<TenantId, KnownTenant>, claims: &Claims) -> Vec<Leftover> {
     let all = found.into_iter().filter_map(|leftover| match known.get(&leftover.tenant) {
         Some(KnownTenant::Dropped) => Some(Leftover { owner: FormerOwner::Deprovisioned, ..leftover }),
         Some(KnownTenant::Other) => None,
-        None if claimed.contains(&leftover.tenant.to_string()) => None,
+        None if claims.include(leftover.tenant) => None,
         None => Some(leftover),
     });
     // In a fixed order, so that the report of the same leftovers is the same.
     all.map(|leftover| (leftover.tenant.0, leftover)).collect::<BTreeMap<_, _>>().into_values().collect()
-}
-
-/// The ids in the status of any Tenant.
-fn claimed(context: &Context) -> HashSet<String> {
-    let tenants = context.stores.scopes.tenants();
-    tenants.iter().filter_map(|tenant| tenant.status.as_ref()?.tenant_id.clone()).collect()
 }
 
 /// As many as the breaker tolerates deletions, and none while it is open. The Tenant of an unknown one may be among those

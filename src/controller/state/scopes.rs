@@ -12,12 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::invalid_objects::InvalidObjects;
 use crate::{
-    api::{
-        tenant::{DesiredState, Tenant},
-        tenant_hold::TenantHold,
-    },
+    api::{tenant::Tenant, tenant_hold::TenantHold},
     controller::tenant::object_match::is_object_of,
-    domain::identity::TenantId,
+    domain::claims::Claims,
 };
 
 /// How often a store is asked whether it is filled: of several that wait for one store, kube notifies the last one only.
@@ -94,16 +91,10 @@ impl Scopes {
         self.0.iter().flat_map(|scope| scope.tenants.state()).collect()
     }
 
-    /// Another Tenant than this one that has the id of a registered tenant in its status, and is in use: the registry may be
-    /// older than the move of its row to that object.
-    pub fn claimant(&self, id: TenantId, namespace: &str, name: &str) -> Option<Arc<Tenant>> {
-        let id = id.to_string();
-        self.tenants().into_iter().find(|tenant| {
-            tenant.status.as_ref().is_some_and(|status| status.tenant_id.as_ref() == Some(&id))
-                && tenant.metadata.deletion_timestamp.is_none()
-                && tenant.spec.state != Some(DesiredState::Deprovisioned)
-                && (tenant.namespace().as_deref() != Some(namespace) || tenant.name_any() != name)
-        })
+    /// Which Tenants have which id in their status, as far as the watches show it. Read once for many rows.
+    pub fn claims(&self) -> Claims {
+        let tenants = self.tenants();
+        Claims::of(tenants.iter().map(Arc::as_ref))
     }
 
     /// Whether a Tenant owns the registered tenant with this uid and slug.

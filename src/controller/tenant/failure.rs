@@ -36,17 +36,19 @@ pub enum StepError {
         /// Its uid, to notice when it is deleted.
         uid: Option<String>,
     },
-    /// The lost registry row cannot be written again.
+    /// The registry row cannot be written again, or taken over from another Tenant.
     #[error(
-        "the lost registry row cannot be written again, as {ANNOTATION_ADOPT_ROW} asks for: {why}; nothing was changed"
+        "the registry row cannot be adopted, as {ANNOTATION_ADOPT_ROW} asks for: {why}; nothing was changed"
     )]
     RowNotAdopted {
         /// Why not.
         why: String,
+        /// Whether there is no row.
+        is_lost: bool,
     },
     /// Another Tenant has the id of this one in its status.
     #[error(
-        "Tenant {object} has the id of this tenant in its status, so the registry may be older than the move to it: nothing is dropped; move it again (SELECT move_tenant('{slug}', namespace, name) in the registry), or delete that Tenant"
+        "Tenant {object} has the id of this tenant in its status, so the registry may be older than the move to it: nothing is dropped; move it again (SELECT move_tenant('{slug}', namespace, name) in the registry), or delete that Tenant if it is an old one"
     )]
     ClaimedElsewhere {
         /// The other Tenant, as `namespace/name`.
@@ -163,7 +165,8 @@ impl StepError {
             Self::Kubernetes(error) => api_reason(error),
             Self::SlugTaken(_) => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
-            Self::RowNotAdopted { .. } => Reason::RegistryRowMissing,
+            Self::RowNotAdopted { is_lost: true, .. } => Reason::RegistryRowMissing,
+            Self::RowNotAdopted { is_lost: false, .. } => Reason::BoundElsewhere,
             Self::AdminsOverLimit { .. } => Reason::LimitReached,
             Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,

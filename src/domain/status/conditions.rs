@@ -51,6 +51,9 @@ pub(super) fn updates(outcome: &Outcome<'_>, summary: &Summary) -> Vec<Condition
     }
     if outcome.subject.is_deprovisioning() {
         updates.push(deprovisioned(outcome, summary));
+        if let (true, Summary::Stuck { reason, message }) = (outcome.is_elsewhere(), summary) {
+            updates.push(ConditionUpdate::new(api::REGISTERED, False, *reason, message));
+        }
     } else {
         updates.extend(PARTS.iter().filter_map(|(type_, message)| part(outcome, summary, type_, message)));
         updates.extend(usage::within_limits(outcome));
@@ -260,7 +263,10 @@ fn part_of_obstacle(
             Some(ConditionUpdate::new(type_, Unknown, *reason, message))
         }
         // Nothing says any more which access the tenant should have, and its login may work.
-        (Obstacle::Blocked(BlockedReason::RowMissing), Summary::Stuck { reason, message }) => {
+        (
+            Obstacle::Blocked(BlockedReason::RowMissing | BlockedReason::Elsewhere),
+            Summary::Stuck { reason, message },
+        ) => {
             let status = if type_ == api::REGISTERED { False } else { Unknown };
             Some(ConditionUpdate::new(type_, status, *reason, message))
         }

@@ -5,6 +5,7 @@ use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason},
     domain::{
         drift::Mismatch,
+        named_row::describe_elsewhere,
         observed::RegistryStatus,
         settings::SettingsError,
         spec::SpecError,
@@ -148,6 +149,11 @@ impl Summary {
                     outcome.subject.tenant.metadata.name.as_deref().unwrap_or_default()
                 ),
             ),
+            BlockedReason::Elsewhere => {
+                let row = outcome.subject.elsewhere.as_deref();
+                let message = row.map(|row| describe_elsewhere(row, outcome.subject.tenant));
+                stuck(Reason::BoundElsewhere, message.unwrap_or_default())
+            }
             BlockedReason::Unrepairable(mismatches) => {
                 let reason = mismatches.first().map_or(Reason::MissingRight, Mismatch::reason);
                 let list: Vec<String> = mismatches.iter().map(ToString::to_string).collect();

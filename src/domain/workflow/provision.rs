@@ -102,6 +102,7 @@ fn without_row(object: TenantObject, server: &Observation<ServerFacts>) -> NextA
             steps: select([(Step::ClaimFinalizer, !object.has_finalizer), (Step::AdoptRow, true)]),
             again: true,
         },
+        _ if object.is_elsewhere => NextAction::Blocked(BlockedReason::Elsewhere),
         // Provisioned again, it would be another tenant, without this one's data.
         _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
         _ if object.paused => NextAction::Blocked(BlockedReason::Paused),
