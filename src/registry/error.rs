@@ -193,10 +193,17 @@ fn is_permanent(error: &sqlx::Error) -> bool {
 fn explain(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::PoolTimedOut => "no connection became available in time".to_owned(),
-        sqlx::Error::Database(database) if reason(error) == Reason::RegistryNotSetUp => {
-            format!("{database} (was `tenantry server-setup` run there?)")
-        }
-        sqlx::Error::Database(database) => database.to_string(),
+        // Its message alone: the line of PostgreSQL's own source that `Display` adds says nothing here.
+        sqlx::Error::Database(database) => match reason(error) {
+            Reason::RegistryNotSetUp => {
+                format!("{} (was `tenantry server-setup` run there?)", database.message())
+            }
+            Reason::RegistryLoginRefused => format!(
+                "{}: correct TENANTRY_SYSTEM_DATABASE_URL, and restart the operator",
+                database.message()
+            ),
+            _ => database.message().to_owned(),
+        },
         other => other.to_string(),
     }
 }

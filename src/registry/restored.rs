@@ -5,7 +5,9 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Registration, Registry, Result, deletion_policy, lifecycle::settle, record::*};
+use super::{
+    Error, Registration, Registry, Result, deletion_policy, holds::columns_of, lifecycle::settle, record::*,
+};
 use crate::domain::{
     access::holds::Hold,
     identity::TenantId,
@@ -118,14 +120,17 @@ impl Registry {
         at: Timestamp,
     ) -> Result<Registration> {
         let Placement { tenant: id, server, database, schema, login } = &lost.placement;
+        let (holds, unrestricting_holds) = columns_of(&lost.holds);
         let mut transaction = self.pool.begin().await?;
         for row in superseded {
             close_superseded(&mut transaction, row, *id, at).await?;
         }
         let inserted = sqlx::query(
             "INSERT INTO tenants (id, slug, name, plan, server, database_name, schema_name, login_name, database_exists,
-                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy, holds)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING",
+                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy, holds,
+                 unrestricting_holds)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14, $15, $16)
+             ON CONFLICT DO NOTHING",
         )
         .bind(id.0)
         .bind(lost.slug.as_str())
@@ -141,7 +146,8 @@ impl Registry {
         .bind(&lost.resource_name)
         .bind(&lost.resource_uid)
         .bind(deletion_policy(lost.retain))
-        .bind(Json(&lost.holds))
+        .bind(Json(holds))
+        .bind(Json(unrestricting_holds))
         .execute(&mut *transaction)
         .await?;
         if inserted.rows_affected() == 0 {

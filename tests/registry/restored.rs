@@ -4,13 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 use tenantry::{
     api::tenant_hold::TenantHoldMode,
     domain::{
-        access::holds::{Hold, Party},
+        access::holds::{Hold, LegalHold, Party},
         identity::TenantId,
         observed::RegistryStatus,
         placement::Placement,
         slug::Slug,
     },
-    registry::{LostRow, Registration},
+    registry::{HoldChange, LostRow, Registration},
 };
 use uuid::Uuid;
 
@@ -18,6 +18,18 @@ use crate::{
     registration::tombstone,
     system::{System, created, in_use, tenant},
 };
+
+fn hold(name: &str, mode: TenantHoldMode, since: Timestamp) -> Hold {
+    Hold {
+        name: name.to_owned(),
+        mode: Some(mode),
+        preserve: None,
+        trigger: None,
+        reason: "reported".to_owned(),
+        since,
+        party: Party::TenantHold,
+    }
+}
 
 #[tokio::test]
 async fn activation_is_restored_from_every_state_but_a_begun_purge() {
@@ -70,15 +82,13 @@ fn lost_row(slug: &str, id: u128, now: Timestamp) -> LostRow {
         resource_namespace: "customers".to_owned(),
         resource_name: slug.to_owned(),
         resource_uid: format!("uid-of-{slug}"),
-        holds: vec![Hold {
-            name: "fraud".to_owned(),
-            mode: Some(TenantHoldMode::Blocked),
-            preserve: None,
-            trigger: None,
-            reason: "reported".to_owned(),
-            since: now,
-            party: Party::TenantHold,
-        }],
+        holds: vec![
+            hold("fraud", TenantHoldMode::Blocked, now),
+            Hold {
+                preserve: Some(LegalHold::of("uid".to_owned(), None, false)),
+                ..hold("legal", TenantHoldMode::None, now)
+            },
+        ],
         retain: false,
     }
 }
@@ -97,6 +107,13 @@ async fn lost_row_is_written_once_and_never_over_another() {
         assert!(row.activated_at.is_some() && row.database_exists && row.access.is_none());
         assert_eq!((row.database_oid, row.login_oid), (Some(1), Some(2)));
         assert_eq!(row.holds, lost_row("aaa", 1, now).holds);
+        // Each is in its own column, so that it can be changed and lifted.
+        for hold in &row.holds {
+            let read = registry.by_id(row.id).await.unwrap().unwrap();
+            let after: Vec<_> = read.holds.iter().filter(|other| other.name != hold.name).cloned().collect();
+            let change = HoldChange { before: &read.holds, after: &after, hold, actor: "unknown" };
+            assert!(registry.change_holds(row.id, &change).await.unwrap().is_some(), "{}", hold.name);
+        }
         let again = registry.adopt_row(&lost_row("aaa", 1, now), &[], now).await.unwrap();
         assert!(matches!(again, Registration::Existing(found) if found.id == row.id));
 
