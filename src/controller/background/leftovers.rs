@@ -15,11 +15,12 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
+        watch::guarded::StatusTenant,
     },
     domain::{
         breaker::BreakerState,
         identity::TenantId,
-        leftovers::{FormerOwner, Leftover, UnknownTenants, report, to_cut},
+        leftovers::{FormerOwner, Frozen, Leftover, UnknownTenants, report, to_cut},
     },
     postgres::catalog::inventory::Inventory,
     registry::{Error, KnownTenant},
@@ -78,21 +79,33 @@ fn leftovers(
     all.map(|leftover| (leftover.tenant.0, leftover)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// The ids in the status of any Tenant.
+/// The ids in the status of any Tenant, also of one that cannot be decoded.
 fn claimed(context: &Context) -> HashSet<String> {
     let tenants = context.stores.scopes.tenants();
-    tenants.iter().filter_map(|tenant| tenant.status.as_ref()?.tenant_id.clone()).collect()
+    let valid = tenants.iter().filter_map(|tenant| tenant.status.as_ref()?.tenant_id.clone());
+    let invalid = context.stores.scopes.invalid_statuses().into_iter().filter_map(|status| match status {
+        StatusTenant::Id(id) => Some(id),
+        StatusTenant::None | StatusTenant::Unreadable => None,
+    });
+    valid.chain(invalid).collect()
 }
 
-/// As many as the breaker tolerates deletions, and none while it is open. The Tenant of an unknown one may be among those
-/// that cannot be decoded.
+/// As many as the breaker tolerates deletions, and none while it is open, or while the status of a Tenant that cannot be
+/// decoded cannot be read either: it may be that of an unknown one.
 fn unknown_tenants(tenants: usize, context: &Context) -> UnknownTenants {
     let most = context.state.breaker.thresholds().map_or(MOST_UNKNOWN, |thresholds| {
         let share = tenants.saturating_mul(thresholds.percent as usize) / 100;
         share.max(thresholds.minimum as usize)
     });
     let is_closed = matches!(context.state.breaker.state(), BreakerState::Closed | BreakerState::Disabled);
-    UnknownTenants { most, are_frozen: !is_closed || context.stores.scopes.has_invalid_tenants() }
+    let frozen = if !is_closed {
+        Some(Frozen::BreakerOpen)
+    } else if context.stores.scopes.invalid_statuses().contains(&StatusTenant::Unreadable) {
+        Some(Frozen::UnreadableTenant)
+    } else {
+        None
+    };
+    UnknownTenants { most, frozen }
 }
 
 /// Cuts one off, beside the check: its sessions may take long to end.

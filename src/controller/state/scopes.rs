@@ -16,7 +16,7 @@ use crate::{
         tenant::{DesiredState, Tenant},
         tenant_hold::TenantHold,
     },
-    controller::tenant::object_match::is_object_of,
+    controller::{tenant::object_match::is_object_of, watch::guarded::StatusTenant},
     domain::identity::TenantId,
 };
 
@@ -87,6 +87,11 @@ impl Scopes {
     /// Whether a Tenant exists that cannot be decoded.
     pub fn has_invalid_tenants(&self) -> bool {
         self.0.iter().any(|scope| !scope.invalid_tenants.is_empty())
+    }
+
+    /// The tenants in the statuses of the Tenants that cannot be decoded.
+    pub fn invalid_statuses(&self) -> Vec<StatusTenant> {
+        self.0.iter().flat_map(|scope| scope.invalid_tenants.tenants()).collect()
     }
 
     /// All Tenants.
