@@ -162,9 +162,16 @@ async fn server_restored_to_older_state_is_reported() {
             async || sqlx::query_scalar::<_, bool>(as_planned).fetch_one(&mut superuser).await.unwrap();
         world.until("the connection limit is repaired", is_repaired).await;
     }
+    // A change of a tenant has it recorded how far the server has come, in case the operator crashes too.
+    let came = "SELECT pg_current_xact_id()::text::bigint";
+    let came: i64 = sqlx::query_scalar(came).fetch_one(&mut superuser).await.unwrap();
     drop(superuser);
-    // Restored while no operator runs: the next one knows how far the server had come.
-    world.installation.operator().stop().await.unwrap();
+    world.apply("fine", json!({"server": "drift-restored-2", "displayName": "Fine"})).await;
+    let recorded = "SELECT last_transaction >= $1 FROM servers WHERE name = 'drift-restored-2'";
+    let is_recorded = async || world.holds_number("tenantry_system", recorded, came).await;
+    world.until("it is recorded how far the server has come", is_recorded).await;
+    world.installation.operator().kill().await.unwrap();
+    world.delete_lease().await;
     second.stop(Stop::Immediate).await.unwrap();
     std::fs::remove_dir_all(second.data()).unwrap();
     run(&copy, second.data());

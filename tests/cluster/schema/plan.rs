@@ -152,7 +152,7 @@ async fn valid_specs_are_accepted() {
         json!({"limits": {"users": 0, "projects": "unlimited", "storageBytes": "custom", "seats2": 9007199254740991_i64}}),
         json!({"limits": limits(50), "features": features(50), "gates": gates(20)}),
         json!({"limits": {"connections": 1}, "gates": [{"name": "contract"}, {"name": "go-live", "done": false}]}),
-        json!({"limits": {"storageBytes": "10Gi", "tempFileBytes": "8191Ti", "uploadBytes": "0k"}, "published": ["uploadBytes"]}),
+        json!({"limits": {"storageBytes": "10Gi", "tempFileBytes": "0k", "uploadBytes": "8191Ti"}, "published": ["uploadBytes"]}),
         json!({"limits": {"connections": "unlimited"}}),
         json!({"limits": {"connections": 262143, "tempFileBytes": 2199023255551_i64}}),
         json!({"limits": {"tempFileBytes": "2047Gi"}}),
