@@ -167,6 +167,8 @@ pub fn has_meters(parts: &[SchemaPart]) -> bool {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Vec<SchemaPart>);
+
     fn part(kind: PartKind, name: &str, table: Option<&str>, definition: Option<&str>) -> SchemaPart {
         let owner = table.is_none().then(|| "tenantry_owner".to_owned());
         SchemaPart {
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_enforces_limits_is_repairable_wherever_it_differs() {
-        let faults: [(&str, fn(&mut Vec<SchemaPart>)); 4] = [
+        let faults: [(&str, Change); 4] = [
             ("trigger tenantry_users_insert on public.users is missing", |found| drop(found.remove(2))),
             (
                 "trigger tenantry_users_insert on public.users is disabled, or calls another function",
