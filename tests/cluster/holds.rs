@@ -51,14 +51,14 @@ async fn hold_without_tenant_applies_from_first_activation() {
     fleet.apply("held-first", json!({"paused": true})).await;
     fleet.hold_reason("legal", "Paused").await;
     let events = Api::<Event>::namespaced(fleet.client.clone(), fleet.tenants.namespace().unwrap());
-    let is_told = async || {
+    let is_reported = async || {
         let all = events.list(&ListParams::default()).await.unwrap();
         all.iter().any(|event| {
             event.reason.as_deref() == Some("Paused")
                 && event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some("legal")
         })
     };
-    fleet.until("an Event says that the Tenant of the hold is paused").is_true(is_told).await;
+    fleet.until("an Event says that the Tenant of the hold is paused").is_true(is_reported).await;
     fleet.apply("held-first", json!({})).await;
     fleet.access("held-first", Access::Blocked).await;
     fleet.hold_reason("legal", "Verified").await;
