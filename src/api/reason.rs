@@ -209,6 +209,8 @@ reasons! {
     RightsReduced,
     /// The database has older migrations than were applied to it.
     SchemaBehind,
+    /// The database lacks something that its modules created.
+    SchemaIncomplete,
     /// A Secret of the wanted name belongs to another owner.
     SecretConflict,
     /// A Secret that the server names, or a key in it, does not exist.

@@ -13,8 +13,8 @@ use super::{
     string_enum::string_enum,
     tenant_status::TenantStatus,
     validation::{
-        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, limits, one_line,
-        resource_name, rule, rule_on_spec,
+        connections_at_least_one, connections_possible, free_form, free_form_not_yet, immutable, limit_names,
+        limits, one_line, resource_name, rule, rule_on_spec, temp_files_possible,
     },
 };
 
@@ -203,6 +203,8 @@ pub struct TenantSpec {
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
+        validation = connections_possible(),
+        validation = temp_files_possible(),
         validation = rule(
             "self.all(name, type(self[name]) != string || self[name] != 'custom')",
             "a tenant's own limit must be a whole number, a quantity as in 10Gi, or unlimited: custom is for the limits of a plan",

@@ -33,6 +33,7 @@ pub mod slug;
 pub mod slug_owner;
 pub mod spec;
 pub mod status;
+pub mod structure;
 pub mod subject;
 pub mod tenant_facts;
 pub mod usage;

@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::{bootstrap::BOOTSTRAP, module::Module, sources::embedded};
+use super::{
+    bootstrap::BOOTSTRAP,
+    module::{Migration, Module},
+    sources::embedded,
+};
 use crate::domain::record::ModuleVersion;
 
 /// The modules of a tenant, in the order in which they are applied.
@@ -34,6 +38,30 @@ impl ModuleSet {
     /// The digest of the whole content: 24 hexadecimal digits. The template database is named by it.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// The set that was applied to a database, by its ledger of module, version and checksum. None if a file was corrected after
+    /// it had been applied there: what the database has is not what the files create now.
+    pub fn applied(&self, ledger: &[(String, i32, Vec<u8>)]) -> Option<Self> {
+        let mut modules = Vec::new();
+        for module in &self.modules {
+            let of_module = |migration: &&Migration| {
+                ledger.iter().any(|(name, version, _)| *name == module.name && *version == migration.version)
+            };
+            let applied: Vec<Migration> = module.migrations.iter().filter(of_module).cloned().collect();
+            let is_same = |migration: &Migration| {
+                ledger.iter().any(|(name, version, checksum)| {
+                    *name == module.name && *version == migration.version && *checksum == migration.checksum()
+                })
+            };
+            if !applied.iter().all(is_same) {
+                return None;
+            }
+            if !applied.is_empty() {
+                modules.push(Module { migrations: applied.into(), ..module.clone() });
+            }
+        }
+        Some(Self::new(modules))
     }
 
     /// The versions that a tenant should have.

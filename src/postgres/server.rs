@@ -16,6 +16,7 @@ use crate::{
         names::building_name,
         placement::Placement,
         rights::RightsReport,
+        structure::SchemaPart,
         tenant_facts::{RecordedOids, TenantFacts},
     },
     fence::Fence,
@@ -81,6 +82,8 @@ pub(super) struct Inner {
     tenant_locks: KeyedLock<TenantId>,
     /// Rights in tenants' databases that were found to differ, until they are reported.
     pub(super) rights: Mutex<HashMap<TenantId, RightsReport>>,
+    /// What templates have, by digest, once it was read.
+    pub(super) structures: Mutex<HashMap<String, Arc<Vec<SchemaPart>>>>,
 }
 
 impl Server {
@@ -103,6 +106,7 @@ impl Server {
                 prepare_lock: tokio::sync::Mutex::default(),
                 tenant_locks: KeyedLock::default(),
                 rights: Mutex::default(),
+                structures: Mutex::default(),
             }),
             restricts: false,
         }

@@ -166,6 +166,7 @@ const NOT_PURGED: &str =
      FROM tenants WHERE slug = $1";
 
 #[tokio::test]
+#[ignore = "slow: make test-all"]
 async fn shorter_graces_and_wrong_clocks_purge_nothing_at_once() {
     let world = guarded("breaker-due").await;
     let fleet = ["one", "two", "three", "four"];

@@ -124,6 +124,10 @@ async fn lost_row_is_written_again_as_asked_for() {
     };
     world.apply("acme", json!({"displayName": "look"})).await;
     world.fleet.reason("acme", READY, "RegistryRowMissing").await;
+    // A hold is not recorded before the row is there.
+    world.fleet.apply_hold("billing", "acme", json!({"mode": "ReadOnly"})).await;
+    world.fleet.hold_reason("billing", "RegistryRowMissing").await;
+    world.event("billing", "RegistryRowMissing", ANNOTATION_ADOPT_ROW).await;
 
     // A database with another comment is not the tenant's.
     let mut superuser = world.superuser("postgres").await;
@@ -149,6 +153,9 @@ async fn lost_row_is_written_again_as_asked_for() {
         .await
         .unwrap();
     world.apply("acme", json!({"displayName": "look again"})).await;
+    world.fleet.access("acme", Access::ReadOnly).await;
+    world.fleet.delete_hold("billing").await;
+    world.fleet.access("acme", Access::ReadWrite).await;
     let status = world.fleet.ready("acme").await.status.unwrap();
     assert_eq!((status.tenant_id.as_deref(), status.access), (Some(id.as_str()), Some(Access::ReadWrite)));
     assert!(has_user(&uri).await, "with its data and its password");

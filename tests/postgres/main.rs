@@ -20,6 +20,7 @@ mod seeds;
 mod servers;
 mod storage;
 mod stored_settings;
+mod structure;
 mod temp_files;
 mod templates;
 mod tls;

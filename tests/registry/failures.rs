@@ -72,6 +72,13 @@ async fn each_connection_failure_has_its_own_reason() {
 }
 
 #[tokio::test]
+async fn failure_says_where_the_registry_is() {
+    let error = refusal("postgresql://operator:secret@127.0.0.1:1/tenantry_system").await.to_string();
+    // Other tests of this process connect to other registries meanwhile.
+    assert!(error.starts_with("registry (127.0.0.1:") && !error.contains("secret"), "{error}");
+}
+
+#[tokio::test]
 async fn server_without_setup_is_reported() {
     let server = tenantry_dev::Postgres::start(tenantry_dev::PostgresOptions::default()).await.unwrap();
     let error = refusal(&server.admin_url("postgres")).await;

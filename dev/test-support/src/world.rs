@@ -84,7 +84,7 @@ impl World {
             true => Some(ControlPlane::start(ControlPlaneOptions::default()).await.unwrap()),
             false => None,
         };
-        let plane = own_plane.as_ref().unwrap_or(&CONTROL_PLANE);
+        let plane = own_plane.as_ref().unwrap_or_else(|| &CONTROL_PLANE);
         let (client, kubectl) = (plane.client().await.unwrap(), plane.kubectl());
         let namespaces: Vec<&str> = [name].into_iter().chain(options.also_watches).collect();
         for namespace in &namespaces {
@@ -129,7 +129,7 @@ impl World {
 
     /// kubectl, as the cluster's administrator.
     pub fn kubectl(&self) -> Kubectl {
-        self.own_plane.as_ref().unwrap_or(&CONTROL_PLANE).kubectl()
+        self.own_plane.as_ref().unwrap_or_else(|| &CONTROL_PLANE).kubectl()
     }
 
     /// Installs the CRDs again.

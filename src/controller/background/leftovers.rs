@@ -15,12 +15,13 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
+        watch::guarded::StatusTenant,
     },
     domain::{
         breaker::BreakerState,
         claims::Claims,
         identity::TenantId,
-        leftovers::{FormerOwner, Leftover, UnknownTenants, report, to_cut},
+        leftovers::{FormerOwner, Frozen, Leftover, UnknownTenants, report, to_cut},
     },
     postgres::catalog::inventory::Inventory,
     registry::{Error, KnownTenant},
@@ -50,10 +51,13 @@ pub async fn check(
             (known, context.stores.scopes.claims())
         }
     };
+    let invalid_claims = invalid_claims(context);
+    let is_claimed =
+        |tenant: TenantId| claims.include(tenant) || invalid_claims.contains(&tenant.to_string());
     let unknown = unknown_tenants(accounted.len(), context);
     let (mut databases, mut logins) = (0, 0);
     for (server, found) in marked {
-        let all = leftovers(found, &known, &claims);
+        let all = leftovers(found, &known, is_claimed);
         databases += all.iter().map(|leftover| leftover.databases.len()).sum::<usize>();
         logins += all.iter().map(|leftover| leftover.logins.len()).sum::<usize>();
         for leftover in to_cut(&all, unknown) {
@@ -66,26 +70,47 @@ pub async fn check(
 }
 
 /// Those that belong to no tenant. The Tenant of one that lost its row reports that itself, and keeps its access.
-fn leftovers(found: Vec<Leftover>, known: &HashMap<TenantId, KnownTenant>, claims: &Claims) -> Vec<Leftover> {
+fn leftovers(
+    found: Vec<Leftover>,
+    known: &HashMap<TenantId, KnownTenant>,
+    is_claimed: impl Fn(TenantId) -> bool,
+) -> Vec<Leftover> {
     let all = found.into_iter().filter_map(|leftover| match known.get(&leftover.tenant) {
         Some(KnownTenant::Dropped) => Some(Leftover { owner: FormerOwner::Deprovisioned, ..leftover }),
         Some(KnownTenant::Other) => None,
-        None if claims.include(leftover.tenant) => None,
+        None if is_claimed(leftover.tenant) => None,
         None => Some(leftover),
     });
     // In a fixed order, so that the report of the same leftovers is the same.
     all.map(|leftover| (leftover.tenant.0, leftover)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// As many as the breaker tolerates deletions, and none while it is open. The Tenant of an unknown one may be among those
-/// that cannot be decoded.
+/// The ids in the statuses of Tenants that cannot be decoded.
+fn invalid_claims(context: &Context) -> HashSet<String> {
+    let statuses = context.stores.scopes.invalid_statuses().into_iter();
+    let ids = statuses.filter_map(|status| match status {
+        StatusTenant::Id(id) => Some(id),
+        StatusTenant::None | StatusTenant::Unreadable => None,
+    });
+    ids.collect()
+}
+
+/// As many as the breaker tolerates deletions, and none while it is open, or while the status of a Tenant that cannot be
+/// decoded cannot be read either: it may be that of an unknown one.
 fn unknown_tenants(tenants: usize, context: &Context) -> UnknownTenants {
     let most = context.state.breaker.thresholds().map_or(MOST_UNKNOWN, |thresholds| {
         let share = tenants.saturating_mul(thresholds.percent as usize) / 100;
         share.max(thresholds.minimum as usize)
     });
     let is_closed = matches!(context.state.breaker.state(), BreakerState::Closed | BreakerState::Disabled);
-    UnknownTenants { most, are_frozen: !is_closed || context.stores.scopes.has_invalid_tenants() }
+    let frozen = if !is_closed {
+        Some(Frozen::BreakerOpen)
+    } else if context.stores.scopes.invalid_statuses().contains(&StatusTenant::Unreadable) {
+        Some(Frozen::UnreadableTenant)
+    } else {
+        None
+    };
+    UnknownTenants { most, frozen }
 }
 
 /// Cuts one off, beside the check: its sessions may take long to end.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::invalid_objects::InvalidObjects;
 use crate::{
     api::{tenant::Tenant, tenant_hold::TenantHold},
-    controller::tenant::object_match::is_object_of,
+    controller::{tenant::object_match::is_object_of, watch::guarded::StatusTenant},
     domain::claims::Claims,
 };
 
@@ -84,6 +84,11 @@ impl Scopes {
     /// Whether a Tenant exists that cannot be decoded.
     pub fn has_invalid_tenants(&self) -> bool {
         self.0.iter().any(|scope| !scope.invalid_tenants.is_empty())
+    }
+
+    /// The tenants in the statuses of the Tenants that cannot be decoded.
+    pub fn invalid_statuses(&self) -> Vec<StatusTenant> {
+        self.0.iter().flat_map(|scope| scope.invalid_tenants.tenants()).collect()
     }
 
     /// All Tenants.

@@ -83,6 +83,16 @@ pub enum StepError {
         /// The version in the database.
         found: i32,
     },
+    /// The database lacks something that its modules created.
+    #[error(
+        "database {database} is not as its modules created it: {}: restore a complete copy, or create by hand what is missing, as tenantry_owner", .left.join("; ")
+    )]
+    SchemaIncomplete {
+        /// The database.
+        database: String,
+        /// What is missing or different.
+        left: Vec<String>,
+    },
     /// The grace period is over by the operator's clock and not by the registry's.
     #[error(
         "the grace period is over by the operator's clock but not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
@@ -170,6 +180,7 @@ impl StepError {
             Self::AdminsOverLimit { .. } => Reason::LimitReached,
             Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
+            Self::SchemaIncomplete { .. } => Reason::SchemaIncomplete,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
@@ -198,6 +209,7 @@ impl StepError {
             | Self::InvalidObject(_)
             | Self::TimedOut(_)
             | Self::SchemaBehind { .. }
+            | Self::SchemaIncomplete { .. }
             | Self::Changed(_)
             | Self::Missing(_) => None,
         }
@@ -220,7 +232,8 @@ impl StepError {
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
             | Self::AdminsOverLimit { .. }
-            | Self::SchemaBehind { .. } => true,
+            | Self::SchemaBehind { .. }
+            | Self::SchemaIncomplete { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree

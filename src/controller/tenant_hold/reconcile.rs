@@ -30,7 +30,7 @@ use crate::{
         },
         watch::{guarded::Guarded, requeue::requeue_tenant},
     },
-    domain::{backoff, observed::RegistryStatus, record::TenantRecord},
+    domain::{backoff, identity::TenantId, observed::RegistryStatus, record::TenantRecord, spec::is_paused},
 };
 
 /// When a hold is reconciled again whose tenant is not registered yet. A change of the Tenant requests it earlier.
@@ -58,7 +58,10 @@ pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Resul
     };
     write_status(&object, &state, &context).await?;
     Ok(match state {
-        HoldState::NotRegistered | HoldState::InvalidTenant => Action::requeue(RECHECK),
+        HoldState::NotRegistered
+        | HoldState::InvalidTenant
+        | HoldState::RowMissing { .. }
+        | HoldState::Paused { .. } => Action::requeue(RECHECK),
         _ => Action::await_change(),
     })
 }
@@ -89,7 +92,7 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
         let is_invalid = context.stores.scopes.invalid_tenant(&namespace, name).is_some();
         return Ok(if is_invalid { HoldState::InvalidTenant } else { HoldState::NoTenant });
     };
-    let Some(mut row) = own else { return Ok(HoldState::NotRegistered) };
+    let Some(mut row) = own else { return without_row(&tenant, context).await };
     if row.status == RegistryStatus::Deprovisioned {
         return Ok(HoldState::Deprovisioned);
     }
@@ -115,7 +118,24 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
             mode: shown.mode,
             deprovisioning: tenant.metadata.deletion_timestamp.is_some(),
         },
+        None if is_paused(&tenant) => HoldState::Paused { is_recorded: true },
         None => HoldState::Enforcing,
+    })
+}
+
+/// The state of a hold on a Tenant that has no row.
+async fn without_row(tenant: &Tenant, context: &SharedContext) -> Result<HoldState<'static>, StepError> {
+    let shown = tenant.status.as_ref().and_then(|status| status.tenant_id.clone());
+    let id = shown.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok()).map(TenantId);
+    if let (Some(shown), Some(id)) = (shown, id)
+        // The row of an earlier object of this name is bound to this one when the Tenant is registered.
+        && context.registry.by_id(id).await?.is_none()
+    {
+        return Ok(HoldState::RowMissing { id: shown });
+    }
+    Ok(match is_paused(tenant) {
+        true => HoldState::Paused { is_recorded: false },
+        false => HoldState::NotRegistered,
     })
 }
 

@@ -80,7 +80,8 @@ async fn reconcile(
     context: &Context,
 ) -> Result<(), kube::Error> {
     let manager = finalizers::manager_of(&context.installation.id.to_string());
-    let known = PlanInputs { adoption, metered_limits: context.modules.metered_limits() };
+    let (metered_limits, modules) = (context.modules.metered_limits(), context.modules.names());
+    let known = PlanInputs { adoption, metered_limits, modules };
     let changes = changes(plan, &known, &manager, &finalizers::manager_of(""), context.clock.now());
     let plans = Api::<TenantPlan>::all(context.client.clone());
     // The finalizer is added before the status reports users, and released after it reports none.

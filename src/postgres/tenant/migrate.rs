@@ -35,15 +35,7 @@ pub(in crate::postgres) async fn apply(
     session: &mut PgConnection,
     modules: &ModuleSet,
 ) -> Result<Vec<ModuleVersion>> {
-    let applied = sqlx::query("SELECT module, version, checksum FROM tenantry.migrations")
-        .fetch_all(&mut *session)
-        .await
-        .map_err(Error::sql("read the migration ledger"))?;
-    let applied: Vec<(String, i32, Vec<u8>)> = applied
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-        .collect::<Result<_, sqlx::Error>>()
-        .map_err(Error::sql("read the migration ledger"))?;
+    let applied = ledger(session).await?;
     for module in modules.modules() {
         for migration in module.migrations.iter() {
             match applied
@@ -64,6 +56,14 @@ pub(in crate::postgres) async fn apply(
         }
     }
     versions(session).await
+}
+
+/// What was applied in the session's database: module, version and checksum.
+pub(super) async fn ledger(session: &mut PgConnection) -> Result<Vec<(String, i32, Vec<u8>)>> {
+    sqlx::query_as("SELECT module, version, checksum FROM tenantry.migrations")
+        .fetch_all(session)
+        .await
+        .map_err(Error::sql("read the migration ledger"))
 }
 
 /// The versions in force.

@@ -14,6 +14,7 @@ mod rights;
 pub mod seed;
 mod settings;
 pub mod storage;
+mod structure;
 mod tables;
 pub mod usage;
 pub mod vacuum;

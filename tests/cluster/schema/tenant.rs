@@ -185,6 +185,8 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
             "from 0 to 9007199254740991",
         ),
         (json!({"limits": {"connections": 0}}), "spec.limits", "the limit connections must be at least 1"),
+        (json!({"limits": {"connections": "10Gi"}}), "spec.limits", "a number of sessions without a unit"),
+        (json!({"limits": {"tempFileBytes": "3T"}}), "spec.limits", "tempFileBytes must be less than 2Ti"),
         (
             json!({"limits": {"storage-bytes": 5}}),
             "spec.limits",
