@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::{bootstrap::BOOTSTRAP, module::Module, sources::embedded};
+use super::{
+    bootstrap::BOOTSTRAP,
+    module::Module,
+    sources::{INTERNAL, embedded, internal},
+};
 use crate::domain::record::ModuleVersion;
 
 /// The modules of a tenant, in the order in which they are applied.
@@ -15,9 +19,12 @@ pub struct ModuleSet {
 }
 
 impl ModuleSet {
-    /// A set of the given modules, in that order.
-    pub fn new(modules: Vec<Module>) -> Self {
-        let digest = digest(modules.iter().map(Module::fingerprint));
+    /// A set of the given modules, in that order. The internal module is always the first.
+    pub fn new(mut modules: Vec<Module>) -> Self {
+        if modules.first().is_none_or(|module| module.name != INTERNAL) {
+            modules.insert(0, internal());
+        }
+        let digest = digest(modules[1..].iter().map(Module::fingerprint));
         Self { modules, digest }
     }
 
@@ -44,11 +51,12 @@ impl ModuleSet {
     }
 }
 
-/// The digest of a set, from the fingerprints of its modules.
+/// The digest of a set, from the fingerprints of its modules, without the internal one.
 pub(super) fn digest(fingerprints: impl IntoIterator<Item: AsRef<[u8]>>) -> String {
     let mut hash = Sha256::new();
-    // A template also contains the bootstrap SQL: when that changes, it is another template.
+    // Every template also contains the bootstrap SQL and the internal module: when they change, it is another template.
     hash.update(BOOTSTRAP.as_bytes());
+    hash.update(internal().fingerprint());
     for fingerprint in fingerprints {
         hash.update(fingerprint.as_ref());
     }
@@ -98,9 +106,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn internal_module_is_first_and_there_once() {
+        let set = ModuleSet::new(vec![module("a", 1, "x")]);
+        let names: Vec<&str> = set.modules().iter().map(|module| module.name.as_ref()).collect();
+        assert_eq!(names, [INTERNAL, "a"]);
+        assert_eq!(ModuleSet::new(set.modules().to_vec()), set);
+        assert_eq!(ModuleSet::new(vec![]).modules(), [internal()]);
+    }
+
     /// Templates on servers are named by it: another digest would have every template built again.
     #[test]
     fn digest_of_a_known_set_is_stable() {
-        assert_eq!(digest_of(&[&module("a", 1, "x"), &module("b", 1, "y")]), "c8e28c9b8aeb51a1801af5da");
+        assert_eq!(digest_of(&[&module("a", 1, "x"), &module("b", 1, "y")]), "59bd3e6243ec12a8424dba65");
     }
 }
