@@ -41,19 +41,19 @@ const BUILT_IN: &[(&str, &[&str], &[Migration])] = &[
 ];
 
 /// The internal module, which every set begins with: what the operator itself reads and writes in a tenant's database. It
-/// has versions, a place in the ledger and in a tenant's status like the others, so that it is migrated and verified like
-/// them; but it is no choice: nothing names it, and there is no TenantModule of it.
+/// is in the ledger, in the registry and in a tenant's status like the others, so that it is migrated and verified like
+/// them; but it is no choice: no plan names it, and there is no TenantModule of it.
 pub(super) fn internal() -> Module {
     Module { schema: Cow::Borrowed(INTERNAL), ..Module::new(INTERNAL, INTERNAL_FILES) }
 }
 
-/// The optional modules that ship with Tenantry, in the order in which they are applied.
+/// The modules that ship with Tenantry, in the order in which they are applied: the internal one, then the optional ones.
 pub fn embedded() -> Vec<Module> {
     let module = |&(name, depends_on, migrations): &(&'static str, &[&str], &'static [Migration])| Module {
         depends_on: depends_on.iter().map(|&name| name.to_owned()).collect(),
         ..Module::new(name, migrations)
     };
-    BUILT_IN.iter().map(module).collect()
+    std::iter::once(internal()).chain(BUILT_IN.iter().map(module)).collect()
 }
 
 /// The number at the start of a file's name.
@@ -86,10 +86,10 @@ mod tests {
             names.sort();
             names
         };
-        let mut modules = embedded();
-        modules.push(internal());
+        let modules = embedded();
         let embedded: Vec<&str> = modules.iter().map(|module| module.name.as_ref()).collect();
-        assert_eq!(names(&folder), embedded);
+        assert_eq!(embedded, ["tenantry", "core", "identity", "projects"]);
+        assert_eq!(names(&folder).len(), embedded.len());
         for module in &modules {
             let files: Vec<&str> =
                 module.migrations.iter().map(|migration| migration.file.as_ref()).collect();

@@ -52,7 +52,7 @@ async fn redeem(session: &mut PgConnection, token: &str) -> Option<(String, Stri
 async fn token_is_redeemed_once_until_it_expires_or_is_revoked() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let tenant = bare(&server, "tenant_redeem").await;
+        let tenant = bare(&server, "tenant_tokens").await;
         let placement = &tenant.placement;
         let mut session = tenant.session(postgres).await.unwrap();
         let ((first, ada), (late, bea), (gone, cy)) = (token(), token(), token());

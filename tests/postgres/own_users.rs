@@ -72,6 +72,10 @@ async fn application_with_its_own_users_is_seeded_and_limited() {
         let limits = [("users".to_owned(), Some(2))].into();
         server.apply_limits(placement, &Entitlements { limits, ..Entitlements::default() }).await.unwrap();
         let mut session = tenant.session(postgres).await.unwrap();
+        // One of the same name in another schema is another one.
+        let namesake = "SET ROLE tenantry_owner; CREATE FUNCTION public.seed_admin(admin jsonb) RETURNS void
+            LANGUAGE plpgsql AS $$ BEGIN RAISE 'not registered'; END $$";
+        postgres.connect(&placement.database).await.unwrap().execute(namesake).await.unwrap();
         let both = seed(&["ada@x.example", "bea@x.example"]);
         for _ in 0..2 {
             let outcome = server.seed(placement, &both, None).await.unwrap();
@@ -192,7 +196,7 @@ async fn failing_function_is_named_and_delays_no_restriction() {
 async fn function_is_refused_in_the_migration_that_registers_it() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let tenant = provision(postgres, &server, "tenant_refused", &[]).await;
+        let tenant = provision(postgres, &server, "tenant_refused_function", &[]).await;
         for (sql, message) in [
             ("SELECT tenantry.on_admin('app.absent')", "app.absent(jsonb) does not exist"),
             (

@@ -105,7 +105,7 @@ async fn texts(session: &mut PgConnection, query: &'static str) -> Vec<String> {
 async fn database_of_the_release_before_becomes_like_a_new_one_and_keeps_its_rows() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let (tenant, fresh) = (Tenant::new("tenant_before"), Tenant::new("tenant_fresh"));
+        let (tenant, fresh) = (Tenant::new("tenant_release_before"), Tenant::new("tenant_release_fresh"));
         fresh.provision(&server, 1).await;
         provision(postgres, &server, &tenant, LAST).await;
         let rows = "
@@ -176,7 +176,7 @@ async fn database_of_the_release_before_becomes_like_a_new_one_and_keeps_its_row
 async fn tenant_without_limits_is_counted_after_the_upgrade() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let tenant = Tenant::new("tenant_older");
+        let tenant = Tenant::new("tenant_release_older");
         let placement = &tenant.placement;
         provision(postgres, &server, &tenant, &[("core", 2), ("identity", 3)]).await;
         let mut session = tenant.session(postgres).await.unwrap();

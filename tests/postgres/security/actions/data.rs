@@ -138,7 +138,7 @@ pub const ACTIONS: &[Action] = &[
     can("change a setting of the Tenant", Statements(&["UPDATE tenantry.settings SET value = '1'"])),
     can(
         "register a function for the admins",
-        Statements(&["SELECT tenantry.on_admin('public.of_a_module')"]),
+        Statements(&["SELECT tenantry.on_admin('public.identity_seed_admin', true)"]),
     ),
     can("seed admins", Statements(&["SELECT tenantry.seed_admins('[]', false, false)"])),
     can("create an object in the schema", Statements(&["CREATE VIEW tenantry.v AS SELECT 1 AS a"])),
