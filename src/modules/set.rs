@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     bootstrap::BOOTSTRAP,
     module::{Migration, Module},
-    sources::embedded,
+    sources::{INTERNAL, embedded, internal, is_built_in},
 };
 use crate::domain::record::ModuleVersion;
 
@@ -19,8 +19,11 @@ pub struct ModuleSet {
 }
 
 impl ModuleSet {
-    /// A set of the given modules, in that order.
-    pub fn new(modules: Vec<Module>) -> Self {
+    /// A set of the given modules, in that order. The internal module is always the first.
+    pub fn new(mut modules: Vec<Module>) -> Self {
+        if modules.first().is_none_or(|module| module.name != INTERNAL) {
+            modules.insert(0, internal());
+        }
         let digest = digest(modules.iter().map(Module::fingerprint));
         Self { modules, digest }
     }
@@ -41,17 +44,23 @@ impl ModuleSet {
     }
 
     /// The set that was applied to a database, by its ledger of module, version and checksum. None if a file was corrected after
-    /// it had been applied there: what the database has is not what the files create now.
+    /// it had been applied there: what the database has is not what the files create now. (That of a built-in module is the
+    /// same once all its files are applied.) None also for a database of a release without the internal module.
     pub fn applied(&self, ledger: &[(String, i32, Vec<u8>)]) -> Option<Self> {
+        ledger.iter().find(|(name, ..)| name == INTERNAL)?;
         let mut modules = Vec::new();
         for module in &self.modules {
             let of_module = |migration: &&Migration| {
                 ledger.iter().any(|(name, version, _)| *name == module.name && *version == migration.version)
             };
             let applied: Vec<Migration> = module.migrations.iter().filter(of_module).cloned().collect();
+            let is_corrected = is_built_in(&module.name) && applied.len() == module.migrations.len();
             let is_same = |migration: &Migration| {
                 ledger.iter().any(|(name, version, checksum)| {
-                    *name == module.name && *version == migration.version && *checksum == migration.checksum()
+                    *name == module.name
+                        && *version == migration.version
+                        && (*checksum == migration.checksum()
+                            || is_corrected && migration.is_applied_by(checksum))
                 })
             };
             if !applied.iter().all(is_same) {
@@ -126,9 +135,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn internal_module_is_first_and_there_once() {
+        let set = ModuleSet::new(vec![module("a", 1, "x")]);
+        let names: Vec<&str> = set.modules().iter().map(|module| module.name.as_ref()).collect();
+        assert_eq!(names, [INTERNAL, "a"]);
+        assert_eq!(ModuleSet::new(set.modules().to_vec()), set);
+        assert_eq!(ModuleSet::new(vec![]).modules(), [internal()]);
+    }
+
+    #[test]
+    fn applied_set_is_that_of_the_ledger() {
+        let built_in = ModuleSet::built_in();
+        let of = |module: &Module| {
+            module
+                .migrations
+                .iter()
+                .map(|file| (module.name.to_string(), file.version, file.checksum()))
+                .collect::<Vec<_>>()
+        };
+        let wiki = module("wiki", 1, "-- replaces: 00\nSELECT 1");
+        let set = ModuleSet::new([built_in.modules(), std::slice::from_ref(&wiki)].concat());
+        let all: Vec<_> = set.modules().iter().flat_map(of).collect();
+        assert_eq!(set.applied(&all).unwrap(), set);
+        let without = |left: &str| all.iter().filter(|(name, ..)| name != left).cloned().collect::<Vec<_>>();
+        assert_eq!(set.applied(&without("wiki")).unwrap(), built_in);
+        assert_eq!(set.applied(&without(INTERNAL)), None);
+
+        let core = &built_in.modules()[1];
+        let corrected = |name: &str, checksum: Vec<u8>| {
+            let mut ledger = all.clone();
+            ledger.iter_mut().find(|(of, ..)| of == name).unwrap().2 = checksum;
+            ledger
+        };
+        let earlier =
+            core.migrations[0].sql.lines().find_map(|line| line.strip_prefix("-- replaces: ")).unwrap();
+        let earlier: Vec<u8> = (0..earlier.len())
+            .step_by(2)
+            .map(|index| u8::from_str_radix(&earlier[index..index + 2], 16).unwrap())
+            .collect();
+        let ledger = corrected("core", earlier);
+        assert_eq!(set.applied(&ledger).unwrap(), set);
+        let behind: Vec<_> =
+            ledger.into_iter().filter(|(name, version, _)| name != "core" || *version != 4).collect();
+        assert_eq!(set.applied(&behind), None);
+        assert_eq!(set.applied(&corrected("wiki", vec![0])), None);
+    }
+
     /// Templates on servers are named by it: another digest would have every template built again.
     #[test]
     fn digest_of_a_known_set_is_stable() {
-        assert_eq!(digest_of(&[&module("a", 1, "x"), &module("b", 1, "y")]), "c8e28c9b8aeb51a1801af5da");
+        let fingerprints = [module("a", 1, "x"), module("b", 1, "y")].map(|module| module.fingerprint());
+        assert_eq!(digest(fingerprints), "c8e28c9b8aeb51a1801af5da");
     }
 }
