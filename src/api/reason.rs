@@ -75,6 +75,8 @@ reasons! {
     EncodingMismatch,
     /// TenantHold, TenantPlan: recorded; PostgreSQL does not enforce it for every tenant yet.
     Enforcing,
+    /// An extension that a module needs is not on the server, or only a superuser can create it.
+    ExtensionNotFound,
     /// Event: the first provisioning failed.
     Failed,
     /// The tenant can still be restored.

@@ -21,7 +21,7 @@ use crate::{
             connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
             pool::lock,
         },
-        tenant::migrate,
+        tenant::migrate::{self, OpenDatabase},
     },
 };
 
@@ -197,7 +197,8 @@ impl Server {
             .await
             .map_err(Error::sql("prepare the template's privileges"))?;
         session.learn_pid().await;
-        migrate::apply(&mut session, modules).await?;
+        let database = OpenDatabase { server: self, name: &building };
+        migrate::apply(&database, &mut session, modules).await?.into_result()?;
         session.close_and_wait().await;
 
         let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[&building, &MIGRATOR]);

@@ -11,7 +11,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         return Ok(());
     }
     let id = row.id;
-    step.server()?.migrate(&row.placement, &modules).await?;
+    step.server()?.migrate(&row.placement, &modules).await?.into_result()?;
     step.replace_record(step.context.registry.set_modules(id, &versions).await?.record);
     Ok(())
 }
