@@ -133,6 +133,17 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(2..=3600))]
     lock_watch_interval: u32,
 
+    /// Modules that ship with Tenantry and that tenants have unless they or their plan name others, separated by commas.
+    /// (A TenantModule says this itself: spec.default)
+    #[arg(
+        long,
+        env = "TENANTRY_DEFAULT_MODULES",
+        default_value = "core,identity,projects",
+        value_delimiter = ',',
+        value_name = "MODULES"
+    )]
+    default_modules: Vec<String>,
+
     #[command(flatten)]
     retention: RetentionArguments,
 
@@ -301,6 +312,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
         retention: arguments.retention.retention(),
+        default_modules: arguments.default_modules.into_iter().filter(|name| !name.is_empty()).collect(),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,

@@ -76,6 +76,8 @@ pub struct Options {
     pub usage_interval: SignedDuration,
     /// How long the registry keeps what grows.
     pub retention: Retention,
+    /// The built-in modules that tenants have unless they or their plan name others.
+    pub default_modules: Vec<String>,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -274,7 +276,7 @@ fn context(
             former_leaders,
             identity: options.identity,
         },
-        modules: ModuleCatalog::new(modules::embedded()),
+        modules: ModuleCatalog::new(modules::embedded(), options.default_modules),
         clock: options.clock,
         metrics: resources.metrics,
     }

@@ -178,7 +178,7 @@ async fn check(
         }
         server.prepare(context.installation.id).await?;
         // Before the first tenant needs it: a right that is missing for it is found now.
-        match server.ensure_template(context.modules.all()).await {
+        match server.ensure_template(&context.modules.default_set()).await {
             // New tenants report it; existing ones do not need the template.
             Err(error) if WITHOUT_NEW_TENANTS.contains(&error.reason()) => {
                 warn!(server = server.config().name, %error, "no new tenant can be created on this server");

@@ -1,25 +1,25 @@
 //! What a tenant should have now: its access, its entitlements and its modules, from its object, its plan and the
 //! registry's row. Nothing is read for it.
 
-use std::sync::Arc;
-
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    api::{tenant::Tenant, tenant_status::ModuleStatus},
+    api::{
+        tenant::Tenant,
+        tenant_status::{ModuleStatus, TenantStatus},
+    },
     controller::context::Context,
     domain::{
         access::{
             evaluate::{AccessEvaluation, evaluate_access},
             inputs::AccessInputs,
         },
-        modules::{self, belongs},
+        modules::{ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, version_of},
         record::TenantRecord,
         spec::SpecError,
         subject::{Evaluation, Subject},
         usage::entitlements::{Entitlements, entitlements_of_plan, without_effect},
     },
-    modules::ModuleSet,
 };
 
 /// The access that the tenant should have now, and what its plan grants.
@@ -60,47 +60,63 @@ pub fn access(
     evaluate_access(inputs, context.clock.now())
 }
 
-/// What a plan grants a tenant. `None` if the plan does not exist.
+/// What a plan grants a tenant. `None` if the plan does not exist. A plan with an unknown module is not applied, unless the
+/// tenant has a list of its own.
 pub fn entitlements(
     tenant: &Tenant,
     plan: &str,
     context: &Context,
 ) -> Option<Result<Entitlements, SpecError>> {
     let spec = &context.plan(plan)?.spec;
-    let known = modules::check(plan, &spec.modules, context.modules.names());
-    Some(
-        known
-            .map_err(SpecError::from)
-            .and_then(|()| Ok(entitlements_of_plan(plan, spec, &tenant.spec.limits)?)),
-    )
+    if tenant.spec.modules.is_empty() {
+        let wishes = ModuleWishes { tenant: &[], plan, of_plan: &spec.modules };
+        if let Some(error @ ModuleError::NotFound { .. }) =
+            choose(wishes, &[], context.modules.known().list()).error
+        {
+            return Some(Err(error.into()));
+        }
+    }
+    Some(entitlements_of_plan(plan, spec, &tenant.spec.limits).map_err(SpecError::from))
 }
 
-/// The modules that a tenant should have: those of its plan (`entitlements`, else those on record), and those that it has
-/// already, since their tables hold the customer's data.
-pub fn modules_of(
-    record: &TenantRecord,
+/// The modules that a tenant should have: those that it names, else those of its plan (`entitlements`, else those on
+/// record), and those that it has already, since their tables hold the customer's data.
+pub fn selection(
+    tenant: &Tenant,
+    record: Option<&TenantRecord>,
     entitlements: Option<&Entitlements>,
     context: &Context,
-) -> Arc<ModuleSet> {
-    let named =
-        entitlements.or(record.entitlements.as_ref()).map_or(&[][..], |entitlements| &entitlements.modules);
-    let has = |name: &str| record.module_versions.iter().any(|module| module.name == name);
-    context.modules.select(|name| belongs(name, named) || has(name))
+) -> ModuleSelection {
+    let in_force = entitlements.or(record.and_then(|record| record.entitlements.as_ref()));
+    let wishes = ModuleWishes {
+        tenant: &tenant.spec.modules,
+        plan: in_force.map_or("", |in_force| &in_force.plan),
+        of_plan: in_force.map_or(&[], |in_force| &in_force.modules),
+    };
+    let has = record.map_or(&[][..], |record| &record.module_versions);
+    choose(wishes, has, context.modules.known().list())
 }
 
 /// The modules for the status: recorded versions and target versions.
 pub fn module_statuses(subject: &Subject<'_>, context: &Context) -> Vec<ModuleStatus> {
     let Some(record) = &subject.record else { return Vec::new() };
-    let version = |name: &str| {
-        record.module_versions.iter().find(|module| module.name == name).map_or(0, |module| module.version)
-    };
-    let targets = modules_of(record, subject.entitlements(), context).targets();
-    targets
+    let chosen = selection(subject.tenant, Some(record), subject.entitlements(), context).modules;
+    chosen
         .iter()
         .map(|module| ModuleStatus {
             name: module.name.clone(),
-            version: i64::from(version(&module.name)),
+            version: i64::from(version_of(&record.module_versions, &module.name)),
             target: i64::from(module.version),
+            ..ModuleStatus::default()
         })
         .collect()
+}
+
+/// The modules that a status shows, at their target versions.
+pub fn modules_in_status(status: &TenantStatus) -> Vec<ChosenModule> {
+    let chosen = |module: &ModuleStatus| ChosenModule {
+        name: module.name.clone(),
+        version: i32::try_from(module.target).unwrap_or(i32::MAX),
+    };
+    status.modules.iter().map(chosen).collect()
 }

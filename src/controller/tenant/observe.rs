@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::{
     admin_content,
-    evaluate::{evaluate, modules_of},
+    evaluate::{evaluate, selection},
     secrets::{self, Connection},
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     domain::{
         access::AccessLevel,
         drift::{self, Expected, Mismatch},
+        modules::is_behind,
         observed::{Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
         record::TenantRecord,
         seed_record::SeedRecord,
@@ -162,11 +163,11 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
             && record.settings == desired.settings
             && record.retain == desired.retain
     });
+    let modules = selection(subject.tenant, Some(record), subject.entitlements(), context);
     RegistryFacts {
         status: record.status,
         seed_digest: seed_in_force(record, subject, context),
-        modules_current: record.module_versions
-            == modules_of(record, subject.entitlements(), context).targets(),
+        modules_current: !is_behind(&record.module_versions, &modules.modules),
         declared_current,
         plan_current: subject.entitlements().is_none()
             || record.entitlements.as_ref() == subject.entitlements(),
