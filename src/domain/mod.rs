@@ -26,6 +26,7 @@ pub mod placement;
 pub mod plan_adoption;
 pub mod reconcile_queue;
 pub mod record;
+pub mod rehearsal;
 pub mod retention;
 pub mod rights;
 pub mod seed_record;

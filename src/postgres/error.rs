@@ -72,6 +72,14 @@ pub enum Error {
     /// A module's SQL failed.
     #[error(transparent)]
     Migration(#[from] Box<MigrationError>),
+    /// A module was not migrated, since one that it depends on failed.
+    #[error("module {module} waits for module {on}, which it depends on and whose migration failed")]
+    ModuleBlocked {
+        /// The module.
+        module: String,
+        /// The module that failed, or is blocked itself.
+        on: String,
+    },
     /// Sessions block the operation and could not be ended.
     #[error("{count} session(s) on {database} could not be ended: {who}")]
     SessionsInTheWay {
@@ -204,7 +212,7 @@ impl Error {
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
             Self::LoginMissing(_) => Reason::LoginMissing,
-            Self::Migration(_) => Reason::MigrationFailed,
+            Self::Migration(_) | Self::ModuleBlocked { .. } => Reason::MigrationFailed,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
             Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
             Self::PreparedTransaction { .. } => Reason::PreparedTransaction,
@@ -252,6 +260,7 @@ impl Error {
             | Self::Name(_)
             | Self::NulInText
             | Self::LoginInUse { .. }
+            | Self::ModuleBlocked { .. }
             | Self::NotAVerifier => true,
             _ => self.reason() == Reason::MissingRight,
         }

@@ -75,6 +75,11 @@ impl Ident {
         Self::new(&format!("tenantry_template_new_{digest}"))
     }
 
+    /// The scratch database in which a module is rehearsed.
+    pub fn scratch(digest: &str) -> Result<Self> {
+        Self::new(&format!("tenantry_scratch_{digest}"))
+    }
+
     /// The name, unquoted, for bind parameters and messages.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -69,6 +69,8 @@ pub(super) struct Inner {
     pub(super) sessions: Arc<Sessions>,
     /// One template is built at a time, across all handles on the server.
     pub(super) template_lock: BuildLock,
+    /// One module is rehearsed at a time: its holder may use and drop the scratch databases.
+    pub(super) scratch_lock: tokio::sync::Mutex<()>,
     /// One database is dropped at a time.
     pub(super) drop_lock: tokio::sync::Mutex<()>,
     /// One tenant's tables are vacuumed at a time.
@@ -97,6 +99,7 @@ impl Server {
             inner: Arc::new(Inner {
                 sessions: Arc::new(Sessions::new(config, fence, unblock)),
                 template_lock,
+                scratch_lock: tokio::sync::Mutex::default(),
                 drop_lock: tokio::sync::Mutex::default(),
                 reclaim_lock: tokio::sync::Mutex::default(),
                 excess_watch: tokio::sync::Mutex::default(),

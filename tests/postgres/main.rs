@@ -13,6 +13,7 @@ mod migrations;
 mod preflight;
 mod printed_setup;
 mod provisioning;
+mod rehearsal;
 mod reserve;
 mod rights;
 mod security;

@@ -167,7 +167,7 @@ async fn failing_module_is_located_and_reset_role_grants_nothing() {
         let tenant = Tenant::new("tenant_module");
         tenant.provision(&server, 1).await;
         let broken = module("CREATE TABLE fine (a int);\nCREATE TABLE bad (a no_such_type);");
-        let error = server.migrate(&tenant.placement, &broken).await.unwrap_err();
+        let error = server.migrate(&tenant.placement, &broken).await.unwrap().into_result().unwrap_err();
         assert_eq!((error.reason(), error.sql_state().as_deref()), (Reason::MigrationFailed, Some("42704")));
         assert!(error.is_permanent());
         let text = error.to_string();
@@ -182,7 +182,8 @@ async fn failing_module_is_located_and_reset_role_grants_nothing() {
             "SET SESSION AUTHORIZATION tenantry_admin",
             "COPY (SELECT 1) TO PROGRAM 'true'",
         ] {
-            let error = server.migrate(&tenant.placement, &module(escape)).await.unwrap_err();
+            let error =
+                server.migrate(&tenant.placement, &module(escape)).await.unwrap().into_result().unwrap_err();
             assert_eq!(error.reason(), Reason::MigrationFailed, "{escape}: {error}");
         }
         // The migrator had CONNECT only for that.
@@ -223,7 +224,7 @@ async fn tenant_without_limits_is_counted_after_the_upgrade() {
 
         // As the operator does after an upgrade, with an open session of the tenant.
         let versions = server.migrate(placement, &ModuleSet::built_in()).await.unwrap();
-        assert_eq!(versions.len(), ModuleSet::built_in().targets().len());
+        assert_eq!(versions.modules.len(), ModuleSet::built_in().targets().len());
         let limits = [("users".to_owned(), Some(2)), ("projects".to_owned(), None)].into();
         let given = Entitlements { plan: "free".into(), limits, ..Entitlements::default() };
         let used = server.apply_limits(placement, &given).await.unwrap();

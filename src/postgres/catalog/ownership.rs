@@ -8,6 +8,7 @@ use crate::domain::{identity::TenantId, tenant_facts::Ownership};
 /// The start of every ownership comment of a tenant.
 pub(in crate::postgres) const TENANT: &str = "tenantry:tenant:";
 const TEMPLATE: &str = "tenantry:template:";
+const SCRATCH: &str = "tenantry:scratch:";
 const INSTALLATION: &str = "tenantry:installation:";
 const TEMPLATE_SUFFIX: &str = " template:";
 const NARROWING: &str = " narrowing";
@@ -46,6 +47,11 @@ pub(in crate::postgres) fn login_with_unproven_revocation(id: TenantId) -> Strin
 /// The comment of a template.
 pub(in crate::postgres) fn template(digest: &str) -> String {
     format!("{TEMPLATE}{digest}")
+}
+
+/// The comment of a scratch database.
+pub(in crate::postgres) fn scratch(digest: &str) -> String {
+    format!("{SCRATCH}{digest}")
 }
 
 /// The comment of `tenantry_admin`.

@@ -164,7 +164,7 @@ impl Server {
             .await
             .map_err(Error::sql("prepare the template's privileges"))?;
         session.learn_pid().await;
-        migrate::apply(&mut session, modules).await?;
+        migrate::apply(&mut session, modules).await?.into_result()?;
         session.close_and_wait().await;
 
         let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[&building, &MIGRATOR]);

@@ -4,6 +4,9 @@
 //! query; a failure names module, file, line and column; a file that ends its own transaction is detected. No lock is
 //! taken in the database, since a tenant could hold it for any time: the registry allows one workflow per tenant.
 
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
 use sqlx::{Acquire, PgConnection, Row, postgres::PgErrorPosition};
 
 use crate::{
@@ -20,50 +23,124 @@ use crate::{
 /// The versions in a database, from the ledger.
 pub(super) const VERSIONS: &str = "SELECT module, max(version) AS version, pg_backend_pid() AS pid FROM tenantry.migrations GROUP BY module ORDER BY min(applied_at), module";
 
+/// What a migration came to: a result for each module, in order.
+#[derive(Debug)]
+pub struct Migrated {
+    /// The modules of the set.
+    pub modules: Vec<ModuleOutcome>,
+    /// The versions that are in force in the database.
+    pub versions: Vec<ModuleVersion>,
+}
+
+/// What a migration came to for one module.
+#[derive(Debug)]
+pub struct ModuleOutcome {
+    /// The module.
+    pub name: String,
+    /// The version that is in force.
+    pub version: i32,
+    /// The version that it should have.
+    pub target: i32,
+    /// Why it does not have it: its SQL failed, or it depends on a module that failed.
+    pub failure: Option<Error>,
+}
+
+impl Migrated {
+    /// The versions in force, if every module is at its target; else the first failure.
+    pub fn into_result(self) -> Result<Vec<ModuleVersion>> {
+        match self.modules.into_iter().find_map(|module| module.failure) {
+            None => Ok(self.versions),
+            Some(failure) => Err(failure),
+        }
+    }
+}
+
 impl Server {
-    /// Brings a tenant's database to the target versions, and returns the versions that are then in force.
-    pub async fn migrate(&self, placement: &Placement, modules: &ModuleSet) -> Result<Vec<ModuleVersion>> {
+    /// Brings a tenant's database to the target versions. A module that fails stops those that depend on it, and no other.
+    pub async fn migrate(&self, placement: &Placement, modules: &ModuleSet) -> Result<Migrated> {
         let mut migrator = self.open_migrator_session(placement, "connect to migrate").await?;
         let result = apply(&mut migrator.session, modules).await;
         self.close_migrator_session(migrator, placement, result).await
     }
 }
 
-/// Applies the files that are not applied yet, each in a transaction of its own together with its ledger entry, and
-/// returns the versions that are then in force. The session is `tenantry_migrator`'s.
-pub(in crate::postgres) async fn apply(
-    session: &mut PgConnection,
-    modules: &ModuleSet,
-) -> Result<Vec<ModuleVersion>> {
-    let applied = sqlx::query("SELECT module, version, checksum FROM tenantry.migrations")
-        .fetch_all(&mut *session)
-        .await
-        .map_err(Error::sql("read the migration ledger"))?;
-    let applied: Vec<(String, i32, Vec<u8>)> = applied
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-        .collect::<Result<_, sqlx::Error>>()
-        .map_err(Error::sql("read the migration ledger"))?;
+/// Applies the files that are not applied yet, each in a transaction of its own together with its ledger entry. The session
+/// is `tenantry_migrator`'s.
+pub(in crate::postgres) async fn apply(session: &mut PgConnection, modules: &ModuleSet) -> Result<Migrated> {
+    let ledger = read_ledger(session).await?;
+    let mut failures: Vec<(&str, Error)> = Vec::new();
     for module in modules.modules() {
-        for migration in module.migrations.iter() {
-            match applied
-                .iter()
-                .find(|(name, version, _)| *name == module.name && *version == migration.version)
-            {
-                Some((.., checksum)) if migration.is_applied_by(checksum) => {}
-                Some((.., checksum)) => {
-                    let message = format!(
-                        "was changed after it had been applied; put it back, or, if it is a correction for the tenants \
-                         that do not have it yet, begin the file with `-- replaces: {}`",
-                        hexadecimal(checksum)
-                    );
-                    return Err(failed(module, migration, &message, false));
-                }
-                None => run(session, module, migration).await?,
+        let blocker = failures.iter().find(|(failed, _)| module.depends_on.iter().any(|name| name == failed));
+        let result = match blocker {
+            Some((on, _)) => {
+                Err(Error::ModuleBlocked { module: module.name.to_string(), on: (*on).to_owned() })
             }
+            None => apply_module(session, module, &ledger).await,
+        };
+        match result {
+            Ok(()) => {}
+            Err(error) if is_of_module(&error) => {
+                failures.push((module.name.as_ref(), error));
+                reset(session).await?;
+            }
+            Err(error) => return Err(error),
         }
     }
-    versions(session).await
+    let versions = versions(session).await?;
+    let mut failures: HashMap<&str, Error> = failures.into_iter().collect();
+    let outcome = |module: &Module| ModuleOutcome {
+        name: module.name.to_string(),
+        version: versions.iter().find(|found| found.name == module.name).map_or(0, |found| found.version),
+        target: module.target(),
+        failure: failures.remove(module.name.as_ref()),
+    };
+    Ok(Migrated { modules: modules.modules().iter().map(outcome).collect(), versions })
+}
+
+/// Whether other modules can go on after it: the server answered.
+fn is_of_module(error: &Error) -> bool {
+    match error {
+        Error::Migration(error) => match error.sql_state.as_deref() {
+            Some(code) => !code.starts_with("57P"),
+            None => !error.transient,
+        },
+        Error::ModuleBlocked { .. } => true,
+        _ => false,
+    }
+}
+
+/// Undoes what a file that ended its own transaction left in the session.
+async fn reset(session: &mut PgConnection) -> Result<()> {
+    let query = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
+    query.map(drop).map_err(Error::sql("reset the session"))
+}
+
+/// An applied file: module, version and checksum.
+type Applied = (String, i32, Vec<u8>);
+
+async fn read_ledger(session: &mut PgConnection) -> Result<Vec<Applied>> {
+    let query = "SELECT module, version, checksum FROM tenantry.migrations";
+    sqlx::query_as(query).fetch_all(session).await.map_err(Error::sql("read the migration ledger"))
+}
+
+async fn apply_module(session: &mut PgConnection, module: &Module, ledger: &[Applied]) -> Result<()> {
+    for migration in module.migrations.iter() {
+        let found =
+            ledger.iter().find(|(name, version, _)| *name == module.name && *version == migration.version);
+        match found {
+            Some((.., checksum)) if migration.is_applied_by(checksum) => {}
+            Some((.., checksum)) => {
+                let message = format!(
+                    "was changed after it had been applied; put it back, or, if it is a correction for the tenants \
+                     that do not have it yet, begin the file with `-- replaces: {}`",
+                    hexadecimal(checksum)
+                );
+                return Err(failed(module, migration, &message, false));
+            }
+            None => drop(run(session, module, migration).await?),
+        }
+    }
+    Ok(())
 }
 
 /// The versions in force.
@@ -76,12 +153,23 @@ pub(super) async fn versions(session: &mut PgConnection) -> Result<Vec<ModuleVer
         .map_err(Error::sql("read the migration ledger"))
 }
 
-async fn run(session: &mut PgConnection, module: &Module, migration: &Migration) -> Result<()> {
+/// Applies one file, and records it. Returns how many statements it has.
+pub(in crate::postgres) async fn run(
+    session: &mut PgConnection,
+    module: &Module,
+    migration: &Migration,
+) -> Result<u32> {
     let broken = |error: sqlx::Error| located(module, migration, &error);
     let mut transaction = session.begin().await.map_err(broken)?;
     // A file that commits or rolls back destroys the savepoint.
     sqlx::raw_sql("SAVEPOINT tenantry_file").execute(&mut *transaction).await.map_err(broken)?;
-    sqlx::raw_sql(module_sql(migration)).execute(&mut *transaction).await.map_err(broken)?;
+    let mut statements = 0;
+    {
+        let mut results = sqlx::raw_sql(module_sql(migration)).execute_many(&mut *transaction);
+        while results.try_next().await.map_err(broken)?.is_some() {
+            statements += 1;
+        }
+    }
     if let Err(error) = sqlx::raw_sql("RELEASE SAVEPOINT tenantry_file").execute(&mut *transaction).await {
         return Err(match code(&error) {
             Some("3B001" | "25P01") => failed(
@@ -103,7 +191,8 @@ async fn run(session: &mut PgConnection, module: &Module, migration: &Migration)
         .execute(&mut *transaction)
         .await
         .map_err(broken)?;
-    transaction.commit().await.map_err(broken)
+    transaction.commit().await.map_err(broken)?;
+    Ok(statements)
 }
 
 fn failed(module: &Module, migration: &Migration, message: &str, transient: bool) -> Error {

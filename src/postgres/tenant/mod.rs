@@ -7,7 +7,7 @@ mod large_objects;
 mod leftovers;
 mod limits;
 mod logins;
-pub(in crate::postgres) mod migrate;
+pub mod migrate;
 mod ownership;
 mod properties;
 mod rights;
