@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod lock_watch;
 pub mod module_graph;
 pub mod module_refusal;
+pub mod module_status;
 pub mod modules;
 pub mod names;
 pub mod observed;

@@ -195,6 +195,14 @@ fn named<'a>(wishes: ModuleWishes<'a>, known: &'a [KnownModule]) -> Vec<Named<'a
     known.iter().filter(is_on).map(named).collect()
 }
 
+/// These modules, and those that they depend on, at their newest versions.
+pub fn with_dependencies(names: &[String], known: &[KnownModule]) -> Vec<ChosenModule> {
+    let names: Vec<ModuleVersion> =
+        names.iter().map(|name| ModuleVersion { name: name.clone(), version: 0 }).collect();
+    let none = [ModuleChoice { name: ALWAYS[0].to_owned(), version: None }];
+    choose(ModuleWishes { tenant: &none, plan: "", of_plan: &[] }, &names, known).modules
+}
+
 /// Whether the operator reads a tenant's counters from tables of this module. An application's module delays that of no
 /// tenant.
 pub fn has_counters(name: &str) -> bool {

@@ -27,7 +27,8 @@ pub struct TenantNames {
 }
 
 impl TenantNames {
-    fn add(&mut self, tenant: &Tenant) {
+    /// Adds a tenant.
+    pub fn add(&mut self, tenant: &Tenant) {
         self.count += 1;
         let namespace = tenant.metadata.namespace.as_deref().unwrap_or_default();
         self.first.insert(format!("{namespace}/{}", tenant.metadata.name.as_deref().unwrap_or_default()));

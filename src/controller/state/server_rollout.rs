@@ -78,6 +78,25 @@ impl ServerRollouts {
         self.changed.notify_one();
     }
 
+    /// Whether the work of a tenant may go on now, without a request: it was requested, or none waits before it and fewer than
+    /// `maximum` are in flight. Else it waits for its turn.
+    pub fn admits(&self, server: &str, tenant: &Tenant, maximum: usize) -> bool {
+        let (tenant, now) = (ObjectRef::from_obj(tenant), self.started.elapsed());
+        let mut queues = self.lock();
+        let queue = queues.entry(server.to_owned()).or_default();
+        if queue.is_started(&tenant) {
+            return true;
+        }
+        let was_waiting = queue.has_waiting();
+        queue.add(tenant.clone(), false);
+        if was_waiting {
+            return false;
+        }
+        let is_started = !queue.start(now, maximum, SLOT_TIMEOUT).is_empty();
+        queue.reconcile_started(&tenant);
+        is_started
+    }
+
     /// Whether tenants of a server still wait to be started.
     pub fn is_running(&self, server: &str) -> bool {
         self.lock().get(server).is_some_and(ReconcileQueue::has_waiting)

@@ -2,23 +2,29 @@
 //! registry's row. Nothing is read for it.
 
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
 
 use crate::{
     api::{
+        reason::Reason,
         tenant::Tenant,
-        tenant_status::{ModuleStatus, TenantStatus},
+        tenant_status::{ModuleState, ModuleStatus, TenantStatus},
     },
-    controller::context::Context,
+    controller::{background::module_rollout::AT_ONCE, context::Context},
     domain::{
+        self,
         access::{
             evaluate::{AccessEvaluation, evaluate_access},
             inputs::AccessInputs,
         },
-        modules::{ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, version_of},
+        module_status::ModuleFacts,
+        modules::{ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, hold_back, is_behind},
         record::TenantRecord,
-        spec::SpecError,
+        spec::{SpecError, is_paused},
+        status::Outcome,
         subject::{Evaluation, Subject},
         usage::entitlements::{Entitlements, entitlements_of_plan, without_effect},
+        workflow::step::Step,
     },
 };
 
@@ -97,19 +103,49 @@ pub fn selection(
     choose(wishes, has, context.modules.known().list())
 }
 
-/// The modules for the status: recorded versions and target versions.
-pub fn module_statuses(subject: &Subject<'_>, context: &Context) -> Vec<ModuleStatus> {
+/// The modules that are applied to a tenant now: those that it should have, apart from new versions whose rollout stopped. A
+/// tenant on which one failed tries it again: it may be corrected.
+pub fn applicable(subject: &Subject<'_>, context: &Context) -> ModuleSelection {
+    let record = subject.record.as_ref();
+    let mut selection = selection(subject.tenant, record, subject.entitlements(), context);
+    let Some(record) = record.filter(|record| record.activated_at.is_some()) else { return selection };
+    let has_failed = |name: &str| {
+        let failed = |module: &ModuleStatus| module.name == name && module.state == Some(ModuleState::Failed);
+        subject.previous.modules.iter().any(failed)
+    };
+    let known = context.modules.known();
+    hold_back(&mut selection, &record.module_versions, known.list(), |name| {
+        context.state.modules.is_stopped(name) && !has_failed(name)
+    });
+    selection
+}
+
+/// Whether a tenant lacks a file of a module, and it is applied now. Existing tenants are brought up a few at a time.
+pub fn migrates_now(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
+    if !is_behind(&record.module_versions, &applicable(subject, context).modules) {
+        return false;
+    }
+    let failure = context.state.retries.failure(&ObjectRef::from_obj(subject.tenant));
+    record.activated_at.is_none()
+        || is_paused(subject.tenant)
+        || failure == Some(Reason::MigrationFailed)
+        || context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)
+}
+
+/// The modules for the status.
+pub fn module_statuses(outcome: &Outcome<'_>, context: &Context) -> Vec<ModuleStatus> {
+    let (subject, progress) = (outcome.subject, outcome.progress);
     let Some(record) = &subject.record else { return Vec::new() };
-    let chosen = selection(subject.tenant, Some(record), subject.entitlements(), context).modules;
-    chosen
-        .iter()
-        .map(|module| ModuleStatus {
-            name: module.name.clone(),
-            version: i64::from(version_of(&record.module_versions, &module.name)),
-            target: i64::from(module.version),
-            ..ModuleStatus::default()
-        })
-        .collect()
+    let known = context.modules.known();
+    let facts = ModuleFacts {
+        recorded: &record.module_versions,
+        selection: &selection(subject.tenant, Some(record), subject.entitlements(), context),
+        known: known.list(),
+        previous: &subject.previous.modules,
+        failures: &progress.module_failures,
+        is_applied: progress.has_done(Step::ApplyMigrations),
+    };
+    domain::module_status::module_statuses(&facts, |name| context.state.modules.is_stopped(name))
 }
 
 /// The modules that a status shows, at their target versions.

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::{
     admin_content,
-    evaluate::{evaluate, selection},
+    evaluate::{evaluate, migrates_now},
     secrets::{self, Connection},
 };
 use crate::{
@@ -14,7 +14,6 @@ use crate::{
     domain::{
         access::AccessLevel,
         drift::{self, Expected, Mismatch},
-        modules::is_behind,
         observed::{Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
         record::TenantRecord,
         seed_record::SeedRecord,
@@ -163,11 +162,10 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
             && record.settings == desired.settings
             && record.retain == desired.retain
     });
-    let modules = selection(subject.tenant, Some(record), subject.entitlements(), context);
     RegistryFacts {
         status: record.status,
         seed_digest: seed_in_force(record, subject, context),
-        modules_current: !is_behind(&record.module_versions, &modules.modules),
+        modules_current: !migrates_now(subject, record, context),
         declared_current,
         plan_current: subject.entitlements().is_none()
             || record.entitlements.as_ref() == subject.entitlements(),

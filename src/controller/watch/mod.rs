@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod follow;
 pub mod guarded;
+pub mod modules;
 pub mod plans;
 pub mod ready;
 pub mod requeue;

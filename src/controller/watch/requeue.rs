@@ -59,6 +59,7 @@ pub fn requeue_tenants_with_slug(slug: &str, former_owner_uid: &str, context: &C
 /// Requests the reconcile of the holds of a Tenant that changed or was deleted, and of the plans.
 pub fn requeue_holds_and_plans_of(tenant: &Tenant, context: &Context) {
     context.state.plans_changed.notify_one();
+    context.state.modules.status_changed.notify_one();
     context.stores.scopes.requeue_holds_of(tenant);
 }
 
@@ -66,6 +67,7 @@ pub fn requeue_holds_and_plans_of(tenant: &Tenant, context: &Context) {
 /// watch was down.
 pub fn requeue_all_holds_and_plans(context: &Context) {
     context.state.plans_changed.notify_one();
+    context.state.modules.status_changed.notify_one();
     for scope in &context.stores.scopes.0 {
         scope.requeue_holds(|_| true);
     }

@@ -83,6 +83,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
     let record = subject.record.as_ref();
     let in_force = outcome.entitlements_in_force();
     let evaluated = subject.access().filter(|_| record.is_some());
+    let updates = conditions::updates(outcome, &summary, &modules);
     TenantStatus {
         observed_generation: subject.tenant.metadata.generation,
         state: Some(state),
@@ -110,12 +111,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
             .map_or(before.deprovisioned_at, |record| record.deprovisioned_at.map(whole_seconds)),
         purge_after: record.map_or(before.purge_after, |record| record.purge_after.map(whole_seconds)),
         workflow: workflow::status(outcome, before.workflow, now),
-        conditions: conditions::merge(
-            before.conditions,
-            conditions::updates(outcome, &summary),
-            outcome,
-            now,
-        ),
+        conditions: conditions::merge(before.conditions, updates, outcome, now),
         // Fields of later versions are left out, not written as empty.
         ..TenantStatus::default()
     }
