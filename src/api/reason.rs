@@ -85,7 +85,7 @@ reasons! {
     EncodingMismatch,
     /// TenantHold, TenantPlan: recorded; PostgreSQL does not enforce it for every tenant yet.
     Enforcing,
-    /// TenantModule: no server has an extension that the module needs.
+    /// An extension that a module needs is not on the server, or only a superuser can create it.
     ExtensionNotFound,
     /// Event: the first provisioning failed.
     Failed,

@@ -2,8 +2,8 @@
 //! elsewhere.
 //!
 //! What is right does not depend on the access level, which is the group that the login is in: each group has its rights on
-//! the objects of `tenantry_owner`, and no other role has any. In the schema `public` the groups have exactly those of the
-//! default privileges; elsewhere a module may grant less.
+//! the objects of `tenantry_owner`, and no other role has any. In the schemas of modules the groups have exactly those of the
+//! default privileges; elsewhere they may have less.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -13,6 +13,10 @@ use serde::Deserialize;
 const OWNER: &str = "tenantry_owner";
 /// The owners of schemas: `tenantry_dba` owns the database.
 const SCHEMA_OWNERS: [&str; 3] = ["tenantry_dba", "pg_database_owner", OWNER];
+/// Those of the schemas of modules.
+const MODULE_SCHEMA_OWNERS: [&str; 2] = ["tenantry_dba", "pg_database_owner"];
+/// The schema of what Tenantry itself has in every database.
+const INTERNAL: &str = "tenantry";
 const GROUPS: [&str; 3] = ["tenantry_rw", "tenantry_shrink", "tenantry_ro"];
 /// As a grantee: everybody.
 pub const PUBLIC: &str = "PUBLIC";
@@ -47,6 +51,8 @@ pub struct Object {
     pub kind: ObjectKind,
     /// Its schema. Of default privileges: that in which they hold; empty: everywhere.
     pub schema: String,
+    /// The owner of that schema; empty where there is none.
+    pub schema_owner: String,
     /// Its name in SQL, qualified and quoted; of a column, the table's.
     pub address: String,
     /// The name of a column, quoted.
@@ -125,9 +131,18 @@ impl Object {
         }
     }
 
+    /// Whether its schema is one for modules: `public`, or one that was created for a module.
+    fn is_of_modules(&self) -> bool {
+        match self.schema.as_str() {
+            INTERNAL => false,
+            "public" => true,
+            _ => MODULE_SCHEMA_OWNERS.contains(&self.schema_owner.as_str()),
+        }
+    }
+
     /// The greatest rights that a role may have.
     fn allowed(&self, grantee: &str) -> &'static [&'static str] {
-        let internal = self.schema == "tenantry";
+        let internal = self.schema == INTERNAL;
         match (self.kind, grantee) {
             (ObjectKind::Table | ObjectKind::Column | ObjectKind::DefaultTables, "tenantry_rw")
                 if !internal =>
@@ -162,13 +177,14 @@ impl Object {
             self.kind,
             ObjectKind::DefaultTables | ObjectKind::DefaultSequences | ObjectKind::DefaultFunctions
         );
-        match (self.schema.as_str(), self.kind) {
-            ("public" | "tenantry", ObjectKind::Schema) => self.allowed(group),
+        let is_internal = self.schema == INTERNAL;
+        match (self.is_of_modules(), self.kind) {
+            (is_of_modules, ObjectKind::Schema) if is_of_modules || is_internal => self.allowed(group),
             _ if self.owner != OWNER => &[],
-            ("public", ObjectKind::Function | ObjectKind::Definer) if group == GROUPS[0] => &["EXECUTE"],
-            ("public", ObjectKind::Table | ObjectKind::Sequence) => self.allowed(group),
-            ("public", _) if is_default => self.allowed(group),
-            ("tenantry", ObjectKind::Table | ObjectKind::DefaultTables) => &["SELECT"],
+            (true, ObjectKind::Function | ObjectKind::Definer) if group == GROUPS[0] => &["EXECUTE"],
+            (true, ObjectKind::Table | ObjectKind::Sequence) => self.allowed(group),
+            (true, _) if is_default => self.allowed(group),
+            (_, ObjectKind::Table | ObjectKind::DefaultTables) if is_internal => &["SELECT"],
             _ => &[],
         }
     }
@@ -289,6 +305,7 @@ mod tests {
         Object {
             kind,
             schema: schema.into(),
+            schema_owner: "pg_database_owner".into(),
             address: format!("{schema}.users"),
             column,
             owner: owner.into(),
@@ -318,7 +335,8 @@ mod tests {
     fn default_privileges_are_no_mismatch() {
         let table = object(ObjectKind::Table, "public", OWNER);
         assert!(phrases(&[rights(table, &TABLE)]).is_empty());
-        let elsewhere = object(ObjectKind::Table, "billing", OWNER);
+        let elsewhere =
+            Object { schema_owner: "postgres".into(), ..object(ObjectKind::Table, "billing", OWNER) };
         assert!(phrases(&[rights(elsewhere, &[("tenantry_rw", &["SELECT"])])]).is_empty());
         let foreign = object(ObjectKind::Table, "public", "postgres");
         assert!(phrases(&[rights(foreign, &[])]).is_empty());
@@ -368,6 +386,22 @@ mod tests {
         let mut fewer = TABLE;
         fewer[0] = ("tenantry_rw", &["SELECT", "UPDATE", "DELETE"]);
         assert_eq!(phrases(&[rights(table, &fewer)]), ["tenantry_rw lacked INSERT on table public.users"]);
+    }
+
+    #[test]
+    fn schema_of_a_module_has_the_rights_of_public() {
+        let mut fewer = TABLE;
+        fewer[1] = ("tenantry_shrink", &["SELECT"]);
+        for owner in ["tenantry_dba", "pg_database_owner"] {
+            let table = Object { schema_owner: owner.into(), ..object(ObjectKind::Table, "billing", OWNER) };
+            assert!(phrases(&[rights(table.clone(), &TABLE)]).is_empty());
+            let lacked = "tenantry_shrink lacked DELETE on table billing.users";
+            assert_eq!(phrases(&[rights(table, &fewer)]), [lacked]);
+        }
+        let schema = object(ObjectKind::Schema, "billing", "tenantry_dba");
+        assert_eq!(phrases(&[rights(schema, &[])]).len(), 3);
+        let defaults = object(ObjectKind::DefaultSequences, "billing", OWNER);
+        assert_eq!(phrases(&[rights(defaults, &[])]).len(), 3);
     }
 
     #[test]

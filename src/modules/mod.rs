@@ -4,15 +4,19 @@ pub mod acceptance;
 mod bootstrap;
 mod catalog;
 pub mod files;
+mod headers;
 mod module;
 mod set;
 mod sources;
+mod statements;
 
 pub use self::{
     bootstrap::BOOTSTRAP,
     catalog::{KnownModules, ModuleCatalog, OfferedModule},
+    headers::{HeaderError, Headers},
     module::{Extension, Migration, Module, hexadecimal},
     set::ModuleSet,
     sources::embedded,
+    statements::{Statement, position_of, statements},
 };
 pub use crate::domain::record::ModuleVersion;

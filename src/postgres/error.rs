@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::migration_error::MigrationError;
+use super::migration_error::{ExtensionError, MigrationError};
 
 /// The result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -80,6 +80,21 @@ pub enum Error {
         /// The module that failed, or is blocked itself.
         on: String,
     },
+    /// A module's schema exists, and cannot be used.
+    #[error("module {module}: schema {schema} of database {database} {detail}")]
+    ModuleSchema {
+        /// The module.
+        module: String,
+        /// The schema.
+        schema: String,
+        /// The database.
+        database: String,
+        /// What is wrong, and what to do.
+        detail: String,
+    },
+    /// An extension that a module needs cannot be had.
+    #[error(transparent)]
+    Extension(#[from] Box<ExtensionError>),
     /// Sessions block the operation and could not be ended.
     #[error("{count} session(s) on {database} could not be ended: {who}")]
     SessionsInTheWay {
@@ -212,7 +227,10 @@ impl Error {
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
             Self::LoginMissing(_) => Reason::LoginMissing,
-            Self::Migration(_) | Self::ModuleBlocked { .. } => Reason::MigrationFailed,
+            Self::Migration(_) | Self::ModuleBlocked { .. } | Self::ModuleSchema { .. } => {
+                Reason::MigrationFailed
+            }
+            Self::Extension(_) => Reason::ExtensionNotFound,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
             Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
             Self::PreparedTransaction { .. } => Reason::PreparedTransaction,
@@ -261,6 +279,8 @@ impl Error {
             | Self::NulInText
             | Self::LoginInUse { .. }
             | Self::ModuleBlocked { .. }
+            | Self::ModuleSchema { .. }
+            | Self::Extension(_)
             | Self::NotAVerifier => true,
             _ => self.reason() == Reason::MissingRight,
         }

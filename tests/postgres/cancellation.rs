@@ -35,7 +35,7 @@ async fn cancel_after<T>(polls: usize, operation: impl Future<Output = T>) -> Op
 }
 
 /// Runs an operation repeatedly, cancelled a little later each time, until it ends.
-async fn through<T>(name: &str, operation: impl AsyncFn() -> Result<T>) -> T {
+pub async fn through<T>(name: &str, operation: impl AsyncFn() -> Result<T>) -> T {
     let mut polls = 0;
     while polls < 100_000 {
         match cancel_after(polls, operation()).await {

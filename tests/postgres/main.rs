@@ -10,6 +10,7 @@ mod excess;
 mod managed;
 mod meters;
 mod migrations;
+mod modules;
 mod preflight;
 mod printed_setup;
 mod provisioning;

@@ -39,7 +39,7 @@ async fn correction_is_applied_where_the_wrong_file_was_not() {
         let (changed, _) = with_file("CREATE TABLE wiki (id int)");
         let error =
             server.migrate(&has_it.placement, &changed).await.unwrap().into_result().unwrap_err().to_string();
-        assert!(error.contains(&format!("-- replaces: {checksum}")), "{error}");
+        assert!(error.contains(&format!("-- tenantry: replaces {checksum}")), "{error}");
 
         let (corrected, _) = with_file(&format!("-- replaces: {checksum}\nCREATE TABLE wiki (id int)"));
         for tenant in [&has_it, &lacks_it] {

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use crate::{
     domain::rehearsal::{FindingClass, Rehearsal, RehearsalFinding, RehearsedFile},
-    modules::{Module, ModuleSet},
+    modules::{Migration, Module, ModuleSet},
     postgres::{
         MigrationError,
         error::{Error, Result},
         identifier::Ident,
         server::Server,
-        tenant::migrate,
+        session::pool::Session,
+        tenant::migrate::{self, OpenDatabase, file::ModuleFile, stepwise},
     },
 };
 
@@ -47,10 +48,12 @@ impl Server {
         let slot = self.inner.sessions.tenant_slot().await;
         let mut session = self.migrator(slot, scratch, "connect to the scratch database").await?;
         session.learn_pid().await;
+        let database = OpenDatabase { server: self, name: scratch };
         let mut report = Rehearsal::default();
+        let search_path = migrate::prepare(&database, &mut session, module).await?;
         for migration in module.migrations.iter() {
             let began = Instant::now();
-            let result = migrate::run(&mut session, module, migration).await;
+            let result = apply(&mut session, module, migration, &search_path).await;
             let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let (statements, failure) = match result {
                 Ok(statements) => (statements, None),
@@ -74,6 +77,22 @@ impl Server {
         session.close_and_wait().await;
         Ok(report)
     }
+}
+
+async fn apply(
+    session: &mut Session,
+    module: &Module,
+    migration: &Migration,
+    search_path: &[Ident],
+) -> Result<u32> {
+    let file = ModuleFile::new(module, migration, search_path)?;
+    if file.is_stepwise() {
+        return stepwise::run(session, &file).await;
+    }
+    let (mut transaction, statements) = file.execute(session).await?;
+    file.record(&mut transaction).await?;
+    file.commit(transaction).await?;
+    Ok(statements)
 }
 
 fn failed(error: &MigrationError) -> RehearsalFinding {

@@ -17,7 +17,7 @@ use crate::{
         identifier::{DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Script},
         server::{Server, run_on},
         session::connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
-        tenant::migrate,
+        tenant::migrate::{self, OpenDatabase},
     },
 };
 
@@ -164,7 +164,8 @@ impl Server {
             .await
             .map_err(Error::sql("prepare the template's privileges"))?;
         session.learn_pid().await;
-        migrate::apply(&mut session, modules).await?.into_result()?;
+        let database = OpenDatabase { server: self, name: &building };
+        migrate::apply(&database, &mut session, modules).await?.into_result()?;
         session.close_and_wait().await;
 
         let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[&building, &MIGRATOR]);

@@ -4,18 +4,22 @@
 //! query; a failure names module, file, line and column; a file that ends its own transaction is detected. No lock is
 //! taken in the database, since a tenant could hold it for any time: the registry allows one workflow per tenant.
 
+mod extensions;
+pub(in crate::postgres) mod file;
+mod prepare;
+pub(in crate::postgres) mod stepwise;
+
 use std::collections::HashMap;
 
-use futures::TryStreamExt;
-use sqlx::{Acquire, PgConnection, Row, postgres::PgErrorPosition};
+use sqlx::{PgConnection, Row};
 
+use self::file::ModuleFile;
+pub(in crate::postgres) use self::prepare::{OpenDatabase, prepare};
 use crate::{
     domain::placement::Placement,
-    modules::{Migration, Module, ModuleSet, ModuleVersion, hexadecimal},
+    modules::{Module, ModuleSet, ModuleVersion, hexadecimal},
     postgres::{
-        error::{Error, Result, bounded, code, describe, is_transient, reported},
-        identifier::module_sql,
-        migration_error::MigrationError,
+        error::{Error, Result},
         server::Server,
     },
 };
@@ -59,14 +63,20 @@ impl Server {
     /// Brings a tenant's database to the target versions. A module that fails stops those that depend on it, and no other.
     pub async fn migrate(&self, placement: &Placement, modules: &ModuleSet) -> Result<Migrated> {
         let mut migrator = self.open_migrator_session(placement, "connect to migrate").await?;
-        let result = apply(&mut migrator.session, modules).await;
+        let name = migrator.database().clone();
+        let database = OpenDatabase { server: self, name: &name };
+        let result = apply(&database, &mut migrator.session, modules).await;
         self.close_migrator_session(migrator, placement, result).await
     }
 }
 
-/// Applies the files that are not applied yet, each in a transaction of its own together with its ledger entry. The session
-/// is `tenantry_migrator`'s.
-pub(in crate::postgres) async fn apply(session: &mut PgConnection, modules: &ModuleSet) -> Result<Migrated> {
+/// Applies the files that are not applied yet, each in a transaction of its own together with its ledger entry, unless it says
+/// otherwise. The session is `tenantry_migrator`'s.
+pub(in crate::postgres) async fn apply(
+    database: &OpenDatabase<'_>,
+    session: &mut PgConnection,
+    modules: &ModuleSet,
+) -> Result<Migrated> {
     let ledger = read_ledger(session).await?;
     let mut failures: Vec<(&str, Error)> = Vec::new();
     for module in modules.modules() {
@@ -75,7 +85,7 @@ pub(in crate::postgres) async fn apply(session: &mut PgConnection, modules: &Mod
             Some((on, _)) => {
                 Err(Error::ModuleBlocked { module: module.name.to_string(), on: (*on).to_owned() })
             }
-            None => apply_module(session, module, &ledger).await,
+            None => apply_module(database, session, module, &ledger).await,
         };
         match result {
             Ok(()) => {}
@@ -104,13 +114,13 @@ fn is_of_module(error: &Error) -> bool {
             Some(code) => !code.starts_with("57P"),
             None => !error.transient,
         },
-        Error::ModuleBlocked { .. } => true,
+        Error::ModuleBlocked { .. } | Error::Extension(_) | Error::ModuleSchema { .. } => true,
         _ => false,
     }
 }
 
 /// Undoes what a file that ended its own transaction left in the session.
-async fn reset(session: &mut PgConnection) -> Result<()> {
+pub(in crate::postgres) async fn reset(session: &mut PgConnection) -> Result<()> {
     let query = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
     query.map(drop).map_err(Error::sql("reset the session"))
 }
@@ -123,21 +133,32 @@ async fn read_ledger(session: &mut PgConnection) -> Result<Vec<Applied>> {
     sqlx::query_as(query).fetch_all(session).await.map_err(Error::sql("read the migration ledger"))
 }
 
-async fn apply_module(session: &mut PgConnection, module: &Module, ledger: &[Applied]) -> Result<()> {
+async fn apply_module(
+    database: &OpenDatabase<'_>,
+    session: &mut PgConnection,
+    module: &Module,
+    ledger: &[Applied],
+) -> Result<()> {
+    let search_path = prepare(database, session, module).await?;
     for migration in module.migrations.iter() {
         let found =
             ledger.iter().find(|(name, version, _)| *name == module.name && *version == migration.version);
+        let file = ModuleFile::new(module, migration, &search_path)?;
         match found {
             Some((.., checksum)) if migration.is_applied_by(checksum) => {}
             Some((.., checksum)) => {
-                let message = format!(
+                return Err(file.failed(format!(
                     "was changed after it had been applied; put it back, or, if it is a correction for the tenants \
-                     that do not have it yet, begin the file with `-- replaces: {}`",
+                     that do not have it yet, begin the file with `-- tenantry: replaces {}`",
                     hexadecimal(checksum)
-                );
-                return Err(failed(module, migration, &message, false));
+                )));
             }
-            None => drop(run(session, module, migration).await?),
+            None if file.is_stepwise() => drop(stepwise::run(session, &file).await?),
+            None => {
+                let (mut transaction, _) = file.execute(session).await?;
+                file.record(&mut transaction).await?;
+                file.commit(transaction).await?;
+            }
         }
     }
     Ok(())
@@ -151,96 +172,4 @@ pub(super) async fn versions(session: &mut PgConnection) -> Result<Vec<ModuleVer
         .map(|row| Ok(ModuleVersion { name: row.try_get("module")?, version: row.try_get("version")? }))
         .collect::<Result<_, sqlx::Error>>()
         .map_err(Error::sql("read the migration ledger"))
-}
-
-/// Applies one file, and records it. Returns how many statements it has.
-pub(in crate::postgres) async fn run(
-    session: &mut PgConnection,
-    module: &Module,
-    migration: &Migration,
-) -> Result<u32> {
-    let broken = |error: sqlx::Error| located(module, migration, &error);
-    let mut transaction = session.begin().await.map_err(broken)?;
-    // A file that commits or rolls back destroys the savepoint.
-    sqlx::raw_sql("SAVEPOINT tenantry_file").execute(&mut *transaction).await.map_err(broken)?;
-    let mut statements = 0;
-    {
-        let mut results = sqlx::raw_sql(module_sql(migration)).execute_many(&mut *transaction);
-        while results.try_next().await.map_err(broken)?.is_some() {
-            statements += 1;
-        }
-    }
-    if let Err(error) = sqlx::raw_sql("RELEASE SAVEPOINT tenantry_file").execute(&mut *transaction).await {
-        return Err(match code(&error) {
-            Some("3B001" | "25P01") => failed(
-                module,
-                migration,
-                "ends its own transaction: remove COMMIT or ROLLBACK. Its statements before that may be in the database",
-                false,
-            ),
-            _ => broken(error),
-        });
-    }
-    // The file may have changed the role, the search_path or a timeout; the next one starts without that.
-    sqlx::raw_sql("RESET ALL; RESET ROLE").execute(&mut *transaction).await.map_err(broken)?;
-    sqlx::query("INSERT INTO tenantry.migrations (module, version, file, checksum) VALUES ($1, $2, $3, $4)")
-        .bind(module.name.as_ref())
-        .bind(migration.version)
-        .bind(migration.file.as_ref())
-        .bind(migration.checksum())
-        .execute(&mut *transaction)
-        .await
-        .map_err(broken)?;
-    transaction.commit().await.map_err(broken)?;
-    Ok(statements)
-}
-
-fn failed(module: &Module, migration: &Migration, message: &str, transient: bool) -> Error {
-    Error::Migration(Box::new(MigrationError {
-        module: module.name.to_string(),
-        version: migration.version,
-        file: migration.file.to_string(),
-        line: None,
-        column: None,
-        message: message.to_owned(),
-        sql_state: None,
-        transient,
-    }))
-}
-
-fn located(module: &Module, migration: &Migration, error: &sqlx::Error) -> Error {
-    let position = reported(error).and_then(|error| match error.position() {
-        Some(PgErrorPosition::Original(position)) => Some(position),
-        _ => None,
-    });
-    let (line, column) = position.map(|position| line_and_column(&migration.sql, position)).unzip();
-    Error::Migration(Box::new(MigrationError {
-        module: module.name.to_string(),
-        version: migration.version,
-        file: migration.file.to_string(),
-        line,
-        column,
-        message: bounded(describe(error)),
-        sql_state: code(error).map(str::to_owned),
-        transient: is_transient(error),
-    }))
-}
-
-/// PostgreSQL counts characters from 1.
-fn line_and_column(sql: &str, position: usize) -> (usize, usize) {
-    let before = sql.chars().take(position.saturating_sub(1));
-    before.fold((1, 1), |(line, column), c| if c == '\n' { (line + 1, 1) } else { (line, column + 1) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_become_lines_and_columns() {
-        let sql = "SELECT 1;\nSELECT ü, x;\n";
-        assert_eq!(line_and_column(sql, 1), (1, 1));
-        assert_eq!(line_and_column(sql, 11), (2, 1));
-        assert_eq!(line_and_column(sql, 21), (2, 11));
-    }
 }
