@@ -69,12 +69,14 @@ pub enum ModuleRefusal {
         why: String,
     },
     /// A file has a header that does not exist.
-    #[error("{file}:{line}: {why}")]
+    #[error("{file} line {line} column {column}: {why}")]
     Header {
         /// The file.
         file: String,
         /// The line.
         line: usize,
+        /// The column.
+        column: usize,
         /// The error and the remedy.
         why: String,
     },

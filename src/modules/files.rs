@@ -1,6 +1,6 @@
 //! A source's files as migrations. Pure: what was read, wherever it comes from.
 
-use super::module::Migration;
+use super::{headers::Headers, module::Migration};
 use crate::domain::module_refusal::ModuleRefusal;
 
 /// The largest file.
@@ -47,6 +47,12 @@ pub fn migrations(origin: &str, files: &[SourceFile]) -> Result<Vec<Migration>, 
             return Err(ModuleRefusal::Gap { missing: wanted, file: file.name.clone() });
         }
         let sql = text(file)?;
+        Headers::of(&sql).map_err(|error| ModuleRefusal::Header {
+            file: file.name.clone(),
+            line: error.line,
+            column: error.column,
+            why: error.message,
+        })?;
         migrations.push(Migration { version, file: file.name.clone().into(), sql: sql.into() });
     }
     Ok(migrations)
@@ -139,6 +145,15 @@ mod tests {
             message,
             "0001_a.sql (a) and 0001_b.sql (b) have the same number: give the newer one the next free number, 0003"
         );
+    }
+
+    #[test]
+    fn unknown_headers_are_refused_with_their_place() {
+        let bytes = b"-- A table.\n-- tenantry: no-transactions\nSELECT 1".to_vec();
+        let file = SourceFile { origin: "d".into(), name: "0001_a.sql".into(), bytes };
+        let refusal = migrations("d", &[file]).unwrap_err();
+        assert_eq!(refusal.reason().as_str(), "InvalidFile");
+        assert!(refusal.to_string().starts_with("0001_a.sql line 2 column 1: unknown header"), "{refusal}");
     }
 
     #[test]
