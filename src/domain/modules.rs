@@ -145,10 +145,16 @@ pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownMod
     }
     let chosen = |module: &KnownModule| {
         let Offer::Ready { target } = module.offer else { return None };
-        let pin = pins.get(module.name.as_str()).copied().unwrap_or(target).min(target);
+        // A version that does not exist is reported, and changes nothing.
+        let wished = match pins.get(module.name.as_str()) {
+            Some(pin) if *pin > target => 0,
+            Some(pin) => *pin,
+            None => target,
+        };
         // No file is undone.
-        let version = pin.max(version_of(&module.name).unwrap_or(0).min(target));
-        wanted.contains(module.name.as_str()).then(|| ChosenModule { name: module.name.clone(), version })
+        let version = wished.max(version_of(&module.name).unwrap_or(0).min(target));
+        let is_chosen = wanted.contains(module.name.as_str()) && version > 0;
+        is_chosen.then(|| ChosenModule { name: module.name.clone(), version })
     };
     let error = named.iter().find_map(|named| {
         let (module, place, has) = (named.module.to_owned(), named.place.clone(), version_of(named.module));
@@ -336,6 +342,7 @@ mod tests {
         assert_eq!(version("5", &[]), 5);
         assert_eq!(version("5", &[("billing", 6)]), 6);
         assert_eq!(version("", &[]), 7);
+        assert_eq!(version("8", &[("billing", 6)]), 6);
         let error = choose_for(&[("billing", "8")], &[], &[]).error.unwrap();
         assert!(
             error.to_string().contains("version 8, which does not exist: name one from 1 to 7"),

@@ -61,9 +61,10 @@ impl Modules {
     ) -> TenantModuleStatus {
         let wait = self.fleet.until(format!("module {name} is {what}"));
         wait.observe(async || {
-            let module = self.api.get(name).await.unwrap();
-            let status = module.status.clone().unwrap_or_default();
-            let is_observed = status.observed_generation == module.metadata.generation;
+            let module = self.api.get_opt(name).await.unwrap();
+            let generation = module.as_ref().and_then(|module| module.metadata.generation);
+            let status = module.and_then(|module| module.status).unwrap_or_default();
+            let is_observed = generation.is_some() && status.observed_generation == generation;
             if is_observed && so(&status) { Ok(status) } else { Err(status) }
         })
         .await
@@ -164,10 +165,14 @@ async fn two_files_reach_three_tenants_and_a_third_file_follows() {
         fleet.until("the Secret has the version").is_true(secret).await;
         fleet.ready(name).await;
     }
-    let listed =
-        modules.api.list(&ListParams::default().labels(&format!("{LABEL_MANAGED_BY}=tenantry"))).await;
-    let listed: Vec<String> = listed.unwrap().into_iter().filter_map(|module| module.metadata.name).collect();
-    assert_eq!(listed, ["core", "identity", "projects"]);
+    let built_in = ListParams::default().labels(&format!("{LABEL_MANAGED_BY}=tenantry"));
+    let wait = fleet.until("the built-in modules are listed");
+    wait.observe(async || {
+        let listed = modules.api.list(&built_in).await.unwrap();
+        let listed: Vec<String> = listed.into_iter().filter_map(|module| module.metadata.name).collect();
+        if listed == ["core", "identity", "projects"] { Ok(()) } else { Err(listed) }
+    })
+    .await;
     modules.delete("core").await;
     let exists = async || modules.api.get_opt("core").await.unwrap().is_some();
     fleet.until("core is listed again").is_true(exists).await;
@@ -195,8 +200,8 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
         "ConfigMap \"wrong\": \"2.sql\" is not the name of a file",
     );
     modules.files("wrong-2", &[("0001_more.sql", "SELECT 1")]).await;
-    modules.files(name, &[FIRST]).await;
     modules.apply(name, json!({"source": {"configMaps": [{"name": name}, {"name": "wrong-2"}]}})).await;
+    modules.files(name, &[FIRST]).await;
     says(&modules.refused(name, "DuplicateVersion").await, "0001_news.sql (ConfigMap \"wrong\")");
     modules.apply(name, json!({"version": "7"})).await;
     says(&modules.refused(name, "VersionNotFound").await, "name a number from 1 to 1");
@@ -213,6 +218,7 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     modules.apply(name, json!({})).await;
     says(&modules.refused(name, "RehearsalFailed").await, "0001_wrong.sql line 2 column 8");
     modules.apply(name, json!({"extensions": [{"name": "no_such_extension"}]})).await;
+    says(&modules.refused(name, "ExtensionNotFound").await, "no_such_extension");
 
     // Accepted, and then changed.
     modules

@@ -34,8 +34,15 @@ const NOTHING_RESERVED: &str = "; the server reserves no connections for the ope
                                 PostgreSQL 16 on): keep the sum of the tenants' connection limits below max_connections";
 
 /// Reasons for which only new tenants cannot be created.
-const WITHOUT_NEW_TENANTS: [Reason; 4] =
-    [Reason::TemplateBroken, Reason::ReadOnlyServer, Reason::CollationMismatch, Reason::EncodingMismatch];
+const WITHOUT_NEW_TENANTS: [Reason; 6] = [
+    Reason::TemplateBroken,
+    Reason::ReadOnlyServer,
+    Reason::CollationMismatch,
+    Reason::EncodingMismatch,
+    // Of a module that is on by default.
+    Reason::MigrationFailed,
+    Reason::ExtensionNotFound,
+];
 
 /// One condition.
 pub struct Finding {

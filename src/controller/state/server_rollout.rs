@@ -49,6 +49,14 @@ impl ServerRollouts {
         }
     }
 
+    /// The reconcile of a tenant begins. If it waits, it keeps its place: `admits` decides whether its work goes on.
+    pub fn begun_in_turn(&self, tenant: &Tenant) {
+        let tenant = ObjectRef::from_obj(tenant);
+        for queue in self.lock().values_mut() {
+            queue.reconcile_started(&tenant);
+        }
+    }
+
     /// The reconcile of a tenant has ended, with any result.
     pub fn ended(&self, tenant: &Tenant) {
         let tenant = ObjectRef::from_obj(tenant);
@@ -89,11 +97,12 @@ impl ServerRollouts {
         }
         let was_waiting = queue.has_waiting();
         queue.add(tenant.clone(), false);
-        if was_waiting {
-            return false;
-        }
-        let is_started = !queue.start(now, maximum, SLOT_TIMEOUT).is_empty();
+        let is_started = !was_waiting && !queue.start(now, maximum, SLOT_TIMEOUT).is_empty();
         queue.reconcile_started(&tenant);
+        drop(queues);
+        if !is_started {
+            self.changed.notify_one();
+        }
         is_started
     }
 

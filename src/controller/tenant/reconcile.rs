@@ -34,7 +34,7 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
     let span = tenant_span(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
     context.state.plan_rollout.begun(&tenant);
     context.state.server_rollouts.begun(&tenant);
-    context.state.module_rollouts.begun(&tenant);
+    context.state.module_rollouts.begun_in_turn(&tenant);
     let result = reconcile_tenant(tenant.clone(), &context).instrument(span).await;
     context.state.server_rollouts.ended(&tenant);
     context.state.module_rollouts.ended(&tenant);

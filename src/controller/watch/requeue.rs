@@ -31,6 +31,8 @@ pub fn requeue_tenants_where(wanted: impl Fn(&Tenant) -> bool, context: &Context
 /// that did not succeed, and may wait for the server, are first.
 pub fn requeue_tenants_on(server: &str, context: &Context) {
     context.state.tombstones.retry_on(server);
+    // A rehearsal may wait for it.
+    context.state.modules.sources_changed.notify_one();
     let tenants = tenants_on(server, context).into_iter().map(|tenant| {
         let tenant = ObjectRef::from_obj(tenant.as_ref());
         let is_urgent = context.state.retries.failure(&tenant).is_some_and(ends_with_server);
