@@ -18,7 +18,10 @@ use crate::{
             inputs::AccessInputs,
         },
         module_status::ModuleFacts,
-        modules::{ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, hold_back, is_behind},
+        modules::{
+            ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, hold_back, is_behind,
+            version_of,
+        },
         record::TenantRecord,
         spec::{SpecError, is_paused},
         status::Outcome,
@@ -120,13 +123,17 @@ pub fn applicable(subject: &Subject<'_>, context: &Context) -> ModuleSelection {
     selection
 }
 
-/// Whether a tenant lacks a file of a module, and it is applied now. Existing tenants are brought up a few at a time.
+/// Whether a tenant lacks a file of a module, and it is applied now. New versions are brought to a few existing tenants at a
+/// time. A module that the tenant does not have at all is what its spec or its plan asks for.
 pub fn migrates_now(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
-    if !is_behind(&record.module_versions, &applicable(subject, context).modules) {
+    let modules = applicable(subject, context).modules;
+    if !is_behind(&record.module_versions, &modules) {
         return false;
     }
     let failure = context.state.retries.failure(&ObjectRef::from_obj(subject.tenant));
+    let lacks_module = modules.iter().any(|module| version_of(&record.module_versions, &module.name) == 0);
     record.activated_at.is_none()
+        || lacks_module
         || is_paused(subject.tenant)
         || failure == Some(Reason::MigrationFailed)
         || context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)

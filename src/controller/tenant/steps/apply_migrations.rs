@@ -31,7 +31,15 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         })
     });
     step.progress.module_failures = failures.collect();
-    let versions = with_applied(&step.row()?.module_versions, &migrated.versions);
+    // One that failed although its last file is applied (a file was changed afterwards) stays due.
+    let is_due = |found: &ModuleVersion| {
+        migrated.modules.iter().any(|module| {
+            module.name == found.name && module.failure.is_some() && module.version >= module.target
+        })
+    };
+    let applied: Vec<ModuleVersion> =
+        migrated.versions.iter().filter(|found| !is_due(found)).cloned().collect();
+    let versions = with_applied(&step.row()?.module_versions, &applied);
     step.replace_record(step.context.registry.set_modules(id, &versions).await?.record);
     migrated.into_result()?;
     Ok(())
