@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run the operator
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Print the CustomResourceDefinitions
     Crds(crds::Arguments),
     /// Prepare a PostgreSQL server and the registry with the rights of an administrator; idempotent
@@ -50,7 +50,7 @@ pub enum Command {
 #[tokio::main]
 pub async fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
-        Command::Run(arguments) => run::run(arguments).await.map_err(Into::into),
+        Command::Run(arguments) => run::run(*arguments).await.map_err(Into::into),
         Command::Crds(arguments) => crds::crds(arguments).map_err(Into::into),
         Command::ServerSetup(arguments) => server_setup::server_setup(arguments).await.map_err(Into::into),
     };

@@ -31,7 +31,7 @@ pub fn sort(modules: &Dependencies, built_in: &[String]) -> (Vec<String>, BTreeM
             let waits = |dependency: &String| open.contains(&dependency) && *dependency != **name;
             !modules[*name].iter().any(waits)
         };
-        let Some(at) = open.iter().position(|name| is_next(name)) else { break };
+        let Some(at) = open.iter().position(is_next) else { break };
         sorted.push(open.remove(at).clone());
     }
     (sorted, refused)

@@ -123,3 +123,30 @@ impl ServerRollouts {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name, Default::default())
+    }
+
+    #[test]
+    fn tenants_are_admitted_up_to_the_maximum_and_then_in_turn() {
+        let rollouts = ServerRollouts::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(tenant);
+        let admits = |tenant: &Tenant| rollouts.admits("default", tenant, 2);
+        assert!(admits(&a) && admits(&b) && admits(&a), "a is in flight");
+        assert!(!admits(&c) && !admits(&d) && !admits(&c));
+        assert!(rollouts.admits("other", &c, 2), "each server has its own");
+        rollouts.ended(&a);
+        // d does not overtake c.
+        assert!(!admits(&d));
+        assert_eq!(rollouts.start(2), [ObjectRef::from_obj(&c)]);
+        rollouts.begun_in_turn(&c);
+        assert!(admits(&c));
+        rollouts.ended(&c);
+        assert_eq!(rollouts.start(2), [ObjectRef::from_obj(&d)]);
+    }
+}
