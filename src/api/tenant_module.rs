@@ -42,8 +42,8 @@ use super::{
     ),
 )]
 pub struct TenantModuleSpec {
-    /// Where the files come from: exactly one of configMaps and directory. (builtIn is for the objects that the operator
-    /// itself applies, one for each module that ships with it.)
+    /// Where the files come from: exactly one of configMaps and directory; builtIn is for the objects that the operator
+    /// itself applies, one for each module that ships with it.
     #[x_kube(validation = rule(
         "[has(self.builtIn), has(self.configMaps), has(self.directory), has(self.image), has(self.job), has(self.external)].filter(is, is).size() == 1",
         "source must have exactly one of configMaps and directory, as in {configMaps: [{name: billing-1}]}",
