@@ -1,5 +1,9 @@
 //! What the rehearsal of a module found: its new files were applied to a scratch database, and the catalogs were compared.
 
+pub mod catalog;
+pub mod compare;
+mod narrowing;
+
 use serde::{Deserialize, Serialize};
 
 /// The report of a rehearsal.

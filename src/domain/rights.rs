@@ -131,6 +131,14 @@ impl Object {
         }
     }
 
+    /// Whether it is the default privileges on a kind of object.
+    pub(super) fn is_default_privileges(&self) -> bool {
+        matches!(
+            self.kind,
+            ObjectKind::DefaultTables | ObjectKind::DefaultSequences | ObjectKind::DefaultFunctions
+        )
+    }
+
     /// Whether its schema is one for modules: `public`, or one that was created for a module.
     fn is_of_modules(&self) -> bool {
         match self.schema.as_str() {
@@ -173,10 +181,7 @@ impl Object {
 
     /// The rights that a group must have: those of the default privileges.
     fn required(&self, group: &str) -> &'static [&'static str] {
-        let is_default = matches!(
-            self.kind,
-            ObjectKind::DefaultTables | ObjectKind::DefaultSequences | ObjectKind::DefaultFunctions
-        );
+        let is_default = self.is_default_privileges();
         let is_internal = self.schema == INTERNAL;
         match (self.is_of_modules(), self.kind) {
             (is_of_modules, ObjectKind::Schema) if is_of_modules || is_internal => self.allowed(group),
@@ -189,7 +194,8 @@ impl Object {
         }
     }
 
-    fn name(&self) -> String {
+    /// Its kind and name, for messages.
+    pub(super) fn name(&self) -> String {
         let place =
             || if self.schema.is_empty() { String::new() } else { format!(" in schema {}", self.schema) };
         match self.kind {

@@ -1,5 +1,5 @@
 //! Templates of older releases, and of modules that no plan names any more: dropped one at a time, since a drop makes the
-//! server write a checkpoint. No tenant depends on them: a tenant's database is a copy.
+//! server write a checkpoint. Scratch databases that interrupted rehearsals left are dropped with them. No tenant depends on them: a tenant's database is a copy.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -31,6 +31,11 @@ pub async fn run(context: SharedContext) {
 
 async fn drop_one(name: String, needed: &HashSet<String>, context: &Context) {
     let ServerState::Ready(server) = context.state.servers.get(&name) else { return };
+    match server.drop_old_scratch().await {
+        Ok(dropped) if dropped.is_empty() => {}
+        Ok(dropped) => info!(server = name, ?dropped, "dropped what interrupted rehearsals left"),
+        Err(error) => warn!(server = name, %error, "could not drop what an interrupted rehearsal left"),
+    }
     match server.drop_old_template(needed).await {
         Ok(None) => {}
         Ok(Some(template)) => {

@@ -153,7 +153,7 @@ async fn apply_module(
                     hexadecimal(checksum)
                 )));
             }
-            None if file.is_stepwise() => drop(stepwise::run(session, &file).await?),
+            None if file.is_stepwise() => drop(stepwise::run(session, &file, None).await?),
             None => {
                 let (mut transaction, _) = file.execute(session).await?;
                 file.record(&mut transaction).await?;

@@ -7,7 +7,7 @@ use crate::{
     modules::{Headers, Migration, Module, Statement, position_of, statements},
     postgres::{
         error::{Error, Result, bounded, code, describe, is_transient, reported},
-        identifier::{Ident, Keyword, Number, Part, Script, module_sql},
+        identifier::{Ident, Keyword, Literal, Number, Part, Script, module_sql},
         migration_error::MigrationError,
     },
 };
@@ -50,7 +50,7 @@ impl<'a> ModuleFile<'a> {
     ) -> Result<(Transaction<'s, Postgres>, u32)> {
         let mut transaction = session.begin().await.map_err(|error| self.located(&error, None, 0))?;
         // A file that commits or rolls back destroys the savepoint, and has another transaction if it begins one.
-        let mut begin = self.settings(true);
+        let mut begin = self.settings(true)?;
         begin.add("SELECT pg_catalog.pg_current_xact_id()::text", &[]);
         begin.add("SAVEPOINT tenantry_file", &[]);
         let transaction_id =
@@ -86,11 +86,14 @@ impl<'a> ModuleFile<'a> {
     }
 
     /// The settings with which its statements run.
-    pub(super) fn settings(&self, local: bool) -> Script {
+    pub(super) fn settings(&self, local: bool) -> Result<Script> {
         let scope = Keyword(if local { "LOCAL" } else { "SESSION" });
-        let path: Vec<&dyn Part> = self.search_path.iter().map(|schema| schema as &dyn Part).collect();
+        let mut path: Vec<&dyn Part> = self.search_path.iter().map(|schema| schema as &dyn Part).collect();
+        path.push(&Keyword("pg_temp"));
         let mut script = Script::new();
-        script.add_list("SET {} search_path TO {}, pg_temp", &[&scope], &path);
+        script.add_list("SET {} search_path TO {}", &[&scope], &path);
+        // A function that the file registers is the module's.
+        script.add("SET {} tenantry.module TO {}", &[&scope, &Literal::new(&self.module.name)?]);
         for (template, timeout) in [
             ("SET {} lock_timeout TO {}", self.headers.lock_timeout),
             ("SET {} statement_timeout TO {}", self.headers.statement_timeout),
@@ -99,7 +102,7 @@ impl<'a> ModuleFile<'a> {
                 script.add(template, &[&scope, &Number(millis)]);
             }
         }
-        script
+        Ok(script)
     }
 
     /// Records the file as applied.

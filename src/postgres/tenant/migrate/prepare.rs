@@ -23,6 +23,9 @@ pub(in crate::postgres) struct OpenDatabase<'a> {
 
 const DOING: &str = "prepare the module's schema";
 
+/// Tenantry's own module, and its schema, which every template has.
+const INTERNAL: &str = "tenantry";
+
 /// The state of a schema.
 #[derive(sqlx::FromRow)]
 struct SchemaState {
@@ -57,6 +60,9 @@ pub(in crate::postgres) async fn prepare(
         database: database.name.to_string(),
         detail,
     };
+    if module.name == INTERNAL {
+        return Ok(vec![Ident::new(INTERNAL)?]);
+    }
     Module::check_schema(&module.schema).map_err(|why| unusable(format!("cannot be used: {why}")))?;
     let schema = Ident::new(&module.schema)?;
     prepare_schema(database, session, module, &schema).await?;

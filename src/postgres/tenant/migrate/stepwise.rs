@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use sqlx::{Acquire, PgConnection, Row};
 
@@ -79,8 +80,18 @@ struct Began {
     indexes: Vec<i64>,
 }
 
+/// What looks at the session in the transaction of each statement that has one, before it is committed.
+pub(in crate::postgres) trait BeforeCommit: Send {
+    /// Looks.
+    fn look(&mut self) -> BoxFuture<'_, Result<()>>;
+}
+
 /// Runs what is left of a file, and records it. Returns how many statements it has.
-pub(in crate::postgres) async fn run(session: &mut PgConnection, file: &ModuleFile<'_>) -> Result<u32> {
+pub(in crate::postgres) async fn run(
+    session: &mut PgConnection,
+    file: &ModuleFile<'_>,
+    before_commit: Option<&mut (dyn BeforeCommit + '_)>,
+) -> Result<u32> {
     let all = statements(&file.migration.sql);
     if let Some(statement) = all.iter().find(|statement| statement.begins_with(&TRANSACTION_CONTROL)) {
         return Err(file.failed_at(
@@ -89,7 +100,7 @@ pub(in crate::postgres) async fn run(session: &mut PgConnection, file: &ModuleFi
              remove this one",
         ));
     }
-    let result = run_all(session, file, &all).await;
+    let result = run_all(session, file, &all, before_commit).await;
     super::reset(session).await?;
     result?;
     Ok(u32::try_from(all.len()).unwrap_or(u32::MAX))
@@ -99,7 +110,12 @@ pub(in crate::postgres) async fn run(session: &mut PgConnection, file: &ModuleFi
 const TRANSACTION_CONTROL: [&str; 9] =
     ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE"];
 
-async fn run_all(session: &mut PgConnection, file: &ModuleFile<'_>, all: &[Statement<'_>]) -> Result<()> {
+async fn run_all(
+    session: &mut PgConnection,
+    file: &ModuleFile<'_>,
+    all: &[Statement<'_>],
+    mut before_commit: Option<&mut (dyn BeforeCommit + '_)>,
+) -> Result<()> {
     sqlx::raw_sql(TABLE).execute(&mut *session).await.map_err(Error::sql(DOING))?;
     let progress = read(session, file).await?;
     let done = progress.as_ref().map_or(0, |progress| progress.done);
@@ -111,13 +127,13 @@ async fn run_all(session: &mut PgConnection, file: &ModuleFile<'_>, all: &[State
              keeps them as they were, and changes what follows"
         )));
     }
-    let settings = file.settings(false);
+    let settings = file.settings(false)?;
     sqlx::raw_sql(settings.sql()).execute(&mut *session).await.map_err(Error::sql(DOING))?;
     let mut began = progress.and_then(|progress| progress.began);
     for (index, statement) in all.iter().enumerate() {
         let step = Step { file, all, index, statement };
         if index >= done {
-            step.run(session, began.take()).await?;
+            step.run(session, began.take(), before_commit.as_deref_mut()).await?;
         } else if statement.begins_with(&["SET", "RESET"]) {
             // What it sets holds for later statements, also after an interruption.
             let again = sqlx::raw_sql(module_sql(statement.text)).execute(&mut *session).await;
@@ -146,7 +162,12 @@ struct Step<'a> {
 
 impl Step<'_> {
     /// Runs the statement, or finds that an interrupted attempt did.
-    async fn run(&self, session: &mut PgConnection, began: Option<Began>) -> Result<()> {
+    async fn run(
+        &self,
+        session: &mut PgConnection,
+        began: Option<Began>,
+        before_commit: Option<&mut (dyn BeforeCommit + '_)>,
+    ) -> Result<()> {
         if began.is_some() {
             self.end_others(session).await?;
         }
@@ -159,6 +180,10 @@ impl Step<'_> {
         let mut transaction = session.begin().await.map_err(Error::sql(DOING))?;
         match sqlx::raw_sql(module_sql(self.statement.text)).execute(&mut *transaction).await {
             Ok(_) => {
+                if let Some(before_commit) = before_commit {
+                    before_commit.look().await?;
+                }
+                own_role(&mut transaction).await?;
                 self.write(&mut transaction, self.index + 1, false).await?;
                 return self.file.commit(transaction).await;
             }
@@ -172,12 +197,14 @@ impl Step<'_> {
         let result = sqlx::raw_sql(module_sql(self.statement.text)).execute(&mut *session).await;
         if let Err(error) = result {
             let error = self.located(&error);
+            own_role(session).await?;
             // What it left costs the tenant's writes, until the next attempt.
             if let Some(began) = read(session, self.file).await?.and_then(|progress| progress.began) {
                 self.remove_remains(session, &began.indexes).await?;
             }
             return Err(error);
         }
+        own_role(session).await?;
         self.write(session, self.index + 1, false).await
     }
 
@@ -237,6 +264,12 @@ impl Step<'_> {
     fn located(&self, error: &sqlx::Error) -> Error {
         self.file.located(error, Some(self.statement), self.statement.start)
     }
+}
+
+/// Takes the role again that a statement may have changed: it holds for that statement only.
+async fn own_role(session: &mut PgConnection) -> Result<()> {
+    let query = sqlx::raw_sql("RESET ROLE").execute(session).await;
+    query.map(drop).map_err(Error::sql(DOING))
 }
 
 async fn read(session: &mut PgConnection, file: &ModuleFile<'_>) -> Result<Option<Progress>> {
