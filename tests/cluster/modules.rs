@@ -217,6 +217,8 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     modules.files(name, &[broken]).await;
     modules.apply(name, json!({})).await;
     says(&modules.refused(name, "RehearsalFailed").await, "0001_wrong.sql line 2 column 8");
+    modules.files(name, &[("0001_wrong.sql", "ALTER TABLE public.users ADD COLUMN mine text")]).await;
+    says(&modules.refused(name, "UnsafeMigration").await, "public.users");
     modules.apply(name, json!({"extensions": [{"name": "no_such_extension"}]})).await;
     says(&modules.refused(name, "ExtensionNotFound").await, "no_such_extension");
 

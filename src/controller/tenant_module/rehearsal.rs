@@ -12,7 +12,7 @@ use crate::{
         rehearsal::{FindingClass, Rehearsal, RehearsalFinding},
     },
     modules::Module,
-    postgres::server::Server,
+    postgres::{self, server::Server},
 };
 
 /// The maximum of findings in a message.
@@ -52,6 +52,10 @@ pub async fn rehearse(
             Err(error) if error.reason() == Reason::ExtensionNotFound => {
                 let message = format!("DatabaseServer {name:?}: {error}");
                 refusal.get_or_insert(ModuleRefusal::Found { reason: Reason::ExtensionNotFound, message });
+            }
+            Err(error @ postgres::Error::ModuleSchema { .. }) => {
+                let (reason, message) = (Reason::RehearsalFailed, error.to_string());
+                return Rehearsed::Refused(ModuleRefusal::Found { reason, message });
             }
             Err(error) => {
                 not_run =
