@@ -180,6 +180,7 @@ async fn two_files_reach_three_tenants_and_a_third_file_follows() {
 }
 
 #[tokio::test]
+#[ignore = "slow: make test-all"]
 async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     let modules = Modules::new("modules-wrong").await;
     let name = "wrong";
@@ -355,6 +356,7 @@ async fn pinned_unknown_and_deleted_modules_leave_a_tenant_at_work() {
 }
 
 #[tokio::test]
+#[ignore = "slow: make test-all"]
 async fn file_that_fails_on_many_tenants_stops_until_it_is_corrected() {
     let modules = Modules::new("modules-halt").await;
     let fleet = &modules.fleet;
