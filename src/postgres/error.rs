@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::migration_error::{ExtensionError, MigrationError};
+use super::migration_error::{ExtensionError, MigrationError, ModuleSchemaError};
 
 /// The result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -81,17 +81,8 @@ pub enum Error {
         on: String,
     },
     /// A module's schema exists, and cannot be used.
-    #[error("module {module}: schema {schema} of database {database} {detail}")]
-    ModuleSchema {
-        /// The module.
-        module: String,
-        /// The schema.
-        schema: String,
-        /// The database.
-        database: String,
-        /// What is wrong, and what to do.
-        detail: String,
-    },
+    #[error(transparent)]
+    ModuleSchema(#[from] Box<ModuleSchemaError>),
     /// An extension that a module needs cannot be had.
     #[error(transparent)]
     Extension(#[from] Box<ExtensionError>),
@@ -227,7 +218,7 @@ impl Error {
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
             Self::LoginMissing(_) => Reason::LoginMissing,
-            Self::Migration(_) | Self::ModuleBlocked { .. } | Self::ModuleSchema { .. } => {
+            Self::Migration(_) | Self::ModuleBlocked { .. } | Self::ModuleSchema(_) => {
                 Reason::MigrationFailed
             }
             Self::Extension(_) => Reason::ExtensionNotFound,
@@ -279,7 +270,7 @@ impl Error {
             | Self::NulInText
             | Self::LoginInUse { .. }
             | Self::ModuleBlocked { .. }
-            | Self::ModuleSchema { .. }
+            | Self::ModuleSchema(_)
             | Self::Extension(_)
             | Self::NotAVerifier => true,
             _ => self.reason() == Reason::MissingRight,

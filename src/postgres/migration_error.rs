@@ -1,4 +1,4 @@
-//! The errors of a module: its SQL, and the extensions that it needs.
+//! The errors of a module: its SQL, its schema, and the extensions that it needs.
 
 /// The position and the cause of a failure in a module's SQL.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,20 @@ pub struct ExtensionError {
     pub database: String,
     /// The server.
     pub server: String,
+    /// What is wrong, and what to do.
+    pub detail: String,
+}
+
+/// A schema that a module cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("module {module}: schema {schema} of database {database} {detail}")]
+pub struct ModuleSchemaError {
+    /// The module.
+    pub module: String,
+    /// The schema.
+    pub schema: String,
+    /// The database.
+    pub database: String,
     /// What is wrong, and what to do.
     pub detail: String,
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row};
 
-use self::file::ModuleFile;
+use self::file::{ModuleFile, reset};
 pub(in crate::postgres) use self::prepare::{OpenDatabase, prepare};
 use crate::{
     domain::placement::Placement,
@@ -114,15 +114,9 @@ fn is_of_module(error: &Error) -> bool {
             Some(code) => !code.starts_with("57P"),
             None => !error.transient,
         },
-        Error::ModuleBlocked { .. } | Error::Extension(_) | Error::ModuleSchema { .. } => true,
+        Error::ModuleBlocked { .. } | Error::Extension(_) | Error::ModuleSchema(_) => true,
         _ => false,
     }
-}
-
-/// Undoes what a file that ended its own transaction left in the session.
-pub(in crate::postgres) async fn reset(session: &mut PgConnection) -> Result<()> {
-    let query = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
-    query.map(drop).map_err(Error::sql("reset the session"))
 }
 
 /// An applied file: module, version and checksum.

@@ -200,7 +200,7 @@ async fn what_a_module_must_not_do_is_found_or_impossible() {
 
 /// Both tables as a whole, on both versions.
 #[tokio::test]
-#[ignore = "takes over 15 s"]
+#[ignore = "slow: make test-all"]
 async fn every_attack_is_found_or_impossible() {
     for postgres in &*SERVERS {
         let mut missed = destroy(postgres, 1).await;

@@ -1,3 +1,5 @@
+//! Each kind of change, and what it is reported as.
+
 use super::*;
 
 fn object(oid: i64, kind: &str, address: &str) -> CatalogObject {

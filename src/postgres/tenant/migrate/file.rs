@@ -186,6 +186,12 @@ async fn transaction_id(session: &mut PgConnection, script: &Script) -> sqlx::Re
     rows.first().map_or(Err(sqlx::Error::RowNotFound), |row| row.try_get(0))
 }
 
+/// Undoes what a file that ended its own transaction left in the session.
+pub(super) async fn reset(session: &mut PgConnection) -> Result<()> {
+    let query = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
+    query.map(drop).map_err(Error::sql("reset the session"))
+}
+
 /// The byte of a position, which PostgreSQL counts in characters from 1.
 fn byte_of(sql: &str, position: usize) -> usize {
     sql.char_indices().nth(position.saturating_sub(1)).map_or(sql.len(), |(byte, _)| byte)

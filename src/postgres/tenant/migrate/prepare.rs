@@ -9,7 +9,7 @@ use crate::{
     postgres::{
         error::{Error, Result, is_transient},
         identifier::{DBA, GROUPS, Ident, Literal, OWNER, Script},
-        migration_error::ExtensionError,
+        migration_error::{ExtensionError, ModuleSchemaError},
         server::{Server, run_on},
         session::connect::{ConnectAs, STATEMENT_LIMIT, with_timeout},
     },
@@ -54,11 +54,13 @@ pub(in crate::postgres) async fn prepare(
     session: &mut PgConnection,
     module: &Module,
 ) -> Result<Vec<Ident>> {
-    let unusable = |detail| Error::ModuleSchema {
-        module: module.name.to_string(),
-        schema: module.schema.to_string(),
-        database: database.name.to_string(),
-        detail,
+    let unusable = |detail| {
+        Error::ModuleSchema(Box::new(ModuleSchemaError {
+            module: module.name.to_string(),
+            schema: module.schema.to_string(),
+            database: database.name.to_string(),
+            detail,
+        }))
     };
     if module.name == INTERNAL {
         return Ok(vec![Ident::new(INTERNAL)?]);
@@ -118,7 +120,7 @@ async fn prepare_schema(
     let state = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
     if let Some(owner) = state.as_ref().and_then(|state| state.foreign_owner.as_ref()) {
         let statement = Script::of("ALTER SCHEMA {} OWNER TO {}", &[schema, &DBA]).sql().as_str().to_owned();
-        return Err(Error::ModuleSchema {
+        return Err(Error::ModuleSchema(Box::new(ModuleSchemaError {
             module: module.name.to_string(),
             schema: schema.to_string(),
             database: database.name.to_string(),
@@ -126,7 +128,7 @@ async fn prepare_schema(
                 "exists, and role {owner} owns it: give the module another one, or run there, as {owner} or a \
                  superuser: {statement}"
             ),
-        });
+        })));
     }
     if state.as_ref().is_none_or(|state| !state.is_open) {
         let [rw, shrink, ro] = &GROUPS;

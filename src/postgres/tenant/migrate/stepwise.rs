@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use sqlx::{Acquire, PgConnection, Row};
 
-use super::file::ModuleFile;
+use super::file::{ModuleFile, reset};
 use crate::{
     modules::{Statement, statements},
     postgres::{
@@ -101,7 +101,7 @@ pub(in crate::postgres) async fn run(
         ));
     }
     let result = run_all(session, file, &all, before_commit).await;
-    super::reset(session).await?;
+    reset(session).await?;
     result?;
     Ok(u32::try_from(all.len()).unwrap_or(u32::MAX))
 }
@@ -140,7 +140,7 @@ async fn run_all(
             again.map_err(|error| step.located(&error))?;
         }
     }
-    super::reset(session).await?;
+    reset(session).await?;
     let mut transaction = session.begin().await.map_err(Error::sql(DOING))?;
     sqlx::query("DELETE FROM tenantry.migration_progress WHERE module = $1 AND version = $2")
         .bind(file.module.name.as_ref())
