@@ -53,7 +53,7 @@ pub async fn rehearse(
                 let message = format!("DatabaseServer {name:?}: {error}");
                 refusal.get_or_insert(ModuleRefusal::Found { reason: Reason::ExtensionNotFound, message });
             }
-            Err(error @ postgres::Error::ModuleSchema { .. }) => {
+            Err(error @ postgres::Error::ModuleSchema(_)) => {
                 let (reason, message) = (Reason::RehearsalFailed, error.to_string());
                 return Rehearsed::Refused(ModuleRefusal::Found { reason, message });
             }
