@@ -16,6 +16,7 @@ mod string_enum;
 pub mod tenant;
 pub mod tenant_hold;
 pub mod tenant_lifecycle;
+pub mod tenant_module;
 pub mod tenant_status;
 mod validation;
 

@@ -99,10 +99,11 @@ pub struct TenantPlanSpec {
     ))]
     pub sla: Option<String>,
 
-    /// Modules (sets of SQL migrations) of the plan's tenants, in addition to core and identity, which every tenant
-    /// has. Defaults to every module that is enabled by default. An unknown module prevents the plan from being
-    /// applied: Ready of the plan and its tenants is False with the reason ModuleNotFound. A module that a tenant already has is
-    /// kept, with its data, when the plan no longer lists it. At most 50.
+    /// Modules (sets of SQL migrations) of the plan's tenants, by the names of TenantModules, in addition to those that
+    /// they depend on. Defaults to every module that is enabled by default. A tenant's own spec.modules replaces the list.
+    /// An unknown module prevents the plan from being applied: Ready of the plan and of its tenants is False with the
+    /// reason ModuleNotFound. A module that a tenant already has is kept, with its data, when the plan no longer lists it.
+    /// At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     #[x_kube(

@@ -177,12 +177,14 @@ pub struct TenantSpec {
     #[x_kube(validation = rule("self == 'Database'", "isolation must be Database or left out: Schema is not supported yet"))]
     pub isolation: Option<Isolation>,
 
-    /// Modules (sets of SQL migrations) of the tenant. Must be empty or absent, which means every module that is
-    /// enabled by default. A choice is not supported yet.
+    /// Modules (sets of SQL migrations) of the tenant, as in [{name: billing}]. Defaults to those of its plan, else to
+    /// every module that is enabled by default. Modules that these depend on are added. A module that the tenant already
+    /// has is kept, with its data, when it is not listed any more. For an unknown module, Ready is False with the reason
+    /// ModuleNotFound; access, credentials and suspension go on. At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(max = 63)))]
-    #[x_kube(validation = rule("self.size() == 0", "modules must be empty or left out, which means every module that is enabled by default: a choice is not supported yet"))]
-    pub modules: Vec<String>,
+    #[schemars(length(max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub modules: Vec<ModuleChoice>,
 
     /// Whether the database is seeded with demo data, recognizable as such. Defaults to false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -306,6 +308,28 @@ pub struct Gate {
     /// Whether the gate is done. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+}
+
+/// A module that a tenant has.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModuleChoice {
+    /// Name of the TenantModule.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rule(
+        "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "modules.name must be the name of a TenantModule: a-z, 0-9 and '-', starting with a letter, as in billing",
+    ))]
+    pub name: String,
+    /// The version that the tenant is kept at: the number of a file, in quotes, as in "7". Defaults to the module's.
+    /// A tenant that has a later version keeps that: no file is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4))]
+    #[x_kube(validation = rule(
+        "self.matches('^[0-9]{0,4}$')",
+        "modules.version must be the number of a file, in quotes, as in \"7\": leave it out for the module's",
+    ))]
+    pub version: Option<String>,
 }
 
 /// Selects one of several DatabaseServers.

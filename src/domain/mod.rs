@@ -3,6 +3,7 @@
 //! `spec` turns a Tenant's spec into types that cannot be wrong, `observed` has what was read, and `workflow` compares
 //! the two and returns the steps that bring them together.
 
+pub mod accepted_module;
 pub mod access;
 pub mod backoff;
 pub mod breaker;
@@ -16,6 +17,9 @@ pub mod known_rows;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod lock_watch;
+pub mod module_graph;
+pub mod module_refusal;
+pub mod module_status;
 pub mod modules;
 pub mod named_row;
 pub mod names;

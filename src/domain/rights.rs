@@ -9,14 +9,14 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::Deserialize;
 
+use super::modules::INTERNAL;
+
 /// The owner of a module's objects.
 const OWNER: &str = "tenantry_owner";
 /// The owners of schemas: `tenantry_dba` owns the database.
 const SCHEMA_OWNERS: [&str; 3] = ["tenantry_dba", "pg_database_owner", OWNER];
 /// Those of the schemas of modules.
 const MODULE_SCHEMA_OWNERS: [&str; 2] = ["tenantry_dba", "pg_database_owner"];
-/// The schema of what Tenantry itself has in every database.
-const INTERNAL: &str = "tenantry";
 const GROUPS: [&str; 3] = ["tenantry_rw", "tenantry_shrink", "tenantry_ro"];
 /// The one function of the schema `tenantry` that the tenant's login may call.
 const REDEEM: &str = "tenantry.redeem(token text)";

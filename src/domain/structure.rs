@@ -8,8 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
-/// The schema of what enforces limits.
-const INTERNAL_SCHEMA: &str = "tenantry";
+use super::modules::INTERNAL;
 
 /// A kind of object that a module creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -157,7 +156,7 @@ pub fn schema_mismatches<'a>(wanted: &'a [SchemaPart], found: &'a [SchemaPart]) 
 /// Whether the schema has the tables that meters are read from.
 pub fn has_meters(parts: &[SchemaPart]) -> bool {
     let has = |name: &str| {
-        let name = format!("{INTERNAL_SCHEMA}.{name}");
+        let name = format!("{INTERNAL}.{name}");
         parts.iter().any(|part| part.kind == PartKind::Table && part.name == name)
     };
     has("meters") && has("counters")

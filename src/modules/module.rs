@@ -5,12 +5,10 @@ use std::{borrow::Cow, fmt::Write};
 use sha2::{Digest, Sha256};
 
 use super::headers::{HeaderError, Headers};
-use crate::domain::names::MAX_IDENTIFIER_BYTES;
+use crate::domain::{modules::INTERNAL, names::MAX_IDENTIFIER_BYTES};
 
 /// The schema of a module that names no other.
 const PUBLIC: &str = "public";
-/// The schema of what Tenantry itself has in every database.
-const INTERNAL: &str = "tenantry";
 
 /// One file of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 use super::{
     bootstrap::BOOTSTRAP,
     module::{Migration, Module},
-    sources::{INTERNAL, embedded, internal, is_built_in},
+    sources::{embedded, internal, is_built_in},
 };
-use crate::domain::record::ModuleVersion;
+use crate::domain::{modules::INTERNAL, record::ModuleVersion};
 
 /// The modules of a tenant, in the order in which they are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::module::{Migration, Module};
+use crate::domain::modules::INTERNAL;
 
 macro_rules! migrations {
     ($module:literal: $($file:literal),+ $(,)?) => {
@@ -13,9 +14,6 @@ macro_rules! migrations {
         }),+]
     };
 }
-
-/// The name of the internal module, and of its schema.
-pub const INTERNAL: &str = "tenantry";
 
 /// The internal module's files. (A test compares these lists with the folder.)
 const INTERNAL_FILES: &[Migration] =

@@ -18,6 +18,7 @@ mod holds;
 mod inactivity;
 mod lifecycle;
 mod migrate;
+mod modules;
 mod record;
 mod registration;
 mod restored;

@@ -8,6 +8,7 @@ mod finalizers;
 mod holds;
 mod limits;
 mod migrations;
+mod modules;
 mod plans;
 mod property;
 mod provisioning;

@@ -172,6 +172,10 @@ async fn connection_secret_follows_service_binding_specification() {
             "plan",
             "port",
             "provider",
+            // The versions of its modules.
+            "schema.core",
+            "schema.identity",
+            "schema.projects",
             "sslmode",
             "type",
             "uri",

@@ -19,6 +19,7 @@ mod legal_hold;
 mod locks;
 mod lost_objects;
 mod model;
+mod modules;
 mod moves;
 mod names;
 mod outages;

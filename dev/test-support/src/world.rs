@@ -115,6 +115,8 @@ impl World {
             names: Names { namespace: format!("{name}-system"), server: name.to_owned(), ..Names::default() },
             server_labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
             watch_namespaces: namespaces.into_iter().map(str::to_owned).collect(),
+            // A release that does not know modules ignores it.
+            environment: vec![("TENANTRY_MODULE_SELECTOR".to_owned(), format!("tenantry.dev/test={name}"))],
             arguments,
             interposed: options.interposed,
             crds_installed: own_plane.is_none(),

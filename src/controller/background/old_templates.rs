@@ -11,8 +11,9 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
+        tenant::evaluate::modules_in_status,
     },
-    domain::modules::belongs,
+    domain::modules::{ModuleWishes, choose},
 };
 
 /// How often one template of each server may be dropped. The first time is not at the start, when all tenants are reconciled.
@@ -48,16 +49,19 @@ async fn drop_one(name: String, needed: &HashSet<String>, context: &Context) {
 /// subtracted from that of a database.
 fn needed_digests(context: &Context) -> HashSet<String> {
     let plans = context.stores.plans.state();
-    let of_plans =
-        plans.iter().map(|plan| context.modules.select(|module| belongs(module, &plan.spec.modules)));
+    let known = context.modules.known();
+    let of_list = |of_plan: &[String]| {
+        let wishes = ModuleWishes { tenant: &[], plan: "", of_plan };
+        context.modules.set_of(&choose(wishes, &[], known.list()).modules)
+    };
+    let of_plans = plans.iter().map(|plan| of_list(&plan.spec.modules));
     let tenants = context.stores.scopes.tenants();
-    let of_tenants = tenants.iter().filter_map(|tenant| {
-        let modules = &tenant.status.as_ref()?.modules;
-        Some(context.modules.select(|name| modules.iter().any(|module| module.name == name)))
-    });
+    let of_tenants = tenants
+        .iter()
+        .filter_map(|tenant| Some(context.modules.set_of(&modules_in_status(tenant.status.as_ref()?))));
     of_plans
         .chain(of_tenants)
         .map(|set| set.digest().to_owned())
-        .chain([context.modules.all().digest().to_owned()])
+        .chain([of_list(&[]).digest().to_owned()])
         .collect()
 }

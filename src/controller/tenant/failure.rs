@@ -66,7 +66,7 @@ pub enum StepError {
         /// The plan.
         plan: String,
         /// The refusal: the limit, what is used, and what was refused.
-        source: postgres::Error,
+        source: Box<postgres::Error>,
     },
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader continues")]

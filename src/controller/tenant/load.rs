@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    evaluate::{entitlements, evaluate},
+    evaluate::{entitlements, evaluate, selection},
     holds::settle_own_holds,
 };
 use crate::{
@@ -139,14 +139,17 @@ async fn named_row(
 }
 
 /// Why the plan in force cannot be applied: it does not exist (the one that follows a trial), leaves a limit open that the
-/// spec does not set, or names an unknown module.
+/// spec does not set, or names an unknown module. Or why the tenant's modules cannot be applied.
 fn plan_error(subject: &Subject<'_>, context: &SharedContext) -> Option<SpecError> {
     if subject.is_deprovisioning() || subject.desired.is_none() {
         return None;
     }
     let plan = &subject.access()?.plan;
     match entitlements(subject.tenant, plan, context) {
-        Some(Ok(_)) => None,
+        Some(Ok(_)) => {
+            let record = subject.record.as_ref();
+            selection(subject.tenant, record, subject.entitlements(), context).error.map(SpecError::from)
+        }
         Some(Err(error)) => Some(error),
         None => {
             Some(SpecError::TrialPlanNotFound { plan: plan.clone(), of: subject.tenant.spec.plan.clone() })
@@ -157,7 +160,7 @@ fn plan_error(subject: &Subject<'_>, context: &SharedContext) -> Option<SpecErro
 /// Whether the tenant keeps its recorded entitlements despite this error while its other work continues: only if it was
 /// activated.
 fn keeps_entitlements(subject: &Subject<'_>, error: &SpecError) -> bool {
-    matches!(error, SpecError::LimitNotSet(_) | SpecError::ModuleNotFound(_))
+    matches!(error, SpecError::LimitNotSet(_) | SpecError::Module(_))
         && subject.recorded_status().is_some_and(|status| status.was_active())
 }
 

@@ -82,7 +82,7 @@ impl StatusWriter {
             report_deprovisioning(outcome, context);
             return Ok(());
         }
-        let status = next_status(outcome, module_statuses(subject, context), context.clock.now());
+        let status = next_status(outcome, module_statuses(outcome, context), context.clock.now());
         if same(&self.last, &status) {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::{
         reason::Reason,
     },
     domain::{
-        modules::{self, ModuleNotFound},
+        modules::{ModuleError, unknown_of_plan},
         plan_adoption::PlanAdoption,
         usage::limit_names::{UnknownLimit, published_without_limit, unknown_limits},
     },
@@ -136,8 +136,8 @@ fn unused_status(
 }
 
 /// The unknown module that the plan names, if it does.
-fn unknown_module(plan: &TenantPlan, known: &PlanInputs<'_>) -> Option<ModuleNotFound> {
-    modules::check(&plan.name_any(), &plan.spec.modules, known.modules).err()
+fn unknown_module(plan: &TenantPlan, known: &PlanInputs<'_>) -> Option<ModuleError> {
+    unknown_of_plan(&plan.name_any(), &plan.spec.modules, known.modules)
 }
 
 /// Whether every limit of the plan is enforced, or published for others to enforce.

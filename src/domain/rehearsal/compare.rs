@@ -5,15 +5,13 @@ use super::{
     catalog::{CatalogObject, CatalogSnapshot, RowChange},
     narrowing::is_widening,
 };
-use crate::domain::rights::RightsMismatch;
+use crate::domain::{modules::INTERNAL, rights::RightsMismatch};
 
 /// The owner of a module's objects.
 const OWNER: &str = "tenantry_owner";
 /// The roles that may have rights on a module's objects; which ones exactly, is compared elsewhere.
 const KNOWN_GRANTEES: [&str; 5] =
     ["tenantry_owner", "tenantry_rw", "tenantry_shrink", "tenantry_ro", "PUBLIC"];
-/// Tenantry's own schema.
-const INTERNAL: &str = "tenantry";
 /// Tenantry's own table, which the first file without a transaction creates.
 const PROGRESS: &str = "tenantry.migration_progress";
 

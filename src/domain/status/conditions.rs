@@ -12,9 +12,11 @@ use crate::{
             remove_condition, set_condition,
         },
         reason::Reason,
+        tenant_status::ModuleStatus,
     },
     domain::{
         access::{AccessLevel, inputs::past_trial_end},
+        module_status::describe_behind,
         observed::RegistryStatus,
         spec,
         workflow::{BlockedReason, attempt::StepResult},
@@ -35,7 +37,11 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Every condition that this reconcile can report on. The others keep their state.
-pub(super) fn updates(outcome: &Outcome<'_>, summary: &Summary) -> Vec<ConditionUpdate> {
+pub(super) fn updates(
+    outcome: &Outcome<'_>,
+    summary: &Summary,
+    modules: &[ModuleStatus],
+) -> Vec<ConditionUpdate> {
     let mut updates = vec![ready(outcome, summary)];
     match summary {
         Summary::Working { message } => {
@@ -57,8 +63,19 @@ pub(super) fn updates(outcome: &Outcome<'_>, summary: &Summary) -> Vec<Condition
     } else {
         updates.extend(PARTS.iter().filter_map(|(type_, message)| part(outcome, summary, type_, message)));
         updates.extend(usage::within_limits(outcome));
+        report_behind(&mut updates, modules);
     }
     updates
+}
+
+/// New versions that the tenant waits for: nothing failed, and nothing was asked for yet.
+fn report_behind(updates: &mut [ConditionUpdate], modules: &[ModuleStatus]) {
+    let applied = updates.iter_mut().find(|update| update.type_ == api::MIGRATIONS_APPLIED);
+    if let (Some(applied), Some(message)) = (applied, describe_behind(modules))
+        && applied.status == True
+    {
+        *applied = ConditionUpdate::new(api::MIGRATIONS_APPLIED, False, Reason::Waiting, &message);
+    }
 }
 
 /// New conditions over old ones. A transition time is kept while the status is the same; conditions that exist only while

@@ -90,6 +90,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
     let evaluated = subject.access().filter(|_| record.is_some());
     // The dates before may be of a time when the tenant was this Tenant's.
     let before_leaving = |date: Option<Time>| date.filter(|_| !outcome.is_elsewhere());
+    let updates = conditions::updates(outcome, &summary, &modules);
     TenantStatus {
         observed_generation: subject.tenant.metadata.generation,
         state: Some(state),
@@ -119,12 +120,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         purge_after: record
             .map_or(before_leaving(before.purge_after), |record| record.purge_after.map(whole_seconds)),
         workflow: workflow::status(outcome, before.workflow, now),
-        conditions: conditions::merge(
-            before.conditions,
-            conditions::updates(outcome, &summary),
-            outcome,
-            now,
-        ),
+        conditions: conditions::merge(before.conditions, updates, outcome, now),
         // Fields of later versions are left out, not written as empty.
         ..TenantStatus::default()
     }

@@ -5,6 +5,7 @@ use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason},
     domain::{
         drift::Mismatch,
+        modules::ModuleError,
         named_row::describe_elsewhere,
         observed::RegistryStatus,
         settings::SettingsError,
@@ -91,7 +92,15 @@ impl Summary {
                 Self::Stuck { reason: Reason::SettingsTooLarge, message }
             }
             SpecError::LimitNotSet(_) => Self::Stuck { reason: Reason::LimitNotSet, message },
-            SpecError::ModuleNotFound(_) => Self::Stuck { reason: Reason::ModuleNotFound, message },
+            SpecError::Module(ModuleError::NotFound { .. }) => {
+                Self::Stuck { reason: Reason::ModuleNotFound, message }
+            }
+            SpecError::Module(ModuleError::VersionNotFound { .. }) => {
+                Self::Stuck { reason: Reason::VersionNotFound, message }
+            }
+            SpecError::Module(ModuleError::NotReady { .. }) => {
+                Self::Waiting { reason: Reason::ModuleNotReady, message }
+            }
             SpecError::Slug { .. } | SpecError::Settings(_) => {
                 Self::Stuck { reason: Reason::InvalidSpec, message }
             }

@@ -90,7 +90,11 @@ pub fn plan_provision(
         true => NextAction::Done,
         // A paused tenant is Paused only if there is work to do.
         false if object.paused => NextAction::Blocked(BlockedReason::Paused),
-        false => NextAction::run(tenant.kind(&steps), steps),
+        // The Secret of an active tenant has the new versions after that.
+        false => {
+            let again = tenant.activated && steps.contains(&Step::ApplyMigrations);
+            NextAction::Run { kind: tenant.kind(&steps), steps, again }
+        }
     }
 }
 
