@@ -28,6 +28,7 @@ async fn progress(session: &mut PgConnection) -> Vec<(i32, bool)> {
 const FIRST: &str = "CREATE TABLE steps (id int, name text); INSERT INTO steps SELECT n, 'a' FROM generate_series(1, 100) AS n";
 
 #[tokio::test]
+#[ignore = "slow: make test-all"]
 async fn interrupted_anywhere_it_goes_on() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
