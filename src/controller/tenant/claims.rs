@@ -28,10 +28,10 @@ pub async fn find_claims(context: &Context, id: TenantId) -> Result<Claims, Step
     Ok(Claims::of(&tenants))
 }
 
-/// The CRD of an earlier release has no such selector.
+/// The CRD of an earlier release has no such selector: nothing else is wrong with the request.
 fn explain(error: kube::Error) -> StepError {
     match error {
-        kube::Error::Api(mut answer) if answer.code == 400 && answer.message.contains("status.tenantId") => {
+        kube::Error::Api(mut answer) if answer.code == 400 => {
             answer.message = format!(
                 "{}; the CRD {} is older than this release: apply the CRDs of this release (tenantry crds)",
                 answer.message,
