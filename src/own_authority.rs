@@ -21,13 +21,16 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::AbortHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::warn;
 
 /// How long the session has to come through the local connection.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long to wait after a session could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The message by which a client asks a server for TLS: its length, and the code of the request.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -90,7 +93,16 @@ impl OwnAuthority<'static> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let through = through(options, &listener)?;
         let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            loop {
+                let client = match listener.accept().await {
+                    Ok((client, _)) => client,
+                    // For example too many open files, which passes: without this task, no session could be opened any more.
+                    Err(error) => {
+                        warn!(%error, "could not accept a session to {host}:{port}");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
                 let (authority, host) = (self.clone(), host.clone());
                 tokio::spawn(async move {
                     match timeout(ACCEPT_TIMEOUT, authority.open(&host, port)).await {

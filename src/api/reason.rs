@@ -335,6 +335,8 @@ reasons! {
     Waiting,
     /// Usage is within the limits.
     WithinLimits,
+    /// Event: the annotation that acknowledges the breaker has another token than that of its opening.
+    WrongToken,
 }
 
 impl Reason {

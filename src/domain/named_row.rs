@@ -29,6 +29,26 @@ impl NamedRow {
     }
 }
 
+/// Why a Tenant does not take a row over from one of another namespace by annotation, and what to do: who may annotate Tenants
+/// in one namespace must not get the data of another.
+pub fn describe_other_namespace(row: &TenantRecord, tenant: &Tenant) -> String {
+    let owner = format!("{}/{}", row.resource_namespace, row.resource_name);
+    format!(
+        "tenant {} is that of Tenant {owner}, which is in another namespace: {}",
+        row.id,
+        move_by_registry(&owner, &row.slug, tenant)
+    )
+}
+
+/// How a platform operator moves a tenant from another Tenant to this one.
+fn move_by_registry(owner: &str, slug: &str, tenant: &Tenant) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    let (namespace, name) = (part(&tenant.metadata.namespace), part(&tenant.metadata.name));
+    format!(
+        "a platform operator applies Tenant {owner}, deletes it with a grace, and moves its tombstone, in the registry: SELECT move_tenant('{slug}', '{namespace}', '{name}')"
+    )
+}
+
 /// Why a Tenant does nothing whose tenant is that of another one by the registry, and what to do.
 pub fn describe_elsewhere(row: &TenantRecord, tenant: &Tenant) -> String {
     let (id, slug, status) = (row.id, &row.slug, row.status.as_str());
@@ -47,6 +67,7 @@ pub fn describe_elsewhere(row: &TenantRecord, tenant: &Tenant) -> String {
         RegistryStatus::Deprovisioning => {
             format!("move it, in the registry: SELECT move_tenant('{slug}', '{namespace}', '{name}')")
         }
+        _ if row.resource_namespace != namespace => move_by_registry(&owner, slug, tenant),
         _ => format!(
             "confirm it, once no Tenant {owner} exists: kubectl annotate tenant -n {namespace} {name} {ANNOTATION_ADOPT_ROW}={id}"
         ),
@@ -91,12 +112,18 @@ mod tests {
 
     #[test]
     fn message_names_the_owner_and_the_way_for_its_state() {
-        let tenant = tenant("others", "renamed", "acme");
         let mut row = TenantRecord::example(RegistryStatus::Active);
-        let active = describe_elsewhere(&row, &tenant);
+        let active = describe_elsewhere(&row, &tenant("customers", "renamed", "acme"));
         let annotation =
-            format!("kubectl annotate tenant -n others renamed {ANNOTATION_ADOPT_ROW}={}", row.id);
+            format!("kubectl annotate tenant -n customers renamed {ANNOTATION_ADOPT_ROW}={}", row.id);
         assert!(active.contains("as that of Tenant customers/acme (active)") && active.contains(&annotation));
+        // One namespace's users do not get the data of another by an annotation.
+        let tenant = tenant("others", "renamed", "acme");
+        let moved = "a platform operator applies Tenant customers/acme, deletes it with a grace";
+        for message in [describe_elsewhere(&row, &tenant), describe_other_namespace(&row, &tenant)] {
+            assert!(message.contains(moved) && message.contains("move_tenant('acme', 'others', 'renamed')"));
+            assert!(!message.contains(ANNOTATION_ADOPT_ROW), "{message}");
+        }
         row.status = RegistryStatus::Deprovisioning;
         let leaving = describe_elsewhere(&row, &tenant);
         assert!(leaving.contains("SELECT move_tenant('acme', 'others', 'renamed')"), "{leaving}");

@@ -99,16 +99,27 @@ async fn tenant_whose_row_is_elsewhere_is_neither_registered_afresh_nor_purged_u
     world.fleet.delete("acme").await;
     world.fleet.deleted("acme", &former).await;
 
-    // A registry that is older than the move.
-    restore(
-        &world,
-        "UPDATE tenants SET resource_name = 'acme', resource_uid = 'older', updated_at = now();
-         DELETE FROM activity WHERE action = 'Moved'",
-    )
-    .await;
+    // A registry that is older than the move: from another namespace, an annotation does not take the tenant over.
+    let older = |namespace: &str| {
+        format!(
+            "UPDATE tenants SET resource_namespace = '{namespace}', resource_name = 'acme', resource_uid = 'older',
+                 updated_at = now();
+             DELETE FROM activity WHERE action = 'Moved'"
+        )
+    };
+    restore(&world, &older("of-a-neighbour")).await;
     world.fleet.reason("renamed", READY, "BoundElsewhere").await;
     let adopt = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_ADOPT_ROW: id}}}));
     world.fleet.tenants.patch("renamed", &PatchParams::default(), &adopt).await.unwrap();
+    let refused = |tenant: Option<&Tenant>| {
+        let status = tenant.and_then(|tenant| tenant.status.as_ref());
+        let ready = status.and_then(|status| find_condition(&status.conditions, READY));
+        ready.is_some_and(|ready| ready.message.contains("which is in another namespace"))
+    };
+    world.fleet.wait("renamed", "refused", refused).await;
+    // Of the same namespace, it does.
+    restore(&world, &older("moved-away")).await;
+    world.apply("renamed", json!({"slug": "acme", "displayName": "look again"})).await;
     world.fleet.reason("renamed", READY, "Active").await;
     let mut session = world.fleet.login("renamed").await.unwrap();
     let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut session).await.unwrap();

@@ -129,6 +129,20 @@ async fn lost_row_is_written_again_as_asked_for() {
     world.fleet.hold_reason("billing", "RegistryRowMissing").await;
     world.event("billing", "RegistryRowMissing", ANNOTATION_ADOPT_ROW).await;
 
+    // Another Tenant with that id in its status: it is not known whose the data is.
+    world.apply("copy", json!({"slug": "copy", "paused": true})).await;
+    let of_acme = world.fleet.tenants.get("acme").await.unwrap().status.unwrap();
+    let copied = json!({"status": {"tenantId": id, "server": of_acme.server, "database": of_acme.database}});
+    let params = PatchParams::default();
+    world.fleet.tenants.patch_status("copy", &params, &Patch::Merge(copied)).await.unwrap();
+    adopt("acme", &id).await;
+    let refused = |tenant: Option<&Tenant>| {
+        let status = tenant.and_then(|tenant| tenant.status.as_ref());
+        let ready = status.and_then(|status| find_condition(&status.conditions, READY));
+        ready.is_some_and(|ready| ready.message.contains("/copy has the id"))
+    };
+    world.fleet.wait("acme", "refused", refused).await;
+
     // A database with another comment is not the tenant's.
     let mut superuser = world.superuser("postgres").await;
     let comment: String = sqlx::query_scalar(
@@ -138,7 +152,11 @@ async fn lost_row_is_written_again_as_asked_for() {
     .await
     .unwrap();
     superuser.execute("COMMENT ON DATABASE tenant_acme IS 'of another'").await.unwrap();
-    adopt("acme", &id).await;
+    world.fleet.tenants.delete("copy", &DeleteParams::default()).await.unwrap();
+    let none = json!({"metadata": {"finalizers": null}});
+    // It may have had none.
+    let _ = world.fleet.tenants.patch("copy", &params, &Patch::Merge(none)).await;
+    world.apply("acme", json!({"displayName": "look at the comment"})).await;
     let refused = |tenant: Option<&Tenant>| {
         let status = tenant.and_then(|tenant| tenant.status.as_ref());
         status.is_some_and(|status| {

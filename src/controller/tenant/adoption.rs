@@ -12,6 +12,8 @@ use super::{
 use crate::{
     controller::state::servers::ServerState,
     domain::{
+        identity::TenantId,
+        named_row::describe_other_namespace,
         observed::RegistryStatus,
         record::TenantRecord,
         tenant_facts::{Ownership, RecordedOids},
@@ -31,6 +33,10 @@ pub async fn check_elsewhere(step: &StepContext<'_, '_>, row: &TenantRecord) -> 
     let tenant = step.tenant();
     if tenant.spec.slug != row.slug {
         return refuse(step, format!("tenant {} of Tenant {owner} has the slug {:?}", row.id, row.slug));
+    }
+    // Who may annotate Tenants in one namespace must not get the data of another.
+    if row.resource_namespace != step.namespace() {
+        return refuse(step, describe_other_namespace(row, tenant));
     }
     if matches!(row.status, RegistryStatus::Deprovisioning | RegistryStatus::Deprovisioned) {
         let status = row.status.as_str();
@@ -56,6 +62,25 @@ pub async fn check_elsewhere(step: &StepContext<'_, '_>, row: &TenantRecord) -> 
     Ok(())
 }
 
+/// Refuses if another Tenant has the id of a lost row in its status, even one that is being deleted: no row says whose the
+/// data is, so that a person has to.
+pub async fn check_unclaimed(step: &StepContext<'_, '_>, id: TenantId) -> Result<(), StepError> {
+    let claims = find_claims(step.context, id).await?;
+    let (namespace, name) = (step.namespace(), step.tenant().name_any());
+    let others = claims.elsewhere(id, &namespace, &name);
+    let others: Vec<String> = others.map(|claim| format!("{}/{}", claim.namespace, claim.name)).collect();
+    match others.is_empty() {
+        true => Ok(()),
+        false => refuse(
+            step,
+            format!(
+                "Tenant {} has the id {id} in its status too: find out whose it is, and delete the other; if it is being deleted, remove its finalizer",
+                others.join(", ")
+            ),
+        ),
+    }
+}
+
 /// The rows that block a lost one, if each may be closed: it is from before the lost tenant was registered, and has neither
 /// a Tenant nor anything on its server any more.
 pub async fn superseded_rows(
@@ -70,9 +95,8 @@ pub async fn superseded_rows(
             return refuse(step, format!("{owner} ({status}, slug {slug:?}) has its database name"));
         }
         refuse_existing_owner(step, row).await?;
-        if let Some(hold) = row.legal_hold() {
-            let hold = &hold.name;
-            return refuse(step, format!("{owner} has the slug, and legal hold {hold:?}: lift that first"));
+        if let Some(holds) = row.legal_holds() {
+            return refuse(step, format!("{owner} has the slug, and {holds}: lift that first"));
         }
         let server = &row.placement.server;
         let ServerState::Ready(handle) = step.context.state.servers.get(server) else {

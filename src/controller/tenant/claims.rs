@@ -1,6 +1,6 @@
 //! Which Tenants have a tenant's id in their status, by the API server itself: asked before something that cannot be undone.
 
-use kube::{Api, api::ListParams};
+use kube::{Api, CustomResourceExt, api::ListParams};
 
 use super::failure::StepError;
 use crate::{
@@ -21,9 +21,41 @@ pub async fn find_claims(context: &Context, id: TenantId) -> Result<Claims, Step
             Some(namespace) => Api::namespaced(context.client.clone(), namespace),
             None => Api::all(context.client.clone()),
         };
-        for object in api.list(&with_id).await?.items {
+        for object in api.list(&with_id).await.map_err(explain)?.items {
             tenants.push(object.0?);
         }
     }
     Ok(Claims::of(&tenants))
+}
+
+/// The CRD of an earlier release has no such selector: nothing else is wrong with the request.
+fn explain(error: kube::Error) -> StepError {
+    match error {
+        kube::Error::Api(mut answer) if answer.code == 400 => {
+            answer.message = format!(
+                "{}; the CRD {} is older than this release: apply the CRDs of this release (tenantry crds)",
+                answer.message,
+                Tenant::crd_name()
+            );
+            kube::Error::Api(answer).into()
+        }
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn crd_of_an_earlier_release_is_named_with_the_remedy() {
+        let refused = |message: &str, code| {
+            let status = Status::failure(message, "BadRequest").with_code(code).boxed();
+            explain(kube::Error::Api(status)).to_string()
+        };
+        let old = refused("field label not supported: status.tenantId", 400);
+        assert!(old.contains("apply the CRDs of this release"), "{old}");
+        assert!(!refused("etcd is not there", 500).contains("CRD"));
+    }
 }

@@ -109,8 +109,8 @@ pub enum StepError {
         "nothing is dropped while the breaker of mass deletions is open: the Event on the Tenant CRD says why, and how to continue"
     )]
     PurgesFrozen,
-    /// The tenant has a legal hold.
-    #[error("nothing is dropped while legal hold {0:?} is in force: to end it, delete that TenantHold")]
+    /// The tenant has legal holds, which the text names.
+    #[error("nothing is dropped, because of {0}: a legal hold ends when its TenantHold is deleted")]
     LegalHold(String),
     /// The step did not end in time.
     #[error("no answer within {} s", .0.as_secs())]

@@ -68,7 +68,7 @@ async fn refuse_under_legal_hold(step: &mut StepContext<'_, '_>, claims: &Claims
     if placed {
         requeue_tenant(&row.resource_namespace, &row.resource_name, context);
     }
-    let refusal = row.legal_hold().map(|hold| StepError::LegalHold(hold.name.clone()));
+    let refusal = row.legal_holds().map(StepError::LegalHold);
     step.replace_record(row);
     refusal.map_or(Ok(()), Err)
 }

@@ -82,7 +82,8 @@ async fn reconcile(
     let manager = finalizers::manager_of(&context.installation.id.to_string());
     let modules = context.modules.known();
     let (metered_limits, modules) = (modules.metered_limits(), modules.names());
-    let known = PlanInputs { adoption, metered_limits, modules };
+    let sees_all_tenants = context.stores.scopes.0.iter().any(|scope| scope.namespace.is_none());
+    let known = PlanInputs { adoption, sees_all_tenants, metered_limits, modules };
     let changes = changes(plan, &known, &manager, &finalizers::manager_of(""), context.clock.now());
     let plans = Api::<TenantPlan>::all(context.client.clone());
     // The finalizer is added before the status reports users, and released after it reports none.
@@ -91,6 +92,10 @@ async fn reconcile(
     }
     if let Some(status) = &changes.status {
         apply_status(&plans, plan, status).await?;
+    }
+    for former in &changes.abandoned {
+        finalizers::release_as(former, &plans, plan).await?;
+        info!(plan = plan.name_any(), manager = former, "finalizer of a former installation released");
     }
     if changes.guard == Some(false) {
         finalizers::release_as(&manager, &plans, plan).await?;

@@ -29,6 +29,8 @@ use crate::{
 pub struct Changes {
     /// Whether the finalizer is added (true) or released (false); none: neither.
     pub guard: Option<bool>,
+    /// The field managers of former installations: the finalizer that they added is released.
+    pub abandoned: Vec<String>,
     /// The new status; none: unchanged.
     pub status: Option<TenantPlanStatus>,
 }
@@ -37,6 +39,8 @@ pub struct Changes {
 pub struct PlanInputs<'a> {
     /// Its tenants; none if it has none.
     pub adoption: Option<&'a PlanAdoption>,
+    /// Whether this operator watches every namespace: then no other one has tenants that this one does not know.
+    pub sees_all_tenants: bool,
     /// The limits that modules meter.
     pub metered_limits: &'a [String],
     /// The modules that exist.
@@ -45,7 +49,8 @@ pub struct PlanInputs<'a> {
 
 /// The writes to a plan with these tenants, by an operator that adds finalizers as `manager`; `family` is the prefix of the
 /// managers of all operators. A plan without tenants of this operator, now and before, is written once, so that a wait for
-/// it ends and its limits are checked; and not if it has tenants of others.
+/// it ends and its limits are checked; and not if it has tenants of others. If no Tenant at all is on it, the finalizers of
+/// others are those of installations whose registry was lost, or of wrong starts.
 pub fn changes(
     plan: &TenantPlan,
     known: &PlanInputs<'_>,
@@ -54,11 +59,13 @@ pub fn changes(
     now: Timestamp,
 ) -> Changes {
     let before = plan.status.clone().unwrap_or_default();
-    let guards = guards(plan, |name| name == manager);
+    let guards = !guardians(plan, |name| name == manager).is_empty();
     let Some(adoption) = known.adoption else {
-        let others = self::guards(plan, |name| name != manager && name.starts_with(family));
+        let mut others = guardians(plan, |name| name != manager && name.starts_with(family));
+        let abandoned = if known.sees_all_tenants { std::mem::take(&mut others) } else { Vec::new() };
         // A deleted plan whose finalizer only another client's manifest carries would stay for ever.
-        let left_behind = plan.metadata.deletion_timestamp.is_some() && has_finalizer(plan) && !others;
+        let left_behind =
+            plan.metadata.deletion_timestamp.is_some() && has_finalizer(plan) && others.is_empty();
         let guards = guards || left_behind;
         let unused = unused_status(plan, &before, known, now);
         // Operators of different versions may know different limits: each takes what another wrote for this generation.
@@ -67,9 +74,10 @@ pub fn changes(
             && before.used_by == Some(0)
             && !before.conditions.is_empty()
             && !corrects(&unused.conditions, &before.conditions);
-        let keeps_status = plan.metadata.deletion_timestamp.is_some() || others || is_written;
+        let keeps_status = plan.metadata.deletion_timestamp.is_some() || !others.is_empty() || is_written;
         return Changes {
             guard: guards.then_some(false),
+            abandoned,
             status: (!keeps_status && !same(&before, &unused)).then_some(unused),
         };
     };
@@ -78,6 +86,7 @@ pub fn changes(
     let status = next_status(plan, &before, adoption, known, now);
     Changes {
         guard: (!guards && possible).then_some(true),
+        abandoned: Vec::new(),
         status: (!same(&before, &status)).then_some(status),
     }
 }
@@ -96,9 +105,10 @@ fn has_finalizer(plan: &TenantPlan) -> bool {
     plan.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether one of these managers has added the finalizer.
-fn guards(plan: &TenantPlan, of: impl Fn(&str) -> bool) -> bool {
-    has_finalizer(plan) && plan.managed_fields().iter().any(|entry| entry.manager.as_deref().is_some_and(&of))
+/// Those of these managers that have added the finalizer.
+fn guardians(plan: &TenantPlan, of: impl Fn(&str) -> bool) -> Vec<String> {
+    let entries = if has_finalizer(plan) { plan.managed_fields() } else { &[] };
+    entries.iter().filter_map(|entry| entry.manager.clone()).filter(|name| of(name)).collect()
 }
 
 /// The status of a plan without tenants.
@@ -279,9 +289,14 @@ mod tests {
     }
 
     fn changes_to(plan: &TenantPlan, adoption: Option<&PlanAdoption>) -> Changes {
+        changes_by(false, plan, adoption)
+    }
+
+    fn changes_by(sees_all_tenants: bool, plan: &TenantPlan, adoption: Option<&PlanAdoption>) -> Changes {
         let metered_limits = ["users".to_owned()];
         let modules = ["core".to_owned(), "projects".to_owned()];
-        let known = PlanInputs { adoption, metered_limits: &metered_limits, modules: &modules };
+        let known =
+            PlanInputs { adoption, sees_all_tenants, metered_limits: &metered_limits, modules: &modules };
         changes(plan, &known, OURS, "family/", Timestamp::UNIX_EPOCH)
     }
 
@@ -347,7 +362,7 @@ mod tests {
         assert_eq!((status.used_by, status.pending, status.observed_generation), (Some(0), None, Some(2)));
         let (ready, reason, _) = shown(&changes, READY).unwrap();
         assert_eq!((&*ready, &*reason), ("True", "Unused"));
-        let only_guard = Changes { guard: Some(false), status: None };
+        let only_guard = Changes { guard: Some(false), ..Changes::default() };
         assert_eq!(changes_to(&guarded(&[OURS], deleting()), None), only_guard);
         // The status of another operator stays.
         assert_eq!(changes_to(&guarded(&[OURS, "family/other"], json!({})), None), only_guard);
@@ -410,8 +425,25 @@ mod tests {
     }
 
     #[test]
+    fn finalizer_of_a_former_installation_is_abandoned_once_no_tenant_at_all_is_on_the_plan() {
+        let former = |metadata: Value| guarded(&[OURS, "family/lost", "kubectl"], metadata);
+        for metadata in [deleting(), json!({})] {
+            let released = changes_by(true, &former(metadata.clone()), None);
+            assert_eq!(
+                (released.guard, &*released.abandoned),
+                (Some(false), &["family/lost".to_owned()][..])
+            );
+            assert_eq!(changes_by(false, &former(metadata.clone()), None).abandoned, [""; 0]);
+            assert_eq!(changes_by(true, &former(metadata), Some(&tenants(1, 0))).abandoned, [""; 0]);
+        }
+        let mut unused = guarded(&["family/lost"], json!({}));
+        unused.status = changes_to(&unused, Some(&tenants(2, 2))).status;
+        assert_eq!(changes_by(true, &unused, None).status.unwrap().used_by, Some(0));
+    }
+
+    #[test]
     fn deleted_plan_with_the_finalizer_of_a_manifest_is_released() {
-        let released = Changes { guard: Some(false), status: None };
+        let released = Changes { guard: Some(false), ..Changes::default() };
         assert_eq!(changes_to(&guarded(&["velero"], deleting()), None), released);
         assert_eq!(changes_to(&guarded(&["velero"], json!({})), None).guard, None);
     }

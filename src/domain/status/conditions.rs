@@ -114,9 +114,8 @@ fn grace_period(outcome: &Outcome<'_>) -> Option<(Reason, String)> {
     };
     let access = revocation(outcome);
     let end = format!("the database is {ending} {when}; until then the tenant can be restored");
-    if let Some(hold) = record.legal_hold().filter(|_| record.purge_started_at.is_none()) {
-        let message =
-            format!("{access}; legal hold {:?} keeps the data; once it is lifted, {end}", hold.name);
+    if let Some(holds) = record.legal_holds().filter(|_| record.purge_started_at.is_none()) {
+        let message = format!("{access}; the data is kept by {holds}; without that, {end}");
         return Some((Reason::LegalHold, message));
     }
     let reason = if record.frozen_by.is_some() { Reason::PurgesFrozen } else { Reason::GracePeriod };

@@ -2,9 +2,9 @@
 //! is removed first, so that it is used once; nothing on the server is changed. The step does one of two things:
 //!
 //! - It writes a lost row again. The tenant's database must exist on the server that the status names, with that id in its
-//!   ownership comment. The row of an earlier tenant of that slug, of which nothing is left, is closed. The tenant counts as
+//!   ownership comment, and no other Tenant that id in its status. The row of an earlier tenant of that slug, of which nothing is left, is closed. The tenant counts as
 //!   activated.
-//! - It takes the row over from another Tenant, which does not exist: the registry is older than a move.
+//! - It takes the row over from another Tenant of the namespace, which does not exist: the registry is older than a move.
 
 use kube::{
     Api, Resource, ResourceExt,
@@ -21,7 +21,7 @@ use crate::{
     controller::{
         state::servers::ServerState,
         tenant::{
-            adoption::{check_elsewhere, superseded_rows},
+            adoption::{check_elsewhere, check_unclaimed, superseded_rows},
             failure::StepError,
             step_context::StepContext,
         },
@@ -66,6 +66,7 @@ async fn take_over(
 
 async fn write_again(step: &StepContext<'_, '_>) -> Result<(TenantRecord, String), StepError> {
     let lost = lost_row(step).await?;
+    check_unclaimed(step, lost.placement.tenant).await?;
     let superseded = superseded_rows(step, &lost).await?;
     remove_annotation(step).await?;
     let (registry, now) = (&step.context.registry, step.context.clock.now());
