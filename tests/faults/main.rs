@@ -30,6 +30,7 @@ mod replaced_server;
 mod restored_registry;
 mod restrictions;
 mod retries;
+mod rights;
 mod rollback;
 mod sequence;
 mod snapshot;

@@ -12,15 +12,18 @@ pub mod demo;
 pub mod environment;
 pub mod error;
 mod existing_cluster;
+pub mod helm;
 pub mod installation;
 pub mod interposer;
 pub mod kubectl;
+pub mod kubelet;
 pub mod operator;
 pub mod paths;
 pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod progress;
+pub mod rights;
 pub mod service;
 mod tenants;
 
