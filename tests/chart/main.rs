@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod crds;
+mod documented;
 mod flags;
 mod golden;
 mod release;

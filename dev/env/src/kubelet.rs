@@ -3,10 +3,10 @@
 //! probe. The status of PodDisruptionBudgets is written too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -127,9 +127,14 @@ impl Node {
         let kubeconfig = directory.join("kubeconfig");
         let account = spec.service_account_name.as_deref().unwrap_or("default");
         rights::write_kubeconfig(&self.administrator, &self.namespace, account, &kubeconfig).await?;
+        let mounts = self.mount(spec, container, &directory).await?;
         let mut environment = vec![("KUBECONFIG".to_owned(), kubeconfig.display().to_string())];
         for variable in container.env.iter().flatten() {
-            environment.push((variable.name.clone(), self.value(variable, pod).await?));
+            let mut value = self.value(variable, pod).await?;
+            for (path, here) in &mounts {
+                value = value.replace(path, here);
+            }
+            environment.push((variable.name.clone(), value));
         }
         let port = ports::free()?;
         let launch = Launch {
@@ -142,6 +147,39 @@ impl Node {
             end: End::Kill,
         };
         Ok(Process { service: Service::new(launch, Lifetime::WithParent), port, ready: None })
+    }
+
+    /// Writes the mounted Secrets below the pod's directory. Returns each path in the container and where it is here.
+    async fn mount(
+        &self,
+        spec: &PodSpec,
+        container: &Container,
+        directory: &Path,
+    ) -> Result<Vec<(String, String)>> {
+        let mut mounts = Vec::new();
+        for volume in spec.volumes.iter().flatten() {
+            let Some(source) = &volume.secret else { continue };
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            let mut found =
+                container.volume_mounts.iter().flatten().filter(|mount| mount.name == volume.name);
+            let Some(mount) = found.next() else { continue };
+            let here = directory.join(mount.mount_path.trim_start_matches('/'));
+            let here = crate::paths::directory(here, 0o700)?;
+            for item in source.items.iter().flatten() {
+                let content = self.secret(name, &item.key).await?;
+                crate::paths::write_secret(&here.join(&item.path), &content)?;
+            }
+            mounts.push((mount.mount_path.clone(), here.display().to_string()));
+        }
+        Ok(mounts)
+    }
+
+    async fn secret(&self, name: &str, key: &str) -> Result<String> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let missing = || Error::message(format!("the Secret {name} has no key {key}"));
+        let secret = secrets.get_opt(name).await?.and_then(|secret| secret.data).ok_or_else(missing)?;
+        let value = secret.get(key).ok_or_else(missing)?;
+        Ok(String::from_utf8_lossy(&value.0).into_owned())
     }
 
     async fn value(&self, variable: &EnvVar, pod: &Pod) -> Result<String> {
@@ -157,11 +195,7 @@ impl Node {
         }
         let key = source.secret_key_ref.as_ref();
         let key = key.ok_or_else(|| Error::message(format!("{} has no source", variable.name)))?;
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let missing = || Error::message(format!("the Secret {} has no key {}", key.name, key.key));
-        let secret = secrets.get_opt(&key.name).await?.and_then(|secret| secret.data).ok_or_else(missing)?;
-        let value = secret.get(&key.key).ok_or_else(missing)?;
-        Ok(String::from_utf8_lossy(&value.0).into_owned())
+        self.secret(&key.name, &key.key).await
     }
 
     /// As the disruption controller does.
