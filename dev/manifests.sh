@@ -14,7 +14,7 @@ render() {
     {
         echo "# Rendered from charts/tenantry by \`make manifests\`: change it there."
         # No comments about templates, and no empty lines.
-        "$helm" template tenantry "$root/charts/tenantry" --namespace tenantry-system \
+        "$helm" template tenantry "$root/charts/tenantry" --namespace tenantry-system --skip-tests \
             --set image.repository=tenantry --set crds.install=false "$@" | sed '/^# Source: /d; /^$/d'
     } >"$to/new"
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::paths::RunDirectory;
 use crate::process::{End, Launch, Lifetime, Signal};
 use crate::service::Service;
-use crate::{operator, ports, progress, rights};
+use crate::{operator, ports, process, progress, rights};
 
 const PERIOD: Duration = Duration::from_millis(200);
 
@@ -93,6 +93,10 @@ impl Node {
             }
         }
         for pod in all.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            if pod.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never")) {
+                self.run_once(&pods, pod).await?;
+                continue;
+            }
             let uid = pod.uid().unwrap_or_default();
             if !self.processes.contains_key(&uid) {
                 let process = self.launch(pod).await?;
@@ -110,6 +114,36 @@ impl Node {
         }
         let ready = self.processes.values().filter(|process| process.ready == Some(true)).count();
         self.write_budgets(ready).await
+    }
+
+    /// Runs a pod to its end. What it asks of the Service is answered by a replica that is ready.
+    async fn run_once(&self, pods: &Api<Pod>, pod: &Pod) -> Result<()> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            return Ok(());
+        }
+        let Some(replica) = self.processes.values().find(|process| process.ready == Some(true)) else {
+            return Ok(());
+        };
+        let container = pod.spec.iter().flat_map(|spec| &spec.containers).next();
+        let arguments = container.into_iter().flat_map(|container| container.args.iter().flatten());
+        let arguments: Vec<String> = arguments
+            .map(|argument| match argument.strip_prefix("http://").and_then(|rest| rest.split_once('/')) {
+                Some((_, path)) => format!("http://127.0.0.1:{}/{path}", replica.port),
+                None => argument.clone(),
+            })
+            .collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let phase = match process::run(&self.binary, &arguments, None).await {
+            Ok(_) => "Succeeded",
+            Err(error) => {
+                progress::line(&format!("  {}: {error}", pod.name_any()));
+                "Failed"
+            }
+        };
+        let status = json!({"status": {"phase": phase}});
+        pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await?;
+        Ok(())
     }
 
     /// How the pod's container is run here. An error where a kubelet could not create it either.
