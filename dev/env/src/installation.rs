@@ -68,10 +68,12 @@ pub async fn install_namespaces(kubectl: &Kubectl, operators: &str) -> Result<()
     kubectl.apply(&list(&[namespace(operators), namespace(CUSTOMERS)])).await.map(drop)
 }
 
-/// Applies the operator's namespace and its rights there, in the namespaces that it watches and in the cluster.
+/// Applies the operator's namespace and its rights there, in the namespaces that it watches and in the cluster. Returns when
+/// they are in force.
 pub async fn install_rights(kubectl: &Kubectl, scope: rights::Scope<'_>) -> Result<()> {
     install_namespaces(kubectl, scope.namespace).await?;
-    kubectl.apply(&list(&rights::objects(scope)?)).await.map(drop)
+    kubectl.apply(&list(&rights::objects(scope)?)).await?;
+    rights::wait_in_force(kubectl.kubeconfig()?, scope).await
 }
 
 /// Applies the Secret with the operator's login, and the `DatabaseServer` with these labels for the server on this port

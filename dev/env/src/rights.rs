@@ -2,8 +2,10 @@
 //! operator of an environment is never the cluster's administrator.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -20,6 +22,10 @@ pub const ACCOUNT: &str = "tenantry";
 const RELEASE_NAMESPACE: &str = "tenantry-system";
 /// The kinds that have to do with rights. `ServiceAccount` comes first: a token needs it.
 const KINDS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+
+/// Longer than authorization ever takes to see new rights.
+const IN_FORCE: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Whose rights they are.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +80,52 @@ fn replace(value: &mut Value, from: &str, to: &str) {
         Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, from, to)),
         _ => {}
     }
+}
+
+/// Waits until the API server's authorization has seen the objects: it follows them by a watch of its own.
+pub async fn wait_in_force(administrator: &Path, scope: Scope<'_>) -> Result<()> {
+    let client = Client::try_from(read_config(administrator).await?)?;
+    let mut needed = vec![
+        ("list", "tenantry.dev", "tenantplans", None),
+        ("create", "coordination.k8s.io", "leases", Some(scope.namespace)),
+    ];
+    if scope.watched.is_empty() {
+        needed.push(("list", "", "secrets", None));
+    } else {
+        needed.push(("create", "events.k8s.io", "events", Some("default")));
+        needed
+            .extend(scope.watched.iter().map(|namespace| ("list", "", "secrets", Some(namespace.as_str()))));
+    }
+    let reviews: Api<SubjectAccessReview> = Api::all(client);
+    let started = Instant::now();
+    for (verb, group, resource, namespace) in needed {
+        let attributes = ResourceAttributes {
+            verb: Some(verb.to_owned()),
+            group: Some(group.to_owned()),
+            resource: Some(resource.to_owned()),
+            namespace: namespace.map(str::to_owned),
+            ..ResourceAttributes::default()
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:{}:{ACCOUNT}", scope.namespace)),
+                resource_attributes: Some(attributes),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let allowed = async || -> Result<bool> {
+            let answer = reviews.create(&PostParams::default(), &review).await?;
+            Ok(answer.status.is_some_and(|status| status.allowed))
+        };
+        while !allowed().await? {
+            if started.elapsed() > IN_FORCE {
+                return Err(Error::message(format!("the operator may not {verb} {resource}: {namespace:?}")));
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+    Ok(())
 }
 
 /// A token of a ServiceAccount that exists.
