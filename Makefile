@@ -1,6 +1,6 @@
 # The commands of this checkout. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all check bench manifests tools
+.PHONY: help demo up down test test-all check bench image manifests tools
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/release/tenantry-dev
@@ -44,6 +44,10 @@ check: tools ## Formatting, lints and the quick tests
 bench: tools ## How long provisioning takes and what a tenant costs: times, SQL statements, sessions, API writes
 	@$(BUILD)
 	@$(DEV) bench
+
+image: tools ## The operator's image as an OCI layout, without a container engine: target/image
+	@command -v objcopy >/dev/null || { echo "objcopy is missing: install binutils" >&2; exit 1; }
+	@dev/image.sh
 
 manifests: ## The chart's copies of CRDs and plans, and manifests/: the chart as plain YAML, for those without Helm
 	@cp crds/*.yaml charts/tenantry/files/crds/

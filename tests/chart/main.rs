@@ -7,6 +7,7 @@ mod crds;
 mod documented;
 mod flags;
 mod golden;
+mod image;
 mod release;
 mod wrong_values;
 

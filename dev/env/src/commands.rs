@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::background::{self, Background};
 use crate::error::{Error, Result};
 use crate::postgres::{PostgresOptions, binaries};
-use crate::{Environment, EnvironmentOptions, Version, bench, control_plane, demo, helm, progress};
+use crate::{Environment, EnvironmentOptions, Version, bench, control_plane, demo, helm, image, progress};
 
 /// Tenantry's development environment.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Command {
         #[arg(long)]
         existing: bool,
     },
+    /// Writes the operator's image as an OCI layout: dev/image.sh builds the binary for it.
+    Image(image::ImageOptions),
     /// Measures what a tenant costs, in a separate environment that is removed afterwards.
     Bench(Operator),
 }
@@ -91,6 +93,7 @@ async fn run(command: Command) -> Result<()> {
             demo::show_next_steps(&environment);
             Ok(())
         }
+        Command::Image(options) => image::write(&options).await,
         Command::Bench(operator) => {
             let environment = Environment::start(EnvironmentOptions {
                 tenantry: operator.binary()?,

@@ -13,6 +13,7 @@ pub mod environment;
 pub mod error;
 mod existing_cluster;
 pub mod helm;
+pub mod image;
 pub mod installation;
 pub mod interposer;
 pub mod kubectl;
