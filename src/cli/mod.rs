@@ -2,6 +2,7 @@
 
 pub mod crds;
 mod output;
+pub mod probe;
 pub mod retention;
 pub mod run;
 pub mod server_setup;
@@ -41,6 +42,8 @@ pub enum Command {
     Crds(crds::Arguments),
     /// Prepare a PostgreSQL server and the registry with the rights of an administrator; idempotent
     ServerSetup(server_setup::Arguments),
+    /// Ask an operator's HTTP endpoint, such as /readyz; fails unless it answers 200
+    Probe(probe::Arguments),
 }
 
 /// Runs the command that the process's arguments name, to its end.
@@ -53,6 +56,7 @@ pub async fn main() -> ExitCode {
         Command::Run(arguments) => run::run(*arguments).await.map_err(Into::into),
         Command::Crds(arguments) => crds::crds(arguments).map_err(Into::into),
         Command::ServerSetup(arguments) => server_setup::server_setup(arguments).await.map_err(Into::into),
+        Command::Probe(arguments) => probe::probe(arguments).await.map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,6 +32,7 @@ mod restored_registry;
 mod restrictions;
 mod retention;
 mod retries;
+mod rights;
 mod rollback;
 mod sequence;
 mod snapshot;

@@ -9,12 +9,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, CustomResourceExt, Resource, ResourceExt,
-    core::{ClusterResourceScope, PartialObjectMeta},
-    runtime::controller::Action,
-};
-use serde::de::DeserializeOwned;
+use kube::{Api, CustomResourceExt, Resource, ResourceExt, runtime::controller::Action};
 use tracing::{info, warn};
 
 use super::status::{HoldState, write_status};
@@ -22,6 +17,7 @@ use crate::{
     api::{FINALIZER, reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
     controller::{
         context::{Context, SharedContext},
+        deletion::is_deleted,
         finalizers,
         tenant::{
             failure::StepError,
@@ -239,24 +235,15 @@ async fn release_tombstones(
 /// Whether the object is deleted with its namespace, with the CRD of its kind, or with the Tenant CRD.
 async fn is_deleted_with_others(namespace: &str, context: &Context) -> Result<bool, StepError> {
     let crds = [TenantHold::crd_name(), Tenant::crd_name()];
-    if is_deleted::<Namespace>(namespace, context).await? {
+    if is_deleted::<Namespace>(namespace, &context.client).await? {
         return Ok(true);
     }
     for crd in crds {
-        if is_deleted::<CustomResourceDefinition>(crd, context).await? {
+        if is_deleted::<CustomResourceDefinition>(crd, &context.client).await? {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-async fn is_deleted<K>(name: &str, context: &Context) -> Result<bool, StepError>
-where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let found: Option<PartialObjectMeta<K>> =
-        Api::<K>::all(context.client.clone()).get_metadata_opt(name).await?;
-    Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
 /// The TenantHolds of a hold's namespace.
