@@ -176,7 +176,7 @@ async fn two_files_reach_three_tenants_and_a_third_file_follows() {
     modules.delete("core").await;
     let exists = async || modules.api.get_opt("core").await.unwrap().is_some();
     fleet.until("core is listed again").is_true(exists).await;
-    modules.accepted("core", "3").await;
+    modules.accepted("core", "4").await;
 }
 
 #[tokio::test]

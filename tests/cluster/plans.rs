@@ -308,7 +308,7 @@ async fn tenant_gets_modules_of_its_plan_and_keeps_its_own() {
     plans.apply("plans-basic", json!({"modules": ["core"], "limits": {"projects": 1}})).await;
     plans.apply("plans-whole", json!({"limits": {"projects": 1}})).await;
     fleet.apply("plans-modules", json!({"plan": "plans-basic"})).await;
-    assert_eq!(modules_of(&fleet.ready("plans-modules").await), ["tenantry", "core", "identity"]);
+    assert_eq!(modules_of(&fleet.ready("plans-modules").await), ["tenantry", "core"]);
     let mut session = fleet.login("plans-modules").await.unwrap();
     let add = "INSERT INTO projects (name) VALUES ('one')";
     let missing = session.execute(add).await.unwrap_err().into_database_error().unwrap();

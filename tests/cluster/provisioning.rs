@@ -176,6 +176,7 @@ async fn connection_secret_follows_service_binding_specification() {
             "schema.core",
             "schema.identity",
             "schema.projects",
+            "schema.tenantry",
             "sslmode",
             "type",
             "uri",
