@@ -9,7 +9,7 @@ use tenantry::api::{
     conditions::{READY, find_condition},
     tenant_status::{Access, TenantState},
 };
-use tenantry_dev::Stop;
+use tenantry_dev::{Stop, installation::install_rights, rights::Scope};
 use tenantry_test_support::World;
 
 const DAY: i64 = 24 * 3600;
@@ -191,6 +191,10 @@ async fn deleted_namespace_lifts_no_hold() {
     let kubectl = tenantry_test_support::CONTROL_PLANE.kubectl();
     kubectl.run(&["delete", "namespace", world.name]).await.unwrap();
     kubectl.run(&["create", "namespace", world.name]).await.unwrap();
+    // As `helm upgrade` does: the Role went with the namespace.
+    let (operators, watched) = (format!("{}-system", world.name), [world.name.to_owned()]);
+    let scope = Scope { namespace: &operators, watched: &watched, lease: None };
+    install_rights(&kubectl, scope).await.unwrap();
     world.apply("acme", json!({})).await;
     let status = world.fleet.access("acme", Access::Blocked).await.status.unwrap();
     assert_eq!(status.holds[0].name, "legal");
