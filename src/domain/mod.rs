@@ -15,6 +15,7 @@ pub mod known_rows;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod lock_watch;
+pub mod migration_login;
 pub mod modules;
 pub mod names;
 pub mod observed;

@@ -9,6 +9,7 @@ mod evasions;
 mod excess;
 mod managed;
 mod meters;
+mod migration_login;
 mod migrations;
 mod preflight;
 mod printed_setup;

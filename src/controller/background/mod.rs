@@ -7,6 +7,7 @@ pub mod drift;
 pub mod inactivity;
 pub mod leftovers;
 pub mod lock_watch;
+mod migration_logins;
 pub mod old_templates;
 pub mod plan_rollout;
 pub mod purge;
