@@ -15,5 +15,6 @@ pub mod state;
 pub mod supervisor;
 pub mod tenant;
 pub mod tenant_hold;
+pub mod tenant_module;
 pub mod tenant_plan;
 mod watch;

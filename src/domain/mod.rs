@@ -16,6 +16,7 @@ pub mod leftovers;
 pub mod lifecycle;
 pub mod lock_watch;
 pub mod migration_login;
+pub mod migration_run;
 pub mod modules;
 pub mod names;
 pub mod observed;

@@ -1,0 +1,3 @@
+//! TenantModules.
+
+pub mod job;
