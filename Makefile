@@ -33,8 +33,8 @@ test: tools ## All tests, from nothing
 	@$(TARGET)/debug/tenantry-dev prepare
 	@cargo test --workspace
 
-test-all: test ## All tests, and the slow rest: default Lease times, long outages, figures in seconds
-	@cargo test --test cluster --test faults --test leader -- --ignored --test-threads=1 --nocapture
+test-all: test ## All tests, and the slow rest: default Lease times, long outages, real migration tools, figures in seconds
+	@cargo test --test cluster --test faults --test leader --test postgres -- --ignored --test-threads=1 --nocapture
 
 check: tools ## Formatting, lints and the quick tests
 	@cargo fmt --all --check

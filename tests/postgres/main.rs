@@ -24,4 +24,5 @@ mod stored_settings;
 mod temp_files;
 mod templates;
 mod tls;
+mod tools;
 mod uninstall;
