@@ -37,7 +37,7 @@ pub struct ModuleJob {
     /// CPU and memory of the container. Defaults to none: the namespace's LimitRange decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Namespace of the Jobs and of the Secrets with the login. Whoever may read Secrets or start pods there can use the
+    /// Namespace of the Jobs and of the Secrets with the login. A user who may read Secrets or start pods there can use the
     /// login while a run lasts. Defaults to that of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]

@@ -131,7 +131,7 @@ pub fn next_action(facts: &RunFacts) -> RunAction {
         JobState::Unfinished(waiting_for) => {
             RunAction::Wait { until: facts.deadline, waiting_for: waiting_for.clone() }
         }
-        // It had one: somebody deleted it, and what it has done is not known.
+        // It had one, which was deleted, and what it has done is not known.
         JobState::Absent if facts.deadline.is_some() => {
             let message = "its Job was deleted while it ran".to_owned();
             RunAction::Record(RunOutcome::Failed { exit_code: None, message })
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_apart() {
+    fn failures_differ() {
         let deleted = RunFacts { job: JobState::Absent, ..running() };
         assert!(failure(next_action(&deleted)).contains("was deleted"));
         let taken = RunFacts { login: LoginState::Absent, ..running() };

@@ -1,14 +1,13 @@
 //! Migration logins: what an application's tool can do with one, what it cannot, and that none is left.
 
+mod end;
+
 use jiff::{Timestamp, ToSpan};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::{
     api::reason::Reason,
-    domain::{
-        access::AccessLevel, migration_login::MigrationOwner, names::migration_login_name,
-        placement::Placement, rights::RightsReport,
-    },
-    modules::ModuleSet,
+    domain::{access::AccessLevel, names::migration_login_name, placement::Placement, rights::RightsReport},
+    modules::{Migration, Module, ModuleSet},
     postgres::{
         server::Server,
         tenant::{
@@ -211,102 +210,60 @@ async fn tool_reaches_nothing_outside_its_database() {
 }
 
 #[tokio::test]
-async fn login_is_gone_after_its_run_whatever_the_tool_does() {
+async fn template_that_a_tool_has_migrated_is_cloned_with_everything() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let (tenant, other) = (Tenant::new("tenant_done"), Tenant::new("tenant_meddler"));
-        for tenant in [&tenant, &other] {
-            tenant.provision(&server, 1).await;
-        }
-        let placement = &tenant.placement;
-        let opened = Opened::of(&server, placement).await;
-        let database = &placement.database;
-        let mut application = tenant.session(postgres).await.unwrap();
-        // It holds a lock that every change of its role waits for.
-        let mut holder = opened.session(postgres, database).await.unwrap();
-        holder.execute("BEGIN; SET ROLE NONE; ALTER ROLE CURRENT_USER PASSWORD 'x'").await.unwrap();
-        let mut preparer = opened.session(postgres, database).await.unwrap();
-        preparer.execute("BEGIN; LOCK TABLE users; PREPARE TRANSACTION 'left by a tool'").await.unwrap();
-        // Rights of it in its own database and in another tenant's, and something that it owns.
-        let mut tool = opened.session(postgres, database).await.unwrap();
-        let grant = format!("CREATE TABLE granted (a int); GRANT SELECT ON granted TO {}", opened.name);
-        tool.execute(AssertSqlSafe(grant)).await.unwrap();
-        let mut superuser = postgres.connect(database).await.unwrap();
-        let own = format!("CREATE TABLE own (a int); ALTER TABLE own OWNER TO {}", opened.name);
-        superuser.execute(AssertSqlSafe(own)).await.unwrap();
-        let mut meddler = other.session(postgres).await.unwrap();
-        let grant = format!("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {}", opened.name);
-        meddler.execute(AssertSqlSafe(grant)).await.unwrap();
-        // It cannot be passed on by the tool, but by an administrator: who has it becomes the owner in its own database.
-        let passed_on = format!("GRANT {} TO {}", opened.name, other.placement.login);
-        let denied = refused(&mut tool, &format!("BEGIN; SET ROLE NONE; {passed_on}")).await;
-        assert_eq!(denied.as_deref(), Some("42501"));
-        let mut owner = other.session(postgres).await.unwrap();
-        assert_eq!(refused(&mut owner, "SET ROLE tenantry_owner").await.as_deref(), Some("42501"));
-        superuser.execute(AssertSqlSafe(passed_on)).await.unwrap();
-        owner.execute("SET ROLE tenantry_owner").await.unwrap();
-        let found = server.observe_all().await.unwrap().migration_logins();
-        let [found] = &found.iter().filter(|login| login.name == opened.name).collect::<Vec<_>>()[..] else {
-            panic!("{found:?}")
-        };
-        assert_eq!((&found.owner, found.run), (&MigrationOwner::Tenant(placement.tenant), opened.run));
-        assert_eq!(found.members, std::slice::from_ref(&other.placement.login));
-
-        let reassigned = server.close_migration_login(&opened.name).await.unwrap();
-        assert_eq!(reassigned, ["table public.own"]);
-        assert_eq!(roles_named(postgres, &opened.name).await, 0);
-        assert!(opened.session(postgres, database).await.is_err());
-        for session in [&mut holder, &mut preparer, &mut tool, &mut owner] {
-            assert!(session.execute("SELECT 1").await.is_err());
-        }
-        // The tenant's own sessions go on, and the lock of the prepared transaction is gone.
-        application.execute("SELECT * FROM users").await.unwrap();
-        let left = "SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())
-            + (SELECT count(*) FROM pg_class WHERE relname = 'own' AND relowner <> 'tenantry_owner'::regrole)
-            + has_database_privilege('tenantry_owner', current_database(), 'CREATE')::int";
-        let left: i64 = sqlx::query_scalar(left).fetch_one(&mut superuser).await.unwrap();
-        assert_eq!(left, 0);
-        // Again, and with nothing to do.
-        assert!(server.close_migration_login(&opened.name).await.unwrap().is_empty());
-        assert!(server.revoke_borrowed_memberships().await.unwrap().is_empty());
-    }
-}
-
-#[tokio::test]
-async fn login_of_an_earlier_run_is_replaced_and_another_role_is_not_touched() {
-    for postgres in &*SERVERS {
-        let server = ready(postgres).await;
-        let tenant = Tenant::new("tenant_rerun");
-        tenant.provision(&server, 1).await;
-        let placement = &tenant.placement;
-        let first = Opened::of(&server, placement).await;
-        let mut earlier = first.session(postgres, &placement.database).await.unwrap();
-        let second = Opened::of(&server, placement).await;
-        assert!(earlier.execute("SELECT 1").await.is_err());
-        assert!(first.session(postgres, &placement.database).await.is_err());
-        second.session(postgres, &placement.database).await.unwrap();
-        // Its password is valid for its run only.
-        let late = Opened::until(&server, placement, Timestamp::now() - 1.second()).await;
-        assert!(late.session(postgres, &placement.database).await.is_err());
-        server.close_migration_login(&late.name).await.unwrap();
-
+        let tenant = Tenant::new("tenant_of_tool_template");
+        // A set of this test, so that no other test uses its template; it is made one that is being built.
+        let sql = format!("-- {}", tenant.placement.tenant);
+        let file = Migration { version: 1, file: "0001_none.sql".into(), sql: sql.into() };
+        let mut modules = ModuleSet::built_in().modules().to_vec();
+        modules.push(Module::new("none", vec![file]));
+        let modules = ModuleSet::new(modules);
+        let template = server.ensure_template(&modules).await.unwrap();
+        let building = format!("tenantry_template_new_{}", modules.digest());
         let mut superuser = postgres.connect("postgres").await.unwrap();
-        let foreign = format!("CREATE ROLE {} LOGIN", late.name);
-        superuser.execute(AssertSqlSafe(foreign)).await.unwrap();
+        for sql in [
+            format!("ALTER DATABASE {template} RENAME TO {building}"),
+            format!("ALTER DATABASE {building} ALLOW_CONNECTIONS true"),
+        ] {
+            superuser.execute(AssertSqlSafe(sql)).await.unwrap();
+        }
+        let password = generate_password();
         let wanted = MigrationLogin {
             run: Uuid::new_v4(),
             schema: "public",
-            verifier: &scram_verifier(&late.password),
+            verifier: &scram_verifier(&password),
             valid_until: None,
         };
-        let open = server.open_migration_login(&MigratedDatabase::OfTenant(placement), &wanted).await;
-        assert_eq!(open.unwrap_err().reason(), Reason::Conflict);
-        assert_eq!(roles_named(postgres, &late.name).await, 1);
-        superuser.execute(AssertSqlSafe(format!("DROP ROLE {}", late.name))).await.unwrap();
-        // A database that is not the tenant's gets none.
-        let stranger = Placement { tenant: Tenant::new("x").placement.tenant, ..placement.clone() };
-        let open = server.open_migration_login(&MigratedDatabase::OfTenant(&stranger), &wanted).await;
-        assert_eq!(open.unwrap_err().reason(), Reason::Conflict);
+        let database = MigratedDatabase::Template(modules.digest());
+        let name = server.open_migration_login(&database, &wanted).await.unwrap();
+        assert_eq!(name, migration_login_name(&building));
+        let mut tool =
+            PgConnection::connect(&postgres.url(&name, password.expose(), &building)).await.unwrap();
+        let made = "CREATE EXTENSION citext; CREATE TABLE members (id bigserial PRIMARY KEY, email citext);
+            SELECT tenantry.meter('members', 'members')";
+        tool.execute(made).await.unwrap();
+        server.close_migration_login(&name).await.unwrap();
+        assert!(tool.execute("SELECT 1").await.is_err());
+        let other = MigratedDatabase::Template("0123456789abcdef01234567");
+        let error = server.open_migration_login(&other, &wanted).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::DatabaseMissing);
+        for sql in [
+            format!("ALTER DATABASE {building} ALLOW_CONNECTIONS false"),
+            format!("ALTER DATABASE {building} RENAME TO {template}"),
+        ] {
+            superuser.execute(AssertSqlSafe(sql)).await.unwrap();
+        }
+        let placement = &tenant.placement;
+        server.create_login(placement).await.unwrap();
+        server.create_database(placement, &template).await.unwrap();
+        server.publish_database(placement).await.unwrap();
+        server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
+        server.set_login(placement, &scram_verifier(&tenant.password), true).await.unwrap();
+        assert_eq!(server.settle_rights(placement).await.unwrap(), RightsReport::default());
+        let mut application = tenant.session(postgres).await.unwrap();
+        application.execute("INSERT INTO members (email) VALUES ('ada@acme.example')").await.unwrap();
     }
 }
 

@@ -33,6 +33,10 @@ pub const LABEL_MIGRATED_TENANT: &str = "tenantry.dev/migrated-tenant-id";
 /// The name of the container, for its log and its exit code.
 pub const CONTAINER: &str = "migrate";
 
+/// The variables of the connection. The last one only where there is a certificate authority.
+const VARIABLES: [&str; 8] =
+    ["DATABASE_URL", "PGDATABASE", "PGHOST", "PGPASSWORD", "PGPORT", "PGSSLMODE", "PGUSER", "PGSSLROOTCERT"];
+
 /// Where the certificate authority is in the container.
 const CA_DIRECTORY: &str = "/var/run/tenantry.dev";
 const CA_FILE: &str = "ca.crt";
@@ -76,10 +80,22 @@ pub struct MigrationRun<'a> {
     pub module: &'a str,
     /// The version that it brings the database to.
     pub version: &'a str,
+    /// The schema of the module.
+    pub schema: &'a str,
     /// Whose database it is.
     pub owner: &'a MigrationOwner,
     /// The namespace of the Job and its Secret.
     pub namespace: &'a str,
+}
+
+impl MigrationAddress<'_> {
+    fn variables(&self) -> &'static [&'static str] {
+        if self.has_certificates() { &VARIABLES } else { &VARIABLES[..VARIABLES.len() - 1] }
+    }
+
+    fn has_certificates(&self) -> bool {
+        !self.certificates.is_empty()
+    }
 }
 
 impl MigrationConnection<'_> {
@@ -105,10 +121,6 @@ impl MigrationConnection<'_> {
         }
         variables.insert("DATABASE_URL", url);
         variables
-    }
-
-    fn has_certificates(&self) -> bool {
-        !self.address.certificates.is_empty()
     }
 }
 
@@ -161,20 +173,19 @@ impl MigrationRun<'_> {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), ByteString(value.into_bytes())))
             .collect();
-        if connection.has_certificates() {
+        if connection.address.has_certificates() {
             data.insert(CA_FILE.to_owned(), ByteString(connection.address.certificates.as_bytes().to_vec()));
         }
         Secret {
             metadata: self.metadata(),
             type_: Some("Opaque".to_owned()),
-            immutable: Some(true),
             data: Some(data),
             ..Secret::default()
         }
     }
 
     /// The Job. It runs once: what a tool has done when it fails is for a person to see, and a new run has a new login.
-    pub fn job(&self, source: &ModuleJob, connection: &MigrationConnection<'_>) -> Job {
+    pub fn job(&self, source: &ModuleJob, address: &MigrationAddress<'_>) -> Job {
         let token = source.service_account_name.is_some();
         let pod = PodSpec {
             restart_policy: Some("Never".to_owned()),
@@ -190,8 +201,8 @@ impl MigrationRun<'_> {
                 }),
                 ..PodSecurityContext::default()
             }),
-            containers: vec![self.container(source, connection)],
-            volumes: connection.has_certificates().then(|| vec![self.ca_volume()]),
+            containers: vec![self.container(source, address)],
+            volumes: address.has_certificates().then(|| vec![self.ca_volume()]),
             ..PodSpec::default()
         };
         Job {
@@ -216,7 +227,7 @@ impl MigrationRun<'_> {
         }
     }
 
-    fn container(&self, source: &ModuleJob, connection: &MigrationConnection<'_>) -> Container {
+    fn container(&self, source: &ModuleJob, address: &MigrationAddress<'_>) -> Container {
         let from_secret = |name: &str| EnvVar {
             name: name.to_owned(),
             value_from: Some(EnvVarSource {
@@ -231,9 +242,8 @@ impl MigrationRun<'_> {
         };
         // First, so that the module's own variables and its command can use them. A later one of the same name would win:
         // a module cannot lead its tool to another database.
-        let connection_variables = connection.environment();
-        let own = source.env.iter().filter(|variable| !connection_variables.contains_key(&*variable.name));
-        let env = connection_variables.keys().map(|name| from_secret(name)).chain(own.cloned()).collect();
+        let own = source.env.iter().filter(|variable| !VARIABLES.contains(&&*variable.name));
+        let env = address.variables().iter().map(|name| from_secret(name)).chain(own.cloned()).collect();
         Container {
             name: CONTAINER.to_owned(),
             image: Some(source.image.clone()),
@@ -246,7 +256,7 @@ impl MigrationRun<'_> {
                 ..SecurityContext::default()
             }),
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-            volume_mounts: connection.has_certificates().then(|| {
+            volume_mounts: address.has_certificates().then(|| {
                 vec![VolumeMount {
                     name: "tenantry".to_owned(),
                     mount_path: CA_DIRECTORY.to_owned(),
@@ -309,12 +319,13 @@ mod tests {
             run: Uuid::from_u128(0xabcd << 96),
             module,
             version: "2026.11.3",
+            schema: "public",
             owner: &owner,
             namespace: "tenantry-system",
         };
         let password = SecretText::new("pw");
         let connection = connection(certificates, &password);
-        (run.job(source, &connection), run.secret(&connection))
+        (run.job(source, &connection.address), run.secret(&connection))
     }
 
     fn text(secret: &Secret, key: &str) -> String {
@@ -363,6 +374,7 @@ mod tests {
             let reference = variable.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
             assert_eq!(Some(&reference.name), secret.metadata.name.as_ref());
             assert_eq!(reference.key, variable.name);
+            assert!(secret.data.as_ref().unwrap().contains_key(&variable.name));
         }
         assert!(!serde_json::to_string(&job).unwrap().contains("postgresql://"));
     }

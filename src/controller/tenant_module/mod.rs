@@ -1,3 +1,5 @@
 //! TenantModules.
 
 pub mod job;
+pub mod job_state;
+pub mod run;

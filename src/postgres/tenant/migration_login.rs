@@ -107,6 +107,22 @@ impl Server {
         }
     }
 
+    /// Whether the migration login of a run exists and can log in.
+    pub async fn has_migration_login(&self, database: &MigratedDatabase<'_>, run: Uuid) -> Result<bool> {
+        let comment = ownership::migration_login(&database.owner(), run);
+        let mut session = self.admin().await?;
+        let query = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolcanlogin
+                            AND shobj_description(oid, 'pg_authid') = $2)",
+        )
+        .bind(database.login()?)
+        .bind(comment)
+        .fetch_one(&mut *session);
+        let exists = with_timeout(STATEMENT_LIMIT, "read the migration login", query).await?;
+        session.release();
+        Ok(exists)
+    }
+
     /// Refuses a database that is not the one that is meant.
     async fn check_migrated(
         &self,

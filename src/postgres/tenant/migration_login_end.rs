@@ -30,14 +30,14 @@ const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// After how many rounds a session that is still starting is ended: an honest one has started by then.
 const STARTING_ROUNDS: u32 = 8;
 
-/// What is to be taken from it.
+/// What the role has, which it loses.
 #[derive(sqlx::FromRow)]
 struct LoginRow {
     comment: Option<String>,
     /// The databases on which it has a right.
     granted: Vec<String>,
-    /// The roles that it is a member of.
-    member_of: Vec<String>,
+    /// It is a member of `tenantry_owner`.
+    is_owner: bool,
     /// The roles that are members of it.
     members: Vec<String>,
 }
@@ -46,7 +46,8 @@ const READ: &str = "\
 SELECT shobj_description(r.oid, 'pg_authid') AS comment,
     ARRAY(SELECT d.datname::text FROM pg_database AS d
           WHERE EXISTS (SELECT FROM aclexplode(d.datacl) AS a WHERE a.grantee = r.oid)) AS granted,
-    ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members AS m WHERE m.member = r.oid) AS member_of,
+    EXISTS (SELECT FROM pg_auth_members AS m
+            WHERE m.member = r.oid AND pg_get_userbyid(m.roleid) = 'tenantry_owner') AS is_owner,
     ARRAY(SELECT pg_get_userbyid(m.member)::text FROM pg_auth_members AS m
           WHERE m.roleid = r.oid AND pg_get_userbyid(m.member) <> 'tenantry_admin') AS members
 FROM pg_roles AS r WHERE r.rolname = $1";
@@ -128,8 +129,9 @@ impl Server {
         for database in &own {
             script.add("REVOKE CREATE ON DATABASE {} FROM {}", &[&Ident::new(database)?, &OWNER]);
         }
-        for role in &row.member_of {
-            script.add("REVOKE {} FROM {}", &[&Ident::new(role)?, &login]);
+        // What else an administrator made it a member of ends with the role.
+        if row.is_owner {
+            script.add("REVOKE {} FROM {}", &[&OWNER, &login]);
         }
         run_restricting(&mut session, DOING, &script, &login).await?;
         end_sessions(&mut session, &login, &own).await?;
