@@ -136,7 +136,8 @@ pub struct TenantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// Administrators of the customer, at most 50. Each is a user with the role admin in the tenant's database. Their
+    /// Administrators of the customer, at most 50. Each is in the table tenantry.admins of the tenant's database and,
+    /// with the module identity, a user with the role admin; other modules may add them to tables of their own. Their
     /// one-time credentials are in the Secret `<name>-admin`; the database stores only hashes. Can be changed at any
     /// time: an admin who is added here is added to the database; an admin who is removed here keeps the user row,
     /// because other rows may refer to it, but an unused credential is revoked.
@@ -186,10 +187,11 @@ pub struct TenantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub demo_data: Option<bool>,
 
-    /// Settings of the tenant's application, as free-form JSON. Every key is a row of the table `settings` in the
-    /// tenant's database. At most 200 keys and 64 KiB in total; above that, Ready is False with the reason
-    /// SettingsTooLarge. Nulls and integers beyond 2^53, which JSON parsers round, are not allowed. Can be changed at
-    /// any time: a value written here replaces the value that the application wrote under the same key.
+    /// Settings of the tenant's application, as free-form JSON. Every key is a row of the view `tenantry.settings` in
+    /// the tenant's database and, with the module core, of the table `settings`. At most 200 keys and 64 KiB in total;
+    /// above that, Ready is False with the reason SettingsTooLarge. Nulls and integers beyond 2^53, which JSON parsers
+    /// round, are not allowed. Can be changed at any time: in the table, a value written here replaces the value that
+    /// the application wrote under the same key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "settings")]
     pub settings: BTreeMap<String, Value>,

@@ -14,6 +14,8 @@ const OWNER: &str = "tenantry_owner";
 /// The owners of schemas: `tenantry_dba` owns the database.
 const SCHEMA_OWNERS: [&str; 3] = ["tenantry_dba", "pg_database_owner", OWNER];
 const GROUPS: [&str; 3] = ["tenantry_rw", "tenantry_shrink", "tenantry_ro"];
+/// The one function of the schema `tenantry` that the tenant's login may call.
+const REDEEM: &str = "tenantry.redeem(token text)";
 /// As a grantee: everybody.
 pub const PUBLIC: &str = "PUBLIC";
 
@@ -150,6 +152,7 @@ impl Object {
             ) if GROUPS.contains(&group) => &["SELECT"],
             (ObjectKind::Schema, group) if GROUPS.contains(&group) => &["USAGE"],
             (ObjectKind::Definer | ObjectKind::DefaultFunctions, "tenantry_rw") if !internal => &["EXECUTE"],
+            (ObjectKind::Definer, "tenantry_rw") if self.address == REDEEM => &["EXECUTE"],
             // It does only what its caller may do.
             (ObjectKind::Function, _) => &["EXECUTE"],
             _ => &[],
@@ -169,6 +172,7 @@ impl Object {
             ("public", ObjectKind::Table | ObjectKind::Sequence) => self.allowed(group),
             ("public", _) if is_default => self.allowed(group),
             ("tenantry", ObjectKind::Table | ObjectKind::DefaultTables) => &["SELECT"],
+            ("tenantry", ObjectKind::Definer) => self.allowed(group),
             _ => &[],
         }
     }
@@ -346,6 +350,21 @@ mod tests {
         assert_eq!(phrases(&[rights(definer, &[("tenantry_ro", &["EXECUTE"])])]).len(), 1);
         let internal = object(ObjectKind::Table, "tenantry", OWNER);
         assert_eq!(phrases(&[rights(internal, &[("tenantry_rw", &["SELECT", "UPDATE"])])]).len(), 3);
+    }
+
+    #[test]
+    fn only_the_group_of_read_write_may_redeem_and_call_nothing_else_of_the_schema() {
+        let definer = |address: &str| Object {
+            address: address.into(),
+            ..object(ObjectKind::Definer, "tenantry", OWNER)
+        };
+        let of = |address, granted: &[(&str, &[&str])]| phrases(&[rights(definer(address), granted)]);
+        let execute: &[&str] = &["EXECUTE"];
+        assert!(of(REDEEM, &[("tenantry_rw", execute)]).is_empty());
+        assert_eq!(of(REDEEM, &[]), ["tenantry_rw lacked EXECUTE on function tenantry.redeem(token text)"]);
+        assert_eq!(of(REDEEM, &[("tenantry_ro", execute), (PUBLIC, execute)]).len(), 3);
+        assert!(of("tenantry.count()", &[]).is_empty());
+        assert_eq!(of("tenantry.count()", &[("tenantry_rw", execute)]).len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 use super::{
     module::Module,
     set::{self, ModuleSet},
+    sources::INTERNAL,
 };
 
 /// The known modules. A set is looked up by the digest of its whole content, never by names: a module whose content
@@ -38,7 +39,8 @@ impl CatalogEntry {
 impl ModuleCatalog {
     /// A catalog of the given modules, in the order in which they are applied.
     pub fn new(modules: Vec<Module>) -> Self {
-        let names = modules.iter().map(|module| module.name.to_string()).collect();
+        let names = modules.iter().map(|module| module.name.to_string());
+        let names = names.filter(|name| name != INTERNAL).collect();
         let metered_limits = modules.iter().flat_map(Module::metered_limits).collect();
         let all = Arc::new(ModuleSet::new(modules.clone()));
         Self {
@@ -55,7 +57,7 @@ impl ModuleCatalog {
         &self.all
     }
 
-    /// The names of all modules, in order.
+    /// The names of all modules, in order, without the internal one, which is no choice.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -65,9 +67,14 @@ impl ModuleCatalog {
         &self.metered_limits
     }
 
-    /// The set of the modules that are wanted, in order.
+    /// The set of the modules that are wanted, in order. The internal one always is.
     pub fn select(&self, is_wanted: impl Fn(&str) -> bool) -> Arc<ModuleSet> {
-        self.set_of(self.entries.iter().filter(|entry| is_wanted(&entry.module.name)).collect())
+        self.set_of(
+            self.entries
+                .iter()
+                .filter(|entry| entry.module.name == INTERNAL || is_wanted(&entry.module.name))
+                .collect(),
+        )
     }
 
     fn set_of(&self, entries: Vec<&CatalogEntry>) -> Arc<ModuleSet> {
@@ -92,7 +99,7 @@ mod tests {
         assert_eq!((&*all, all.digest()), (catalog.all(), ModuleSet::built_in().digest()));
         let part = catalog.select(|name| name != "identity");
         let names: Vec<&str> = part.modules().iter().map(|module| module.name.as_ref()).collect();
-        assert_eq!(names, ["core", "projects"]);
+        assert_eq!(names, ["tenantry", "core", "projects"]);
         assert!(Arc::ptr_eq(&part, &catalog.select(|name| name != "identity")));
     }
 
@@ -107,7 +114,7 @@ mod tests {
         let first = catalog.set_of(vec![&before]);
         let second = catalog.set_of(vec![&after]);
         assert_ne!(first.digest(), second.digest());
-        assert_eq!(second.modules(), std::slice::from_ref(&after.module));
+        assert_eq!(second.modules()[1..], *std::slice::from_ref(&after.module));
         assert!(Arc::ptr_eq(&first, &catalog.set_of(vec![&before])));
     }
 }

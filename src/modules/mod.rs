@@ -11,6 +11,6 @@ pub use self::{
     catalog::ModuleCatalog,
     module::{Extension, Migration, Module, hexadecimal},
     set::ModuleSet,
-    sources::embedded,
+    sources::{INTERNAL, embedded},
 };
 pub use crate::domain::record::ModuleVersion;

@@ -4,7 +4,11 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::{bootstrap::BOOTSTRAP, module::Module, sources::embedded};
+use super::{
+    bootstrap::BOOTSTRAP,
+    module::Module,
+    sources::{INTERNAL, embedded, internal},
+};
 use crate::domain::record::ModuleVersion;
 
 /// The modules of a tenant, in the order in which they are applied.
@@ -15,8 +19,11 @@ pub struct ModuleSet {
 }
 
 impl ModuleSet {
-    /// A set of the given modules, in that order.
-    pub fn new(modules: Vec<Module>) -> Self {
+    /// A set of the given modules, in that order. The internal module is always the first.
+    pub fn new(mut modules: Vec<Module>) -> Self {
+        if modules.first().is_none_or(|module| module.name != INTERNAL) {
+            modules.insert(0, internal());
+        }
         let digest = digest(modules.iter().map(Module::fingerprint));
         Self { modules, digest }
     }
@@ -98,9 +105,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn internal_module_is_first_and_there_once() {
+        let set = ModuleSet::new(vec![module("a", 1, "x")]);
+        let names: Vec<&str> = set.modules().iter().map(|module| module.name.as_ref()).collect();
+        assert_eq!(names, [INTERNAL, "a"]);
+        assert_eq!(ModuleSet::new(set.modules().to_vec()), set);
+        assert_eq!(ModuleSet::new(vec![]).modules(), [internal()]);
+    }
+
     /// Templates on servers are named by it: another digest would have every template built again.
     #[test]
     fn digest_of_a_known_set_is_stable() {
-        assert_eq!(digest_of(&[&module("a", 1, "x"), &module("b", 1, "y")]), "c8e28c9b8aeb51a1801af5da");
+        let fingerprints = [module("a", 1, "x"), module("b", 1, "y")].map(|module| module.fingerprint());
+        assert_eq!(digest(fingerprints), "c8e28c9b8aeb51a1801af5da");
     }
 }

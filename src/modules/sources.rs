@@ -14,19 +14,47 @@ macro_rules! migrations {
     };
 }
 
-/// The modules that ship with Tenantry. (A test compares this list with the folder.)
-const BUILT_IN: &[(&str, &[Migration])] = &[
-    ("core", migrations!("core": "0001_settings.sql", "0002_activity_log.sql", "0003_limits.sql")),
+/// The name of the internal module, and of its schema.
+pub const INTERNAL: &str = "tenantry";
+
+/// The internal module's files. (A test compares these lists with the folder.)
+const INTERNAL_FILES: &[Migration] = migrations!(
+    "tenantry": "0001_settings.sql", "0002_limits.sql", "0003_admins.sql", "0004_reported_versions.sql",
+);
+
+/// The optional modules that ship with Tenantry, each with those that it depends on.
+const BUILT_IN: &[(&str, &[&str], &[Migration])] = &[
+    (
+        "core",
+        &[],
+        migrations!(
+            "core": "0001_settings.sql", "0002_activity_log.sql", "0003_limits.sql", "0004_seeded_settings.sql",
+        ),
+    ),
     (
         "identity",
-        migrations!("identity": "0001_users.sql", "0002_roles.sql", "0003_credentials.sql", "0004_meter.sql"),
+        &["core"],
+        migrations!(
+            "identity": "0001_users.sql", "0002_roles.sql", "0003_credentials.sql", "0004_meter.sql", "0005_admins.sql",
+        ),
     ),
-    ("projects", migrations!("projects": "0001_projects.sql")),
+    ("projects", &["identity"], migrations!("projects": "0001_projects.sql")),
 ];
 
-/// The modules that ship with Tenantry, in the order in which they are applied.
+/// The internal module, which every set begins with: what the operator itself reads and writes in a tenant's database. It
+/// is in the ledger, in the registry and in a tenant's status like the others, so that it is migrated and verified like
+/// them; but it is no choice: no plan names it, and there is no TenantModule of it.
+pub(super) fn internal() -> Module {
+    Module { schema: Cow::Borrowed(INTERNAL), ..Module::new(INTERNAL, INTERNAL_FILES) }
+}
+
+/// The modules that ship with Tenantry, in the order in which they are applied: the internal one, then the optional ones.
 pub fn embedded() -> Vec<Module> {
-    BUILT_IN.iter().map(|&(name, migrations)| Module::new(name, migrations)).collect()
+    let module = |&(name, depends_on, migrations): &(&'static str, &[&str], &'static [Migration])| Module {
+        depends_on: depends_on.iter().map(|&name| name.to_owned()).collect(),
+        ..Module::new(name, migrations)
+    };
+    std::iter::once(internal()).chain(BUILT_IN.iter().map(module)).collect()
 }
 
 /// The number at the start of a file's name.
@@ -61,7 +89,8 @@ mod tests {
         };
         let modules = embedded();
         let embedded: Vec<&str> = modules.iter().map(|module| module.name.as_ref()).collect();
-        assert_eq!(names(&folder), embedded);
+        assert_eq!(embedded, ["tenantry", "core", "identity", "projects"]);
+        assert_eq!(names(&folder).len(), embedded.len());
         for module in &modules {
             let files: Vec<&str> =
                 module.migrations.iter().map(|migration| migration.file.as_ref()).collect();

@@ -15,6 +15,7 @@ mod provisioning;
 mod scale;
 mod schema;
 mod secrets;
+mod seeds;
 mod servers;
 mod suspension;
 mod undecodable;

@@ -312,7 +312,7 @@ async fn tenant_gets_modules_of_its_plan_and_keeps_its_own() {
     plans.apply("plans-basic", json!({"modules": ["core"], "limits": {"projects": 1}})).await;
     plans.apply("plans-whole", json!({"limits": {"projects": 1}})).await;
     fleet.apply("plans-modules", json!({"plan": "plans-basic"})).await;
-    assert_eq!(modules_of(&fleet.ready("plans-modules").await), ["core", "identity"]);
+    assert_eq!(modules_of(&fleet.ready("plans-modules").await), ["tenantry", "core", "identity"]);
     let mut session = fleet.login("plans-modules").await.unwrap();
     let add = "INSERT INTO projects (name) VALUES ('one')";
     let missing = session.execute(add).await.unwrap_err().into_database_error().unwrap();
@@ -320,7 +320,7 @@ async fn tenant_gets_modules_of_its_plan_and_keeps_its_own() {
 
     // The larger plan adds its modules, and their limits apply at once.
     fleet.apply("plans-modules", json!({"plan": "plans-whole"})).await;
-    let all = ["core", "identity", "projects"];
+    let all = ["tenantry", "core", "identity", "projects"];
     assert_eq!(modules_of(&fleet.ready("plans-modules").await), all);
     session.execute(add).await.unwrap();
     let refused = session.execute(add).await.unwrap_err().into_database_error().unwrap();

@@ -40,7 +40,7 @@ async fn new_tenant_becomes_ready_and_status_lists_its_steps() {
     assert!(find_condition(&status.conditions, RECONCILING).is_none());
     assert!(find_condition(&status.conditions, STALLED).is_none());
     let modules: Vec<_> = status.modules.iter().map(|m| (m.name.as_str(), m.version == m.target)).collect();
-    assert_eq!(modules, [("core", true), ("identity", true), ("projects", true)]);
+    assert_eq!(modules, [("tenantry", true), ("core", true), ("identity", true), ("projects", true)]);
     let workflow = status.workflow.unwrap();
     assert_eq!(workflow.attempt, 1);
     assert!(workflow.finished_at.is_some());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot continue panics
 
 mod access;
+mod admins;
 mod cancellation;
 mod drift;
 mod evasions;
@@ -11,9 +12,11 @@ mod managed;
 mod meters;
 mod migration_login;
 mod migrations;
+mod own_users;
 mod preflight;
 mod printed_setup;
 mod provisioning;
+mod release_before;
 mod reserve;
 mod rights;
 mod security;

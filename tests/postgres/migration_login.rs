@@ -267,9 +267,6 @@ async fn template_that_a_tool_has_migrated_is_cloned_with_everything() {
     }
 }
 
-/// To become a file of the internal module.
-const REPORTED: &str = include_str!("reported_versions.sql");
-
 #[tokio::test]
 async fn version_is_reported_by_the_migration_login_alone() {
     for postgres in &*SERVERS {
@@ -278,8 +275,6 @@ async fn version_is_reported_by_the_migration_login_alone() {
         tenant.provision(&server, 1).await;
         let placement = &tenant.placement;
         let mut superuser = postgres.connect(&placement.database).await.unwrap();
-        superuser.execute("SET ROLE tenantry_owner").await.unwrap();
-        superuser.execute(REPORTED).await.unwrap();
         assert_eq!(server.settle_rights(placement).await.unwrap(), RightsReport::default());
         let report = "SELECT tenantry.report_version('shop', '2026.11.3')";
         assert_eq!(

@@ -3,12 +3,9 @@
 use std::time::Instant;
 use tenantry::{
     api::reason::Reason,
-    domain::{access::AccessLevel, usage::entitlements::Entitlements},
+    domain::access::AccessLevel,
     modules::{Migration, Module, ModuleSet},
-    postgres::{
-        server::Server,
-        tenant::{credentials::scram_verifier, databases::Dropped},
-    },
+    postgres::{server::Server, tenant::databases::Dropped},
 };
 
 use futures::future::join_all;
@@ -188,53 +185,6 @@ async fn failing_module_is_located_and_reset_role_grants_nothing() {
         // The migrator had CONNECT only for that.
         let facts = server.observe(&tenant.placement).await.unwrap();
         assert!(!facts.database.unwrap().migrator_may_connect);
-    }
-}
-
-/// The built-in modules before limits were added.
-fn before_limits() -> ModuleSet {
-    let older = |module: &Module| {
-        let last = match module.name.as_ref() {
-            "core" => 2,
-            "identity" => 3,
-            _ => return None,
-        };
-        let migrations =
-            module.migrations.iter().filter(|file| file.version <= last).cloned().collect::<Vec<_>>();
-        Some(Module { migrations: migrations.into(), ..module.clone() })
-    };
-    ModuleSet::new(ModuleSet::built_in().modules().iter().filter_map(older).collect())
-}
-
-#[tokio::test]
-async fn tenant_without_limits_is_counted_after_the_upgrade() {
-    for postgres in &*SERVERS {
-        let server = ready(postgres).await;
-        let tenant = Tenant::new("tenant_older");
-        let placement = &tenant.placement;
-        server.create_login(placement).await.unwrap();
-        let template = server.ensure_template(&before_limits()).await.unwrap();
-        server.create_database(placement, &template).await.unwrap();
-        server.publish_database(placement).await.unwrap();
-        server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
-        server.set_login(placement, &scram_verifier(&tenant.password), true).await.unwrap();
-        let mut session = tenant.session(postgres).await.unwrap();
-        session.execute("INSERT INTO users (email) VALUES ('a@x.example'), ('b@x.example')").await.unwrap();
-
-        // As the operator does after an upgrade, with an open session of the tenant.
-        let versions = server.migrate(placement, &ModuleSet::built_in()).await.unwrap();
-        assert_eq!(versions.len(), ModuleSet::built_in().targets().len());
-        let limits = [("users".to_owned(), Some(2)), ("projects".to_owned(), None)].into();
-        let given = Entitlements { plan: "free".into(), limits, ..Entitlements::default() };
-        let used = server.apply_limits(placement, &given).await.unwrap();
-        assert_eq!(used, [("users".to_owned(), 2), ("projects".to_owned(), 0)].into());
-        let one_more = "INSERT INTO users (email) VALUES ('c@x.example')";
-        assert_eq!(refusal(&mut session, one_more).await, "TNLIM");
-        session.execute("DELETE FROM users WHERE email = 'a@x.example'").await.unwrap();
-        session.execute(one_more).await.unwrap();
-        session.execute("INSERT INTO projects (name) VALUES ('one')").await.unwrap();
-        let counted = server.read_counters(placement).await.unwrap();
-        assert_eq!(counted, [("users".to_owned(), 2), ("projects".to_owned(), 1)].into());
     }
 }
 

@@ -111,13 +111,18 @@ impl Tenant {
         Self { placement: placement(database), password: generate_password() }
     }
 
-    /// All operations of a provisioning, each as often as given.
+    /// All operations of a provisioning with the built-in modules, each as often as given.
     pub async fn provision(&self, server: &Server, times: usize) {
+        self.provision_with(server, &ModuleSet::built_in(), times).await;
+    }
+
+    /// As [`Self::provision`], with other modules.
+    pub async fn provision_with(&self, server: &Server, modules: &ModuleSet, times: usize) {
         let again = 0..times;
         for _ in again.clone() {
             server.create_login(&self.placement).await.unwrap();
         }
-        let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
+        let template = server.ensure_template(modules).await.unwrap();
         for _ in again.clone() {
             server.create_database(&self.placement, &template).await.unwrap();
         }

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tenantry::{
     controller::tenant_module::job::{MigrationAddress, MigrationConnection},
     domain::{access::AccessLevel, rights::RightsReport, usage::entitlements::Entitlements},
-    modules::{Migration, Module, ModuleSet},
+    modules::ModuleSet,
     postgres::{
         server::Server,
         tenant::{
@@ -24,7 +24,7 @@ use tenantry::{
 use tenantry_dev::Postgres;
 use uuid::Uuid;
 
-use crate::servers::{SERVERS, Tenant, ready};
+use crate::servers::{SERVERS, Tenant, empty_seed, ready};
 
 /// A tool and its application.
 struct Tool {
@@ -173,18 +173,13 @@ const GOLANG_MIGRATE: Tool = Tool {
     },
 };
 
-/// The internal objects alone: an application brings all others.
-fn without_optional_modules() -> ModuleSet {
-    let sql = include_str!("../../migrations/tenant/core/0003_limits.sql");
-    let file = Migration { version: 1, file: "0001_limits.sql".into(), sql: sql.into() };
-    ModuleSet::new(vec![Module::new("limits", vec![file])])
-}
-
 async fn provision(server: &Server, tenant: &Tenant) {
     let placement = &tenant.placement;
     server.create_login(placement).await.unwrap();
-    let template = server.ensure_template(&without_optional_modules()).await.unwrap();
+    // No optional module: the application brings everything.
+    let template = server.ensure_template(&ModuleSet::new(Vec::new())).await.unwrap();
     server.create_database(placement, &template).await.unwrap();
+    server.seed(placement, &empty_seed(), None).await.unwrap();
     server.publish_database(placement).await.unwrap();
     server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
     server.set_login(placement, &scram_verifier(&tenant.password), true).await.unwrap();

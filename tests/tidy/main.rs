@@ -10,6 +10,7 @@ mod documents;
 mod imports;
 mod lifecycle;
 mod machine_paths;
+mod module_tables;
 mod names;
 mod purity;
 mod reasons;

@@ -1,29 +1,12 @@
--- The tenant's settings. Those of the Tenant resource are mirrored here; the application may keep its own beside
--- them.
+-- The tenant's settings, as its application uses them: those of the Tenant resource (0004), and its own beside them.
+--
+-- Until this file was corrected, it also made what every database now has from the module tenantry.
+-- replaces: 80aadc9e4914eb416ceb62ce67430cad560379f17e9eb3adf72447c349847ec9
 CREATE TABLE public.settings (
     key        text        PRIMARY KEY CHECK (key <> '' AND length(key) <= 253),
     value      jsonb       NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now()
 );
-
--- What the Tenant resource last wrote, so that a key it drops is told from one that the application wrote.
-CREATE TABLE tenantry.mirrored_settings (
-    key   text  PRIMARY KEY,
-    value jsonb NOT NULL
-);
-
--- What was seeded once, and is not seeded again.
-CREATE TABLE tenantry.seeds (
-    name       text        PRIMARY KEY,
-    applied_at timestamptz NOT NULL DEFAULT now()
-);
-
-CREATE FUNCTION tenantry.touch() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    NEW.updated_at := now();
-    RETURN NEW;
-END
-$$;
 
 CREATE TRIGGER touch BEFORE UPDATE ON public.settings
     FOR EACH ROW WHEN (NEW IS DISTINCT FROM OLD) EXECUTE FUNCTION tenantry.touch();

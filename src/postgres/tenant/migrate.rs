@@ -81,6 +81,10 @@ async fn run(session: &mut PgConnection, module: &Module, migration: &Migration)
     let mut transaction = session.begin().await.map_err(broken)?;
     // A file that commits or rolls back destroys the savepoint.
     sqlx::raw_sql("SAVEPOINT tenantry_file").execute(&mut *transaction).await.map_err(broken)?;
+    // A function that the file registers is the module's, which messages name.
+    let module_name =
+        sqlx::query("SELECT set_config('tenantry.module', $1, true)").bind(module.name.as_ref());
+    module_name.execute(&mut *transaction).await.map_err(broken)?;
     sqlx::raw_sql(module_sql(migration)).execute(&mut *transaction).await.map_err(broken)?;
     if let Err(error) = sqlx::raw_sql("RELEASE SAVEPOINT tenantry_file").execute(&mut *transaction).await {
         return Err(match code(&error) {

@@ -225,7 +225,7 @@ async fn admins_over_the_limit_are_refused_with_a_reason() {
         assert!(error.is_permanent());
         assert_eq!(
             error.to_string(),
-            "seed the database: limit \"users\" reached: 0 of 5 in use, 6 more refused [TNLIM]"
+            "seed the database: limit \"users\" reached: 5 of 5 in use, 1 more refused [TNLIM]"
         );
         for _ in 0..2 {
             let usage = seed(5, None).await.unwrap().usage;
@@ -236,7 +236,7 @@ async fn admins_over_the_limit_are_refused_with_a_reason() {
         let error = seed(7, Some(&six)).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "seed the database: limit \"users\" reached: 5 of 6 in use, 2 more refused [TNLIM]"
+            "seed the database: limit \"users\" reached: 6 of 6 in use, 1 more refused [TNLIM]"
         );
         assert_eq!(seed(6, Some(&six)).await.unwrap().usage["users"], 6);
     }

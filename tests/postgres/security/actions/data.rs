@@ -126,6 +126,21 @@ pub const ACTIONS: &[Action] = &[
     can("lock the counters", Statements(&["LOCK tenantry.counters IN SHARE MODE"])),
     can("lock the row of its plan", Statements(&["SELECT * FROM tenantry.plan FOR SHARE"])),
     can("declare a meter", Statements(&["SELECT tenantry.meter('users', 'public.users', 'false')"])),
+    can(
+        "read its admins and settings, and what modules registered",
+        Statements(&[
+            "SELECT a.*, s.*, r.* FROM tenantry.admins a, tenantry.settings s, tenantry.registered_functions r",
+        ]),
+    ),
+    can("redeem an admin's token", Statements(&["SELECT * FROM tenantry.redeem('guessed')"])),
+    can("become an admin", Statements(&["INSERT INTO tenantry.admins (email) VALUES ('a@tried.example')"])),
+    can("make a used token valid again", Statements(&["UPDATE tenantry.admins SET used_at = NULL"])),
+    can("change a setting of the Tenant", Statements(&["UPDATE tenantry.settings SET value = '1'"])),
+    can(
+        "register a function for the admins",
+        Statements(&["SELECT tenantry.on_admin('public.identity_seed_admin', true)"]),
+    ),
+    can("seed admins", Statements(&["SELECT tenantry.seed_admins('[]', false, false)"])),
     can("create an object in the schema", Statements(&["CREATE VIEW tenantry.v AS SELECT 1 AS a"])),
     can("disable the triggers of a table", Statements(&["ALTER TABLE users DISABLE TRIGGER USER"])),
     can(
