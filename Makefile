@@ -1,6 +1,6 @@
 # The commands of this checkout. `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all check bench tools
+.PHONY: help demo up down test test-all check bench image manifests tools
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DEV := $(TARGET)/release/tenantry-dev
@@ -28,13 +28,13 @@ down: tools ## Stops the environment of `make up` or `make demo`, and removes it
 	@$(DEV) down
 
 test: tools ## All tests, from nothing
-	@test -d $(TARGET)/debug/deps || echo "== building the tests: about six minutes on two cores, once per checkout; beside the control plane, about ten"
+	@test -d $(TARGET)/debug/deps || echo "== building the tests: about six minutes on two cores, once per checkout; beside the control plane and Helm, about twelve"
 	@dev/build.sh --workspace --all-targets
 	@$(TARGET)/debug/tenantry-dev prepare
 	@cargo test --workspace
 
 test-all: test ## All tests, and the slow rest: default Lease times, long outages, real migration tools, figures in seconds
-	@cargo test --test cluster --test faults --test leader --test postgres -- --ignored --test-threads=1 --nocapture
+	@cargo test --test postgres --test cluster --test faults --test leader --test chart -- --ignored --test-threads=1 --nocapture
 
 check: tools ## Formatting, lints and the quick tests
 	@cargo fmt --all --check
@@ -44,6 +44,15 @@ check: tools ## Formatting, lints and the quick tests
 bench: tools ## How long provisioning takes and what a tenant costs: times, SQL statements, sessions, API writes
 	@$(BUILD)
 	@$(DEV) bench
+
+image: tools ## The operator's image as an OCI layout, without a container engine: target/image
+	@command -v objcopy >/dev/null || { echo "objcopy is missing: install binutils" >&2; exit 1; }
+	@dev/image.sh
+
+manifests: ## The chart's copies of CRDs and plans, and manifests/: the chart as plain YAML, for those without Helm
+	@cp crds/*.yaml charts/tenantry/files/crds/
+	@cp examples/plans/*.yaml charts/tenantry/files/plans/
+	@dev/manifests.sh
 
 # One line for each tool that cannot be fetched from here.
 tools:

@@ -13,6 +13,7 @@ mod keyed_lock;
 pub mod leader;
 pub mod metrics;
 pub mod modules;
+mod own_authority;
 pub mod postgres;
 pub mod registry;
 pub mod telemetry;

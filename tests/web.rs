@@ -108,3 +108,22 @@ async fn shutdown_does_not_wait_for_idle_clients() {
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "its connection is closed");
     assert!(TcpStream::connect(running.address).await.is_err());
 }
+
+#[tokio::test]
+async fn probe_succeeds_only_if_the_answer_is_200() {
+    let running = running().await;
+    let gate = running.readiness.gate("registry");
+    let probe = async |url: String| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        let output = command.args(["probe", &url]).output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    };
+    let url = format!("http://{}/readyz", running.address);
+    let (succeeded, said) = probe(url.clone()).await;
+    assert!(!succeeded && said.contains("answers 503: not ready\nregistry"), "{said}");
+    gate.open();
+    assert_eq!(probe(url).await, (true, "ready\n".to_owned()));
+    let (succeeded, said) = probe("https://127.0.0.1/".to_owned()).await;
+    assert!(!succeeded && said.contains("is not http://HOST:PORT/PATH"), "{said}");
+}

@@ -42,6 +42,8 @@ constants! { TYPES:
     DEPROVISIONED = "Deprovisioned";
     /// TenantPlan: every limit is enforced by Tenantry or listed as published.
     LIMITS_KNOWN = "LimitsKnown";
+    /// TenantModule: the newest content was rehearsed on a scratch database, and nothing was found.
+    REHEARSED = "Rehearsed";
     /// DatabaseServer: the operator can log in.
     REACHABLE = "Reachable";
     /// DatabaseServer: the operator's login has every right that it needs.

@@ -6,11 +6,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::{database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold};
+use super::{
+    database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold,
+    tenant_module::TenantModule,
+};
 
 /// The CRDs of all kinds, as they are installed. `Tenant::crd()` and the like lack what the derive cannot express.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Tenant::crd(), TenantPlan::crd(), TenantHold::crd(), DatabaseServer::crd()]
+    [Tenant::crd(), TenantPlan::crd(), TenantHold::crd(), DatabaseServer::crd(), TenantModule::crd()]
         .into_iter()
         .map(finish)
         .collect()
@@ -68,7 +71,8 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
 #[cfg(test)]
 mod tests {
     use crate::api::{
-        database_server::*, plan::*, tenant::*, tenant_hold::*, tenant_lifecycle::*, tenant_status::*,
+        database_server::*, plan::*, tenant::*, tenant_hold::*, tenant_lifecycle::*, tenant_module::*,
+        tenant_status::*,
     };
 
     macro_rules! assert_serialized {
@@ -103,6 +107,8 @@ mod tests {
             Engine,
             TlsMode,
             SslMode,
+            ModuleSourceKind,
+            ModuleState,
         );
     }
 }

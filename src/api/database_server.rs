@@ -245,6 +245,7 @@ pub struct DatabaseServerStatus {
     pub tenants: Option<i64>,
     /// Number of tenants whose connection Secret does not publish the present address, sslmode and certificate authority
     /// yet. Changes reach a few tenants at a time. Paused tenants do not count, nor do those that are being deprovisioned.
+    /// Unset while the operator cannot connect to the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<i64>,
     /// Conditions of the server, by type: Ready, Reachable, Privileged.

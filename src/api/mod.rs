@@ -17,6 +17,7 @@ mod string_enum;
 pub mod tenant;
 pub mod tenant_hold;
 pub mod tenant_lifecycle;
+pub mod tenant_module;
 pub mod tenant_status;
 mod validation;
 
@@ -28,8 +29,8 @@ pub const ANNOTATION_RECONCILE_REQUESTED_AT: &str = "tenantry.dev/reconcile-requ
 /// Annotation of a Tenant: a new value lifts the hold named inactivity.
 pub const ANNOTATION_RESUME_REQUESTED_AT: &str = "tenantry.dev/resume-requested-at";
 
-/// Annotation of a Tenant whose registry row was lost: the id in its status. The row is written again, from what the server
-/// has, and the annotation is removed.
+/// Annotation of a Tenant whose registry row was lost, or is that of another Tenant since the registry was restored: the id in
+/// its status. The row is written again, from what the server has, or bound to the Tenant, and the annotation is removed.
 pub const ANNOTATION_ADOPT_ROW: &str = "tenantry.dev/adopt-row";
 
 /// Annotation of a DatabaseServer: the system identifier of a PostgreSQL server that replaced the previous one on

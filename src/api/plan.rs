@@ -12,7 +12,10 @@ use super::{
     string_enum::string_enum,
     tenant::{Gate, OnFailure},
     tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
-    validation::{conditions, connections_at_least_one, limit_names, limits, not_yet, resource_name, rule},
+    validation::{
+        conditions, connections_at_least_one, connections_possible, limit_names, limits, not_yet,
+        resource_name, rule, temp_files_possible,
+    },
 };
 
 /// What the tenants of this plan may use.
@@ -44,8 +47,8 @@ pub struct TenantPlanSpec {
     /// Limits by name: users, projects, storageBytes (bytes of the database beyond those of an empty tenant),
     /// apiCallsPer15Minutes, connections (concurrent sessions of the tenant's login), tempFileBytes (temporary files of one
     /// session), and any other name that the application defines: a lower-case letter, followed by letters and digits;
-    /// list such names in published. A value is a whole number from 0 to 2^53 - 1 (connections: from 1), or a
-    /// quantity as in 10Gi; `unlimited`; or `custom`, which requires the tenant's own spec.limits to
+    /// list such names in published. A value is a whole number from 0 to 2^53 - 1 (connections: from 1 to 262143; tempFileBytes: less than
+    /// 2 TiB), or a quantity of bytes as in 10Gi; `unlimited`; or `custom`, which requires the tenant's own spec.limits to
     /// set the limit. A limit that is not listed does not apply, except that connections is 50
     /// and tempFileBytes 1 GiB by default. At most 50.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -53,12 +56,15 @@ pub struct TenantPlanSpec {
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
+        validation = connections_possible(),
+        validation = temp_files_possible(),
     )]
     pub limits: BTreeMap<String, LimitValue>,
 
     /// Names of limits that Tenantry does not enforce: it only publishes them to the application and to gateways, which
     /// do. A name in limits that is not listed here, that no module meters and that PostgreSQL does not enforce is
-    /// probably misspelt: the condition LimitsKnown of the plan is False then. At most 50.
+    /// probably misspelt: the condition LimitsKnown of the plan is False then; so is a name that limits does not set.
+    /// At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     #[x_kube(
@@ -93,10 +99,11 @@ pub struct TenantPlanSpec {
     ))]
     pub sla: Option<String>,
 
-    /// Modules (sets of SQL migrations) of the plan's tenants, in addition to core and identity, which every tenant
-    /// has. Defaults to every module that is enabled by default. An unknown module prevents the plan from being
-    /// applied: Ready of its tenants is False with the reason ModuleNotFound. A module that a tenant already has is
-    /// kept, with its data, when the plan no longer lists it. At most 50.
+    /// Modules (sets of SQL migrations) of the plan's tenants, by the names of TenantModules, in addition to those that
+    /// they depend on. Defaults to every module that is enabled by default. A tenant's own spec.modules replaces the list.
+    /// An unknown module prevents the plan from being applied: Ready of the plan and of its tenants is False with the
+    /// reason ModuleNotFound. A module that a tenant already has is kept, with its data, when the plan no longer lists it.
+    /// At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)))]
     #[x_kube(

@@ -27,6 +27,8 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// TenantModule: the content was checked and recorded: tenants get it.
+    Accepted,
     /// Event: the finalizer was released before revocation of access was verified.
     AccessNotCut,
     /// The tenant has full access.
@@ -35,8 +37,12 @@ reasons! {
     AdminSecretReplaced,
     /// The server refuses the operator's login.
     AuthenticationFailed,
+    /// The registry has the tenant that the status names for another Tenant.
+    BoundElsewhere,
     /// Event: a change to a Tenant that is being deleted has no effect.
     ChangeIgnored,
+    /// TenantModule: a file differs from the one of that number that was accepted.
+    ChecksumChanged,
     /// Another process runs a workflow for this tenant.
     ClaimedElsewhere,
     /// The clocks of the operator and of the registry disagree on whether a grace period is over.
@@ -61,6 +67,12 @@ reasons! {
     DefinitionDeleted,
     /// Event: the Tenant CRD was deleted and created again.
     DefinitionReplaced,
+    /// TenantModule: modules depend on each other.
+    DependencyCycle,
+    /// TenantModule: a module in dependsOn does not exist.
+    DependencyNotFound,
+    /// TenantModule: a module in dependsOn is not Ready.
+    DependencyNotReady,
     /// The tenant is deprovisioned.
     Deprovisioned,
     /// The tenant is being deprovisioned.
@@ -69,10 +81,14 @@ reasons! {
     DiskFull,
     /// Event: a manual change was repaired.
     DriftRepaired,
+    /// TenantModule: two files have the same number.
+    DuplicateVersion,
     /// The server's locale does not allow databases in UTF-8.
     EncodingMismatch,
     /// TenantHold, TenantPlan: recorded; PostgreSQL does not enforce it for every tenant yet.
     Enforcing,
+    /// An extension that a module needs is not on the server, or only a superuser can create it.
+    ExtensionNotFound,
     /// Event: the first provisioning failed.
     Failed,
     /// The tenant can still be restored.
@@ -83,6 +99,8 @@ reasons! {
     InUse,
     /// Event: the tenant was not used for a long time.
     Inactive,
+    /// TenantModule: a file has an invalid name, cannot be read, or has an unknown header.
+    InvalidFile,
     /// Event: the object cannot be decoded. TenantHold: its Tenant cannot.
     InvalidObject,
     /// The spec is wrong in a way that the API server cannot check.
@@ -123,8 +141,10 @@ reasons! {
     MissingRight,
     /// The operator's login lacks a right.
     MissingRights,
-    /// The plan names an unknown module.
+    /// The tenant or its plan names an unknown module.
     ModuleNotFound,
+    /// A module that the tenant should have is not Ready.
+    ModuleNotReady,
     /// A name is too long or not valid for PostgreSQL.
     NameNotPossible,
     /// Every database name for this slug is in use.
@@ -133,6 +153,8 @@ reasons! {
     NamespaceNotAllowed,
     /// Usage is near a limit.
     NearLimit,
+    /// TenantModule: the source has no file.
+    NoFiles,
     /// A password verifier is not SCRAM-SHA-256.
     NotAVerifier,
     /// Usage is not measured yet.
@@ -197,6 +219,10 @@ reasons! {
     RegistryUnreachable,
     /// The registry's URL is not valid.
     RegistryUrlInvalid,
+    /// TenantModule: a file could not be applied to the scratch database.
+    RehearsalFailed,
+    /// TenantModule: the content is being rehearsed, or waits for a server to be rehearsed on.
+    Rehearsing,
     /// A replication slot blocks the drop.
     ReplicationSlot,
     /// The API server, a policy or a webhook refuses a request of the operator.
@@ -205,8 +231,16 @@ reasons! {
     RightsComplete,
     /// The operator's login lacks rights that it can work without.
     RightsReduced,
+    /// TenantModule: a file failed on too many tenants: no other tenant gets it.
+    RolloutHalted,
+    /// TenantModule: tenants are being brought up.
+    RolloutRunning,
     /// The database has older migrations than were applied to it.
     SchemaBehind,
+    /// TenantModule: the schema is another one than was accepted.
+    SchemaChanged,
+    /// The database lacks something that its modules created.
+    SchemaIncomplete,
     /// A Secret of the wanted name belongs to another owner.
     SecretConflict,
     /// A Secret that the server names, or a key in it, does not exist.
@@ -237,6 +271,8 @@ reasons! {
     SlugReused,
     /// Another tenant has the slug.
     SlugTaken,
+    /// TenantModule: a ConfigMap or the directory of the source does not exist.
+    SourceNotFound,
     /// A statement failed.
     SqlFailed,
     /// The server is starting.
@@ -279,6 +315,8 @@ reasons! {
     UnknownLimit,
     /// A server has databases or logins of more tenants that the registry does not know than are cut off.
     UnknownTenants,
+    /// TenantModule: the rehearsal found what a module may not do.
+    UnsafeMigration,
     /// The PostgreSQL version is not supported.
     UnsupportedVersion,
     /// No tenant is on the plan.
@@ -287,10 +325,18 @@ reasons! {
     ValidityEnding,
     /// Read back from PostgreSQL and found correct.
     Verified,
+    /// TenantModule: a number is missing between the files.
+    VersionGap,
+    /// The version that a module or a tenant names does not exist.
+    VersionNotFound,
+    /// TenantModule: the source has fewer files than were accepted, or the version is lower.
+    VersionWentBack,
     /// Something that this step needs is not there yet, changed meanwhile, or this process lost the Lease: it is tried again.
     Waiting,
     /// Usage is within the limits.
     WithinLimits,
+    /// Event: the annotation that acknowledges the breaker has another token than that of its opening.
+    WrongToken,
 }
 
 impl Reason {

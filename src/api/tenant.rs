@@ -13,8 +13,8 @@ use super::{
     string_enum::string_enum,
     tenant_status::TenantStatus,
     validation::{
-        connections_at_least_one, free_form, free_form_not_yet, immutable, limit_names, limits, one_line,
-        resource_name, rule, rule_on_spec,
+        connections_at_least_one, connections_possible, free_form, free_form_not_yet, immutable, limit_names,
+        limits, one_line, resource_name, rule, rule_on_spec, temp_files_possible,
     },
 };
 
@@ -34,6 +34,7 @@ use super::{
     selectable = ".spec.plan",
     selectable = ".spec.slug",
     selectable = ".status.state",
+    selectable = ".status.tenantId",
     doc = "A Tenant is a customer with a PostgreSQL database of its own. The operator creates the database, applies the migrations, seeds the administrators and writes the credentials to a Secret. Deleting a Tenant revokes its access at once and drops the database when the grace period ends, as offboarding and deletionPolicy specify. `kubectl wait --for=condition=Ready tenant/NAME` returns when the spec is in force.",
     validation = rule("self.metadata.name.size() <= 63", "metadata.name must have at most 63 characters: choose a shorter name"),
     printcolumn(name = "Slug", type_ = "string", json_path = ".spec.slug", description = "Short name of the customer"),
@@ -176,12 +177,14 @@ pub struct TenantSpec {
     #[x_kube(validation = rule("self == 'Database'", "isolation must be Database or left out: Schema is not supported yet"))]
     pub isolation: Option<Isolation>,
 
-    /// Modules (sets of SQL migrations) of the tenant. Must be empty or absent, which means every module that is
-    /// enabled by default. A choice is not supported yet.
+    /// Modules (sets of SQL migrations) of the tenant, as in [{name: billing}]. Defaults to those of its plan, else to
+    /// every module that is enabled by default. Modules that these depend on are added. A module that the tenant already
+    /// has is kept, with its data, when it is not listed any more. For an unknown module, Ready is False with the reason
+    /// ModuleNotFound; access, credentials and suspension go on. At most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(max = 63)))]
-    #[x_kube(validation = rule("self.size() == 0", "modules must be empty or left out, which means every module that is enabled by default: a choice is not supported yet"))]
-    pub modules: Vec<String>,
+    #[schemars(length(max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub modules: Vec<ModuleChoice>,
 
     /// Whether the database is seeded with demo data, recognizable as such. Defaults to false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,6 +207,8 @@ pub struct TenantSpec {
     #[x_kube(
         validation = limit_names(),
         validation = connections_at_least_one(),
+        validation = connections_possible(),
+        validation = temp_files_possible(),
         validation = rule(
             "self.all(name, type(self[name]) != string || self[name] != 'custom')",
             "a tenant's own limit must be a whole number, a quantity as in 10Gi, or unlimited: custom is for the limits of a plan",
@@ -303,6 +308,28 @@ pub struct Gate {
     /// Whether the gate is done. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+}
+
+/// A module that a tenant has.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModuleChoice {
+    /// Name of the TenantModule.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rule(
+        "self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "modules.name must be the name of a TenantModule: a-z, 0-9 and '-', starting with a letter, as in billing",
+    ))]
+    pub name: String,
+    /// The version that the tenant is kept at: the number of a file, in quotes, as in "7". Defaults to the module's.
+    /// A tenant that has a later version keeps that: no file is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4))]
+    #[x_kube(validation = rule(
+        "self.matches('^[0-9]{0,4}$')",
+        "modules.version must be the number of a file, in quotes, as in \"7\": leave it out for the module's",
+    ))]
+    pub version: Option<String>,
 }
 
 /// Selects one of several DatabaseServers.

@@ -180,7 +180,27 @@ pub struct ModuleStatus {
     pub version: i64,
     /// Version that should be applied.
     pub target: i64,
+    /// Whether it is applied, and if not, whether it will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ModuleState>,
+    /// Why it is not applied, and what to do. A file that failed is named with line and column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
+
+/// How far a module is in a tenant's database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ModuleState {
+    /// It is at its target version.
+    Current,
+    /// Its turn comes: tenants are brought up a few at a time.
+    Pending,
+    /// A file failed.
+    Failed,
+    /// Nothing new is applied: the module is not Ready, its rollout stopped, or it does not exist any more.
+    Held,
+}
+string_enum!(ModuleState { Current => "Current", Pending => "Pending", Failed => "Failed", Held => "Held" });
 
 /// The tenant's usage, by the name of the limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -101,6 +101,22 @@ pub fn connections_at_least_one() -> Rule {
     )
 }
 
+/// The limit connections, if it is a number or a quantity: PostgreSQL has at most 262143 sessions (`MAX_BACKENDS`).
+pub fn connections_possible() -> Rule {
+    rule(
+        "!('connections' in self) || (type(self['connections']) == string ? self['connections'] in ['unlimited', 'custom'] : self['connections'] <= 262143)",
+        "the limit connections must be a number of sessions without a unit, at most 262143, which is PostgreSQL's maximum, or unlimited, or custom",
+    )
+}
+
+/// The limit tempFileBytes, if it is a number or a quantity: PostgreSQL keeps it in KiB, in 31 bits.
+pub fn temp_files_possible() -> Rule {
+    rule(
+        "!('tempFileBytes' in self) || (type(self['tempFileBytes']) == string ? (!self['tempFileBytes'].matches('^[0-9]+([KMGT]i|[kMGT])$') || quantity(self['tempFileBytes']).isLessThan(quantity('2Ti'))) : self['tempFileBytes'] < 2199023255552)",
+        "the limit tempFileBytes must be less than 2Ti, which is PostgreSQL's maximum, or unlimited, or custom",
+    )
+}
+
 /// An optional field of `spec` that cannot be added, changed or removed.
 pub fn immutable(field: &str, message: &str) -> Rule {
     let unchanged = format!(

@@ -2,6 +2,7 @@
 
 pub mod crds;
 mod output;
+pub mod probe;
 pub mod retention;
 pub mod run;
 pub mod server_setup;
@@ -36,11 +37,13 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run the operator
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Print the CustomResourceDefinitions
     Crds(crds::Arguments),
     /// Prepare a PostgreSQL server and the registry with the rights of an administrator; idempotent
     ServerSetup(server_setup::Arguments),
+    /// Ask an operator's HTTP endpoint, such as /readyz; fails unless it answers 200
+    Probe(probe::Arguments),
 }
 
 /// Runs the command that the process's arguments name, to its end.
@@ -50,9 +53,10 @@ pub enum Command {
 #[tokio::main]
 pub async fn main() -> ExitCode {
     let outcome: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
-        Command::Run(arguments) => run::run(arguments).await.map_err(Into::into),
+        Command::Run(arguments) => run::run(*arguments).await.map_err(Into::into),
         Command::Crds(arguments) => crds::crds(arguments).map_err(Into::into),
         Command::ServerSetup(arguments) => server_setup::server_setup(arguments).await.map_err(Into::into),
+        Command::Probe(arguments) => probe::probe(arguments).await.map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

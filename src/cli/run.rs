@@ -41,7 +41,8 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_SYSTEM_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     system_database_url: SecretText,
 
-    /// Namespace of the operator's Lease, and of the Secrets that DatabaseServers name
+    /// Namespace of the operator's Lease, of the Secrets that DatabaseServers name, and of the ConfigMaps that TenantModules
+    /// name
     #[arg(
         long,
         env = "TENANTRY_OPERATOR_NAMESPACE",
@@ -58,6 +59,11 @@ pub struct Arguments {
     /// one cluster: each needs a registry, namespaces and servers of its own
     #[arg(long, env = "TENANTRY_SERVER_SELECTOR", value_name = "SELECTOR")]
     server_selector: Option<String>,
+
+    /// Manage the TenantModules with these labels only; default: all. For several operators in one cluster: one of them has
+    /// no selector, and lists the modules that ship with Tenantry
+    #[arg(long, env = "TENANTRY_MODULE_SELECTOR", value_name = "SELECTOR")]
+    module_selector: Option<String>,
 
     /// Name of the Lease. Operators with different Leases do not coordinate: give them disjoint namespaces and registries
     #[arg(long, env = "TENANTRY_LEASE_NAME", default_value = "tenantry", value_name = "NAME")]
@@ -133,12 +139,27 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(2..=3600))]
     lock_watch_interval: u32,
 
+    /// Modules that ship with Tenantry and that tenants have unless they or their plan name others, separated by commas.
+    /// (A TenantModule says this itself: spec.default)
+    #[arg(
+        long,
+        env = "TENANTRY_DEFAULT_MODULES",
+        default_value = "core,identity,projects",
+        value_delimiter = ',',
+        value_name = "MODULES"
+    )]
+    default_modules: Vec<String>,
+
     #[command(flatten)]
     retention: RetentionArguments,
 
     /// For tests: lead without a Lease, even if another process leads
     #[arg(long, hide = true)]
     test_ignore_lease: bool,
+
+    /// For tests: how often the registry is gone through for outdated rows, in seconds
+    #[arg(long, hide = true, default_value_t = 24 * 3600, value_name = "SECONDS")]
+    test_retention_interval: u32,
 
     /// For tests: a file with the seconds by which the clock for deadlines is ahead of the system clock
     #[arg(long, hide = true, value_name = "FILE")]
@@ -295,12 +316,15 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let options = Options {
         watch_namespaces: arguments.watch_namespaces,
         server_selector: arguments.server_selector,
+        module_selector: arguments.module_selector,
         operator_namespace: arguments.operator_namespace,
         drift_interval: Duration::from_secs(arguments.drift_interval.into()),
         lock_watch_interval: Duration::from_secs(arguments.lock_watch_interval.into()),
         concurrency: arguments.concurrency,
         usage_interval: SignedDuration::from_secs(i64::from(arguments.usage_interval)),
         retention: arguments.retention.retention(),
+        retention_interval: Duration::from_secs(arguments.test_retention_interval.into()),
+        default_modules: arguments.default_modules.into_iter().filter(|name| !name.is_empty()).collect(),
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,

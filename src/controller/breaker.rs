@@ -3,7 +3,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, Resource};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{context::Context, watch::requeue::requeue_tenants_where};
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     domain::{breaker::BreakerState, record::TenantRecord},
     registry::{self, Opening},
 };
+
+/// How much of a wrong token is shown: it is as long as a user likes.
+const SHOWN_OF_TOKEN: usize = 40;
 
 /// Whether a purge may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +65,34 @@ pub fn set(opening: Option<Opening>, context: &Context) {
 
 fn report(opening: &Opening, context: &Context) {
     let note = format!(
-        "{}: no purge begins until an operator has acknowledged it: kubectl annotate crd {} {ANNOTATION_BREAKER_ACKNOWLEDGED}={} --overwrite",
+        "{}: no purge begins until an operator has acknowledged it: {}",
         opening.detail,
-        Tenant::crd_name(),
-        opening.token
+        acknowledgement(opening)
     );
     error!(opening = opening.id, cause = opening.cause, "{note}");
+    let reason = Reason::parse(&opening.cause).unwrap_or(Reason::MassDeletion);
+    publish(reason, note, context);
+}
+
+/// Reports an acknowledgement that has the token of another opening, or of none.
+pub fn report_wrong_token(opening: &Opening, found: &str, context: &Context) {
+    let shown: String = found.chars().take(SHOWN_OF_TOKEN).collect();
+    let note = format!(
+        "the breaker of mass deletions stays open: {ANNOTATION_BREAKER_ACKNOWLEDGED} is {shown:?}, which is not the token of this opening ({}); to acknowledge it: {}",
+        opening.detail,
+        acknowledgement(opening)
+    );
+    warn!(opening = opening.id, "{note}");
+    publish(Reason::WrongToken, note, context);
+}
+
+fn acknowledgement(opening: &Opening) -> String {
+    let (kind, token) = (Tenant::crd_name(), &opening.token);
+    format!("kubectl annotate crd {kind} {ANNOTATION_BREAKER_ACKNOWLEDGED}={token} --overwrite")
+}
+
+fn publish(reason: Reason, note: String, context: &Context) {
     let mut crd = CustomResourceDefinition::default();
     crd.metadata.name = Some(Tenant::crd_name().to_owned());
-    let reason = Reason::parse(&opening.cause).unwrap_or(Reason::MassDeletion);
     context.events.warning(crd.object_ref(&()), "Freeze", reason, note);
 }

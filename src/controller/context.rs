@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::{api::core::v1::ConfigMap, jiff::SignedDuration};
 use kube::{
     Client,
     runtime::reflector::{ObjectRef, Store},
@@ -19,13 +19,13 @@ use super::{
     events::Events,
     state::{
         breaker::Breaker, failed_lists::FailedLists, latest_status::LatestStatus, leftovers::Leftovers,
-        plan_rollout::PlanRollout, recorded_usage::RecordedUsage, retries::Retries, scopes::Scopes,
-        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
-        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
+        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage, retries::Retries,
+        scopes::Scopes, server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot,
+        timers::Timers, tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
-    api::{database_server::DatabaseServer, plan::TenantPlan},
+    api::{database_server::DatabaseServer, plan::TenantPlan, tenant_module::TenantModule},
     domain::{
         names::DatabaseNaming,
         offboarding::PlanGrace,
@@ -74,6 +74,10 @@ pub struct Stores {
     pub plans: Store<TenantPlan>,
     /// All DatabaseServers.
     pub database_servers: Store<DatabaseServer>,
+    /// The TenantModules.
+    pub tenant_modules: Store<TenantModule>,
+    /// The ConfigMaps of the operator's namespace.
+    pub config_maps: Store<ConfigMap>,
     /// Tenants, TenantHolds and Secrets, by watched namespace.
     pub scopes: Scopes,
 }
@@ -104,6 +108,10 @@ pub struct State {
     pub plan_rollout: PlanRollout,
     /// Tenants that wait for a reconcile because their server changed.
     pub server_rollouts: ServerRollouts,
+    /// Tenants that wait for a reconcile because a module has a new version.
+    pub module_rollouts: ServerRollouts,
+    /// What became of the content of modules.
+    pub modules: ModuleStates,
     /// What was found on servers of tenants that should have nothing there.
     pub leftovers: Leftovers,
     /// Notified when the status of a TenantPlan may have to change.
@@ -118,14 +126,18 @@ pub struct State {
 
 /// How this process was configured.
 pub struct Config {
-    /// The namespace of the Secrets that DatabaseServers name.
+    /// The namespace of the Secrets that DatabaseServers name, and of the ConfigMaps that TenantModules name.
     pub operator_namespace: String,
+    /// The labels of the TenantModules that are managed; none: all.
+    pub module_selector: Option<String>,
     /// Slots per server: how many of its tenants are reconciled at once.
     pub concurrency: u16,
     /// How often usage is sampled.
     pub usage_interval: SignedDuration,
     /// How long the registry keeps what grows.
     pub retention: Retention,
+    /// How often what is outdated is removed.
+    pub retention_interval: Duration,
     /// How often PostgreSQL is checked for drift.
     pub drift_interval: Duration,
     /// How often the locks of tenants are read.

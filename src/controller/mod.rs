@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod context;
 pub mod database_server;
+mod deletion;
 pub mod events;
 mod finalizers;
 pub mod run;

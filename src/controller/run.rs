@@ -28,6 +28,7 @@ use super::{
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
         leftovers::Leftovers,
+        modules::ModuleStates,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
         retries::Retries,
@@ -41,7 +42,7 @@ use super::{
         warned_limits::WarnedLimitsByTenant,
     },
     supervisor::{LoopEnded, Supervisor},
-    tenant, tenant_hold, tenant_plan,
+    tenant, tenant_hold, tenant_module, tenant_plan,
     watch::{self, ready},
 };
 use crate::{
@@ -60,7 +61,9 @@ pub struct Options {
     pub watch_namespaces: Vec<String>,
     /// The labels of the `DatabaseServer`s that are managed; none: all.
     pub server_selector: Option<String>,
-    /// The namespace of the Secrets that `DatabaseServer`s name.
+    /// The labels of the `TenantModule`s that are managed; none: all.
+    pub module_selector: Option<String>,
+    /// The namespace of the Secrets that `DatabaseServer`s name, and of the ConfigMaps that `TenantModule`s name.
     pub operator_namespace: String,
     /// The maximum of Tenants of one server that are reconciled at once.
     pub concurrency: u16,
@@ -76,6 +79,10 @@ pub struct Options {
     pub usage_interval: SignedDuration,
     /// How long the registry keeps what grows.
     pub retention: Retention,
+    /// How often what is outdated is removed.
+    pub retention_interval: Duration,
+    /// The built-in modules that tenants have unless they or their plan name others.
+    pub default_modules: Vec<String>,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -126,15 +133,23 @@ pub async fn run(
     let selector = options.server_selector.clone();
     let (plans, plan_writer) = reflector::store();
     let (database_servers, server_writer) = reflector::store();
+    let (tenant_modules, module_writer) = reflector::store();
+    let (config_maps, config_map_writer) = reflector::store();
     let (scopes, inputs) = scopes(&options.watch_namespaces);
-    let stores = Stores { plans, database_servers, scopes };
+    let stores = Stores { plans, database_servers, tenant_modules, config_maps, scopes };
     let context = Arc::new(context(resources, options, stores, former_leaders));
     let mut supervisor = Supervisor::new(shutdown.clone());
     supervisor.spawn("watch on TenantPlans", watch::plans::run(context.clone(), plan_writer));
     for (namespace, writer) in inputs.secrets {
         supervisor.spawn("watch on Secrets", watch::secrets::run(context.clone(), namespace, writer));
     }
+    supervisor.spawn("watch on TenantModules", watch::modules::run(context.clone(), module_writer));
+    let config_maps = watch::modules::run_config_maps(context.clone(), config_map_writer);
+    supervisor.spawn("watch on ConfigMaps", config_maps);
     read_registry(&context).await?;
+    // Before the first template is built, and the first tenant is reconciled.
+    supervisor.wait_for(ready::modules_are_filled(&context)).await;
+    tenant_module::content::prepare(&context).await?;
     supervisor.spawn("tenant counts", background::tenant_counts::run(context.clone()));
     let servers =
         database_server::controller::run(context.clone(), selector, server_writer, shutdown.clone());
@@ -173,6 +188,10 @@ async fn spawn_background(
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
     supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));
+    supervisor.spawn("module rollout", background::module_rollout::run(context.clone()));
+    supervisor.spawn("content of modules", tenant_module::content::run(context.clone()));
+    let modules = tenant_module::reconcile::run(context.clone(), shutdown.clone());
+    supervisor.spawn("controller of TenantModules", modules);
     supervisor.spawn("server rollout", background::server_rollout::run(context.clone()));
     supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
     supervisor.spawn("removal of outdated rows", background::retention::run(context.clone()));
@@ -253,6 +272,8 @@ fn context(
             tenant_locks: KeyedLock::default(),
             plan_rollout: PlanRollout::default(),
             server_rollouts: ServerRollouts::default(),
+            module_rollouts: ServerRollouts::default(),
+            modules: ModuleStates::default(),
             leftovers: Leftovers::default(),
             plans_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
@@ -261,11 +282,13 @@ fn context(
         },
         config: Config {
             operator_namespace: options.operator_namespace,
+            module_selector: options.module_selector,
             concurrency: options.concurrency,
             drift_interval: options.drift_interval,
             lock_watch_interval: options.lock_watch_interval,
             usage_interval: options.usage_interval,
             retention: options.retention,
+            retention_interval: options.retention_interval,
             max_connections: options.max_connections,
         },
         leader: Leader {
@@ -274,7 +297,7 @@ fn context(
             former_leaders,
             identity: options.identity,
         },
-        modules: ModuleCatalog::new(modules::embedded()),
+        modules: ModuleCatalog::new(modules::embedded(), options.default_modules),
         clock: options.clock,
         metrics: resources.metrics,
     }

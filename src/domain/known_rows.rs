@@ -53,10 +53,15 @@ impl KnownRows {
                 self.by_id.insert(row.id, Arc::new(row));
             }
         }
-        let checksum: i64 = self.by_id.values().map(|row| checksum(row)).sum();
-        let is_same = (i64::try_from(self.by_id.len()), checksum) == (Ok(read.count), read.checksum);
+        let is_same = self.state() == (read.count, read.checksum);
         self.read_at = is_same.then_some(read.at);
         is_same
+    }
+
+    /// The number and the checksum of the rows: others, if any row changed.
+    pub fn state(&self) -> (i64, i64) {
+        let checksum = self.by_id.values().map(|row| checksum(row)).sum();
+        (i64::try_from(self.by_id.len()).unwrap_or(i64::MAX), checksum)
     }
 
     /// The rows that are not closed, and the closed ones whose database is retained.

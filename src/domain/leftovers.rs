@@ -48,26 +48,49 @@ impl Leftover {
     }
 }
 
+/// Why no unknown tenant may be cut off now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    /// The breaker of mass deletions is open.
+    BreakerOpen,
+    /// The status of a Tenant cannot be read, and may be that of an unknown one.
+    UnreadableTenant,
+}
+
 /// Whether leftovers of unknown tenants may be cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownTenants {
     /// More unknown tenants than this on one server are the sign of a registry that was restored, and are left alone.
     pub most: usize,
-    /// None may: the breaker of mass deletions is open, or objects that may belong to one could not be read.
-    pub are_frozen: bool,
+    /// None may, for this reason.
+    pub frozen: Option<Frozen>,
+}
+
+/// Why the unknown tenants of a server keep the access that they have.
+#[derive(Clone, Copy)]
+enum Kept {
+    TooMany,
+    Frozen(Frozen),
 }
 
 impl UnknownTenants {
-    /// Whether those of a server may be cut off.
-    fn may_be_cut(self, all: &[Leftover]) -> bool {
-        let unknown = all.iter().filter(|leftover| leftover.owner == FormerOwner::Unknown).count();
-        unknown == 0 || !self.are_frozen && unknown <= self.most
+    /// Why those of a server are not cut off; none if they are.
+    fn kept(self, all: &[Leftover]) -> Option<Kept> {
+        match unknown(all).count() {
+            0 => None,
+            count if count > self.most => Some(Kept::TooMany),
+            _ => self.frozen.map(Kept::Frozen),
+        }
     }
+}
+
+fn unknown(all: &[Leftover]) -> impl Iterator<Item = &Leftover> {
+    all.iter().filter(|leftover| leftover.owner == FormerOwner::Unknown)
 }
 
 /// The leftovers of one server that have access and must lose it.
 pub fn to_cut(all: &[Leftover], unknown: UnknownTenants) -> Vec<&Leftover> {
-    let may_cut_unknown = unknown.may_be_cut(all);
+    let may_cut_unknown = unknown.kept(all).is_none();
     all.iter()
         .filter(|found| found.is_open() && (may_cut_unknown || found.owner == FormerOwner::Deprovisioned))
         .collect()
@@ -95,14 +118,38 @@ pub fn report(all: &[Leftover], unknown: UnknownTenants) -> Option<(Reason, Stri
     if all.len() > NAMED {
         let _ = write!(text, "; and those of {} more tenants", all.len() - NAMED);
     }
-    if !unknown.may_be_cut(all) {
-        let count = all.iter().filter(|leftover| leftover.owner == FormerOwner::Unknown).count();
-        let _ = write!(
-            text,
-            ": the registry does not know {count} of these tenants, so it may be an older copy; their access is not \
-             changed: restore the registry, or take LOGIN from their logins by hand"
-        );
-        return Some((Reason::UnknownTenants, text));
+    let (count, open) =
+        (self::unknown(all).count(), self::unknown(all).filter(|found| found.is_open()).count());
+    let access = match open {
+        0 => "their access is revoked".to_owned(),
+        open if open == count => "their access is not changed".to_owned(),
+        open => format!("{open} of them keep their access, and that of the others is revoked"),
+    };
+    match unknown.kept(all) {
+        Some(Kept::TooMany) => {
+            let _ = write!(
+                text,
+                ": the registry does not know {count} of these tenants, so it may be an older copy; {access}: restore the \
+                 registry{}",
+                if open > 0 { ", or take LOGIN from their logins by hand" } else { "" }
+            );
+            return Some((Reason::UnknownTenants, text));
+        }
+        Some(Kept::Frozen(why)) if open > 0 => {
+            let why = match why {
+                Frozen::BreakerOpen => "while the breaker of mass deletions is open: acknowledge it",
+                Frozen::UnreadableTenant => {
+                    "while a Tenant, which may be one of them, cannot be decoded, not even its status.tenantId: correct the \
+                     object that an Event InvalidObject names"
+                }
+            };
+            let _ = write!(
+                text,
+                ": the registry does not know {count} of these tenants; {access} {why}, or take LOGIN from their logins by hand"
+            );
+            return Some((Reason::UnknownTenants, text));
+        }
+        Some(Kept::Frozen(_)) | None => {}
     }
     let state = match all.iter().any(Leftover::is_open) {
         true => "their access is being revoked",
@@ -117,7 +164,7 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    const FEW: UnknownTenants = UnknownTenants { most: 2, are_frozen: false };
+    const FEW: UnknownTenants = UnknownTenants { most: 2, frozen: None };
 
     fn leftover(number: u128, owner: FormerOwner, is_open: bool) -> Leftover {
         let object = |name: String| vec![LeftoverObject { name, is_open }];
@@ -151,10 +198,44 @@ mod tests {
         assert!(message.contains("does not know 3 of these tenants"), "{message}");
         assert_eq!(to_cut(&all[..2], FEW).len(), 2);
         // None is cut while the breaker is open, however few they are.
-        let frozen = UnknownTenants { are_frozen: true, ..FEW };
+        let frozen = UnknownTenants { frozen: Some(Frozen::BreakerOpen), ..FEW };
         assert_eq!(to_cut(&all[..1], frozen), [&all[0]; 0]);
         assert_eq!(to_cut(&all[3..], frozen), [&all[3]]);
         assert_eq!(report(&all[3..], frozen).unwrap().0, Reason::Leftovers);
+    }
+
+    #[test]
+    fn report_says_why_access_is_kept_and_whose() {
+        let text = |all: &[Leftover], unknown| report(all, unknown).unwrap();
+        let frozen = |why| UnknownTenants { frozen: Some(why), ..FEW };
+        let mut all = unknown(2);
+        for (why, part) in [
+            (Frozen::BreakerOpen, "their access is not changed while the breaker of mass deletions is open"),
+            (
+                Frozen::UnreadableTenant,
+                "their access is not changed while a Tenant, which may be one of them, cannot",
+            ),
+        ] {
+            let (reason, message) = text(&all, frozen(why));
+            assert!(reason == Reason::UnknownTenants && message.contains(part), "{message}");
+            assert!(!message.contains("older copy"), "{message}");
+        }
+        all[0] = leftover(1, FormerOwner::Unknown, false);
+        let (_, message) = text(&all, frozen(Frozen::BreakerOpen));
+        assert!(
+            message.contains("1 of them keep their access, and that of the others is revoked"),
+            "{message}"
+        );
+        all[1] = leftover(2, FormerOwner::Unknown, false);
+        let (reason, message) = text(&all, frozen(Frozen::UnreadableTenant));
+        assert!(
+            reason == Reason::Leftovers && message.contains("their access is revoked; they"),
+            "{message}"
+        );
+        all.extend((3..5).map(|number| leftover(number, FormerOwner::Unknown, false)));
+        let (reason, message) = text(&all, FEW);
+        assert!(reason == Reason::UnknownTenants, "{message}");
+        assert!(message.ends_with("older copy; their access is revoked: restore the registry"), "{message}");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! `spec` turns a Tenant's spec into types that cannot be wrong, `observed` has what was read, and `workflow` compares
 //! the two and returns the steps that bring them together.
 
+pub mod accepted_module;
 pub mod access;
 pub mod backoff;
 pub mod breaker;
+pub mod claims;
 pub mod daily;
 pub mod drift;
 pub mod endings;
@@ -17,7 +19,11 @@ pub mod lifecycle;
 pub mod lock_watch;
 pub mod migration_login;
 pub mod migration_run;
+pub mod module_graph;
+pub mod module_refusal;
+pub mod module_status;
 pub mod modules;
+pub mod named_row;
 pub mod names;
 pub mod observed;
 pub mod offboarding;
@@ -25,6 +31,7 @@ pub mod placement;
 pub mod plan_adoption;
 pub mod reconcile_queue;
 pub mod record;
+pub mod rehearsal;
 pub mod retention;
 pub mod rights;
 pub mod seed_record;
@@ -33,6 +40,7 @@ pub mod slug;
 pub mod slug_owner;
 pub mod spec;
 pub mod status;
+pub mod structure;
 pub mod subject;
 pub mod tenant_facts;
 pub mod usage;

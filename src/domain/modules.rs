@@ -1,67 +1,402 @@
-//! Which modules a tenant has.
+//! Which modules a tenant has: those that it names, else those of its plan, else those that are on by default; those that
+//! they depend on; and those that it has already, since their tables hold the customer's data.
 
-/// The modules that every tenant has, whatever its plan names: the other modules depend on them.
-pub const ALWAYS: [&str; 2] = ["core", "identity"];
+use std::collections::{BTreeSet, HashMap};
 
-/// A plan names an unknown module.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "spec.modules of TenantPlan {plan:?} names the unknown module {module:?}: name some of {}, or leave modules out for the default modules",
-    known.join(", ")
-)]
-pub struct ModuleNotFound {
-    /// The plan.
-    pub plan: String,
-    /// The module.
-    pub module: String,
-    /// The modules that exist.
-    pub known: Vec<String>,
+use super::record::ModuleVersion;
+use crate::api::tenant::ModuleChoice;
+
+/// The module with Tenantry's own tables, and its schema. Every tenant has it, whatever it or its plan names, and no
+/// TenantModule has its name.
+pub const INTERNAL: &str = "tenantry";
+
+/// A module, as far as the choice needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownModule {
+    /// Its name.
+    pub name: String,
+    /// The modules that are applied before it.
+    pub depends_on: Vec<String>,
+    /// Whether tenants have it unless they or their plan name others.
+    pub is_default: bool,
+    /// Whether it can be applied.
+    pub offer: Offer,
 }
 
-/// Checks that every module that a plan names is known.
-///
-/// # Errors
-/// The first unknown module.
-pub fn check(plan: &str, named: &[String], known: &[String]) -> Result<(), ModuleNotFound> {
-    match named.iter().find(|module| !known.contains(module)) {
-        None => Ok(()),
-        Some(module) => {
-            Err(ModuleNotFound { plan: plan.to_owned(), module: module.clone(), known: known.to_vec() })
+/// Whether a module can be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Its content is accepted, up to this version.
+    Ready {
+        /// The version that tenants are brought to.
+        target: i32,
+    },
+    /// Its content is not accepted.
+    NotReady {
+        /// Whether earlier content was.
+        was_accepted: bool,
+    },
+}
+
+/// What a tenant and its plan name.
+#[derive(Clone, Copy, Debug)]
+pub struct ModuleWishes<'a> {
+    /// The tenant's own list.
+    pub tenant: &'a [ModuleChoice],
+    /// The plan's name, for messages.
+    pub plan: &'a str,
+    /// The plan's list.
+    pub of_plan: &'a [String],
+}
+
+/// A module that is applied to a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenModule {
+    /// Its name.
+    pub name: String,
+    /// The version that the tenant is brought to.
+    pub version: i32,
+}
+
+/// The modules of a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModuleSelection {
+    /// Those that can be applied, in the order in which they are.
+    pub modules: Vec<ChosenModule>,
+    /// The first one that the tenant should have and cannot.
+    pub error: Option<ModuleError>,
+}
+
+/// A module that a tenant should have and cannot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleError {
+    /// No module has this name.
+    #[error(
+        "{place} names the unknown module {module:?}: name some of {}, apply a TenantModule of that name, or leave modules out for the default modules{}",
+        known.join(", "),
+        kept(*has)
+    )]
+    NotFound {
+        /// Which list names it.
+        place: String,
+        /// The module.
+        module: String,
+        /// The modules that exist.
+        known: Vec<String>,
+        /// The version that the tenant has of it.
+        has: Option<i32>,
+    },
+    /// The module's content is not accepted, and the tenant does not have it yet.
+    #[error(
+        "{place} names module {module:?}, which is not Ready: `kubectl describe tmod {module}` says what to correct; the tenant gets it once it is Ready"
+    )]
+    NotReady {
+        /// Which list names it.
+        place: String,
+        /// The module.
+        module: String,
+    },
+    /// The tenant's pin is a version that does not exist.
+    #[error(
+        "spec.modules keeps module {module:?} at version {version}, which does not exist: name one from 1 to {target}, or leave version out"
+    )]
+    VersionNotFound {
+        /// The module.
+        module: String,
+        /// The version.
+        version: i32,
+        /// The newest version.
+        target: i32,
+    },
+}
+
+fn kept(has: Option<i32>) -> String {
+    has.map(|version| format!("; what the tenant has of it, version {version}, stays")).unwrap_or_default()
+}
+
+/// A module that a list names, and its pin.
+struct Named<'a> {
+    module: &'a str,
+    place: String,
+    pin: Option<i32>,
+}
+
+/// The modules that a tenant which `has` these versions should have. `known` is sorted: a module comes after those that it
+/// depends on.
+pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownModule]) -> ModuleSelection {
+    let by_name: HashMap<&str, &KnownModule> =
+        known.iter().map(|module| (module.name.as_str(), module)).collect();
+    let version_of = |name: &str| has.iter().find(|module| module.name == name).map(|module| module.version);
+    let named = named(wishes, known);
+    let pins: HashMap<&str, i32> =
+        named.iter().filter_map(|named| Some((named.module, named.pin?))).collect();
+    let mut wanted: BTreeSet<&str> = BTreeSet::new();
+    let mut open: Vec<&str> = named.iter().map(|named| named.module).collect();
+    open.push(INTERNAL);
+    open.extend(has.iter().map(|module| module.name.as_str()));
+    while let Some(name) = open.pop() {
+        if let Some(module) = by_name.get(name)
+            && wanted.insert(&module.name)
+        {
+            open.extend(module.depends_on.iter().map(String::as_str));
+        }
+    }
+    let chosen = |module: &KnownModule| {
+        let Offer::Ready { target } = module.offer else { return None };
+        // A version that does not exist is reported, and changes nothing.
+        let wished = match pins.get(module.name.as_str()) {
+            Some(pin) if *pin > target => 0,
+            Some(pin) => *pin,
+            None => target,
+        };
+        // No file is undone.
+        let version = wished.max(version_of(&module.name).unwrap_or(0).min(target));
+        let is_chosen = wanted.contains(module.name.as_str()) && version > 0;
+        is_chosen.then(|| ChosenModule { name: module.name.clone(), version })
+    };
+    let error = named.iter().find_map(|named| {
+        let (module, place, has) = (named.module.to_owned(), named.place.clone(), version_of(named.module));
+        match by_name.get(named.module).map(|module| module.offer) {
+            None => {
+                let known = known.iter().map(|module| module.name.clone());
+                let known = known.filter(|name| name != INTERNAL).collect();
+                Some(ModuleError::NotFound { place, module, known, has })
+            }
+            Some(Offer::NotReady { .. }) if has.is_none() => Some(ModuleError::NotReady { place, module }),
+            Some(Offer::Ready { target }) => named
+                .pin
+                .filter(|version| *version > target)
+                .map(|version| ModuleError::VersionNotFound { module, version, target }),
+            Some(Offer::NotReady { .. }) => None,
+        }
+    });
+    ModuleSelection { modules: known.iter().filter_map(chosen).collect(), error }
+}
+
+fn named<'a>(wishes: ModuleWishes<'a>, known: &'a [KnownModule]) -> Vec<Named<'a>> {
+    if !wishes.tenant.is_empty() {
+        let named = wishes.tenant.iter().map(|choice| Named {
+            module: &choice.name,
+            place: "spec.modules".to_owned(),
+            pin: choice.version.as_ref().and_then(|version| version.parse().ok()).filter(|pin| *pin > 0),
+        });
+        return named.collect();
+    }
+    if !wishes.of_plan.is_empty() {
+        let place = place_in_plan(wishes.plan);
+        let named = wishes.of_plan.iter().map(|name| Named { module: name, place: place.clone(), pin: None });
+        return named.collect();
+    }
+    // A new module is on by default once its content was accepted first: until then it delays no tenant.
+    let is_on = |module: &&KnownModule| {
+        module.is_default && !matches!(module.offer, Offer::NotReady { was_accepted: false })
+    };
+    let named = |module: &'a KnownModule| Named {
+        module: &module.name,
+        place: "the list of default modules".to_owned(),
+        pin: None,
+    };
+    known.iter().filter(is_on).map(named).collect()
+}
+
+/// The first module in a plan's list that is not known.
+pub fn unknown_of_plan(plan: &str, named: &[String], known: &[String]) -> Option<ModuleError> {
+    let module = named.iter().find(|name| !known.contains(name))?.clone();
+    Some(ModuleError::NotFound { place: place_in_plan(plan), module, known: known.to_vec(), has: None })
+}
+
+fn place_in_plan(plan: &str) -> String {
+    format!("spec.modules of TenantPlan {plan:?}")
+}
+
+/// These modules, and those that they depend on, at their newest versions.
+pub fn with_dependencies(names: &[String], known: &[KnownModule]) -> Vec<ChosenModule> {
+    let names: Vec<ModuleVersion> =
+        names.iter().map(|name| ModuleVersion { name: name.clone(), version: 0 }).collect();
+    let none = [ModuleChoice { name: INTERNAL.to_owned(), version: None }];
+    choose(ModuleWishes { tenant: &none, plan: "", of_plan: &[] }, &names, known).modules
+}
+
+/// Whether a tenant with these recorded versions lacks a file of a module that it should have.
+pub fn is_behind(recorded: &[ModuleVersion], modules: &[ChosenModule]) -> bool {
+    modules.iter().any(|module| is_module_behind(recorded, module))
+}
+
+/// Whether a tenant with these recorded versions lacks a file of this module. A module without files is applied with its
+/// first one.
+pub fn is_module_behind(recorded: &[ModuleVersion], module: &ChosenModule) -> bool {
+    version_of(recorded, &module.name) < module.version
+}
+
+/// The recorded version of a module; 0 if it was never applied.
+pub fn version_of(recorded: &[ModuleVersion], name: &str) -> i32 {
+    recorded.iter().find(|module| module.name == name).map_or(0, |module| module.version)
+}
+
+/// Keeps modules whose rollout stopped, and those that depend on them, at the versions that a tenant has. `is_stopped` is
+/// asked for modules of which the tenant lacks something.
+pub fn hold_back(
+    selection: &mut ModuleSelection,
+    has: &[ModuleVersion],
+    known: &[KnownModule],
+    is_stopped: impl Fn(&str) -> bool,
+) {
+    let mut held: BTreeSet<&str> = BTreeSet::new();
+    for module in known {
+        let Some(at) = selection.modules.iter().position(|chosen| chosen.name == module.name) else {
+            continue;
+        };
+        let is_held = module.depends_on.iter().any(|name| held.contains(name.as_str()));
+        if is_module_behind(has, &selection.modules[at]) && (is_held || is_stopped(&module.name)) {
+            held.insert(&module.name);
+            match version_of(has, &module.name) {
+                0 => drop(selection.modules.remove(at)),
+                version => selection.modules[at].version = version,
+            }
         }
     }
 }
 
-/// Whether a module belongs to a plan that names these modules. A plan that names none has all.
-pub fn belongs(module: &str, named: &[String]) -> bool {
-    named.is_empty() || ALWAYS.contains(&module) || named.iter().any(|name| name == module)
+/// The recorded versions after some modules were applied: the others stay as they are.
+pub fn with_applied(recorded: &[ModuleVersion], applied: &[ModuleVersion]) -> Vec<ModuleVersion> {
+    let others = recorded.iter().filter(|module| !applied.iter().any(|new| new.name == module.name));
+    applied.iter().chain(others).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn module(name: &str, target: i32, depends_on: &[&str]) -> KnownModule {
+        KnownModule {
+            name: name.into(),
+            depends_on: depends_on.iter().map(|name| (*name).to_owned()).collect(),
+            is_default: false,
+            offer: Offer::Ready { target },
+        }
+    }
+
+    fn known() -> Vec<KnownModule> {
+        let default = |module| KnownModule { is_default: true, ..module };
+        let refused = |was_accepted| Offer::NotReady { was_accepted };
+        vec![
+            module(INTERNAL, 3, &[]),
+            default(module("core", 3, &[])),
+            default(module("identity", 4, &["core"])),
+            default(module("projects", 1, &["identity"])),
+            module("base", 2, &[]),
+            module("billing", 7, &["base"]),
+            KnownModule { offer: refused(true), ..module("broken", 1, &[]) },
+            KnownModule { offer: refused(false), ..default(module("new", 1, &[])) },
+        ]
+    }
+
+    fn has(versions: &[(&str, i32)]) -> Vec<ModuleVersion> {
+        versions
+            .iter()
+            .map(|(name, version)| ModuleVersion { name: (*name).into(), version: *version })
+            .collect()
+    }
+
+    fn choose_for(tenant: &[(&str, &str)], plan: &[&str], versions: &[(&str, i32)]) -> ModuleSelection {
+        let tenant: Vec<ModuleChoice> = tenant
+            .iter()
+            .map(|(name, version)| ModuleChoice {
+                name: (*name).into(),
+                version: (!version.is_empty()).then(|| (*version).into()),
+            })
+            .collect();
+        let of_plan: Vec<String> = plan.iter().map(|name| (*name).to_owned()).collect();
+        let wishes = ModuleWishes { tenant: &tenant, plan: "gold", of_plan: &of_plan };
+        choose(wishes, &has(versions), &known())
+    }
+
+    fn names(selection: &ModuleSelection) -> Vec<(&str, i32)> {
+        selection.modules.iter().map(|module| (module.name.as_str(), module.version)).collect()
     }
 
     #[test]
-    fn plan_without_modules_has_all_and_every_plan_has_core() {
-        let all = ["core", "identity", "projects", "wiki"];
-        let of = |named: &[&str]| -> Vec<&str> {
-            all.into_iter().filter(|module| belongs(module, &names(named))).collect()
+    fn tenant_replaces_plan_and_plan_replaces_defaults() {
+        let (always, core, identity) = ((INTERNAL, 3), ("core", 3), ("identity", 4));
+        assert_eq!(names(&choose_for(&[], &[], &[])), [always, core, identity, ("projects", 1)]);
+        assert_eq!(names(&choose_for(&[], &["core"], &[])), [always, core]);
+        assert_eq!(names(&choose_for(&[], &["identity"], &[])), [always, core, identity]);
+        let billing = [always, ("base", 2), ("billing", 7)];
+        assert_eq!(names(&choose_for(&[], &["billing"], &[])), billing, "with what it depends on");
+        assert_eq!(names(&choose_for(&[("billing", "")], &["projects"], &[])), billing);
+        assert_eq!(
+            choose_for(&[("billing", "")], &["wikis"], &[]).error,
+            None,
+            "the plan's list has no effect"
+        );
+    }
+
+    #[test]
+    fn what_a_tenant_has_stays() {
+        let selection = choose_for(&[], &["core"], &[("billing", 3), ("broken", 1), ("gone", 9)]);
+        assert_eq!(names(&selection), [(INTERNAL, 3), ("core", 3), ("base", 2), ("billing", 7)]);
+        assert_eq!(selection.error, None);
+    }
+
+    #[test]
+    fn pin_keeps_a_version_and_undoes_none() {
+        let version = |pin: &str, has: &[(&str, i32)]| {
+            choose_for(&[("billing", pin)], &[], has).modules.last().unwrap().version
         };
-        assert_eq!(of(&[]), all);
-        assert_eq!(of(&["wiki"]), ["core", "identity", "wiki"]);
-        assert_eq!(of(&["identity"]), ["core", "identity"]);
+        assert_eq!(version("5", &[]), 5);
+        assert_eq!(version("5", &[("billing", 6)]), 6);
+        assert_eq!(version("", &[]), 7);
+        assert_eq!(version("8", &[("billing", 6)]), 6);
+        let error = choose_for(&[("billing", "8")], &[], &[]).error.unwrap();
+        assert!(
+            error.to_string().contains("version 8, which does not exist: name one from 1 to 7"),
+            "{error}"
+        );
+        // An older release of the operator has fewer files.
+        assert!(!is_behind(&has(&[("core", 9)]), &[ChosenModule { name: "core".into(), version: 3 }]));
     }
 
     #[test]
-    fn unknown_module_is_reported_with_the_known_ones() {
-        let known = names(&["core", "projects"]);
-        assert_eq!(check("gold", &[], &known), Ok(()));
-        assert_eq!(check("gold", &names(&["projects"]), &known), Ok(()));
-        let error = check("gold", &names(&["projects", "wikis"]), &known).unwrap_err();
-        assert_eq!(error.module, "wikis");
-        assert!(error.to_string().contains("name some of core, projects, or leave"), "{error}");
+    fn unknown_and_unready_modules_are_reported() {
+        let error = choose_for(&[], &["projects", "wikis"], &[]).error.unwrap().to_string();
+        assert!(
+            error.contains("TenantPlan \"gold\" names the unknown module \"wikis\": name some of core, "),
+            "{error}"
+        );
+        let error = choose_for(&[("gone", "")], &[], &[("gone", 3)]).error.unwrap().to_string();
+        assert!(error.ends_with("what the tenant has of it, version 3, stays"), "{error}");
+        let error = choose_for(&[("broken", "")], &[], &[]).error.unwrap();
+        assert!(matches!(error, ModuleError::NotReady { .. }), "{error}");
+        assert_eq!(choose_for(&[("broken", "")], &[], &[("broken", 1)]).error, None, "it has it already");
+        assert_eq!(choose_for(&[], &[], &[]).error, None, "a new default module delays no tenant");
+    }
+
+    #[test]
+    fn stopped_module_and_its_dependents_are_held_back() {
+        let known = known();
+        let held = |has: &[(&str, i32)], stopped: &str| {
+            let mut selection = choose_for(&[("billing", "")], &[], has);
+            hold_back(&mut selection, &self::has(has), &known, |name| name == stopped);
+            names(&selection)
+                .into_iter()
+                .map(|(name, version)| (name.to_owned(), version))
+                .collect::<Vec<_>>()
+        };
+        let of = |list: &[(&str, i32)]| {
+            list.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect::<Vec<_>>()
+        };
+        let always = (INTERNAL, 3);
+        assert_eq!(held(&[("base", 1), ("billing", 5)], "base"), of(&[always, ("base", 1), ("billing", 5)]));
+        assert_eq!(held(&[("base", 2), ("billing", 5)], "base"), of(&[always, ("base", 2), ("billing", 7)]));
+        assert_eq!(held(&[], "base"), of(&[always]));
+    }
+
+    #[test]
+    fn applied_versions_replace_recorded_ones() {
+        let recorded = has(&[("gone", 4), ("core", 2)]);
+        assert_eq!(
+            with_applied(&recorded, &has(&[("core", 3), ("wiki", 1)])),
+            has(&[("core", 3), ("wiki", 1), ("gone", 4)])
+        );
     }
 }

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{modules::belongs, usage::entitlements::entitlements_of_plan};
+use super::{
+    modules::{KnownModule, ModuleSelection, ModuleWishes, choose},
+    record::ModuleVersion,
+    usage::entitlements::entitlements_of_plan,
+};
 use crate::api::{
     conditions::{STALLED, find_condition},
     plan::TenantPlanSpec,
@@ -23,7 +27,8 @@ pub struct TenantNames {
 }
 
 impl TenantNames {
-    fn add(&mut self, tenant: &Tenant) {
+    /// Adds a tenant.
+    pub fn add(&mut self, tenant: &Tenant) {
         self.count += 1;
         let namespace = tenant.metadata.namespace.as_deref().unwrap_or_default();
         self.first.insert(format!("{namespace}/{}", tenant.metadata.name.as_deref().unwrap_or_default()));
@@ -58,7 +63,7 @@ pub struct PlanAdoption {
 pub fn adoption_by_plan<'a>(
     tenants: impl IntoIterator<Item = &'a Tenant>,
     plans: &BTreeMap<String, &TenantPlanSpec>,
-    modules: &[String],
+    modules: &[KnownModule],
     waits: impl Fn(&Tenant) -> bool,
 ) -> BTreeMap<String, PlanAdoption> {
     let mut by_plan: BTreeMap<String, PlanAdoption> = BTreeMap::new();
@@ -104,18 +109,35 @@ fn has(
     status: &TenantStatus,
     name: &str,
     plan: &TenantPlanSpec,
-    modules: &[String],
+    modules: &[KnownModule],
 ) -> bool {
-    let is_applied = |name: &String| {
-        status.modules.iter().any(|module| module.name == *name && module.version >= module.target)
+    let selection = selection(tenant, status, name, plan, modules);
+    let is_applied = |name: &str| {
+        status.modules.iter().any(|module| module.name == name && module.version >= module.target)
     };
     status.plan.as_deref() == Some(name)
         && entitlements_of_plan(name, plan, &tenant.spec.limits).is_ok_and(|resolved| {
             resolved.features == status.features && resolved.limit_values() == status.limits
         })
         // An unknown module prevents the plan from being applied; the conditions of each tenant report it.
-        && plan.modules.iter().all(|name| modules.contains(name))
-        && modules.iter().filter(|name| belongs(name, &plan.modules)).all(is_applied)
+        && selection.error.is_none()
+        && selection.modules.iter().all(|module| is_applied(&module.name))
+}
+
+/// The modules that a tenant on a plan should have.
+fn selection(
+    tenant: &Tenant,
+    status: &TenantStatus,
+    name: &str,
+    plan: &TenantPlanSpec,
+    modules: &[KnownModule],
+) -> ModuleSelection {
+    let has = status.modules.iter().filter(|module| module.version > 0).map(|module| ModuleVersion {
+        name: module.name.clone(),
+        version: i32::try_from(module.version).unwrap_or(i32::MAX),
+    });
+    let wishes = ModuleWishes { tenant: &tenant.spec.modules, plan: name, of_plan: &plan.modules };
+    choose(wishes, &has.collect::<Vec<_>>(), modules)
 }
 
 /// Whether a tenant is stalled although the plan could be applied to it.
@@ -124,11 +146,11 @@ fn is_stalled(
     status: &TenantStatus,
     name: &str,
     plans: &BTreeMap<String, &TenantPlanSpec>,
-    modules: &[String],
+    modules: &[KnownModule],
 ) -> bool {
     let applies = plans.get(name).is_some_and(|plan| {
         entitlements_of_plan(name, plan, &tenant.spec.limits).is_ok()
-            && plan.modules.iter().all(|name| modules.contains(name))
+            && selection(tenant, status, name, plan, modules).error.is_none()
     });
     applies
         && status.observed_generation == tenant.metadata.generation
@@ -146,6 +168,7 @@ pub fn rests(tenant: &Tenant, status: &TenantStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::modules::Offer;
     use serde_json::{Value, json};
 
     fn plans() -> BTreeMap<String, TenantPlanSpec> {
@@ -182,7 +205,7 @@ mod tests {
     fn counts_of(
         tenants: &[Tenant],
         plans: &BTreeMap<String, TenantPlanSpec>,
-        modules: &[String],
+        modules: &[KnownModule],
     ) -> Vec<(String, usize, usize)> {
         let specs = plans.iter().map(|(name, spec)| (name.clone(), spec)).collect();
         let by_plan =
@@ -232,7 +255,12 @@ mod tests {
 
     #[test]
     fn plan_is_in_force_once_its_modules_are_applied() {
-        let modules = ["core", "wiki"].map(str::to_owned);
+        let modules = ["core", "wiki"].map(|name| KnownModule {
+            name: name.to_owned(),
+            depends_on: vec![],
+            is_default: true,
+            offer: Offer::Ready { target: 1 },
+        });
         let status = |modules: &[(&str, i64)]| {
             let modules: Vec<Value> = modules
                 .iter()

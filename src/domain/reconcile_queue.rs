@@ -108,6 +108,11 @@ impl<T: Clone + Eq + Hash> ReconcileQueue<T> {
         !self.waiting.is_empty()
     }
 
+    /// Whether the reconcile of a tenant was requested and has not finished.
+    pub fn is_started(&self, tenant: &T) -> bool {
+        self.in_flight.contains_key(tenant)
+    }
+
     /// Whether no tenant waits or is in flight.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()

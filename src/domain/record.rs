@@ -9,7 +9,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    access::{AccessLevel, gates::EffectiveGate, holds::Hold},
+    access::{
+        AccessLevel,
+        gates::EffectiveGate,
+        holds::{Hold, describe_legal_holds},
+    },
     breaker::Vanished,
     identity::TenantId,
     observed::RegistryStatus,
@@ -130,6 +134,11 @@ impl TenantRecord {
     /// A legal hold on the tenant, if it has one: no purge begins.
     pub fn legal_hold(&self) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.preserve.is_some())
+    }
+
+    /// All legal holds on the tenant, by name, for messages; none if it has none.
+    pub fn legal_holds(&self) -> Option<String> {
+        describe_legal_holds(&self.holds)
     }
 }
 

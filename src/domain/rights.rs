@@ -2,17 +2,21 @@
 //! elsewhere.
 //!
 //! What is right does not depend on the access level, which is the group that the login is in: each group has its rights on
-//! the objects of `tenantry_owner`, and no other role has any. In the schema `public` the groups have exactly those of the
-//! default privileges; elsewhere a module may grant less.
+//! the objects of `tenantry_owner`, and no other role has any. In the schemas of modules the groups have exactly those of the
+//! default privileges; elsewhere they may have less.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde::Deserialize;
 
+use super::modules::INTERNAL;
+
 /// The owner of a module's objects.
 const OWNER: &str = "tenantry_owner";
 /// The owners of schemas: `tenantry_dba` owns the database.
 const SCHEMA_OWNERS: [&str; 3] = ["tenantry_dba", "pg_database_owner", OWNER];
+/// Those of the schemas of modules.
+const MODULE_SCHEMA_OWNERS: [&str; 2] = ["tenantry_dba", "pg_database_owner"];
 const GROUPS: [&str; 3] = ["tenantry_rw", "tenantry_shrink", "tenantry_ro"];
 /// The one function of the schema `tenantry` that the tenant's login may call.
 const REDEEM: &str = "tenantry.redeem(token text)";
@@ -49,6 +53,8 @@ pub struct Object {
     pub kind: ObjectKind,
     /// Its schema. Of default privileges: that in which they hold; empty: everywhere.
     pub schema: String,
+    /// The owner of that schema; empty where there is none.
+    pub schema_owner: String,
     /// Its name in SQL, qualified and quoted; of a column, the table's.
     pub address: String,
     /// The name of a column, quoted.
@@ -127,9 +133,26 @@ impl Object {
         }
     }
 
+    /// Whether it is the default privileges on a kind of object.
+    pub(super) fn is_default_privileges(&self) -> bool {
+        matches!(
+            self.kind,
+            ObjectKind::DefaultTables | ObjectKind::DefaultSequences | ObjectKind::DefaultFunctions
+        )
+    }
+
+    /// Whether its schema is one for modules: `public`, or one that was created for a module.
+    fn is_of_modules(&self) -> bool {
+        match self.schema.as_str() {
+            INTERNAL => false,
+            "public" => true,
+            _ => MODULE_SCHEMA_OWNERS.contains(&self.schema_owner.as_str()),
+        }
+    }
+
     /// The greatest rights that a role may have.
     fn allowed(&self, grantee: &str) -> &'static [&'static str] {
-        let internal = self.schema == "tenantry";
+        let internal = self.schema == INTERNAL;
         match (self.kind, grantee) {
             (ObjectKind::Table | ObjectKind::Column | ObjectKind::DefaultTables, "tenantry_rw")
                 if !internal =>
@@ -161,23 +184,22 @@ impl Object {
 
     /// The rights that a group must have: those of the default privileges.
     fn required(&self, group: &str) -> &'static [&'static str] {
-        let is_default = matches!(
-            self.kind,
-            ObjectKind::DefaultTables | ObjectKind::DefaultSequences | ObjectKind::DefaultFunctions
-        );
-        match (self.schema.as_str(), self.kind) {
-            ("public" | "tenantry", ObjectKind::Schema) => self.allowed(group),
+        let is_default = self.is_default_privileges();
+        let is_internal = self.schema == INTERNAL;
+        match (self.is_of_modules(), self.kind) {
+            (is_of_modules, ObjectKind::Schema) if is_of_modules || is_internal => self.allowed(group),
             _ if self.owner != OWNER => &[],
-            ("public", ObjectKind::Function | ObjectKind::Definer) if group == GROUPS[0] => &["EXECUTE"],
-            ("public", ObjectKind::Table | ObjectKind::Sequence) => self.allowed(group),
-            ("public", _) if is_default => self.allowed(group),
-            ("tenantry", ObjectKind::Table | ObjectKind::DefaultTables) => &["SELECT"],
-            ("tenantry", ObjectKind::Definer) => self.allowed(group),
+            (true, ObjectKind::Function | ObjectKind::Definer) if group == GROUPS[0] => &["EXECUTE"],
+            (true, ObjectKind::Table | ObjectKind::Sequence) => self.allowed(group),
+            (true, _) if is_default => self.allowed(group),
+            (_, ObjectKind::Table | ObjectKind::DefaultTables) if is_internal => &["SELECT"],
+            (_, ObjectKind::Definer) if is_internal => self.allowed(group),
             _ => &[],
         }
     }
 
-    fn name(&self) -> String {
+    /// Its kind and name, for messages.
+    pub(super) fn name(&self) -> String {
         let place =
             || if self.schema.is_empty() { String::new() } else { format!(" in schema {}", self.schema) };
         match self.kind {
@@ -293,6 +315,7 @@ mod tests {
         Object {
             kind,
             schema: schema.into(),
+            schema_owner: if schema == "public" { "pg_database_owner" } else { "postgres" }.into(),
             address: format!("{schema}.users"),
             column,
             owner: owner.into(),
@@ -387,6 +410,22 @@ mod tests {
         let mut fewer = TABLE;
         fewer[0] = ("tenantry_rw", &["SELECT", "UPDATE", "DELETE"]);
         assert_eq!(phrases(&[rights(table, &fewer)]), ["tenantry_rw lacked INSERT on table public.users"]);
+    }
+
+    #[test]
+    fn schema_of_a_module_has_the_rights_of_public() {
+        let mut fewer = TABLE;
+        fewer[1] = ("tenantry_shrink", &["SELECT"]);
+        for owner in ["tenantry_dba", "pg_database_owner"] {
+            let table = Object { schema_owner: owner.into(), ..object(ObjectKind::Table, "billing", OWNER) };
+            assert!(phrases(&[rights(table.clone(), &TABLE)]).is_empty());
+            let lacked = "tenantry_shrink lacked DELETE on table billing.users";
+            assert_eq!(phrases(&[rights(table, &fewer)]), [lacked]);
+        }
+        for (kind, owner) in [(ObjectKind::Schema, "tenantry_dba"), (ObjectKind::DefaultSequences, OWNER)] {
+            let one = Object { schema_owner: "tenantry_dba".into(), ..object(kind, "billing", owner) };
+            assert_eq!(phrases(&[rights(one, &[])]).len(), 3, "{kind:?}");
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ pub fn describe_owner(row: &TenantRecord) -> String {
             "{owner}; its purge began at {begun:.0} and cannot be undone: when it ends, this Tenant becomes a new tenant with an empty database"
         );
     }
-    let until = match (row.legal_hold(), row.terms()) {
-        (Some(hold), _) => format!("until legal hold {:?} is lifted", hold.name),
+    let until = match (row.legal_holds(), row.terms()) {
+        (Some(holds), _) => format!("by {holds}"),
         (None, Some(terms)) if !terms.held => format!("until {:.0}", terms.purge_after),
         (None, _) => "while its spec.paused holds the purge".to_owned(),
     };
@@ -89,7 +89,7 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             party: Party::TenantHold,
         });
-        assert!(describe_owner(&row).contains("until legal hold \"legal\" is lifted"));
+        assert!(describe_owner(&row).contains("its data is kept by legal hold \"legal\": to restore"));
         row.purge_started_at = Some(Timestamp::constant(86_400, 0));
         assert!(
             describe_owner(&row).contains("its purge began at 1970-01-02T00:00:00Z and cannot be undone")

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    modules::ModuleNotFound,
+    modules::ModuleError,
     settings::{self, SettingsError},
     slug::{Slug, SlugError},
     usage::entitlements::LimitNotSet,
@@ -119,9 +119,9 @@ pub enum SpecError {
     /// The plan leaves a limit to the tenant's spec, which does not set it.
     #[error(transparent)]
     LimitNotSet(#[from] LimitNotSet),
-    /// The plan names an unknown module.
+    /// The tenant or its plan names a module that it cannot have.
     #[error(transparent)]
-    ModuleNotFound(#[from] ModuleNotFound),
+    Module(#[from] ModuleError),
     /// `spec.settings` is not allowed.
     #[error(transparent)]
     Settings(#[from] SettingsError),

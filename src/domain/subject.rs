@@ -39,6 +39,8 @@ pub struct Subject<'a> {
     pub desired: Option<DesiredTenant>,
     /// The registry's row; absent if there is none, or it was not read.
     pub record: Option<TenantRecord>,
+    /// The row of the tenant that the status names, if it is that of another Tenant.
+    pub elsewhere: Option<Box<TenantRecord>>,
     /// Absent only for a tenant whose object does not exist any more.
     pub evaluation: Option<Evaluation>,
 }

@@ -75,6 +75,11 @@ struct ByKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByModule {
+    module: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByAccess {
     access: &'static str,
 }
@@ -113,6 +118,7 @@ pub struct Metrics {
     leader: Gauge,
     breaker: Gauge,
     invalid_objects: Family<ByKind, Gauge>,
+    modules_behind: Family<ByModule, Gauge>,
 }
 
 fn histogram() -> Histogram {
@@ -202,6 +208,12 @@ impl Metrics {
             "Objects that exist and cannot be decoded, by kind",
             invalid_objects.clone(),
         );
+        let modules_behind = Family::default();
+        registry.register(
+            "module_tenants_behind",
+            "Tenants that are not at the target version of a module, by module",
+            modules_behind.clone(),
+        );
         registry.register(
             "build",
             "Version and revision of this build",
@@ -227,6 +239,7 @@ impl Metrics {
             leader,
             breaker,
             invalid_objects,
+            modules_behind,
         }
     }
 
@@ -292,6 +305,15 @@ impl Metrics {
         *before = current;
     }
 
+    /// The number of tenants that are behind, of every module that exists.
+    pub fn modules_behind<'a>(&self, counts: impl IntoIterator<Item = (&'a str, i64)>) {
+        // There are few modules, and a scrape in between is harmless.
+        self.modules_behind.clear();
+        for (module, count) in counts {
+            self.modules_behind.get_or_create(&ByModule { module: module.to_owned() }).set(count);
+        }
+    }
+
     /// A tenant was provisioned.
     pub fn provisioned(&self, took: Duration) {
         self.provision_durations.observe(took.as_secs_f64());
@@ -355,6 +377,8 @@ mod tests {
         metrics.step("CreateDatabase", "succeeded", Duration::from_millis(54));
         metrics.tenants([("active", 3), ("failed", 0)]);
         metrics.tenant_session_ended("Kept");
+        metrics.modules_behind([("former", 1)]);
+        metrics.modules_behind([("billing", 2)]);
         metrics.provisioned(Duration::from_millis(700));
         metrics.leader(true);
         let near = |tenant: &str| NearLimit {
@@ -375,6 +399,7 @@ mod tests {
             r#"tenantry_tenant_sessions_ended_total{reason="Kept"} 1"#,
             r#"tenantry_tenants{state="active"} 3"#,
             r#"tenantry_tenants{state="failed"} 0"#,
+            r#"tenantry_module_tenants_behind{module="billing"} 2"#,
             "tenantry_provision_duration_seconds_sum 0.7",
             "tenantry_leader 1",
             r#"tenantry_tenant_limit_usage_ratio{namespace="customers",tenant="acme",limit="users"} 0.8"#,
@@ -382,7 +407,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("tenant=\"former\""), "{text}");
+        assert!(!text.contains("=\"former\""), "{text}");
         assert!(
             text.contains(&format!("tenantry_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))),
             "{text}"

@@ -1,60 +1,62 @@
-//! The modules that are known, and the sets that tenants have of them.
+//! The modules that are known, and the sets that tenants have of them. Modules come and change while the process runs.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use super::{
     module::Module,
     set::{self, ModuleSet},
-    sources::INTERNAL,
 };
+use crate::domain::modules::{ChosenModule, INTERNAL, KnownModule, ModuleWishes, Offer, choose};
 
 /// The known modules. A set is looked up by the digest of its whole content, never by names: a module whose content
 /// changed is in another set.
 #[derive(Debug)]
 pub struct ModuleCatalog {
-    all: Arc<ModuleSet>,
-    entries: Vec<CatalogEntry>,
-    names: Vec<String>,
-    metered_limits: Vec<String>,
+    built_in: Vec<Module>,
+    /// The names of the built-in modules that are on by default.
+    defaults: Vec<String>,
+    current: RwLock<Arc<KnownModules>>,
     sets: Mutex<HashMap<String, Arc<ModuleSet>>>,
 }
 
-/// A module and its fingerprint, which is computed once.
+/// A module from a TenantModule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedModule {
+    /// Its name.
+    pub name: String,
+    /// The modules that are applied before it.
+    pub depends_on: Vec<String>,
+    /// Whether it is on by default.
+    pub is_default: bool,
+    /// Its accepted content, or whether earlier content was accepted.
+    pub content: Result<Arc<Module>, bool>,
+}
+
+/// The known modules at one time, sorted: a module comes after those that it depends on.
+#[derive(Debug, Default)]
+pub struct KnownModules {
+    list: Vec<KnownModule>,
+    content: HashMap<String, Arc<Module>>,
+    names: Vec<String>,
+    metered_limits: Vec<String>,
+    /// Modules up to a version, with their fingerprints, which are computed once.
+    entries: Mutex<HashMap<(String, i32), Arc<CatalogEntry>>>,
+}
+
+/// A module and its fingerprint.
 #[derive(Debug)]
 struct CatalogEntry {
     module: Module,
     fingerprint: Vec<u8>,
 }
 
-impl CatalogEntry {
-    fn new(module: Module) -> Self {
-        let fingerprint = module.fingerprint();
-        Self { module, fingerprint }
-    }
-}
-
-impl ModuleCatalog {
-    /// A catalog of the given modules, in the order in which they are applied.
-    pub fn new(modules: Vec<Module>) -> Self {
-        let names = modules.iter().map(|module| module.name.to_string());
-        let names = names.filter(|name| name != INTERNAL).collect();
-        let metered_limits = modules.iter().flat_map(Module::metered_limits).collect();
-        let all = Arc::new(ModuleSet::new(modules.clone()));
-        Self {
-            all,
-            entries: modules.into_iter().map(CatalogEntry::new).collect(),
-            names,
-            metered_limits,
-            sets: Mutex::default(),
-        }
-    }
-
-    /// The set of all modules.
-    pub fn all(&self) -> &ModuleSet {
-        &self.all
+impl KnownModules {
+    /// The modules, sorted.
+    pub fn list(&self) -> &[KnownModule] {
+        &self.list
     }
 
     /// The names of all modules, in order, without the internal one, which is no choice.
@@ -67,17 +69,109 @@ impl ModuleCatalog {
         &self.metered_limits
     }
 
-    /// The set of the modules that are wanted, in order. The internal one always is.
-    pub fn select(&self, is_wanted: impl Fn(&str) -> bool) -> Arc<ModuleSet> {
-        self.set_of(
-            self.entries
-                .iter()
-                .filter(|entry| entry.module.name == INTERNAL || is_wanted(&entry.module.name))
-                .collect(),
-        )
+    /// The accepted content of a module.
+    pub fn module(&self, name: &str) -> Option<&Arc<Module>> {
+        self.content.get(name)
     }
 
-    fn set_of(&self, entries: Vec<&CatalogEntry>) -> Arc<ModuleSet> {
+    /// A module up to a version.
+    fn entry(&self, chosen: &ChosenModule) -> Option<Arc<CatalogEntry>> {
+        let module = self.content.get(&chosen.name)?;
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (chosen.name.clone(), chosen.version.min(module.target()));
+        let new = || {
+            let module = module.up_to(chosen.version);
+            let fingerprint = module.fingerprint();
+            Arc::new(CatalogEntry { module, fingerprint })
+        };
+        Some(entries.entry(key).or_insert_with(new).clone())
+    }
+}
+
+impl ModuleCatalog {
+    /// A catalog of the built-in modules, in the order in which they are applied, of which some are on by default.
+    pub fn new(built_in: Vec<Module>, defaults: Vec<String>) -> Self {
+        let catalog = Self { built_in, defaults, current: RwLock::default(), sets: Mutex::default() };
+        catalog.replace(&BTreeMap::new(), Vec::new());
+        catalog
+    }
+
+    /// The modules that are known now.
+    pub fn known(&self) -> Arc<KnownModules> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The names of the built-in modules for which there is a TenantModule.
+    pub fn built_in_names(&self) -> impl Iterator<Item = &str> {
+        self.built_in.iter().map(|module| module.name.as_ref()).filter(|name| *name != INTERNAL)
+    }
+
+    /// A built-in module.
+    pub fn built_in(&self, name: &str) -> Option<&Module> {
+        self.built_in.iter().find(|module| module.name == name)
+    }
+
+    /// Whether a built-in module is on by default.
+    pub fn is_default(&self, name: &str) -> bool {
+        self.defaults.iter().any(|default| default == name)
+    }
+
+    /// Replaces the modules from TenantModules, and what TenantModules say about whether built-in ones are on by default.
+    /// `offered` is sorted by dependencies. A name of a built-in module is ignored. Returns the names of the modules that
+    /// are other ones than before.
+    pub fn replace(&self, defaults: &BTreeMap<String, bool>, offered: Vec<OfferedModule>) -> Vec<String> {
+        let mut known = KnownModules::default();
+        let is_built_in = |name: &str| self.built_in(name).is_some();
+        for module in &self.built_in {
+            let default = defaults.get(module.name.as_ref()).copied();
+            known.list.push(KnownModule {
+                name: module.name.to_string(),
+                depends_on: module.depends_on.clone(),
+                is_default: default.unwrap_or_else(|| self.is_default(&module.name)),
+                offer: Offer::Ready { target: module.target() },
+            });
+            known.content.insert(module.name.to_string(), Arc::new(module.clone()));
+        }
+        for OfferedModule { name, depends_on, is_default, content } in offered {
+            if is_built_in(&name) {
+                continue;
+            }
+            let offer = match &content {
+                Ok(module) => Offer::Ready { target: module.target() },
+                Err(was_accepted) => Offer::NotReady { was_accepted: *was_accepted },
+            };
+            known.list.push(KnownModule { name: name.clone(), depends_on, is_default, offer });
+            if let Ok(module) = content {
+                known.content.insert(name, module);
+            }
+        }
+        let names = known.list.iter().map(|module| module.name.clone());
+        known.names = names.filter(|name| name != INTERNAL).collect();
+        known.metered_limits = known
+            .names
+            .iter()
+            .filter_map(|name| known.content.get(name))
+            .flat_map(|module| module.metered_limits())
+            .collect();
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = changed(&current, &known);
+        if !changed.is_empty() {
+            *current = Arc::new(known);
+        }
+        changed
+    }
+
+    /// The set of a tenant whose plan names no modules.
+    pub fn default_set(&self) -> Arc<ModuleSet> {
+        let wishes = ModuleWishes { tenant: &[], plan: "", of_plan: &[] };
+        self.set_of(&choose(wishes, &[], self.known().list()).modules)
+    }
+
+    /// The set of these modules.
+    pub fn set_of(&self, chosen: &[ChosenModule]) -> Arc<ModuleSet> {
+        let known = self.known();
+        let entries: Vec<Arc<CatalogEntry>> =
+            chosen.iter().filter_map(|module| known.entry(module)).collect();
         let digest = set::digest(entries.iter().map(|entry| &entry.fingerprint));
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || ModuleSet::new(entries.iter().map(|entry| entry.module.clone()).collect());
@@ -85,36 +179,99 @@ impl ModuleCatalog {
     }
 }
 
+/// The names of the modules that differ.
+fn changed(before: &KnownModules, after: &KnownModules) -> Vec<String> {
+    let find = |known: &KnownModules, name: &str| {
+        let found = known.list.iter().find(|module| module.name == name).cloned();
+        (found, known.content.get(name).cloned())
+    };
+    let mut names: Vec<&String> = before.names.iter().chain(&after.names).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().filter(|name| find(before, name) != find(after, name)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::modules::{module::Migration, sources::embedded};
 
-    #[test]
-    fn select_keeps_the_order_and_returns_one_set_per_content() {
-        let catalog = ModuleCatalog::new(embedded());
-        assert_eq!(catalog.names(), ["core", "identity", "projects"]);
-        assert_eq!(catalog.metered_limits(), ["users", "projects"]);
-        let all = catalog.select(|_| true);
-        assert_eq!((&*all, all.digest()), (catalog.all(), ModuleSet::built_in().digest()));
-        let part = catalog.select(|name| name != "identity");
-        let names: Vec<&str> = part.modules().iter().map(|module| module.name.as_ref()).collect();
-        assert_eq!(names, ["tenantry", "core", "projects"]);
-        assert!(Arc::ptr_eq(&part, &catalog.select(|name| name != "identity")));
+    fn catalog() -> ModuleCatalog {
+        ModuleCatalog::new(embedded(), vec!["core".into(), "projects".into()])
+    }
+
+    fn all(catalog: &ModuleCatalog) -> Vec<ChosenModule> {
+        let target = |offer| match offer {
+            Offer::Ready { target } => target,
+            Offer::NotReady { .. } => 0,
+        };
+        let chosen =
+            |module: &KnownModule| ChosenModule { name: module.name.clone(), version: target(module.offer) };
+        catalog.known().list().iter().map(chosen).collect()
+    }
+
+    fn wiki(files: &[&'static str], is_default: bool) -> OfferedModule {
+        let file = |(index, sql): (usize, &&'static str)| Migration {
+            version: i32::try_from(index + 1).unwrap(),
+            file: format!("000{}_wiki.sql", index + 1).into(),
+            sql: (*sql).into(),
+        };
+        let migrations: Vec<Migration> = files.iter().enumerate().map(file).collect();
+        OfferedModule {
+            name: "wiki".into(),
+            depends_on: vec![],
+            is_default,
+            content: Ok(Arc::new(Module::new("wiki", migrations))),
+        }
     }
 
     #[test]
-    fn changed_content_under_the_same_name_is_another_set() {
-        let module = |sql: &'static str| {
-            let file = Migration { version: 1, file: "0001_wiki.sql".into(), sql: sql.into() };
-            CatalogEntry::new(Module::new("wiki", vec![file]))
+    fn built_in_modules_are_known_in_order() {
+        let catalog = catalog();
+        assert_eq!(catalog.known().names(), ["core", "identity", "projects"]);
+        assert_eq!(catalog.known().metered_limits(), ["users", "projects"]);
+        let set = catalog.set_of(&all(&catalog));
+        assert_eq!((set.digest(), set.modules()), (ModuleSet::built_in().digest(), &*embedded()));
+        assert!(Arc::ptr_eq(&set, &catalog.set_of(&all(&catalog))));
+        let on = |catalog: &ModuleCatalog| -> Vec<bool> {
+            let known = catalog.known();
+            known
+                .list()
+                .iter()
+                .filter(|module| module.name != INTERNAL)
+                .map(|module| module.is_default)
+                .collect()
         };
-        let catalog = ModuleCatalog::new(vec![]);
-        let (before, after) = (module("SELECT 1"), module("SELECT 2"));
-        let first = catalog.set_of(vec![&before]);
-        let second = catalog.set_of(vec![&after]);
-        assert_ne!(first.digest(), second.digest());
-        assert_eq!(second.modules()[1..], *std::slice::from_ref(&after.module));
-        assert!(Arc::ptr_eq(&first, &catalog.set_of(vec![&before])));
+        assert_eq!(on(&catalog), [true, false, true]);
+        let changed = catalog.replace(&BTreeMap::from([("identity".to_owned(), true)]), vec![]);
+        assert_eq!((changed, on(&catalog)), (vec!["identity".to_owned()], vec![true; 3]));
+    }
+
+    #[test]
+    fn modules_come_change_and_go() {
+        let catalog = catalog();
+        let none = BTreeMap::new();
+        assert_eq!(catalog.replace(&none, vec![wiki(&["SELECT 1"], false)]), ["wiki"]);
+        assert!(catalog.replace(&none, vec![wiki(&["SELECT 1"], false)]).is_empty());
+        let before = catalog.set_of(&all(&catalog));
+        assert_eq!(catalog.replace(&none, vec![wiki(&["SELECT 1", "SELECT 2"], false)]), ["wiki"]);
+        let after = catalog.set_of(&all(&catalog));
+        assert_ne!(before.digest(), after.digest());
+        // A tenant that is kept at the first version has the set of before.
+        let mut pinned = all(&catalog);
+        pinned.last_mut().unwrap().version = 1;
+        assert!(Arc::ptr_eq(&before, &catalog.set_of(&pinned)));
+        let refused = OfferedModule { content: Err(true), ..wiki(&[], false) };
+        assert_eq!(catalog.replace(&none, vec![refused]), ["wiki"]);
+        assert_eq!(catalog.set_of(&all(&catalog)).modules(), embedded());
+        assert_eq!(catalog.replace(&none, vec![]), ["wiki"]);
+        assert_eq!(catalog.known().names(), ["core", "identity", "projects"]);
+    }
+
+    #[test]
+    fn name_of_a_built_in_module_is_its_own() {
+        let catalog = catalog();
+        let taken = OfferedModule { name: "core".into(), ..wiki(&["SELECT 1"], true) };
+        assert!(catalog.replace(&BTreeMap::new(), vec![taken]).is_empty());
     }
 }

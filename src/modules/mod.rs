@@ -1,16 +1,22 @@
 //! Modules: ordered sets of SQL migrations, applied to every tenant that enables them.
 
+pub mod acceptance;
 mod bootstrap;
 mod catalog;
+pub mod files;
+mod headers;
 mod module;
 mod set;
 mod sources;
+mod statements;
 
 pub use self::{
     bootstrap::BOOTSTRAP,
-    catalog::ModuleCatalog,
+    catalog::{KnownModules, ModuleCatalog, OfferedModule},
+    headers::{HeaderError, Headers},
     module::{Extension, Migration, Module, hexadecimal},
     set::ModuleSet,
-    sources::{INTERNAL, embedded},
+    sources::embedded,
+    statements::{Statement, position_of, statements},
 };
-pub use crate::domain::record::ModuleVersion;
+pub use crate::domain::{modules::INTERNAL, record::ModuleVersion};

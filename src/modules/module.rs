@@ -4,6 +4,9 @@ use std::{borrow::Cow, fmt::Write};
 
 use sha2::{Digest, Sha256};
 
+use super::headers::{HeaderError, Headers};
+use crate::domain::{modules::INTERNAL, names::MAX_IDENTIFIER_BYTES};
+
 /// The schema of a module that names no other.
 const PUBLIC: &str = "public";
 
@@ -56,6 +59,25 @@ impl Module {
         }
     }
 
+    /// Whether a module may have its objects in this schema.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_schema(schema: &str) -> Result<(), String> {
+        let why = match schema {
+            "" => "a schema has a name",
+            _ if schema.len() > MAX_IDENTIFIER_BYTES => "its name has more than 63 bytes",
+            _ if schema.contains('\0') => "its name has a NUL character",
+            INTERNAL => "Tenantry's own tables are there",
+            "information_schema" => "it is PostgreSQL's",
+            _ if schema.starts_with("pg_") => "names that begin with pg_ are PostgreSQL's",
+            _ => return Ok(()),
+        };
+        Err(format!(
+            "a module cannot have its objects in schema {schema:?}: {why}. Name another one in spec.schema"
+        ))
+    }
+
     /// The version of a tenant to which all files are applied.
     pub fn target(&self) -> i32 {
         self.migrations.last().map_or(0, |migration| migration.version)
@@ -102,15 +124,19 @@ impl Migration {
         Sha256::digest(self.sql.as_bytes()).to_vec()
     }
 
-    /// Whether a database to which a file with this checksum was applied has this version: this file, or one that it
-    /// corrects. Its first comments name those, one in a line: `-- replaces: <checksum in hexadecimal>`.
-    pub fn is_applied_by(&self, checksum: &[u8]) -> bool {
-        checksum == self.checksum() || self.replaced().any(|replaced| replaced == hexadecimal(checksum))
+    /// Its headers.
+    ///
+    /// # Errors
+    /// The first header that is wrong.
+    pub fn headers(&self) -> Result<Headers, HeaderError> {
+        Headers::of(&self.sql)
     }
 
-    fn replaced(&self) -> impl Iterator<Item = &str> {
-        let comments = self.sql.lines().map_while(|line| line.strip_prefix("--"));
-        comments.filter_map(|comment| comment.trim().strip_prefix("replaces:")).map(str::trim)
+    /// Whether a database to which a file with this checksum was applied has this version: this file, or one that it
+    /// corrects. Its headers name those, one in a line: `-- tenantry: replaces <checksum in hexadecimal>`.
+    pub fn is_applied_by(&self, checksum: &[u8]) -> bool {
+        checksum == self.checksum()
+            || self.headers().is_ok_and(|headers| headers.replaces.contains(&hexadecimal(checksum)))
     }
 }
 
@@ -131,11 +157,22 @@ mod tests {
     }
 
     #[test]
+    fn schema_of_postgresql_or_of_tenantry_is_refused() {
+        for schema in ["public", "app", "Pg", "pgx", "tenantry_app"] {
+            assert_eq!(Module::check_schema(schema), Ok(()), "{schema}");
+        }
+        for schema in ["", "tenantry", "pg_catalog", "pg_temp", "information_schema", &"a".repeat(64)] {
+            assert!(Module::check_schema(schema).unwrap_err().contains("spec.schema"), "{schema}");
+        }
+    }
+
+    #[test]
     fn correction_names_the_files_that_it_replaces() {
         let (wrong, other) = (file("SELECT 1/0".into()), file("SELECT 2/0".into()));
         let [first, second] = [&wrong, &other].map(|file| hexadecimal(&file.checksum()));
-        let corrected =
-            file(format!("-- Divides by one.\n-- replaces: {first}\n--replaces:{second}\nSELECT 1"));
+        let corrected = file(format!(
+            "-- Divides by one.\n-- replaces: {first}\n-- tenantry: replaces {second}\nSELECT 1"
+        ));
         for applied in [&wrong, &other, &corrected] {
             assert!(corrected.is_applied_by(&applied.checksum()));
         }

@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bootstrap::BOOTSTRAP,
-    module::Module,
-    sources::{INTERNAL, embedded, internal},
+    module::{Migration, Module},
+    sources::{embedded, internal, is_built_in},
 };
-use crate::domain::record::ModuleVersion;
+use crate::domain::{modules::INTERNAL, record::ModuleVersion};
 
 /// The modules of a tenant, in the order in which they are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,36 @@ impl ModuleSet {
     /// The digest of the whole content: 24 hexadecimal digits. The template database is named by it.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// The set that was applied to a database, by its ledger of module, version and checksum. None if a file was corrected after
+    /// it had been applied there: what the database has is not what the files create now. (That of a built-in module is the
+    /// same once all its files are applied.) None also for a database of a release without the internal module.
+    pub fn applied(&self, ledger: &[(String, i32, Vec<u8>)]) -> Option<Self> {
+        ledger.iter().find(|(name, ..)| name == INTERNAL)?;
+        let mut modules = Vec::new();
+        for module in &self.modules {
+            let of_module = |migration: &&Migration| {
+                ledger.iter().any(|(name, version, _)| *name == module.name && *version == migration.version)
+            };
+            let applied: Vec<Migration> = module.migrations.iter().filter(of_module).cloned().collect();
+            let is_corrected = is_built_in(&module.name) && applied.len() == module.migrations.len();
+            let is_same = |migration: &Migration| {
+                ledger.iter().any(|(name, version, checksum)| {
+                    *name == module.name
+                        && *version == migration.version
+                        && (*checksum == migration.checksum()
+                            || is_corrected && migration.is_applied_by(checksum))
+                })
+            };
+            if !applied.iter().all(is_same) {
+                return None;
+            }
+            if !applied.is_empty() {
+                modules.push(Module { migrations: applied.into(), ..module.clone() });
+            }
+        }
+        Some(Self::new(modules))
     }
 
     /// The versions that a tenant should have.
@@ -112,6 +142,44 @@ mod tests {
         assert_eq!(names, [INTERNAL, "a"]);
         assert_eq!(ModuleSet::new(set.modules().to_vec()), set);
         assert_eq!(ModuleSet::new(vec![]).modules(), [internal()]);
+    }
+
+    #[test]
+    fn applied_set_is_that_of_the_ledger() {
+        let built_in = ModuleSet::built_in();
+        let of = |module: &Module| {
+            module
+                .migrations
+                .iter()
+                .map(|file| (module.name.to_string(), file.version, file.checksum()))
+                .collect::<Vec<_>>()
+        };
+        let wiki = module("wiki", 1, "-- replaces: 00\nSELECT 1");
+        let set = ModuleSet::new([built_in.modules(), std::slice::from_ref(&wiki)].concat());
+        let all: Vec<_> = set.modules().iter().flat_map(of).collect();
+        assert_eq!(set.applied(&all).unwrap(), set);
+        let without = |left: &str| all.iter().filter(|(name, ..)| name != left).cloned().collect::<Vec<_>>();
+        assert_eq!(set.applied(&without("wiki")).unwrap(), built_in);
+        assert_eq!(set.applied(&without(INTERNAL)), None);
+
+        let core = &built_in.modules()[1];
+        let corrected = |name: &str, checksum: Vec<u8>| {
+            let mut ledger = all.clone();
+            ledger.iter_mut().find(|(of, ..)| of == name).unwrap().2 = checksum;
+            ledger
+        };
+        let earlier =
+            core.migrations[0].sql.lines().find_map(|line| line.strip_prefix("-- replaces: ")).unwrap();
+        let earlier: Vec<u8> = (0..earlier.len())
+            .step_by(2)
+            .map(|index| u8::from_str_radix(&earlier[index..index + 2], 16).unwrap())
+            .collect();
+        let ledger = corrected("core", earlier);
+        assert_eq!(set.applied(&ledger).unwrap(), set);
+        let behind: Vec<_> =
+            ledger.into_iter().filter(|(name, version, _)| name != "core" || *version != 4).collect();
+        assert_eq!(set.applied(&behind), None);
+        assert_eq!(set.applied(&corrected("wiki", vec![0])), None);
     }
 
     /// Templates on servers are named by it: another digest would have every template built again.

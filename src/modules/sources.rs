@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::module::{Migration, Module};
+use crate::domain::modules::INTERNAL;
 
 macro_rules! migrations {
     ($module:literal: $($file:literal),+ $(,)?) => {
@@ -13,9 +14,6 @@ macro_rules! migrations {
         }),+]
     };
 }
-
-/// The name of the internal module, and of its schema.
-pub const INTERNAL: &str = "tenantry";
 
 /// The internal module's files. (A test compares these lists with the folder.)
 const INTERNAL_FILES: &[Migration] = migrations!(
@@ -55,6 +53,11 @@ pub fn embedded() -> Vec<Module> {
         ..Module::new(name, migrations)
     };
     std::iter::once(internal()).chain(BUILT_IN.iter().map(module)).collect()
+}
+
+/// Whether a module ships with Tenantry.
+pub(super) fn is_built_in(name: &str) -> bool {
+    name == INTERNAL || BUILT_IN.iter().any(|(built_in, ..)| *built_in == name)
 }
 
 /// The number at the start of a file's name.

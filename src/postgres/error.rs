@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::migration_error::MigrationError;
+use super::migration_error::{ExtensionError, MigrationError, ModuleSchemaError};
 
 /// The result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -72,6 +72,20 @@ pub enum Error {
     /// A module's SQL failed.
     #[error(transparent)]
     Migration(#[from] Box<MigrationError>),
+    /// A module was not migrated, since one that it depends on failed.
+    #[error("module {module} waits for module {on}, which it depends on and whose migration failed")]
+    ModuleBlocked {
+        /// The module.
+        module: String,
+        /// The module that failed, or is blocked itself.
+        on: String,
+    },
+    /// A module's schema exists, and cannot be used.
+    #[error(transparent)]
+    ModuleSchema(#[from] Box<ModuleSchemaError>),
+    /// An extension that a module needs cannot be had.
+    #[error(transparent)]
+    Extension(#[from] Box<ExtensionError>),
     /// Sessions block the operation and could not be ended.
     #[error("{count} session(s) on {database} could not be ended: {who}")]
     SessionsInTheWay {
@@ -204,7 +218,10 @@ impl Error {
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
             Self::LoginMissing(_) => Reason::LoginMissing,
-            Self::Migration(_) => Reason::MigrationFailed,
+            Self::Migration(_) | Self::ModuleBlocked { .. } | Self::ModuleSchema(_) => {
+                Reason::MigrationFailed
+            }
+            Self::Extension(_) => Reason::ExtensionNotFound,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
             Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
             Self::PreparedTransaction { .. } => Reason::PreparedTransaction,
@@ -252,6 +269,9 @@ impl Error {
             | Self::Name(_)
             | Self::NulInText
             | Self::LoginInUse { .. }
+            | Self::ModuleBlocked { .. }
+            | Self::ModuleSchema(_)
+            | Self::Extension(_)
             | Self::NotAVerifier => true,
             _ => self.reason() == Reason::MissingRight,
         }

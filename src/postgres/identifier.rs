@@ -13,7 +13,6 @@ use crate::{
         names::{MAX_IDENTIFIER_BYTES, building_name},
         placement::Placement,
     },
-    modules::Migration,
     postgres::error::{Error, Result},
 };
 
@@ -73,6 +72,11 @@ impl Ident {
     /// The name under which a template is built.
     pub fn template_building(digest: &str) -> Result<Self> {
         Self::new(&format!("tenantry_template_new_{digest}"))
+    }
+
+    /// The scratch database in which a module is rehearsed.
+    pub fn scratch(digest: &str) -> Result<Self> {
+        Self::new(&format!("tenantry_scratch_{digest}"))
     }
 
     /// The name, unquoted, for bind parameters and messages.
@@ -160,6 +164,20 @@ impl Part for Number {
     }
 }
 
+/// Parts with commas between them.
+struct PartList<'a>(&'a [&'a dyn Part]);
+
+impl Part for PartList<'_> {
+    fn write(&self, sql: &mut String) {
+        for (index, part) in self.0.iter().enumerate() {
+            if index > 0 {
+                sql.push_str(", ");
+            }
+            part.write(sql);
+        }
+    }
+}
+
 /// The text of a script, as a quoted literal: for EXECUTE.
 pub struct ScriptLiteral<'a>(pub &'a Script);
 
@@ -222,6 +240,14 @@ impl Script {
         self.statements += 1;
     }
 
+    /// Adds a statement whose last place takes a list, with commas.
+    pub fn add_list(&mut self, template: &'static str, parts: &[&dyn Part], list: &[&dyn Part]) {
+        let mut all: Vec<&dyn Part> = parts.to_vec();
+        let list = PartList(list);
+        all.push(&list);
+        self.add(template, &all);
+    }
+
     /// Adds the statements of another script.
     pub fn append(&mut self, other: Self) {
         if other.statements > 0 {
@@ -246,9 +272,10 @@ impl Script {
     }
 }
 
-/// A module's SQL. It comes from the platform operator, and runs with the rights of `tenantry_migrator` only.
-pub fn module_sql(migration: &Migration) -> SqlStr {
-    AssertSqlSafe(migration.sql.as_ref()).into_sql_str()
+/// A module's SQL, a file or a statement of it. It comes from the platform operator, and runs with the rights of
+/// `tenantry_migrator` only.
+pub fn module_sql(sql: &str) -> SqlStr {
+    AssertSqlSafe(sql).into_sql_str()
 }
 
 #[cfg(test)]

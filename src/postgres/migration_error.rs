@@ -1,4 +1,4 @@
-//! The error of a module's SQL.
+//! The errors of a module: its SQL, its schema, and the extensions that it needs.
 
 /// The position and the cause of a failure in a module's SQL.
 #[derive(Debug, thiserror::Error)]
@@ -27,4 +27,34 @@ fn position(line: Option<usize>, column: Option<usize>) -> String {
         (Some(line), Some(column)) => format!(" line {line} column {column}"),
         _ => String::new(),
     }
+}
+
+/// An extension that a module needs, and that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("module {module} needs extension {extension} in database {database} of server {server}: {detail}")]
+pub struct ExtensionError {
+    /// The module.
+    pub module: String,
+    /// The extension.
+    pub extension: String,
+    /// The database.
+    pub database: String,
+    /// The server.
+    pub server: String,
+    /// What is wrong, and what to do.
+    pub detail: String,
+}
+
+/// A schema that a module cannot use.
+#[derive(Debug, thiserror::Error)]
+#[error("module {module}: schema {schema} of database {database} {detail}")]
+pub struct ModuleSchemaError {
+    /// The module.
+    pub module: String,
+    /// The schema.
+    pub schema: String,
+    /// The database.
+    pub database: String,
+    /// What is wrong, and what to do.
+    pub detail: String,
 }

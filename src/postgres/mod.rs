@@ -12,7 +12,7 @@ pub mod tenant;
 
 pub use self::{
     error::{Error, Result},
-    migration_error::MigrationError,
+    migration_error::{ExtensionError, MigrationError, ModuleSchemaError},
     session::{
         connect::{ServerConfig, Tls},
         detour::while_let_in,

@@ -16,6 +16,7 @@ use crate::{
         names::building_name,
         placement::Placement,
         rights::RightsReport,
+        structure::SchemaPart,
         tenant_facts::{RecordedOids, TenantFacts},
     },
     fence::Fence,
@@ -69,6 +70,8 @@ pub(super) struct Inner {
     pub(super) sessions: Arc<Sessions>,
     /// One template is built at a time, across all handles on the server.
     pub(super) template_lock: BuildLock,
+    /// One module is rehearsed at a time: its holder may use and drop the scratch databases.
+    pub(super) scratch_lock: tokio::sync::Mutex<()>,
     /// One database is dropped at a time.
     pub(super) drop_lock: tokio::sync::Mutex<()>,
     /// One tenant's tables are vacuumed at a time.
@@ -81,6 +84,8 @@ pub(super) struct Inner {
     tenant_locks: KeyedLock<TenantId>,
     /// Rights in tenants' databases that were found to differ, until they are reported.
     pub(super) rights: Mutex<HashMap<TenantId, RightsReport>>,
+    /// What templates have, by digest, once it was read.
+    pub(super) structures: Mutex<HashMap<String, Arc<Vec<SchemaPart>>>>,
 }
 
 impl Server {
@@ -97,12 +102,14 @@ impl Server {
             inner: Arc::new(Inner {
                 sessions: Arc::new(Sessions::new(config, fence, unblock)),
                 template_lock,
+                scratch_lock: tokio::sync::Mutex::default(),
                 drop_lock: tokio::sync::Mutex::default(),
                 reclaim_lock: tokio::sync::Mutex::default(),
                 excess_watch: tokio::sync::Mutex::default(),
                 prepare_lock: tokio::sync::Mutex::default(),
                 tenant_locks: KeyedLock::default(),
                 rights: Mutex::default(),
+                structures: Mutex::default(),
             }),
             restricts: false,
         }

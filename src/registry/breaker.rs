@@ -102,7 +102,7 @@ impl Registry {
                          CASE WHEN leaving > tolerated THEN
                              format('the deprovisioning of %s of %s tenants began within ten minutes', leaving, tenants)
                          WHEN hastened > tolerated THEN
-                             format('the grace of %s of %s tenants that are being deprovisioned was made shorter within '
+                             format('the grace of %s of %s tenants was made shorter within '
                                  'ten minutes; this would purge %s%s', hastened, tenants,
                                  array_to_string(hastened_slugs, ', '),
                                  CASE WHEN hastened > $6 THEN format(' and %s more', hastened - $6) ELSE '' END)

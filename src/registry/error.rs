@@ -1,10 +1,27 @@
 //! Errors of the registry, distinguished by their remedy.
 
+use std::sync::{PoisonError, RwLock};
+
+use sqlx::{migrate::MigrateError, postgres::PgConnectOptions};
+
 use crate::{
     api::reason::Reason,
     domain::{identity::TenantId, observed::RegistryStatus},
 };
-use sqlx::migrate::MigrateError;
+
+/// The address of this process's registry, which the driver's errors do not have.
+static ADDRESS: RwLock<String> = RwLock::new(String::new());
+
+/// Sets the address in all messages from now on.
+pub(super) fn set_address(options: &PgConnectOptions) {
+    let (host, port) = (options.get_host(), options.get_port());
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    *ADDRESS.write().unwrap_or_else(PoisonError::into_inner) = format!(" ({host}:{port})");
+}
+
+fn address() -> String {
+    ADDRESS.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// A failure of the registry, or a request that it refused.
 #[derive(Debug, thiserror::Error)]
@@ -13,13 +30,13 @@ pub enum Error {
     #[error("the URL of the system database cannot be used: {0}")]
     Url(#[source] sqlx::Error),
     /// A statement or a connection failed.
-    #[error("registry: {}", explain(.0))]
+    #[error("registry{}: {}", address(), explain(.0))]
     Sql(#[source] sqlx::Error),
     /// No answer came in time.
-    #[error("the registry does not respond")]
+    #[error("the registry{} does not respond", address())]
     NoAnswer,
     /// The registry's schema could not be migrated.
-    #[error("the registry's migrations failed: {0}")]
+    #[error("the registry's migrations{} failed: {}", address(), .0)]
     Migration(#[source] Box<MigrateError>),
     /// A newer release has changed the schema in a way that this one cannot work with.
     #[error(
@@ -193,10 +210,17 @@ fn is_permanent(error: &sqlx::Error) -> bool {
 fn explain(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::PoolTimedOut => "no connection became available in time".to_owned(),
-        sqlx::Error::Database(database) if reason(error) == Reason::RegistryNotSetUp => {
-            format!("{database} (was `tenantry server-setup` run there?)")
-        }
-        sqlx::Error::Database(database) => database.to_string(),
+        // Its message alone: the line of PostgreSQL's own source that `Display` adds says nothing here.
+        sqlx::Error::Database(database) => match reason(error) {
+            Reason::RegistryNotSetUp => {
+                format!("{} (was `tenantry server-setup` run there?)", database.message())
+            }
+            Reason::RegistryLoginRefused => format!(
+                "{}: correct TENANTRY_SYSTEM_DATABASE_URL, and restart the operator",
+                database.message()
+            ),
+            _ => database.message().to_owned(),
+        },
         other => other.to_string(),
     }
 }

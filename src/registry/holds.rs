@@ -22,7 +22,7 @@ pub struct HoldChange<'a> {
 }
 
 /// The holds of each column: those that restrict access, and the others.
-fn columns_of(holds: &[Hold]) -> (Vec<&Hold>, Vec<&Hold>) {
+pub(super) fn columns_of(holds: &[Hold]) -> (Vec<&Hold>, Vec<&Hold>) {
     holds.iter().partition(|hold| !hold.is_unrestricting())
 }
 

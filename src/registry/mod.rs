@@ -18,6 +18,7 @@ mod holds;
 mod inactivity;
 mod lifecycle;
 mod migrate;
+mod modules;
 mod record;
 mod registration;
 mod restored;
@@ -35,6 +36,7 @@ use sqlx::{
     ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::claim::Claim;
@@ -55,7 +57,11 @@ pub use self::{
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };
-use crate::{domain::record::Hidden, fence::Fence};
+use crate::{
+    domain::record::Hidden,
+    fence::Fence,
+    own_authority::{OwnAuthority, Relay},
+};
 
 /// The result of this module's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -75,6 +81,8 @@ pub struct Registry {
     pool: PgPool,
     options: Arc<PgConnectOptions>,
     claim: Arc<Claim>,
+    /// Open as long as a clone of this one exists.
+    _relay: Option<Arc<Relay>>,
 }
 
 /// The identity of this installation.
@@ -103,6 +111,15 @@ impl Registry {
     ) -> Result<Self> {
         let (idle, fresh) = (fence.clone(), fence);
         let options = options(url, application_name)?;
+        error::set_address(&options);
+        let (options, relay) = match OwnAuthority::of(&options)? {
+            Some(authority) => {
+                let relay = timeout(ACQUIRE_TIMEOUT, authority.relay(&options)).await;
+                let (options, relay) = relay.map_err(|_| Error::NoAnswer)??;
+                (options, Some(Arc::new(relay)))
+            }
+            None => (options, None),
+        };
         let pool = PgPoolOptions::new()
             .max_connections(max_connections.saturating_sub(1).max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -130,7 +147,7 @@ impl Registry {
         options.connect().await?.close().await?;
         let options = Arc::new(options);
         let claim = Arc::new(Claim::new(Arc::clone(&options)));
-        Ok(Self { pool, options, claim })
+        Ok(Self { pool, options, claim, _relay: relay })
     }
 
     /// Refuses a registry whose schema this release cannot use. One that is not migrated yet is not refused.

@@ -157,11 +157,12 @@ impl Registry {
         .fetch_optional(&self.pool)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        if row.resource_uid == new.resource_uid {
-            return Ok(Some(Registration::Existing(row)));
-        }
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
+        // A row that was moved keeps the uid of the former object until the new one is registered.
+        if same_name && row.resource_uid == new.resource_uid {
+            return Ok(Some(Registration::Existing(row)));
+        }
         if !same_name || row.purge_started_at.is_some() {
             return Ok(Some(Registration::SlugTaken(Box::new(row))));
         }

@@ -2,10 +2,12 @@
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use sqlx::types::Json;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Registration, Registry, Result, deletion_policy, lifecycle::settle, record::*};
+use super::{
+    Error, Registration, Registry, Result, deletion_policy, holds::columns_of, lifecycle::settle, record::*,
+};
 use crate::domain::{
     access::holds::Hold,
     identity::TenantId,
@@ -89,15 +91,46 @@ impl Registry {
         Ok(update.record)
     }
 
-    /// Writes a lost row again, as that of an activated tenant that is suspended until its access is evaluated. Another row
-    /// of that slug stays.
-    pub async fn adopt_row(&self, lost: &LostRow, at: Timestamp) -> Result<Registration> {
+    /// The rows because of which a lost one cannot be written: they have its slug, or the name of its database.
+    pub async fn blocking_rows(&self, lost: &LostRow) -> Result<Vec<TenantRecord>> {
+        let rows = sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tenants WHERE id <> $1 AND (slug = $2 AND status <> 'deprovisioned'
+                  OR (server, database_name, coalesce(schema_name, '')) = ($3, $4, coalesce($5, ''))
+                      AND (database_exists OR status <> 'deprovisioned'))"
+        ))
+        .bind(lost.placement.tenant.0)
+        .bind(lost.slug.as_str())
+        .bind(&lost.placement.server)
+        .bind(&lost.placement.database)
+        .bind(&lost.placement.schema)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Writes a lost row again, as that of an activated tenant that is suspended until its access is evaluated. The rows of
+    /// earlier tenants of which nothing is left are closed before, if they are as they were read. Another row of that slug
+    /// stays.
+    pub async fn adopt_row(
+        &self,
+        lost: &LostRow,
+        superseded: &[TenantRecord],
+        at: Timestamp,
+    ) -> Result<Registration> {
         let Placement { tenant: id, server, database, schema, login } = &lost.placement;
+        let (holds, unrestricting_holds) = columns_of(&lost.holds);
         let mut transaction = self.pool.begin().await?;
+        for row in superseded {
+            close_superseded(&mut transaction, row, *id, at).await?;
+        }
         let inserted = sqlx::query(
             "INSERT INTO tenants (id, slug, name, plan, server, database_name, schema_name, login_name, database_exists,
-                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy, holds)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING",
+                 database_oid, login_oid, resource_namespace, resource_name, resource_uid, deletion_policy, holds,
+                 unrestricting_holds)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9, $10, $11, $12, $13, $14, $15, $16)
+             ON CONFLICT DO NOTHING",
         )
         .bind(id.0)
         .bind(lost.slug.as_str())
@@ -113,7 +146,8 @@ impl Registry {
         .bind(&lost.resource_name)
         .bind(&lost.resource_uid)
         .bind(deletion_policy(lost.retain))
-        .bind(Json(&lost.holds))
+        .bind(Json(holds))
+        .bind(Json(unrestricting_holds))
         .execute(&mut *transaction)
         .await?;
         if inserted.rows_affected() == 0 {
@@ -141,6 +175,53 @@ impl Registry {
         Ok(Registration::Created { row: adopted, former: None })
     }
 
+    /// Gives the row of a tenant that is not being deprovisioned to another Tenant. None, and nothing is written, if it is not
+    /// as it was read.
+    pub async fn take_over(
+        &self,
+        row: &TenantRecord,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<Option<TenantRecord>> {
+        let taken = sqlx::query_as(concat!(
+            "WITH taken AS (
+                 UPDATE tenants SET resource_namespace = $3, resource_name = $4, resource_uid = $5, vanished = NULL
+                 WHERE id = $1 AND updated_at = $2 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, details)
+                 SELECT id, 'Moved', 'unknown', jsonb_build_object('from', $6::text, 'to', $3 || '/' || $4) FROM taken)
+             SELECT ",
+            columns!(),
+            " FROM taken AS tenants"
+        ))
+        .bind(row.id.0)
+        .bind(row.updated_at.to_sqlx())
+        .bind(namespace)
+        .bind(name)
+        .bind(uid)
+        .bind(format!("{}/{}", row.resource_namespace, row.resource_name))
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(taken)
+    }
+
+    /// Whether the tenant was moved away from this Tenant, by what the registry knows.
+    pub async fn was_moved_from(&self, id: TenantId, namespace: &str, name: &str) -> Result<bool> {
+        let moved = sqlx::query_scalar(
+            "SELECT EXISTS (
+                 SELECT FROM (SELECT tenant_id, action, details FROM activity
+                              UNION ALL SELECT tenant_id, action, details FROM activity_archive) AS a
+                 WHERE tenant_id = $1 AND action = 'Moved' AND details->>'from' = $2 || '/' || $3)",
+        )
+        .bind(id.0)
+        .bind(namespace)
+        .bind(name)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(moved)
+    }
+
     /// The row because of which a lost one cannot be written again.
     async fn blocking_row(&self, id: TenantId, slug: &Slug) -> Result<Registration> {
         let row: Option<TenantRecord> = sqlx::query_as(concat!(
@@ -158,4 +239,52 @@ impl Registry {
             None => Err(Error::NamesExhausted(slug.to_string())),
         }
     }
+}
+
+/// Closes a row of which nothing is left: the registry was restored to a time when its tenant still existed.
+async fn close_superseded(
+    transaction: &mut PgConnection,
+    row: &TenantRecord,
+    by: TenantId,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE workflows SET finished_at = now(), outcome = 'Failed' WHERE tenant_id = $1 AND finished_at IS NULL",
+    )
+    .bind(row.id.0)
+    .execute(&mut *transaction)
+    .await?;
+    // A row is closed in two transitions.
+    let leaving = sqlx::query(
+        "UPDATE tenants SET status = 'deprovisioning', status_reason = $3, status_updated_by = 'unknown',
+             offboarding_trigger = coalesce(offboarding_trigger, 'CustomerRequest'), rolling_back = false,
+             deprovisioned_at = coalesce(deprovisioned_at, $4), purge_after = coalesce(purge_after, $4)
+         WHERE id = $1 AND updated_at = $2",
+    )
+    .bind(row.id.0)
+    .bind(row.updated_at.to_sqlx())
+    .bind(format!("nothing is left of it, and tenant {by} has its slug: the registry was restored"))
+    .bind(at.to_sqlx())
+    .execute(&mut *transaction)
+    .await?;
+    if leaving.rows_affected() == 0 {
+        return Ok(());
+    }
+    sqlx::query(
+        "WITH closed AS (
+             UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked', database_exists = false,
+                 password_verifier = NULL, password_digest = NULL WHERE id = $1 RETURNING *),
+         receipt AS (
+             INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name, database_retained,
+                 offboarding_trigger, requested_by, reason, requested_at)
+             SELECT id, slug, server, database_name, schema_name, false, offboarding_trigger, status_updated_by,
+                 status_reason, deprovisioned_at FROM closed)
+         INSERT INTO activity (tenant_id, action, actor, reason, details)
+         SELECT id, 'RowSuperseded', 'unknown', status_reason, jsonb_build_object('by', $2::text) FROM closed",
+    )
+    .bind(row.id.0)
+    .bind(by.to_string())
+    .execute(&mut *transaction)
+    .await?;
+    Ok(())
 }

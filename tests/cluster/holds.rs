@@ -48,6 +48,17 @@ async fn hold_without_tenant_applies_from_first_activation() {
     let fleet = Fleet::new("holds-first").await;
     fleet.apply_hold("legal", "held-first", json!({"mode": "Blocked"})).await;
     fleet.hold_reason("legal", "TenantNotFound").await;
+    fleet.apply("held-first", json!({"paused": true})).await;
+    fleet.hold_reason("legal", "Paused").await;
+    let events = Api::<Event>::namespaced(fleet.client.clone(), fleet.tenants.namespace().unwrap());
+    let is_reported = async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.iter().any(|event| {
+            event.reason.as_deref() == Some("Paused")
+                && event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some("legal")
+        })
+    };
+    fleet.until("an Event says that the Tenant of the hold is paused").is_true(is_reported).await;
     fleet.apply("held-first", json!({})).await;
     fleet.access("held-first", Access::Blocked).await;
     fleet.hold_reason("legal", "Verified").await;

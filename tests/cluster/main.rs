@@ -9,6 +9,7 @@ mod holds;
 mod limits;
 mod migration_run;
 mod migrations;
+mod modules;
 mod plans;
 mod property;
 mod provisioning;

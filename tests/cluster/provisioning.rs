@@ -172,6 +172,11 @@ async fn connection_secret_follows_service_binding_specification() {
             "plan",
             "port",
             "provider",
+            // The versions of its modules.
+            "schema.core",
+            "schema.identity",
+            "schema.projects",
+            "schema.tenantry",
             "sslmode",
             "type",
             "uri",

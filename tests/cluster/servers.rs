@@ -83,13 +83,14 @@ impl FaultyServer {
         self.servers.patch(self.name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// Waits until this many tenants' Secrets do not publish the present address.
-    async fn pending(&self, count: i64) {
+    /// Waits until this many tenants' Secrets do not publish the present address; none: until that is unknown.
+    async fn pending(&self, count: impl Into<Option<i64>>) {
+        let count = count.into();
         let condition = move |server: Option<&DatabaseServer>| {
             let status =
                 server.and_then(|server| Some((server.status.as_ref()?, server.metadata.generation)));
             status.is_some_and(|(status, generation)| {
-                status.observed_generation == generation && status.pending == Some(count)
+                status.observed_generation == generation && status.pending == count
             })
         };
         self.fleet.until("the number of pending tenants").object(&self.servers, self.name, condition).await;
@@ -356,11 +357,13 @@ async fn changed_address_reaches_every_connection_secret() {
     server.pending(0).await;
     server.fleet.login(&names[0]).await.unwrap();
 
-    let ca = json!({"username": LOGIN, "password": PASSWORD, "ca.crt": authority.certificate()});
-    server.put_secret(ca, 1).await;
     server
         .change(json!({"tls": {"mode": "VerifyFull", "caSecretRef": {"name": server.name, "key": "ca.crt"}}}))
         .await;
+    server.reason(REACHABLE, "SecretNotFound", "ca.crt").await;
+    server.pending(None).await;
+    let ca = json!({"username": LOGIN, "password": PASSWORD, "ca.crt": authority.certificate()});
+    server.put_secret(ca, 1).await;
     published("sslmode", "verify-full").await;
     published("certificates", authority.certificate()).await;
     // Two authorities, while the server's certificate is replaced.

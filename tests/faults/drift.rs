@@ -162,9 +162,16 @@ async fn server_restored_to_older_state_is_reported() {
             async || sqlx::query_scalar::<_, bool>(as_planned).fetch_one(&mut superuser).await.unwrap();
         world.until("the connection limit is repaired", is_repaired).await;
     }
+    // A change of a tenant has it recorded how far the server has come, in case the operator crashes too.
+    let came = "SELECT pg_current_xact_id()::text::bigint";
+    let came: i64 = sqlx::query_scalar(came).fetch_one(&mut superuser).await.unwrap();
     drop(superuser);
-    // Restored while no operator runs: the next one knows how far the server had come.
-    world.installation.operator().stop().await.unwrap();
+    world.apply("fine", json!({"server": "drift-restored-2", "displayName": "Fine"})).await;
+    let recorded = "SELECT last_transaction >= $1 FROM servers WHERE name = 'drift-restored-2'";
+    let is_recorded = async || world.holds_number("tenantry_system", recorded, came).await;
+    world.until("it is recorded how far the server has come", is_recorded).await;
+    world.installation.operator().kill().await.unwrap();
+    world.delete_lease().await;
     second.stop(Stop::Immediate).await.unwrap();
     std::fs::remove_dir_all(second.data()).unwrap();
     run(&copy, second.data());
@@ -195,6 +202,7 @@ async fn restored_database_is_verified_before_it_counts_as_in_force() {
         let mut inside = world.superuser(&database).await;
         inside.execute("UPDATE tenantry.limits SET maximum = 1 WHERE name = 'users'").await.unwrap();
         inside.execute("GRANT INSERT ON ALL TABLES IN SCHEMA public TO tenantry_ro").await.unwrap();
+        inside.execute("DROP TRIGGER tenantry_users_insert ON users").await.unwrap();
         if name == "behind" {
             inside
                 .execute("DELETE FROM tenantry.migrations WHERE module = 'identity' AND version > 1")
@@ -226,9 +234,11 @@ async fn restored_database_is_verified_before_it_counts_as_in_force() {
     world.fleet.reason("behind", READY, "SchemaBehind").await;
     let mut inside = world.superuser("tenant_swapped").await;
     let verified = "SELECT (SELECT maximum = 20 FROM tenantry.limits WHERE name = 'users')
-                    AND NOT has_table_privilege('tenantry_ro', 'users', 'INSERT')";
+                    AND NOT has_table_privilege('tenantry_ro', 'users', 'INSERT')
+                    AND EXISTS (SELECT FROM pg_trigger WHERE tgname = 'tenantry_users_insert')";
     let is_verified = async || sqlx::query_scalar::<_, bool>(verified).fetch_one(&mut inside).await.unwrap();
-    world.until("limits and rights are those of the plan", is_verified).await;
+    world.until("limits and rights are those of the plan, and users are counted", is_verified).await;
+    world.event("swapped", "DriftRepaired", "trigger tenantry_users_insert on public.users is missing").await;
     world.event("swapped", "DatabaseRestored", "not the one that was there before").await;
     world.fleet.ready("swapped").await;
     let settled = "SELECT NOT verification_required FROM tenants WHERE slug = $1";

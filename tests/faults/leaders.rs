@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use kube::api::ListParams;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, api::ListParams};
 use serde_json::json;
+use sqlx::Executor;
 use tenantry_dev::{Operator, process::Signal};
 use tenantry_test_support::{Options, World};
 
@@ -146,4 +148,23 @@ async fn everything(world: &World) -> Vec<String> {
         .unwrap(),
     );
     all
+}
+
+#[tokio::test]
+async fn leader_that_cannot_migrate_the_registry_releases_its_lease() {
+    let world = World::new("leaders-schema").await;
+    let operator = world.installation.operator();
+    operator.stop().await.unwrap();
+    // The migration runs again, and what it creates exists.
+    let mut registry = world.superuser("tenantry_system").await;
+    registry.execute("CREATE TABLE ledger AS TABLE schema_migrations").await.unwrap();
+    registry.execute("DELETE FROM schema_migrations WHERE version = 13").await.unwrap();
+    assert!(operator.start().await.is_err(), "it ends");
+    let leases = Api::<Lease>::namespaced(world.fleet.client.clone(), "leaders-schema-system");
+    let mut found = leases.list(&ListParams::default()).await.unwrap().items;
+    let lease = found.pop().unwrap().spec.unwrap();
+    assert!(lease.holder_identity.unwrap_or_default().is_empty(), "the next one does not wait");
+    assert!(std::fs::read_to_string(world.fleet.log()).unwrap().contains("lease released"));
+    registry.execute("INSERT INTO schema_migrations SELECT * FROM ledger WHERE version = 13").await.unwrap();
+    operator.start().await.unwrap();
 }

@@ -74,7 +74,7 @@ async fn data_is_kept_until_the_hold_is_lifted() {
         let status = world.fleet.reason(name, DEPROVISIONED, "LegalHold").await.status.unwrap();
         let ready = find_condition(&status.conditions, READY).unwrap();
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "LegalHold"));
-        assert!(ready.message.contains(&format!("legal hold \"legal-{name}\" keeps the data")), "{ready:?}");
+        assert!(ready.message.contains(&format!("kept by legal hold \"legal-{name}\"")), "{ready:?}");
     }
     // One that is only in the registry any more.
     world.fleet.apply_hold("court", "alone", legal()).await;

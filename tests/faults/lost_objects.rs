@@ -158,3 +158,29 @@ async fn other_object_of_same_name_delays_no_purge() {
     }
     finalizers("held", &[]).await;
 }
+
+#[tokio::test]
+async fn vanished_tenants_that_wait_do_not_delay_the_drift_check() {
+    let world = World::new("lost-waiting").await;
+    world.apply("kept", json!({})).await;
+    world.fleet.ready("kept").await;
+    // Together they would keep a check for longer than this test waits: each waits ten seconds for its row.
+    let mut registry = world.superuser("tenantry_system").await;
+    let lost = "SET session_replication_role = replica;
+        INSERT INTO tenants (id, slug, name, plan, status, activated_at, server, database_name, login_name,
+            resource_namespace, resource_name, resource_uid)
+        SELECT gen_random_uuid(), name, name, 'starter', 'active', now(), 'lost-waiting', name, name, 'lost-waiting', name, name
+        FROM generate_series(1, 20) AS n, LATERAL (SELECT 'vanished-' || n AS name) AS v;
+        SET session_replication_role = origin";
+    registry.execute(lost).await.unwrap();
+    let locks = "BEGIN; SELECT FROM tenants WHERE starts_with(slug, 'vanished-') FOR UPDATE";
+    registry.execute(locks).await.unwrap();
+    let waits =
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1)";
+    let is_waiting = async || world.holds("tenantry_system", waits, "%DeprovisioningBegun%").await;
+    world.until("a tombstone waits for its row", is_waiting).await;
+    world.superuser("postgres").await.execute("ALTER ROLE tenant_kept_app NOLOGIN").await.unwrap();
+    world.event("kept", "DriftRepaired", "NOLOGIN").await;
+    assert!(is_waiting().await);
+    registry.execute("ROLLBACK").await.unwrap();
+}

@@ -7,7 +7,7 @@ use tenantry::api::{
     conditions::{LEFTOVERS, find_condition},
     database_server::DatabaseServer,
 };
-use tenantry_test_support::{World, login};
+use tenantry_test_support::{World, login, objects};
 
 #[tokio::test]
 async fn reopened_access_is_revoked() {
@@ -67,6 +67,12 @@ async fn leftovers_of_former_and_unknown_tenants_lose_their_access_and_are_not_d
     world.fleet.ready("fine").await;
     world.fleet.delete("gone").await;
     world.until_status("gone", "deprovisioned").await;
+    // A Tenant that cannot be decoded, and that was not registered, is none of those that the registry does not know.
+    let deep = (0..200).fold(json!(1), |inner, _| json!({"a": inner}));
+    let mut odd = objects::tenant("odd", json!({"settings": {"deep": deep}}));
+    odd["metadata"]["namespace"] = json!(world.name);
+    world.kubectl().apply(&odd.to_string()).await.unwrap();
+    world.event("odd", "InvalidObject", "at field spec.settings.deep.a").await;
     let port = world.installation.postgres().port();
     let uri = |name: &str| format!("postgresql://tenant_{name}_app:secret@127.0.0.1:{port}/tenant_{name}");
     let mut superuser = world.superuser("postgres").await;

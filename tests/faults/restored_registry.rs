@@ -98,16 +98,50 @@ async fn lost_row_is_written_again_as_asked_for() {
         world.apply(name, json!({})).await;
         world.fleet.ready(name).await;
     }
+    // Its slug was used before; the registry still has the row of then.
+    let at_once = json!({"offboarding": {"gracePeriodSeconds": 0}});
+    world.apply("reused", at_once.clone()).await;
+    let earlier = world.fleet.ready("reused").await;
+    world.fleet.delete("reused").await;
+    world.fleet.deleted("reused", &earlier).await;
+    world.until_status("reused", "deprovisioned").await;
+    world.apply("reused", at_once).await;
+    let reused = world.fleet.ready("reused").await.status.unwrap().tenant_id.unwrap();
+    let reused_uri = write_user(&world, "reused").await;
+    let earlier = earlier.status.unwrap().tenant_id.unwrap();
     let (uri, kept) = (write_user(&world, "acme").await, write_user(&world, "gone").await);
     let id = world.fleet.ready("acme").await.status.unwrap().tenant_id.unwrap();
     let gone = world.fleet.ready("gone").await;
-    restore(&world, "DELETE FROM tenants").await;
+    let older = format!(
+        "DELETE FROM tenants WHERE id <> '{earlier}'; DELETE FROM deletion_receipts;
+         UPDATE tenants SET status = 'active', closed_at = NULL, deprovisioned_at = NULL, purge_after = NULL,
+             purge_started_at = NULL, database_exists = true, access = 'ReadWrite', updated_at = now()"
+    );
+    restore(&world, &older).await;
     let adopt = async |name: &str, id: &str| {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_ADOPT_ROW: id}}}));
         world.fleet.tenants.patch(name, &PatchParams::default(), &patch).await.unwrap();
     };
     world.apply("acme", json!({"displayName": "look"})).await;
     world.fleet.reason("acme", READY, "RegistryRowMissing").await;
+    // A hold is not recorded before the row is there.
+    world.fleet.apply_hold("billing", "acme", json!({"mode": "ReadOnly"})).await;
+    world.fleet.hold_reason("billing", "RegistryRowMissing").await;
+    world.event("billing", "RegistryRowMissing", ANNOTATION_ADOPT_ROW).await;
+
+    // Another Tenant with that id in its status: it is not known whose the data is.
+    world.apply("copy", json!({"slug": "copy", "paused": true})).await;
+    let of_acme = world.fleet.tenants.get("acme").await.unwrap().status.unwrap();
+    let copied = json!({"status": {"tenantId": id, "server": of_acme.server, "database": of_acme.database}});
+    let params = PatchParams::default();
+    world.fleet.tenants.patch_status("copy", &params, &Patch::Merge(copied)).await.unwrap();
+    adopt("acme", &id).await;
+    let refused = |tenant: Option<&Tenant>| {
+        let status = tenant.and_then(|tenant| tenant.status.as_ref());
+        let ready = status.and_then(|status| find_condition(&status.conditions, READY));
+        ready.is_some_and(|ready| ready.message.contains("/copy has the id"))
+    };
+    world.fleet.wait("acme", "refused", refused).await;
 
     // A database with another comment is not the tenant's.
     let mut superuser = world.superuser("postgres").await;
@@ -118,7 +152,11 @@ async fn lost_row_is_written_again_as_asked_for() {
     .await
     .unwrap();
     superuser.execute("COMMENT ON DATABASE tenant_acme IS 'of another'").await.unwrap();
-    adopt("acme", &id).await;
+    world.fleet.tenants.delete("copy", &DeleteParams::default()).await.unwrap();
+    let none = json!({"metadata": {"finalizers": null}});
+    // It may have had none.
+    let _ = world.fleet.tenants.patch("copy", &params, &Patch::Merge(none)).await;
+    world.apply("acme", json!({"displayName": "look at the comment"})).await;
     let refused = |tenant: Option<&Tenant>| {
         let status = tenant.and_then(|tenant| tenant.status.as_ref());
         status.is_some_and(|status| {
@@ -133,11 +171,24 @@ async fn lost_row_is_written_again_as_asked_for() {
         .await
         .unwrap();
     world.apply("acme", json!({"displayName": "look again"})).await;
+    world.fleet.access("acme", Access::ReadOnly).await;
+    world.fleet.delete_hold("billing").await;
+    world.fleet.access("acme", Access::ReadWrite).await;
     let status = world.fleet.ready("acme").await.status.unwrap();
     assert_eq!((status.tenant_id.as_deref(), status.access), (Some(id.as_str()), Some(Access::ReadWrite)));
     assert!(has_user(&uri).await, "with its data and its password");
     let annotations = world.fleet.tenants.get("acme").await.unwrap().metadata.annotations;
     assert!(!annotations.unwrap_or_default().contains_key(ANNOTATION_ADOPT_ROW), "it is used once");
+
+    // The row of before is closed: nothing is left of that tenant.
+    world.apply("reused", json!({"displayName": "look"})).await;
+    world.fleet.reason("reused", READY, "RegistryRowMissing").await;
+    adopt("reused", &reused).await;
+    world.fleet.reason("reused", READY, "Active").await;
+    assert_eq!(world.fleet.ready("reused").await.status.unwrap().tenant_id, Some(reused));
+    assert!(has_user(&reused_uri).await, "with its data and its password");
+    let closed = "SELECT status = 'deprovisioned' FROM tenants WHERE id::text = $1";
+    assert!(world.holds("tenantry_system", closed, &earlier).await);
 
     // One that is deleted has its grace, once its row is there.
     world.fleet.tenants.delete("gone", &DeleteParams::default()).await.unwrap();

@@ -42,7 +42,7 @@ async fn cancel_after<T>(polls: usize, operation: impl Future<Output = T>) -> Op
 }
 
 /// Runs an operation repeatedly, cancelled a little later each time, until it ends.
-async fn through<T>(name: &str, operation: impl AsyncFn() -> Result<T>) -> T {
+pub async fn through<T>(name: &str, operation: impl AsyncFn() -> Result<T>) -> T {
     let mut polls = 0;
     while polls < 100_000 {
         match cancel_after(polls, operation()).await {
@@ -91,7 +91,8 @@ async fn every_operation_can_be_cancelled_and_run_again() {
         assert_eq!((used["users"], read["users"]), (0, 0));
         let limit = async || server.limit_login(&t.placement, LIMITS).await;
         through("limit_login", limit).await;
-        through("migrate", async || server.migrate(&t.placement, modules).await).await;
+        let migrate = async || server.migrate(&t.placement, modules).await?.into_result();
+        through("migrate", migrate).await;
         let mut administrator = postgres.connect(&t.placement.database).await.unwrap();
         let remove = "INSERT INTO cut SELECT generate_series(1, 10000); DELETE FROM cut WHERE id > 1";
         administrator.execute(remove).await.unwrap();

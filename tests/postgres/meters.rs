@@ -49,7 +49,7 @@ impl Limited {
         let module = Module::new(format!("test_{}", Uuid::new_v4()), vec![file]);
         let mut modules = ModuleSet::built_in().modules().to_vec();
         modules.push(module);
-        self.server.migrate(&self.tenant.placement, &ModuleSet::new(modules)).await
+        self.server.migrate(&self.tenant.placement, &ModuleSet::new(modules)).await?.into_result()
     }
 
     pub async fn session(&self) -> PgConnection {

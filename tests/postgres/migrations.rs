@@ -30,18 +30,21 @@ async fn correction_is_applied_where_the_wrong_file_was_not() {
         let mut inside = postgres.connect(&lacks_it.placement.database).await.unwrap();
         let user = "INSERT INTO users (email) VALUES ('ada@acme.example')";
         sqlx::query(user).execute(&mut inside).await.unwrap();
-        server.migrate(&has_it.placement, &wrong).await.unwrap();
-        let error = server.migrate(&lacks_it.placement, &wrong).await.unwrap_err().to_string();
+        server.migrate(&has_it.placement, &wrong).await.unwrap().into_result().unwrap();
+        let error =
+            server.migrate(&lacks_it.placement, &wrong).await.unwrap().into_result().unwrap_err().to_string();
         assert!(error.contains("it is wrong"), "{error}");
 
         // A change that names nothing is refused where the file was applied; the message has what it must name.
         let (changed, _) = with_file("CREATE TABLE wiki (id int)");
-        let error = server.migrate(&has_it.placement, &changed).await.unwrap_err().to_string();
-        assert!(error.contains(&format!("-- replaces: {checksum}")), "{error}");
+        let error =
+            server.migrate(&has_it.placement, &changed).await.unwrap().into_result().unwrap_err().to_string();
+        assert!(error.contains(&format!("-- tenantry: replaces {checksum}")), "{error}");
 
         let (corrected, _) = with_file(&format!("-- replaces: {checksum}\nCREATE TABLE wiki (id int)"));
         for tenant in [&has_it, &lacks_it] {
-            let versions = server.migrate(&tenant.placement, &corrected).await.unwrap();
+            let versions =
+                server.migrate(&tenant.placement, &corrected).await.unwrap().into_result().unwrap();
             assert!(versions.contains(&ModuleVersion { name: "wiki".into(), version: 1 }), "{versions:?}");
         }
         // Each database keeps the checksum of what was applied to it.

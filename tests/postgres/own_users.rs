@@ -220,7 +220,13 @@ async fn function_is_refused_in_the_migration_that_registers_it() {
             let functions = "CREATE FUNCTION app.f(jsonb, jsonb) RETURNS int LANGUAGE sql AS 'SELECT 1';
                 CREATE PROCEDURE app.f(jsonb) LANGUAGE sql AS '';";
             let files = module(&[&format!("{functions} {sql}")]);
-            let error = server.migrate(&tenant.placement, &files).await.unwrap_err().to_string();
+            let error = server
+                .migrate(&tenant.placement, &files)
+                .await
+                .unwrap()
+                .into_result()
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(message) && error.contains("0001_app.sql"), "{error}");
         }
     }

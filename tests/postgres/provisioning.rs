@@ -164,7 +164,7 @@ async fn failing_module_is_located_and_reset_role_grants_nothing() {
         let tenant = Tenant::new("tenant_module");
         tenant.provision(&server, 1).await;
         let broken = module("CREATE TABLE fine (a int);\nCREATE TABLE bad (a no_such_type);");
-        let error = server.migrate(&tenant.placement, &broken).await.unwrap_err();
+        let error = server.migrate(&tenant.placement, &broken).await.unwrap().into_result().unwrap_err();
         assert_eq!((error.reason(), error.sql_state().as_deref()), (Reason::MigrationFailed, Some("42704")));
         assert!(error.is_permanent());
         let text = error.to_string();
@@ -179,7 +179,8 @@ async fn failing_module_is_located_and_reset_role_grants_nothing() {
             "SET SESSION AUTHORIZATION tenantry_admin",
             "COPY (SELECT 1) TO PROGRAM 'true'",
         ] {
-            let error = server.migrate(&tenant.placement, &module(escape)).await.unwrap_err();
+            let error =
+                server.migrate(&tenant.placement, &module(escape)).await.unwrap().into_result().unwrap_err();
             assert_eq!(error.reason(), Reason::MigrationFailed, "{escape}: {error}");
         }
         // The migrator had CONNECT only for that.

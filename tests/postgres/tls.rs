@@ -4,11 +4,12 @@ use std::{env, process::Command};
 
 use tenantry::{
     api::reason::Reason,
-    postgres::{ServerConfig, Tls, server::Server},
+    postgres::{ServerConfig, Tls, install::setup::server_setup, server::Server},
+    registry::Registry,
 };
 use tenantry_dev::{Postgres, PostgresOptions, Version, certificates::Authority};
 
-use crate::servers::{INSTALLATION, config, config_at, set_up};
+use crate::servers::{INSTALLATION, OPERATOR, PASSWORD, config, config_at, set_up, setup_options};
 
 async fn serving(certificate: tenantry_dev::certificates::Certificate) -> Postgres {
     let options =
@@ -93,4 +94,30 @@ async fn only_the_own_authority_is_trusted(port: u16) {
         assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
         assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
     }
+    // So it is for URLs.
+    let (public, wrong) =
+        (env::var("SSL_CERT_FILE").unwrap(), env::temp_dir().join(format!("own-{port}.pem")));
+    std::fs::write(&wrong, own.certificate()).unwrap();
+    for mode in ["verify-full", "verify-ca"] {
+        let url = |user: &str, root: &str| {
+            format!("postgresql://{user}@127.0.0.1:{port}/tenantry_system?sslmode={mode}&{root}")
+        };
+        let operator = format!("{OPERATOR}:{PASSWORD}");
+        let connect = async |root: &str| Registry::connect(&url(&operator, root), "tls", 3).await;
+        let right = format!("sslrootcert={public}");
+        let wrong = format!("sslrootcert={}", wrong.display());
+        connect("").await.unwrap();
+        let registry = connect(&right).await.unwrap();
+        for _ in 0..3 {
+            registry.ping().await.unwrap();
+        }
+        let error = connect(&wrong).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::RegistryTlsFailed, "{error}");
+        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+        let set_up =
+            async |root: &str| server_setup(url("postgres", root).parse().unwrap(), &setup_options()).await;
+        let error = set_up(&wrong).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::TlsFailed, "{error}");
+    }
+    std::fs::remove_file(&wrong).unwrap();
 }

@@ -198,7 +198,7 @@ async fn graces_that_are_made_shorter_together_open_the_breaker() {
         );
         shorten(ids[2], terms(10)).await;
         let open = opening_at(&registry, LIMITS, later).await.unwrap();
-        let detail = "the grace of 3 of 4 tenants that are being deprovisioned was made shorter within ten minutes; \
+        let detail = "the grace of 3 of 4 tenants was made shorter within ten minutes; \
                       this would purge aaa, ccc, bbb";
         assert_eq!((open.cause.as_str(), open.detail.as_str()), ("GraceShortened", detail));
         assert!(registry.by_id(ids[3]).await.unwrap().unwrap().frozen_by.is_some());

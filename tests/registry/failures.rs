@@ -33,6 +33,14 @@ async fn each_connection_failure_has_its_own_reason() {
             for text in [error.to_string(), format!("{error:?}")] {
                 assert!(!text.contains("password\"") && !text.contains("wrong-password"), "{text}");
             }
+            if reason == "RegistryLoginRefused" {
+                let text = error.to_string();
+                assert!(
+                    text.ends_with("correct TENANTRY_SYSTEM_DATABASE_URL, and restart the operator"),
+                    "{text}"
+                );
+                assert!(!text.contains("at line"), "{text}");
+            }
         }
 
         // Without server-setup or migrations: first the tables are missing, then the role.
@@ -61,6 +69,13 @@ async fn each_connection_failure_has_its_own_reason() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn failure_says_where_the_registry_is() {
+    let error = refusal("postgresql://operator:secret@127.0.0.1:1/tenantry_system").await.to_string();
+    // Other tests of this process connect to other registries meanwhile.
+    assert!(error.starts_with("registry (127.0.0.1:") && !error.contains("secret"), "{error}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod holds_and_states;
 mod legal_holds;
 mod lifecycle;
 mod migrations;
+mod modules;
 mod moves;
 mod notifications;
 mod recorded_state;

@@ -35,6 +35,9 @@ async fn tombstone_is_moved_until_its_purge_begins() {
         assert!(matches!(&taken, Registration::SlugTaken(owner) if owner.id == row.id), "{taken:?}");
         let id: Uuid = sqlx::query_scalar(moves).fetch_one(&mut session).await.unwrap();
         assert_eq!(id, row.id.0);
+        // The former object, which still has the uid of the row, does not get it back.
+        let former = registry.register(&tenant("acme")).await.unwrap();
+        assert!(matches!(&former, Registration::SlugTaken(owner) if owner.id == row.id), "{former:?}");
         let found = registry.register(&moved).await.unwrap();
         assert!(matches!(&found, Registration::Existing(found) if found.id == row.id), "{found:?}");
         let logged: String =

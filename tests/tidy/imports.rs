@@ -6,14 +6,15 @@ use crate::{
 };
 
 /// The modules of `src`, and the others that each may use. `cli` combines all of them; only `main` uses `cli`.
-const MODULES: [(&str, &[&str]); 13] = [
+const MODULES: [(&str, &[&str]); 14] = [
     ("api", &[]),
     ("domain", &["api"]),
     ("fence", &[]),
     ("keyed_lock", &[]),
     ("modules", &["domain"]),
-    ("postgres", &["api", "domain", "fence", "keyed_lock", "modules"]),
-    ("registry", &["api", "domain", "fence"]),
+    ("own_authority", &[]),
+    ("postgres", &["api", "domain", "fence", "keyed_lock", "modules", "own_authority"]),
+    ("registry", &["api", "domain", "fence", "own_authority"]),
     ("leader", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
@@ -52,7 +53,7 @@ const MODULES: [(&str, &[&str]); 13] = [
 
 /// Libraries that are used in one module only.
 const LIBRARIES: [(&str, &[&str]); 4] = [
-    ("sqlx", &["src/postgres/", "src/registry/", "src/cli/server_setup.rs"]),
+    ("sqlx", &["src/postgres/", "src/registry/", "src/cli/server_setup.rs", "src/own_authority.rs"]),
     ("jiff_sqlx", &["src/postgres/", "src/registry/"]),
     ("axum", &["src/web/"]),
     ("prometheus_client", &["src/metrics/"]),

@@ -7,9 +7,10 @@ use crate::{
 };
 
 /// Pure, besides `src/domain`.
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "src/controller/tenant_module/job.rs",
     "src/controller/tenant_module/job_state.rs",
+    "src/controller/tenant_module/status.rs",
     "src/controller/tenant_plan/status.rs",
 ];
 

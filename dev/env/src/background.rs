@@ -17,7 +17,7 @@ use crate::kubectl::Kubectl;
 use crate::operator::{Operator, OperatorOptions};
 use crate::postgres::{self, Postgres, PostgresOptions};
 use crate::process::{Lifetime, ProcessRecord, Signal};
-use crate::{paths, ports, progress};
+use crate::{paths, ports, progress, rights};
 
 /// The properties of an environment. Its processes are recorded in a pid file each, beside their logs.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,9 +104,11 @@ impl Background {
         );
         let ((kubectl, control_plane), postgres) = (cluster?, postgres?);
 
+        let own = home.join("operator-kubeconfig");
         let options = OperatorOptions {
             binary: tenantry.to_owned(),
-            kubeconfig: kubectl.kubeconfig()?.to_owned(),
+            // In the user's own cluster, the demo needs no rights but the user's.
+            kubeconfig: if existing { kubectl.kubeconfig()?.to_owned() } else { own.clone() },
             registry_url: postgres.url(OPERATOR_LOGIN, &state.operator_password, SYSTEM_DATABASE),
             namespace: Names::default().namespace,
             environment: if existing { existing_cluster::environment() } else { Vec::new() },
@@ -122,6 +124,15 @@ impl Background {
             let outcome = async {
                 installation::set_up_server(tenantry, &postgres, &state.operator_password).await?;
                 installation::install_crds(tenantry, &kubectl).await?;
+                let namespace = Names::default().namespace;
+                if existing {
+                    installation::install_namespaces(&kubectl, &namespace).await?;
+                } else {
+                    let scope = rights::Scope { namespace: &namespace, watched: &[], lease: None };
+                    installation::install_rights(&kubectl, scope).await?;
+                    let administrator = kubectl.kubeconfig()?;
+                    rights::write_kubeconfig(administrator, &namespace, rights::ACCOUNT, &own).await?;
+                }
                 if !state.installed {
                     installation::install_plans(&kubectl).await?;
                     let (names, password) = (Names::default(), &state.operator_password);

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::background::{self, Background};
 use crate::error::{Error, Result};
 use crate::postgres::{PostgresOptions, binaries};
-use crate::{Environment, EnvironmentOptions, Version, bench, control_plane, demo, progress};
+use crate::{Environment, EnvironmentOptions, Version, bench, control_plane, demo, helm, image, progress};
 
 /// Tenantry's development environment.
 #[derive(Parser)]
@@ -20,7 +20,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Builds and fetches what the tests need: the control plane, PostgreSQL 15 and 18.
+    /// Builds and fetches what the tests need: the control plane, Helm, PostgreSQL 15 and 18.
     Prepare,
     /// Starts the environment in the background, or the parts of it that have ended, and writes .dev/env.
     Up(Operator),
@@ -34,6 +34,8 @@ enum Command {
         #[arg(long)]
         existing: bool,
     },
+    /// Writes the operator's image as an OCI layout: dev/image.sh builds the binary for it.
+    Image(image::ImageOptions),
     /// Measures what a tenant costs, in a separate environment that is removed afterwards.
     Bench(Operator),
 }
@@ -91,6 +93,7 @@ async fn run(command: Command) -> Result<()> {
             demo::show_next_steps(&environment);
             Ok(())
         }
+        Command::Image(options) => image::write(&options).await,
         Command::Bench(operator) => {
             let environment = Environment::start(EnvironmentOptions {
                 tenantry: operator.binary()?,
@@ -104,6 +107,7 @@ async fn run(command: Command) -> Result<()> {
 
 async fn prepare() -> Result<()> {
     control_plane::binary::find().await?;
+    helm::find().await?;
     for version in [Version::Any, Version::Major(15), Version::Major(18)] {
         binaries::find(version).await?;
     }

@@ -9,9 +9,8 @@ pub mod binary;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde::{Deserialize, Serialize};
@@ -22,9 +21,22 @@ use crate::kubectl::Kubectl;
 use crate::paths::{self, RunDirectory};
 use crate::process::{End, Launch, Lifetime};
 use crate::service::Service;
-use crate::{ports, progress};
+use crate::{ports, progress, rights};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
+
+const AUDIT_LOG: &str = "audit.log";
+
+/// Which requests are recorded: those of ServiceAccounts, once each, without their bodies. A watch is recorded when it begins
+/// and when it ends.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, userGroups: ['system:serviceaccounts']}
+- {level: None}
+";
 
 /// The ports of a control plane. A restart keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +59,10 @@ impl ControlPlanePorts {
 /// How a control plane is started.
 #[derive(Clone, Debug, Default)]
 pub struct ControlPlaneOptions {
-    /// Additional arguments for kube-apiserver, such as an audit policy.
+    /// Additional arguments for kube-apiserver.
     pub api_server_arguments: Vec<String>,
+    /// Whether the requests of ServiceAccounts, such as those of operators, are recorded: `ControlPlane::audit_log`.
+    pub audited: bool,
 }
 
 /// A running control plane. It ends and its data is removed when this is dropped, unless it was started with
@@ -118,6 +132,12 @@ impl ControlPlane {
             Service::new(launch, lifetime)
         };
         let mut api_server = api_server_arguments(directory, ports);
+        if options.audited {
+            api_server.extend([
+                format!("--audit-policy-file={}", directory.join("audit-policy.yaml").display()),
+                format!("--audit-log-path={}", directory.join(AUDIT_LOG).display()),
+            ]);
+        }
         api_server.extend(options.api_server_arguments.iter().cloned());
         Self {
             etcd: service("etcd", etcd_arguments(directory, ports)),
@@ -188,6 +208,11 @@ impl ControlPlane {
         self.directory.join("kubeconfig")
     }
 
+    /// What ServiceAccounts requested, a JSON text in each line, if the control plane was started `audited`.
+    pub fn audit_log(&self) -> PathBuf {
+        self.directory.join(AUDIT_LOG)
+    }
+
     /// The binary. Run by the name `kubectl`, it is kubectl.
     pub fn binary(&self) -> &Path {
         &self.binary
@@ -211,13 +236,7 @@ impl ControlPlane {
 
     /// A configuration with a new token of an existing service account.
     pub async fn service_account_config(&self, namespace: &str, name: &str) -> Result<Config> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
-        let request = TokenRequest {
-            spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..Default::default() },
-            ..Default::default()
-        };
-        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
-        let token = answer.status.map(|status| status.token).unwrap_or_default();
+        let token = rights::token(self.client().await?, namespace, name, 24 * 3600).await?;
         let mut config = self.config().await?;
         config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
         Ok(config)
@@ -246,6 +265,7 @@ fn prepare(directory: &Path, ports: ControlPlanePorts) -> Result<()> {
     let (private, public) = signing_key()?;
     write("service-accounts.key", &private)?;
     write("service-accounts.pub", &public)?;
+    write("audit-policy.yaml", AUDIT_POLICY)?;
     let path = directory.display();
     // Last: a directory without it is incomplete.
     write(

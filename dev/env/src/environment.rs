@@ -13,7 +13,7 @@ use crate::operator::{Operator, OperatorOptions};
 use crate::paths::RunDirectory;
 use crate::postgres::{self, Postgres, PostgresOptions};
 use crate::process::Lifetime;
-use crate::{ports, progress};
+use crate::{ports, progress, rights};
 
 /// How an environment is started.
 #[derive(Clone, Debug, Default)]
@@ -63,8 +63,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Starts and prepares PostgreSQL, applies CRDs, plans and the `DatabaseServer`, starts the operator and waits until it
-    /// leads.
+    /// Starts and prepares PostgreSQL, applies CRDs, plans, the operator's rights and the `DatabaseServer`, starts the
+    /// operator under these rights and waits until it leads. The namespaces that it watches exist.
     pub async fn start(
         tenantry: PathBuf,
         kubectl: &Kubectl,
@@ -94,20 +94,27 @@ impl Installation {
                 server.and(crds)?;
                 installation::install_plans(kubectl).await?;
             }
-            let kubeconfig = kubectl.kubeconfig()?;
+            let scope = rights::Scope {
+                namespace: &options.names.namespace,
+                watched: &options.watch_namespaces,
+                lease: options.lease_name.as_deref(),
+            };
+            installation::install_rights(kubectl, scope).await?;
+            let run = RunDirectory::new()?;
+            let own = run.path().join("kubeconfig");
+            rights::write_kubeconfig(kubectl.kubeconfig()?, scope.namespace, rights::ACCOUNT, &own).await?;
             let interposer = if options.interposed {
-                Some(Interposer::start(postgres.port(), read_config(kubeconfig).await?)?)
+                Some(Interposer::start(postgres.port(), read_config(&own).await?)?)
             } else {
                 None
             };
             let registry_at = |port| postgres::url(port, OPERATOR_LOGIN, &password, SYSTEM_DATABASE);
             let (port, kubeconfig) = match &interposer {
                 Some(interposer) => (interposer.postgres().port(), interposer.api().kubeconfig()),
-                None => (postgres.port(), kubeconfig),
+                None => (postgres.port(), own.as_path()),
             };
             installation::install_server(kubectl, &options.names, &options.server_labels, port, &password)
                 .await?;
-            let run = RunDirectory::new()?;
             let operator_options = OperatorOptions {
                 binary: tenantry,
                 kubeconfig: kubeconfig.to_owned(),

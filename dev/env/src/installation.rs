@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::kubectl::Kubectl;
 use crate::postgres::Postgres;
-use crate::{paths, process};
+use crate::{paths, process, rights};
 
 /// The operator's login on every PostgreSQL server of an environment.
 pub const OPERATOR_LOGIN: &str = "tenantry_operator";
@@ -61,8 +61,23 @@ pub async fn install_crds(tenantry: &Path, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&wait).await.map(drop)
 }
 
-/// Applies the namespaces, the Secret with the operator's login, and the `DatabaseServer` with these labels for the
-/// server on this port of 127.0.0.1.
+/// Applies the operator's namespace and `customers`. Before the objects in them: kubectl does not always apply the items of a
+/// list in order.
+pub async fn install_namespaces(kubectl: &Kubectl, operators: &str) -> Result<()> {
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    kubectl.apply(&list(&[namespace(operators), namespace(CUSTOMERS)])).await.map(drop)
+}
+
+/// Applies the operator's namespace and its rights there, in the namespaces that it watches and in the cluster. Returns when
+/// they are in force.
+pub async fn install_rights(kubectl: &Kubectl, scope: rights::Scope<'_>) -> Result<()> {
+    install_namespaces(kubectl, scope.namespace).await?;
+    kubectl.apply(&list(&rights::objects(scope)?)).await?;
+    rights::wait_in_force(kubectl.kubeconfig()?, scope).await
+}
+
+/// Applies the Secret with the operator's login, and the `DatabaseServer` with these labels for the server on this port
+/// of 127.0.0.1.
 pub async fn install_server(
     kubectl: &Kubectl,
     names: &Names,
@@ -70,7 +85,6 @@ pub async fn install_server(
     port: u16,
     operator_password: &str,
 ) -> Result<()> {
-    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -89,8 +103,6 @@ pub async fn install_server(
             "tls": {"mode": "Disable"},
         },
     });
-    // Namespaces first: kubectl does not always apply the items of a list in order.
-    kubectl.apply(&list(&[namespace(&names.namespace), namespace(CUSTOMERS)])).await?;
     kubectl.apply(&list(&[secret, server])).await.map(drop)
 }
 

@@ -150,7 +150,7 @@ impl Operator {
 }
 
 /// One GET over plain HTTP/1.0, whose answer ends with the connection: health and metrics need no more.
-async fn get(port: u16, path: &str) -> Result<(u16, String)> {
+pub(crate) async fn get(port: u16, path: &str) -> Result<(u16, String)> {
     let what = || format!("GET http://127.0.0.1:{port}{path}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context(what())?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+pub mod audit;
 mod fleet;
 pub mod objects;
 mod postgres;

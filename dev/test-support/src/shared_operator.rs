@@ -8,6 +8,7 @@ use tenantry_dev::{Environment, EnvironmentOptions};
 
 use crate::{
     Fleet,
+    audit::audited,
     world::{QUICK_DRIFT_CHECK, create_namespace},
 };
 
@@ -16,6 +17,7 @@ use crate::{
 pub static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
     let mut options = EnvironmentOptions { tenantry: crate::tenantry(), ..EnvironmentOptions::default() };
     options.installation.arguments.push(QUICK_DRIFT_CHECK.to_owned());
+    options.control_plane = audited();
     Environment::start_blocking(options).unwrap()
 });
 

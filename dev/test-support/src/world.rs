@@ -11,18 +11,22 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tenantry::api::tenant::Tenant;
 use tenantry_dev::{
-    ControlPlane, ControlPlaneOptions, Installation, InstallationOptions, Postgres, PostgresOptions,
+    ControlPlane, Installation, InstallationOptions, Postgres, PostgresOptions,
     environment::on_a_thread,
     installation::{Names, install_crds, install_plans},
     kubectl::Kubectl,
 };
 use tokio::sync::OnceCell;
 
-use crate::{Fleet, objects, postgres, prepared_postgres};
+use crate::{
+    Fleet,
+    audit::{audited, demand_rights_suffice},
+    objects, postgres, prepared_postgres,
+};
 
 /// The control plane of the process.
 pub static CONTROL_PLANE: LazyLock<ControlPlane> =
-    LazyLock::new(|| on_a_thread(|| ControlPlane::start(ControlPlaneOptions::default())).unwrap());
+    LazyLock::new(|| on_a_thread(|| ControlPlane::start(audited())).unwrap());
 
 /// The CRDs and the plans of `CONTROL_PLANE`, installed once: several runs of kubectl less for each world.
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
@@ -81,10 +85,10 @@ impl World {
     /// Starts one with options.
     pub async fn with(name: &'static str, options: Options) -> Self {
         let own_plane = match options.own_plane {
-            true => Some(ControlPlane::start(ControlPlaneOptions::default()).await.unwrap()),
+            true => Some(ControlPlane::start(audited()).await.unwrap()),
             false => None,
         };
-        let plane = own_plane.as_ref().unwrap_or(&CONTROL_PLANE);
+        let plane = own_plane.as_ref().unwrap_or_else(|| &CONTROL_PLANE);
         let (client, kubectl) = (plane.client().await.unwrap(), plane.kubectl());
         let namespaces: Vec<&str> = [name].into_iter().chain(options.also_watches).collect();
         for namespace in &namespaces {
@@ -115,6 +119,8 @@ impl World {
             names: Names { namespace: format!("{name}-system"), server: name.to_owned(), ..Names::default() },
             server_labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
             watch_namespaces: namespaces.into_iter().map(str::to_owned).collect(),
+            // A release that does not know modules ignores it.
+            environment: vec![("TENANTRY_MODULE_SELECTOR".to_owned(), format!("tenantry.dev/test={name}"))],
             arguments,
             interposed: options.interposed,
             crds_installed: own_plane.is_none(),
@@ -129,7 +135,12 @@ impl World {
 
     /// kubectl, as the cluster's administrator.
     pub fn kubectl(&self) -> Kubectl {
-        self.own_plane.as_ref().unwrap_or(&CONTROL_PLANE).kubectl()
+        self.plane().kubectl()
+    }
+
+    /// Its control plane.
+    pub fn plane(&self) -> &ControlPlane {
+        self.own_plane.as_ref().unwrap_or_else(|| &CONTROL_PLANE)
     }
 
     /// Installs the CRDs again.
@@ -257,6 +268,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.clock);
+        if !std::thread::panicking() {
+            demand_rights_suffice(self.plane(), &format!("{}-system", self.name));
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::{
     api::{ANNOTATION_BREAKER_ACKNOWLEDGED, tenant::Tenant},
     controller::{
-        breaker::{count, set},
+        breaker::{count, report_wrong_token, set},
         context::{Context, SharedContext},
         watch::source::watch_config,
     },
@@ -30,6 +30,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 type Crd = PartialObjectMeta<CustomResourceDefinition>;
 
+/// A wrong acknowledgement that was reported: the number of the opening, and the annotation.
+type WrongToken = (i64, String);
+
 /// Counts and watches until it is dropped.
 pub async fn run(context: SharedContext) {
     let crds = Api::<Crd>::all(context.watch_client.clone());
@@ -39,6 +42,7 @@ pub async fn run(context: SharedContext) {
     // The last version, until it was evaluated: the registry may not respond just then.
     let mut pending = None;
     let mut listed = false;
+    let mut reported = None;
     loop {
         tokio::select! {
             event = events.try_next() => match event {
@@ -53,7 +57,7 @@ pub async fn run(context: SharedContext) {
             },
             _ = ticks.tick() => {}
         }
-        if let Err(error) = update(pending.as_ref(), listed, &context).await {
+        if let Err(error) = update(pending.as_ref(), listed, &mut reported, &context).await {
             context.state.breaker.request_count();
             warn!(%error, "could not count deprovisionings: the registry does not respond");
         } else {
@@ -62,9 +66,14 @@ pub async fn run(context: SharedContext) {
     }
 }
 
-async fn update(crd: Option<&Crd>, listed: bool, context: &Context) -> Result<(), registry::Error> {
+async fn update(
+    crd: Option<&Crd>,
+    listed: bool,
+    reported: &mut Option<WrongToken>,
+    context: &Context,
+) -> Result<(), registry::Error> {
     if let Some(crd) = crd {
-        evaluate_crd(crd, context).await?;
+        evaluate_crd(crd, reported, context).await?;
     }
     if listed && context.state.breaker.take_count_request() {
         count(context).await?;
@@ -73,7 +82,11 @@ async fn update(crd: Option<&Crd>, listed: bool, context: &Context) -> Result<()
 }
 
 /// Records whether the CRD was replaced or is being deleted, and whether it acknowledges the opening.
-async fn evaluate_crd(crd: &Crd, context: &Context) -> Result<(), registry::Error> {
+async fn evaluate_crd(
+    crd: &Crd,
+    reported: &mut Option<WrongToken>,
+    context: &Context,
+) -> Result<(), registry::Error> {
     let (registry, now) = (&context.registry, context.clock.now());
     let (uid, kind) = (crd.uid().unwrap_or_default(), Tenant::crd_name());
     let replaced = format!("{kind} was deleted and created again");
@@ -83,11 +96,18 @@ async fn evaluate_crd(crd: &Crd, context: &Context) -> Result<(), registry::Erro
         registry.crd_deleted(&uid, &deleted, now).await?;
     }
     let Some(opening) = registry.breaker().await? else { return Ok(()) };
-    if crd.annotations().get(ANNOTATION_BREAKER_ACKNOWLEDGED) == Some(&opening.token) {
+    let acknowledged = crd.annotations().get(ANNOTATION_BREAKER_ACKNOWLEDGED);
+    if acknowledged == Some(&opening.token) {
         registry.acknowledge_breaker(&opening.token, "unknown", now).await?;
         info!(opening = opening.id, "the breaker of mass deletions is acknowledged: purges continue");
         set(None, context);
     } else {
+        let wrong = acknowledged.map(|token| (opening.id, token.clone()));
+        // Once per value, and not with every change of the CRD.
+        if let Some((_, token)) = wrong.as_ref().filter(|_| wrong != *reported) {
+            report_wrong_token(&opening, token, context);
+            *reported = wrong;
+        }
         set(Some(opening), context);
     }
     Ok(())

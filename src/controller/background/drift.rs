@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    leftovers, migration_logins, reopened_access,
-    vanished::{self, is_vanished},
+    leftovers, migration_logins,
+    moves::requeue_moved,
+    reopened_access,
+    vanished::{self, vanished},
 };
 use crate::{
     api::reason::Reason,
@@ -61,8 +63,17 @@ struct DriftMemory {
     transactions: Option<HashMap<String, i64>>,
     /// The mismatches for which a tenant was last reconciled, until it has none.
     requested: HashMap<TenantId, Vec<Mismatch>>,
-    /// When the registry recorded them last, and the servers that it recorded.
-    recorded: Option<(Instant, HashMap<String, i64>)>,
+    /// What the registry recorded of them last.
+    recorded: Option<RecordedTransactions>,
+}
+
+/// The transaction ids that the registry has.
+struct RecordedTransactions {
+    at: Instant,
+    /// Of each server.
+    ids: HashMap<String, i64>,
+    /// The state of the registry's rows then.
+    rows: (i64, i64),
 }
 
 /// Checks until `shutdown`, and ends the check that runs then.
@@ -101,24 +112,24 @@ impl DriftMemory {
         Ok(self.transactions.get_or_insert_default())
     }
 
-    /// Records the transaction ids from time to time, and at once those of a server that has none.
+    /// Records the transaction ids from time to time, and at once those of a server that has none. So it does when the rows
+    /// changed: a tenant was worked on, and a restore may undo that on its server.
     async fn record_in_time(&mut self, context: &Context) -> Result<(), registry::Error> {
         let read = self.transactions.iter().flatten();
-        let is_new = |(at, recorded): &(Instant, HashMap<String, i64>)| {
-            at.elapsed() >= WATERMARK_PERIOD || read.clone().any(|(server, _)| !recorded.contains_key(server))
-        };
-        match self.recorded.as_ref().is_none_or(is_new) {
-            true => self.record(context).await,
-            false => Ok(()),
-        }
+        let is_due = self.recorded.as_ref().is_none_or(|recorded| {
+            recorded.at.elapsed() >= WATERMARK_PERIOD
+                || recorded.rows != self.rows.state()
+                || read.clone().any(|(server, _)| !recorded.ids.contains_key(server))
+        });
+        if is_due { self.record(context).await } else { Ok(()) }
     }
 
     async fn record(&mut self, context: &Context) -> Result<(), registry::Error> {
-        let Some(read) = self.transactions.clone() else { return Ok(()) };
-        if self.recorded.as_ref().is_none_or(|(_, recorded)| *recorded != read) {
-            context.registry.record_watermarks(&read).await?;
+        let Some(ids) = self.transactions.clone() else { return Ok(()) };
+        if self.recorded.as_ref().is_none_or(|recorded| recorded.ids != ids) {
+            context.registry.record_watermarks(&ids).await?;
         }
-        self.recorded = Some((Instant::now(), read));
+        self.recorded = Some(RecordedTransactions { at: Instant::now(), ids, rows: self.rows.state() });
         Ok(())
     }
 }
@@ -156,7 +167,8 @@ async fn check(
         reset_group_settings(server, inventory, context);
     }
     let mut oids = Vec::new();
-    for row in rows.iter().filter(|row| !is_vanished(row, context)) {
+    let gone: HashSet<TenantId> = vanished(&rows, context).into_iter().map(|row| row.id).collect();
+    for row in rows.iter().filter(|row| !gone.contains(&row.id)) {
         if let Some(inventory) = inventories.get(row.placement.server.as_str()) {
             oids.extend(check_tenant(row, inventory, &mut memory.requested, context).await?);
         }
@@ -181,8 +193,11 @@ async fn read_rows(
     context: &Context,
 ) -> Result<(Vec<Arc<TenantRecord>>, Vec<Arc<TenantRecord>>), registry::Error> {
     let changed = context.registry.changed_since(known.since()).await?;
+    requeue_moved(&changed.rows, context);
     if !known.update(changed) {
-        known.update(context.registry.changed_since(None).await?);
+        let all = context.registry.changed_since(None).await?;
+        requeue_moved(&all.rows, context);
+        known.update(all);
     }
     Ok(known.registered_and_retained())
 }

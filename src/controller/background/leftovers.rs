@@ -15,11 +15,13 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
+        watch::guarded::StatusTenant,
     },
     domain::{
         breaker::BreakerState,
+        claims::Claims,
         identity::TenantId,
-        leftovers::{FormerOwner, Leftover, UnknownTenants, report, to_cut},
+        leftovers::{FormerOwner, Frozen, Leftover, UnknownTenants, report, to_cut},
     },
     postgres::catalog::inventory::Inventory,
     registry::{Error, KnownTenant},
@@ -42,15 +44,20 @@ pub async fn check(
         inventories.iter().map(|(server, inventory)| (*server, inventory.marked(accounted))).collect();
     let ids: HashSet<TenantId> = marked.values().flatten().map(|found| found.tenant).collect();
     // Asked after the servers were read: a tenant is registered before anything is created for it.
-    let known = match ids.is_empty() {
-        true => HashMap::new(),
-        false => context.registry.known(&ids.into_iter().collect::<Vec<_>>()).await?,
+    let (known, claims) = match ids.is_empty() {
+        true => (HashMap::new(), Claims::default()),
+        false => {
+            let known = context.registry.known(&ids.into_iter().collect::<Vec<_>>()).await?;
+            (known, context.stores.scopes.claims())
+        }
     };
-    let claimed = claimed(context);
+    let invalid_claims = invalid_claims(context);
+    let is_claimed =
+        |tenant: TenantId| claims.include(tenant) || invalid_claims.contains(&tenant.to_string());
     let unknown = unknown_tenants(accounted.len(), context);
     let (mut databases, mut logins) = (0, 0);
     for (server, found) in marked {
-        let all = leftovers(found, &known, &claimed);
+        let all = leftovers(found, &known, is_claimed);
         databases += all.iter().map(|leftover| leftover.databases.len()).sum::<usize>();
         logins += all.iter().map(|leftover| leftover.logins.len()).sum::<usize>();
         for leftover in to_cut(&all, unknown) {
@@ -66,33 +73,44 @@ pub async fn check(
 fn leftovers(
     found: Vec<Leftover>,
     known: &HashMap<TenantId, KnownTenant>,
-    claimed: &HashSet<String>,
+    is_claimed: impl Fn(TenantId) -> bool,
 ) -> Vec<Leftover> {
     let all = found.into_iter().filter_map(|leftover| match known.get(&leftover.tenant) {
         Some(KnownTenant::Dropped) => Some(Leftover { owner: FormerOwner::Deprovisioned, ..leftover }),
         Some(KnownTenant::Other) => None,
-        None if claimed.contains(&leftover.tenant.to_string()) => None,
+        None if is_claimed(leftover.tenant) => None,
         None => Some(leftover),
     });
     // In a fixed order, so that the report of the same leftovers is the same.
     all.map(|leftover| (leftover.tenant.0, leftover)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// The ids in the status of any Tenant.
-fn claimed(context: &Context) -> HashSet<String> {
-    let tenants = context.stores.scopes.tenants();
-    tenants.iter().filter_map(|tenant| tenant.status.as_ref()?.tenant_id.clone()).collect()
+/// The ids in the statuses of Tenants that cannot be decoded.
+fn invalid_claims(context: &Context) -> HashSet<String> {
+    let statuses = context.stores.scopes.invalid_statuses().into_iter();
+    let ids = statuses.filter_map(|status| match status {
+        StatusTenant::Id(id) => Some(id),
+        StatusTenant::None | StatusTenant::Unreadable => None,
+    });
+    ids.collect()
 }
 
-/// As many as the breaker tolerates deletions, and none while it is open. The Tenant of an unknown one may be among those
-/// that cannot be decoded.
+/// As many as the breaker tolerates deletions, and none while it is open, or while the status of a Tenant that cannot be
+/// decoded cannot be read either: it may be that of an unknown one.
 fn unknown_tenants(tenants: usize, context: &Context) -> UnknownTenants {
     let most = context.state.breaker.thresholds().map_or(MOST_UNKNOWN, |thresholds| {
         let share = tenants.saturating_mul(thresholds.percent as usize) / 100;
         share.max(thresholds.minimum as usize)
     });
     let is_closed = matches!(context.state.breaker.state(), BreakerState::Closed | BreakerState::Disabled);
-    UnknownTenants { most, are_frozen: !is_closed || context.stores.scopes.has_invalid_tenants() }
+    let frozen = if !is_closed {
+        Some(Frozen::BreakerOpen)
+    } else if context.stores.scopes.invalid_statuses().contains(&StatusTenant::Unreadable) {
+        Some(Frozen::UnreadableTenant)
+    } else {
+        None
+    };
+    UnknownTenants { most, frozen }
 }
 
 /// Cuts one off, beside the check: its sessions may take long to end.

@@ -8,6 +8,8 @@ pub mod inactivity;
 pub mod leftovers;
 pub mod lock_watch;
 mod migration_logins;
+pub mod module_rollout;
+pub mod moves;
 pub mod old_templates;
 pub mod plan_rollout;
 pub mod purge;

@@ -1,5 +1,5 @@
 //! Templates of older releases, and of modules that no plan names any more: dropped one at a time, since a drop makes the
-//! server write a checkpoint. No tenant depends on them: a tenant's database is a copy.
+//! server write a checkpoint. Scratch databases that interrupted rehearsals left are dropped with them. No tenant depends on them: a tenant's database is a copy.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,8 +11,9 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
+        tenant::evaluate::modules_in_status,
     },
-    domain::modules::belongs,
+    domain::modules::{ModuleWishes, choose},
 };
 
 /// How often one template of each server may be dropped. The first time is not at the start, when all tenants are reconciled.
@@ -30,6 +31,11 @@ pub async fn run(context: SharedContext) {
 
 async fn drop_one(name: String, needed: &HashSet<String>, context: &Context) {
     let ServerState::Ready(server) = context.state.servers.get(&name) else { return };
+    match server.drop_old_scratch().await {
+        Ok(dropped) if dropped.is_empty() => {}
+        Ok(dropped) => info!(server = name, ?dropped, "dropped what interrupted rehearsals left"),
+        Err(error) => warn!(server = name, %error, "could not drop what an interrupted rehearsal left"),
+    }
     match server.drop_old_template(needed).await {
         Ok(None) => {}
         Ok(Some(template)) => {
@@ -43,16 +49,19 @@ async fn drop_one(name: String, needed: &HashSet<String>, context: &Context) {
 /// subtracted from that of a database.
 fn needed_digests(context: &Context) -> HashSet<String> {
     let plans = context.stores.plans.state();
-    let of_plans =
-        plans.iter().map(|plan| context.modules.select(|module| belongs(module, &plan.spec.modules)));
+    let known = context.modules.known();
+    let of_list = |of_plan: &[String]| {
+        let wishes = ModuleWishes { tenant: &[], plan: "", of_plan };
+        context.modules.set_of(&choose(wishes, &[], known.list()).modules)
+    };
+    let of_plans = plans.iter().map(|plan| of_list(&plan.spec.modules));
     let tenants = context.stores.scopes.tenants();
-    let of_tenants = tenants.iter().filter_map(|tenant| {
-        let modules = &tenant.status.as_ref()?.modules;
-        Some(context.modules.select(|name| modules.iter().any(|module| module.name == name)))
-    });
+    let of_tenants = tenants
+        .iter()
+        .filter_map(|tenant| Some(context.modules.set_of(&modules_in_status(tenant.status.as_ref()?))));
     of_plans
         .chain(of_tenants)
         .map(|set| set.digest().to_owned())
-        .chain([context.modules.all().digest().to_owned()])
+        .chain([of_list(&[]).digest().to_owned()])
         .collect()
 }

@@ -10,10 +10,7 @@ use crate::{
     registry::{self, Activity, Removed},
 };
 
-/// How often the registry is gone through. The first time is not at the start, when all tenants are reconciled.
-const PERIOD: Duration = Duration::from_secs(24 * 3600);
-
-/// How long after the start it is gone through for the first time.
+/// How long after the start the registry is gone through for the first time: not while all tenants are reconciled.
 const FIRST: Duration = Duration::from_secs(600);
 
 /// The pause between two statements.
@@ -21,7 +18,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Removes until it is dropped.
 pub async fn run(context: SharedContext) {
-    let mut period = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, PERIOD);
+    let interval = context.config.retention_interval;
+    let first = tokio::time::Instant::now() + FIRST.min(interval);
+    let mut period = tokio::time::interval_at(first, interval);
     loop {
         period.tick().await;
         let mut removed = Removed::default();

@@ -21,10 +21,11 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
-        tenant::failure::StepError,
+        tenant::{evaluate::modules_in_status, failure::StepError},
     },
     domain::{
         identity::TenantId,
+        modules::INTERNAL,
         names::login_name,
         placement::Placement,
         spec::is_paused,
@@ -72,7 +73,7 @@ struct Target {
     modules: Arc<ModuleSet>,
     /// Its storage is full: it is sampled in every period.
     held: bool,
-    /// Its counters can be read: its modules are up to date, and it is not paused.
+    /// Its counters can be read: the modules that have them are up to date, and it is not paused.
     is_counted: bool,
 }
 
@@ -189,9 +190,9 @@ fn target(tenant: &Arc<Tenant>, context: &SharedContext) -> Option<(String, Targ
         schema: None,
     };
     let held = is_held(status);
-    let is_counted =
-        !is_paused(tenant) && status.modules.iter().all(|module| module.version >= module.target);
-    let modules = context.modules.select(|name| status.modules.iter().any(|module| module.name == name));
+    let is_counted = !is_paused(tenant)
+        && status.modules.iter().all(|module| module.version >= module.target || module.name != INTERNAL);
+    let modules = context.modules.set_of(&modules_in_status(status));
     let server = placement.server.clone();
     Some((server, Target { tenant: tenant.clone(), placement, modules, held, is_counted }))
 }

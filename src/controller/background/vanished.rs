@@ -34,15 +34,27 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// How many tenants an opening of the breaker names.
 const NAMED: usize = 10;
 
-/// Whether a tenant that is not being deprovisioned has no object, in a namespace that is watched. An object that cannot be
-/// decoded exists.
-pub fn is_vanished(row: &TenantRecord, context: &Context) -> bool {
+/// The tenants that are not being deprovisioned and have no object, in a namespace that is watched. One whose id another
+/// Tenant in use has in its status is not among them: the registry may be older than the move to that one.
+pub fn vanished<'a>(rows: &'a [Arc<TenantRecord>], context: &Context) -> Vec<&'a TenantRecord> {
+    let mut found: Vec<_> =
+        rows.iter().map(Arc::as_ref).filter(|row| is_without_object(row, context)).collect();
+    if !found.is_empty() {
+        let claims = context.stores.scopes.claims();
+        found.retain(|row| {
+            claims.in_use_elsewhere(row.id, &row.resource_namespace, &row.resource_name).is_none()
+        });
+    }
+    found
+}
+
+/// An object that cannot be decoded exists.
+fn is_without_object(row: &TenantRecord, context: &Context) -> bool {
     let (namespace, name) = (&row.resource_namespace, &row.resource_name);
     row.status != RegistryStatus::Deprovisioning
         && context.stores.scopes.include(namespace)
         && context.stores.scopes.invalid_tenant(namespace, name).is_none()
         && !context.stores.scopes.has(namespace, name, &row.resource_uid, &row.slug)
-        && context.stores.scopes.claimant(row.id, namespace, name).is_none()
 }
 
 /// Handles the tenants that vanished, whenever the rows that are not closed were read; until they are read no more.
@@ -67,8 +79,7 @@ async fn settle(rows: &[Arc<TenantRecord>], context: &SharedContext) -> Result<(
     if !found.is_empty() {
         context.registry.tenants_found(&found).await?;
     }
-    let vanished: Vec<&TenantRecord> =
-        rows.iter().map(Arc::as_ref).filter(|row| is_vanished(row, context)).collect();
+    let vanished = vanished(rows, context);
     let held = !vanished.is_empty() && are_held(&vanished, rows, context).await?;
     context.metrics.vanished_tenants(if held { vanished.len() } else { 0 });
     if !held {

@@ -156,13 +156,21 @@ fn login_text(value: &[u8]) -> Result<String, Fault> {
     }
 }
 
-/// The certificates of an authority. Text around them is allowed.
+/// The certificates of an authority, and nothing that stands beside them: a private key there must not reach the tenants,
+/// whose Secrets have them too.
 fn certificates(value: &[u8]) -> Result<Vec<u8>, Fault> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
     let text = std::str::from_utf8(value).map_err(|_| Fault::NoCertificate)?;
-    match text.contains("-----BEGIN CERTIFICATE-----") {
+    let mut found = String::new();
+    for block in text.split(BEGIN).skip(1) {
+        let (content, _) = block.split_once(END).ok_or(Fault::NoCertificate)?;
+        found.extend([BEGIN, content, END, "\n"]);
+    }
+    match found.is_empty() {
         _ if text.is_empty() => Err(Fault::Missing),
-        false => Err(Fault::NoCertificate),
-        true => Ok(value.to_vec()),
+        true => Err(Fault::NoCertificate),
+        false => Ok(found.into_bytes()),
     }
 }
 
@@ -183,9 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn certificate_authority_without_certificate_is_refused() {
-        let pem = b"# ours\n-----BEGIN CERTIFICATE-----\n".as_slice();
-        assert_eq!(certificates(pem), Ok(pem.to_vec()));
+    fn certificate_authority_is_its_certificates_alone() {
+        let one = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n";
+        let two = one.repeat(2);
+        for around in [format!("# ours\n{one}{key}{one}"), format!("{key}{one}\n{one}{key}"), two.clone()] {
+            assert_eq!(certificates(around.as_bytes()), Ok(two.clone().into_bytes()), "{around}");
+        }
+        assert_eq!(certificates(b"-----BEGIN CERTIFICATE-----\nMIIB\n"), Err(Fault::NoCertificate));
         assert_eq!(certificates(b""), Err(Fault::Missing));
         assert_eq!(certificates(b"-----BEGIN PRIVATE KEY-----"), Err(Fault::NoCertificate));
     }

@@ -34,8 +34,15 @@ const NOTHING_RESERVED: &str = "; the server reserves no connections for the ope
                                 PostgreSQL 16 on): keep the sum of the tenants' connection limits below max_connections";
 
 /// Reasons for which only new tenants cannot be created.
-const WITHOUT_NEW_TENANTS: [Reason; 4] =
-    [Reason::TemplateBroken, Reason::ReadOnlyServer, Reason::CollationMismatch, Reason::EncodingMismatch];
+const WITHOUT_NEW_TENANTS: [Reason; 6] = [
+    Reason::TemplateBroken,
+    Reason::ReadOnlyServer,
+    Reason::CollationMismatch,
+    Reason::EncodingMismatch,
+    // Of a module that is on by default.
+    Reason::MigrationFailed,
+    Reason::ExtensionNotFound,
+];
 
 /// One condition.
 pub struct Finding {
@@ -178,7 +185,7 @@ async fn check(
         }
         server.prepare(context.installation.id).await?;
         // Before the first tenant needs it: a right that is missing for it is found now.
-        match server.ensure_template(context.modules.all()).await {
+        match server.ensure_template(&context.modules.default_set()).await {
             // New tenants report it; existing ones do not need the template.
             Err(error) if WITHOUT_NEW_TENANTS.contains(&error.reason()) => {
                 warn!(server = server.config().name, %error, "no new tenant can be created on this server");

@@ -42,7 +42,7 @@ const ROLLOUT_PERIOD: Duration = Duration::from_secs(2);
 struct Tenants {
     /// Those with a database on it.
     count: i64,
-    /// Those whose Secret does not publish its present address.
+    /// Those whose Secret does not publish its present address; none while the operator cannot connect.
     pending: Option<i64>,
 }
 
@@ -89,10 +89,8 @@ pub async fn reconcile(
         requeue_tenants_on(&name, &context);
     }
     let before = resource.status.as_ref().and_then(|status| status.pending);
-    let pending = match &result.server {
-        Some(server) => Some(pending(&name, server, &resource, &context)),
-        None => before,
-    };
+    // Unknown until the operator has connected with the present address: an older number would be about another one.
+    let pending = result.server.as_ref().map(|server| pending(&name, server, &resource, &context));
     write_status(&resource, &context, &result, Tenants { count: tenants, pending }, deleting).await?;
     let is_rolled_out = pending.unwrap_or_default() == 0
         || pending == before && !context.state.server_rollouts.is_running(&name);

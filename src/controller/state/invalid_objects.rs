@@ -7,15 +7,31 @@ use std::{
 
 use kube::runtime::reflector::{Lookup, ObjectRef};
 
-/// Uids by object. Cheap to clone: all clones share one memory.
+use crate::controller::watch::guarded::StatusTenant;
+
+/// What is known of an object that cannot be decoded.
+#[derive(Clone, Debug)]
+pub struct KnownObject {
+    /// Its uid.
+    pub uid: String,
+    /// The tenant in its status.
+    pub tenant: StatusTenant,
+}
+
+/// What is known of each. Cheap to clone: all clones share one memory.
 pub struct InvalidObjects<K: Lookup<DynamicType = ()>> {
-    uids: Arc<Mutex<HashMap<ObjectRef<K>, String>>>,
+    known: Arc<Mutex<HashMap<ObjectRef<K>, KnownObject>>>,
 }
 
 impl<K: Lookup<DynamicType = ()>> InvalidObjects<K> {
     /// The uid of an object that exists and cannot be decoded.
     pub fn uid(&self, object: &ObjectRef<K>) -> Option<String> {
-        self.lock().get(object).cloned()
+        self.lock().get(object).map(|known| known.uid.clone())
+    }
+
+    /// The tenants in their statuses.
+    pub fn tenants(&self) -> Vec<StatusTenant> {
+        self.lock().values().map(|known| known.tenant.clone()).collect()
     }
 
     /// How many there are.
@@ -29,8 +45,8 @@ impl<K: Lookup<DynamicType = ()>> InvalidObjects<K> {
     }
 
     /// Adds an object.
-    pub fn insert(&self, object: ObjectRef<K>, uid: String) {
-        self.lock().insert(object, uid);
+    pub fn insert(&self, object: ObjectRef<K>, known: KnownObject) {
+        self.lock().insert(object, known);
     }
 
     /// Removes an object that was corrected or deleted.
@@ -39,23 +55,23 @@ impl<K: Lookup<DynamicType = ()>> InvalidObjects<K> {
     }
 
     /// Replaces all objects with those of a new list.
-    pub fn replace(&self, objects: HashMap<ObjectRef<K>, String>) {
+    pub fn replace(&self, objects: HashMap<ObjectRef<K>, KnownObject>) {
         *self.lock() = objects;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<K>, String>> {
-        self.uids.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<K>, KnownObject>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Lookup<DynamicType = ()>> Default for InvalidObjects<K> {
     fn default() -> Self {
-        Self { uids: Arc::default() }
+        Self { known: Arc::default() }
     }
 }
 
 impl<K: Lookup<DynamicType = ()>> Clone for InvalidObjects<K> {
     fn clone(&self) -> Self {
-        Self { uids: Arc::clone(&self.uids) }
+        Self { known: Arc::clone(&self.known) }
     }
 }

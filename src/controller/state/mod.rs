@@ -6,6 +6,7 @@ pub mod fingerprint;
 pub mod invalid_objects;
 pub mod latest_status;
 pub mod leftovers;
+pub mod modules;
 pub mod plan_rollout;
 pub mod recorded_usage;
 pub mod retries;

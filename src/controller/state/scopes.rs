@@ -12,12 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::invalid_objects::InvalidObjects;
 use crate::{
-    api::{
-        tenant::{DesiredState, Tenant},
-        tenant_hold::TenantHold,
-    },
-    controller::tenant::object_match::is_object_of,
-    domain::identity::TenantId,
+    api::{tenant::Tenant, tenant_hold::TenantHold},
+    controller::{tenant::object_match::is_object_of, watch::guarded::StatusTenant},
+    domain::claims::Claims,
 };
 
 /// How often a store is asked whether it is filled: of several that wait for one store, kube notifies the last one only.
@@ -89,21 +86,20 @@ impl Scopes {
         self.0.iter().any(|scope| !scope.invalid_tenants.is_empty())
     }
 
+    /// The tenants in the statuses of the Tenants that cannot be decoded.
+    pub fn invalid_statuses(&self) -> Vec<StatusTenant> {
+        self.0.iter().flat_map(|scope| scope.invalid_tenants.tenants()).collect()
+    }
+
     /// All Tenants.
     pub fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.0.iter().flat_map(|scope| scope.tenants.state()).collect()
     }
 
-    /// Another Tenant than this one that has the id of a registered tenant in its status, and is in use: the registry may be
-    /// older than the move of its row to that object.
-    pub fn claimant(&self, id: TenantId, namespace: &str, name: &str) -> Option<Arc<Tenant>> {
-        let id = id.to_string();
-        self.tenants().into_iter().find(|tenant| {
-            tenant.status.as_ref().is_some_and(|status| status.tenant_id.as_ref() == Some(&id))
-                && tenant.metadata.deletion_timestamp.is_none()
-                && tenant.spec.state != Some(DesiredState::Deprovisioned)
-                && (tenant.namespace().as_deref() != Some(namespace) || tenant.name_any() != name)
-        })
+    /// Which Tenants have which id in their status, as far as the watches show it. Read once for many rows.
+    pub fn claims(&self) -> Claims {
+        let tenants = self.tenants();
+        Claims::of(tenants.iter().map(Arc::as_ref))
     }
 
     /// Whether a Tenant owns the registered tenant with this uid and slug.

@@ -49,6 +49,14 @@ impl ServerRollouts {
         }
     }
 
+    /// The reconcile of a tenant begins. If it waits, it keeps its place: `admits` decides whether its work goes on.
+    pub fn begun_in_turn(&self, tenant: &Tenant) {
+        let tenant = ObjectRef::from_obj(tenant);
+        for queue in self.lock().values_mut() {
+            queue.reconcile_started(&tenant);
+        }
+    }
+
     /// The reconcile of a tenant has ended, with any result.
     pub fn ended(&self, tenant: &Tenant) {
         let tenant = ObjectRef::from_obj(tenant);
@@ -78,6 +86,26 @@ impl ServerRollouts {
         self.changed.notify_one();
     }
 
+    /// Whether the work of a tenant may go on now, without a request: it was requested, or none waits before it and fewer than
+    /// `maximum` are in flight. Else it waits for its turn.
+    pub fn admits(&self, server: &str, tenant: &Tenant, maximum: usize) -> bool {
+        let (tenant, now) = (ObjectRef::from_obj(tenant), self.started.elapsed());
+        let mut queues = self.lock();
+        let queue = queues.entry(server.to_owned()).or_default();
+        if queue.is_started(&tenant) {
+            return true;
+        }
+        let was_waiting = queue.has_waiting();
+        queue.add(tenant.clone(), false);
+        let is_started = !was_waiting && !queue.start(now, maximum, SLOT_TIMEOUT).is_empty();
+        queue.reconcile_started(&tenant);
+        drop(queues);
+        if !is_started {
+            self.changed.notify_one();
+        }
+        is_started
+    }
+
     /// Whether tenants of a server still wait to be started.
     pub fn is_running(&self, server: &str) -> bool {
         self.lock().get(server).is_some_and(ReconcileQueue::has_waiting)
@@ -93,5 +121,32 @@ impl ServerRollouts {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, ReconcileQueue<ObjectRef<Tenant>>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::new(name, Default::default())
+    }
+
+    #[test]
+    fn tenants_are_admitted_up_to_the_maximum_and_then_in_turn() {
+        let rollouts = ServerRollouts::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(tenant);
+        let admits = |tenant: &Tenant| rollouts.admits("default", tenant, 2);
+        assert!(admits(&a) && admits(&b) && admits(&a), "a is in flight");
+        assert!(!admits(&c) && !admits(&d) && !admits(&c));
+        assert!(rollouts.admits("other", &c, 2), "each server has its own");
+        rollouts.ended(&a);
+        // d does not overtake c.
+        assert!(!admits(&d));
+        assert_eq!(rollouts.start(2), [ObjectRef::from_obj(&c)]);
+        rollouts.begun_in_turn(&c);
+        assert!(admits(&c));
+        rollouts.ended(&c);
+        assert_eq!(rollouts.start(2), [ObjectRef::from_obj(&d)]);
     }
 }

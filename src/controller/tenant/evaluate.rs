@@ -1,25 +1,34 @@
 //! What a tenant should have now: its access, its entitlements and its modules, from its object, its plan and the
 //! registry's row. Nothing is read for it.
 
-use std::sync::Arc;
-
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
 
 use crate::{
-    api::{tenant::Tenant, tenant_status::ModuleStatus},
-    controller::context::Context,
+    api::{
+        reason::Reason,
+        tenant::Tenant,
+        tenant_status::{ModuleState, ModuleStatus, TenantStatus},
+    },
+    controller::{background::module_rollout::AT_ONCE, context::Context},
     domain::{
+        self,
         access::{
             evaluate::{AccessEvaluation, evaluate_access},
             inputs::AccessInputs,
         },
-        modules::{self, belongs},
+        module_status::ModuleFacts,
+        modules::{
+            ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, hold_back, is_behind,
+            version_of,
+        },
         record::TenantRecord,
-        spec::SpecError,
+        spec::{SpecError, is_paused},
+        status::Outcome,
         subject::{Evaluation, Subject},
         usage::entitlements::{Entitlements, entitlements_of_plan, without_effect},
+        workflow::step::Step,
     },
-    modules::ModuleSet,
 };
 
 /// The access that the tenant should have now, and what its plan grants.
@@ -60,47 +69,97 @@ pub fn access(
     evaluate_access(inputs, context.clock.now())
 }
 
-/// What a plan grants a tenant. `None` if the plan does not exist.
+/// What a plan grants a tenant. `None` if the plan does not exist. A plan with an unknown module is not applied, unless the
+/// tenant has a list of its own.
 pub fn entitlements(
     tenant: &Tenant,
     plan: &str,
     context: &Context,
 ) -> Option<Result<Entitlements, SpecError>> {
     let spec = &context.plan(plan)?.spec;
-    let known = modules::check(plan, &spec.modules, context.modules.names());
-    Some(
-        known
-            .map_err(SpecError::from)
-            .and_then(|()| Ok(entitlements_of_plan(plan, spec, &tenant.spec.limits)?)),
-    )
+    if tenant.spec.modules.is_empty() {
+        let wishes = ModuleWishes { tenant: &[], plan, of_plan: &spec.modules };
+        if let Some(error @ ModuleError::NotFound { .. }) =
+            choose(wishes, &[], context.modules.known().list()).error
+        {
+            return Some(Err(error.into()));
+        }
+    }
+    Some(entitlements_of_plan(plan, spec, &tenant.spec.limits).map_err(SpecError::from))
 }
 
-/// The modules that a tenant should have: those of its plan (`entitlements`, else those on record), and those that it has
-/// already, since their tables hold the customer's data.
-pub fn modules_of(
-    record: &TenantRecord,
+/// The modules that a tenant should have: those that it names, else those of its plan (`entitlements`, else those on
+/// record), and those that it has already, since their tables hold the customer's data.
+pub fn selection(
+    tenant: &Tenant,
+    record: Option<&TenantRecord>,
     entitlements: Option<&Entitlements>,
     context: &Context,
-) -> Arc<ModuleSet> {
-    let named =
-        entitlements.or(record.entitlements.as_ref()).map_or(&[][..], |entitlements| &entitlements.modules);
-    let has = |name: &str| record.module_versions.iter().any(|module| module.name == name);
-    context.modules.select(|name| belongs(name, named) || has(name))
+) -> ModuleSelection {
+    let in_force = entitlements.or(record.and_then(|record| record.entitlements.as_ref()));
+    let wishes = ModuleWishes {
+        tenant: &tenant.spec.modules,
+        plan: in_force.map_or("", |in_force| &in_force.plan),
+        of_plan: in_force.map_or(&[], |in_force| &in_force.modules),
+    };
+    let has = record.map_or(&[][..], |record| &record.module_versions);
+    choose(wishes, has, context.modules.known().list())
 }
 
-/// The modules for the status: recorded versions and target versions.
-pub fn module_statuses(subject: &Subject<'_>, context: &Context) -> Vec<ModuleStatus> {
-    let Some(record) = &subject.record else { return Vec::new() };
-    let version = |name: &str| {
-        record.module_versions.iter().find(|module| module.name == name).map_or(0, |module| module.version)
+/// The modules that are applied to a tenant now: those that it should have, apart from new versions whose rollout stopped. A
+/// tenant on which one failed tries it again: it may be corrected.
+pub fn applicable(subject: &Subject<'_>, context: &Context) -> ModuleSelection {
+    let record = subject.record.as_ref();
+    let mut selection = selection(subject.tenant, record, subject.entitlements(), context);
+    let Some(record) = record.filter(|record| record.activated_at.is_some()) else { return selection };
+    let has_failed = |name: &str| {
+        let failed = |module: &ModuleStatus| module.name == name && module.state == Some(ModuleState::Failed);
+        subject.previous.modules.iter().any(failed)
     };
-    let targets = modules_of(record, subject.entitlements(), context).targets();
-    targets
-        .iter()
-        .map(|module| ModuleStatus {
-            name: module.name.clone(),
-            version: i64::from(version(&module.name)),
-            target: i64::from(module.version),
-        })
-        .collect()
+    let known = context.modules.known();
+    hold_back(&mut selection, &record.module_versions, known.list(), |name| {
+        context.state.modules.is_stopped(name) && !has_failed(name)
+    });
+    selection
+}
+
+/// Whether a tenant lacks a file of a module, and it is applied now. New versions are brought to a few existing tenants at a
+/// time. A module that the tenant does not have at all is what its spec or its plan asks for.
+pub fn migrates_now(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
+    let modules = applicable(subject, context).modules;
+    if !is_behind(&record.module_versions, &modules) {
+        return false;
+    }
+    let failure = context.state.retries.failure(&ObjectRef::from_obj(subject.tenant));
+    let lacks_module = modules.iter().any(|module| version_of(&record.module_versions, &module.name) == 0);
+    record.activated_at.is_none()
+        || lacks_module
+        || is_paused(subject.tenant)
+        || failure == Some(Reason::MigrationFailed)
+        || context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)
+}
+
+/// The modules for the status.
+pub fn module_statuses(outcome: &Outcome<'_>, context: &Context) -> Vec<ModuleStatus> {
+    let (subject, progress) = (outcome.subject, outcome.progress);
+    let Some(record) = &subject.record else { return Vec::new() };
+    let known = context.modules.known();
+    let facts = ModuleFacts {
+        recorded: &record.module_versions,
+        selection: &selection(subject.tenant, Some(record), subject.entitlements(), context),
+        known: known.list(),
+        previous: &subject.previous.modules,
+        failures: &progress.module_failures,
+        is_applied: progress.has_done(Step::ApplyMigrations),
+    };
+    domain::module_status::module_statuses(&facts, |name| context.state.modules.is_stopped(name))
+}
+
+/// The modules that a status shows, at their target versions.
+pub fn modules_in_status(status: &TenantStatus) -> Vec<ChosenModule> {
+    let chosen = |module: &ModuleStatus| ChosenModule {
+        name: module.name.clone(),
+        version: i32::try_from(module.target).unwrap_or(i32::MAX),
+    };
+    status.modules.iter().map(chosen).collect()
 }

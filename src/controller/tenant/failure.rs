@@ -36,17 +36,19 @@ pub enum StepError {
         /// Its uid, to notice when it is deleted.
         uid: Option<String>,
     },
-    /// The lost registry row cannot be written again.
+    /// The registry row cannot be written again, or taken over from another Tenant.
     #[error(
-        "the lost registry row cannot be written again, as {ANNOTATION_ADOPT_ROW} asks for: {why}; nothing was changed"
+        "the registry row cannot be adopted, as {ANNOTATION_ADOPT_ROW} asks for: {why}; nothing was changed"
     )]
     RowNotAdopted {
         /// Why not.
         why: String,
+        /// Whether there is no row.
+        is_lost: bool,
     },
     /// Another Tenant has the id of this one in its status.
     #[error(
-        "Tenant {object} has the id of this tenant in its status, so the registry may be older than the move to it: nothing is dropped; move it again (SELECT move_tenant('{slug}', namespace, name) in the registry), or delete that Tenant"
+        "Tenant {object} has the id of this tenant in its status, so the registry may be older than the move to it: nothing is dropped; move it again (SELECT move_tenant('{slug}', namespace, name) in the registry), or delete that Tenant if it is an old one"
     )]
     ClaimedElsewhere {
         /// The other Tenant, as `namespace/name`.
@@ -64,7 +66,7 @@ pub enum StepError {
         /// The plan.
         plan: String,
         /// The refusal: the limit, what is used, and what was refused.
-        source: postgres::Error,
+        source: Box<postgres::Error>,
     },
     /// This process no longer leads.
     #[error("this operator no longer holds the Lease; the new leader continues")]
@@ -80,6 +82,16 @@ pub enum StepError {
         recorded: i32,
         /// The version in the database.
         found: i32,
+    },
+    /// The database lacks something that its modules created.
+    #[error(
+        "database {database} is not as its modules created it: {}: restore a complete copy, or create by hand what is missing, as tenantry_owner", .left.join("; ")
+    )]
+    SchemaIncomplete {
+        /// The database.
+        database: String,
+        /// What is missing or different.
+        left: Vec<String>,
     },
     /// The grace period is over by the operator's clock and not by the registry's.
     #[error(
@@ -97,8 +109,8 @@ pub enum StepError {
         "nothing is dropped while the breaker of mass deletions is open: the Event on the Tenant CRD says why, and how to continue"
     )]
     PurgesFrozen,
-    /// The tenant has a legal hold.
-    #[error("nothing is dropped while legal hold {0:?} is in force: to end it, delete that TenantHold")]
+    /// The tenant has legal holds, which the text names.
+    #[error("nothing is dropped, because of {0}: a legal hold ends when its TenantHold is deleted")]
     LegalHold(String),
     /// The step did not end in time.
     #[error("no answer within {} s", .0.as_secs())]
@@ -163,10 +175,12 @@ impl StepError {
             Self::Kubernetes(error) => api_reason(error),
             Self::SlugTaken(_) => Reason::SlugTaken,
             Self::SecretConflict { .. } => Reason::SecretConflict,
-            Self::RowNotAdopted { .. } => Reason::RegistryRowMissing,
+            Self::RowNotAdopted { is_lost: true, .. } => Reason::RegistryRowMissing,
+            Self::RowNotAdopted { is_lost: false, .. } => Reason::BoundElsewhere,
             Self::AdminsOverLimit { .. } => Reason::LimitReached,
             Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
+            Self::SchemaIncomplete { .. } => Reason::SchemaIncomplete,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
@@ -195,6 +209,7 @@ impl StepError {
             | Self::InvalidObject(_)
             | Self::TimedOut(_)
             | Self::SchemaBehind { .. }
+            | Self::SchemaIncomplete { .. }
             | Self::Changed(_)
             | Self::Missing(_) => None,
         }
@@ -217,7 +232,8 @@ impl StepError {
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
             | Self::AdminsOverLimit { .. }
-            | Self::SchemaBehind { .. } => true,
+            | Self::SchemaBehind { .. }
+            | Self::SchemaIncomplete { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree

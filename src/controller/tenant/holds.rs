@@ -42,31 +42,32 @@ pub async fn refresh_holds(
     record: &mut TenantRecord,
     context: &Context,
 ) -> Result<(), StepError> {
-    for object in holds_on(tenant, context).await? {
+    for object in holds_on(&tenant.namespace().unwrap_or_default(), &tenant.name_any(), context).await? {
         let hold = hold_of(&object, record, context);
         place(record, hold, context).await?;
     }
     Ok(())
 }
 
-/// Records the tenant's legal holds as the API server has them: before its purge begins. Returns whether there was a new one.
+/// Records the legal holds on the Tenant of this name as the API server has them: before the purge begins. Returns whether
+/// there was a new one.
 pub async fn record_legal_holds(
-    tenant: &Tenant,
+    namespace: &str,
+    name: &str,
     record: &mut TenantRecord,
     context: &Context,
 ) -> Result<bool, StepError> {
     let mut placed = false;
-    for object in holds_on(tenant, context).await?.iter().filter(|object| object.preserves()) {
+    for object in holds_on(namespace, name, context).await?.iter().filter(|object| object.preserves()) {
         let hold = hold_of(object, record, context);
         placed |= place(record, hold, context).await?;
     }
     Ok(placed)
 }
 
-/// The TenantHolds on a tenant that are not being deleted, as the API server has them.
-async fn holds_on(tenant: &Tenant, context: &Context) -> Result<Vec<TenantHold>, StepError> {
-    let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
-    let api = Api::<TenantHold>::namespaced(context.client.clone(), &namespace);
+/// The TenantHolds on the Tenant of this name that are not being deleted, as the API server has them.
+async fn holds_on(namespace: &str, name: &str, context: &Context) -> Result<Vec<TenantHold>, StepError> {
+    let api = Api::<TenantHold>::namespaced(context.client.clone(), namespace);
     let of_tenant = ListParams::default().fields(&format!("spec.tenant={name}"));
     let found = api.list(&of_tenant).await?;
     Ok(found.items.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none()).collect())

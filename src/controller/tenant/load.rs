@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    evaluate::{entitlements, evaluate},
+    evaluate::{entitlements, evaluate, selection},
     holds::settle_own_holds,
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     controller::context::SharedContext,
     domain::{
         identity::TenantId,
+        named_row::NamedRow,
         record::TenantRecord,
         spec::{SpecError, desired_tenant, is_paused},
         subject::Subject,
@@ -54,7 +55,7 @@ pub fn tenant_object(tenant: &Tenant) -> TenantObject {
 /// Loads a tenant.
 pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &SharedContext) -> Loaded<'a> {
     let previous = context.state.latest_status.newest(tenant);
-    let (record, registry_error) = match read_record(tenant, context).await {
+    let (record, mut registry_error) = match read_record(tenant, context).await {
         Ok(record) => (record, None),
         Err(error) => (None, Some(error)),
     };
@@ -69,15 +70,22 @@ pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &Shared
         desired: None,
         evaluation: Some(evaluate(tenant, record.as_ref(), context)),
         record,
+        elsewhere: None,
     };
     report_ignored_change(&subject, context);
-    if was_registered
-        && subject.record.is_none()
-        && registry_error.is_none()
-        && is_bound_elsewhere(&subject, context).await
-    {
-        // Its row belongs to an earlier object of this name: it is not lost, and Register finds it.
-        subject.object.was_registered = false;
+    if was_registered && subject.record.is_none() && registry_error.is_none() {
+        match named_row(&subject, context).await {
+            Ok(Some(row)) => match NamedRow::of(&row, tenant) {
+                NamedRow::Closed => subject.record = Some(row),
+                NamedRow::OfEarlierObject => subject.object.was_registered = false,
+                NamedRow::Elsewhere => {
+                    subject.object.is_elsewhere = true;
+                    subject.elsewhere = Some(Box::new(row));
+                }
+            },
+            Ok(None) => {}
+            Err(error) => registry_error = Some(error),
+        }
     }
     let mut spec_error = None;
     if object.state == ObjectState::Present {
@@ -119,22 +127,29 @@ pub async fn read_record(
     timeout(REGISTRY_TIMEOUT, record).await.unwrap_or(Err(registry::Error::NoAnswer))
 }
 
-/// Whether the registry has the tenant that the status names, bound to another object.
-async fn is_bound_elsewhere(subject: &Subject<'_>, context: &SharedContext) -> bool {
+/// The row of the tenant that the status names.
+async fn named_row(
+    subject: &Subject<'_>,
+    context: &SharedContext,
+) -> Result<Option<TenantRecord>, registry::Error> {
     let id = subject.previous.tenant_id.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok());
-    let Some(id) = id.map(TenantId) else { return false };
-    matches!(timeout(REGISTRY_TIMEOUT, context.registry.by_id(id)).await, Ok(Ok(Some(_))))
+    let Some(id) = id.map(TenantId) else { return Ok(None) };
+    let row = timeout(REGISTRY_TIMEOUT, context.registry.by_id(id));
+    row.await.unwrap_or(Err(registry::Error::NoAnswer))
 }
 
 /// Why the plan in force cannot be applied: it does not exist (the one that follows a trial), leaves a limit open that the
-/// spec does not set, or names an unknown module.
+/// spec does not set, or names an unknown module. Or why the tenant's modules cannot be applied.
 fn plan_error(subject: &Subject<'_>, context: &SharedContext) -> Option<SpecError> {
     if subject.is_deprovisioning() || subject.desired.is_none() {
         return None;
     }
     let plan = &subject.access()?.plan;
     match entitlements(subject.tenant, plan, context) {
-        Some(Ok(_)) => None,
+        Some(Ok(_)) => {
+            let record = subject.record.as_ref();
+            selection(subject.tenant, record, subject.entitlements(), context).error.map(SpecError::from)
+        }
         Some(Err(error)) => Some(error),
         None => {
             Some(SpecError::TrialPlanNotFound { plan: plan.clone(), of: subject.tenant.spec.plan.clone() })
@@ -145,7 +160,7 @@ fn plan_error(subject: &Subject<'_>, context: &SharedContext) -> Option<SpecErro
 /// Whether the tenant keeps its recorded entitlements despite this error while its other work continues: only if it was
 /// activated.
 fn keeps_entitlements(subject: &Subject<'_>, error: &SpecError) -> bool {
-    matches!(error, SpecError::LimitNotSet(_) | SpecError::ModuleNotFound(_))
+    matches!(error, SpecError::LimitNotSet(_) | SpecError::Module(_))
         && subject.recorded_status().is_some_and(|status| status.was_active())
 }
 

@@ -2,6 +2,8 @@
 
 mod admin_content;
 pub mod admin_secret;
+pub mod adoption;
+pub mod claims;
 pub mod controller;
 pub mod converge;
 pub mod evaluate;

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::{
     admin_content,
-    evaluate::{evaluate, modules_of},
+    evaluate::{evaluate, migrates_now},
     secrets::{self, Connection},
 };
 use crate::{
@@ -165,8 +165,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
     RegistryFacts {
         status: record.status,
         seed_digest: seed_in_force(record, subject, context),
-        modules_current: record.module_versions
-            == modules_of(record, subject.entitlements(), context).targets(),
+        modules_current: !migrates_now(subject, record, context),
         declared_current,
         plan_current: subject.entitlements().is_none()
             || record.entitlements.as_ref() == subject.entitlements(),

@@ -3,6 +3,7 @@
 use kube::ResourceExt;
 
 use super::{
+    claims::find_claims,
     failure::StepError,
     holds::record_legal_holds,
     object_match::{find_tenant, is_still_deprovisioning},
@@ -13,7 +14,7 @@ use crate::{
         breaker::{self, Permission},
         watch::requeue::requeue_tenant,
     },
-    domain::{observed::RegistryStatus, record::TenantRecord},
+    domain::{claims::Claims, observed::RegistryStatus, record::TenantRecord},
     registry::Deadline,
 };
 
@@ -31,11 +32,12 @@ pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepErr
     if !is_still_deprovisioning(found.as_ref(), tenant, &row.resource_uid, &row.slug) {
         return Err(StepError::TenantChanged);
     }
-    if let Some(other) = context.stores.scopes.claimant(row.id, &row.resource_namespace, &row.resource_name) {
-        let object = format!("{}/{}", other.namespace().unwrap_or_default(), other.name_any());
+    let claims = find_claims(context, row.id).await?;
+    if let Some(other) = claims.in_use_elsewhere(row.id, &row.resource_namespace, &row.resource_name) {
+        let object = format!("{}/{}", other.namespace, other.name);
         return Err(StepError::ClaimedElsewhere { object, slug: row.slug.clone() });
     }
-    refuse_under_legal_hold(step).await?;
+    refuse_under_legal_hold(step, &claims).await?;
     let row = step.row()?;
     let (id, uid, ahead) = (row.id, row.resource_uid.as_str(), context.clock.ahead());
     if row.retain {
@@ -54,13 +56,19 @@ pub async fn pass_deadline(step: &mut StepContext<'_, '_>) -> Result<(), StepErr
 }
 
 /// Asks the API server for legal holds that are not recorded yet: the watch may be behind, or no operator ran when one was
-/// applied. While they cannot be read, nothing is dropped.
-async fn refuse_under_legal_hold(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
-    let (context, tenant, mut row) = (step.context, step.tenant(), step.row()?.clone());
-    if record_legal_holds(tenant, &mut row, context).await? {
+/// applied. Also of the Tenants that have its id in their status: a hold on a Tenant that was moved names it by its new name.
+/// While they cannot be read, nothing is dropped.
+async fn refuse_under_legal_hold(step: &mut StepContext<'_, '_>, claims: &Claims) -> Result<(), StepError> {
+    let (context, mut row) = (step.context, step.row()?.clone());
+    let (namespace, name) = (step.namespace(), step.tenant().name_any());
+    let mut placed = record_legal_holds(&namespace, &name, &mut row, context).await?;
+    for claim in claims.elsewhere(row.id, &namespace, &name) {
+        placed |= record_legal_holds(&claim.namespace, &claim.name, &mut row, context).await?;
+    }
+    if placed {
         requeue_tenant(&row.resource_namespace, &row.resource_name, context);
     }
-    let refusal = row.legal_hold().map(|hold| StepError::LegalHold(hold.name.clone()));
+    let refusal = row.legal_holds().map(StepError::LegalHold);
     step.replace_record(row);
     refusal.map_or(Ok(()), Err)
 }

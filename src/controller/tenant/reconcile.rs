@@ -34,8 +34,10 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
     let span = tenant_span(&tenant.namespace().unwrap_or_default(), &tenant.name_any());
     context.state.plan_rollout.begun(&tenant);
     context.state.server_rollouts.begun(&tenant);
+    context.state.module_rollouts.begun_in_turn(&tenant);
     let result = reconcile_tenant(tenant.clone(), &context).instrument(span).await;
     context.state.server_rollouts.ended(&tenant);
+    context.state.module_rollouts.ended(&tenant);
     if context.state.plan_rollout.ended(&tenant) {
         context.state.plans_changed.notify_one();
     }

@@ -17,7 +17,10 @@ use crate::{
         tenant::Tenant,
     },
     controller::context::Context,
-    domain::{record::TenantRecord, usage::entitlements::Entitlements},
+    domain::{
+        record::{ModuleVersion, TenantRecord},
+        usage::entitlements::Entitlements,
+    },
     postgres::{
         Tls,
         server::Server,
@@ -32,7 +35,7 @@ const MANAGER: &str = "tenantry";
 /// The Secret type of the Service Binding specification. A Secret's type can never be changed.
 pub const CONNECTION_TYPE: &str = "servicebinding.io/postgresql";
 
-/// The keys that the operator writes, apart from those of limits: any other key in a Secret belongs to another client.
+/// The keys that the operator writes, apart from those of limits and modules: any other key in a Secret belongs to another client.
 const OWN_KEYS: [&str; 16] = [
     "type",
     "provider",
@@ -86,7 +89,7 @@ pub async fn find(
 /// Whether a key of a Secret is the operator's. Other keys, labels and annotations belong to the client that added them, and are
 /// kept.
 fn is_own_key(key: &str) -> bool {
-    OWN_KEYS.contains(&key) || key.starts_with("limit.")
+    OWN_KEYS.contains(&key) || key.starts_with("limit.") || key.starts_with("schema.")
 }
 
 /// Whether a Secret has what the operator wants in it: its keys, no outdated ones, and its labels.
@@ -169,6 +172,7 @@ impl Connection<'_> {
         let placement = &self.record.placement;
         let mut data = entries(&address, &placement.login, self.password.expose(), &placement.database);
         data.extend(self.record.entitlements.iter().flat_map(plan_entries));
+        data.extend(self.record.module_versions.iter().map(module_entry));
         Secret {
             metadata: metadata(self.tenant, self.record, name),
             type_: Some(CONNECTION_TYPE.into()),
@@ -249,6 +253,11 @@ fn plan_entries(entitlements: &Entitlements) -> Vec<(Cow<'static, str>, String)>
     let plan =
         [("plan".into(), entitlements.plan.clone()), ("features".into(), entitlements.features.join(","))];
     plan.into_iter().chain(limits).collect()
+}
+
+/// What an application can compare with the versions that it needs.
+fn module_entry(module: &ModuleVersion) -> (Cow<'static, str>, String) {
+    (format!("schema.{}", module.name).into(), module.version.to_string())
 }
 
 /// The entries. Login, password and database name consist of `[A-Za-z0-9_]`: no URL needs escapes.

@@ -82,7 +82,7 @@ impl StatusWriter {
             report_deprovisioning(outcome, context);
             return Ok(());
         }
-        let status = next_status(outcome, module_statuses(subject, context), context.clock.now());
+        let status = next_status(outcome, module_statuses(outcome, context), context.clock.now());
         if same(&self.last, &status) {
             return Ok(());
         }
@@ -153,8 +153,8 @@ fn deprovisioning_terms(record: &TenantRecord) -> String {
         _ => "revocation of access is not verified yet and is retried",
     };
     let database = &record.placement.database;
-    if let Some(hold) = record.legal_hold() {
-        return format!("{access}; legal hold {:?} keeps database {database}", hold.name);
+    if let Some(holds) = record.legal_holds() {
+        return format!("{access}; database {database} is kept by {holds}");
     }
     match record.terms() {
         Some(PurgeTerms { retain: true, .. }) => format!("{access}; database {database} is retained"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::{Api, ResourceExt};
 
 use super::{
-    evaluate::{evaluate, modules_of},
+    evaluate::{applicable, evaluate},
     failure::StepError,
     status_writer::StatusWriter,
 };
@@ -89,7 +89,9 @@ impl<'r> StepContext<'r, '_> {
 
     /// The modules that the tenant should have.
     pub fn modules(&self) -> Result<Arc<ModuleSet>, StepError> {
-        Ok(modules_of(self.row()?, self.subject.entitlements(), self.context))
+        self.row()?;
+        let chosen = applicable(self.subject, self.context);
+        Ok(self.context.modules.set_of(&chosen.modules))
     }
 
     /// The tenant's server; a failure while it is not ready.

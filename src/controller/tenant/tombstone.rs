@@ -47,6 +47,7 @@ pub async fn reconcile_tombstone(entry: &Entry, slot: &mut Slot, context: &Share
         previous: TenantStatus::default(),
         desired: None,
         record: Some(record),
+        elsewhere: None,
         evaluation: None,
     };
     let converged = converge(subject, slot, context, &mut StatusWriter::silent()).await;

@@ -9,12 +9,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, CustomResourceExt, Resource, ResourceExt,
-    core::{ClusterResourceScope, PartialObjectMeta},
-    runtime::controller::Action,
-};
-use serde::de::DeserializeOwned;
+use kube::{Api, CustomResourceExt, Resource, ResourceExt, runtime::controller::Action};
 use tracing::{info, warn};
 
 use super::status::{HoldState, write_status};
@@ -22,6 +17,7 @@ use crate::{
     api::{FINALIZER, reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::HoldMode},
     controller::{
         context::{Context, SharedContext},
+        deletion::is_deleted,
         finalizers,
         tenant::{
             failure::StepError,
@@ -30,7 +26,7 @@ use crate::{
         },
         watch::{guarded::Guarded, requeue::requeue_tenant},
     },
-    domain::{backoff, observed::RegistryStatus, record::TenantRecord},
+    domain::{backoff, identity::TenantId, observed::RegistryStatus, record::TenantRecord, spec::is_paused},
 };
 
 /// When a hold is reconciled again whose tenant is not registered yet. A change of the Tenant requests it earlier.
@@ -58,7 +54,10 @@ pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Resul
     };
     write_status(&object, &state, &context).await?;
     Ok(match state {
-        HoldState::NotRegistered | HoldState::InvalidTenant => Action::requeue(RECHECK),
+        HoldState::NotRegistered
+        | HoldState::InvalidTenant
+        | HoldState::RowMissing { .. }
+        | HoldState::Paused { .. } => Action::requeue(RECHECK),
         _ => Action::await_change(),
     })
 }
@@ -89,7 +88,7 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
         let is_invalid = context.stores.scopes.invalid_tenant(&namespace, name).is_some();
         return Ok(if is_invalid { HoldState::InvalidTenant } else { HoldState::NoTenant });
     };
-    let Some(mut row) = own else { return Ok(HoldState::NotRegistered) };
+    let Some(mut row) = own else { return without_row(&tenant, context).await };
     if row.status == RegistryStatus::Deprovisioned {
         return Ok(HoldState::Deprovisioned);
     }
@@ -115,7 +114,24 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
             mode: shown.mode,
             deprovisioning: tenant.metadata.deletion_timestamp.is_some(),
         },
+        None if is_paused(&tenant) => HoldState::Paused { is_recorded: true },
         None => HoldState::Enforcing,
+    })
+}
+
+/// The state of a hold on a Tenant that has no row.
+async fn without_row(tenant: &Tenant, context: &SharedContext) -> Result<HoldState<'static>, StepError> {
+    let shown = tenant.status.as_ref().and_then(|status| status.tenant_id.clone());
+    let id = shown.as_deref().and_then(|id| uuid::Uuid::try_parse(id).ok()).map(TenantId);
+    if let (Some(shown), Some(id)) = (shown, id)
+        // The row of an earlier object of this name is bound to this one when the Tenant is registered.
+        && context.registry.by_id(id).await?.is_none()
+    {
+        return Ok(HoldState::RowMissing { id: shown });
+    }
+    Ok(match is_paused(tenant) {
+        true => HoldState::Paused { is_recorded: false },
+        false => HoldState::NotRegistered,
     })
 }
 
@@ -219,24 +235,15 @@ async fn release_tombstones(
 /// Whether the object is deleted with its namespace, with the CRD of its kind, or with the Tenant CRD.
 async fn is_deleted_with_others(namespace: &str, context: &Context) -> Result<bool, StepError> {
     let crds = [TenantHold::crd_name(), Tenant::crd_name()];
-    if is_deleted::<Namespace>(namespace, context).await? {
+    if is_deleted::<Namespace>(namespace, &context.client).await? {
         return Ok(true);
     }
     for crd in crds {
-        if is_deleted::<CustomResourceDefinition>(crd, context).await? {
+        if is_deleted::<CustomResourceDefinition>(crd, &context.client).await? {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-async fn is_deleted<K>(name: &str, context: &Context) -> Result<bool, StepError>
-where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let found: Option<PartialObjectMeta<K>> =
-        Api::<K>::all(context.client.clone()).get_metadata_opt(name).await?;
-    Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
 /// The TenantHolds of a hold's namespace.

@@ -5,6 +5,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use crate::{
     api::{
+        ANNOTATION_ADOPT_ROW,
         conditions::{
             ConditionStatus, IN_FORCE, READY, RECONCILING, STALLED, condition, remove_condition,
             same_ignoring_times, set_condition,
@@ -36,6 +37,16 @@ pub enum HoldState<'a> {
     },
     /// Its Tenant is not registered yet, and will be held from its first moment.
     NotRegistered,
+    /// Its Tenant was registered, and the registry has no row for it any more: it cannot be recorded.
+    RowMissing {
+        /// The tenant in the status.
+        id: String,
+    },
+    /// Its Tenant is paused, so that nothing is enforced.
+    Paused {
+        /// Whether it is recorded: else its Tenant is not registered yet.
+        is_recorded: bool,
+    },
     /// It is recorded, and not verified in PostgreSQL yet.
     Enforcing,
     /// It was verified in PostgreSQL.
@@ -95,6 +106,27 @@ impl HoldState<'_> {
                 Reason::Waiting,
                 format!("Tenant {tenant:?} is not registered yet; it is held from its first moment"),
             ),
+            Self::RowMissing { id } => (
+                not_yet,
+                Reason::RegistryRowMissing,
+                format!(
+                    "Tenant {tenant:?} was registered (status.tenantId {id}), and the registry has no row for it: the hold cannot be recorded, and the access of the tenant is not changed; restore the registry, or have the row written again by the annotation {ANNOTATION_ADOPT_ROW}: then the hold applies"
+                ),
+            ),
+            Self::Paused { is_recorded: false } => (
+                not_yet,
+                Reason::Paused,
+                format!(
+                    "Tenant {tenant:?} is not registered yet, because it is paused; it is held from its first moment: to have it registered, set its spec.paused to false"
+                ),
+            ),
+            Self::Paused { is_recorded: true } => (
+                not_yet,
+                Reason::Paused,
+                format!(
+                    "recorded; not in force yet, because Tenant {tenant:?} is paused: set its spec.paused to false"
+                ),
+            ),
             Self::Enforcing => (
                 not_yet,
                 Reason::Enforcing,
@@ -147,9 +179,9 @@ pub async fn write_status(
         return Ok(());
     }
     let api = Api::<TenantHold>::namespaced(context.client.clone(), &hold.namespace().unwrap_or_default());
-    if matches!(state, HoldState::NoTenant) {
-        let note = state.condition(hold).2;
-        context.events.warning(hold.object_ref(&()), "Place", Reason::TenantNotFound, note);
+    if matches!(state, HoldState::NoTenant | HoldState::RowMissing { .. } | HoldState::Paused { .. }) {
+        let (_, reason, note) = state.condition(hold);
+        context.events.warning(hold.object_ref(&()), "Place", reason, note);
     }
     let status = TenantHoldStatus { observed_generation: generation, conditions };
     apply_status(&api, hold, &status).await?;

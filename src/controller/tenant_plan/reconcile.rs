@@ -54,10 +54,10 @@ async fn reconcile_all(context: &Context) -> bool {
     let plans = context.stores.plans.state();
     let specs: BTreeMap<String, _> = plans.iter().map(|plan| (plan.name_any(), &plan.spec)).collect();
     let tenants = context.stores.scopes.tenants();
-    let by_plan =
-        adoption_by_plan(tenants.iter().map(AsRef::as_ref), &specs, context.modules.names(), |tenant| {
-            context.state.plan_rollout.is_pending(tenant)
-        });
+    let known = context.modules.known();
+    let by_plan = adoption_by_plan(tenants.iter().map(AsRef::as_ref), &specs, known.list(), |tenant| {
+        context.state.plan_rollout.is_pending(tenant)
+    });
     // A Tenant that cannot be decoded may be on any plan.
     let is_complete = !context.stores.scopes.has_invalid_tenants();
     let mut done = true;
@@ -80,7 +80,10 @@ async fn reconcile(
     context: &Context,
 ) -> Result<(), kube::Error> {
     let manager = finalizers::manager_of(&context.installation.id.to_string());
-    let known = PlanInputs { adoption, metered_limits: context.modules.metered_limits() };
+    let modules = context.modules.known();
+    let (metered_limits, modules) = (modules.metered_limits(), modules.names());
+    let sees_all_tenants = context.stores.scopes.0.iter().any(|scope| scope.namespace.is_none());
+    let known = PlanInputs { adoption, sees_all_tenants, metered_limits, modules };
     let changes = changes(plan, &known, &manager, &finalizers::manager_of(""), context.clock.now());
     let plans = Api::<TenantPlan>::all(context.client.clone());
     // The finalizer is added before the status reports users, and released after it reports none.
@@ -89,6 +92,10 @@ async fn reconcile(
     }
     if let Some(status) = &changes.status {
         apply_status(&plans, plan, status).await?;
+    }
+    for former in &changes.abandoned {
+        finalizers::release_as(former, &plans, plan).await?;
+        info!(plan = plan.name_any(), manager = former, "finalizer of a former installation released");
     }
     if changes.guard == Some(false) {
         finalizers::release_as(&manager, &plans, plan).await?;

@@ -19,7 +19,10 @@ use tracing::warn;
 use super::guarded::{Guarded, InvalidObject};
 use crate::{
     api::{plan::TenantPlan, reason::Reason},
-    controller::{context::SharedContext, state::invalid_objects::InvalidObjects},
+    controller::{
+        context::SharedContext,
+        state::invalid_objects::{InvalidObjects, KnownObject},
+    },
 };
 
 /// Watches a kind, and keeps its store and its invalid objects up to date.
@@ -72,7 +75,7 @@ struct Decoder<K: Lookup<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     invalid: InvalidObjects<K>,
     /// The invalid objects of the list that is being read.
-    listed: HashMap<ObjectRef<K>, String>,
+    listed: HashMap<ObjectRef<K>, KnownObject>,
     /// What was reported, so that each generation of an object is reported once.
     reported: HashMap<ObjectRef<K>, (Option<i64>, String)>,
 }
@@ -97,10 +100,10 @@ where
                 Some(Event::InitApply(object))
             }
             Event::InitApply(Guarded(Err(invalid))) => {
-                let (reference, uid) = (reference(&invalid), invalid.metadata.uid.clone());
+                let (reference, uid) = (reference(&invalid), &invalid.metadata.uid);
                 // A valid version of another object, which had the same name, is not kept.
-                let valid = self.store.get(&reference).filter(|valid| valid.meta().uid == uid);
-                self.listed.insert(reference.clone(), uid.unwrap_or_default());
+                let valid = self.store.get(&reference).filter(|valid| valid.meta().uid == *uid);
+                self.listed.insert(reference.clone(), known(&invalid));
                 self.report(reference, &invalid, report);
                 Some(Event::InitApply(valid?.as_ref().clone()))
             }
@@ -116,7 +119,7 @@ where
             }
             Event::Apply(Guarded(Err(invalid))) => {
                 let reference = reference(&invalid);
-                self.invalid.insert(reference.clone(), invalid.metadata.uid.clone().unwrap_or_default());
+                self.invalid.insert(reference.clone(), known(&invalid));
                 self.report(reference, &invalid, report);
                 None
             }
@@ -144,6 +147,10 @@ where
             report(invalid);
         }
     }
+}
+
+fn known(invalid: &InvalidObject) -> KnownObject {
+    KnownObject { uid: invalid.metadata.uid.clone().unwrap_or_default(), tenant: invalid.tenant.clone() }
 }
 
 /// The reference that a valid version of the object would have.
@@ -183,7 +190,7 @@ mod tests {
     use kube::{api::ObjectMeta, runtime::reflector};
 
     use super::*;
-    use crate::api::tenant::Tenant;
+    use crate::{api::tenant::Tenant, controller::watch::guarded::StatusTenant};
 
     struct Watch {
         decoder: Decoder<Tenant>,
@@ -240,6 +247,7 @@ mod tests {
         Guarded(Err(Box::new(InvalidObject {
             metadata: metadata(name, uid, generation),
             error: "year".into(),
+            tenant: StatusTenant::None,
         })))
     }
 

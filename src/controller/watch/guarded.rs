@@ -13,6 +13,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::json_path;
+
 /// An object, or why it cannot be decoded.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, Box<InvalidObject>>);
@@ -25,12 +27,37 @@ pub struct InvalidObject {
     pub metadata: ObjectMeta,
     /// Why it cannot be decoded, and where. It does not contain the object.
     pub error: String,
+    /// The tenant in its status, which only a Tenant has.
+    pub tenant: StatusTenant,
+}
+
+/// What `status.tenantId` of an object that cannot be decoded says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatusTenant {
+    /// It has none: the Tenant was not registered.
+    None,
+    /// The id.
+    Id(String),
+    /// It cannot be read either.
+    Unreadable,
 }
 
 /// Other fields are skipped without limits to their nesting: managedFields too, which repeat the nesting of a spec.
 #[derive(Deserialize)]
 struct MetadataOnly {
     metadata: Identity,
+}
+
+/// The part of a Tenant's status that says which tenant it is.
+#[derive(Deserialize)]
+struct StatusOnly {
+    status: Option<StatusId>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusId {
+    tenant_id: Option<String>,
 }
 
 /// The part of the metadata that is needed of an object that cannot be decoded.
@@ -59,18 +86,26 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
             Err(error) => describe(&error, json.get()),
         };
         let MetadataOnly { metadata } = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
-        Ok(Self(Err(Box::new(InvalidObject { metadata: metadata.into(), error }))))
+        let tenant = status_tenant(json.get());
+        Ok(Self(Err(Box::new(InvalidObject { metadata: metadata.into(), error, tenant }))))
     }
 }
 
-/// The error without its position, which says nothing to a reader of YAML, but with the last field before it.
+fn status_tenant(json: &str) -> StatusTenant {
+    match serde_json::from_str::<StatusOnly>(json) {
+        Ok(StatusOnly { status }) => {
+            status.and_then(|status| status.tenant_id).map_or(StatusTenant::None, StatusTenant::Id)
+        }
+        Err(_) => StatusTenant::Unreadable,
+    }
+}
+
+/// The error without its position, which says nothing to a reader of YAML, but with the field.
 fn describe(error: &serde_json::Error, json: &str) -> String {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-    let read = json.get(..error.column()).unwrap_or(json);
-    let field = read.rsplit_once("\":").and_then(|(before, _)| Some(before.rsplit_once('"')?.1));
-    match field.filter(|_| error.line() == 1) {
-        Some(field) => format!("{what}, near field {field:?}"),
+    match json_path::field_at(json, error.line(), error.column()) {
+        Some(field) => format!("{what}, at field {field}"),
         None => what.to_owned(),
     }
 }
@@ -140,8 +175,35 @@ mod tests {
         assert_eq!(names, ["late", "good", "deep"]);
         assert_eq!(list.items.iter().map(|item| item.0.is_ok()).collect::<Vec<_>>(), [false, true, false]);
         let error = &list.items[0].0.as_ref().unwrap_err().error;
-        assert!(error.ends_with("near field \"notAfter\"") && !error.contains("starter"), "{error}");
-        assert_eq!(list.items[2].meta().uid.as_deref(), Some("uid-deep"));
+        assert!(
+            error.ends_with(", at field spec.validity.notAfter") && !error.contains("starter"),
+            "{error}"
+        );
+        let deep = list.items[2].0.as_ref().unwrap_err();
+        assert_eq!(deep.metadata.uid.as_deref(), Some("uid-deep"));
+        // The managed fields name no field that a user wrote.
+        assert_eq!(deep.error, "recursion limit exceeded");
+    }
+
+    #[test]
+    fn tenant_in_the_status_is_read_nevertheless() {
+        for (status, expected) in [
+            (None, StatusTenant::None),
+            (Some(json!({"state": "Provisioning"})), StatusTenant::None),
+            (Some(json!({"tenantId": "6f0c"})), StatusTenant::Id("6f0c".into())),
+            (Some(json!({"tenantId": 7})), StatusTenant::Unreadable),
+        ] {
+            let mut object = tenant("deep", json!({"settings": {"x": "DEEP"}}));
+            if let Some(status) = status {
+                object["status"] = status;
+            }
+            let object = object.to_string().replace("\"DEEP\"", &nested(300));
+            let Guarded(Err(invalid)) = serde_json::from_str::<Guarded<Tenant>>(&object).unwrap() else {
+                panic!("{object}")
+            };
+            assert_eq!(invalid.tenant, expected);
+            assert_eq!(invalid.error, "recursion limit exceeded, at field spec.settings.x.a.a.a …");
+        }
     }
 
     #[test]

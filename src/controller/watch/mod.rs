@@ -3,6 +3,8 @@
 pub mod decode;
 pub mod follow;
 pub mod guarded;
+mod json_path;
+pub mod modules;
 pub mod plans;
 pub mod ready;
 pub mod requeue;

@@ -32,6 +32,12 @@ pub async fn stores_are_filled(context: &Context) {
     }
 }
 
+/// Waits for the modules and their ConfigMaps: without them, tenants would be made without their modules.
+pub async fn modules_are_filled(context: &Context) {
+    is_filled(&context.stores.tenant_modules, "tenantmodules").await;
+    is_filled(&context.stores.config_maps, "configmaps").await;
+}
+
 async fn is_filled<K>(store: &Store<K>, what: &str)
 where
     K: Lookup + Clone + 'static,

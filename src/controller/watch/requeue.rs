@@ -31,6 +31,8 @@ pub fn requeue_tenants_where(wanted: impl Fn(&Tenant) -> bool, context: &Context
 /// that did not succeed, and may wait for the server, are first.
 pub fn requeue_tenants_on(server: &str, context: &Context) {
     context.state.tombstones.retry_on(server);
+    // A rehearsal may wait for it.
+    context.state.modules.sources_changed.notify_one();
     let tenants = tenants_on(server, context).into_iter().map(|tenant| {
         let tenant = ObjectRef::from_obj(tenant.as_ref());
         let is_urgent = context.state.retries.failure(&tenant).is_some_and(ends_with_server);
@@ -59,6 +61,7 @@ pub fn requeue_tenants_with_slug(slug: &str, former_owner_uid: &str, context: &C
 /// Requests the reconcile of the holds of a Tenant that changed or was deleted, and of the plans.
 pub fn requeue_holds_and_plans_of(tenant: &Tenant, context: &Context) {
     context.state.plans_changed.notify_one();
+    context.state.modules.status_changed.notify_one();
     context.stores.scopes.requeue_holds_of(tenant);
 }
 
@@ -66,6 +69,7 @@ pub fn requeue_holds_and_plans_of(tenant: &Tenant, context: &Context) {
 /// watch was down.
 pub fn requeue_all_holds_and_plans(context: &Context) {
     context.state.plans_changed.notify_one();
+    context.state.modules.status_changed.notify_one();
     for scope in &context.stores.scopes.0 {
         scope.requeue_holds(|_| true);
     }

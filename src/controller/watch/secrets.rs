@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     runtime::{
         WatchStreamExt,
         reflector::{ObjectRef, store::Writer},
@@ -25,6 +25,7 @@ use crate::{
     api::{LABEL_TENANT, LABEL_TENANT_ID, reason::Reason, tenant::Tenant},
     controller::{
         context::{Context, SharedContext},
+        deletion::took_rights_away,
         state::fingerprint,
         tenant::failure::StepError,
     },
@@ -36,6 +37,10 @@ pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writ
     let secrets = api::<Secret>(&context.watch_client, namespace.as_deref());
     let (lists, path) = (context.clone(), secrets.resource_url().to_owned());
     let events = watcher(secrets, watch_config().labels(LABEL_TENANT_ID)).default_backoff();
+    let (client, place) = (context.watch_client.clone(), namespace.clone());
+    let events = events
+        .then(move |event| without_namespace(event, client.clone(), place.clone()))
+        .flat_map(futures::stream::iter);
     // They are long, and nothing here reads them.
     let events = events
         .modify(|secret| secret.managed_fields_mut().clear())
@@ -62,6 +67,21 @@ pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writ
         }
     })
     .await;
+}
+
+/// An event of a watch; that nothing is there if its list was refused because its namespace is deleted. The other
+/// namespaces are not affected, and what is left to do for the tenants of this one needs none of its Secrets.
+async fn without_namespace(
+    event: watcher::Result<watcher::Event<Secret>>,
+    client: Client,
+    namespace: Option<String>,
+) -> Vec<watcher::Result<watcher::Event<Secret>>> {
+    if let (Err(watcher::Error::InitialListFailed(error)), Some(namespace)) = (&event, &namespace)
+        && took_rights_away(error, namespace, &client).await
+    {
+        return vec![Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)];
+    }
+    vec![event]
 }
 
 /// The namespace and the name of the Tenant that a Secret belongs to, by its label.

@@ -15,6 +15,9 @@ pub const INACTIVITY: &str = "inactivity";
 /// The operator's own hold on a tenant that has reached its storage limit.
 pub const QUOTA: &str = "quota";
 
+/// How many legal holds a message names.
+const NAMED: usize = 5;
+
 /// Who placed a hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by")]
@@ -137,6 +140,19 @@ pub fn with(holds: &[Hold], new: Hold) -> Option<Vec<Hold>> {
     Some(holds)
 }
 
+/// The legal holds among these, by name: a few, and the number of the others. None if there is none.
+pub fn describe_legal_holds(holds: &[Hold]) -> Option<String> {
+    let legal: Vec<&Hold> = holds.iter().filter(|hold| hold.preserve.is_some()).collect();
+    let (named, more) = legal.split_at(legal.len().min(NAMED));
+    let names: Vec<String> = named.iter().map(|hold| format!("{:?}", hold.name)).collect();
+    match (legal.len(), more.len()) {
+        (0, _) => None,
+        (1, _) => Some(format!("legal hold {}", names.join(", "))),
+        (_, 0) => Some(format!("legal holds {}", names.join(", "))),
+        (_, more) => Some(format!("legal holds {} and {more} more", names.join(", "))),
+    }
+}
+
 /// The holds without the one of this name; none if it does not exist.
 pub fn without(holds: &[Hold], name: &str) -> Option<Vec<Hold>> {
     let left: Vec<Hold> = holds.iter().filter(|hold| hold.name != name).cloned().collect();
@@ -212,6 +228,19 @@ mod tests {
     fn legal(object: &str) -> Hold {
         let preserve = Some(LegalHold::of(object.into(), None, false));
         Hold { mode: Some(TenantHoldMode::None), preserve, ..hold("legal", 1) }
+    }
+
+    #[test]
+    fn every_legal_hold_is_named_up_to_a_bound() {
+        let named = |count: usize| {
+            let holds = (0..count).map(|n| Hold { name: format!("legal-{n}"), ..legal("one") });
+            describe_legal_holds(&holds.chain([hold("billing", 1)]).collect::<Vec<_>>())
+        };
+        assert_eq!(named(0), None);
+        assert_eq!(named(1).unwrap(), "legal hold \"legal-0\"");
+        assert_eq!(named(2).unwrap(), "legal holds \"legal-0\", \"legal-1\"");
+        let many = named(7).unwrap();
+        assert!(many.ends_with("\"legal-4\" and 2 more"), "{many}");
     }
 
     #[test]

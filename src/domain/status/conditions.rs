@@ -12,9 +12,11 @@ use crate::{
             remove_condition, set_condition,
         },
         reason::Reason,
+        tenant_status::ModuleStatus,
     },
     domain::{
         access::{AccessLevel, inputs::past_trial_end},
+        module_status::describe_behind,
         observed::RegistryStatus,
         spec,
         workflow::{BlockedReason, attempt::StepResult},
@@ -35,7 +37,11 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Every condition that this reconcile can report on. The others keep their state.
-pub(super) fn updates(outcome: &Outcome<'_>, summary: &Summary) -> Vec<ConditionUpdate> {
+pub(super) fn updates(
+    outcome: &Outcome<'_>,
+    summary: &Summary,
+    modules: &[ModuleStatus],
+) -> Vec<ConditionUpdate> {
     let mut updates = vec![ready(outcome, summary)];
     match summary {
         Summary::Working { message } => {
@@ -51,11 +57,25 @@ pub(super) fn updates(outcome: &Outcome<'_>, summary: &Summary) -> Vec<Condition
     }
     if outcome.subject.is_deprovisioning() {
         updates.push(deprovisioned(outcome, summary));
+        if let (true, Summary::Stuck { reason, message }) = (outcome.is_elsewhere(), summary) {
+            updates.push(ConditionUpdate::new(api::REGISTERED, False, *reason, message));
+        }
     } else {
         updates.extend(PARTS.iter().filter_map(|(type_, message)| part(outcome, summary, type_, message)));
         updates.extend(usage::within_limits(outcome));
+        report_behind(&mut updates, modules);
     }
     updates
+}
+
+/// New versions that the tenant waits for: nothing failed, and nothing was asked for yet.
+fn report_behind(updates: &mut [ConditionUpdate], modules: &[ModuleStatus]) {
+    let applied = updates.iter_mut().find(|update| update.type_ == api::MIGRATIONS_APPLIED);
+    if let (Some(applied), Some(message)) = (applied, describe_behind(modules))
+        && applied.status == True
+    {
+        *applied = ConditionUpdate::new(api::MIGRATIONS_APPLIED, False, Reason::Waiting, &message);
+    }
 }
 
 /// New conditions over old ones. A transition time is kept while the status is the same; conditions that exist only while
@@ -94,9 +114,8 @@ fn grace_period(outcome: &Outcome<'_>) -> Option<(Reason, String)> {
     };
     let access = revocation(outcome);
     let end = format!("the database is {ending} {when}; until then the tenant can be restored");
-    if let Some(hold) = record.legal_hold().filter(|_| record.purge_started_at.is_none()) {
-        let message =
-            format!("{access}; legal hold {:?} keeps the data; once it is lifted, {end}", hold.name);
+    if let Some(holds) = record.legal_holds().filter(|_| record.purge_started_at.is_none()) {
+        let message = format!("{access}; the data is kept by {holds}; without that, {end}");
         return Some((Reason::LegalHold, message));
     }
     let reason = if record.frozen_by.is_some() { Reason::PurgesFrozen } else { Reason::GracePeriod };
@@ -260,7 +279,10 @@ fn part_of_obstacle(
             Some(ConditionUpdate::new(type_, Unknown, *reason, message))
         }
         // Nothing says any more which access the tenant should have, and its login may work.
-        (Obstacle::Blocked(BlockedReason::RowMissing), Summary::Stuck { reason, message }) => {
+        (
+            Obstacle::Blocked(BlockedReason::RowMissing | BlockedReason::Elsewhere),
+            Summary::Stuck { reason, message },
+        ) => {
             let status = if type_ == api::REGISTERED { False } else { Unknown };
             Some(ConditionUpdate::new(type_, status, *reason, message))
         }

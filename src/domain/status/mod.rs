@@ -62,6 +62,11 @@ impl Outcome<'_> {
         self.obstacle.is_none() && self.progress.all_succeeded()
     }
 
+    /// Whether the tenant that the status names is that of another Tenant.
+    fn is_elsewhere(&self) -> bool {
+        self.obstacle == Some(&Obstacle::Blocked(BlockedReason::Elsewhere))
+    }
+
     /// Whether PostgreSQL was observed. Access is restricted even for a spec that cannot be acted on.
     fn was_observed(&self) -> bool {
         matches!(self.obstacle, None | Some(Obstacle::InvalidSpec(_)))
@@ -83,6 +88,9 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
     let record = subject.record.as_ref();
     let in_force = outcome.entitlements_in_force();
     let evaluated = subject.access().filter(|_| record.is_some());
+    // The dates before may be of a time when the tenant was this Tenant's.
+    let before_leaving = |date: Option<Time>| date.filter(|_| !outcome.is_elsewhere());
+    let updates = conditions::updates(outcome, &summary, &modules);
     TenantStatus {
         observed_generation: subject.tenant.metadata.generation,
         state: Some(state),
@@ -106,16 +114,13 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         state_updated_at: if changed { Some(Time(now)) } else { before.state_updated_at },
         state_updated_by: record.map(|record| record.status_updated_by.clone()).or(before.state_updated_by),
         // Absent again after an undelete.
-        deprovisioned_at: record
-            .map_or(before.deprovisioned_at, |record| record.deprovisioned_at.map(whole_seconds)),
-        purge_after: record.map_or(before.purge_after, |record| record.purge_after.map(whole_seconds)),
+        deprovisioned_at: record.map_or(before_leaving(before.deprovisioned_at), |record| {
+            record.deprovisioned_at.map(whole_seconds)
+        }),
+        purge_after: record
+            .map_or(before_leaving(before.purge_after), |record| record.purge_after.map(whole_seconds)),
         workflow: workflow::status(outcome, before.workflow, now),
-        conditions: conditions::merge(
-            before.conditions,
-            conditions::updates(outcome, &summary),
-            outcome,
-            now,
-        ),
+        conditions: conditions::merge(before.conditions, updates, outcome, now),
         // Fields of later versions are left out, not written as empty.
         ..TenantStatus::default()
     }
@@ -147,6 +152,9 @@ fn whole_seconds(at: Timestamp) -> Time {
 fn state(outcome: &Outcome<'_>, summary: &Summary) -> TenantState {
     let deprovisioning = outcome.subject.is_deprovisioning();
     let Some(status) = outcome.subject.recorded_status() else {
+        if outcome.is_elsewhere() {
+            return TenantState::Failed;
+        }
         // A row that was not read is not known to have changed.
         let before = outcome.subject.previous.state.filter(|_| outcome.unread.is_some());
         return if let Some(before) =

@@ -5,6 +5,8 @@ use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason},
     domain::{
         drift::Mismatch,
+        modules::ModuleError,
+        named_row::describe_elsewhere,
         observed::RegistryStatus,
         settings::SettingsError,
         spec::SpecError,
@@ -90,7 +92,15 @@ impl Summary {
                 Self::Stuck { reason: Reason::SettingsTooLarge, message }
             }
             SpecError::LimitNotSet(_) => Self::Stuck { reason: Reason::LimitNotSet, message },
-            SpecError::ModuleNotFound(_) => Self::Stuck { reason: Reason::ModuleNotFound, message },
+            SpecError::Module(ModuleError::NotFound { .. }) => {
+                Self::Stuck { reason: Reason::ModuleNotFound, message }
+            }
+            SpecError::Module(ModuleError::VersionNotFound { .. }) => {
+                Self::Stuck { reason: Reason::VersionNotFound, message }
+            }
+            SpecError::Module(ModuleError::NotReady { .. }) => {
+                Self::Waiting { reason: Reason::ModuleNotReady, message }
+            }
             SpecError::Slug { .. } | SpecError::Settings(_) => {
                 Self::Stuck { reason: Reason::InvalidSpec, message }
             }
@@ -148,6 +158,11 @@ impl Summary {
                     outcome.subject.tenant.metadata.name.as_deref().unwrap_or_default()
                 ),
             ),
+            BlockedReason::Elsewhere => {
+                let row = outcome.subject.elsewhere.as_deref();
+                let message = row.map(|row| describe_elsewhere(row, outcome.subject.tenant));
+                stuck(Reason::BoundElsewhere, message.unwrap_or_default())
+            }
             BlockedReason::Unrepairable(mismatches) => {
                 let reason = mismatches.first().map_or(Reason::MissingRight, Mismatch::reason);
                 let list: Vec<String> = mismatches.iter().map(ToString::to_string).collect();

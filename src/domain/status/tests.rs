@@ -5,7 +5,9 @@ use serde_json::json;
 use super::*;
 use crate::{
     api::{
-        conditions::{ACCESS_ENFORCED, ConditionStatus::*, DEPROVISIONED, REGISTERED, find_condition},
+        conditions::{
+            ACCESS_ENFORCED, ConditionStatus::*, DEPROVISIONED, READY, REGISTERED, condition, find_condition,
+        },
         limit::LimitValue,
         tenant::Tenant,
         tenant_status::{Access, StepState, StepStatus, Usage, WorkflowKind},
@@ -35,7 +37,7 @@ fn tenant(more: serde_json::Value) -> Tenant {
 
 fn subject<'a>(tenant: &'a Tenant, previous: TenantStatus, record: Option<TenantRecord>) -> Subject<'a> {
     let object = TenantObject { has_finalizer: true, ..TenantObject::default() };
-    Subject { tenant, object, previous, desired: None, record, evaluation: None }
+    Subject { tenant, object, previous, desired: None, record, elsewhere: None, evaluation: None }
 }
 
 /// Access and message of a tenant whose spec says Deprovisioned.
@@ -198,6 +200,34 @@ fn lost_row_leaves_access_unknown() {
     for (type_, expected) in [(REGISTERED, "False"), (ACCESS_ENFORCED, "Unknown")] {
         let found = find_condition(&status.conditions, type_).unwrap();
         assert_eq!((found.status.as_str(), found.reason.as_str()), (expected, "RegistryRowMissing"));
+    }
+}
+
+/// Its object still exists: before the move it was deprovisioned, or it is applied by a tool that was not changed.
+#[test]
+fn tenant_that_is_elsewhere_is_not_shown_as_registered() {
+    for spec in [json!({}), json!({"state": "Deprovisioned"})] {
+        let tenant = tenant(spec);
+        let before = Some(Time(NOW));
+        let mut previous = TenantStatus { purge_after: before.clone(), ..TenantStatus::default() };
+        previous.deprovisioned_at = before;
+        let registered = condition(REGISTERED, True, Reason::Verified, String::new(), None, NOW);
+        previous.conditions.push(registered);
+        let object = TenantObject { was_registered: true, is_elsewhere: true, ..TenantObject::default() };
+        let row = TenantRecord::example(RegistryStatus::Active);
+        let elsewhere = Some(Box::new(row));
+        let subject = Subject { object, elsewhere, ..subject(&tenant, previous, None) };
+        let (progress, blocked) = (Progress::default(), Obstacle::Blocked(BlockedReason::Elsewhere));
+        let outcome =
+            Outcome { subject: &subject, progress: &progress, obstacle: Some(&blocked), unread: None };
+        let status = next_status(&outcome, vec![], NOW);
+        assert_eq!(status.state, Some(TenantState::Failed));
+        assert_eq!((status.purge_after, status.deprovisioned_at), (None, None));
+        for type_ in [REGISTERED, READY] {
+            let found = find_condition(&status.conditions, type_).unwrap();
+            assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "BoundElsewhere"));
+            assert!(found.message.contains("as that of Tenant customers/acme"), "{}", found.message);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ const ENFORCED: [&str; 3] = [CONNECTIONS, STORAGE_BYTES, TEMP_FILE_BYTES];
 /// A limit of the shipped plans that the application or a gateway enforces: it need not be listed as published.
 const API_CALLS: &str = "apiCallsPer15Minutes";
 
-/// A limit of a plan that nothing is known to enforce.
+/// A name of a limit in a plan that is probably misspelt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownLimit {
     /// Its name.
@@ -25,6 +25,13 @@ pub fn unknown_limits(plan: &TenantPlanSpec, metered: &[String]) -> Vec<UnknownL
     let known: Vec<&str> = ENFORCED.into_iter().chain([API_CALLS]).chain(metered).collect();
     let unknown = plan.limits.keys().filter(|name| !known.contains(&name.as_str()));
     unknown.map(|name| UnknownLimit { name: name.clone(), nearest: nearest(name, &known) }).collect()
+}
+
+/// The names that a plan publishes and sets no limit for: nothing is published under them.
+pub fn published_without_limit(plan: &TenantPlanSpec) -> Vec<UnknownLimit> {
+    let limits: Vec<&str> = plan.limits.keys().map(String::as_str).collect();
+    let without = plan.published.iter().filter(|name| !plan.limits.contains_key(*name));
+    without.map(|name| UnknownLimit { name: name.clone(), nearest: nearest(name, &limits) }).collect()
 }
 
 impl UnknownLimit {
@@ -96,5 +103,13 @@ mod tests {
             "apiCallsPer15Minutes": 1, "seats": 3});
         assert_eq!(described(limits.clone(), &["seats"]), [""; 0]);
         assert_eq!(described(limits, &["seat"]), ["seats (do you mean seat?)"]);
+    }
+
+    #[test]
+    fn published_name_without_a_limit_is_named() {
+        let plan = json!({"limits": {"seats": 3, "users": 5}, "published": ["seat", "users", "calls"]});
+        let found = published_without_limit(&serde_json::from_value(plan).unwrap());
+        let described: Vec<String> = found.iter().map(UnknownLimit::describe).collect();
+        assert_eq!(described, ["seat (do you mean seats?)", "calls"]);
     }
 }

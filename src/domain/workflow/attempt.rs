@@ -96,6 +96,19 @@ pub struct Progress {
     pub observed_access: Option<AccessLevel>,
     /// When the next attempt is, after a failure.
     pub next_attempt_at: Option<Timestamp>,
+    /// The modules that could not be applied.
+    pub module_failures: Vec<ModuleFailure>,
+}
+
+/// A module that could not be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleFailure {
+    /// The module.
+    pub module: String,
+    /// Why, with file, line and column.
+    pub message: String,
+    /// It waits for a module that it depends on.
+    pub waits: bool,
 }
 
 impl Progress {

@@ -173,6 +173,9 @@ fn without_row(object: TenantObject) -> NextAction {
         _ if object.was_registered && object.adopts_row => {
             NextAction::Run { kind: WorkflowKind::Deprovision, steps: vec![Step::AdoptRow], again: true }
         }
+        // The row accounts for what the tenant has.
+        ObjectState::Deleting(_) if object.is_elsewhere => run(vec![Step::ReleaseFinalizer]),
+        _ if object.is_elsewhere => NextAction::Blocked(BlockedReason::Elsewhere),
         // The registry was lost or restored: the tenant may have a database that only the row accounts for.
         _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
         // Never registered, or refused because its slug is taken: nothing outside of the object belongs to it.

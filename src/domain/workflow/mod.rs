@@ -48,8 +48,10 @@ pub struct TenantObject {
     pub was_registered: bool,
     /// Whether its status shows that the tenant of its row was activated.
     pub was_activated: bool,
-    /// Whether a person asked to write its lost row again, by annotation.
+    /// Whether a person asked, by annotation, to write its lost row again, or to take over the one that is elsewhere.
     pub adopts_row: bool,
+    /// Whether the tenant that its status names is that of another Tenant, by the registry.
+    pub is_elsewhere: bool,
 }
 
 /// What to do next.
@@ -94,6 +96,8 @@ pub enum BlockedReason {
     RowClosed(RegistryStatus),
     /// The registry had a row for this object, and has none.
     RowMissing,
+    /// The registry has the tenant that the status names for another Tenant.
+    Elsewhere,
     /// PostgreSQL differs from the desired state in ways that only a user can repair.
     Unrepairable(Vec<Mismatch>),
     /// `spec.paused` stops the work.
@@ -136,6 +140,7 @@ pub(super) mod fixtures {
         was_registered: false,
         was_activated: false,
         adopts_row: false,
+        is_elsewhere: false,
     };
 
     pub fn row(status: RegistryStatus) -> RegistryFacts {

@@ -90,7 +90,11 @@ pub fn plan_provision(
         true => NextAction::Done,
         // A paused tenant is Paused only if there is work to do.
         false if object.paused => NextAction::Blocked(BlockedReason::Paused),
-        false => NextAction::run(tenant.kind(&steps), steps),
+        // The Secret of an active tenant has the new versions after that.
+        false => {
+            let again = tenant.activated && steps.contains(&Step::ApplyMigrations);
+            NextAction::Run { kind: tenant.kind(&steps), steps, again }
+        }
     }
 }
 
@@ -102,6 +106,7 @@ fn without_row(object: TenantObject, server: &Observation<ServerFacts>) -> NextA
             steps: select([(Step::ClaimFinalizer, !object.has_finalizer), (Step::AdoptRow, true)]),
             again: true,
         },
+        _ if object.is_elsewhere => NextAction::Blocked(BlockedReason::Elsewhere),
         // Provisioned again, it would be another tenant, without this one's data.
         _ if object.was_registered => NextAction::Blocked(BlockedReason::RowMissing),
         _ if object.paused => NextAction::Blocked(BlockedReason::Paused),

@@ -1,7 +1,7 @@
 //! Plans for an active Tenant whose spec is not valid.
 
 use super::{
-    NextAction, ProvisionTarget, TenantObject,
+    BlockedReason, NextAction, ProvisionTarget, TenantObject,
     step::{Step, select},
 };
 use crate::{
@@ -19,6 +19,9 @@ pub fn plan_restriction(
     target: ProvisionTarget<'_>,
     observed: &ObservedFacts,
 ) -> NextAction {
+    if object.is_elsewhere && observed.registry == Observation::Absent {
+        return NextAction::Blocked(BlockedReason::Elsewhere);
+    }
     let (Observation::Known(row), Observation::Known(server)) = (&observed.registry, &observed.server) else {
         return NextAction::Done;
     };

@@ -4,3 +4,5 @@ pub mod excess;
 pub mod inventory;
 pub(in crate::postgres) mod ownership;
 pub(in crate::postgres) mod rights;
+pub(in crate::postgres) mod snapshot;
+pub(in crate::postgres) mod structure;

@@ -10,6 +10,7 @@ pub(in crate::postgres) const TENANT: &str = "tenantry:tenant:";
 const TEMPLATE: &str = "tenantry:template:";
 /// Not that of a tenant's roles: nothing that looks for those takes a migration login for one.
 const MIGRATION: &str = "tenantry:migration:";
+const SCRATCH: &str = "tenantry:scratch:";
 const INSTALLATION: &str = "tenantry:installation:";
 const TEMPLATE_SUFFIX: &str = " template:";
 const NARROWING: &str = " narrowing";
@@ -75,6 +76,11 @@ pub(in crate::postgres) fn migration_login_of(comment: &str) -> Option<(Migratio
         _ => return None,
     };
     Some((owner, Uuid::try_parse(run).ok()?))
+}
+
+/// The comment of a scratch database.
+pub(in crate::postgres) fn scratch(digest: &str) -> String {
+    format!("{SCRATCH}{digest}")
 }
 
 /// The comment of `tenantry_admin`.

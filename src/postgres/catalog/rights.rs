@@ -20,38 +20,39 @@ WITH grantees AS (
   WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ), members AS (
   SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
-), objects (kind, schema, address, field, owner, acl) AS (
-  SELECT CASE c.relkind WHEN 'S' THEN 'Sequence' ELSE 'Table' END, s.nspname, format('%I.%I', s.nspname, c.relname),
+), objects (kind, schema, schema_owner, address, field, owner, acl) AS (
+  SELECT CASE c.relkind WHEN 'S' THEN 'Sequence' ELSE 'Table' END, s.nspname, pg_get_userbyid(s.nspowner), format('%I.%I', s.nspname, c.relname),
          NULL, c.relowner, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner))
   FROM pg_class AS c JOIN spaces AS s ON s.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     AND NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_class'::regclass AND m.objid = c.oid)
   UNION ALL
-  SELECT 'Column', s.nspname, format('%I.%I', s.nspname, c.relname), format('%I', a.attname), c.relowner, a.attacl
+  SELECT 'Column', s.nspname, pg_get_userbyid(s.nspowner), format('%I.%I', s.nspname, c.relname), format('%I', a.attname), c.relowner, a.attacl
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN spaces AS s ON s.oid = c.relnamespace
   WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
   UNION ALL
-  SELECT CASE WHEN p.prosecdef THEN 'Definer' ELSE 'Function' END, s.nspname,
+  SELECT CASE WHEN p.prosecdef THEN 'Definer' ELSE 'Function' END, s.nspname, pg_get_userbyid(s.nspowner),
          format('%I.%I(%s)', s.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), NULL, p.proowner,
          coalesce(p.proacl, acldefault('f', p.proowner))
   FROM pg_proc AS p JOIN spaces AS s ON s.oid = p.pronamespace
   WHERE NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_proc'::regclass AND m.objid = p.oid)
   UNION ALL
-  SELECT 'Schema', s.nspname, format('%I', s.nspname), NULL, s.nspowner, coalesce(s.nspacl, acldefault('n', s.nspowner))
+  SELECT 'Schema', s.nspname, pg_get_userbyid(s.nspowner), format('%I', s.nspname), NULL, s.nspowner, coalesce(s.nspacl, acldefault('n', s.nspowner))
   FROM spaces AS s
   WHERE NOT EXISTS (SELECT FROM members AS m WHERE m.classid = 'pg_namespace'::regclass AND m.objid = s.oid)
   UNION ALL
-  SELECT k.kind, s.nspname, format('%I', s.nspname), NULL, o.oid,
+  SELECT k.kind, s.nspname, s.owner, format('%I', s.nspname), NULL, o.oid,
          coalesce(d.defaclacl, CASE WHEN s.oid = 0 THEN acldefault(k.initial, o.oid) END)
   FROM (VALUES ('DefaultTables', 'r'::\"char\", 'r'::\"char\"), ('DefaultSequences', 'S', 's'), ('DefaultFunctions', 'f', 'f'))
        AS k (kind, type, initial)
-  CROSS JOIN (SELECT 0::oid AS oid, '' AS nspname UNION ALL SELECT oid, nspname FROM spaces) AS s
+  CROSS JOIN (SELECT 0::oid AS oid, '' AS nspname, ''::name AS owner
+              UNION ALL SELECT oid, nspname, pg_get_userbyid(nspowner) FROM spaces) AS s
   JOIN pg_roles AS o ON o.rolname = 'tenantry_owner'
   LEFT JOIN pg_default_acl AS d ON d.defaclrole = o.oid AND d.defaclnamespace = s.oid AND d.defaclobjtype = k.type
 )
 SELECT coalesce(jsonb_agg(jsonb_build_object(
   'object', jsonb_build_object(
-    'kind', o.kind, 'schema', o.schema, 'address', o.address, 'column', o.field, 'owner', pg_get_userbyid(o.owner)),
+    'kind', o.kind, 'schema', o.schema, 'schema_owner', o.schema_owner, 'address', o.address, 'column', o.field, 'owner', pg_get_userbyid(o.owner)),
   'granted', (
     SELECT coalesce(jsonb_agg(g), '[]') FROM (
       SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END AS grantee,

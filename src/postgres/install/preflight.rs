@@ -114,7 +114,7 @@ LEFT JOIN LATERAL (
         SELECT d.datcollversion, min(d.oid) AS oid, min(d.datname)::text AS example, count(*) AS databases
         FROM pg_database AS d
         WHERE d.datdba = dba.oid AND d.datcollversion IS NOT NULL
-          AND NOT starts_with(d.datname, 'tenantry_template_')
+          AND NOT starts_with(d.datname, 'tenantry_template_') AND NOT starts_with(d.datname, 'tenantry_scratch_')
         GROUP BY d.datlocprovider, d.datcollate, d.datcollversion) AS g
     WHERE g.datcollversion IS DISTINCT FROM pg_database_collation_actual_version(g.oid)) AS c ON true
 WHERE l.rolname = session_user";

@@ -11,7 +11,7 @@ pub use super::points::SetupOptions;
 use super::points::{self, Point, Statement, Step};
 use crate::postgres::{
     error::{Error, Result},
-    session::connect::{MAINTENANCE_DATABASE, connect},
+    session::connect::{MAINTENANCE_DATABASE, connect_by_url},
 };
 
 /// The result, line by line, for the administrator.
@@ -38,7 +38,7 @@ pub async fn server_setup(admin: PgConnectOptions, options: &SetupOptions) -> Re
         ]);
     let points = points::in_postgres(options)?;
     let doing = "connect as the administrator";
-    let session = connect(&admin.clone().database(MAINTENANCE_DATABASE), doing).await?;
+    let session = connect_by_url(&admin.clone().database(MAINTENANCE_DATABASE), doing).await?;
     let mut setup = Setup::new(session, SetupReport::default());
     for point in &points {
         setup.reach(point).await?;
@@ -49,7 +49,7 @@ pub async fn server_setup(admin: PgConnectOptions, options: &SetupOptions) -> Re
     }
     let mut report = setup.close().await?;
 
-    let session = match connect(&admin.database("template1"), "connect to template1").await {
+    let session = match connect_by_url(&admin.database("template1"), "connect to template1").await {
         Ok(session) => session,
         Err(error) if error.sql_state().is_some() => {
             report

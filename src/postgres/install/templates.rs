@@ -4,20 +4,24 @@
 //! A template is built under another name and published by a rename, like a tenant's database: a template of the final
 //! name is complete. No role may connect to it, since one session on it would block every clone.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use sqlx::{PgConnection, Row};
 
 use super::{large_objects::WRITERS_ARE_CLOSED, rights::MissingRight, template_source::TemplateSource};
 use crate::{
+    domain::structure::SchemaPart,
     modules::{BOOTSTRAP, ModuleSet},
     postgres::{
-        catalog::ownership,
+        catalog::{ownership, structure::read_structure},
         error::{Error, Result, is_duplicate},
         identifier::{DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Script},
         server::{Server, run_on},
-        session::connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
-        tenant::migrate,
+        session::{
+            connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
+            pool::lock,
+        },
+        tenant::migrate::{self, OpenDatabase},
     },
 };
 
@@ -116,6 +120,35 @@ impl Server {
         Ok(found)
     }
 
+    /// What the template of a set of modules has, as the migrator reads it. No role may connect to a template: a clone of it is
+    /// read, and dropped. The caller has no session.
+    pub(in crate::postgres) async fn template_structure(
+        &self,
+        modules: &ModuleSet,
+    ) -> Result<Arc<Vec<SchemaPart>>> {
+        let template = Ident::new(&self.ensure_template(modules).await?)?;
+        let _one = self.inner.template_lock.lock().await;
+        if let Some(known) = lock(&self.inner.structures).get(modules.digest()) {
+            return Ok(Arc::clone(known));
+        }
+        let building = Ident::template_building(modules.digest())?;
+        self.drop_named(&building).await?;
+        let clone = Script::of(
+            "CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY wal_log ALLOW_CONNECTIONS false",
+            &[&building, &DBA, &template],
+        );
+        self.run("clone the template", &clone).await?;
+        self.open_building(modules, &building).await?;
+        let slot = self.inner.sessions.tenant_slot().await;
+        let mut session = self.migrator(slot, &building, "connect to the clone of the template").await?;
+        let read = read_structure(&mut session).await;
+        session.close_and_wait().await;
+        self.drop_named(&building).await?;
+        let read = Arc::new(read?);
+        lock(&self.inner.structures).insert(modules.digest().to_owned(), Arc::clone(&read));
+        Ok(read)
+    }
+
     async fn find_template(&self, template: &Ident) -> Result<TemplateState> {
         let mut session = self.admin().await?;
         let query = sqlx::query(FIND).bind(template.as_str()).fetch_optional(&mut *session);
@@ -164,7 +197,8 @@ impl Server {
             .await
             .map_err(Error::sql("prepare the template's privileges"))?;
         session.learn_pid().await;
-        migrate::apply(&mut session, modules).await?;
+        let database = OpenDatabase { server: self, name: &building };
+        migrate::apply(&database, &mut session, modules).await?.into_result()?;
         session.close_and_wait().await;
 
         let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[&building, &MIGRATOR]);
@@ -192,6 +226,11 @@ impl Server {
         self.drop_named(building).await?;
         let create = Script::of(source.create_database(), &[building, &DBA]);
         self.run("create the template", &create).await?;
+        self.open_building(modules, building).await
+    }
+
+    /// Opens a database that is built for the migrator alone.
+    async fn open_building(&self, modules: &ModuleSet, building: &Ident) -> Result<()> {
         let open = Script::of(
             "COMMENT ON DATABASE {} IS {}",
             &[building, &Literal::new(&ownership::template(modules.digest()))?],

@@ -8,11 +8,13 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
-use super::own_authority::OwnAuthority;
-use crate::postgres::{
-    error::{Error, Result},
-    identifier::{ADMIN, Ident, MIGRATOR, OWNER},
-    tenant::credentials::SecretText,
+use crate::{
+    own_authority::OwnAuthority,
+    postgres::{
+        error::{Error, Result},
+        identifier::{ADMIN, Ident, MIGRATOR, OWNER},
+        tenant::credentials::SecretText,
+    },
 };
 
 /// The time limit for opening a session.
@@ -210,7 +212,7 @@ impl Tls {
             Self::VerifyCa { ca } => (ca, false),
             Self::VerifyFull { ca } => (ca, true),
         };
-        ca.as_deref().map(|ca| OwnAuthority { ca, for_host })
+        ca.as_deref().map(|ca| OwnAuthority { ca: ca.into(), for_host })
     }
 }
 
@@ -241,7 +243,9 @@ pub(in crate::postgres) async fn connect_to(
     options: &PgConnectOptions,
     doing: &'static str,
 ) -> Result<PgConnection> {
-    let Some(authority) = server.tls.own_authority() else { return connect(options, doing).await };
+    let Some(authority) = server.tls.own_authority() else {
+        return in_time(PgConnection::connect_with(options), options, doing).await;
+    };
     let opening = async {
         let through = authority.connect(options).await?;
         PgConnection::connect_with(&through).await
@@ -249,12 +253,18 @@ pub(in crate::postgres) async fn connect_to(
     in_time(opening, options, doing).await
 }
 
-/// Opens a session, as the options alone say.
-pub(in crate::postgres) async fn connect(
+/// Opens a session, as the options of a URL say: of the authorities, only that of the URL is trusted.
+pub(in crate::postgres) async fn connect_by_url(
     options: &PgConnectOptions,
     doing: &'static str,
 ) -> Result<PgConnection> {
-    in_time(PgConnection::connect_with(options), options, doing).await
+    let opening = async {
+        match OwnAuthority::of(options)? {
+            Some(authority) => PgConnection::connect_with(&authority.connect(options).await?).await,
+            None => PgConnection::connect_with(options).await,
+        }
+    };
+    in_time(opening, options, doing).await
 }
 
 async fn in_time(

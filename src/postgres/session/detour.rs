@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{
     blocked::{Blocked, while_unblocking},
     blockers::{as_asked, end_sessions},
-    connect::{ConnectAs, MAINTENANCE_DATABASE, connect, connect_to},
+    connect::{ConnectAs, MAINTENANCE_DATABASE, connect_by_url, connect_to},
     pool::{Sessions, lock},
 };
 use crate::postgres::{
@@ -86,7 +86,7 @@ pub async fn while_let_in<T>(url: &str, application_name: &str, work: impl Futur
 }
 
 async fn let_in(options: &PgConnectOptions, blocked: &Blocked) -> Result<()> {
-    let mut session = connect(options, DOING).await?;
+    let mut session = connect_by_url(options, DOING).await?;
     let blockers = end_sessions(&mut session, blocked).await?;
     for asked in as_asked(&blockers) {
         info!(tenant = %asked.tenant, "asked to end: {}", asked.what);

@@ -17,11 +17,18 @@ use super::pool::Session;
 /// A session of the migrator in a tenant's database.
 pub(in crate::postgres) struct MigratorSession {
     pub(in crate::postgres) session: Session,
+    /// The database: the one being built or the published one.
+    database: Ident,
     /// The grant of CONNECT on a published database, for the time of this session.
     grant: Option<ConnectGrant>,
 }
 
 impl MigratorSession {
+    /// The name of the database.
+    pub(in crate::postgres) fn database(&self) -> &Ident {
+        &self.database
+    }
+
     /// Whether the database is published: it is not being built.
     pub(in crate::postgres) fn is_published(&self) -> bool {
         self.grant.is_some()
@@ -50,8 +57,9 @@ impl Server {
         let _one = self.lock_tenant(id).await;
         let found = self.observe(placement).await?;
         if found.building.is_some() {
-            let session = self.migrator(slot, &Ident::building(placement), doing).await?;
-            return Ok(MigratorSession { session: session.with_pid().await, grant: None });
+            let database = Ident::building(placement);
+            let session = self.migrator(slot, &database, doing).await?.with_pid().await;
+            return Ok(MigratorSession { session, database, grant: None });
         }
         match found.database {
             Some(facts) if facts.ownership.is_ours() => {}
@@ -65,7 +73,10 @@ impl Server {
         let grant = ConnectGrant { server: self.clone(), id, name: name.clone(), is_revoked: false };
         self.run("grant the migrator CONNECT", &script).await?;
         match self.migrator(slot, &name, doing).await {
-            Ok(session) => Ok(MigratorSession { session: session.with_pid().await, grant: Some(grant) }),
+            Ok(session) => {
+                let session = session.with_pid().await;
+                Ok(MigratorSession { session, database: name, grant: Some(grant) })
+            }
             Err(error) => {
                 grant.revoke().await?;
                 Err(error)

@@ -7,7 +7,6 @@ pub(in crate::postgres) mod connect;
 pub(in crate::postgres) mod detour;
 pub(in crate::postgres) mod lock_watch;
 pub(in crate::postgres) mod migrator;
-mod own_authority;
 pub(in crate::postgres) mod pool;
 pub(in crate::postgres) mod prepared;
 mod slots;

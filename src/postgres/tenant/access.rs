@@ -121,13 +121,17 @@ impl Server {
         }
         script.append(memberships);
         if narrows {
+            let narrowing = Narrowing {
+                database: &database,
+                login: &login,
+                level,
+                rights: inventory.rights(),
+                has_grant_options: options,
+            };
             if let Err(error) = run_restricting(&mut session, "set the access level", &script, &login).await {
-                let rights = inventory.rights();
-                return Err(explain(error, &mut session, &database, &login, level, rights, options).await);
+                return Err(narrowing.explain(error, &mut session).await);
             }
-            let prepared =
-                end_earlier_sessions(&mut session, &database, &login, level, inventory.rights(), options)
-                    .await?;
+            let prepared = narrowing.end_earlier_sessions(&mut session).await?;
             if database_facts.is_some() && !prepared.is_empty() {
                 // An operation holds one session at a time.
                 session.release();
@@ -243,75 +247,129 @@ fn memberships_script(login: &Ident, facts: &LoginProperties) -> Script {
     script
 }
 
-/// Ends the login's sessions that began before now, until none is left. Returns the transactions that it prepared.
-async fn end_earlier_sessions(
-    session: &mut Session,
-    database: &Ident,
-    login: &Ident,
+/// A change after which sessions of before must not remain.
+struct Narrowing<'a> {
+    /// The tenant's database.
+    database: &'a Ident,
+    /// Its login.
+    login: &'a Ident,
+    /// The level from now on.
     level: AccessLevel,
+    /// What the operator may do to sessions of others.
     rights: Rights,
-    options_known: bool,
-) -> Result<Vec<Prepared>> {
-    let since = clock(session, 0).await?;
-    let script = sessions_script(database, login, &since, rights, options_known)?;
-    let mut pause = FIRST_PAUSE;
-    let mut left = RemainingSessions::default();
-    for round in 0..ROUNDS {
-        let starting_before = left.starting;
-        left = with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await?;
-        // Sessions that start after the first read have the new rights and are ignored: a client that reconnects all the
-        // time, even one that is refused only after it took that lock, must not delay the proof.
-        if round > 0 {
-            left.starting.retain(|pid| starting_before.contains(pid));
-        }
-        if left.starting.is_empty() && left.asked.is_empty() && left.active.is_empty() {
-            return Ok(left.prepared);
-        }
-        if round >= STARTING_ROUNDS {
-            // A client can have its session wait there for any time (`post_auth_delay`).
-            let starting: Vec<i32> = left.starting.iter().copied().collect();
-            end_as_login(session, login, &starting).await?;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
-    }
-    if left.starting.is_empty() && left.active.is_empty() {
-        return Err(termination_ignored(login, level, &left));
-    }
-    Err(Error::SessionsInTheWay {
-        database: database.to_string(),
-        count: left.starting.len() + left.asked.len() + left.active.len(),
-        who: pids(left.active.iter().chain(&left.asked).chain(&left.starting)),
-    })
+    /// Whether the server's memberships have options of their own: from 16 on.
+    has_grant_options: bool,
 }
 
-/// What the statement waited for, if that is a session that was asked to end all the time, and still runs.
-async fn explain(
-    error: Error,
-    session: &mut Session,
-    database: &Ident,
-    login: &Ident,
-    level: AccessLevel,
-    rights: Rights,
-    options_known: bool,
-) -> Error {
-    if error.reason() != Reason::LockTimeout {
-        return error;
+impl Narrowing<'_> {
+    /// Ends the login's sessions that began before now, until none is left. Returns the transactions that it prepared.
+    async fn end_earlier_sessions(&self, session: &mut Session) -> Result<Vec<Prepared>> {
+        let since = clock(session, 0).await?;
+        let script = self.sessions_script(&since)?;
+        let mut pause = FIRST_PAUSE;
+        let mut left = RemainingSessions::default();
+        for round in 0..ROUNDS {
+            let starting_before = left.starting;
+            left = with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await?;
+            // Sessions that start after the first read have the new rights and are ignored: a client that reconnects all the
+            // time, even one that is refused only after it took that lock, must not delay the proof.
+            if round > 0 {
+                left.starting.retain(|pid| starting_before.contains(pid));
+            }
+            if left.starting.is_empty() && left.asked.is_empty() && left.active.is_empty() {
+                return Ok(left.prepared);
+            }
+            if round >= STARTING_ROUNDS {
+                // A client can have its session wait there for any time (`post_auth_delay`).
+                let starting: Vec<i32> = left.starting.iter().copied().collect();
+                end_as_login(session, self.login, &starting).await?;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        if left.starting.is_empty() && left.active.is_empty() {
+            return Err(self.termination_ignored(&left));
+        }
+        Err(Error::SessionsInTheWay {
+            database: self.database.to_string(),
+            count: left.starting.len() + left.asked.len() + left.active.len(),
+            who: pids(left.active.iter().chain(&left.asked).chain(&left.starting)),
+        })
     }
-    let left = async {
-        let since = clock(session, 1).await?;
-        let script = sessions_script(database, login, &since, rights, options_known)?;
-        with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await
-    };
-    match left.await {
-        Ok(left) if !left.asked.is_empty() => termination_ignored(login, level, &left),
-        _ => error,
-    }
-}
 
-fn termination_ignored(login: &Ident, level: AccessLevel, left: &RemainingSessions) -> Error {
-    let others = level.group().map_or_else(String::new, |group| format!(" but {group}"));
-    Error::TerminationIgnored { login: login.to_string(), others, sessions: pids(&left.asked) }
+    /// What the statement waited for, if that is a session that was asked to end all the time, and still runs.
+    async fn explain(&self, error: Error, session: &mut Session) -> Error {
+        if error.reason() != Reason::LockTimeout {
+            return error;
+        }
+        let left = async {
+            let since = clock(session, 1).await?;
+            let script = self.sessions_script(&since)?;
+            with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await
+        };
+        match left.await {
+            Ok(left) if !left.asked.is_empty() => self.termination_ignored(&left),
+            _ => error,
+        }
+    }
+
+    fn termination_ignored(&self, left: &RemainingSessions) -> Error {
+        let others = self.level.group().map_or_else(String::new, |group| format!(" but {group}"));
+        Error::TerminationIgnored { login: self.login.to_string(), others, sessions: pids(&left.asked) }
+    }
+
+    /// Reads the sessions that hold the lock of a starting session on its database, then the listed sessions, and ends those
+    /// that the operator may end. In that order: a session releases the lock only once it is listed, so that it cannot be
+    /// missed in between.
+    fn sessions_script(&self, since: &str) -> Result<Script> {
+        let Self { database, login, rights, .. } = *self;
+        let mut script = Script::new();
+        let borrow = !(rights.signal && rights.stats);
+        if borrow {
+            // Without the two predefined roles, the operator becomes a member of the login until the rollback.
+            let options = Keyword(if self.has_grant_options { "WITH INHERIT TRUE, SET FALSE" } else { "" });
+            script.add("GRANT {} TO {} {}", &[login, &ADMIN, &options]);
+        }
+        script.add(
+            "SELECT 'starting' AS what, l.pid FROM pg_locks AS l \
+             WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.mode = 'RowExclusiveLock' \
+             AND l.objid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = {})",
+            &[&Literal::from(database)],
+        );
+        script.add(
+            // Another tenant's login connected to this database with rights that were just revoked.
+            "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
+                         WHEN r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
+                             coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
+                         WHEN a.backend_start > {}::timestamptz THEN 'later' \
+                         WHEN r.rolname <> {} AND {} THEN 'active' \
+                         WHEN pg_terminate_backend(a.pid) THEN 'asked' ELSE 'asked' END AS what, a.pid \
+             FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
+             WHERE a.pid <> pg_backend_pid()",
+            &[
+                &Literal::from(login),
+                &Literal::from(database),
+                &Literal::new(ownership::TENANT)?,
+                &Literal::new(since)?,
+                &Literal::from(login),
+                // As a mere member of the login, the operator may not end the sessions of another role.
+                &Keyword(if borrow { "true" } else { "false" }),
+            ],
+        );
+        let groups = GROUPS;
+        let [rw, shrink, ro] = groups.each_ref().map(Literal::from);
+        script.add(
+            "SELECT 'prepared' AS what, 0 AS pid, p.gid, p.owner::text FROM pg_prepared_xacts AS p \
+             WHERE p.database = {} AND p.owner IN ({}, {}, {}, {})",
+            &[&Literal::from(database), &Literal::from(login), &rw, &shrink, &ro],
+        );
+        if borrow {
+            let mut borrowed = Script::of("BEGIN", &[]);
+            borrowed.append(script);
+            return Ok(borrowed.then("ROLLBACK", &[]));
+        }
+        Ok(script)
+    }
 }
 
 fn pids<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {
@@ -336,64 +394,6 @@ struct RemainingSessions {
     active: HashSet<i32>,
     /// Transactions that the login prepared in its database. Once no earlier session is active, none is added.
     prepared: Vec<Prepared>,
-}
-
-/// Reads the sessions that hold the lock of a starting session on its database, then the listed sessions, and ends those
-/// that the operator may end. In that order: a session releases the lock only once it is listed, so that it cannot be
-/// missed in between.
-fn sessions_script(
-    database: &Ident,
-    login: &Ident,
-    since: &str,
-    rights: Rights,
-    options_known: bool,
-) -> Result<Script> {
-    let mut script = Script::new();
-    let borrow = !(rights.signal && rights.stats);
-    if borrow {
-        // Without the two predefined roles, the operator becomes a member of the login until the rollback.
-        let options = Keyword(if options_known { "WITH INHERIT TRUE, SET FALSE" } else { "" });
-        script.add("GRANT {} TO {} {}", &[login, &ADMIN, &options]);
-    }
-    script.add(
-        "SELECT 'starting' AS what, l.pid FROM pg_locks AS l \
-         WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.mode = 'RowExclusiveLock' \
-         AND l.objid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = {})",
-        &[&Literal::from(database)],
-    );
-    script.add(
-        // Another tenant's login connected to this database with rights that were just revoked.
-        "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
-                     WHEN r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
-                         coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
-                     WHEN a.backend_start > {}::timestamptz THEN 'later' \
-                     WHEN r.rolname <> {} AND {} THEN 'active' \
-                     WHEN pg_terminate_backend(a.pid) THEN 'asked' ELSE 'asked' END AS what, a.pid \
-         FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
-         WHERE a.pid <> pg_backend_pid()",
-        &[
-            &Literal::from(login),
-            &Literal::from(database),
-            &Literal::new(ownership::TENANT)?,
-            &Literal::new(since)?,
-            &Literal::from(login),
-            // As a mere member of the login, the operator may not end the sessions of another role.
-            &Keyword(if borrow { "true" } else { "false" }),
-        ],
-    );
-    let groups = GROUPS;
-    let [rw, shrink, ro] = groups.each_ref().map(Literal::from);
-    script.add(
-        "SELECT 'prepared' AS what, 0 AS pid, p.gid, p.owner::text FROM pg_prepared_xacts AS p \
-         WHERE p.database = {} AND p.owner IN ({}, {}, {}, {})",
-        &[&Literal::from(database), &Literal::from(login), &rw, &shrink, &ro],
-    );
-    if borrow {
-        let mut borrowed = Script::of("BEGIN", &[]);
-        borrowed.append(script);
-        return Ok(borrowed.then("ROLLBACK", &[]));
-    }
-    Ok(script)
 }
 
 async fn read_remaining(session: &mut Session, script: &Script) -> Result<RemainingSessions, sqlx::Error> {

@@ -4,15 +4,22 @@
 //! query; a failure names module, file, line and column; a file that ends its own transaction is detected. No lock is
 //! taken in the database, since a tenant could hold it for any time: the registry allows one workflow per tenant.
 
-use sqlx::{Acquire, PgConnection, Row, postgres::PgErrorPosition};
+mod extensions;
+pub(in crate::postgres) mod file;
+mod prepare;
+pub(in crate::postgres) mod stepwise;
 
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, Row};
+
+use self::file::{ModuleFile, reset};
+pub(in crate::postgres) use self::prepare::{OpenDatabase, prepare};
 use crate::{
     domain::placement::Placement,
-    modules::{Migration, Module, ModuleSet, ModuleVersion, hexadecimal},
+    modules::{INTERNAL, Module, ModuleSet, ModuleVersion, hexadecimal},
     postgres::{
-        error::{Error, Result, bounded, code, describe, is_transient, reported},
-        identifier::module_sql,
-        migration_error::MigrationError,
+        error::{Error, Result},
         server::Server,
     },
 };
@@ -20,50 +27,137 @@ use crate::{
 /// The versions in a database, from the ledger.
 pub(super) const VERSIONS: &str = "SELECT module, max(version) AS version, pg_backend_pid() AS pid FROM tenantry.migrations GROUP BY module ORDER BY min(applied_at), module";
 
+/// What a migration came to: a result for each module, in order.
+#[derive(Debug)]
+pub struct Migrated {
+    /// The modules of the set.
+    pub modules: Vec<ModuleOutcome>,
+    /// The versions that are in force in the database.
+    pub versions: Vec<ModuleVersion>,
+}
+
+/// What a migration came to for one module.
+#[derive(Debug)]
+pub struct ModuleOutcome {
+    /// The module.
+    pub name: String,
+    /// The version that is in force.
+    pub version: i32,
+    /// The version that it should have.
+    pub target: i32,
+    /// Why it does not have it: its SQL failed, or it depends on a module that failed.
+    pub failure: Option<Error>,
+}
+
+impl Migrated {
+    /// The versions in force, if every module is at its target; else the first failure.
+    pub fn into_result(self) -> Result<Vec<ModuleVersion>> {
+        match self.modules.into_iter().find_map(|module| module.failure) {
+            None => Ok(self.versions),
+            Some(failure) => Err(failure),
+        }
+    }
+}
+
 impl Server {
-    /// Brings a tenant's database to the target versions, and returns the versions that are then in force.
-    pub async fn migrate(&self, placement: &Placement, modules: &ModuleSet) -> Result<Vec<ModuleVersion>> {
+    /// Brings a tenant's database to the target versions. A module that fails stops those that depend on it, and no other.
+    pub async fn migrate(&self, placement: &Placement, modules: &ModuleSet) -> Result<Migrated> {
         let mut migrator = self.open_migrator_session(placement, "connect to migrate").await?;
-        let result = apply(&mut migrator.session, modules).await;
+        let name = migrator.database().clone();
+        let database = OpenDatabase { server: self, name: &name };
+        let result = apply(&database, &mut migrator.session, modules).await;
         self.close_migrator_session(migrator, placement, result).await
     }
 }
 
-/// Applies the files that are not applied yet, each in a transaction of its own together with its ledger entry, and
-/// returns the versions that are then in force. The session is `tenantry_migrator`'s.
+/// Applies the files that are not applied yet, each in a transaction of its own together with its ledger entry, unless it says
+/// otherwise. The session is `tenantry_migrator`'s.
 pub(in crate::postgres) async fn apply(
+    database: &OpenDatabase<'_>,
     session: &mut PgConnection,
     modules: &ModuleSet,
-) -> Result<Vec<ModuleVersion>> {
-    let applied = sqlx::query("SELECT module, version, checksum FROM tenantry.migrations")
-        .fetch_all(&mut *session)
-        .await
-        .map_err(Error::sql("read the migration ledger"))?;
-    let applied: Vec<(String, i32, Vec<u8>)> = applied
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-        .collect::<Result<_, sqlx::Error>>()
-        .map_err(Error::sql("read the migration ledger"))?;
+) -> Result<Migrated> {
+    let ledger = ledger(session).await?;
+    let mut failures: Vec<(&str, Error)> = Vec::new();
     for module in modules.modules() {
-        for migration in module.migrations.iter() {
-            match applied
-                .iter()
-                .find(|(name, version, _)| *name == module.name && *version == migration.version)
-            {
-                Some((.., checksum)) if migration.is_applied_by(checksum) => {}
-                Some((.., checksum)) => {
-                    let message = format!(
-                        "was changed after it had been applied; put it back, or, if it is a correction for the tenants \
-                         that do not have it yet, begin the file with `-- replaces: {}`",
-                        hexadecimal(checksum)
-                    );
-                    return Err(failed(module, migration, &message, false));
-                }
-                None => run(session, module, migration).await?,
+        let needs = |failed: &str| failed == INTERNAL || module.depends_on.iter().any(|name| name == failed);
+        let blocker = failures.iter().find(|(failed, _)| needs(failed));
+        let result = match blocker {
+            Some((on, _)) => {
+                Err(Error::ModuleBlocked { module: module.name.to_string(), on: (*on).to_owned() })
+            }
+            None => apply_module(database, session, module, &ledger).await,
+        };
+        match result {
+            Ok(()) => {}
+            Err(error) if is_of_module(&error) => {
+                failures.push((module.name.as_ref(), error));
+                reset(session).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let versions = versions(session).await?;
+    let mut failures: HashMap<&str, Error> = failures.into_iter().collect();
+    let outcome = |module: &Module| ModuleOutcome {
+        name: module.name.to_string(),
+        version: versions.iter().find(|found| found.name == module.name).map_or(0, |found| found.version),
+        target: module.target(),
+        failure: failures.remove(module.name.as_ref()),
+    };
+    Ok(Migrated { modules: modules.modules().iter().map(outcome).collect(), versions })
+}
+
+/// Whether other modules can go on after it: the server answered.
+fn is_of_module(error: &Error) -> bool {
+    match error {
+        Error::Migration(error) => match error.sql_state.as_deref() {
+            Some(code) => !code.starts_with("57P"),
+            None => !error.transient,
+        },
+        Error::ModuleBlocked { .. } | Error::Extension(_) | Error::ModuleSchema(_) => true,
+        _ => false,
+    }
+}
+
+/// An applied file: module, version and checksum.
+type Applied = (String, i32, Vec<u8>);
+
+/// What was applied in the session's database.
+pub(super) async fn ledger(session: &mut PgConnection) -> Result<Vec<Applied>> {
+    let query = "SELECT module, version, checksum FROM tenantry.migrations";
+    sqlx::query_as(query).fetch_all(session).await.map_err(Error::sql("read the migration ledger"))
+}
+
+async fn apply_module(
+    database: &OpenDatabase<'_>,
+    session: &mut PgConnection,
+    module: &Module,
+    ledger: &[Applied],
+) -> Result<()> {
+    let search_path = prepare(database, session, module).await?;
+    for migration in module.migrations.iter() {
+        let found =
+            ledger.iter().find(|(name, version, _)| *name == module.name && *version == migration.version);
+        let file = ModuleFile::new(module, migration, &search_path)?;
+        match found {
+            Some((.., checksum)) if migration.is_applied_by(checksum) => {}
+            Some((.., checksum)) => {
+                return Err(file.failed(format!(
+                    "was changed after it had been applied; put it back, or, if it is a correction for the tenants \
+                     that do not have it yet, begin the file with `-- tenantry: replaces {}`",
+                    hexadecimal(checksum)
+                )));
+            }
+            None if file.is_stepwise() => drop(stepwise::run(session, &file, None).await?),
+            None => {
+                let (mut transaction, _) = file.execute(session).await?;
+                file.record(&mut transaction).await?;
+                file.commit(transaction).await?;
             }
         }
     }
-    versions(session).await
+    Ok(())
 }
 
 /// The versions in force.
@@ -74,88 +168,4 @@ pub(super) async fn versions(session: &mut PgConnection) -> Result<Vec<ModuleVer
         .map(|row| Ok(ModuleVersion { name: row.try_get("module")?, version: row.try_get("version")? }))
         .collect::<Result<_, sqlx::Error>>()
         .map_err(Error::sql("read the migration ledger"))
-}
-
-async fn run(session: &mut PgConnection, module: &Module, migration: &Migration) -> Result<()> {
-    let broken = |error: sqlx::Error| located(module, migration, &error);
-    let mut transaction = session.begin().await.map_err(broken)?;
-    // A file that commits or rolls back destroys the savepoint.
-    sqlx::raw_sql("SAVEPOINT tenantry_file").execute(&mut *transaction).await.map_err(broken)?;
-    // A function that the file registers is the module's, which messages name.
-    let module_name =
-        sqlx::query("SELECT set_config('tenantry.module', $1, true)").bind(module.name.as_ref());
-    module_name.execute(&mut *transaction).await.map_err(broken)?;
-    sqlx::raw_sql(module_sql(migration)).execute(&mut *transaction).await.map_err(broken)?;
-    if let Err(error) = sqlx::raw_sql("RELEASE SAVEPOINT tenantry_file").execute(&mut *transaction).await {
-        return Err(match code(&error) {
-            Some("3B001" | "25P01") => failed(
-                module,
-                migration,
-                "ends its own transaction: remove COMMIT or ROLLBACK. Its statements before that may be in the database",
-                false,
-            ),
-            _ => broken(error),
-        });
-    }
-    // The file may have changed the role, the search_path or a timeout; the next one starts without that.
-    sqlx::raw_sql("RESET ALL; RESET ROLE").execute(&mut *transaction).await.map_err(broken)?;
-    sqlx::query("INSERT INTO tenantry.migrations (module, version, file, checksum) VALUES ($1, $2, $3, $4)")
-        .bind(module.name.as_ref())
-        .bind(migration.version)
-        .bind(migration.file.as_ref())
-        .bind(migration.checksum())
-        .execute(&mut *transaction)
-        .await
-        .map_err(broken)?;
-    transaction.commit().await.map_err(broken)
-}
-
-fn failed(module: &Module, migration: &Migration, message: &str, transient: bool) -> Error {
-    Error::Migration(Box::new(MigrationError {
-        module: module.name.to_string(),
-        version: migration.version,
-        file: migration.file.to_string(),
-        line: None,
-        column: None,
-        message: message.to_owned(),
-        sql_state: None,
-        transient,
-    }))
-}
-
-fn located(module: &Module, migration: &Migration, error: &sqlx::Error) -> Error {
-    let position = reported(error).and_then(|error| match error.position() {
-        Some(PgErrorPosition::Original(position)) => Some(position),
-        _ => None,
-    });
-    let (line, column) = position.map(|position| line_and_column(&migration.sql, position)).unzip();
-    Error::Migration(Box::new(MigrationError {
-        module: module.name.to_string(),
-        version: migration.version,
-        file: migration.file.to_string(),
-        line,
-        column,
-        message: bounded(describe(error)),
-        sql_state: code(error).map(str::to_owned),
-        transient: is_transient(error),
-    }))
-}
-
-/// PostgreSQL counts characters from 1.
-fn line_and_column(sql: &str, position: usize) -> (usize, usize) {
-    let before = sql.chars().take(position.saturating_sub(1));
-    before.fold((1, 1), |(line, column), c| if c == '\n' { (line + 1, 1) } else { (line, column + 1) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_become_lines_and_columns() {
-        let sql = "SELECT 1;\nSELECT ü, x;\n";
-        assert_eq!(line_and_column(sql, 1), (1, 1));
-        assert_eq!(line_and_column(sql, 11), (2, 1));
-        assert_eq!(line_and_column(sql, 21), (2, 11));
-    }
 }

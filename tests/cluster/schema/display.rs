@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
-use tenantry::api::{database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant};
+use tenantry::api::{
+    database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_module::TenantModule,
+};
 use tenantry_dev::kubectl::Kubectl;
 
 use super::{definition_in, tenant};
@@ -188,17 +190,38 @@ async fn server_columns_show_readiness() {
 }
 
 #[tokio::test]
+async fn module_columns_show_versions_and_tenants() {
+    let kubectl = kubectl::<TenantModule>().await;
+    let spec = json!({"source": {"configMaps": [{"name": "billing-1"}]}});
+    kubectl.apply(&manifest("TenantModule", json!({"name": "one"}), spec)).await.unwrap();
+    let status = json!({"status": {"observedGeneration": 1, "source": "ConfigMaps", "version": "7", "latest": "8",
+        "tenants": {"total": 30, "current": 28, "behind": 2, "failed": 1},
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Accepted", "message": "",
+            "lastTransitionTime": "2026-11-21T00:00:00Z"}]}});
+    let status = status.to_string();
+    let modules = "tenantmodules.display.example";
+    kubectl
+        .run(&["patch", modules, "one", "--subresource=status", "--type=merge", "-p", &status])
+        .await
+        .unwrap();
+    let text = kubectl.run(&["get", modules]).await.unwrap();
+    let (header, row) = table(&text);
+    assert_eq!(header, ["NAME", "SOURCE", "VERSION", "LATEST", "TENANTS", "BEHIND", "READY", "AGE"]);
+    assert_eq!(row[..7], ["one", "ConfigMaps", "7", "8", "30", "2", "True"]);
+}
+
+#[tokio::test]
 async fn short_names_category_and_manual_work() {
     let kubectl = shared_operator::ENVIRONMENT.control_plane().kubectl();
     kubectl.run(&["create", "namespace", "display-words"]).await.unwrap();
-    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tenantry"] {
+    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tmod", "tenantry"] {
         eventually(&kubectl, &["-n", "display-words", "get", name]).await;
     }
 
     let resources = kubectl.run(&["api-resources", "--categories=tenantry", "--no-headers"]).await.unwrap();
     let mut kinds: Vec<&str> = resources.lines().filter_map(|line| line.split_whitespace().last()).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantHold", "TenantPlan"]);
+    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantHold", "TenantModule", "TenantPlan"]);
 
     for (path, words) in [
         ("tenant", "A Tenant is a customer with a PostgreSQL database of its own."),
@@ -211,6 +234,8 @@ async fn short_names_category_and_manual_work() {
         ("tenant.spec.admins.credential", "OneTimePassword: a password that must be replaced"),
         ("tenant.status.workflow.steps.sqlState", "PostgreSQL's error code"),
         ("tenantplan.spec.limits", "apiCallsPer15Minutes"),
+        ("tmod", "NNNN_name.sql, from 0001 without gaps"),
+        ("tmod.spec.source.configMaps", "ConfigMaps in the operator's namespace whose keys are files"),
         ("dbs.spec.tls.mode", "VerifyFull (the default)"),
     ] {
         // kubectl wraps lines.

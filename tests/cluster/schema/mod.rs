@@ -3,6 +3,7 @@
 mod database_server;
 mod display;
 mod hold;
+mod module;
 mod plan;
 mod round_trip;
 mod slug;

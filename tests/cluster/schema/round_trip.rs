@@ -45,7 +45,13 @@ fn tenant_status() -> TenantStatus {
         database: Some("tenant_acme".into()),
         schema: Some("acme".into()),
         binding: Some(Binding { name: "acme-db".into() }),
-        modules: vec![ModuleStatus { name: "core".into(), version: 2, target: 2 }],
+        modules: vec![ModuleStatus {
+            name: "core".into(),
+            version: 2,
+            target: 2,
+            state: Some(ModuleState::Current),
+            message: Some("x".into()),
+        }],
         limits: BTreeMap::from([
             ("storageBytes".into(), LimitValue::Number(10 << 30)),
             ("users".into(), LimitValue::Word(LimitWord::Unlimited)),
@@ -138,7 +144,7 @@ async fn tenant_is_stored_as_written() {
         ]),
         // Always refused.
         server_selector: None,
-        modules: vec![],
+        modules: vec![ModuleChoice { name: "core".into(), version: Some("2".into()) }],
         adopt: None,
         bootstrap: None,
     };

@@ -1,5 +1,6 @@
 //! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id. One of its names that lost the label is
-//! deleted too, if its content proves whose it is; never by name alone. Other Secrets are left as they are.
+//! deleted too, if its content proves whose it is; never by name alone. Other Secrets are left as they are. Those of a
+//! namespace that is deleted are deleted with it.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -9,11 +10,14 @@ use kube::{
 
 use crate::{
     api::LABEL_TENANT_ID,
-    controller::tenant::{
-        failure::StepError,
-        purge_guard::pass_deadline,
-        secrets::{self, Found},
-        step_context::StepContext,
+    controller::{
+        deletion::took_rights_away,
+        tenant::{
+            failure::StepError,
+            purge_guard::pass_deadline,
+            secrets::{self, Found},
+            step_context::StepContext,
+        },
     },
     domain::{seed_record::SeedRecord, spec},
 };
@@ -23,8 +27,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let id = step.row()?.id;
     let api = Api::<Secret>::namespaced(step.context.client.clone(), &step.namespace());
     let labelled = ListParams::default().labels(&format!("{LABEL_TENANT_ID}={id}"));
-    let found: Vec<ObjectMeta> =
-        api.list_metadata(&labelled).await?.items.into_iter().map(|secret| secret.metadata).collect();
+    let listed = match api.list_metadata(&labelled).await {
+        Ok(listed) => listed,
+        Err(error) if took_rights_away(&error, &step.namespace(), &step.context.client).await => {
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let found: Vec<ObjectMeta> = listed.items.into_iter().map(|secret| secret.metadata).collect();
     let unlabelled = unlabelled(step, &found).await?;
     for secret in found.into_iter().chain(unlabelled) {
         let exactly = Preconditions { uid: secret.uid, resource_version: None };

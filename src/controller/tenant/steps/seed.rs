@@ -53,9 +53,11 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
 /// A refusal by a limit names the field that asks for too much.
 fn refusal(error: postgres::Error, desired: &DesiredTenant) -> StepError {
     match error {
-        source @ postgres::Error::LimitReached { .. } => {
-            StepError::AdminsOverLimit { admins: desired.admins.len(), plan: desired.plan.clone(), source }
-        }
+        source @ postgres::Error::LimitReached { .. } => StepError::AdminsOverLimit {
+            admins: desired.admins.len(),
+            plan: desired.plan.clone(),
+            source: Box::new(source),
+        },
         other => other.into(),
     }
 }

@@ -1,7 +1,8 @@
 //! Verify: logs in as the tenant with the password from its Secret, and reads the module versions; while the tenant is
 //! Blocked, verifies that the login is refused. A login with another password, which a tenant can set itself, gets that of
 //! the Secret again. The row records that a verification is due until one succeeds. A restored database has outdated limits:
-//! the limits in force are applied. For a requested reconcile, the rights in the database are read too.
+//! the limits in force are applied, and what its modules created is compared with their template. For a requested reconcile,
+//! that is compared and the rights in the database are read too.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
@@ -36,7 +37,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let level = step.access()?.access;
     if level == AccessLevel::Blocked {
         if was_due {
-            renew_limits(step).await?;
+            check_content(step).await?;
         }
         let row = step.row()?;
         step.server()?.verify_refused(&row.placement, &password).await?;
@@ -56,7 +57,9 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         return Err(behind);
     }
     if was_due {
-        renew_limits(step).await?;
+        check_content(step).await?;
+    } else if is_requested {
+        check_structure(step).await?;
     }
     // A check that failed is repeated with the verification.
     if is_requested || was_due {
@@ -97,6 +100,29 @@ async fn log_in(
         "the login had another password than its Secret: it has the Secret's again".to_owned(),
     );
     Ok(versions)
+}
+
+/// Checks a database that may have been restored. An incomplete one gets its limits too.
+async fn check_content(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let checked = check_structure(step).await;
+    let renewed = renew_limits(step).await;
+    checked.and(renewed)
+}
+
+/// Compares what the modules created with their template: a copy may be incomplete, and an administrator may have disabled a
+/// trigger. What enforces limits is repaired, with an Event; the rest is a failure.
+async fn check_structure(step: &StepContext<'_, '_>) -> Result<(), StepError> {
+    let (server, row) = (step.server()?, step.row()?);
+    let report = server.check_structure(&row.placement, &*step.modules()?).await?;
+    if !report.repaired.is_empty() {
+        let note =
+            format!("what enforces the limits in the database was repaired: {}", report.repaired.join("; "));
+        step.context.events.warning(step.tenant().object_ref(&()), "Verify", Reason::DriftRepaired, note);
+    }
+    match report.left {
+        left if left.is_empty() => Ok(()),
+        left => Err(StepError::SchemaIncomplete { database: row.placement.database.clone(), left }),
+    }
 }
 
 /// Applies the limits in force to a database that may have been restored.

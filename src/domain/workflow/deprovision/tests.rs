@@ -253,6 +253,19 @@ fn registered_tenant_is_not_released_without_its_row() {
     }
 }
 
+/// The row accounts for what the tenant has: nothing is lost with the object.
+#[test]
+fn object_of_a_tenant_that_is_elsewhere_is_released_and_never_registered() {
+    let mut observed = registered();
+    observed.registry = Observation::Absent;
+    let elsewhere = |object| TenantObject { was_registered: true, is_elsewhere: true, ..object };
+    let plan = |object| plan_deprovision(object, NO_GRACE, &observed, OVERDUE);
+    assert_eq!(steps(plan(elsewhere(DELETED))), [Step::ReleaseFinalizer]);
+    assert_eq!(plan(elsewhere(PRESENT)), NextAction::Blocked(BlockedReason::Elsewhere));
+    let asked = TenantObject { adopts_row: true, ..elsewhere(PRESENT) };
+    assert_eq!(steps(plan(asked)), [Step::AdoptRow]);
+}
+
 #[test]
 fn paused_tenant_is_not_deprovisioned_by_its_spec() {
     let object = TenantObject { paused: true, ..PRESENT };

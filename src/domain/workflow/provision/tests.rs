@@ -37,6 +37,16 @@ fn registered_tenant_is_not_recreated_without_its_row() {
 }
 
 #[test]
+fn tenant_that_is_elsewhere_is_not_registered_afresh() {
+    let mut observed = registered();
+    observed.registry = Observation::Absent;
+    let object = TenantObject { was_registered: true, is_elsewhere: true, ..OBJECT };
+    assert_eq!(plan_provision(object, WANTED, &observed), NextAction::Blocked(BlockedReason::Elsewhere));
+    let asked = TenantObject { adopts_row: true, ..object };
+    assert_eq!(steps(plan_provision(asked, WANTED, &observed)), [Step::AdoptRow]);
+}
+
+#[test]
 fn row_that_forgot_the_activation_is_corrected_first() {
     let mut observed = registered();
     let object = TenantObject { was_activated: true, ..OBJECT };

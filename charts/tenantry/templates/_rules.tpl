@@ -1,0 +1,83 @@
+{{/*
+What the operator may do: exactly what it uses. tests/faults/rights.rs compares this with the API server's audit log.
+*/}}
+
+{{/* Kinds of the cluster. */}}
+{{- define "tenantry.rules.cluster" -}}
+{{- $kinds := list "databaseservers" "tenantmodules" "tenantplans" -}}
+- apiGroups: [tenantry.dev]
+  resources:
+    {{- range $kinds }}
+    - {{ . }}
+    {{- end }}
+  verbs: [list, watch, patch]
+- apiGroups: [tenantry.dev]
+  resources:
+    {{- range $kinds }}
+    - {{ . }}/status
+    {{- end }}
+  verbs: [patch]
+{{/* Those that ship with the operator are listed as objects. */ -}}
+- apiGroups: [tenantry.dev]
+  resources: [tenantmodules]
+  verbs: [create]
+{{/* The own kinds in all namespaces: a Role would be deleted with its namespace, before the finalizers in it are released. */ -}}
+- apiGroups: [tenantry.dev]
+  resources: [tenants]
+  verbs: [get, list, watch, patch]
+- apiGroups: [tenantry.dev]
+  resources: [tenantholds]
+  verbs: [list, watch, patch]
+- apiGroups: [tenantry.dev]
+  resources: [tenants/status, tenantholds/status]
+  verbs: [patch]
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [tenants.tenantry.dev, tenantholds.tenantry.dev]
+  verbs: [get]
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [tenants.tenantry.dev]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [namespaces]
+  {{- if not .Values.watch.clusterWide }}
+  resourceNames:
+    {{- range .Values.watch.namespaces }}
+    - {{ . }}
+    {{- end }}
+  {{- end }}
+  verbs: [get]
+{{- end -}}
+
+{{/* In each namespace with Tenants. */}}
+{{- define "tenantry.rules.tenants" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch, create, patch, delete]
+{{ include "tenantry.rules.events" . }}
+{{- end -}}
+
+{{- define "tenantry.rules.events" -}}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* In the operator's own namespace. */}}
+{{- define "tenantry.rules.operator" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch]
+{{/* With the files of modules. */ -}}
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [list, watch]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ .Values.lease.name }}]
+  verbs: [get, update]
+{{- end -}}

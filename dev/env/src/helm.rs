@@ -1,0 +1,64 @@
+//! Helm, run to its end.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::{Context, Error, Result};
+use crate::paths::RunDirectory;
+use crate::{paths, process};
+
+/// A Helm with directories of its own, and the cluster that it uses.
+#[derive(Debug)]
+pub struct Helm {
+    program: PathBuf,
+    kubeconfig: Option<PathBuf>,
+    run: RunDirectory,
+}
+
+/// The path of Helm's binary. It is built first if this machine has not built this release before: minutes, of which the
+/// build reports on stderr.
+pub async fn find() -> Result<PathBuf> {
+    let script = paths::checkout().join("dev/tools/helm.sh");
+    // The whole environment: it configures Go's proxies and caches and the machine's certificates.
+    let mut command = Command::new(&script);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output =
+        tokio::process::Command::from(command).kill_on_drop(true).output().await.at("running", &script)?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if !output.status.success() || !path.is_file() {
+        return Err(Error::message("there is no Helm: its build failed, see above"));
+    }
+    Ok(path)
+}
+
+/// The chart of this checkout.
+pub fn chart() -> PathBuf {
+    paths::checkout().join("charts/tenantry")
+}
+
+impl Helm {
+    /// Finds it. Without a kubeconfig it renders only.
+    pub async fn new(kubeconfig: Option<&Path>) -> Result<Self> {
+        Ok(Self {
+            program: find().await?,
+            kubeconfig: kubeconfig.map(Path::to_owned),
+            run: RunDirectory::new()?,
+        })
+    }
+
+    /// Runs it and returns its standard output; its error output becomes the error.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        process::clear_environment(&mut command);
+        for (name, directory) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            command.env(name, self.run.path().join(directory));
+        }
+        // Never the caller's cluster.
+        let none = self.run.path().join("no-kubeconfig");
+        command.env("KUBECONFIG", self.kubeconfig.as_ref().unwrap_or(&none));
+        process::text(command, &format!("helm {}", arguments.join(" ")), b"").await
+    }
+}

@@ -1,0 +1,111 @@
+//! What this process knows of TenantModules: the content that was accepted, what became of the content that was read last,
+//! and the modules whose rollout stopped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::domain::{
+    accepted_module::AcceptedModule, module_refusal::ModuleRefusal, module_status::ModuleReport,
+};
+
+/// A rehearsal whose result stays: of this content, with this permission, on top of these dependencies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RehearsedContent {
+    /// The digest of the content.
+    pub digest: String,
+    /// Whether data may be destroyed.
+    pub allow_destructive: bool,
+    /// The digest of the dependencies.
+    pub dependencies: String,
+}
+
+/// All of it, by the module's name.
+#[derive(Default)]
+pub struct ModuleStates {
+    known: Mutex<Known>,
+    /// Notified when a source, a TenantModule or a server changed.
+    pub sources_changed: Notify,
+    /// Notified when the status of a TenantModule may have to change.
+    pub status_changed: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    accepted: BTreeMap<String, AcceptedModule>,
+    reports: BTreeMap<String, ModuleReport>,
+    refused: BTreeMap<String, (RehearsedContent, ModuleRefusal)>,
+    stopped: BTreeSet<String>,
+}
+
+impl ModuleStates {
+    /// Takes what the registry has.
+    pub fn read_registry(&self, accepted: BTreeMap<String, AcceptedModule>) {
+        self.lock().accepted = accepted;
+    }
+
+    /// The accepted content of a module.
+    pub fn accepted(&self, name: &str) -> Option<AcceptedModule> {
+        self.lock().accepted.get(name).cloned()
+    }
+
+    /// The names of the modules of which content was accepted.
+    pub fn accepted_names(&self) -> Vec<String> {
+        self.lock().accepted.keys().cloned().collect()
+    }
+
+    /// Content was accepted.
+    pub fn accept(&self, module: AcceptedModule) {
+        let mut known = self.lock();
+        known.refused.remove(&module.name);
+        known.accepted.insert(module.name.clone(), module);
+    }
+
+    /// What was accepted of a module is forgotten.
+    pub fn forget(&self, name: &str) {
+        self.lock().accepted.remove(name);
+    }
+
+    /// The rehearsal of this content was refused.
+    pub fn refuse(&self, name: &str, content: RehearsedContent, refusal: ModuleRefusal) {
+        self.lock().refused.insert(name.to_owned(), (content, refusal));
+    }
+
+    /// Why the rehearsal of this content was refused, if it was.
+    pub fn refusal(&self, name: &str, content: &RehearsedContent) -> Option<ModuleRefusal> {
+        self.lock().refused.get(name).filter(|(refused, _)| refused == content).map(|(_, why)| why.clone())
+    }
+
+    /// Replaces what became of the content that was read last.
+    pub fn report(&self, reports: BTreeMap<String, ModuleReport>) {
+        let mut known = self.lock();
+        if known.reports != reports {
+            known.reports = reports;
+            self.status_changed.notify_one();
+        }
+    }
+
+    /// What became of a module's content.
+    pub fn report_of(&self, name: &str) -> Option<ModuleReport> {
+        self.lock().reports.get(name).cloned()
+    }
+
+    /// Replaces the modules whose rollout is stopped. Returns those that go on.
+    pub fn stop(&self, stopped: BTreeSet<String>) -> Vec<String> {
+        let mut known = self.lock();
+        let before = std::mem::replace(&mut known.stopped, stopped);
+        before.difference(&known.stopped).cloned().collect()
+    }
+
+    /// Whether the rollout of a module is stopped.
+    pub fn is_stopped(&self, name: &str) -> bool {
+        self.lock().stopped.contains(name)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

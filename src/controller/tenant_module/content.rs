@@ -1,0 +1,294 @@
+//! Reads the sources of all modules when something changed, checks new content, has it rehearsed, and offers what is accepted
+//! to the tenants. Quiet times lead to no request and no query.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kube::ResourceExt;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{
+    built_in::apply_built_in,
+    rehearsal::{Rehearsed, rehearse},
+    source::{SourceModule, read},
+    wake::wake_tenants,
+};
+use crate::{
+    api::tenant_module::{ModuleSourceKind, TenantModule},
+    controller::{
+        context::{Context, SharedContext},
+        state::modules::RehearsedContent,
+    },
+    domain::{
+        backoff,
+        module_graph::{self, Dependencies},
+        module_refusal::{ModuleRefusal, check_name},
+        module_status::{ContentState, ModuleReport},
+        modules::with_dependencies,
+    },
+    modules::{Module, OfferedModule, acceptance::follows},
+    registry,
+};
+
+/// How often directories are read.
+const DIRECTORY_PERIOD: Duration = Duration::from_secs(60);
+
+/// A TenantModule whose source was read.
+struct Candidate {
+    object: std::sync::Arc<TenantModule>,
+    source: Result<SourceModule, ModuleRefusal>,
+    report: ModuleReport,
+}
+
+/// Reads what was accepted before, and offers what is unchanged: tenants must not be made without it.
+///
+/// # Errors
+/// The registry's.
+pub async fn prepare(context: &SharedContext) -> registry::Result<()> {
+    context.state.modules.read_registry(context.registry.accepted_modules().await?);
+    evaluate_all(context, false).await;
+    Ok(())
+}
+
+/// Evaluates whenever something changed, until it is dropped.
+pub async fn run(context: SharedContext) {
+    let mut failures = 0;
+    loop {
+        let listed = apply_built_in(&context).await;
+        let forgotten = forget_deleted(&context).await;
+        let evaluated = evaluate_all(&context, true).await;
+        failures = if listed && forgotten && evaluated { 0 } else { failures + 1 };
+        let wait = match failures {
+            0 if has_directories(&context) => DIRECTORY_PERIOD,
+            0 => Duration::MAX,
+            _ => backoff::temporary(failures, rand::random()),
+        };
+        let _ = timeout(wait, context.state.modules.sources_changed.notified()).await;
+    }
+}
+
+fn has_directories(context: &Context) -> bool {
+    context.stores.tenant_modules.state().iter().any(|module| module.spec.source.directory.is_some())
+}
+
+/// Forgets what was accepted of modules that were deleted, and that no tenant has. Returns whether every query succeeded.
+async fn forget_deleted(context: &Context) -> bool {
+    let mut done = true;
+    for name in context.state.modules.accepted_names() {
+        if context.stores.tenant_modules.state().iter().any(|module| module.name_any() == name) {
+            continue;
+        }
+        match context.registry.forget_module(&name).await {
+            Ok(true) => context.state.modules.forget(&name),
+            Ok(false) => {}
+            Err(error) => {
+                warn!(module = name, %error, "could not forget a deleted module");
+                done = false;
+            }
+        }
+    }
+    done
+}
+
+/// Evaluates all modules. Returns whether nothing has to be tried again.
+async fn evaluate_all(context: &SharedContext, rehearses: bool) -> bool {
+    let candidates = candidates(context).await;
+    let dependencies: Dependencies = candidates
+        .iter()
+        .filter(|(_, candidate)| candidate.object.spec.source.built_in.is_none())
+        .map(|(name, candidate)| (name.clone(), candidate.object.spec.depends_on.clone()))
+        .collect();
+    let built_in: Vec<String> = context.modules.built_in_names().map(str::to_owned).collect();
+    let (order, misplaced) = module_graph::sort(&dependencies, &built_in);
+    let mut evaluation = Evaluation { context, candidates: &candidates, states: BTreeMap::new(), done: true };
+    for (name, candidate) in &candidates {
+        let state = match (&candidate.source, misplaced.get(name)) {
+            (Err(refusal), _) => ContentState::Refused(refusal.clone()),
+            (_, Some(refusal)) => ContentState::Refused(refusal.clone()),
+            (Ok(_), None) if candidate.object.spec.source.built_in.is_some() => ContentState::Accepted,
+            // Until its turn comes.
+            (Ok(_), None) => ContentState::Rehearsing("its content is being checked".to_owned()),
+        };
+        evaluation.states.insert(name.clone(), state);
+    }
+    for name in &order {
+        if matches!(evaluation.states.get(name), Some(ContentState::Rehearsing(_))) {
+            let state = evaluation.evaluate(name, &order, rehearses).await;
+            evaluation.states.insert(name.clone(), state);
+        }
+    }
+    evaluation.publish(&order);
+    evaluation.done
+}
+
+async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
+    let mut candidates = BTreeMap::new();
+    for object in context.stores.tenant_modules.state() {
+        let (name, spec) = (object.name_any(), &object.spec);
+        let kind = match (&spec.source.config_maps, &spec.source.directory, &spec.source.built_in) {
+            (Some(_), ..) => Some(ModuleSourceKind::ConfigMaps),
+            (_, Some(_), _) => Some(ModuleSourceKind::Directory),
+            (.., Some(_)) => Some(ModuleSourceKind::BuiltIn),
+            (None, None, None) => None,
+        };
+        let source = match (context.modules.built_in(&name), spec.source.built_in.is_some()) {
+            (Some(module), true) => Ok(SourceModule { newest: module.target(), module: module.clone() }),
+            (Some(_), false) => Err((ModuleRefusal::NameTaken(name.clone()), None)),
+            (None, true) => Err((ModuleRefusal::NotBuiltIn(name.clone()), None)),
+            (None, false) => match check_name(&name) {
+                Ok(()) => {
+                    let namespace = &context.config.operator_namespace;
+                    read(&name, spec, &context.stores.config_maps, namespace).await
+                }
+                Err(refusal) => Err((refusal, None)),
+            },
+        };
+        let latest = match &source {
+            Ok(source) => Some(source.newest),
+            Err((_, newest)) => *newest,
+        };
+        let content = ContentState::Accepted;
+        let report = ModuleReport { generation: object.metadata.generation, kind, latest, content };
+        let source = source.map_err(|(refusal, _)| refusal);
+        candidates.insert(name, Candidate { object, source, report });
+    }
+    candidates
+}
+
+/// One evaluation of all modules.
+struct Evaluation<'a> {
+    context: &'a SharedContext,
+    candidates: &'a BTreeMap<String, Candidate>,
+    states: BTreeMap<String, ContentState>,
+    done: bool,
+}
+
+impl Evaluation<'_> {
+    /// Evaluates a module whose files were read. Those that it depends on were evaluated before.
+    async fn evaluate(&mut self, name: &str, order: &[String], rehearses: bool) -> ContentState {
+        let Some((candidate, source)) = self
+            .candidates
+            .get(name)
+            .and_then(|candidate| Some((candidate, candidate.source.as_ref().ok()?)))
+        else {
+            return ContentState::Rehearsing("its source was not read yet".to_owned());
+        };
+        for dependency in &source.module.depends_on {
+            match self.states.get(dependency) {
+                Some(ContentState::Refused(_)) if self.context.modules.built_in(dependency).is_none() => {
+                    let dependency = dependency.clone();
+                    return ContentState::Refused(ModuleRefusal::DependencyNotReady { dependency });
+                }
+                Some(ContentState::Rehearsing(_)) => {
+                    return ContentState::Rehearsing(format!("it waits for module {dependency:?}"));
+                }
+                _ => {}
+            }
+        }
+        let accepted = self.context.state.modules.accepted(name);
+        let rehearsed = match &accepted {
+            None => 0,
+            Some(accepted) => match follows(&source.module, source.newest, accepted) {
+                Ok(rehearsed) => rehearsed,
+                Err(refusal) => return ContentState::Refused(refusal),
+            },
+        };
+        let digest = source.module.digest();
+        if accepted.is_some_and(|accepted| accepted.digest == digest) {
+            return ContentState::Accepted;
+        }
+        let content = RehearsedContent {
+            digest,
+            allow_destructive: candidate.object.spec.allow_destructive == Some(true),
+            dependencies: self.dependencies_of(&source.module),
+        };
+        if let Some(refusal) = self.context.state.modules.refusal(name, &content) {
+            return ContentState::Refused(refusal);
+        }
+        if !rehearses {
+            return ContentState::Rehearsing("it was not rehearsed yet".to_owned());
+        }
+        // A rehearsal may take long: what is known is offered and shown before it.
+        self.publish(order);
+        let outcome = rehearse(&source.module, rehearsed, content.allow_destructive, self.context).await;
+        self.conclude(name, &source.module, content, outcome).await
+    }
+
+    /// Records how a rehearsal ended.
+    async fn conclude(
+        &mut self,
+        name: &str,
+        module: &Module,
+        content: RehearsedContent,
+        outcome: Rehearsed,
+    ) -> ContentState {
+        let why = match outcome {
+            Rehearsed::Passed(rehearsal) => {
+                let mut accepted = module.accepted();
+                accepted.rehearsal = Some(*rehearsal);
+                match self.context.registry.accept_module(&accepted).await {
+                    Ok(()) => {
+                        info!(module = name, version = accepted.version, "accepted the content of a module");
+                        self.context.state.modules.accept(accepted);
+                        return ContentState::Accepted;
+                    }
+                    Err(error) => format!("it could not be recorded and is tried again: {error}"),
+                }
+            }
+            Rehearsed::Refused(refusal) => {
+                info!(module = name, %refusal, "refused the content of a module");
+                self.context.state.modules.refuse(name, content, refusal.clone());
+                return ContentState::Refused(refusal);
+            }
+            Rehearsed::NotRun(why) => why,
+        };
+        warn!(module = name, why, "a module waits for its rehearsal");
+        self.done = false;
+        ContentState::Rehearsing(why)
+    }
+
+    fn dependencies_of(&self, module: &Module) -> String {
+        let known = self.context.modules.known();
+        let before = with_dependencies(&module.depends_on, known.list());
+        self.context.modules.set_of(&before).digest().to_owned()
+    }
+
+    /// Offers what is accepted to the tenants, and shows what became of each module.
+    fn publish(&self, order: &[String]) {
+        let known = self.context.modules.known();
+        let was_accepted = |name: &str| self.context.state.modules.accepted(name).is_some();
+        let offer = |name: &String| {
+            let candidate = self.candidates.get(name)?;
+            let source = candidate.source.as_ref().ok();
+            let content = match (self.states.get(name)?, source) {
+                (ContentState::Accepted, Some(source)) => Ok(std::sync::Arc::new(source.module.clone())),
+                // What was accepted before stays while the next version is rehearsed.
+                (ContentState::Rehearsing(_), _) => {
+                    known.module(name).cloned().ok_or_else(|| was_accepted(name))
+                }
+                _ => Err(was_accepted(name)),
+            };
+            let (depends_on, is_default) =
+                (candidate.object.spec.depends_on.clone(), candidate.object.spec.default == Some(true));
+            Some(OfferedModule { name: name.clone(), depends_on, is_default, content })
+        };
+        let misplaced = self.candidates.keys().filter(|name| !order.contains(name));
+        let offered: Vec<OfferedModule> = order.iter().chain(misplaced).filter_map(offer).collect();
+        let defaults = self.candidates.iter().filter_map(|(name, candidate)| {
+            candidate.object.spec.source.built_in.as_ref()?;
+            Some((name.clone(), candidate.object.spec.default?))
+        });
+        let changed = self.context.modules.replace(&defaults.collect(), offered);
+        let reports = self.candidates.iter().filter_map(|(name, candidate)| {
+            let content = self.states.get(name)?.clone();
+            Some((name.clone(), ModuleReport { content, ..candidate.report.clone() }))
+        });
+        self.context.state.modules.report(reports.collect());
+        if !changed.is_empty() {
+            wake_tenants(&changed.into_iter().collect::<BTreeSet<_>>(), self.context);
+        }
+    }
+}

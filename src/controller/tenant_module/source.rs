@@ -1,0 +1,108 @@
+//! Reads a module's source: ConfigMaps from the watch's store, a directory from the file system.
+
+use std::{fs, io, path::Path};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use crate::{
+    api::tenant_module::{ConfigMapReference, ModuleExtension, TenantModuleSpec},
+    domain::module_refusal::ModuleRefusal,
+    modules::{
+        Extension, Module,
+        files::{SourceFile, migrations},
+    },
+};
+
+/// A module as its source has it.
+#[derive(Clone, Debug)]
+pub struct SourceModule {
+    /// The module, up to the version that tenants are brought to.
+    pub module: Module,
+    /// The newest file in the source.
+    pub newest: i32,
+}
+
+/// Reads a module's source.
+///
+/// # Errors
+/// What is wrong with the source, and the newest file in it, if its files could be read.
+pub async fn read(
+    name: &str,
+    spec: &TenantModuleSpec,
+    config_maps: &Store<ConfigMap>,
+    namespace: &str,
+) -> Result<SourceModule, (ModuleRefusal, Option<i32>)> {
+    let without = |refusal| (refusal, None);
+    let (origin, files) = match (&spec.source.config_maps, &spec.source.directory) {
+        (Some(references), _) => {
+            let files = read_config_maps(references, config_maps, namespace).map_err(without)?;
+            ("spec.source.configMaps".to_owned(), files)
+        }
+        (None, Some(path)) => {
+            let files = read_directory(path.clone()).await.map_err(without)?;
+            (format!("directory {path:?}"), files)
+        }
+        (None, None) => ("spec.source".to_owned(), Vec::new()),
+    };
+    let migrations = migrations(&origin, &files).map_err(without)?;
+    let mut module = Module::new(name.to_owned(), migrations);
+    if let Some(schema) = &spec.schema {
+        module.schema = schema.clone().into();
+    }
+    module.depends_on.clone_from(&spec.depends_on);
+    module.extensions = spec.extensions.iter().map(extension).collect();
+    let newest = module.target();
+    let module = module.at_target(spec.version.as_deref()).map_err(|refusal| (refusal, Some(newest)))?;
+    Ok(SourceModule { module, newest })
+}
+
+fn extension(extension: &ModuleExtension) -> Extension {
+    let ModuleExtension { name, version, schema } = extension.clone();
+    Extension { name, version, schema }
+}
+
+fn read_config_maps(
+    references: &[ConfigMapReference],
+    config_maps: &Store<ConfigMap>,
+    namespace: &str,
+) -> Result<Vec<SourceFile>, ModuleRefusal> {
+    let mut files = Vec::new();
+    for ConfigMapReference { name } in references {
+        let not_found =
+            || ModuleRefusal::ConfigMapNotFound { name: name.clone(), namespace: namespace.to_owned() };
+        let map = config_maps.get(&ObjectRef::new(name).within(namespace)).ok_or_else(not_found)?;
+        let text = map.data.iter().flatten().map(|(key, value)| (key, value.as_bytes()));
+        let binary = map.binary_data.iter().flatten().map(|(key, value)| (key, value.0.as_slice()));
+        files.extend(text.chain(binary).map(|(key, bytes)| SourceFile {
+            origin: format!("ConfigMap {name:?}"),
+            name: key.clone(),
+            bytes: bytes.to_vec(),
+        }));
+    }
+    Ok(files)
+}
+
+async fn read_directory(path: String) -> Result<Vec<SourceFile>, ModuleRefusal> {
+    let unreadable = |why: String| ModuleRefusal::DirectoryUnreadable { path: path.clone(), why };
+    let reading = path.clone();
+    let read = tokio::task::spawn_blocking(move || files_in(Path::new(&reading))).await;
+    match read {
+        Ok(files) => files.map_err(|error| unreadable(error.to_string())),
+        Err(error) => Err(unreadable(error.to_string())),
+    }
+}
+
+/// The files of a directory, apart from hidden ones: a volume has some beside its files.
+fn files_in(path: &Path) -> io::Result<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            let bytes = fs::read(entry.path())?;
+            files.push(SourceFile { origin: format!("directory {:?}", path.display()), name, bytes });
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,250 @@
+//! Why the content of a TenantModule is refused, before any tenant sees it. Each message says what is wrong, where, and
+//! what to do.
+
+use super::modules::INTERNAL;
+use crate::api::reason::Reason;
+
+/// Why a module's content is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleRefusal {
+    /// The name belongs to a module that ships with Tenantry.
+    #[error(
+        "metadata.name: {0:?} is the name of a module that ships with Tenantry: give your module another name; to have the built-in module listed again, delete this TenantModule"
+    )]
+    NameTaken(String),
+    /// `builtIn` on a module that does not ship with Tenantry.
+    #[error(
+        "spec.source.builtIn: no module {0:?} ships with this release of Tenantry: use configMaps or directory, or delete this TenantModule"
+    )]
+    NotBuiltIn(String),
+    /// The name of a module is not one.
+    #[error(
+        "metadata.name: {0:?} must start with a letter and consist of a-z, 0-9 and '-': choose another name"
+    )]
+    InvalidName(String),
+    /// A ConfigMap does not exist.
+    #[error(
+        "spec.source.configMaps: there is no ConfigMap {name:?} in namespace {namespace:?}, the operator's: create it there"
+    )]
+    ConfigMapNotFound {
+        /// The ConfigMap.
+        name: String,
+        /// The operator's namespace.
+        namespace: String,
+    },
+    /// The directory does not exist, or cannot be read.
+    #[error(
+        "spec.source.directory: {path:?} in the operator's container cannot be read: {why}; put the files into the operator's image, or mount a volume there"
+    )]
+    DirectoryUnreadable {
+        /// The directory.
+        path: String,
+        /// The error.
+        why: String,
+    },
+    /// No file at all.
+    #[error("{origin} has no file: add one, named 0001_name.sql")]
+    NoFiles {
+        /// The source.
+        origin: String,
+    },
+    /// A file's name does not have the form.
+    #[error(
+        "{origin}: {file:?} is not the name of a file: name it NNNN_name.sql, four digits from 0001 on, '_', and a-z, 0-9, '_', '-' or '.', as in 0002_invoices.sql"
+    )]
+    FileName {
+        /// Where it is.
+        origin: String,
+        /// The name.
+        file: String,
+    },
+    /// A file is not text.
+    #[error("{origin}: {file}: {why}: write SQL in UTF-8, at most 1 MiB a file")]
+    FileUnreadable {
+        /// Where it is.
+        origin: String,
+        /// The file.
+        file: String,
+        /// The error.
+        why: String,
+    },
+    /// A file has a header that does not exist.
+    #[error("{file} line {line} column {column}: {why}")]
+    Header {
+        /// The file.
+        file: String,
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+        /// The error and the remedy.
+        why: String,
+    },
+    /// Two files have one number.
+    #[error("{first} and {second} have the same number: give the newer one the next free number, {free:04}")]
+    DuplicateVersion {
+        /// One, with its origin.
+        first: String,
+        /// The other.
+        second: String,
+        /// The next free number.
+        free: i32,
+    },
+    /// A number is missing.
+    #[error("{file} follows {}: there is no file with number {missing:04}; numbers have no gaps: add it, or rename what follows", if *missing == 1 { "nothing".to_owned() } else { format!("number {:04}", missing - 1) })]
+    Gap {
+        /// The first missing number.
+        missing: i32,
+        /// The file after the gap.
+        file: String,
+    },
+    /// The target is no file.
+    #[error(
+        "spec.version {version:?} does not exist in the source: name a number from 1 to {newest}, or leave version out for the newest"
+    )]
+    VersionNotFound {
+        /// As written.
+        version: String,
+        /// The newest number.
+        newest: i32,
+    },
+    /// Fewer files than accepted.
+    #[error(
+        "the newest file is number {newest:04}, and {accepted:04} ({file}) was accepted: a version never goes back; add the files again, and undo what they did in a new file"
+    )]
+    FilesMissing {
+        /// The newest file in the source.
+        newest: i32,
+        /// The newest accepted number.
+        accepted: i32,
+        /// The accepted file of that number.
+        file: String,
+    },
+    /// A lower target than accepted.
+    #[error(
+        "spec.version {version} is lower than {accepted}, which was accepted: a version never goes back; undo what a file did in a new file"
+    )]
+    VersionWentBack {
+        /// The target.
+        version: i32,
+        /// The accepted target.
+        accepted: i32,
+    },
+    /// A file was changed.
+    #[error(
+        "{file} was changed after it had been accepted: put it back, and write the change into a new file; if it corrects a file that fails on some tenants, begin it with `-- tenantry: replaces {accepted}`; if no tenant has the module, delete the TenantModule and apply it again"
+    )]
+    ChecksumChanged {
+        /// The file.
+        file: String,
+        /// The accepted checksum, in hexadecimal.
+        accepted: String,
+    },
+    /// The schema was changed.
+    #[error(
+        "spec.schema is {schema:?} and was {accepted:?} when content was accepted: objects are not moved; set it back, or give the module of the other schema another name"
+    )]
+    SchemaChanged {
+        /// As written.
+        schema: String,
+        /// As accepted.
+        accepted: String,
+    },
+    /// A module depends on itself.
+    #[error("spec.dependsOn: {}: remove one of these dependencies", path.join(" depends on "))]
+    Cycle {
+        /// The modules, the first one again at the end.
+        path: Vec<String>,
+    },
+    /// A dependency does not exist.
+    #[error("spec.dependsOn: there is no module {dependency:?}: apply a TenantModule of that name, or name one of {}", known.join(", "))]
+    DependencyNotFound {
+        /// The dependency.
+        dependency: String,
+        /// The modules that exist.
+        known: Vec<String>,
+    },
+    /// A dependency is not accepted.
+    #[error(
+        "spec.dependsOn: module {dependency:?} is not Ready: `kubectl describe tmod {dependency}` says what to correct"
+    )]
+    DependencyNotReady {
+        /// The dependency.
+        dependency: String,
+    },
+    /// What the rehearsal, or a server, found.
+    #[error("{message}")]
+    Found {
+        /// The reason.
+        reason: Reason,
+        /// What, where, and what to do.
+        message: String,
+    },
+}
+
+impl ModuleRefusal {
+    /// The condition reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NameTaken(_) | Self::NotBuiltIn(_) => Reason::Conflict,
+            Self::InvalidName(_) => Reason::InvalidSpec,
+            Self::ConfigMapNotFound { .. } | Self::DirectoryUnreadable { .. } => Reason::SourceNotFound,
+            Self::NoFiles { .. } => Reason::NoFiles,
+            Self::FileName { .. } | Self::FileUnreadable { .. } | Self::Header { .. } => Reason::InvalidFile,
+            Self::DuplicateVersion { .. } => Reason::DuplicateVersion,
+            Self::Gap { .. } => Reason::VersionGap,
+            Self::VersionNotFound { .. } => Reason::VersionNotFound,
+            Self::FilesMissing { .. } | Self::VersionWentBack { .. } => Reason::VersionWentBack,
+            Self::ChecksumChanged { .. } => Reason::ChecksumChanged,
+            Self::SchemaChanged { .. } => Reason::SchemaChanged,
+            Self::Cycle { .. } => Reason::DependencyCycle,
+            Self::DependencyNotFound { .. } => Reason::DependencyNotFound,
+            Self::DependencyNotReady { .. } => Reason::DependencyNotReady,
+            Self::Found { reason, .. } => *reason,
+        }
+    }
+}
+
+/// Whether a TenantModule can have this name: lists of modules name it.
+///
+/// # Errors
+/// It cannot.
+pub fn check_name(name: &str) -> Result<(), ModuleRefusal> {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_valid = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(is_inner)
+        && !name.ends_with('-')
+        && name.len() <= 63;
+    match is_valid {
+        _ if name == INTERNAL => Err(ModuleRefusal::NameTaken(name.to_owned())),
+        true => Ok(()),
+        false => Err(ModuleRefusal::InvalidName(name.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_lists_can_have() {
+        for name in ["billing", "a", "app-2"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["2app", "a.b", "a-", "-a"] {
+            assert_eq!(check_name(name).unwrap_err().reason(), Reason::InvalidSpec, "{name}");
+        }
+        assert_eq!(check_name("tenantry").unwrap_err().reason(), Reason::Conflict);
+    }
+
+    #[test]
+    fn gap_before_the_first_file_is_described() {
+        let gap = |missing| ModuleRefusal::Gap { missing, file: "0004_x.sql".into() }.to_string();
+        assert!(
+            gap(1).starts_with("0004_x.sql follows nothing: there is no file with number 0001"),
+            "{}",
+            gap(1)
+        );
+        assert!(gap(3).starts_with("0004_x.sql follows number 0002: there is no file with number 0003"));
+    }
+}
