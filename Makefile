@@ -33,7 +33,7 @@ test: tools ## All tests, from nothing
 	@$(TARGET)/debug/tenantry-dev prepare
 	@cargo test --workspace
 
-test-all: test ## All tests, and the slow rest: default Lease times, long outages, figures in seconds
+test-all: test ## All tests, and the slow rest: default Lease times, long outages, real migration tools, figures in seconds
 	@cargo test --test postgres --test cluster --test faults --test leader --test chart -- --ignored --test-threads=1 --nocapture
 
 check: tools ## Formatting, lints and the quick tests

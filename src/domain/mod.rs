@@ -17,6 +17,8 @@ pub mod known_rows;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod lock_watch;
+pub mod migration_login;
+pub mod migration_run;
 pub mod module_graph;
 pub mod module_refusal;
 pub mod module_status;

@@ -1,6 +1,10 @@
 //! The names of a tenant's objects in PostgreSQL. They are computed once and stored in the registry, and from then on
 //! read from there: never parsed, never matched by prefix.
 
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
 use super::{identity::TenantId, slug::Slug};
 
 /// PostgreSQL truncates longer identifiers silently (`NAMEDATALEN` - 1 bytes).
@@ -46,6 +50,22 @@ pub fn login_name(database: &str) -> String {
     format!("{database}_app")
 }
 
+/// The migration login of a database. A name that leaves no room for the suffix is cut, and its digest makes the rest up.
+pub fn migration_login_name(database: &str) -> String {
+    const SUFFIX: &str = "_migrate";
+    const DIGITS: usize = 10;
+    if database.len() + SUFFIX.len() <= MAX_IDENTIFIER_BYTES {
+        return format!("{database}{SUFFIX}");
+    }
+    let kept = database.floor_char_boundary(MAX_IDENTIFIER_BYTES - SUFFIX.len() - DIGITS - 1);
+    let digest =
+        Sha256::digest(database.as_bytes())[..DIGITS / 2].iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+    format!("{}_{digest}{SUFFIX}", &database[..kept])
+}
+
 /// The name under which a tenant's database is built, until it is published by its last rename.
 pub fn building_name(id: TenantId) -> String {
     format!("tenantry_new_{}", id.0.simple())
@@ -74,6 +94,19 @@ mod tests {
         assert_eq!(opaque, ["t_00000000000000000000000000000abc"]);
         let by_slug = DatabaseNaming::Slug { prefix: "tenant_".into() }.candidates(&slug, id);
         assert_eq!((by_slug.len(), by_slug[1].as_str()), (99, "tenant_acme_corp_2"));
+    }
+
+    #[test]
+    fn long_name_of_a_database_leaves_room_for_the_suffix_and_stays_distinct() {
+        assert_eq!(migration_login_name("tenant_acme"), "tenant_acme_migrate");
+        assert_eq!(migration_login_name(&"a".repeat(55)), format!("{}_migrate", "a".repeat(55)));
+        let [one, other] = ["x", "y"].map(|end| migration_login_name(&format!("{}{end}", "a".repeat(58))));
+        assert!(one != other && one.ends_with("_migrate"), "{one} {other}");
+        // An adopted database may have any name.
+        for long in ["a".repeat(63), "é".repeat(31), "日".repeat(21)] {
+            let name = migration_login_name(&long);
+            assert!(name.len() <= MAX_IDENTIFIER_BYTES && name.ends_with("_migrate"), "{name}");
+        }
     }
 
     proptest! {

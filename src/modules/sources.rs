@@ -16,8 +16,9 @@ macro_rules! migrations {
 }
 
 /// The internal module's files. (A test compares these lists with the folder.)
-const INTERNAL_FILES: &[Migration] =
-    migrations!("tenantry": "0001_settings.sql", "0002_limits.sql", "0003_admins.sql");
+const INTERNAL_FILES: &[Migration] = migrations!(
+    "tenantry": "0001_settings.sql", "0002_limits.sql", "0003_admins.sql", "0004_reported_versions.sql",
+);
 
 /// The optional modules that ship with Tenantry, each with those that it depends on.
 const BUILT_IN: &[(&str, &[&str], &[Migration])] = &[

@@ -7,6 +7,7 @@ mod deprovisioning;
 mod finalizers;
 mod holds;
 mod limits;
+mod migration_run;
 mod migrations;
 mod modules;
 mod plans;

@@ -12,9 +12,16 @@ use tenantry::{
     modules::{Migration, Module, ModuleSet},
     postgres::{
         Result,
-        tenant::{credentials::scram_verifier, databases::Dropped, vacuum::RowSizes},
+        tenant::{
+            credentials::scram_verifier,
+            databases::Dropped,
+            migration_login::{MigratedDatabase, MigrationLogin},
+            vacuum::RowSizes,
+        },
     },
 };
+
+use uuid::Uuid;
 
 use crate::servers::{SERVERS, Tenant, access, empty_seed, ready};
 
@@ -97,6 +104,17 @@ async fn every_operation_can_be_cancelled_and_run_again() {
         through("reclaim", reclaim).await;
         let verify = async || server.verify(&t.placement, &t.password).await;
         assert_eq!(through("verify", verify).await, modules.targets());
+        let (run, database) = (Uuid::new_v4(), MigratedDatabase::OfTenant(&t.placement));
+        let wanted = MigrationLogin { run, schema: "public", verifier: &verifier, valid_until: None };
+        let open = async || server.open_migration_login(&database, &wanted).await;
+        let login = &through("open_migration_login", open).await;
+        let has_one = async || {
+            let found = server.observe_all().await.unwrap().migration_logins();
+            found.iter().any(|found| (&found.name, found.run) == (login, run))
+        };
+        assert!(has_one().await);
+        through("close_migration_login", async || server.close_migration_login(login).await).await;
+        assert!(!has_one().await);
         let facts = server.observe(&t.placement).await.unwrap();
         assert!(facts.building.is_none());
         assert!(!facts.database.unwrap().migrator_may_connect);

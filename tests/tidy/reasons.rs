@@ -8,7 +8,9 @@ use crate::{
 };
 
 /// Literals that equal a reason and are something else: the file, and what it is there.
-const OTHER_NAMES: [(&str, &str); 3] = [
+const OTHER_NAMES: [(&str, &str); 4] = [
+    // The condition of a Job.
+    ("src/controller/tenant_module/job_state.rs", "Failed"),
     // An outcome of a workflow.
     ("src/registry/workflows.rs", "Failed"),
     ("src/controller/tenant/history.rs", "Failed"),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    leftovers,
+    leftovers, migration_logins,
     moves::requeue_moved,
     reopened_access,
     vanished::{self, vanished},
@@ -163,6 +163,7 @@ async fn check(
         }
         transactions.insert((*server).to_owned(), now);
         revoke_migrator(server, inventory, context);
+        migration_logins::close_stale(server, inventory, context);
         reset_group_settings(server, inventory, context);
     }
     let mut oids = Vec::new();

@@ -7,6 +7,7 @@ pub mod drift;
 pub mod inactivity;
 pub mod leftovers;
 pub mod lock_watch;
+mod migration_logins;
 pub mod module_rollout;
 pub mod moves;
 pub mod old_templates;

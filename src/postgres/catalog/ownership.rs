@@ -3,11 +3,13 @@
 
 use uuid::Uuid;
 
-use crate::domain::{identity::TenantId, tenant_facts::Ownership};
+use crate::domain::{identity::TenantId, migration_login::MigrationOwner, tenant_facts::Ownership};
 
 /// The start of every ownership comment of a tenant.
 pub(in crate::postgres) const TENANT: &str = "tenantry:tenant:";
 const TEMPLATE: &str = "tenantry:template:";
+/// Not that of a tenant's roles: nothing that looks for those takes a migration login for one.
+const MIGRATION: &str = "tenantry:migration:";
 const SCRATCH: &str = "tenantry:scratch:";
 const INSTALLATION: &str = "tenantry:installation:";
 const TEMPLATE_SUFFIX: &str = " template:";
@@ -47,6 +49,33 @@ pub(in crate::postgres) fn login_with_unproven_revocation(id: TenantId) -> Strin
 /// The comment of a template.
 pub(in crate::postgres) fn template(digest: &str) -> String {
     format!("{TEMPLATE}{digest}")
+}
+
+/// The start of the comment of the database that a migration login is for.
+pub(in crate::postgres) fn database_of(owner: &MigrationOwner) -> String {
+    match owner {
+        MigrationOwner::Tenant(id) => login(*id),
+        MigrationOwner::Template(digest) => template(digest),
+    }
+}
+
+/// The comment of a migration login: whose database it is for, and in which run.
+pub(in crate::postgres) fn migration_login(owner: &MigrationOwner, run: Uuid) -> String {
+    match owner {
+        MigrationOwner::Tenant(id) => format!("{MIGRATION}tenant:{id}:{run}"),
+        MigrationOwner::Template(digest) => format!("{MIGRATION}template:{digest}:{run}"),
+    }
+}
+
+/// What the comment of a migration login says.
+pub(in crate::postgres) fn migration_login_of(comment: &str) -> Option<(MigrationOwner, Uuid)> {
+    let (owner, run) = comment.strip_prefix(MIGRATION)?.rsplit_once(':')?;
+    let owner = match owner.split_once(':')? {
+        ("tenant", id) => MigrationOwner::Tenant(TenantId(Uuid::try_parse(id).ok()?)),
+        ("template", digest) if !digest.is_empty() => MigrationOwner::Template(digest.to_owned()),
+        _ => return None,
+    };
+    Some((owner, Uuid::try_parse(run).ok()?))
 }
 
 /// The comment of a scratch database.
@@ -105,5 +134,22 @@ mod tests {
             assert_eq!(of(Some(foreign), one), Ownership::OtherComment, "{foreign}");
         }
         assert_eq!(of(Some(&format!("tenantry:tenant:{one} and more")), one), Ownership::OtherComment);
+    }
+    #[test]
+    fn comment_of_a_migration_login_is_none_of_a_tenants_role() {
+        let run = Uuid::from_u128(7);
+        for owner in
+            [MigrationOwner::Tenant(TenantId(Uuid::from_u128(1))), MigrationOwner::Template("ab12".into())]
+        {
+            let comment = migration_login(&owner, run);
+            assert_eq!(tenant_of(&comment), None);
+            assert!(!comment.starts_with(TENANT));
+            assert_eq!(migration_login_of(&comment), Some((owner, run)));
+        }
+        for other in
+            ["", "tenantry:migration:", "tenantry:migration:tenant:x:y", "tenantry:migration:template::x"]
+        {
+            assert_eq!(migration_login_of(other), None, "{other}");
+        }
     }
 }

@@ -3,13 +3,13 @@
 
 use crate::postgres::{
     error::Result,
-    identifier::{ADMIN, GROUPS, Ident, Script},
+    identifier::{ADMIN, GROUPS, Ident, OWNER, Script},
     server::{Server, run_on},
     session::connect::{ANSWER_LIMIT, with_timeout},
 };
 
-/// The roles of tenants and the groups of which `tenantry_admin` is a member beyond what its creation of them gives: from
-/// 16 on, that is the ADMIN option without SET and INHERIT. `$1` are the groups.
+/// The roles of tenants, the groups and `tenantry_owner`, where `tenantry_admin` is a member beyond what its creation of them
+/// gives: from 16 on, that is the ADMIN option without SET and INHERIT. `$1` are the shared roles.
 const BORROWED: &str = "\
 SELECT r.rolname::text FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.roleid
 WHERE m.member = (SELECT a.oid FROM pg_roles AS a WHERE a.rolname = 'tenantry_admin')
@@ -18,8 +18,8 @@ WHERE m.member = (SELECT a.oid FROM pg_roles AS a WHERE a.rolname = 'tenantry_ad
 ORDER BY 1";
 
 impl Server {
-    /// Revokes the memberships in tenants' logins and groups that an interrupted rollback left to `tenantry_admin`. Returns
-    /// the names of those roles.
+    /// Revokes the memberships in tenants' logins, groups and `tenantry_owner` that an interrupted rollback left to
+    /// `tenantry_admin`. Returns the names of those roles.
     ///
     /// # Errors
     /// PostgreSQL's.
@@ -28,9 +28,10 @@ impl Server {
         // A rollback that runs needs its own.
         let _one = self.inner.sessions.rolling_back.lock().await;
         let mut session = self.admin().await?;
-        let groups = GROUPS;
-        let groups = groups.each_ref().map(Ident::as_str);
-        let query = sqlx::query_scalar(BORROWED).bind(&groups[..]).fetch_all(&mut *session);
+        let [rw, shrink, ro] = GROUPS;
+        let shared = [rw, shrink, ro, OWNER];
+        let shared = shared.each_ref().map(Ident::as_str);
+        let query = sqlx::query_scalar(BORROWED).bind(&shared[..]).fetch_all(&mut *session);
         let borrowed: Vec<String> = with_timeout(ANSWER_LIMIT, doing, query).await?;
         let mut script = Script::new();
         for role in &borrowed {

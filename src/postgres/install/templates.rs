@@ -283,7 +283,7 @@ pub(super) async fn open_template(session: &mut PgConnection) -> Result<Option<M
 }
 
 /// The digest in the comment of a template.
-fn commented_digest(comment: &str) -> Option<&str> {
+pub(in crate::postgres) fn commented_digest(comment: &str) -> Option<&str> {
     let digest = comment.strip_prefix(&ownership::template(""))?;
     let digest = digest.strip_suffix(OPEN).unwrap_or(digest);
     (!digest.is_empty()).then_some(digest)

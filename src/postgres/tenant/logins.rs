@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    async fn drop_role(&self, login: &Ident) -> Result<()> {
+    pub(super) async fn drop_role(&self, login: &Ident) -> Result<()> {
         let mut session = self.admin().await?;
         let drop = Script::of("DROP ROLE {}", &[login]);
         let dropped = run_despite_read_only(&mut session, "drop the login", &drop).await;
@@ -105,7 +105,7 @@ impl Server {
 
     /// Revokes what the login was granted in the databases of other tenants: each of them can grant it default privileges,
     /// which would keep it from ever being dropped. What the login owns stays.
-    async fn revoke_from_other_tenants(&self, login: &Ident) -> Result<()> {
+    pub(super) async fn revoke_from_other_tenants(&self, login: &Ident) -> Result<()> {
         let doing = "revoke the login's rights in other databases";
         let mut session = self.admin().await?;
         let query = sqlx::query_scalar(GRANTED_BY_TENANTS).bind(login.as_str()).fetch_all(&mut *session);

@@ -8,6 +8,8 @@ mod leftovers;
 mod limits;
 mod logins;
 pub mod migrate;
+pub mod migration_login;
+pub mod migration_login_end;
 mod ownership;
 mod properties;
 mod rights;

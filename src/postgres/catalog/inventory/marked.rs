@@ -8,6 +8,7 @@ use crate::{
     domain::{
         identity::TenantId,
         leftovers::{FormerOwner, Leftover, LeftoverObject},
+        migration_login::FoundMigrationLogin,
         names::building_name,
     },
     postgres::{
@@ -44,6 +45,18 @@ impl Inventory {
             leftover.logins.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         }
         found.into_values().collect()
+    }
+
+    /// The migration logins on the server.
+    pub fn migration_logins(&self) -> Vec<FoundMigrationLogin> {
+        let found = self.roles.values().filter_map(|role| {
+            let (owner, run) = ownership::migration_login_of(role.comment.as_deref()?)?;
+            let members = role.members.iter().map(|member| member.name.clone()).collect();
+            Some(FoundMigrationLogin { name: role.name.clone(), owner, run, members })
+        });
+        let mut found: Vec<FoundMigrationLogin> = found.collect();
+        found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        found
     }
 
     /// The roles with CONNECT on a database, without its owner and the migrator, whose own is revoked when it ends; PUBLIC is
