@@ -198,6 +198,8 @@ async fn deleted_namespace_lifts_no_hold() {
     world.apply("acme", json!({})).await;
     let status = world.fleet.access("acme", Access::Blocked).await.status.unwrap();
     assert_eq!(status.holds[0].name, "legal");
+    // The operator was refused what it requested there while its Role was gone, which is expected of no namespace that exists.
+    kubectl.run(&["delete", "namespace", world.name]).await.unwrap();
 }
 
 #[tokio::test]
