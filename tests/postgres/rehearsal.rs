@@ -57,6 +57,31 @@ async fn failing_file_is_reported_with_its_position_and_nothing_is_left() {
     }
 }
 
+/// What docs/first-login.md shows: rows that Tenantry's functions write are not the module's.
+#[tokio::test]
+async fn module_that_registers_functions_is_accepted() {
+    let first = "CREATE TABLE customers (email text PRIMARY KEY, name text NOT NULL, is_admin boolean NOT NULL);
+        CREATE TABLE options (name text PRIMARY KEY, value text NOT NULL);
+        CREATE FUNCTION seed_admin(admin jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO customers VALUES (admin ->> 'email', admin ->> 'name', true) ON CONFLICT DO NOTHING;
+        END $$;
+        CREATE FUNCTION apply_settings(settings jsonb, earlier jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO options SELECT key, value FROM jsonb_each_text(settings) ON CONFLICT DO NOTHING;
+        END $$;
+        CREATE FUNCTION demo() RETURNS void LANGUAGE sql AS 'SELECT';
+        SELECT tenantry.on_admin('app.seed_admin'); SELECT tenantry.on_settings('app.apply_settings');
+        SELECT tenantry.on_demo('app.demo'); SELECT tenantry.meter('users', 'app.customers')";
+    let second = "SELECT tenantry.off('app.demo'); SELECT tenantry.on_admin('app.seed_admin')";
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let app = Module { schema: "app".into(), ..module("app", &[first, second]) };
+        let alone = ModuleSet::new(Vec::new());
+        let report = server.rehearse(&alone, &app, 0, false).await.unwrap();
+        assert_eq!(report.findings, Rehearsal::default().findings);
+        assert_eq!(report.files.len(), 2);
+    }
+}
+
 #[tokio::test]
 async fn honest_module_is_accepted_with_a_report() {
     for postgres in &*SERVERS {
