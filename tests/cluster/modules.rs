@@ -213,23 +213,23 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     modules.refused("wrong-b", "SourceNotFound").await;
     says(&modules.refused(name, "DependencyCycle").await, "wrong depends on wrong-b depends on wrong");
     modules.delete("wrong-b").await;
+    // Of two objects that change together, the operator may see either first. So the files that are accepted below are
+    // there before those of another ConfigMap, whose changes it sees afterwards.
+    let good = [("0001_wrong.sql", "CREATE TABLE public.wrong (id integer)"), ("0002_b.sql", "SELECT 1")];
+    modules.files(name, &good).await;
     let broken =
         ("0001_wrong.sql", "CREATE TABLE public.wrong (id integer);\nCREATE TABEL public.wrong_2 ()");
-    modules.files(name, &[broken]).await;
-    modules.apply(name, json!({})).await;
+    let other = json!({"configMaps": [{"name": "wrong-3"}]});
+    modules.files("wrong-3", &[broken]).await;
+    modules.apply(name, json!({"source": other, "dependsOn": ["identity"]})).await;
     says(&modules.refused(name, "RehearsalFailed").await, "0001_wrong.sql line 2 column 8");
-    modules.files(name, &[("0001_wrong.sql", "ALTER TABLE public.users ADD COLUMN mine text")]).await;
+    modules.files("wrong-3", &[("0001_wrong.sql", "ALTER TABLE public.users ADD COLUMN mine text")]).await;
     says(&modules.refused(name, "UnsafeMigration").await, "public.users");
-    modules.apply(name, json!({"extensions": [{"name": "no_such_extension"}]})).await;
+    let extensions = json!([{"name": "no_such_extension"}]);
+    modules.apply(name, json!({"source": other, "dependsOn": ["identity"], "extensions": extensions})).await;
     says(&modules.refused(name, "ExtensionNotFound").await, "no_such_extension");
 
     // Accepted, and then changed.
-    modules
-        .files(
-            name,
-            &[("0001_wrong.sql", "CREATE TABLE public.wrong (id integer)"), ("0002_b.sql", "SELECT 1")],
-        )
-        .await;
     modules.apply(name, json!({})).await;
     modules.accepted(name, "2").await;
     let fleet = &modules.fleet;
@@ -247,12 +247,7 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     );
     modules.files(name, &[("0001_wrong.sql", "CREATE TABLE public.wrong (id integer)")]).await;
     says(&modules.refused(name, "VersionWentBack").await, "0002 (0002_b.sql) was accepted");
-    modules
-        .files(
-            name,
-            &[("0001_wrong.sql", "CREATE TABLE public.wrong (id integer)"), ("0002_b.sql", "SELECT 1")],
-        )
-        .await;
+    modules.files(name, &good).await;
     modules.apply(name, json!({"schema": "elsewhere"})).await;
     says(&modules.refused(name, "SchemaChanged").await, "\"elsewhere\" and was \"public\"");
     modules.files(name, &[("nonsense", "")]).await;
