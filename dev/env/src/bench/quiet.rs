@@ -39,6 +39,8 @@ pub async fn quiet_minute(environment: &Environment) -> Result<()> {
     let installed = environment.installation();
     installed.operator().stop().await?;
     let kubectl = environment.control_plane().kubectl();
+    // The operator's Role is in it.
+    kubectl.run(&["create", "namespace", NAME]).await?;
     let options = InstallationOptions {
         names: Names { namespace: format!("{NAME}-system"), server: NAME.to_owned(), ..Names::default() },
         server_labels: [("tenantry.dev/bench".to_owned(), NAME.to_owned())].into(),
