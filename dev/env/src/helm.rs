@@ -1,11 +1,11 @@
 //! Helm, run to its end.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::error::{Context, Error, Result};
+use crate::error::Result;
 use crate::paths::RunDirectory;
-use crate::{paths, process};
+use crate::{build_script, paths, process};
 
 /// A Helm with directories of its own, and the cluster that it uses.
 #[derive(Debug)]
@@ -18,17 +18,7 @@ pub struct Helm {
 /// The path of Helm's binary. It is built first if this machine has not built this release before: minutes, of which the
 /// build reports on stderr.
 pub async fn find() -> Result<PathBuf> {
-    let script = paths::checkout().join("dev/tools/helm.sh");
-    // The whole environment: it configures Go's proxies and caches and the machine's certificates.
-    let mut command = Command::new(&script);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output =
-        tokio::process::Command::from(command).kill_on_drop(true).output().await.at("running", &script)?;
-    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    if !output.status.success() || !path.is_file() {
-        return Err(Error::message("there is no Helm: its build failed, see above"));
-    }
-    Ok(path)
+    build_script::run("dev/tools/helm.sh", "Helm").await
 }
 
 /// The chart of this checkout.

@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod bench;
+mod build_script;
 pub mod certificates;
 pub mod commands;
 pub mod control_plane;
