@@ -70,7 +70,7 @@ async fn roles_named(postgres: &Postgres, name: &str) -> i64 {
 async fn what_a_tool_makes_belongs_to_the_owner_and_follows_the_tenants_access() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let (tenant, other) = (Tenant::new("tenant_tool"), Tenant::new("tenant_beside"));
+        let (tenant, other) = (Tenant::new("tenant_tool"), Tenant::new("tenant_beside_tool"));
         for tenant in [&tenant, &other] {
             tenant.provision(&server, 1).await;
         }

@@ -1,6 +1,9 @@
 //! One server per version for the whole run, set up as an administrator would.
 
-use std::sync::LazyLock;
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex},
+};
 
 use sqlx::{Connection, Executor, PgConnection};
 use tenantry::{
@@ -118,6 +121,7 @@ impl Tenant {
 
     /// As [`Self::provision`], with other modules.
     pub async fn provision_with(&self, server: &Server, modules: &ModuleSet, times: usize) {
+        claim_name(server, &self.placement.database);
         let again = 0..times;
         for _ in again.clone() {
             server.create_login(&self.placement).await.unwrap();
@@ -149,6 +153,18 @@ impl Tenant {
         ))
         .await
     }
+}
+
+/// Tests that run in parallel share the servers. Two with the same name would fail only where they meet; this fails
+/// whichever is second, in every run.
+fn claim_name(server: &Server, database: &str) {
+    static CLAIMED: LazyLock<Mutex<HashMap<(u16, String), String>>> = LazyLock::new(Mutex::default);
+
+    // The test harness names each thread for its test.
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let name = (server.config().port, database.to_owned());
+    let first = CLAIMED.lock().unwrap().entry(name).or_insert_with(|| test.clone()).clone();
+    assert_eq!(first, test, "both tests use the database {database}: give one of them another name");
 }
 
 /// Where a new tenant's data is.

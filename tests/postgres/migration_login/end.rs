@@ -20,7 +20,7 @@ use crate::servers::{SERVERS, Tenant, ready, set_up, start};
 async fn login_is_gone_after_its_run_whatever_the_tool_does() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
-        let (tenant, other) = (Tenant::new("tenant_done"), Tenant::new("tenant_meddler"));
+        let (tenant, other) = (Tenant::new("tenant_ended"), Tenant::new("tenant_meddler"));
         for tenant in [&tenant, &other] {
             tenant.provision(&server, 1).await;
         }
