@@ -13,6 +13,7 @@ mod enforcement;
 mod fairness;
 mod fresh;
 mod grace_periods;
+mod health;
 mod invariants;
 mod leaders;
 mod legal_hold;

@@ -87,8 +87,11 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     let checks = async {
         while shutdown.run_until_cancelled(period.tick()).await.is_some() {
             match timeout(CHECK_TIMEOUT, check(&context, &mut memory, &registered)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "could not check for drift"),
+                Ok(Ok(())) => context.state.registry_reads.record(None),
+                Ok(Err(error)) => {
+                    context.state.registry_reads.record(Some(error.reason()));
+                    warn!(%error, "could not check for drift");
+                }
                 Err(_) => warn!("could not check for drift: no answer in time"),
             }
         }
@@ -141,6 +144,7 @@ async fn check(
 ) -> Result<(), registry::Error> {
     let (rows, retained) = read_rows(&mut memory.rows, context).await?;
     registered.send_replace(rows.clone());
+    count_rows(&rows, &retained, context);
     // Also those that have no tenant any more: they may have leftovers.
     let resources = context.stores.database_servers.state();
     let names: Vec<String> = resources.iter().map(|server| server.name_any()).collect();
@@ -185,6 +189,13 @@ async fn check(
         verify_restored(id, &rows, context);
     }
     memory.record_in_time(context).await
+}
+
+fn count_rows(rows: &[Arc<TenantRecord>], retained: &[Arc<TenantRecord>], context: &Context) {
+    let count = |status| rows.iter().chain(retained).filter(|row| row.status == status).count();
+    context
+        .metrics
+        .registry_tenants(RegistryStatus::ALL.into_iter().map(|status| (status.as_str(), count(status))));
 }
 
 /// Reads the rows that changed since the last check, and all if others changed too: the registry was restored.
