@@ -5,6 +5,7 @@
 
 mod batch;
 mod breaker;
+mod canaries;
 mod crash;
 mod crd;
 mod deadlines;
