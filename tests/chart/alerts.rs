@@ -5,9 +5,12 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 use tenantry::{api::reason::Reason, metrics::catalog::METRICS};
-use tenantry_dev::{helm::chart, promtool};
+use tenantry_dev::{
+    helm::{Helm, chart},
+    promtool,
+};
 
-use crate::file;
+use crate::{file, of_kind, render};
 
 /// Labels that Prometheus adds to what it scrapes, and the one of buckets.
 const ADDED: [&str; 5] = ["namespace", "job", "pod", "exported_namespace", "le"];
@@ -125,11 +128,27 @@ fn unknown_metrics_labels_and_reasons_are_found() {
 #[ignore = "slow: make test-all"]
 async fn alerts_fire_when_they_should() {
     let promtool = promtool::find().await.unwrap();
-    let (rules, tests) = (chart().join("files/alerts.yaml"), file("alerts_test.yaml"));
-    for arguments in [["check", "rules"], ["test", "rules"]] {
-        let subject = if arguments[0] == "check" { &rules } else { &tests };
-        let output = Command::new(&promtool).args(arguments).arg(subject).output().unwrap();
+    let run = |what: &str, subject: &Path| {
+        let output = Command::new(&promtool).args([what, "rules"]).arg(subject).output().unwrap();
         let printed = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&printed));
+    };
+    run("check", &chart().join("files/alerts.yaml"));
+    run("test", &file("alerts_test.yaml"));
+    // What the chart makes of it, whose links lead where the values say.
+    let helm = Helm::new(None).await.unwrap();
+    let values = file("values/everything.yaml").display().to_string();
+    let rendered = render(&helm, &["--values", &values, "--set", "crds.install=false"]).await;
+    let spec = &of_kind(&rendered, "PrometheusRule")[0]["spec"];
+    let rules = std::env::temp_dir().join(format!("tenantry-rules-{}.yaml", std::process::id()));
+    fs::write(&rules, spec.to_string()).unwrap();
+    run("check", &rules);
+    fs::remove_file(&rules).unwrap();
+    let groups = spec["groups"].as_array().unwrap();
+    let rendered: Vec<&Value> = groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+    assert_eq!(rendered.len(), alerts().len());
+    for alert in rendered {
+        let url = alert["annotations"]["runbook_url"].as_str().unwrap();
+        assert!(url.starts_with("https://wiki.example/tenantry/runbooks#tenantry"), "{url}");
     }
 }

@@ -87,9 +87,9 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     let checks = async {
         while shutdown.run_until_cancelled(period.tick()).await.is_some() {
             match timeout(CHECK_TIMEOUT, check(&context, &mut memory, &registered)).await {
-                Ok(Ok(())) => context.state.registry_reads.record(None),
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    context.state.registry_reads.record(Some(error.reason()));
+                    context.state.registry_reads.end(Some(error.reason()));
                     warn!(%error, "could not check for drift");
                 }
                 Err(_) => warn!("could not check for drift: no answer in time"),
@@ -142,7 +142,9 @@ async fn check(
     memory: &mut DriftMemory,
     registered: &watch::Sender<Vec<Arc<TenantRecord>>>,
 ) -> Result<(), registry::Error> {
+    context.state.registry_reads.begin();
     let (rows, retained) = read_rows(&mut memory.rows, context).await?;
+    context.state.registry_reads.end(None);
     registered.send_replace(rows.clone());
     count_rows(&rows, &retained, context);
     // Also those that have no tenant any more: they may have leftovers.
