@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use serde_json::{Value, json};
 
 use tenantry::{
-    metrics::Metrics,
-    web::{Pages, Readiness, WebServer},
+    api::reason::Reason,
+    domain::health::{HealthCause, HealthState},
+    metrics::{Metrics, catalog::document},
+    web::{Health, Pages, Readiness, WebServer},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -18,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 struct Running {
     address: SocketAddr,
     readiness: Readiness,
+    health: Health,
     metrics: Metrics,
     shutdown: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
@@ -27,9 +32,10 @@ async fn running() -> Running {
     let server = WebServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = server.address().unwrap();
     let (readiness, metrics, shutdown) = (Readiness::default(), Metrics::new(), CancellationToken::new());
-    let pages = Pages { readiness: readiness.clone(), metrics: metrics.clone() };
+    let health = Health::default();
+    let pages = Pages { readiness: readiness.clone(), health: health.clone(), metrics: metrics.clone() };
     let serving = tokio::spawn(server.serve(pages, shutdown.clone().cancelled_owned()));
-    Running { address, readiness, metrics, shutdown, serving }
+    Running { address, readiness, health, metrics, shutdown, serving }
 }
 
 /// Status, headers in lower case, body.
@@ -63,6 +69,37 @@ async fn readiness_follows_its_gates_and_names_closed_ones() {
 }
 
 #[tokio::test]
+async fn health_is_the_worst_of_its_causes_and_turns_back() {
+    let running = running().await;
+    let page = async || {
+        let (status, head, body) = ask(running.address, "GET", "/health").await;
+        assert!(head.contains("content-type: application/json"), "{head}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        (status, body)
+    };
+    let registry = running.readiness.gate("registry");
+    let (status, body) = page().await;
+    assert_eq!((status, &body["status"], &body["role"]), (503, &json!("failed"), &json!("standby")));
+    assert_eq!(body["causes"][0]["message"], "this replica is not ready: registry: not yet");
+    registry.open();
+    let (status, body) = page().await;
+    assert_eq!((status, &body["status"], &body["causes"]), (200, &json!("ready"), &json!([])));
+    let cause = |state, reason| HealthCause { state, reason, count: 2, message: "eu, us".into() };
+    let degraded = cause(HealthState::Degraded, Reason::RolloutHalted);
+    running.health.report(vec![degraded.clone()]);
+    let (status, body) = page().await;
+    assert_eq!((status, &body["status"], &body["role"]), (200, &json!("degraded"), &json!("leader")));
+    let shown = json!([{"status": "degraded", "reason": "RolloutHalted", "count": 2, "message": "eu, us"}]);
+    assert_eq!(body["causes"], shown);
+    running.health.report(vec![cause(HealthState::Failed, Reason::ServerNotReady), degraded]);
+    let (status, body) = page().await;
+    assert_eq!((status, &body["status"]), (503, &json!("failed")));
+    running.health.report(Vec::new());
+    let (status, body) = page().await;
+    assert_eq!((status, &body["status"], &body["role"]), (200, &json!("ready"), &json!("leader")));
+}
+
+#[tokio::test]
 async fn metrics_are_current_openmetrics() {
     let running = running().await;
     running.metrics.leader(true);
@@ -79,12 +116,22 @@ async fn metrics_are_current_openmetrics() {
     assert!(ask(running.address, "GET", "/metrics").await.2.contains("\ntenantry_leader 0\n"));
 }
 
+#[test]
+fn document_of_metrics_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, document()).unwrap();
+    }
+    let there = fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == document(), "docs/metrics.md is stale: UPDATE=1 cargo test --test web");
+}
+
 #[tokio::test]
 async fn root_lists_paths_and_other_paths_do_not_exist() {
     let running = running().await;
     let (status, _, body) = ask(running.address, "GET", "/").await;
     assert_eq!(status, 200);
-    for path in ["/livez", "/readyz", "/metrics"] {
+    for path in ["/livez", "/readyz", "/health", "/metrics"] {
         assert!(body.contains(path), "{body}");
         assert_eq!(ask(running.address, "POST", path).await.0, 405);
     }

@@ -1,6 +1,6 @@
 //! `tenantry run`: the operator.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use k8s_openapi::jiff::SignedDuration;
@@ -35,7 +35,7 @@ logins from the Secrets that DatabaseServers name, and to the registry with the 
 superuser (see `tenantry server-setup --help`).\n\n\
 Run two replicas for failover: one holds the Lease and leads, the other takes over within 20 seconds. A container that \
 is restarted in its pod leads again after 4 seconds (--pod-uid).\n\n\
-Endpoints at --http-address: /livez, /readyz, /metrics.")]
+Endpoints at --http-address: /livez, /readyz, /health, /metrics.")]
 pub struct Arguments {
     /// URL of the registry, the system database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full
     #[arg(long, env = "TENANTRY_SYSTEM_DATABASE_URL", hide_env_values = true, value_name = "URL")]
@@ -252,8 +252,9 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         None => lists_gate.open(),
     });
     let server = web::WebServer::bind(arguments.http_address).await?;
-    info!(address = %server.address()?, "serving /livez, /readyz, /metrics");
-    let pages = web::Pages { readiness, metrics: metrics.clone() };
+    info!(address = %server.address()?, "serving /livez, /readyz, /health, /metrics");
+    let health = web::Health::default();
+    let pages = web::Pages { readiness, health: health.clone(), metrics: metrics.clone() };
     let serving = tokio::spawn(server.serve(pages, shutdown.clone().cancelled_owned()));
     stop_on_signal(shutdown.clone());
 
@@ -312,6 +313,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         leadership: leadership.clone(),
         fence,
         failed_lists,
+        report_health: Arc::new(move |causes| health.report(causes)),
     };
     let options = Options {
         watch_namespaces: arguments.watch_namespaces,

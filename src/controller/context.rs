@@ -19,9 +19,11 @@ use super::{
     events::Events,
     state::{
         breaker::Breaker, failed_lists::FailedLists, latest_status::LatestStatus, leftovers::Leftovers,
-        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage, retries::Retries,
-        scopes::Scopes, server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot,
-        timers::Timers, tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
+        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
+        registry_reads::RegistryReads, retries::Retries, scopes::Scopes,
+        server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
+        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
+        warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -92,6 +94,10 @@ pub struct State {
     pub latest_status: LatestStatus,
     /// What was read of all tenants at start-up.
     pub snapshot: StartupSnapshot,
+    /// Whether the registry could be read last.
+    pub registry_reads: RegistryReads,
+    /// How old the operator's logins and the authorities of servers are.
+    pub server_credentials: ServerCredentials,
     /// The tombstones, and when each is due.
     pub tombstones: Tombstones,
     /// Whether purges may begin.

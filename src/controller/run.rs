@@ -31,8 +31,10 @@ use super::{
         modules::ModuleStates,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
+        registry_reads::RegistryReads,
         retries::Retries,
         scopes::{Scope, Scopes},
+        server_credentials::ServerCredentials,
         server_rollout::ServerRollouts,
         servers::Servers,
         snapshot::StartupSnapshot,
@@ -107,6 +109,8 @@ pub struct LeaderResources {
     pub fence: Fence,
     /// Which lists of objects failed last.
     pub failed_lists: FailedLists,
+    /// Receives why the installation is not ready.
+    pub report_health: background::overview::ReportHealth,
 }
 
 /// Why a leader stopped.
@@ -131,6 +135,7 @@ pub async fn run(
 ) -> Result<(), LeaderError> {
     let former_leaders = former_leaders(&resources).await?;
     let selector = options.server_selector.clone();
+    let report_health = resources.report_health.clone();
     let (plans, plan_writer) = reflector::store();
     let (database_servers, server_writer) = reflector::store();
     let (tenant_modules, module_writer) = reflector::store();
@@ -150,7 +155,7 @@ pub async fn run(
     // Before the first template is built, and the first tenant is reconciled.
     supervisor.wait_for(ready::modules_are_filled(&context)).await;
     tenant_module::content::prepare(&context).await?;
-    supervisor.spawn("tenant counts", background::tenant_counts::run(context.clone()));
+    supervisor.spawn("overview", background::overview::run(context.clone(), report_health));
     let servers =
         database_server::controller::run(context.clone(), selector, server_writer, shutdown.clone());
     supervisor.spawn_graceful("controller of DatabaseServers", servers);
@@ -264,6 +269,8 @@ fn context(
             servers: Servers::default(),
             latest_status: LatestStatus::default(),
             snapshot: StartupSnapshot::default(),
+            registry_reads: RegistryReads::default(),
+            server_credentials: ServerCredentials::default(),
             tombstones: Tombstones::default(),
             breaker: Breaker::new(options.breaker),
             timers: Timers::default(),

@@ -3,20 +3,21 @@
 //! A tenant's name is a label only while the tenant is near a limit, and of a thousand tenants at most: otherwise, ten thousand
 //! tenants would create ten thousand series per metric.
 
+pub mod catalog;
+mod fleet;
 mod process;
+mod series;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
+
+pub use self::fleet::{ObjectSeries, PlanSeries, PurgeSeries, ServerSeries, TenantSeries, WorkflowSeries};
+use self::{fleet::FleetGauges, series::Series};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -65,8 +66,9 @@ struct ByStep {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByState {
-    state: String,
+struct ByFailedStep {
+    step: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,13 +87,6 @@ struct ByAccess {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByLimit {
-    namespace: String,
-    tenant: String,
-    limit: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Build {
     version: &'static str,
     revision: &'static str,
@@ -106,19 +101,25 @@ pub struct Metrics {
     reconcile_errors: Family<ByReason, Counter>,
     steps: Family<ByStep, Counter>,
     step_durations: Histograms<ByStep>,
-    tenants: Family<ByState, Gauge>,
+    provision_failures: Family<ByFailedStep, Counter>,
+    fleet: FleetGauges,
     tombstones: Family<ByAccess, Gauge>,
     leftover_databases: Gauge,
     vanished_tenants: Gauge,
     leftover_logins: Gauge,
     tenant_sessions_ended: Family<ByReason, Counter>,
-    limits: Family<ByLimit, Gauge<f64, AtomicU64>>,
-    near: Arc<Mutex<HashSet<ByLimit>>>,
+    limits: Series,
     provision_durations: Histogram,
     leader: Gauge,
     breaker: Gauge,
     invalid_objects: Family<ByKind, Gauge>,
     modules_behind: Family<ByModule, Gauge>,
+}
+
+/// Registers the metric that has this name in queries, with its help text. The library adds what the type requires.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, metric: &M) {
+    let short = name.trim_start_matches("tenantry_").trim_end_matches("_total");
+    registry.register(short, catalog::help(name), metric.clone());
 }
 
 fn histogram() -> Histogram {
@@ -133,90 +134,44 @@ impl Metrics {
         let registry = process_wide.sub_registry_with_prefix("tenantry");
 
         let reconciles = Family::default();
-        registry.register("reconcile", "Reconciliations, by result", reconciles.clone());
+        add(registry, "tenantry_reconcile_total", &reconciles);
         let reconcile_durations = Histograms::new_with_constructor(histogram as fn() -> Histogram);
-        registry.register(
-            "reconcile_duration_seconds",
-            "How long reconciliations took, by outcome",
-            reconcile_durations.clone(),
-        );
+        add(registry, "tenantry_reconcile_duration_seconds", &reconcile_durations);
         let reconcile_errors = Family::default();
-        registry.register("reconcile_errors", "Failed reconciliations, by reason", reconcile_errors.clone());
+        add(registry, "tenantry_reconcile_errors_total", &reconcile_errors);
         let steps = Family::default();
-        registry.register("steps", "Steps of workflows, by step and outcome", steps.clone());
+        add(registry, "tenantry_steps_total", &steps);
         let step_durations = Histograms::new_with_constructor(histogram as fn() -> Histogram);
-        registry.register(
-            "step_duration_seconds",
-            "How long steps of workflows took, by step and outcome",
-            step_durations.clone(),
-        );
-        let tenants = Family::default();
-        registry.register("tenants", "Tenants, by state", tenants.clone());
+        add(registry, "tenantry_step_duration_seconds", &step_durations);
+        let provision_failures = Family::default();
+        add(registry, "tenantry_provision_step_failures_total", &provision_failures);
+        let fleet = FleetGauges::default();
+        fleet.register(registry);
         let tombstones = Family::default();
-        registry.register(
-            "tombstones",
-            "Tenants that are being deprovisioned, by access: Blocked once revocation is verified",
-            tombstones.clone(),
-        );
+        add(registry, "tenantry_tombstones", &tombstones);
         let leftover_databases = Gauge::default();
-        registry.register(
-            "leftover_databases",
-            "Databases that exist although their tenant is deprovisioned, or unknown to the registry",
-            leftover_databases.clone(),
-        );
+        add(registry, "tenantry_leftover_databases", &leftover_databases);
         let vanished_tenants = Gauge::default();
-        registry.register(
-            "vanished_tenants",
-            "Registered tenants that have no Tenant and keep their access while the breaker is open",
-            vanished_tenants.clone(),
-        );
+        add(registry, "tenantry_vanished_tenants", &vanished_tenants);
         let leftover_logins = Gauge::default();
-        registry.register(
-            "leftover_logins",
-            "Logins that exist although their tenant is deprovisioned, or unknown to the registry",
-            leftover_logins.clone(),
-        );
+        add(registry, "tenantry_leftover_logins", &leftover_logins);
         let tenant_sessions_ended = Family::default();
-        registry.register(
-            "tenant_sessions_ended",
-            "Sessions and prepared transactions of tenants that were ended because others depend on what they used, by reason",
-            tenant_sessions_ended.clone(),
-        );
-        let limits = Family::default();
-        registry.register(
-            "tenant_limit_usage_ratio",
-            "Share of a limit that a tenant uses, for tenants near a limit (80 %) or beyond it",
-            limits.clone(),
-        );
+        add(registry, "tenantry_tenant_sessions_ended_total", &tenant_sessions_ended);
+        let limits = Series::default();
+        add(registry, "tenantry_tenant_limit_usage_ratio", &limits.family);
         let provision_durations = histogram();
-        registry.register(
-            "provision_duration_seconds",
-            "From the first reconcile of a Tenant to its activation",
-            provision_durations.clone(),
-        );
+        add(registry, "tenantry_provision_duration_seconds", &provision_durations);
         let leader = Gauge::default();
-        registry.register("leader", "1 on the process that leads, 0 on the others", leader.clone());
+        add(registry, "tenantry_leader", &leader);
         let breaker = Gauge::default();
-        registry.register(
-            "mass_deletion_breaker_open",
-            "1 while purges are frozen because of many deletions, many purges, or many vanished Tenants at once, 0 otherwise",
-            breaker.clone(),
-        );
+        add(registry, "tenantry_mass_deletion_breaker_open", &breaker);
         let invalid_objects = Family::default();
-        registry.register(
-            "invalid_objects",
-            "Objects that exist and cannot be decoded, by kind",
-            invalid_objects.clone(),
-        );
+        add(registry, "tenantry_invalid_objects", &invalid_objects);
         let modules_behind = Family::default();
-        registry.register(
-            "module_tenants_behind",
-            "Tenants that are not at the target version of a module, by module",
-            modules_behind.clone(),
-        );
+        add(registry, "tenantry_module_tenants_behind", &modules_behind);
         registry.register(
             "build",
-            "Version and revision of this build",
+            catalog::help("tenantry_build_info"),
             Info::new(Build { version: env!("CARGO_PKG_VERSION"), revision: revision() }),
         );
 
@@ -227,14 +182,14 @@ impl Metrics {
             reconcile_errors,
             steps,
             step_durations,
-            tenants,
+            provision_failures,
+            fleet,
             tombstones,
             leftover_databases,
             vanished_tenants,
             leftover_logins,
             tenant_sessions_ended,
             limits,
-            near: Arc::default(),
             provision_durations,
             leader,
             breaker,
@@ -282,27 +237,18 @@ impl Metrics {
         self.tenant_sessions_ended.get_or_create(&ByReason { reason: reason.to_owned() }).inc();
     }
 
-    /// The number of tenants in each state. A state that is not listed keeps its number: list all of them.
-    pub fn tenants<'a>(&self, counts: impl IntoIterator<Item = (&'a str, i64)>) {
-        for (state, count) in counts {
-            self.tenants.get_or_create(&ByState { state: state.to_owned() }).set(count);
-        }
+    /// A step of a provisioning has failed, for this reason of a condition.
+    pub fn provision_step_failed(&self, step: &'static str, reason: &'static str) {
+        self.provision_failures.get_or_create(&ByFailedStep { step, reason }).inc();
     }
 
     /// The tenants that are near a limit or exceed it. Others have no series. At most [`MAX_NEAR`] are exported.
     pub fn near_limits(&self, near: impl IntoIterator<Item = NearLimit>) {
-        let mut current = HashSet::new();
-        for NearLimit { namespace, tenant, limit, ratio } in near.into_iter().take(MAX_NEAR) {
-            let labels = ByLimit { namespace, tenant, limit };
-            self.limits.get_or_create(&labels).set(ratio);
-            current.insert(labels);
-        }
-        // Only the others are removed: a scrape in between must not find none.
-        let mut before = self.near.lock().unwrap_or_else(PoisonError::into_inner);
-        for former in before.difference(&current) {
-            self.limits.remove(former);
-        }
-        *before = current;
+        self.limits.replace(near.into_iter().take(MAX_NEAR).map(
+            |NearLimit { namespace, tenant, limit, ratio }| {
+                (vec![("namespace", namespace), ("tenant", tenant), ("limit", limit)], ratio)
+            },
+        ));
     }
 
     /// The number of tenants that are behind, of every module that exists.
@@ -344,7 +290,8 @@ impl Metrics {
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        // The library writes empty braces for a family without labels. No value of a label has them.
+        Ok(text.replace("{} ", " "))
     }
 }
 
@@ -366,51 +313,4 @@ pub fn revision() -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_labels_are_stable() {
-        let metrics = Metrics::new();
-        metrics.reconciled("changed", Duration::from_millis(3));
-        metrics.reconcile_failed("ServerUnreachable");
-        metrics.step("CreateDatabase", "succeeded", Duration::from_millis(54));
-        metrics.tenants([("active", 3), ("failed", 0)]);
-        metrics.tenant_session_ended("Kept");
-        metrics.modules_behind([("former", 1)]);
-        metrics.modules_behind([("billing", 2)]);
-        metrics.provisioned(Duration::from_millis(700));
-        metrics.leader(true);
-        let near = |tenant: &str| NearLimit {
-            namespace: "customers".into(),
-            tenant: tenant.into(),
-            limit: "users".into(),
-            ratio: 0.8,
-        };
-        metrics.near_limits([near("former")]);
-        metrics.near_limits([near("acme")]);
-        let text = metrics.encode().unwrap();
-        for line in [
-            r#"tenantry_reconcile_total{result="changed"} 1"#,
-            r#"tenantry_reconcile_duration_seconds_bucket{le="0.005",outcome="changed"} 1"#,
-            r#"tenantry_reconcile_errors_total{reason="ServerUnreachable"} 1"#,
-            r#"tenantry_steps_total{step="CreateDatabase",outcome="succeeded"} 1"#,
-            r#"tenantry_step_duration_seconds_count{step="CreateDatabase",outcome="succeeded"} 1"#,
-            r#"tenantry_tenant_sessions_ended_total{reason="Kept"} 1"#,
-            r#"tenantry_tenants{state="active"} 3"#,
-            r#"tenantry_tenants{state="failed"} 0"#,
-            r#"tenantry_module_tenants_behind{module="billing"} 2"#,
-            "tenantry_provision_duration_seconds_sum 0.7",
-            "tenantry_leader 1",
-            r#"tenantry_tenant_limit_usage_ratio{namespace="customers",tenant="acme",limit="users"} 0.8"#,
-            "# EOF",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-        assert!(!text.contains("=\"former\""), "{text}");
-        assert!(
-            text.contains(&format!("tenantry_build_info{{version=\"{}\"", env!("CARGO_PKG_VERSION"))),
-            "{text}"
-        );
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
-//! The HTTP endpoint: health, readiness and metrics. Plain HTTP, read-only, no secrets.
+//! The HTTP endpoint: liveness, readiness, health and metrics. Plain HTTP, read-only, no secrets.
 
+mod health;
 mod readiness;
 
 use std::{future::Future, io, net::SocketAddr};
@@ -13,14 +14,21 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-pub use self::readiness::{Readiness, ReadinessGate};
-use crate::metrics::{self, Metrics};
+pub use self::{
+    health::Health,
+    readiness::{Readiness, ReadinessGate},
+};
+use crate::{
+    domain::health::HealthState,
+    metrics::{self, Metrics},
+};
 
 const INDEX: &str = "\
 Tenantry
 
 /livez    200 while the process runs
 /readyz   200 when it is ready for work, else 503 with what is missing
+/health   ready, degraded or failed, and why, as JSON: 200, or 503 if failed
 /metrics  for Prometheus
 ";
 
@@ -35,6 +43,8 @@ pub struct WebServer {
 pub struct Pages {
     /// For `/readyz`.
     pub readiness: Readiness,
+    /// For `/health`.
+    pub health: Health,
     /// For `/metrics`.
     pub metrics: Metrics,
 }
@@ -60,6 +70,7 @@ impl WebServer {
             .route("/", get(async || INDEX))
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(readyz))
+            .route("/health", get(health_page))
             .route("/metrics", get(metrics_page))
             .with_state(pages);
         axum::serve(self.listener, router).with_graceful_shutdown(shutdown).await
@@ -73,6 +84,16 @@ async fn readyz(State(pages): State<Pages>) -> Response {
     }
     let lines: String = closed.iter().map(|(gate, why)| format!("{gate}: {why}\n")).collect();
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}")).into_response()
+}
+
+async fn health_page(State(pages): State<Pages>) -> Response {
+    let (state, json) = pages.health.page(&pages.readiness);
+    let status = match state {
+        HealthState::Ready | HealthState::Degraded => StatusCode::OK,
+        HealthState::Failed => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, json).into_response()
 }
 
 async fn metrics_page(State(pages): State<Pages>) -> Response {

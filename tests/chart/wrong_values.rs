@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use tenantry_dev::helm::{Helm, chart};
 
 /// A wrong value, as after `--set`, and what the error must contain.
-const WRONG: [(&str, &str); 52] = [
+const WRONG: [(&str, &str); 55] = [
     ("replica=2", "'replica' not allowed"),
     ("replicas=0", "/replicas"),
     ("replicas=two", "/replicas"),
@@ -52,6 +52,9 @@ const WRONG: [(&str, &str); 52] = [
     ("networkPolicy.metricsFrom=monitoring", "/networkPolicy/metricsFrom"),
     ("networkPolicy.metricsFrom[0].namespace=monitoring", "'namespace' not allowed"),
     ("metrics.serviceMonitor=true", "/metrics/serviceMonitor"),
+    ("metrics.prometheusRule.enabled=1", "/metrics/prometheusRule/enabled"),
+    ("metrics.prometheusRule.runbookUrl=", "/metrics/prometheusRule/runbookUrl"),
+    ("metrics.dashboard=true", "/metrics/dashboard"),
     ("podDisruptionBudget.maxUnavailable=half", "/podDisruptionBudget/maxUnavailable"),
     ("resources.requests.cpu=much", "/resources/requests/cpu"),
     ("tolerations[0].effect=NoWay", "/tolerations/0/effect"),

@@ -5,6 +5,7 @@
 
 mod batch;
 mod breaker;
+mod canaries;
 mod crash;
 mod crd;
 mod deadlines;
@@ -13,6 +14,7 @@ mod enforcement;
 mod fairness;
 mod fresh;
 mod grace_periods;
+mod health;
 mod invariants;
 mod leaders;
 mod legal_hold;

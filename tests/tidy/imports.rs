@@ -18,7 +18,7 @@ const MODULES: [(&str, &[&str]); 14] = [
     ("leader", &[]),
     ("metrics", &[]),
     ("telemetry", &[]),
-    ("web", &["metrics"]),
+    ("web", &["api", "domain", "metrics"]),
     (
         "controller",
         &[

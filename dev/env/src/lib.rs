@@ -25,6 +25,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod progress;
+pub mod promtool;
 pub mod rights;
 pub mod service;
 mod tenants;

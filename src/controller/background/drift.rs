@@ -88,7 +88,10 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
         while shutdown.run_until_cancelled(period.tick()).await.is_some() {
             match timeout(CHECK_TIMEOUT, check(&context, &mut memory, &registered)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "could not check for drift"),
+                Ok(Err(error)) => {
+                    context.state.registry_reads.end(Some(error.reason()));
+                    warn!(%error, "could not check for drift");
+                }
                 Err(_) => warn!("could not check for drift: no answer in time"),
             }
         }
@@ -139,8 +142,11 @@ async fn check(
     memory: &mut DriftMemory,
     registered: &watch::Sender<Vec<Arc<TenantRecord>>>,
 ) -> Result<(), registry::Error> {
+    context.state.registry_reads.begin();
     let (rows, retained) = read_rows(&mut memory.rows, context).await?;
+    context.state.registry_reads.end(None);
     registered.send_replace(rows.clone());
+    count_rows(&rows, &retained, context);
     // Also those that have no tenant any more: they may have leftovers.
     let resources = context.stores.database_servers.state();
     let names: Vec<String> = resources.iter().map(|server| server.name_any()).collect();
@@ -185,6 +191,13 @@ async fn check(
         verify_restored(id, &rows, context);
     }
     memory.record_in_time(context).await
+}
+
+fn count_rows(rows: &[Arc<TenantRecord>], retained: &[Arc<TenantRecord>], context: &Context) {
+    let count = |status| rows.iter().chain(retained).filter(|row| row.status == status).count();
+    context
+        .metrics
+        .registry_tenants(RegistryStatus::ALL.into_iter().map(|status| (status.as_str(), count(status))));
 }
 
 /// Reads the rows that changed since the last check, and all if others changed too: the registry was restored.

@@ -1,15 +1,15 @@
 //! The connection configuration of a `DatabaseServer`, from its spec and its Secrets.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, jiff::Timestamp};
 use kube::{Api, ResourceExt};
 
-use super::prefix::prefix;
+use super::{expiry::first_expiry, prefix::prefix};
 use crate::{
     api::{
         database_server::{DatabaseServer, SecretKeyRef, TlsMode},
         reason::Reason,
     },
-    controller::context::Context,
+    controller::{context::Context, state::server_credentials::CredentialTimes},
     postgres::{
         ServerConfig, Tls,
         tenant::credentials::{SecretText, without_final_line_break},
@@ -114,6 +114,11 @@ pub async fn configuration(
             Some(certificates(value(&secret, key)).map_err(|found| fault(name, key, found))?)
         }
     };
+    let times = CredentialTimes {
+        login_changed: last_change(&admin),
+        authority_expires: ca.as_deref().and_then(first_expiry),
+    };
+    context.state.server_credentials.record(&server.name_any(), times);
     Ok(ServerConfig {
         name: server.name_any(),
         host: spec.host.clone(),
@@ -130,6 +135,12 @@ pub async fn configuration(
         application_name: context.leader.identity.clone(),
         max_connections: context.config.max_connections,
     })
+}
+
+/// When a Secret was last changed, or created.
+fn last_change(secret: &Secret) -> Option<Timestamp> {
+    let changes = secret.managed_fields().iter().filter_map(|entry| entry.time.as_ref());
+    changes.chain(secret.metadata.creation_timestamp.as_ref()).map(|time| time.0).max()
 }
 
 async fn secret(context: &Context, name: &str, keys: &'static str) -> Result<Secret, ConfigurationError> {

@@ -3,6 +3,7 @@
 
 pub mod configuration;
 pub mod controller;
+mod expiry;
 pub mod prefix;
 pub mod preflight;
 pub mod reconcile;

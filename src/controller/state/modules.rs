@@ -105,6 +105,11 @@ impl ModuleStates {
         self.lock().stopped.contains(name)
     }
 
+    /// The modules whose rollout is stopped.
+    pub fn stopped(&self) -> Vec<String> {
+        self.lock().stopped.iter().cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -52,6 +52,29 @@ fn counted_at(row: &TenantRecord) -> Timestamp {
     changed_at.and_then(|at| at.checked_add(COUNT_FIRST).ok()).unwrap_or(Timestamp::MIN)
 }
 
+/// What the purges of all tombstones wait for: how many for what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PurgeQueue {
+    /// Revocation of their access was not verified yet.
+    pub revocation: usize,
+    /// A legal hold or `spec.paused` holds them.
+    pub held: usize,
+    /// Their time has not come.
+    pub grace: usize,
+    /// Their time has come, and the breaker is open.
+    pub frozen: usize,
+    /// They begin, or are tried again.
+    pub due: usize,
+    /// They have begun.
+    pub purging: usize,
+    /// When the next of those begins whose time has not come.
+    pub next: Option<Timestamp>,
+    /// How many of those begin within a day.
+    pub within_day: usize,
+    /// Since when the first of those is due that are neither held nor frozen.
+    pub due_since: Option<Timestamp>,
+}
+
 /// All tombstones.
 #[derive(Default)]
 pub struct Tombstones {
@@ -137,6 +160,30 @@ impl Tombstones {
         (by_id.len(), by_id.values().filter(|entry| entry.access_open).count())
     }
 
+    /// What the purges wait for.
+    pub fn queue(&self, now: Timestamp, breaker: BreakerState) -> PurgeQueue {
+        let frozen = matches!(breaker, BreakerState::Open | BreakerState::Unknown);
+        let within_day = now.saturating_add(SignedDuration::from_hours(24)).unwrap_or(Timestamp::MAX);
+        let mut queue = PurgeQueue::default();
+        for entry in self.lock().values() {
+            match entry {
+                Entry { access_open: true, .. } => queue.revocation += 1,
+                Entry { due, .. } if *due == Timestamp::MAX => queue.held += 1,
+                Entry { due, .. } if *due > now => {
+                    queue.grace += 1;
+                    queue.next = Some(queue.next.map_or(*due, |next| next.min(*due)));
+                    queue.within_day += usize::from(*due <= within_day);
+                }
+                Entry { drops_data: true, .. } if frozen => queue.frozen += 1,
+                Entry { due, purging, .. } => {
+                    *(if *purging { &mut queue.purging } else { &mut queue.due }) += 1;
+                    queue.due_since = Some(queue.due_since.map_or(*due, |since| since.min(*due)));
+                }
+            }
+        }
+        queue
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Entry>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,6 +210,42 @@ mod tests {
         assert_eq!(tombstones.due(at(1000), BreakerState::Disabled).len(), 1);
         tombstones.record(&TenantRecord::example(RegistryStatus::Deprovisioned), None);
         assert!(tombstones.due(Timestamp::MAX, BreakerState::Disabled).is_empty());
+    }
+
+    #[test]
+    fn queue_counts_each_tombstone_once_by_what_it_waits_for() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let row = |n: u128, purge_after| TenantRecord {
+            id: TenantId(uuid::Uuid::from_u128(n)),
+            purge_after: Some(at(purge_after)),
+            ..TenantRecord::example(RegistryStatus::Deprovisioning)
+        };
+        let tombstones = Tombstones::default();
+        for row in [
+            TenantRecord { access: None, ..row(1, 50) },
+            TenantRecord { purge_held: Some("Paused".into()), ..row(2, 50) },
+            row(3, 1000 + 24 * 3600),
+            row(4, 1001 + 24 * 3600),
+            row(5, 900),
+            TenantRecord { purge_started_at: Some(at(990)), ..row(6, 800) },
+        ] {
+            tombstones.record(&row, None);
+        }
+        let closed = PurgeQueue {
+            revocation: 1,
+            held: 1,
+            grace: 2,
+            frozen: 0,
+            due: 1,
+            purging: 1,
+            next: Some(at(1000 + 24 * 3600)),
+            within_day: 1,
+            due_since: Some(at(800)),
+        };
+        assert_eq!(tombstones.queue(at(1000), BreakerState::Closed), closed);
+        // One that has begun ends.
+        let open = PurgeQueue { frozen: 1, due: 0, ..closed };
+        assert_eq!(tombstones.queue(at(1000), BreakerState::Open), open);
     }
 
     #[test]

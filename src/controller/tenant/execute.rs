@@ -15,6 +15,7 @@ use super::{
     steps,
 };
 use crate::{
+    api::tenant_status::WorkflowKind,
     controller::watch::secrets::watch_conflict,
     domain::{
         backoff,
@@ -138,6 +139,9 @@ async fn run_step(execution: &mut Execution<'_, '_>, at: usize) -> Result<(), Fa
         Err(error) => {
             context.metrics.step(step.as_str(), "failed", elapsed);
             let reason = error.reason().as_str();
+            if execution.kind == WorkflowKind::Provision {
+                context.metrics.provision_step_failed(step.as_str(), reason);
+            }
             if error.is_permanent() {
                 error!(step = step.as_str(), duration_ms, outcome = "failed", reason, %error, "step");
             } else {

@@ -20,6 +20,7 @@ use crate::{
         backoff,
         plan_adoption::{PlanAdoption, adoption_by_plan},
     },
+    metrics::PlanSeries,
 };
 
 /// The least time between two writes to a plan.
@@ -58,6 +59,7 @@ async fn reconcile_all(context: &Context) -> bool {
     let by_plan = adoption_by_plan(tenants.iter().map(AsRef::as_ref), &specs, known.list(), |tenant| {
         context.state.plan_rollout.is_pending(tenant)
     });
+    context.metrics.plan_tenants(plans.iter().map(|plan| counts(plan, &by_plan)).collect());
     // A Tenant that cannot be decoded may be on any plan.
     let is_complete = !context.stores.scopes.has_invalid_tenants();
     let mut done = true;
@@ -72,6 +74,16 @@ async fn reconcile_all(context: &Context) -> bool {
         }
     }
     done
+}
+
+/// How many tenants of a plan are how far.
+fn counts(plan: &TenantPlan, by_plan: &BTreeMap<String, PlanAdoption>) -> PlanSeries {
+    let plan = plan.name_any();
+    let [users, pending, stalled] = by_plan
+        .get(&plan)
+        .map_or([0; 3], |adoption| [adoption.users.count, adoption.pending.count, adoption.stalled.count]);
+    let by_state = [("Current", users - pending), ("Pending", pending - stalled), ("Stalled", stalled)];
+    PlanSeries { plan, by_state }
 }
 
 async fn reconcile(
