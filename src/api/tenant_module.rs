@@ -6,6 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    module_image::{ModuleImage, ModuleImageStatus},
     string_enum::string_enum,
     validation::{conditions, not_yet, resource_name, rule, rule_on_spec},
 };
@@ -42,11 +43,11 @@ use super::{
     ),
 )]
 pub struct TenantModuleSpec {
-    /// Where the files come from: exactly one of configMaps and directory; builtIn is for the objects that the operator
+    /// Where the files come from: exactly one of configMaps, directory and image; builtIn is for the objects that the operator
     /// itself applies, one for each module that ships with it.
     #[x_kube(validation = rule(
         "[has(self.builtIn), has(self.configMaps), has(self.directory), has(self.image), has(self.job), has(self.external)].filter(is, is).size() == 1",
-        "source must have exactly one of configMaps and directory, as in {configMaps: [{name: billing-1}]}",
+        "source must have exactly one of configMaps, directory and image, as in {configMaps: [{name: billing-1}]}",
     ))]
     pub source: ModuleSource,
 
@@ -133,10 +134,9 @@ pub struct ModuleSource {
     /// The module ships with Tenantry. Only for the objects that the operator applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built_in: Option<BuiltInSource>,
-    /// An OCI image with the files. Not supported yet: every value is refused.
+    /// An image or an artifact of a container registry with the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("source.image"))]
-    pub image: Option<FutureSource>,
+    pub image: Option<ModuleImage>,
     /// A Job that runs the application's own migration tool. Not supported yet: every value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = not_yet("source.job"))]
@@ -202,8 +202,12 @@ pub enum ModuleSourceKind {
     ConfigMaps,
     /// A directory in the operator's container.
     Directory,
+    /// An image of a container registry.
+    Image,
 }
-string_enum!(ModuleSourceKind { BuiltIn => "BuiltIn", ConfigMaps => "ConfigMaps", Directory => "Directory" });
+string_enum!(ModuleSourceKind {
+    BuiltIn => "BuiltIn", ConfigMaps => "ConfigMaps", Directory => "Directory", Image => "Image",
+});
 
 /// Observed state of the module. Written by the operator only.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -215,6 +219,9 @@ pub struct TenantModuleStatus {
     /// Where the files come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ModuleSourceKind>,
+    /// The image that the files were read from, with source.image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ModuleImageStatus>,
     /// The version that tenants are brought to, in the content that was accepted last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

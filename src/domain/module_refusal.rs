@@ -14,7 +14,7 @@ pub enum ModuleRefusal {
     NameTaken(String),
     /// `builtIn` on a module that does not ship with Tenantry.
     #[error(
-        "spec.source.builtIn: no module {0:?} ships with this release of Tenantry: use configMaps or directory, or delete this TenantModule"
+        "spec.source.builtIn: no module {0:?} ships with this release of Tenantry: use configMaps, directory or image, or delete this TenantModule"
     )]
     NotBuiltIn(String),
     /// The name of a module is not one.

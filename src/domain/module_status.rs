@@ -8,6 +8,7 @@ use super::{
     workflow::attempt::ModuleFailure,
 };
 use crate::api::{
+    module_image::ModuleImageStatus,
     tenant::Tenant,
     tenant_module::{ModuleSourceKind, ModuleTenants},
     tenant_status::{ModuleState, ModuleStatus, TenantState, TenantStatus},
@@ -26,6 +27,8 @@ pub struct ModuleReport {
     pub kind: Option<ModuleSourceKind>,
     /// The newest file in the source.
     pub latest: Option<i32>,
+    /// The image that was read.
+    pub image: Option<ModuleImageStatus>,
     /// Whether tenants get it.
     pub content: ContentState,
 }
@@ -37,6 +40,8 @@ pub enum ContentState {
     Accepted,
     /// It is being rehearsed, or waits for that; why.
     Rehearsing(String),
+    /// The source could not be read, and is tried again: they keep what was accepted before.
+    Unavailable(ModuleRefusal),
     /// They do not.
     Refused(ModuleRefusal),
 }
