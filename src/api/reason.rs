@@ -73,6 +73,8 @@ reasons! {
     DependencyNotFound,
     /// TenantModule: a module in dependsOn is not Ready.
     DependencyNotReady,
+    /// A module needs a newer version of another: of a TenantModule, that the other has; of a Tenant, that it is kept at.
+    DependencyTooOld,
     /// The tenant is deprovisioned.
     Deprovisioned,
     /// The tenant is being deprovisioned.

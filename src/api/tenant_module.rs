@@ -1,5 +1,7 @@
 //! `TenantModule`: a versioned set of SQL files for tenants' databases.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     module_image::{ModuleImage, ModuleImageStatus},
     string_enum::string_enum,
-    validation::{conditions, not_yet, resource_name, rule, rule_on_spec},
+    validation::{conditions, minimum_versions, not_yet, resource_name, rule, rule_on_spec},
 };
 
 /// A set of SQL files and where it comes from.
@@ -38,8 +40,12 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = rule_on_spec(
-        "!has(self.source.builtIn) || (!has(self.schema) && !has(self.dependsOn) && !has(self.extensions) && !has(self.version) && !has(self.allowDestructive))",
+        "!has(self.source.builtIn) || (!has(self.schema) && !has(self.dependsOn) && !has(self.minimumVersions) && !has(self.extensions) && !has(self.version) && !has(self.allowDestructive))",
         "a built-in module has its schema, version, dependencies and extensions from Tenantry: leave all fields but source and default out",
+    ),
+    validation = rule_on_spec(
+        "!has(self.minimumVersions) || self.minimumVersions.all(module, has(self.dependsOn) && module in self.dependsOn)",
+        "minimumVersions names a module that dependsOn does not: add it to dependsOn",
     ),
 )]
 pub struct TenantModuleSpec {
@@ -91,6 +97,12 @@ pub struct TenantModuleSpec {
         ),
     )]
     pub depends_on: Vec<String>,
+
+    /// The least versions that the module needs of modules in dependsOn, as in {core: "2"}: the number of a file. While the
+    /// other is older, the module is not Ready, or, in a tenant that is kept at an older version of it, not applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "minimum_versions")]
+    pub minimum_versions: BTreeMap<String, String>,
 
     /// PostgreSQL extensions that are installed before the files are applied. The server must have them: the condition Ready
     /// names one that no server has. At most 20.

@@ -229,7 +229,8 @@ mod tests {
 
     fn known(name: &str, depends_on: &[&str], offer: Offer) -> KnownModule {
         let depends_on = depends_on.iter().map(|name| (*name).to_owned()).collect();
-        KnownModule { name: name.into(), depends_on, is_default: false, offer }
+        let minimum_versions = std::collections::BTreeMap::new();
+        KnownModule { name: name.into(), depends_on, minimum_versions, is_default: false, offer }
     }
 
     fn shown(facts: &ModuleFacts<'_>, stopped: &str) -> Vec<(String, i64, Option<ModuleState>)> {

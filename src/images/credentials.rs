@@ -11,7 +11,7 @@ pub const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 /// Its key.
 pub const SECRET_KEY: &str = ".dockerconfigjson";
 
-/// What a container registry is told.
+/// How a puller proves who it is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum PullCredentials {
     /// Nothing.

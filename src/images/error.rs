@@ -58,7 +58,7 @@ pub enum ImageError {
 
 fn hint(is_recorded: bool) -> &'static str {
     if is_recorded {
-        "; the digest is what the tag stood for when it was read first: name another tag or digest for what it stands for now"
+        "; this digest was recorded when the tag was looked up: name another tag or digest"
     } else {
         ""
     }

@@ -20,7 +20,7 @@ pub struct ImageFile {
 /// The files of an image under one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PulledImage {
-    /// The digest of the manifest that the reference stands for.
+    /// The digest of the manifest of the reference.
     pub digest: String,
     /// The files, by name.
     pub files: Vec<ImageFile>,

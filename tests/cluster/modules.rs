@@ -399,3 +399,35 @@ async fn file_that_fails_on_many_tenants_stops_until_it_is_corrected() {
     }
     modules.until("halted", "going on", |status| !halted(status)).await;
 }
+
+#[tokio::test]
+async fn module_waits_for_the_version_that_it_needs() {
+    let modules = Modules::new("modules-minimum").await;
+    let fleet = &modules.fleet;
+    let base = ("0001_a.sql", "CREATE TABLE public.minimum_base ()");
+    modules.files("minimum-base", &[base]).await;
+    modules.apply("minimum-base", json!({})).await;
+    modules.files("minimum-shop", &[("0001_a.sql", "CREATE TABLE public.minimum_shop ()")]).await;
+    let shop = json!({"dependsOn": ["minimum-base"], "minimumVersions": {"minimum-base": "2"}});
+    modules.apply("minimum-shop", shop).await;
+    let message = modules.refused("minimum-shop", "DependencyTooOld").await;
+    assert!(message.contains("version 2 of module \"minimum-base\" is needed"), "{message}");
+    let second = ("0002_b.sql", "ALTER TABLE public.minimum_base ADD COLUMN b integer");
+    modules.files("minimum-base", &[base, second]).await;
+    modules.accepted("minimum-shop", "1").await;
+    // A tenant that is kept at an older version is told so, and goes on with everything else.
+    let wants = |version: &str| json!({"modules": [{"name": "minimum-base", "version": version}]});
+    fleet.apply("minimum", wants("1")).await;
+    fleet.ready("minimum").await;
+    let both = |version: &str| json!({"modules": [{"name": "minimum-base", "version": version}, {"name": "minimum-shop"}]});
+    fleet.apply("minimum", both("1")).await;
+    let tenant = fleet.reason("minimum", READY, "DependencyTooOld").await;
+    let conditions = tenant.status.unwrap().conditions;
+    let message = &find_condition(&conditions, READY).unwrap().message;
+    assert!(message.contains("\"minimum-shop\" needs version 2 of module \"minimum-base\""), "{message}");
+    fleet.login("minimum").await.unwrap();
+    assert!(!has_table("minimum", "minimum_shop").await);
+    fleet.apply("minimum", both("2")).await;
+    modules.at("minimum", "minimum-shop", 1).await;
+    fleet.ready("minimum").await;
+}

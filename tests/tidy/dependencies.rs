@@ -120,7 +120,7 @@ fn second_libraries_are_found() {
         ),
     );
     let lines: Vec<_> = refused(&lock).into_iter().map(|finding| finding.line).collect();
-    assert_eq!(lines, [1, 13]);
+    assert_eq!(lines, [2, 13]);
     let names = |without: &[&str]| reachable(&packages(&lock), "a", without).into_iter().collect::<Vec<_>>();
     assert_eq!(names(&[]), ["a", "chrono", "dev", "time"]);
     assert_eq!(names(&["dev"]), ["a", "chrono"]);

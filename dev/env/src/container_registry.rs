@@ -24,7 +24,7 @@ pub enum Door {
     Open,
     /// Those who give this user and password.
     Locked(String, String),
-    /// Nobody: every connection is closed at once.
+    /// No client: every connection is closed at once.
     Shut,
 }
 

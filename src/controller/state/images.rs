@@ -50,7 +50,7 @@ impl Images {
         self.lock().retain(|module, _| is_named(module));
     }
 
-    /// Whether an image is to be pulled now; if so, it counts as begun.
+    /// Whether the pull of an image begins now; if so, it counts as begun.
     pub fn begin(&self, module: &str, source: &ModuleImage, now: Instant) -> bool {
         let mut known = self.lock();
         match known.get_mut(module).filter(|image| image.source == *source) {

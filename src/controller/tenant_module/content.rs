@@ -25,7 +25,7 @@ use crate::{
     domain::{
         backoff,
         module_graph::{self, Dependencies},
-        module_refusal::{ModuleRefusal, check_name},
+        module_refusal::{ModuleRefusal, check_minimums, check_name, minimum_versions},
         module_status::{ContentState, ModuleReport},
         modules::with_dependencies,
     },
@@ -206,6 +206,11 @@ impl Evaluation<'_> {
                 _ => {}
             }
         }
+        let minimums = minimum_versions(&candidate.object.spec.minimum_versions);
+        let version_of = |name: &str| Some(self.candidates.get(name)?.source.as_ref().ok()?.module.target());
+        if let Err(refusal) = check_minimums(&minimums, version_of) {
+            return ContentState::Refused(refusal);
+        }
         let accepted = self.context.state.modules.accepted(name);
         let rehearsed = match &accepted {
             None => 0,
@@ -291,7 +296,8 @@ impl Evaluation<'_> {
             };
             let (depends_on, is_default) =
                 (candidate.object.spec.depends_on.clone(), candidate.object.spec.default == Some(true));
-            Some(OfferedModule { name: name.clone(), depends_on, is_default, content })
+            let minimum_versions = minimum_versions(&candidate.object.spec.minimum_versions);
+            Some(OfferedModule { name: name.clone(), depends_on, minimum_versions, is_default, content })
         };
         let misplaced = self.candidates.keys().filter(|name| !order.contains(name));
         let offered: Vec<OfferedModule> = order.iter().chain(misplaced).filter_map(offer).collect();

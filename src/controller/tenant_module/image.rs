@@ -27,7 +27,7 @@ use crate::{
 /// The images that are pulled at once.
 const AT_ONCE: usize = 4;
 
-/// Pulls whatever a module names and nobody pulled yet, until it is dropped.
+/// Pulls the images that modules name and that were not pulled yet, until it is dropped.
 pub async fn run(context: SharedContext) {
     let mut running = FuturesUnordered::new();
     loop {

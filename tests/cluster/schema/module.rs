@@ -64,6 +64,12 @@ async fn wrong_modules_are_refused_with_a_remedy() {
             "extensions.schema must be a name",
         ),
         (
+            json!({"dependsOn": ["core"], "minimumVersions": {"core": "2.1"}}),
+            "spec.minimumVersions[core]",
+            "must be the number of a file",
+        ),
+        (json!({"minimumVersions": {"core": "2"}}), "spec", "add it to dependsOn"),
+        (
             json!({"source": {"builtIn": {}}, "schema": "app"}),
             "spec",
             "leave all fields but source and default out",
@@ -80,7 +86,7 @@ async fn wrong_modules_are_refused_with_a_remedy() {
             "pullSecretRef": {"name": "regcred"}, "plainHttp": true}}}),
         json!({"version": ""}),
         json!({
-            "version": "12", "schema": "billing", "default": true, "dependsOn": ["core"], "allowDestructive": true,
+            "version": "12", "schema": "billing", "default": true, "dependsOn": ["core"], "minimumVersions": {"core": "2"}, "allowDestructive": true,
             "extensions": [{"name": "uuid-ossp"}, {"name": "vector", "version": "0.8.0", "schema": "public"}],
         }),
     ] {
