@@ -70,7 +70,7 @@ impl ImageReference {
         self.0.digest()
     }
 
-    /// Whether the container registry is on this machine, where nobody else listens.
+    /// Whether the container registry is on this machine: no traffic leaves it.
     fn is_loopback(&self) -> bool {
         let host = self.host().rsplit_once(':').map_or(self.host(), |(host, _)| host);
         host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())

@@ -415,7 +415,7 @@ async fn module_waits_for_the_version_that_it_needs() {
     let second = ("0002_b.sql", "ALTER TABLE public.minimum_base ADD COLUMN b integer");
     modules.files("minimum-base", &[base, second]).await;
     modules.accepted("minimum-shop", "1").await;
-    // A tenant that is kept at an older version is told so, and goes on with everything else.
+    // A tenant that is kept at an older version reports it, and goes on with everything else.
     let wants = |version: &str| json!({"modules": [{"name": "minimum-base", "version": version}]});
     fleet.apply("minimum", wants("1")).await;
     fleet.ready("minimum").await;

@@ -19,7 +19,7 @@ const REFUSED: [(&str, &str); 11] = [
     ("ureq", "hyper is for HTTP"),
 ];
 
-/// Refused libraries that others bring, and nobody else may use.
+/// Refused libraries that others bring, and no other may use.
 const BROUGHT: [(&str, &str, &str); 1] = [("chrono", "oci-client", "jiff is for time")];
 
 /// Second libraries that only the development environment brings: never in the operator.
