@@ -10,6 +10,7 @@ pub mod conditions;
 mod crd;
 pub mod database_server;
 pub mod limit;
+pub mod module_image;
 pub mod module_job;
 pub mod plan;
 pub mod reason;

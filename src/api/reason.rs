@@ -73,6 +73,8 @@ reasons! {
     DependencyNotFound,
     /// TenantModule: a module in dependsOn is not Ready.
     DependencyNotReady,
+    /// A module needs a newer version of another: of a TenantModule, that the other has; of a Tenant, that it is kept at.
+    DependencyTooOld,
     /// The tenant is deprovisioned.
     Deprovisioned,
     /// The tenant is being deprovisioned.
@@ -101,6 +103,8 @@ reasons! {
     Inactive,
     /// TenantModule: a file has an invalid name, cannot be read, or has an unknown header.
     InvalidFile,
+    /// TenantModule: the image of the source cannot be used.
+    InvalidImage,
     /// Event: the object cannot be decoded. TenantHold: its Tenant cannot.
     InvalidObject,
     /// The spec is wrong in a way that the API server cannot check.
@@ -271,8 +275,12 @@ reasons! {
     SlugReused,
     /// Another tenant has the slug.
     SlugTaken,
-    /// TenantModule: a ConfigMap or the directory of the source does not exist.
+    /// TenantModule: a ConfigMap, the directory or the image of the source does not exist.
     SourceNotFound,
+    /// TenantModule: the container registry refuses to give the image of the source.
+    SourceUnauthorized,
+    /// TenantModule: the container registry of the source's image does not answer.
+    SourceUnreachable,
     /// A statement failed.
     SqlFailed,
     /// The server is starting.

@@ -1,13 +1,16 @@
 //! `TenantModule`: a versioned set of SQL files for tenants' databases.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    module_image::{ModuleImage, ModuleImageStatus},
     string_enum::string_enum,
-    validation::{conditions, not_yet, resource_name, rule, rule_on_spec},
+    validation::{conditions, minimum_versions, not_yet, resource_name, rule, rule_on_spec},
 };
 
 /// A set of SQL files and where it comes from.
@@ -37,16 +40,20 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = rule_on_spec(
-        "!has(self.source.builtIn) || (!has(self.schema) && !has(self.dependsOn) && !has(self.extensions) && !has(self.version) && !has(self.allowDestructive))",
+        "!has(self.source.builtIn) || (!has(self.schema) && !has(self.dependsOn) && !has(self.minimumVersions) && !has(self.extensions) && !has(self.version) && !has(self.allowDestructive))",
         "a built-in module has its schema, version, dependencies and extensions from Tenantry: leave all fields but source and default out",
+    ),
+    validation = rule_on_spec(
+        "!has(self.minimumVersions) || self.minimumVersions.all(module, has(self.dependsOn) && module in self.dependsOn)",
+        "minimumVersions names a module that dependsOn does not: add it to dependsOn",
     ),
 )]
 pub struct TenantModuleSpec {
-    /// Where the files come from: exactly one of configMaps and directory; builtIn is for the objects that the operator
+    /// Where the files come from: exactly one of configMaps, directory and image; builtIn is for the objects that the operator
     /// itself applies, one for each module that ships with it.
     #[x_kube(validation = rule(
         "[has(self.builtIn), has(self.configMaps), has(self.directory), has(self.image), has(self.job), has(self.external)].filter(is, is).size() == 1",
-        "source must have exactly one of configMaps and directory, as in {configMaps: [{name: billing-1}]}",
+        "source must have exactly one of configMaps, directory and image, as in {configMaps: [{name: billing-1}]}",
     ))]
     pub source: ModuleSource,
 
@@ -91,6 +98,12 @@ pub struct TenantModuleSpec {
     )]
     pub depends_on: Vec<String>,
 
+    /// The least versions that the module needs of modules in dependsOn, as in {core: "2"}: the number of a file. While the
+    /// other is older, the module is not Ready, or, in a tenant that is kept at an older version of it, not applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "minimum_versions")]
+    pub minimum_versions: BTreeMap<String, String>,
+
     /// PostgreSQL extensions that are installed before the files are applied. The server must have them: the condition Ready
     /// names one that no server has. At most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -133,10 +146,9 @@ pub struct ModuleSource {
     /// The module ships with Tenantry. Only for the objects that the operator applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub built_in: Option<BuiltInSource>,
-    /// An OCI image with the files. Not supported yet: every value is refused.
+    /// An image or an artifact of a container registry with the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("source.image"))]
-    pub image: Option<FutureSource>,
+    pub image: Option<ModuleImage>,
     /// A Job that runs the application's own migration tool. Not supported yet: every value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = not_yet("source.job"))]
@@ -202,8 +214,12 @@ pub enum ModuleSourceKind {
     ConfigMaps,
     /// A directory in the operator's container.
     Directory,
+    /// An image of a container registry.
+    Image,
 }
-string_enum!(ModuleSourceKind { BuiltIn => "BuiltIn", ConfigMaps => "ConfigMaps", Directory => "Directory" });
+string_enum!(ModuleSourceKind {
+    BuiltIn => "BuiltIn", ConfigMaps => "ConfigMaps", Directory => "Directory", Image => "Image",
+});
 
 /// Observed state of the module. Written by the operator only.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -215,6 +231,9 @@ pub struct TenantModuleStatus {
     /// Where the files come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ModuleSourceKind>,
+    /// The image that the files were read from, with source.image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ModuleImageStatus>,
     /// The version that tenants are brought to, in the content that was accepted last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

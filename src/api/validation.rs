@@ -93,6 +93,22 @@ pub fn limits(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Versions of modules by name, at most 20. As for limits, the message names the module.
+pub fn minimum_versions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 20,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 4,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[0-9]+$')",
+                "message": "a minimum version must be the number of a file, in quotes, as in {core: \"2\"}",
+            }],
+        },
+    })
+}
+
 /// The limit connections, if it is a number: with no session at all, the tenant's login could not be verified.
 pub fn connections_at_least_one() -> Rule {
     rule(

@@ -18,9 +18,9 @@ use super::{
     database_server::prefix::naming,
     events::Events,
     state::{
-        breaker::Breaker, failed_lists::FailedLists, latest_status::LatestStatus, leftovers::Leftovers,
-        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
-        registry_reads::RegistryReads, retries::Retries, scopes::Scopes,
+        breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
+        leftovers::Leftovers, modules::ModuleStates, plan_rollout::PlanRollout,
+        recorded_usage::RecordedUsage, registry_reads::RegistryReads, retries::Retries, scopes::Scopes,
         server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
         snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
@@ -116,6 +116,8 @@ pub struct State {
     pub server_rollouts: ServerRollouts,
     /// Tenants that wait for a reconcile because a module has a new version.
     pub module_rollouts: ServerRollouts,
+    /// The images that modules name.
+    pub images: Images,
     /// What became of the content of modules.
     pub modules: ModuleStates,
     /// What was found on servers of tenants that should have nothing there.

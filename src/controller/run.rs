@@ -25,6 +25,7 @@ use super::{
     state::{
         breaker::Breaker,
         failed_lists::FailedLists,
+        images::Images,
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
         leftovers::Leftovers,
@@ -194,6 +195,7 @@ async fn spawn_background(
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
     supervisor.spawn("plan rollout", background::plan_rollout::run(context.clone()));
     supervisor.spawn("module rollout", background::module_rollout::run(context.clone()));
+    supervisor.spawn("images of modules", tenant_module::image::run(context.clone()));
     supervisor.spawn("content of modules", tenant_module::content::run(context.clone()));
     let modules = tenant_module::reconcile::run(context.clone(), shutdown.clone());
     supervisor.spawn("controller of TenantModules", modules);
@@ -280,6 +282,7 @@ fn context(
             plan_rollout: PlanRollout::default(),
             server_rollouts: ServerRollouts::default(),
             module_rollouts: ServerRollouts::default(),
+            images: Images::default(),
             modules: ModuleStates::default(),
             leftovers: Leftovers::default(),
             plans_changed: Notify::new(),

@@ -1,6 +1,8 @@
 //! Why the content of a TenantModule is refused, before any tenant sees it. Each message says what is wrong, where, and
 //! what to do.
 
+use std::collections::BTreeMap;
+
 use super::modules::INTERNAL;
 use crate::api::reason::Reason;
 
@@ -14,7 +16,7 @@ pub enum ModuleRefusal {
     NameTaken(String),
     /// `builtIn` on a module that does not ship with Tenantry.
     #[error(
-        "spec.source.builtIn: no module {0:?} ships with this release of Tenantry: use configMaps or directory, or delete this TenantModule"
+        "spec.source.builtIn: no module {0:?} ships with this release of Tenantry: use configMaps, directory or image, or delete this TenantModule"
     )]
     NotBuiltIn(String),
     /// The name of a module is not one.
@@ -172,6 +174,18 @@ pub enum ModuleRefusal {
         /// The dependency.
         dependency: String,
     },
+    /// A dependency has not the version that is needed.
+    #[error(
+        "spec.minimumVersions: version {minimum} of module {dependency:?} is needed, and the newest that tenants get is {version}: bring a newer version of {dependency:?} first (its source, or its spec.version), or lower the minimum"
+    )]
+    DependencyTooOld {
+        /// The dependency.
+        dependency: String,
+        /// What is needed.
+        minimum: i32,
+        /// What tenants get.
+        version: i32,
+    },
     /// What the rehearsal, or a server, found.
     #[error("{message}")]
     Found {
@@ -200,9 +214,32 @@ impl ModuleRefusal {
             Self::Cycle { .. } => Reason::DependencyCycle,
             Self::DependencyNotFound { .. } => Reason::DependencyNotFound,
             Self::DependencyNotReady { .. } => Reason::DependencyNotReady,
+            Self::DependencyTooOld { .. } => Reason::DependencyTooOld,
             Self::Found { reason, .. } => *reason,
         }
     }
+}
+
+/// The least versions that a module needs of others, as its spec has them. (The API server checks that they are numbers.)
+pub fn minimum_versions(spec: &BTreeMap<String, String>) -> BTreeMap<String, i32> {
+    spec.iter().filter_map(|(name, version)| Some((name.clone(), version.parse().ok()?))).collect()
+}
+
+/// Checks the versions that tenants get of the dependencies, `None` for one that is not known.
+///
+/// # Errors
+/// The first one that is too old.
+pub fn check_minimums(
+    minimums: &BTreeMap<String, i32>,
+    version_of: impl Fn(&str) -> Option<i32>,
+) -> Result<(), ModuleRefusal> {
+    for (dependency, minimum) in minimums {
+        if let Some(version) = version_of(dependency).filter(|version| version < minimum) {
+            let (dependency, minimum) = (dependency.clone(), *minimum);
+            return Err(ModuleRefusal::DependencyTooOld { dependency, minimum, version });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a TenantModule can have this name: lists of modules name it.
@@ -235,6 +272,21 @@ mod tests {
             assert_eq!(check_name(name).unwrap_err().reason(), Reason::InvalidSpec, "{name}");
         }
         assert_eq!(check_name("tenantry").unwrap_err().reason(), Reason::Conflict);
+    }
+
+    #[test]
+    fn dependency_that_is_too_old_is_refused() {
+        let minimums =
+            minimum_versions(&BTreeMap::from([("base".into(), "4".into()), ("core".into(), "2".into())]));
+        let check = |base: i32| check_minimums(&minimums, |name| (name == "base").then_some(base));
+        assert_eq!((check(4), check(9)), (Ok(()), Ok(())));
+        let refusal = check(3).unwrap_err();
+        assert_eq!(refusal.reason(), Reason::DependencyTooOld);
+        assert!(
+            refusal
+                .to_string()
+                .contains("version 4 of module \"base\" is needed, and the newest that tenants get is 3")
+        );
     }
 
     #[test]

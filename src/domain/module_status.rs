@@ -8,6 +8,7 @@ use super::{
     workflow::attempt::ModuleFailure,
 };
 use crate::api::{
+    module_image::ModuleImageStatus,
     tenant::Tenant,
     tenant_module::{ModuleSourceKind, ModuleTenants},
     tenant_status::{ModuleState, ModuleStatus, TenantState, TenantStatus},
@@ -26,6 +27,8 @@ pub struct ModuleReport {
     pub kind: Option<ModuleSourceKind>,
     /// The newest file in the source.
     pub latest: Option<i32>,
+    /// The image that was read.
+    pub image: Option<ModuleImageStatus>,
     /// Whether tenants get it.
     pub content: ContentState,
 }
@@ -37,6 +40,8 @@ pub enum ContentState {
     Accepted,
     /// It is being rehearsed, or waits for that; why.
     Rehearsing(String),
+    /// The source could not be read, and is tried again: they keep what was accepted before.
+    Unavailable(ModuleRefusal),
     /// They do not.
     Refused(ModuleRefusal),
 }
@@ -224,7 +229,8 @@ mod tests {
 
     fn known(name: &str, depends_on: &[&str], offer: Offer) -> KnownModule {
         let depends_on = depends_on.iter().map(|name| (*name).to_owned()).collect();
-        KnownModule { name: name.into(), depends_on, is_default: false, offer }
+        let minimum_versions = std::collections::BTreeMap::new();
+        KnownModule { name: name.into(), depends_on, minimum_versions, is_default: false, offer }
     }
 
     fn shown(facts: &ModuleFacts<'_>, stopped: &str) -> Vec<(String, i64, Option<ModuleState>)> {

@@ -1,7 +1,7 @@
 //! Which modules a tenant has: those that it names, else those of its plan, else those that are on by default; those that
 //! they depend on; and those that it has already, since their tables hold the customer's data.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::record::ModuleVersion;
 use crate::api::tenant::ModuleChoice;
@@ -17,6 +17,8 @@ pub struct KnownModule {
     pub name: String,
     /// The modules that are applied before it.
     pub depends_on: Vec<String>,
+    /// The least versions of those that it needs.
+    pub minimum_versions: BTreeMap<String, i32>,
     /// Whether tenants have it unless they or their plan name others.
     pub is_default: bool,
     /// Whether it can be applied.
@@ -108,6 +110,20 @@ pub enum ModuleError {
         /// The newest version.
         target: i32,
     },
+    /// A module needs a newer version of another than the tenant is kept at.
+    #[error(
+        "module {module:?} needs version {minimum} of module {dependency:?}, which the tenant is kept at version {version} of: raise or remove its version in spec.modules; until then, nothing new of {module:?} is applied"
+    )]
+    DependencyTooOld {
+        /// The module.
+        module: String,
+        /// The other.
+        dependency: String,
+        /// What it needs.
+        minimum: i32,
+        /// What the tenant has, or is brought to.
+        version: i32,
+    },
 }
 
 fn kept(has: Option<i32>) -> String {
@@ -170,7 +186,43 @@ pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownMod
             Some(Offer::NotReady { .. }) => None,
         }
     });
-    ModuleSelection { modules: known.iter().filter_map(chosen).collect(), error }
+    let mut modules = known.iter().filter_map(chosen).collect();
+    let too_old = hold_back_too_new(&mut modules, has, known);
+    ModuleSelection { modules, error: error.or(too_old) }
+}
+
+/// Keeps modules that need newer versions of others than a tenant gets, and those that depend on them, at the versions that
+/// it has. Returns the first of them.
+fn hold_back_too_new(
+    modules: &mut Vec<ChosenModule>,
+    has: &[ModuleVersion],
+    known: &[KnownModule],
+) -> Option<ModuleError> {
+    let mut first = None;
+    let mut held: BTreeSet<&str> = BTreeSet::new();
+    for module in known {
+        let Some(at) = modules.iter().position(|chosen| chosen.name == module.name) else { continue };
+        let version = |name: &str| {
+            let chosen = modules.iter().find(|chosen| chosen.name == name);
+            chosen.map_or(version_of(has, name), |chosen| chosen.version)
+        };
+        let lacks = module.minimum_versions.iter().find(|(name, minimum)| version(name) < **minimum);
+        let is_held = module.depends_on.iter().any(|name| held.contains(name.as_str()));
+        if (lacks.is_none() && !is_held) || !is_module_behind(has, &modules[at]) {
+            continue;
+        }
+        held.insert(&module.name);
+        if let Some((dependency, minimum)) = lacks {
+            let version = version(dependency);
+            let (module, dependency, minimum) = (module.name.clone(), dependency.clone(), *minimum);
+            first.get_or_insert(ModuleError::DependencyTooOld { module, dependency, minimum, version });
+        }
+        match version_of(has, &module.name) {
+            0 => drop(modules.remove(at)),
+            version => modules[at].version = version,
+        }
+    }
+    first
 }
 
 fn named<'a>(wishes: ModuleWishes<'a>, known: &'a [KnownModule]) -> Vec<Named<'a>> {
@@ -264,139 +316,4 @@ pub fn with_applied(recorded: &[ModuleVersion], applied: &[ModuleVersion]) -> Ve
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn module(name: &str, target: i32, depends_on: &[&str]) -> KnownModule {
-        KnownModule {
-            name: name.into(),
-            depends_on: depends_on.iter().map(|name| (*name).to_owned()).collect(),
-            is_default: false,
-            offer: Offer::Ready { target },
-        }
-    }
-
-    fn known() -> Vec<KnownModule> {
-        let default = |module| KnownModule { is_default: true, ..module };
-        let refused = |was_accepted| Offer::NotReady { was_accepted };
-        vec![
-            module(INTERNAL, 3, &[]),
-            default(module("core", 3, &[])),
-            default(module("identity", 4, &["core"])),
-            default(module("projects", 1, &["identity"])),
-            module("base", 2, &[]),
-            module("billing", 7, &["base"]),
-            KnownModule { offer: refused(true), ..module("broken", 1, &[]) },
-            KnownModule { offer: refused(false), ..default(module("new", 1, &[])) },
-        ]
-    }
-
-    fn has(versions: &[(&str, i32)]) -> Vec<ModuleVersion> {
-        versions
-            .iter()
-            .map(|(name, version)| ModuleVersion { name: (*name).into(), version: *version })
-            .collect()
-    }
-
-    fn choose_for(tenant: &[(&str, &str)], plan: &[&str], versions: &[(&str, i32)]) -> ModuleSelection {
-        let tenant: Vec<ModuleChoice> = tenant
-            .iter()
-            .map(|(name, version)| ModuleChoice {
-                name: (*name).into(),
-                version: (!version.is_empty()).then(|| (*version).into()),
-            })
-            .collect();
-        let of_plan: Vec<String> = plan.iter().map(|name| (*name).to_owned()).collect();
-        let wishes = ModuleWishes { tenant: &tenant, plan: "gold", of_plan: &of_plan };
-        choose(wishes, &has(versions), &known())
-    }
-
-    fn names(selection: &ModuleSelection) -> Vec<(&str, i32)> {
-        selection.modules.iter().map(|module| (module.name.as_str(), module.version)).collect()
-    }
-
-    #[test]
-    fn tenant_replaces_plan_and_plan_replaces_defaults() {
-        let (always, core, identity) = ((INTERNAL, 3), ("core", 3), ("identity", 4));
-        assert_eq!(names(&choose_for(&[], &[], &[])), [always, core, identity, ("projects", 1)]);
-        assert_eq!(names(&choose_for(&[], &["core"], &[])), [always, core]);
-        assert_eq!(names(&choose_for(&[], &["identity"], &[])), [always, core, identity]);
-        let billing = [always, ("base", 2), ("billing", 7)];
-        assert_eq!(names(&choose_for(&[], &["billing"], &[])), billing, "with what it depends on");
-        assert_eq!(names(&choose_for(&[("billing", "")], &["projects"], &[])), billing);
-        assert_eq!(
-            choose_for(&[("billing", "")], &["wikis"], &[]).error,
-            None,
-            "the plan's list has no effect"
-        );
-    }
-
-    #[test]
-    fn what_a_tenant_has_stays() {
-        let selection = choose_for(&[], &["core"], &[("billing", 3), ("broken", 1), ("gone", 9)]);
-        assert_eq!(names(&selection), [(INTERNAL, 3), ("core", 3), ("base", 2), ("billing", 7)]);
-        assert_eq!(selection.error, None);
-    }
-
-    #[test]
-    fn pin_keeps_a_version_and_undoes_none() {
-        let version = |pin: &str, has: &[(&str, i32)]| {
-            choose_for(&[("billing", pin)], &[], has).modules.last().unwrap().version
-        };
-        assert_eq!(version("5", &[]), 5);
-        assert_eq!(version("5", &[("billing", 6)]), 6);
-        assert_eq!(version("", &[]), 7);
-        assert_eq!(version("8", &[("billing", 6)]), 6);
-        let error = choose_for(&[("billing", "8")], &[], &[]).error.unwrap();
-        assert!(
-            error.to_string().contains("version 8, which does not exist: name one from 1 to 7"),
-            "{error}"
-        );
-        // An older release of the operator has fewer files.
-        assert!(!is_behind(&has(&[("core", 9)]), &[ChosenModule { name: "core".into(), version: 3 }]));
-    }
-
-    #[test]
-    fn unknown_and_unready_modules_are_reported() {
-        let error = choose_for(&[], &["projects", "wikis"], &[]).error.unwrap().to_string();
-        assert!(
-            error.contains("TenantPlan \"gold\" names the unknown module \"wikis\": name some of core, "),
-            "{error}"
-        );
-        let error = choose_for(&[("gone", "")], &[], &[("gone", 3)]).error.unwrap().to_string();
-        assert!(error.ends_with("what the tenant has of it, version 3, stays"), "{error}");
-        let error = choose_for(&[("broken", "")], &[], &[]).error.unwrap();
-        assert!(matches!(error, ModuleError::NotReady { .. }), "{error}");
-        assert_eq!(choose_for(&[("broken", "")], &[], &[("broken", 1)]).error, None, "it has it already");
-        assert_eq!(choose_for(&[], &[], &[]).error, None, "a new default module delays no tenant");
-    }
-
-    #[test]
-    fn stopped_module_and_its_dependents_are_held_back() {
-        let known = known();
-        let held = |has: &[(&str, i32)], stopped: &str| {
-            let mut selection = choose_for(&[("billing", "")], &[], has);
-            hold_back(&mut selection, &self::has(has), &known, |name| name == stopped);
-            names(&selection)
-                .into_iter()
-                .map(|(name, version)| (name.to_owned(), version))
-                .collect::<Vec<_>>()
-        };
-        let of = |list: &[(&str, i32)]| {
-            list.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect::<Vec<_>>()
-        };
-        let always = (INTERNAL, 3);
-        assert_eq!(held(&[("base", 1), ("billing", 5)], "base"), of(&[always, ("base", 1), ("billing", 5)]));
-        assert_eq!(held(&[("base", 2), ("billing", 5)], "base"), of(&[always, ("base", 2), ("billing", 7)]));
-        assert_eq!(held(&[], "base"), of(&[always]));
-    }
-
-    #[test]
-    fn applied_versions_replace_recorded_ones() {
-        let recorded = has(&[("gone", 4), ("core", 2)]);
-        assert_eq!(
-            with_applied(&recorded, &has(&[("core", 3), ("wiki", 1)])),
-            has(&[("core", 3), ("wiki", 1), ("gone", 4)])
-        );
-    }
-}
+mod tests;

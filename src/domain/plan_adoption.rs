@@ -256,6 +256,7 @@ mod tests {
     #[test]
     fn plan_is_in_force_once_its_modules_are_applied() {
         let modules = ["core", "wiki"].map(|name| KnownModule {
+            minimum_versions: BTreeMap::new(),
             name: name.to_owned(),
             depends_on: vec![],
             is_default: true,

@@ -29,6 +29,8 @@ pub struct OfferedModule {
     pub name: String,
     /// The modules that are applied before it.
     pub depends_on: Vec<String>,
+    /// The least versions of those that it needs.
+    pub minimum_versions: BTreeMap<String, i32>,
     /// Whether it is on by default.
     pub is_default: bool,
     /// Its accepted content, or whether earlier content was accepted.
@@ -127,12 +129,13 @@ impl ModuleCatalog {
             known.list.push(KnownModule {
                 name: module.name.to_string(),
                 depends_on: module.depends_on.clone(),
+                minimum_versions: BTreeMap::new(),
                 is_default: default.unwrap_or_else(|| self.is_default(&module.name)),
                 offer: Offer::Ready { target: module.target() },
             });
             known.content.insert(module.name.to_string(), Arc::new(module.clone()));
         }
-        for OfferedModule { name, depends_on, is_default, content } in offered {
+        for OfferedModule { name, depends_on, minimum_versions, is_default, content } in offered {
             if is_built_in(&name) {
                 continue;
             }
@@ -140,7 +143,13 @@ impl ModuleCatalog {
                 Ok(module) => Offer::Ready { target: module.target() },
                 Err(was_accepted) => Offer::NotReady { was_accepted: *was_accepted },
             };
-            known.list.push(KnownModule { name: name.clone(), depends_on, is_default, offer });
+            known.list.push(KnownModule {
+                name: name.clone(),
+                depends_on,
+                minimum_versions,
+                is_default,
+                offer,
+            });
             if let Ok(module) = content {
                 known.content.insert(name, module);
             }
@@ -220,6 +229,7 @@ mod tests {
         OfferedModule {
             name: "wiki".into(),
             depends_on: vec![],
+            minimum_versions: BTreeMap::new(),
             is_default,
             content: Ok(Arc::new(Module::new("wiki", migrations))),
         }

@@ -6,6 +6,7 @@ mod conditions;
 mod deprovisioning;
 mod finalizers;
 mod holds;
+mod images;
 mod limits;
 mod migration_run;
 mod migrations;

@@ -17,14 +17,14 @@ use tenantry::api::{
 use tenantry_test_support::{Fleet, shared_operator::superuser};
 
 /// The modules of a test, and a namespace for its tenants.
-struct Modules {
-    fleet: Fleet,
+pub struct Modules {
+    pub fleet: Fleet,
     api: Api<TenantModule>,
     maps: Api<ConfigMap>,
 }
 
 impl Modules {
-    async fn new(namespace: &str) -> Self {
+    pub async fn new(namespace: &str) -> Self {
         let fleet = Fleet::new(namespace).await;
         let (api, maps) =
             (Api::all(fleet.client.clone()), Api::namespaced(fleet.client.clone(), "tenantry-system"));
@@ -40,7 +40,7 @@ impl Modules {
     }
 
     /// Applies a module whose files are in ConfigMaps, by default the one of its name.
-    async fn apply(&self, name: &str, changes: Value) {
+    pub async fn apply(&self, name: &str, changes: Value) {
         let mut spec = json!({"source": {"configMaps": [{"name": name}]}});
         spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let module = json!({"apiVersion": API_VERSION, "kind": "TenantModule",
@@ -48,12 +48,12 @@ impl Modules {
         self.api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(module)).await.unwrap();
     }
 
-    async fn delete(&self, name: &str) {
+    pub async fn delete(&self, name: &str) {
         self.api.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// Waits until the status of a module, for its current generation, is so.
-    async fn until(
+    pub async fn until(
         &self,
         name: &str,
         what: &str,
@@ -71,7 +71,7 @@ impl Modules {
     }
 
     /// Waits until this version is accepted.
-    async fn accepted(&self, name: &str, version: &str) -> TenantModuleStatus {
+    pub async fn accepted(&self, name: &str, version: &str) -> TenantModuleStatus {
         self.until(name, &format!("Ready at {version}"), |status| {
             status.version.as_deref() == Some(version)
                 && find_condition(&status.conditions, READY).is_some_and(|ready| ready.status == "True")
@@ -80,7 +80,7 @@ impl Modules {
     }
 
     /// Waits until a module is refused for a reason; returns the message.
-    async fn refused(&self, name: &str, reason: &str) -> String {
+    pub async fn refused(&self, name: &str, reason: &str) -> String {
         let is_it = |status: &TenantModuleStatus| {
             let ready = find_condition(&status.conditions, READY);
             ready.is_some_and(|ready| ready.status == "False" && ready.reason == reason)
@@ -110,7 +110,7 @@ impl Modules {
     }
 
     /// Waits until a tenant has this version of a module.
-    async fn at(&self, tenant: &str, module: &str, version: i64) {
+    pub async fn at(&self, tenant: &str, module: &str, version: i64) {
         let current =
             |found: &ModuleStatus| found.version == version && found.state == Some(ModuleState::Current);
         self.tenant(tenant, module, &format!("at {version}"), current).await;
@@ -118,7 +118,7 @@ impl Modules {
 }
 
 /// Whether a table of the schema public is in a tenant's database.
-async fn has_table(tenant: &str, table: &str) -> bool {
+pub async fn has_table(tenant: &str, table: &str) -> bool {
     let database = format!("tenant_{}", tenant.replace('-', "_"));
     let query = "SELECT to_regclass('public.' || $1) IS NOT NULL";
     sqlx::query_scalar(query).bind(table).fetch_one(&mut superuser(&database).await).await.unwrap()
@@ -398,4 +398,36 @@ async fn file_that_fails_on_many_tenants_stops_until_it_is_corrected() {
         fleet.ready(name).await;
     }
     modules.until("halted", "going on", |status| !halted(status)).await;
+}
+
+#[tokio::test]
+async fn module_waits_for_the_version_that_it_needs() {
+    let modules = Modules::new("modules-minimum").await;
+    let fleet = &modules.fleet;
+    let base = ("0001_a.sql", "CREATE TABLE public.minimum_base ()");
+    modules.files("minimum-base", &[base]).await;
+    modules.apply("minimum-base", json!({})).await;
+    modules.files("minimum-shop", &[("0001_a.sql", "CREATE TABLE public.minimum_shop ()")]).await;
+    let shop = json!({"dependsOn": ["minimum-base"], "minimumVersions": {"minimum-base": "2"}});
+    modules.apply("minimum-shop", shop).await;
+    let message = modules.refused("minimum-shop", "DependencyTooOld").await;
+    assert!(message.contains("version 2 of module \"minimum-base\" is needed"), "{message}");
+    let second = ("0002_b.sql", "ALTER TABLE public.minimum_base ADD COLUMN b integer");
+    modules.files("minimum-base", &[base, second]).await;
+    modules.accepted("minimum-shop", "1").await;
+    // A tenant that is kept at an older version reports it, and goes on with everything else.
+    let wants = |version: &str| json!({"modules": [{"name": "minimum-base", "version": version}]});
+    fleet.apply("minimum", wants("1")).await;
+    fleet.ready("minimum").await;
+    let both = |version: &str| json!({"modules": [{"name": "minimum-base", "version": version}, {"name": "minimum-shop"}]});
+    fleet.apply("minimum", both("1")).await;
+    let tenant = fleet.reason("minimum", READY, "DependencyTooOld").await;
+    let conditions = tenant.status.unwrap().conditions;
+    let message = &find_condition(&conditions, READY).unwrap().message;
+    assert!(message.contains("\"minimum-shop\" needs version 2 of module \"minimum-base\""), "{message}");
+    fleet.login("minimum").await.unwrap();
+    assert!(!has_table("minimum", "minimum_shop").await);
+    fleet.apply("minimum", both("2")).await;
+    modules.at("minimum", "minimum-shop", 1).await;
+    fleet.ready("minimum").await;
 }

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tree::{self, File, Finding};
 
 /// A refused library, and the one that is used instead.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 11] = [
     ("async-std", "tokio is the runtime"),
     ("aws-lc-rs", "rustls uses ring"),
     ("aws-lc-sys", "rustls uses ring"),
-    ("chrono", "jiff is for time"),
     ("native-tls", "rustls is for TLS"),
     ("openssl", "rustls is for TLS"),
     ("openssl-sys", "rustls is for TLS"),
@@ -20,8 +19,11 @@ const REFUSED: [(&str, &str); 12] = [
     ("ureq", "hyper is for HTTP"),
 ];
 
+/// Refused libraries that others bring, and no other may use.
+const BROUGHT: [(&str, &str, &str); 1] = [("chrono", "oci-client", "jiff is for time")];
+
 /// Second libraries that only the development environment brings: never in the operator.
-const DEVELOPMENT_ONLY: [&str; 3] = ["rcgen", "reqwest", "time"];
+const DEVELOPMENT_ONLY: [&str; 2] = ["rcgen", "time"];
 
 /// The one registry.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -75,6 +77,12 @@ fn refused(file: &File) -> Vec<Finding> {
         if let Some((name, instead)) = REFUSED.iter().find(|(name, _)| *name == package.name) {
             found.push(Finding::new(package.line, format!("{name} is refused: {instead}")));
         }
+        for (name, by, instead) in BROUGHT {
+            if package.name != by && package.dependencies.iter().any(|dependency| dependency == name) {
+                let rule = format!("{} depends on {name}, which only {by} may: {instead}", package.name);
+                found.push(Finding::new(package.line, rule));
+            }
+        }
         if let Some(source) = package.source.filter(|source| source != REGISTRY) {
             found.push(Finding::new(package.line, format!("{} comes from {source}", package.name)));
         }
@@ -112,7 +120,7 @@ fn second_libraries_are_found() {
         ),
     );
     let lines: Vec<_> = refused(&lock).into_iter().map(|finding| finding.line).collect();
-    assert_eq!(lines, [9, 13]);
+    assert_eq!(lines, [2, 13]);
     let names = |without: &[&str]| reachable(&packages(&lock), "a", without).into_iter().collect::<Vec<_>>();
     assert_eq!(names(&[]), ["a", "chrono", "dev", "time"]);
     assert_eq!(names(&["dev"]), ["a", "chrono"]);

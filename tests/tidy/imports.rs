@@ -6,10 +6,11 @@ use crate::{
 };
 
 /// The modules of `src`, and the others that each may use. `cli` combines all of them; only `main` uses `cli`.
-const MODULES: [(&str, &[&str]); 14] = [
+const MODULES: [(&str, &[&str]); 15] = [
     ("api", &[]),
     ("domain", &["api"]),
     ("fence", &[]),
+    ("images", &[]),
     ("keyed_lock", &[]),
     ("modules", &["domain"]),
     ("own_authority", &[]),
@@ -25,6 +26,7 @@ const MODULES: [(&str, &[&str]); 14] = [
             "api",
             "domain",
             "fence",
+            "images",
             "keyed_lock",
             "leader",
             "metrics",
@@ -52,11 +54,12 @@ const MODULES: [(&str, &[&str]); 14] = [
 ];
 
 /// Libraries that are used in one module only.
-const LIBRARIES: [(&str, &[&str]); 4] = [
+const LIBRARIES: [(&str, &[&str]); 5] = [
     ("sqlx", &["src/postgres/", "src/registry/", "src/cli/server_setup.rs", "src/own_authority.rs"]),
     ("jiff_sqlx", &["src/postgres/", "src/registry/"]),
     ("axum", &["src/web/"]),
     ("prometheus_client", &["src/metrics/"]),
+    ("oci_client", &["src/images/"]),
 ];
 
 /// Parts of kube that describe a resource, and do not access the Kubernetes API.

@@ -6,10 +6,11 @@ use crate::tree::{self, File, Finding};
 const DISKS: [(&str, &str); 4] = [("/ro", "ot/"), ("/wo", "rk/"), ("/ho", "me/"), ("/Us", "ers/")];
 
 /// Hosts that a file may name. Another host is that of a private network, or must be listed here first.
-const HOSTS: [&str; 10] = [
+const HOSTS: [&str; 11] = [
     "127.0.0.1",
     "docs.rs",
     "github.com",
+    "index.docker.io",
     "json-schema.org",
     "keepachangelog.com",
     "kubernetes.default.svc",

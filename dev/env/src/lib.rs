@@ -8,6 +8,7 @@ pub mod bench;
 mod build_script;
 pub mod certificates;
 pub mod commands;
+pub mod container_registry;
 pub mod control_plane;
 pub mod demo;
 pub mod environment;

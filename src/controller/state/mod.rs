@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod failed_lists;
 pub mod fingerprint;
+pub mod images;
 pub mod invalid_objects;
 pub mod latest_status;
 pub mod leftovers;

@@ -13,19 +13,19 @@ use tracing::{info, warn};
 use super::{
     built_in::apply_built_in,
     rehearsal::{Rehearsed, rehearse},
-    source::{SourceModule, read},
+    source::{SourceModule, kind, read},
     wake::wake_tenants,
 };
 use crate::{
-    api::tenant_module::{ModuleSourceKind, TenantModule},
+    api::{module_image::ModuleImageStatus, tenant_module::TenantModule},
     controller::{
         context::{Context, SharedContext},
-        state::modules::RehearsedContent,
+        state::{images::ImageState, modules::RehearsedContent},
     },
     domain::{
         backoff,
         module_graph::{self, Dependencies},
-        module_refusal::{ModuleRefusal, check_name},
+        module_refusal::{ModuleRefusal, check_minimums, check_name, minimum_versions},
         module_status::{ContentState, ModuleReport},
         modules::with_dependencies,
     },
@@ -39,7 +39,8 @@ const DIRECTORY_PERIOD: Duration = Duration::from_secs(60);
 /// A TenantModule whose source was read.
 struct Candidate {
     object: std::sync::Arc<TenantModule>,
-    source: Result<SourceModule, ModuleRefusal>,
+    /// Its content, or what is shown instead.
+    source: Result<SourceModule, ContentState>,
     report: ModuleReport,
 }
 
@@ -106,7 +107,7 @@ async fn evaluate_all(context: &SharedContext, rehearses: bool) -> bool {
     let mut evaluation = Evaluation { context, candidates: &candidates, states: BTreeMap::new(), done: true };
     for (name, candidate) in &candidates {
         let state = match (&candidate.source, misplaced.get(name)) {
-            (Err(refusal), _) => ContentState::Refused(refusal.clone()),
+            (Err(state), _) => state.clone(),
             (_, Some(refusal)) => ContentState::Refused(refusal.clone()),
             (Ok(_), None) if candidate.object.spec.source.built_in.is_some() => ContentState::Accepted,
             // Until its turn comes.
@@ -115,7 +116,8 @@ async fn evaluate_all(context: &SharedContext, rehearses: bool) -> bool {
         evaluation.states.insert(name.clone(), state);
     }
     for name in &order {
-        if matches!(evaluation.states.get(name), Some(ContentState::Rehearsing(_))) {
+        let is_read = candidates.get(name).is_some_and(|candidate| candidate.source.is_ok());
+        if is_read && matches!(evaluation.states.get(name), Some(ContentState::Rehearsing(_))) {
             let state = evaluation.evaluate(name, &order, rehearses).await;
             evaluation.states.insert(name.clone(), state);
         }
@@ -128,31 +130,47 @@ async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
     let mut candidates = BTreeMap::new();
     for object in context.stores.tenant_modules.state() {
         let (name, spec) = (object.name_any(), &object.spec);
-        let kind = match (&spec.source.config_maps, &spec.source.directory, &spec.source.built_in) {
-            (Some(_), ..) => Some(ModuleSourceKind::ConfigMaps),
-            (_, Some(_), _) => Some(ModuleSourceKind::Directory),
-            (.., Some(_)) => Some(ModuleSourceKind::BuiltIn),
-            (None, None, None) => None,
-        };
+        let refused = |refusal| Err((ContentState::Refused(refusal), None));
+        let image = spec.source.image.as_ref().map(|image| context.state.images.state(&name, image));
+        let mut read_from = None;
         let source = match (context.modules.built_in(&name), spec.source.built_in.is_some()) {
             (Some(module), true) => Ok(SourceModule { newest: module.target(), module: module.clone() }),
-            (Some(_), false) => Err((ModuleRefusal::NameTaken(name.clone()), None)),
-            (None, true) => Err((ModuleRefusal::NotBuiltIn(name.clone()), None)),
-            (None, false) => match check_name(&name) {
-                Ok(()) => {
-                    let namespace = &context.config.operator_namespace;
-                    read(&name, spec, &context.stores.config_maps, namespace).await
+            (Some(_), false) => refused(ModuleRefusal::NameTaken(name.clone())),
+            (None, true) => refused(ModuleRefusal::NotBuiltIn(name.clone())),
+            (None, false) => match (check_name(&name), &image) {
+                (Err(refusal), _) => refused(refusal),
+                (Ok(()), Some(ImageState::Pulling)) => {
+                    Err((ContentState::Rehearsing("its image is being pulled".to_owned()), None))
                 }
-                Err(refusal) => Err((refusal, None)),
+                (Ok(()), Some(ImageState::Failed(refusal))) => {
+                    Err((ContentState::Unavailable(refusal.clone()), None))
+                }
+                (Ok(()), image) => {
+                    let pulled = match image {
+                        Some(ImageState::Pulled(image)) => Some(image.as_ref()),
+                        _ => None,
+                    };
+                    read_from = pulled.map(|image| image.digest.clone());
+                    let namespace = &context.config.operator_namespace;
+                    let read = read(&name, spec, pulled, &context.stores.config_maps, namespace).await;
+                    read.map_err(|(refusal, newest)| (ContentState::Refused(refusal), newest))
+                }
             },
         };
         let latest = match &source {
             Ok(source) => Some(source.newest),
             Err((_, newest)) => *newest,
         };
-        let content = ContentState::Accepted;
-        let report = ModuleReport { generation: object.metadata.generation, kind, latest, content };
-        let source = source.map_err(|(refusal, _)| refusal);
+        let image = spec.source.image.as_ref().zip(read_from);
+        let report = ModuleReport {
+            generation: object.metadata.generation,
+            kind: kind(&spec.source),
+            latest,
+            image: image
+                .map(|(source, digest)| ModuleImageStatus { reference: source.reference.clone(), digest }),
+            content: ContentState::Accepted,
+        };
+        let source = source.map_err(|(state, _)| state);
         candidates.insert(name, Candidate { object, source, report });
     }
     candidates
@@ -182,11 +200,16 @@ impl Evaluation<'_> {
                     let dependency = dependency.clone();
                     return ContentState::Refused(ModuleRefusal::DependencyNotReady { dependency });
                 }
-                Some(ContentState::Rehearsing(_)) => {
+                Some(ContentState::Rehearsing(_) | ContentState::Unavailable(_)) => {
                     return ContentState::Rehearsing(format!("it waits for module {dependency:?}"));
                 }
                 _ => {}
             }
+        }
+        let minimums = minimum_versions(&candidate.object.spec.minimum_versions);
+        let version_of = |name: &str| Some(self.candidates.get(name)?.source.as_ref().ok()?.module.target());
+        if let Err(refusal) = check_minimums(&minimums, version_of) {
+            return ContentState::Refused(refusal);
         }
         let accepted = self.context.state.modules.accepted(name);
         let rehearsed = match &accepted {
@@ -265,15 +288,16 @@ impl Evaluation<'_> {
             let source = candidate.source.as_ref().ok();
             let content = match (self.states.get(name)?, source) {
                 (ContentState::Accepted, Some(source)) => Ok(std::sync::Arc::new(source.module.clone())),
-                // What was accepted before stays while the next version is rehearsed.
-                (ContentState::Rehearsing(_), _) => {
+                // What was accepted before stays while the next version is read and rehearsed.
+                (ContentState::Rehearsing(_) | ContentState::Unavailable(_), _) => {
                     known.module(name).cloned().ok_or_else(|| was_accepted(name))
                 }
                 _ => Err(was_accepted(name)),
             };
             let (depends_on, is_default) =
                 (candidate.object.spec.depends_on.clone(), candidate.object.spec.default == Some(true));
-            Some(OfferedModule { name: name.clone(), depends_on, is_default, content })
+            let minimum_versions = minimum_versions(&candidate.object.spec.minimum_versions);
+            Some(OfferedModule { name: name.clone(), depends_on, minimum_versions, is_default, content })
         };
         let misplaced = self.candidates.keys().filter(|name| !order.contains(name));
         let offered: Vec<OfferedModule> = order.iter().chain(misplaced).filter_map(offer).collect();
@@ -283,6 +307,12 @@ impl Evaluation<'_> {
         });
         let changed = self.context.modules.replace(&defaults.collect(), offered);
         let reports = self.candidates.iter().filter_map(|(name, candidate)| {
+            // Its image is being pulled: the status that it has stays for so long.
+            if matches!(candidate.source, Err(ContentState::Rehearsing(_)))
+                && candidate.object.status.is_some()
+            {
+                return None;
+            }
             let content = self.states.get(name)?.clone();
             Some((name.clone(), ModuleReport { content, ..candidate.report.clone() }))
         });

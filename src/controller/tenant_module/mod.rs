@@ -3,6 +3,7 @@
 
 mod built_in;
 pub mod content;
+pub mod image;
 pub mod job;
 pub mod job_state;
 pub mod reconcile;

@@ -1,4 +1,4 @@
-//! Reads a module's source: ConfigMaps from the watch's store, a directory from the file system.
+//! Reads a module's source: ConfigMaps from the watch's store, a directory from the file system, an image that was pulled.
 
 use std::{fs, io, path::Path};
 
@@ -6,8 +6,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::{
-    api::tenant_module::{ConfigMapReference, ModuleExtension, TenantModuleSpec},
+    api::tenant_module::{
+        ConfigMapReference, ModuleExtension, ModuleSource, ModuleSourceKind, TenantModuleSpec,
+    },
     domain::module_refusal::ModuleRefusal,
+    images::{ImageFile, PulledImage},
     modules::{
         Extension, Module,
         files::{SourceFile, migrations},
@@ -23,27 +26,40 @@ pub struct SourceModule {
     pub newest: i32,
 }
 
-/// Reads a module's source.
+/// Which kind of source it is.
+pub fn kind(source: &ModuleSource) -> Option<ModuleSourceKind> {
+    let kinds = [
+        (source.config_maps.is_some(), ModuleSourceKind::ConfigMaps),
+        (source.directory.is_some(), ModuleSourceKind::Directory),
+        (source.image.is_some(), ModuleSourceKind::Image),
+        (source.built_in.is_some(), ModuleSourceKind::BuiltIn),
+    ];
+    kinds.into_iter().find_map(|(is_it, kind)| is_it.then_some(kind))
+}
+
+/// Reads a module's source. `image` is that of `source.image`.
 ///
 /// # Errors
 /// What is wrong with the source, and the newest file in it, if its files could be read.
 pub async fn read(
     name: &str,
     spec: &TenantModuleSpec,
+    image: Option<&PulledImage>,
     config_maps: &Store<ConfigMap>,
     namespace: &str,
 ) -> Result<SourceModule, (ModuleRefusal, Option<i32>)> {
     let without = |refusal| (refusal, None);
-    let (origin, files) = match (&spec.source.config_maps, &spec.source.directory) {
-        (Some(references), _) => {
+    let (origin, files) = match (&spec.source.config_maps, &spec.source.directory, image) {
+        (Some(references), ..) => {
             let files = read_config_maps(references, config_maps, namespace).map_err(without)?;
             ("spec.source.configMaps".to_owned(), files)
         }
-        (None, Some(path)) => {
+        (None, Some(path), _) => {
             let files = read_directory(path.clone()).await.map_err(without)?;
             (format!("directory {path:?}"), files)
         }
-        (None, None) => ("spec.source".to_owned(), Vec::new()),
+        (None, None, Some(image)) => read_image(spec, image),
+        (None, None, None) => ("spec.source".to_owned(), Vec::new()),
     };
     let migrations = migrations(&origin, &files).map_err(without)?;
     let mut module = Module::new(name.to_owned(), migrations);
@@ -81,6 +97,18 @@ fn read_config_maps(
         }));
     }
     Ok(files)
+}
+
+fn read_image(spec: &TenantModuleSpec, image: &PulledImage) -> (String, Vec<SourceFile>) {
+    let source = spec.source.image.clone().unwrap_or_default();
+    let origin = format!("image {:?}, path {:?}", source.reference, source.path.as_deref().unwrap_or("/"));
+    let file = |file: &ImageFile| SourceFile {
+        origin: origin.clone(),
+        name: file.name.clone(),
+        bytes: file.bytes.clone(),
+    };
+    let files = image.files.iter().map(file).collect();
+    (origin, files)
 }
 
 async fn read_directory(path: String) -> Result<Vec<SourceFile>, ModuleRefusal> {

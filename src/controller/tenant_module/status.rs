@@ -22,6 +22,9 @@ use crate::{
 const BY_REHEARSAL: [Reason; 3] =
     [Reason::RehearsalFailed, Reason::UnsafeMigration, Reason::ExtensionNotFound];
 
+/// What may end without a change by a user.
+const BY_ITSELF: [Reason; 2] = [Reason::SourceUnreachable, Reason::KubernetesApiError];
+
 /// The status after an evaluation.
 pub fn next_status(
     module: &TenantModule,
@@ -66,6 +69,15 @@ pub fn next_status(
             set(REHEARSED, Unknown, Reason::Rehearsing, why.clone());
             working = Some((Reason::Rehearsing, why.clone()));
         }
+        ContentState::Unavailable(refusal) => {
+            let (reason, message) = (refusal.reason(), refusal.to_string());
+            set(READY, False, reason, message.clone());
+            if BY_ITSELF.contains(&reason) {
+                working = Some((reason, message));
+            } else {
+                stalled = Some((reason, message));
+            }
+        }
         ContentState::Refused(refusal) => {
             let (reason, message) = (refusal.reason(), refusal.to_string());
             set(READY, False, reason, message.clone());
@@ -92,6 +104,11 @@ pub fn next_status(
     TenantModuleStatus {
         observed_generation: generation,
         source: report.kind,
+        // The digest of a tag must outlive the process.
+        image: report.image.clone().or_else(|| {
+            let before = module.status.as_ref()?.image.clone();
+            before.filter(|_| report.kind == Some(ModuleSourceKind::Image))
+        }),
         version: version.map(|version| version.to_string()),
         latest: report.latest.map(|latest| latest.to_string()),
         digest: accepted.map(|accepted| accepted.digest.clone()),
@@ -125,7 +142,7 @@ pub fn same(a: &TenantModuleStatus, b: &TenantModuleStatus) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        api::{conditions::find_condition, tenant::Tenant},
+        api::{conditions::find_condition, module_image::ModuleImageStatus, tenant::Tenant},
         domain::module_refusal::ModuleRefusal,
     };
     use serde_json::json;
@@ -155,7 +172,7 @@ mod tests {
 
     fn status(content: ContentState, adoption: &ModuleAdoption) -> TenantModuleStatus {
         let kind = Some(ModuleSourceKind::ConfigMaps);
-        let report = ModuleReport { generation: Some(3), kind, latest: Some(2), content };
+        let report = ModuleReport { generation: Some(3), kind, latest: Some(2), image: None, content };
         let accepted = AcceptedModule { version: 2, digest: "d".into(), ..AcceptedModule::default() };
         next_status(&module(), &report, Some(&accepted), adoption, Timestamp::UNIX_EPOCH)
     }
@@ -184,6 +201,28 @@ mod tests {
             "{message}"
         );
         assert!(same(&done, &done) && !same(&done, &behind));
+    }
+
+    #[test]
+    fn image_that_cannot_be_pulled_keeps_its_digest() {
+        let digest = || ModuleImageStatus { reference: "a:1".into(), digest: "sha256:1".into() };
+        let mut module = module();
+        module.status = Some(TenantModuleStatus { image: Some(digest()), ..TenantModuleStatus::default() });
+        let after = |reason, kind| {
+            let content = ContentState::Unavailable(ModuleRefusal::Found { reason, message: "x".into() });
+            let report =
+                ModuleReport { generation: Some(3), kind: Some(kind), latest: None, image: None, content };
+            next_status(&module, &report, None, &ModuleAdoption::default(), Timestamp::UNIX_EPOCH)
+        };
+        let away = after(Reason::SourceUnreachable, ModuleSourceKind::Image);
+        assert_eq!(
+            shown(&away),
+            [("Ready", "False", "SourceUnreachable"), ("Reconciling", "True", "SourceUnreachable")]
+        );
+        assert_eq!(away.image, Some(digest()));
+        let refused = after(Reason::SourceUnauthorized, ModuleSourceKind::Image);
+        assert_eq!(shown(&refused)[1], ("Stalled", "True", "SourceUnauthorized"));
+        assert_eq!(after(Reason::SourceUnreachable, ModuleSourceKind::Directory).image, None);
     }
 
     #[test]

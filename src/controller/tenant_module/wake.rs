@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// Failures that a changed module may end.
-const WAIT_FOR_MODULES: [Reason; 3] =
-    [Reason::ModuleNotFound, Reason::ModuleNotReady, Reason::VersionNotFound];
+const WAIT_FOR_MODULES: [Reason; 4] =
+    [Reason::DependencyTooOld, Reason::ModuleNotFound, Reason::ModuleNotReady, Reason::VersionNotFound];
 
 /// Requests the reconciles of the tenants that lack something of these modules, a few at a time on each server, and of those
 /// that wait for a module. Those on which a file failed are first: it may be corrected.

@@ -17,7 +17,7 @@ async fn wrong_modules_are_refused_with_a_remedy() {
     assert_eq!(TenantModule::crd().spec.names.short_names, Some(vec!["tmod".to_owned()]));
     let modules = Objects::cluster::<TenantModule>(&client);
     let maps = |count: usize| -> Value { (0..count).map(|n| json!({"name": format!("m{n}")})).collect() };
-    let one_source = "exactly one of configMaps and directory";
+    let one_source = "exactly one of configMaps, directory and image";
     for (changes, field, words) in [
         (json!({"source": {}}), "spec.source", one_source),
         (json!({"source": null}), "spec.source", "Required value"),
@@ -36,7 +36,17 @@ async fn wrong_modules_are_refused_with_a_remedy() {
         ),
         (json!({"source": {"directory": "modules"}}), "spec.source.directory", "an absolute path without .."),
         (json!({"source": {"directory": "/a/../b"}}), "spec.source.directory", "an absolute path without .."),
-        (json!({"source": {"image": {}}}), "spec.source.image", "source.image is not supported yet"),
+        (json!({"source": {"image": {}}}), "spec.source.image.reference", "Required value"),
+        (
+            json!({"source": {"image": {"reference": "https://registry.example/app:v1"}}}),
+            "spec.source.image.reference",
+            "without https://",
+        ),
+        (
+            json!({"source": {"image": {"reference": "registry.example/app:v1", "path": "migrations"}}}),
+            "spec.source.image.path",
+            "an absolute path without ..",
+        ),
         (json!({"source": {"job": {}}}), "spec.source.job", "source.job is not supported yet"),
         (json!({"source": {"external": {}}}), "spec.source.external", "source.external is not supported yet"),
         (json!({"version": "newest"}), "spec.version", "may not be more than 4"),
@@ -54,6 +64,12 @@ async fn wrong_modules_are_refused_with_a_remedy() {
             "extensions.schema must be a name",
         ),
         (
+            json!({"dependsOn": ["core"], "minimumVersions": {"core": "2.1"}}),
+            "spec.minimumVersions[core]",
+            "must be the number of a file",
+        ),
+        (json!({"minimumVersions": {"core": "2"}}), "spec", "add it to dependsOn"),
+        (
             json!({"source": {"builtIn": {}}, "schema": "app"}),
             "spec",
             "leave all fields but source and default out",
@@ -66,9 +82,11 @@ async fn wrong_modules_are_refused_with_a_remedy() {
         json!({}),
         json!({"source": {"directory": "/modules/billing"}}),
         json!({"source": {"builtIn": {}}, "default": false}),
+        json!({"source": {"image": {"reference": "registry.example:5000/app/migrations:v1@sha256:0f", "path": "/m",
+            "pullSecretRef": {"name": "regcred"}, "plainHttp": true}}}),
         json!({"version": ""}),
         json!({
-            "version": "12", "schema": "billing", "default": true, "dependsOn": ["core"], "allowDestructive": true,
+            "version": "12", "schema": "billing", "default": true, "dependsOn": ["core"], "minimumVersions": {"core": "2"}, "allowDestructive": true,
             "extensions": [{"name": "uuid-ossp"}, {"name": "vector", "version": "0.8.0", "schema": "public"}],
         }),
     ] {
