@@ -34,7 +34,7 @@ test: tools ## All tests, from nothing
 	@cargo test --workspace
 
 test-all: test ## All tests, and the slow rest: default Lease times, long outages, real migration tools, figures in seconds
-	@cargo test --test postgres --test cluster --test faults --test leader --test chart -- --ignored --test-threads=1 --nocapture
+	@cargo test --test postgres --test cluster --test faults --test leader --test chart --test gitops -- --ignored --test-threads=1 --nocapture
 
 check: tools ## Formatting, lints and the quick tests
 	@cargo fmt --all --check

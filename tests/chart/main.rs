@@ -10,6 +10,7 @@ mod flags;
 mod golden;
 mod image;
 mod release;
+mod schemas;
 mod wrong_values;
 
 use serde_json::Value;

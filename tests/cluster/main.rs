@@ -5,6 +5,7 @@
 mod conditions;
 mod deprovisioning;
 mod finalizers;
+mod gitops;
 mod holds;
 mod images;
 mod limits;

@@ -30,6 +30,7 @@ pub mod promtool;
 pub mod rights;
 pub mod service;
 mod tenants;
+pub mod tools;
 
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use environment::{Environment, EnvironmentOptions, Installation, InstallationOptions};
