@@ -12,7 +12,8 @@ pub const DEFAULT_DEADLINE_SECONDS: i64 = 3600;
 /// The application's own migration tool. It is run as a Kubernetes Job: once for the database from which new tenants are
 /// cloned, and once for each tenant that has an older version. It connects with a login that is made for that run, which
 /// DATABASE_URL and the variables of libpq (PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, PGSSLMODE, PGSSLROOTCERT) lead
-/// to. The exit code 0 means that the database has the module's version.
+/// to. The exit code 0 means that the database has the module's version. The Jobs are in the namespace that the operator was
+/// given with --migration-namespace.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModuleJob {
@@ -23,11 +24,15 @@ pub struct ModuleJob {
         "source.job.image must be the reference of an image, as in registry.example/shop@sha256:…, without spaces",
     ))]
     pub image: String,
-    /// The command and its arguments, as in [python, manage.py, migrate]. It is run without a shell; $(PGDATABASE) and
-    /// the like are replaced. Defaults to that of the image.
+    /// The command, with its arguments or without, as in [python, manage.py, migrate]. It is run without a shell;
+    /// $(PGDATABASE) and the like are replaced. Defaults to the entrypoint of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 4096)))]
     pub command: Vec<String>,
+    /// The arguments of the command, or of the image's entrypoint. Defaults to those of the image, if command is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 4096)))]
+    pub args: Vec<String>,
     /// Environment variables beside those of the connection, which may be used in them: DATABASE_HOST with the value
     /// $(PGHOST). At most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -37,12 +42,6 @@ pub struct ModuleJob {
     /// CPU and memory of the container. Defaults to none: the namespace's LimitRange decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Namespace of the Jobs and of the Secrets with the login. A user who may read Secrets or start pods there can use the
-    /// login while a run lasts. Defaults to that of the operator.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = resource_name("source.job.namespace", "Namespace"))]
-    pub namespace: Option<String>,
     /// The service account of the pod. Its token is mounted only if it is named here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]

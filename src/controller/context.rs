@@ -19,9 +19,10 @@ use super::{
     events::Events,
     state::{
         breaker::Breaker, failed_lists::FailedLists, latest_status::LatestStatus, leftovers::Leftovers,
-        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage, retries::Retries,
-        scopes::Scopes, server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot,
-        timers::Timers, tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
+        migration_runs::MigrationRuns, modules::ModuleStates, plan_rollout::PlanRollout,
+        recorded_usage::RecordedUsage, reports::AwaitedReports, retries::Retries, scopes::Scopes,
+        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
+        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -112,6 +113,10 @@ pub struct State {
     pub module_rollouts: ServerRollouts,
     /// What became of the content of modules.
     pub modules: ModuleStates,
+    /// The runs of applications' own migration tools.
+    pub runs: MigrationRuns,
+    /// What a team's own pipelines reported.
+    pub reports: AwaitedReports,
     /// What was found on servers of tenants that should have nothing there.
     pub leftovers: Leftovers,
     /// Notified when the status of a TenantPlan may have to change.
@@ -128,6 +133,8 @@ pub struct State {
 pub struct Config {
     /// The namespace of the Secrets that DatabaseServers name, and of the ConfigMaps that TenantModules name.
     pub operator_namespace: String,
+    /// The namespace of the Jobs of TenantModules.
+    pub migration_namespace: String,
     /// The labels of the TenantModules that are managed; none: all.
     pub module_selector: Option<String>,
     /// Slots per server: how many of its tenants are reconciled at once.

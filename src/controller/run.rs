@@ -28,9 +28,11 @@ use super::{
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
         leftovers::Leftovers,
+        migration_runs::MigrationRuns,
         modules::ModuleStates,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
+        reports::AwaitedReports,
         retries::Retries,
         scopes::{Scope, Scopes},
         server_rollout::ServerRollouts,
@@ -65,6 +67,8 @@ pub struct Options {
     pub module_selector: Option<String>,
     /// The namespace of the Secrets that `DatabaseServer`s name, and of the ConfigMaps that `TenantModule`s name.
     pub operator_namespace: String,
+    /// The namespace of the Jobs of `TenantModule`s.
+    pub migration_namespace: String,
     /// The maximum of Tenants of one server that are reconciled at once.
     pub concurrency: u16,
     /// The maximum of sessions on one server.
@@ -156,6 +160,8 @@ pub async fn run(
     supervisor.spawn_graceful("controller of DatabaseServers", servers);
     supervisor.wait_for(ready::stores_are_filled(&context)).await;
     supervisor.wait_for(ready::servers_are_checked(&context)).await;
+    // Before anything looks for migration logins that were left.
+    tenant_module::runs::resume(&context).await?;
     spawn_background(&mut supervisor, &context, &shutdown).await;
     for input in inputs.holds {
         let holds = tenant_hold::controller::run(context.clone(), input, shutdown.clone());
@@ -274,6 +280,8 @@ fn context(
             server_rollouts: ServerRollouts::default(),
             module_rollouts: ServerRollouts::default(),
             modules: ModuleStates::default(),
+            runs: MigrationRuns::default(),
+            reports: AwaitedReports::default(),
             leftovers: Leftovers::default(),
             plans_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
@@ -282,6 +290,7 @@ fn context(
         },
         config: Config {
             operator_namespace: options.operator_namespace,
+            migration_namespace: options.migration_namespace,
             module_selector: options.module_selector,
             concurrency: options.concurrency,
             drift_interval: options.drift_interval,

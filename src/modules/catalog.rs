@@ -9,7 +9,7 @@ use super::{
     module::Module,
     set::{self, ModuleSet},
 };
-use crate::domain::modules::{ChosenModule, INTERNAL, KnownModule, ModuleWishes, Offer, choose};
+use crate::domain::modules::{ChosenModule, INTERNAL, KnownModule, ModuleKind, ModuleWishes, Offer, choose};
 
 /// The known modules. A set is looked up by the digest of its whole content, never by names: a module whose content
 /// changed is in another set.
@@ -31,6 +31,8 @@ pub struct OfferedModule {
     pub depends_on: Vec<String>,
     /// Whether it is on by default.
     pub is_default: bool,
+    /// How its versions come into a database.
+    pub kind: ModuleKind,
     /// Its accepted content, or whether earlier content was accepted.
     pub content: Result<Arc<Module>, bool>,
 }
@@ -42,7 +44,7 @@ pub struct KnownModules {
     content: HashMap<String, Arc<Module>>,
     names: Vec<String>,
     metered_limits: Vec<String>,
-    /// Modules up to a version, with their fingerprints, which are computed once.
+    /// Modules up to a version, with their content, which is read once.
     entries: Mutex<HashMap<(String, i32), Arc<CatalogEntry>>>,
 }
 
@@ -50,7 +52,8 @@ pub struct KnownModules {
 #[derive(Debug)]
 struct CatalogEntry {
     module: Module,
-    fingerprint: Vec<u8>,
+    /// Of the whole content: two versions that a pipeline brings have one template, and are two sets.
+    content: Vec<u8>,
 }
 
 impl KnownModules {
@@ -81,8 +84,8 @@ impl KnownModules {
         let key = (chosen.name.clone(), chosen.version.min(module.target()));
         let new = || {
             let module = module.up_to(chosen.version);
-            let fingerprint = module.fingerprint();
-            Arc::new(CatalogEntry { module, fingerprint })
+            let content = module.content();
+            Arc::new(CatalogEntry { module, content })
         };
         Some(entries.entry(key).or_insert_with(new).clone())
     }
@@ -128,11 +131,12 @@ impl ModuleCatalog {
                 name: module.name.to_string(),
                 depends_on: module.depends_on.clone(),
                 is_default: default.unwrap_or_else(|| self.is_default(&module.name)),
+                kind: ModuleKind::Files,
                 offer: Offer::Ready { target: module.target() },
             });
             known.content.insert(module.name.to_string(), Arc::new(module.clone()));
         }
-        for OfferedModule { name, depends_on, is_default, content } in offered {
+        for OfferedModule { name, depends_on, is_default, kind, content } in offered {
             if is_built_in(&name) {
                 continue;
             }
@@ -140,7 +144,7 @@ impl ModuleCatalog {
                 Ok(module) => Offer::Ready { target: module.target() },
                 Err(was_accepted) => Offer::NotReady { was_accepted: *was_accepted },
             };
-            known.list.push(KnownModule { name: name.clone(), depends_on, is_default, offer });
+            known.list.push(KnownModule { name: name.clone(), depends_on, is_default, kind, offer });
             if let Ok(module) = content {
                 known.content.insert(name, module);
             }
@@ -172,10 +176,10 @@ impl ModuleCatalog {
         let known = self.known();
         let entries: Vec<Arc<CatalogEntry>> =
             chosen.iter().filter_map(|module| known.entry(module)).collect();
-        let digest = set::digest(entries.iter().map(|entry| &entry.fingerprint));
+        let content = set::digest(entries.iter().map(|entry| &entry.content));
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || ModuleSet::new(entries.iter().map(|entry| entry.module.clone()).collect());
-        sets.entry(digest).or_insert_with(|| Arc::new(new())).clone()
+        sets.entry(content).or_insert_with(|| Arc::new(new())).clone()
     }
 }
 
@@ -221,6 +225,7 @@ mod tests {
             name: "wiki".into(),
             depends_on: vec![],
             is_default,
+            kind: ModuleKind::Files,
             content: Ok(Arc::new(Module::new("wiki", migrations))),
         }
     }
@@ -266,6 +271,23 @@ mod tests {
         assert_eq!(catalog.set_of(&all(&catalog)).modules(), embedded());
         assert_eq!(catalog.replace(&none, vec![]), ["wiki"]);
         assert_eq!(catalog.known().names(), ["core", "identity", "projects"]);
+    }
+
+    #[test]
+    fn versions_of_a_pipeline_are_sets_with_one_template() {
+        let (catalog, none) = (catalog(), BTreeMap::new());
+        let external = |names: &[&str]| {
+            let versions = (1..).zip(names).map(|(version, name)| Migration::named(version, name));
+            let module =
+                Module { kind: ModuleKind::External, ..Module::new("wiki", versions.collect::<Vec<_>>()) };
+            OfferedModule { kind: ModuleKind::External, content: Ok(Arc::new(module)), ..wiki(&[], false) }
+        };
+        catalog.replace(&none, vec![external(&["a"])]);
+        let first = catalog.set_of(&all(&catalog));
+        catalog.replace(&none, vec![external(&["a", "b"])]);
+        let second = catalog.set_of(&all(&catalog));
+        assert_eq!(first.digest(), second.digest());
+        assert_eq!(second.targets().last().unwrap().version, 2);
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! The versions of modules whose migrations a tool applies: they have names, and the ledger has them once the tool of a run
+//! has succeeded, or once a pipeline has reported them.
+
+use sqlx::PgConnection;
+
+use super::{Applied, Awaited};
+use crate::{
+    modules::{Migration, Module, ModuleKind},
+    postgres::{
+        error::Result,
+        identifier::Ident,
+        server::Server,
+        session::connect::{STATEMENT_LIMIT, with_timeout},
+        tenant::migration_login::MigratedDatabase,
+    },
+};
+
+const DOING: &str = "record the version of a tool";
+
+/// What the module waits for; none if the database has its version. A version that was reported is recorded.
+pub(super) async fn bring(
+    session: &mut PgConnection,
+    module: &Module,
+    ledger: &[Applied],
+) -> Result<Option<Awaited>> {
+    let Some(wanted) = module.migrations.last() else { return Ok(None) };
+    if ledger.iter().any(|(name, version, _)| *name == module.name && *version >= wanted.version) {
+        return Ok(None);
+    }
+    if module.kind == ModuleKind::Job {
+        return Ok(Some(Awaited::Run));
+    }
+    let query = sqlx::query_scalar("SELECT version FROM tenantry.reported_versions WHERE module = $1")
+        .bind(module.name.as_ref())
+        .fetch_optional(&mut *session);
+    let reported: Option<String> = with_timeout(STATEMENT_LIMIT, "read the reported versions", query).await?;
+    if reported.as_deref() != Some(&*wanted.file) {
+        return Ok(Some(Awaited::Report { reported }));
+    }
+    record(session, &module.name, wanted).await?;
+    Ok(None)
+}
+
+async fn record(session: &mut PgConnection, module: &str, version: &Migration) -> Result<()> {
+    let query = sqlx::query(
+        "INSERT INTO tenantry.migrations (module, version, file, checksum) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (module, version) DO NOTHING",
+    )
+    .bind(module)
+    .bind(version.version)
+    .bind(version.file.as_ref())
+    .bind(version.checksum())
+    .execute(&mut *session);
+    with_timeout(STATEMENT_LIMIT, DOING, query).await.map(drop)
+}
+
+impl Server {
+    /// Records in a database that a run has brought it to this version of a module.
+    pub async fn record_version(
+        &self,
+        database: &MigratedDatabase<'_>,
+        module: &str,
+        version: &Migration,
+    ) -> Result<()> {
+        match database {
+            MigratedDatabase::OfTenant(placement) => {
+                let mut migrator = self.open_migrator_session(placement, DOING).await?;
+                let recorded = record(&mut migrator.session, module, version).await;
+                self.close_unchecked(migrator, recorded).await
+            }
+            MigratedDatabase::Template(_) => {
+                let slot = self.inner.sessions.tenant_slot().await;
+                let name = Ident::new(&database.name()?)?;
+                let mut session = self.migrator(slot, &name, DOING).await?;
+                let recorded = record(&mut session, module, version).await;
+                session.close_and_wait().await;
+                recorded
+            }
+        }
+    }
+}
