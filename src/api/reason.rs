@@ -165,6 +165,8 @@ reasons! {
     NotMeasured,
     /// Not checked yet.
     NotReached,
+    /// The team's own pipeline has not reported the version of a module.
+    NotReported,
     /// The server is out of memory.
     OutOfMemory,
     /// A credential could not be hashed.

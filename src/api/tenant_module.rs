@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
     module_image::{ModuleImage, ModuleImageStatus},
+    module_job::ModuleJob,
     string_enum::string_enum,
-    validation::{conditions, minimum_versions, not_yet, resource_name, rule, rule_on_spec},
+    validation::{conditions, minimum_versions, resource_name, rule, rule_on_spec},
 };
 
 /// A set of SQL files and where it comes from.
@@ -47,21 +47,29 @@ use super::{
         "!has(self.minimumVersions) || self.minimumVersions.all(module, has(self.dependsOn) && module in self.dependsOn)",
         "minimumVersions names a module that dependsOn does not: add it to dependsOn",
     ),
+    validation = rule_on_spec(
+        "!has(self.version) || has(self.source.job) || has(self.source.external) || self.version.matches('^[0-9]{0,4}$')",
+        "version must be the number of a file, in quotes, as in \"7\": leave it out for the newest",
+    ),
+    validation = rule_on_spec(
+        "!(has(self.source.job) || has(self.source.external)) || has(self.version) && self.version.matches('^[!-~]{1,63}$')",
+        "version is required with source.job and source.external: the name of the version that the tool brings, of 1 to 63 characters without spaces, as in \"2026.11.3\"",
+    ),
 )]
 pub struct TenantModuleSpec {
-    /// Where the files come from: exactly one of configMaps, directory and image; builtIn is for the objects that the operator
-    /// itself applies, one for each module that ships with it.
+    /// Where the files come from: exactly one of configMaps, directory, image, job and external; builtIn is for the objects
+    /// that the operator itself applies, one for each module that ships with it.
     #[x_kube(validation = rule(
         "[has(self.builtIn), has(self.configMaps), has(self.directory), has(self.image), has(self.job), has(self.external)].filter(is, is).size() == 1",
-        "source must have exactly one of configMaps, directory and image, as in {configMaps: [{name: billing-1}]}",
+        "source must have exactly one of configMaps, directory, image, job and external, as in {configMaps: [{name: billing-1}]}",
     ))]
     pub source: ModuleSource,
 
-    /// The version that tenants are brought to: the number of a file, in quotes, as in "7". Defaults to the newest in the
-    /// source. It never goes back: no file is undone.
+    /// The version that tenants are brought to: the number of a file, in quotes, as in "7", and by default the newest in the
+    /// source; for source.job and source.external the name that the team gives it, as in "2026.11.3". It never goes back: no
+    /// file is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4))]
-    #[x_kube(validation = file_number("version"))]
+    #[schemars(length(max = 63))]
     pub version: Option<String>,
 
     /// Schema of the tenants' databases that the module's objects are in. It is created if it does not exist, and is the
@@ -117,13 +125,6 @@ pub struct TenantModuleSpec {
     pub allow_destructive: Option<bool>,
 }
 
-fn file_number(field: &str) -> Rule {
-    rule(
-        "self.matches('^[0-9]{0,4}$')",
-        &format!("{field} must be the number of a file, in quotes, as in \"7\": leave it out for the newest"),
-    )
-}
-
 /// Where a module's files come from: exactly one of these.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,15 +150,20 @@ pub struct ModuleSource {
     /// An image or an artifact of a container registry with the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ModuleImage>,
-    /// A Job that runs the application's own migration tool. Not supported yet: every value is refused.
+    /// The application's own migration tool, which the operator runs as a Job: once for the database from which new tenants
+    /// are cloned, and once for each tenant that has an older version. spec.version names the version that the image has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("source.job"))]
-    pub job: Option<FutureSource>,
-    /// A pipeline of the team's own. Not supported yet: every value is refused.
+    pub job: Option<ModuleJob>,
+    /// A pipeline of the team's own. Each tenant gets a Secret with a login for it, named like its connection Secret with
+    /// -migrate at the end; the pipeline calls tenantry.report_version(module, version) when it is done. A tenant is not Ready
+    /// until spec.version was reported for it. New tenants are not cloned with these tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("source.external"))]
-    pub external: Option<FutureSource>,
+    pub external: Option<ExternalSource>,
 }
+
+/// The team's own pipeline has no fields.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalSource {}
 
 /// A ConfigMap in the operator's namespace.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,10 +177,6 @@ pub struct ConfigMapReference {
 /// A module that ships with Tenantry has no other fields.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltInSource {}
-
-/// The fields of a source that comes with a later version.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FutureSource {}
 
 /// An extension that a module needs.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,9 +218,18 @@ pub enum ModuleSourceKind {
     Directory,
     /// An image of a container registry.
     Image,
+    /// The application's own tool, as a Job.
+    Job,
+    /// A pipeline of the team's own.
+    External,
 }
 string_enum!(ModuleSourceKind {
-    BuiltIn => "BuiltIn", ConfigMaps => "ConfigMaps", Directory => "Directory", Image => "Image",
+    BuiltIn => "BuiltIn",
+    ConfigMaps => "ConfigMaps",
+    Directory => "Directory",
+    Image => "Image",
+    Job => "Job",
+    External => "External",
 });
 
 /// Observed state of the module. Written by the operator only.

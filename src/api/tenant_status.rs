@@ -180,6 +180,12 @@ pub struct ModuleStatus {
     pub version: i64,
     /// Version that should be applied.
     pub target: i64,
+    /// Name of the version that is applied, of a module with source.job or source.external; version counts these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_name: Option<String>,
+    /// Name of the version that should be applied, of such a module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_name: Option<String>,
     /// Whether it is applied, and if not, whether it will be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ModuleState>,
@@ -195,12 +201,16 @@ pub enum ModuleState {
     Current,
     /// Its turn comes: tenants are brought up a few at a time.
     Pending,
-    /// A file failed.
+    /// The Job with the application's own tool runs.
+    Running,
+    /// The team's pipeline has not reported the target version yet.
+    AwaitingReport,
+    /// A file, or the Job with the application's own tool, failed.
     Failed,
     /// Nothing new is applied: the module is not Ready, its rollout stopped, or it does not exist any more.
     Held,
 }
-string_enum!(ModuleState { Current => "Current", Pending => "Pending", Failed => "Failed", Held => "Held" });
+string_enum!(ModuleState { Current => "Current", Pending => "Pending", Running => "Running", AwaitingReport => "AwaitingReport", Failed => "Failed", Held => "Held" });
 
 /// The tenant's usage, by the name of the limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

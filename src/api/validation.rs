@@ -21,6 +21,17 @@ pub fn rule_on_spec(valid: &str, message: &str) -> Rule {
     rule(&format!("({valid}) || ({tolerated})"), message).optional_old_self(true)
 }
 
+/// Amounts of resources, such as `cpu: 100m` and `memory: 256Mi`. At most 20.
+pub fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 20,
+        "additionalProperties": {
+            "type": "string", "maxLength": 32, "pattern": r"^[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i?)?$",
+        },
+    })
+}
+
 /// A field that is reserved for a later version: every value is refused, not ignored.
 pub fn not_yet(field: &str) -> Rule {
     rule("false", &format!("{field} is not supported yet: leave it out"))

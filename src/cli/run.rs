@@ -51,6 +51,12 @@ pub struct Arguments {
     )]
     operator_namespace: String,
 
+    /// Namespace of the Jobs that run the migration tools of applications (TenantModules with source.job), and of the Secrets
+    /// with their logins; default: --operator-namespace. A user who may read Secrets or start pods there can use such a login
+    /// while a run lasts
+    #[arg(long, env = "TENANTRY_MIGRATION_NAMESPACE", value_name = "NAMESPACE")]
+    migration_namespace: Option<String>,
+
     /// Manage the Tenants of these namespaces only, separated by commas; default: all namespaces
     #[arg(long, env = "TENANTRY_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACES")]
     watch_namespaces: Vec<String>,
@@ -319,6 +325,10 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         watch_namespaces: arguments.watch_namespaces,
         server_selector: arguments.server_selector,
         module_selector: arguments.module_selector,
+        migration_namespace: arguments
+            .migration_namespace
+            .filter(|namespace| !namespace.is_empty())
+            .unwrap_or_else(|| arguments.operator_namespace.clone()),
         operator_namespace: arguments.operator_namespace,
         drift_interval: Duration::from_secs(arguments.drift_interval.into()),
         lock_watch_interval: Duration::from_secs(arguments.lock_watch_interval.into()),

@@ -19,11 +19,11 @@ use super::{
     events::Events,
     state::{
         breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
-        leftovers::Leftovers, modules::ModuleStates, plan_rollout::PlanRollout,
-        recorded_usage::RecordedUsage, registry_reads::RegistryReads, retries::Retries, scopes::Scopes,
-        server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
-        warned_limits::WarnedLimitsByTenant,
+        leftovers::Leftovers, migration_runs::MigrationRuns, modules::ModuleStates,
+        plan_rollout::PlanRollout, recorded_usage::RecordedUsage, registry_reads::RegistryReads,
+        reports::AwaitedReports, retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
+        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
+        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -120,6 +120,10 @@ pub struct State {
     pub images: Images,
     /// What became of the content of modules.
     pub modules: ModuleStates,
+    /// The runs of applications' own migration tools.
+    pub runs: MigrationRuns,
+    /// What a team's own pipelines reported.
+    pub reports: AwaitedReports,
     /// What was found on servers of tenants that should have nothing there.
     pub leftovers: Leftovers,
     /// Notified when the status of a TenantPlan may have to change.
@@ -136,6 +140,8 @@ pub struct State {
 pub struct Config {
     /// The namespace of the Secrets that DatabaseServers name, and of the ConfigMaps that TenantModules name.
     pub operator_namespace: String,
+    /// The namespace of the Jobs of TenantModules.
+    pub migration_namespace: String,
     /// The labels of the TenantModules that are managed; none: all.
     pub module_selector: Option<String>,
     /// Slots per server: how many of its tenants are reconciled at once.

@@ -29,10 +29,12 @@ use super::{
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
         leftovers::Leftovers,
+        migration_runs::MigrationRuns,
         modules::ModuleStates,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
         registry_reads::RegistryReads,
+        reports::AwaitedReports,
         retries::Retries,
         scopes::{Scope, Scopes},
         server_credentials::ServerCredentials,
@@ -68,6 +70,8 @@ pub struct Options {
     pub module_selector: Option<String>,
     /// The namespace of the Secrets that `DatabaseServer`s name, and of the ConfigMaps that `TenantModule`s name.
     pub operator_namespace: String,
+    /// The namespace of the Jobs of `TenantModule`s.
+    pub migration_namespace: String,
     /// The maximum of Tenants of one server that are reconciled at once.
     pub concurrency: u16,
     /// The maximum of sessions on one server.
@@ -162,6 +166,8 @@ pub async fn run(
     supervisor.spawn_graceful("controller of DatabaseServers", servers);
     supervisor.wait_for(ready::stores_are_filled(&context)).await;
     supervisor.wait_for(ready::servers_are_checked(&context)).await;
+    // Before anything looks for migration logins that were left.
+    tenant_module::runs::resume(&context).await?;
     spawn_background(&mut supervisor, &context, &shutdown).await;
     for input in inputs.holds {
         let holds = tenant_hold::controller::run(context.clone(), input, shutdown.clone());
@@ -284,6 +290,8 @@ fn context(
             module_rollouts: ServerRollouts::default(),
             images: Images::default(),
             modules: ModuleStates::default(),
+            runs: MigrationRuns::default(),
+            reports: AwaitedReports::default(),
             leftovers: Leftovers::default(),
             plans_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
@@ -292,6 +300,7 @@ fn context(
         },
         config: Config {
             operator_namespace: options.operator_namespace,
+            migration_namespace: options.migration_namespace,
             module_selector: options.module_selector,
             concurrency: options.concurrency,
             drift_interval: options.drift_interval,

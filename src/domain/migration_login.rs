@@ -3,12 +3,13 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::identity::TenantId;
 
 /// Whose database a migration login is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MigrationOwner {
     /// A tenant's.
     Tenant(TenantId),

@@ -3,6 +3,7 @@
 //! login, then the result, and the Secret last.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::api::reason::Reason;
 
@@ -53,7 +54,7 @@ pub struct RunFacts {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunOutcome {
     /// The tool ended with the exit code 0: the database has the version.
     Succeeded,

@@ -142,6 +142,29 @@ pub enum ModuleRefusal {
         /// The accepted checksum, in hexadecimal.
         accepted: String,
     },
+    /// An earlier version of a tool.
+    #[error(
+        "spec.version {version:?} was the version before {accepted:?}: a version never goes back; give the corrected migrations a new version"
+    )]
+    NameWentBack {
+        /// As written.
+        version: String,
+        /// The newest accepted version.
+        accepted: String,
+    },
+    /// The module had files, and a tool applies its migrations now.
+    #[error(
+        "spec.source: SQL files were accepted under this name, and tenants may have them: a tool's migrations need a TenantModule of another name, which has this one in dependsOn if it builds on those tables"
+    )]
+    SourceChanged,
+    /// A dependency is in no template.
+    #[error(
+        "spec.dependsOn: what a pipeline of your own brings ({dependency:?} has source.external) is in no template, so that nothing that needs it can be checked or cloned: let the pipeline apply this too, or give {dependency:?} a source.job"
+    )]
+    DependsOnExternal {
+        /// The dependency.
+        dependency: String,
+    },
     /// The schema was changed.
     #[error(
         "spec.schema is {schema:?} and was {accepted:?} when content was accepted: objects are not moved; set it back, or give the module of the other schema another name"
@@ -208,12 +231,14 @@ impl ModuleRefusal {
             Self::DuplicateVersion { .. } => Reason::DuplicateVersion,
             Self::Gap { .. } => Reason::VersionGap,
             Self::VersionNotFound { .. } => Reason::VersionNotFound,
-            Self::FilesMissing { .. } | Self::VersionWentBack { .. } => Reason::VersionWentBack,
-            Self::ChecksumChanged { .. } => Reason::ChecksumChanged,
+            Self::FilesMissing { .. } | Self::VersionWentBack { .. } | Self::NameWentBack { .. } => {
+                Reason::VersionWentBack
+            }
+            Self::ChecksumChanged { .. } | Self::SourceChanged => Reason::ChecksumChanged,
             Self::SchemaChanged { .. } => Reason::SchemaChanged,
             Self::Cycle { .. } => Reason::DependencyCycle,
             Self::DependencyNotFound { .. } => Reason::DependencyNotFound,
-            Self::DependencyNotReady { .. } => Reason::DependencyNotReady,
+            Self::DependencyNotReady { .. } | Self::DependsOnExternal { .. } => Reason::DependencyNotReady,
             Self::DependencyTooOld { .. } => Reason::DependencyTooOld,
             Self::Found { reason, .. } => *reason,
         }

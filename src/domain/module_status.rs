@@ -2,7 +2,7 @@
 
 use super::{
     module_refusal::ModuleRefusal,
-    modules::{ChosenModule, KnownModule, ModuleSelection, Offer, version_of},
+    modules::{ChosenModule, KnownModule, ModuleKind, ModuleSelection, Offer, version_of},
     plan_adoption::{TenantNames, rests},
     record::ModuleVersion,
     workflow::attempt::ModuleFailure,
@@ -104,6 +104,12 @@ pub struct ModuleFacts<'a> {
     pub failures: &'a [ModuleFailure],
     /// The modules were applied in this reconcile.
     pub is_applied: bool,
+    /// The name of a version, of a module whose migrations a tool applies.
+    pub version_name: &'a dyn Fn(&str, i32) -> Option<String>,
+    /// The Secret with the login of the tenant's pipeline.
+    pub migration_secret: &'a str,
+    /// What the run of a module's tool does in the tenant's database, while there is one.
+    pub run: &'a dyn Fn(&str) -> Option<String>,
 }
 
 /// The modules for a tenant's status. `is_stopped` is asked for modules of which the tenant lacks something.
@@ -125,13 +131,25 @@ fn chosen_status(
         name: name.clone(),
         version: i64::from(version),
         target: i64::from(module.version),
+        version_name: (facts.version_name)(name, version),
+        target_name: (facts.version_name)(name, module.version),
         state: Some(state),
         message,
     };
     if version >= module.version {
         return status(ModuleState::Current, None);
     }
-    if let Some(failure) = facts.failures.iter().find(|failure| failure.module == *name) {
+    if let Some(message) = (facts.run)(name) {
+        return status(ModuleState::Running, Some(message));
+    }
+    let known = facts.known.iter().find(|known| known.name == *name);
+    let failure = facts.failures.iter().find(|failure| failure.module == *name);
+    if known.is_some_and(|known| known.kind == ModuleKind::External)
+        && failure.is_none_or(|failure| failure.waits)
+    {
+        return status(ModuleState::AwaitingReport, Some(awaits_report(module, failure, facts)));
+    }
+    if let Some(failure) = failure {
         let state = if failure.waits { ModuleState::Pending } else { ModuleState::Failed };
         return status(state, Some(failure.message.clone()));
     }
@@ -140,7 +158,7 @@ fn chosen_status(
     if let Some(failed) = failed.filter(|failed| failed.version == i64::from(version) && !facts.is_applied) {
         return status(ModuleState::Failed, failed.message.clone());
     }
-    let depends_on = facts.known.iter().find(|known| known.name == *name).map(|known| &known.depends_on);
+    let depends_on = known.map(|known| &known.depends_on);
     let stopped = [name].into_iter().chain(depends_on.into_iter().flatten()).find(|name| is_stopped(name));
     match stopped {
         Some(stopped) => status(
@@ -151,6 +169,23 @@ fn chosen_status(
         ),
         None => status(ModuleState::Pending, None),
     }
+}
+
+/// What a tenant waits for whose pipeline has not reported a version.
+fn awaits_report(module: &ChosenModule, found: Option<&ModuleFailure>, facts: &ModuleFacts<'_>) -> String {
+    let name = &module.name;
+    let before = facts.previous.iter().find(|before| before.name == *name).filter(|before| {
+        before.target == i64::from(module.version) && before.state == Some(ModuleState::AwaitingReport)
+    });
+    if let Some(before) = before.and_then(|before| before.message.clone()).filter(|_| found.is_none()) {
+        return before;
+    }
+    let version = (facts.version_name)(name, module.version).unwrap_or_default();
+    let found = found.map(|found| format!("; {}", found.message)).unwrap_or_default();
+    format!(
+        "your pipeline has not reported version {version}{found}: it migrates the database with the login of Secret {}, and then runs SELECT tenantry.report_version('{name}', '{version}')",
+        facts.migration_secret
+    )
 }
 
 /// A module that the tenant has and that cannot be applied: what the tenant has of it stays.
@@ -170,6 +205,8 @@ fn held_status(module: &ModuleVersion, facts: &ModuleFacts<'_>) -> ModuleStatus 
         name: module.name.clone(),
         version,
         target: version,
+        version_name: (facts.version_name)(&module.name, module.version),
+        target_name: (facts.version_name)(&module.name, module.version),
         state: Some(ModuleState::Held),
         message: Some(format!("TenantModule {:?} {why}; what the tenant has of it stays", module.name)),
     }
@@ -184,7 +221,10 @@ pub fn describe_behind(modules: &[ModuleStatus]) -> Option<String> {
             Some(message) => format!("{}: {message}", module.name),
             None => {
                 let ModuleStatus { name, version, target, .. } = module;
-                format!("{name} is at version {version} of {target}, and its turn comes")
+                match &module.target_name {
+                    Some(target) => format!("{name} waits for version {target}, and its turn comes"),
+                    None => format!("{name} is at version {version} of {target}, and its turn comes"),
+                }
             }
         })
         .collect();
@@ -229,8 +269,14 @@ mod tests {
 
     fn known(name: &str, depends_on: &[&str], offer: Offer) -> KnownModule {
         let depends_on = depends_on.iter().map(|name| (*name).to_owned()).collect();
-        let minimum_versions = std::collections::BTreeMap::new();
-        KnownModule { name: name.into(), depends_on, minimum_versions, is_default: false, offer }
+        KnownModule {
+            name: name.into(),
+            depends_on,
+            minimum_versions: std::collections::BTreeMap::new(),
+            is_default: false,
+            kind: ModuleKind::Files,
+            offer,
+        }
     }
 
     fn shown(facts: &ModuleFacts<'_>, stopped: &str) -> Vec<(String, i64, Option<ModuleState>)> {
@@ -255,6 +301,9 @@ mod tests {
             previous: &[],
             failures: &[],
             is_applied: false,
+            version_name: &|_, _| None,
+            migration_secret: "acme-db-migrate",
+            run: &|_| None,
         };
         let of = |wiki, pages| {
             let held = Some(ModuleState::Held);
@@ -276,6 +325,56 @@ mod tests {
     }
 
     #[test]
+    fn awaited_report_names_the_version_and_the_way() {
+        let external =
+            KnownModule { kind: ModuleKind::External, ..known("shop", &[], Offer::Ready { target: 2 }) };
+        let selection =
+            ModuleSelection { modules: vec![ChosenModule { name: "shop".into(), version: 2 }], error: None };
+        let recorded = versions(&[("shop", 1)]);
+        let facts = ModuleFacts {
+            recorded: &recorded,
+            selection: &selection,
+            known: &[external],
+            previous: &[],
+            failures: &[],
+            is_applied: true,
+            version_name: &|_, version| Some(format!("2026.{version}")),
+            migration_secret: "acme-db-migrate",
+            run: &|_| None,
+        };
+        let found =
+            ModuleFailure { module: "shop".into(), message: "it has reported 2026.1".into(), waits: true };
+        let looked =
+            module_statuses(&ModuleFacts { failures: std::slice::from_ref(&found), ..facts }, |_| false);
+        let message = looked[0].message.clone().unwrap();
+        assert!(
+            message.contains("not reported version 2026.2; it has reported 2026.1: ")
+                && message.contains("Secret acme-db-migrate")
+                && message.ends_with("tenantry.report_version('shop', '2026.2')"),
+            "{message}"
+        );
+        assert_eq!(looked[0].state, Some(ModuleState::AwaitingReport));
+        assert_eq!(
+            (looked[0].version_name.as_deref(), looked[0].target_name.as_deref()),
+            (Some("2026.1"), Some("2026.2"))
+        );
+        // It stays without another look, and a failure is shown as one.
+        assert_eq!(
+            module_statuses(&ModuleFacts { previous: &looked, failures: &[], ..facts }, |_| false),
+            looked
+        );
+        let running = ModuleFacts { run: &|_| Some("Job a/b".into()), ..facts };
+        let running = module_statuses(&running, |_| false);
+        assert_eq!(
+            (running[0].state, running[0].message.as_deref()),
+            (Some(ModuleState::Running), Some("Job a/b"))
+        );
+        let failed = [ModuleFailure { waits: false, ..found }];
+        let failed = module_statuses(&ModuleFacts { failures: &failed, ..facts }, |_| false);
+        assert_eq!(failed[0].state, Some(ModuleState::Failed));
+    }
+
+    #[test]
     fn mistake_of_an_author_changes_no_tenant() {
         let known = [known("broken", &[], Offer::NotReady { was_accepted: true })];
         let (recorded, selection) = (versions(&[("broken", 5)]), ModuleSelection::default());
@@ -284,7 +383,7 @@ mod tests {
             version: 5,
             target: 5,
             state: Some(ModuleState::Current),
-            message: None,
+            ..ModuleStatus::default()
         }];
         let facts = ModuleFacts {
             recorded: &recorded,
@@ -293,6 +392,9 @@ mod tests {
             previous: &previous,
             failures: &[],
             is_applied: false,
+            version_name: &|_, _| None,
+            migration_secret: "acme-db-migrate",
+            run: &|_| None,
         };
         assert_eq!(module_statuses(&facts, |_| false), previous);
         let gone = module_statuses(&ModuleFacts { known: &[], ..facts }, |_| false);

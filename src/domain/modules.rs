@@ -10,6 +10,18 @@ use crate::api::tenant::ModuleChoice;
 /// TenantModule has its name.
 pub const INTERNAL: &str = "tenantry";
 
+/// How a module's versions come into a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModuleKind {
+    /// The operator applies its SQL files.
+    #[default]
+    Files,
+    /// The application's own tool does, as a Job: once in the template, and once in each tenant that has an older version.
+    Job,
+    /// The team's own pipeline does, in each tenant, and reports it.
+    External,
+}
+
 /// A module, as far as the choice needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownModule {
@@ -21,6 +33,8 @@ pub struct KnownModule {
     pub minimum_versions: BTreeMap<String, i32>,
     /// Whether tenants have it unless they or their plan name others.
     pub is_default: bool,
+    /// How its versions come into a database.
+    pub kind: ModuleKind,
     /// Whether it can be applied.
     pub offer: Offer,
 }
@@ -160,7 +174,8 @@ pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownMod
     let chosen = |module: &KnownModule| {
         let Offer::Ready { target } = module.offer else { return None };
         // A version that does not exist is reported, and changes nothing.
-        let wished = match pins.get(module.name.as_str()) {
+        let pin = pins.get(module.name.as_str()).filter(|_| module.kind == ModuleKind::Files);
+        let wished = match pin {
             Some(pin) if *pin > target => 0,
             Some(pin) => *pin,
             None => target,
@@ -170,6 +185,8 @@ pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownMod
         let is_chosen = wanted.contains(module.name.as_str()) && version > 0;
         is_chosen.then(|| ChosenModule { name: module.name.clone(), version })
     };
+    // The versions of a tool have names, and no earlier one can be had.
+    let is_pinned = |name: &str| by_name.get(name).is_some_and(|module| module.kind == ModuleKind::Files);
     let error = named.iter().find_map(|named| {
         let (module, place, has) = (named.module.to_owned(), named.place.clone(), version_of(named.module));
         match by_name.get(named.module).map(|module| module.offer) {
@@ -181,7 +198,7 @@ pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownMod
             Some(Offer::NotReady { .. }) if has.is_none() => Some(ModuleError::NotReady { place, module }),
             Some(Offer::Ready { target }) => named
                 .pin
-                .filter(|version| *version > target)
+                .filter(|version| *version > target && is_pinned(&module))
                 .map(|version| ModuleError::VersionNotFound { module, version, target }),
             Some(Offer::NotReady { .. }) => None,
         }

@@ -168,7 +168,7 @@ pub fn rests(tenant: &Tenant, status: &TenantStatus) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::modules::Offer;
+    use crate::domain::modules::{ModuleKind, Offer};
     use serde_json::{Value, json};
 
     fn plans() -> BTreeMap<String, TenantPlanSpec> {
@@ -260,6 +260,7 @@ mod tests {
             name: name.to_owned(),
             depends_on: vec![],
             is_default: true,
+            kind: ModuleKind::Files,
             offer: Offer::Ready { target: 1 },
         });
         let status = |modules: &[(&str, i64)]| {

@@ -178,6 +178,11 @@ pub fn connection_secret_name(tenant: &Tenant) -> String {
     tenant.spec.connection_secret_name.clone().unwrap_or_else(|| format!("{name}-db"))
 }
 
+/// Name of the Secret with the migration login of a team's own pipeline.
+pub fn migration_secret_name(tenant: &Tenant) -> String {
+    format!("{}-migrate", connection_secret_name(tenant))
+}
+
 /// Name of the Secret with the admins' one-time credentials.
 pub fn admin_secret_name(tenant_name: &str) -> String {
     format!("{tenant_name}-admin")

@@ -4,11 +4,47 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::module::{Module, hexadecimal};
+use super::module::{Migration, Module, checksum_of_named, hexadecimal};
 use crate::domain::{
     accepted_module::{AcceptedFile, AcceptedModule},
     module_refusal::ModuleRefusal,
 };
+
+impl AcceptedModule {
+    /// The names of the versions of a module whose migrations a tool applies, by number; none for one with files.
+    pub fn version_names(&self) -> impl Iterator<Item = (i32, &str)> {
+        let is_named = |file: &&AcceptedFile| file.checksum == checksum_of_named(&file.file);
+        self.files.iter().filter(is_named).map(|file| (file.version, file.file.as_str()))
+    }
+}
+
+/// The versions of a tool's module that has the version `wanted` now, after those that were accepted.
+///
+/// # Errors
+/// An earlier version is wanted again, or files were accepted under this name.
+pub fn named_versions(
+    wanted: &str,
+    accepted: Option<&AcceptedModule>,
+) -> Result<Vec<Migration>, ModuleRefusal> {
+    let before: Vec<(i32, &str)> = accepted.iter().flat_map(|accepted| accepted.version_names()).collect();
+    if accepted.is_some_and(|accepted| accepted.files.len() > before.len()) {
+        return Err(ModuleRefusal::SourceChanged);
+    }
+    let mut versions: Vec<Migration> =
+        before.iter().map(|(version, name)| Migration::named(*version, name)).collect();
+    match before.iter().find(|(_, name)| *name == wanted) {
+        None => {
+            let next = before.last().map_or(0, |(version, _)| *version) + 1;
+            versions.push(Migration::named(next, wanted));
+        }
+        Some((version, _)) if before.last().is_some_and(|(last, _)| last > version) => {
+            let accepted = before.last().map_or("", |(_, name)| name).to_owned();
+            return Err(ModuleRefusal::NameWentBack { version: wanted.to_owned(), accepted });
+        }
+        Some(_) => {}
+    }
+    Ok(versions)
+}
 
 impl Module {
     /// The module with its files up to a version.
@@ -22,7 +58,7 @@ impl Module {
 
     /// The digest of the content: 24 hexadecimal digits.
     pub fn digest(&self) -> String {
-        Sha256::digest(self.fingerprint())[..12].iter().fold(String::new(), |mut text, byte| {
+        Sha256::digest(self.content())[..12].iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
         })
@@ -30,7 +66,7 @@ impl Module {
 
     /// What is recorded once the content is accepted.
     pub fn accepted(&self) -> AcceptedModule {
-        let file = |migration: &super::Migration| AcceptedFile {
+        let file = |migration: &Migration| AcceptedFile {
             version: migration.version,
             file: migration.file.to_string(),
             checksum: migration.checksum(),
@@ -95,7 +131,7 @@ pub fn follows(module: &Module, newest: i32, accepted: &AcceptedModule) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::Migration;
+    use crate::domain::modules::ModuleKind;
 
     fn module(files: &[&str]) -> Module {
         let file = |(index, sql): (usize, &&str)| Migration {
@@ -127,6 +163,36 @@ mod tests {
         let accepted = module(&["a", "b", "c"]).accepted();
         let corrected = format!("-- replaces: {}\nB", hexadecimal(&accepted.files[1].checksum));
         assert_eq!(follows(&module(&["a", &corrected, "c"]), 3, &accepted), Ok(1));
+    }
+
+    #[test]
+    fn versions_of_a_tool_are_counted_and_do_not_go_back() {
+        let tool = |wanted: &str, accepted: Option<&AcceptedModule>| {
+            let versions = named_versions(wanted, accepted)?;
+            Ok::<_, ModuleRefusal>(Module { kind: ModuleKind::Job, ..Module::new("shop", versions) })
+        };
+        let first = tool("2026.1", None).unwrap();
+        let accepted = first.accepted();
+        assert_eq!(tool("2026.1", Some(&accepted)).unwrap(), first);
+        let second = tool("2026.2", Some(&accepted)).unwrap();
+        assert_eq!((second.target(), follows(&second, 2, &accepted)), (2, Ok(1)));
+        let accepted = second.accepted();
+        assert_eq!(accepted.version_names().collect::<Vec<_>>(), [(1, "2026.1"), (2, "2026.2")]);
+        assert_eq!(tool("2026.1", Some(&accepted)).unwrap_err().reason().as_str(), "VersionWentBack");
+        assert_eq!(
+            tool("1", Some(&module(&["a"]).accepted())).unwrap_err().reason().as_str(),
+            "ChecksumChanged"
+        );
+        assert_eq!(module(&["a"]).accepted().version_names().count(), 0);
+        // A template is the same, by whatever versions it came there; that of a pipeline has none of them.
+        let skipped = Module { migrations: vec![Migration::named(2, "2026.2")].into(), ..second.clone() };
+        let digest = |module: &Module, kind| {
+            crate::modules::ModuleSet::new(vec![Module { kind, ..module.clone() }]).digest().to_owned()
+        };
+        assert_eq!(digest(&skipped, ModuleKind::Job), digest(&second, ModuleKind::Job));
+        assert_ne!(digest(&first, ModuleKind::Job), digest(&second, ModuleKind::Job));
+        assert_eq!(digest(&first, ModuleKind::External), digest(&second, ModuleKind::External));
+        assert_ne!(first.digest(), second.digest());
     }
 
     #[test]

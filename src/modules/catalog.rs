@@ -9,7 +9,7 @@ use super::{
     module::Module,
     set::{self, ModuleSet},
 };
-use crate::domain::modules::{ChosenModule, INTERNAL, KnownModule, ModuleWishes, Offer, choose};
+use crate::domain::modules::{ChosenModule, INTERNAL, KnownModule, ModuleKind, ModuleWishes, Offer, choose};
 
 /// The known modules. A set is looked up by the digest of its whole content, never by names: a module whose content
 /// changed is in another set.
@@ -33,6 +33,8 @@ pub struct OfferedModule {
     pub minimum_versions: BTreeMap<String, i32>,
     /// Whether it is on by default.
     pub is_default: bool,
+    /// How its versions come into a database.
+    pub kind: ModuleKind,
     /// Its accepted content, or whether earlier content was accepted.
     pub content: Result<Arc<Module>, bool>,
 }
@@ -44,7 +46,7 @@ pub struct KnownModules {
     content: HashMap<String, Arc<Module>>,
     names: Vec<String>,
     metered_limits: Vec<String>,
-    /// Modules up to a version, with their fingerprints, which are computed once.
+    /// Modules up to a version, with their content, which is read once.
     entries: Mutex<HashMap<(String, i32), Arc<CatalogEntry>>>,
 }
 
@@ -52,7 +54,8 @@ pub struct KnownModules {
 #[derive(Debug)]
 struct CatalogEntry {
     module: Module,
-    fingerprint: Vec<u8>,
+    /// Of the whole content: two versions that a pipeline brings have one template, and are two sets.
+    content: Vec<u8>,
 }
 
 impl KnownModules {
@@ -83,8 +86,8 @@ impl KnownModules {
         let key = (chosen.name.clone(), chosen.version.min(module.target()));
         let new = || {
             let module = module.up_to(chosen.version);
-            let fingerprint = module.fingerprint();
-            Arc::new(CatalogEntry { module, fingerprint })
+            let content = module.content();
+            Arc::new(CatalogEntry { module, content })
         };
         Some(entries.entry(key).or_insert_with(new).clone())
     }
@@ -131,11 +134,12 @@ impl ModuleCatalog {
                 depends_on: module.depends_on.clone(),
                 minimum_versions: BTreeMap::new(),
                 is_default: default.unwrap_or_else(|| self.is_default(&module.name)),
+                kind: ModuleKind::Files,
                 offer: Offer::Ready { target: module.target() },
             });
             known.content.insert(module.name.to_string(), Arc::new(module.clone()));
         }
-        for OfferedModule { name, depends_on, minimum_versions, is_default, content } in offered {
+        for OfferedModule { name, depends_on, minimum_versions, is_default, kind, content } in offered {
             if is_built_in(&name) {
                 continue;
             }
@@ -148,6 +152,7 @@ impl ModuleCatalog {
                 depends_on,
                 minimum_versions,
                 is_default,
+                kind,
                 offer,
             });
             if let Ok(module) = content {
@@ -181,10 +186,10 @@ impl ModuleCatalog {
         let known = self.known();
         let entries: Vec<Arc<CatalogEntry>> =
             chosen.iter().filter_map(|module| known.entry(module)).collect();
-        let digest = set::digest(entries.iter().map(|entry| &entry.fingerprint));
+        let content = set::digest(entries.iter().map(|entry| &entry.content));
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || ModuleSet::new(entries.iter().map(|entry| entry.module.clone()).collect());
-        sets.entry(digest).or_insert_with(|| Arc::new(new())).clone()
+        sets.entry(content).or_insert_with(|| Arc::new(new())).clone()
     }
 }
 
@@ -231,6 +236,7 @@ mod tests {
             depends_on: vec![],
             minimum_versions: BTreeMap::new(),
             is_default,
+            kind: ModuleKind::Files,
             content: Ok(Arc::new(Module::new("wiki", migrations))),
         }
     }
@@ -276,6 +282,23 @@ mod tests {
         assert_eq!(catalog.set_of(&all(&catalog)).modules(), embedded());
         assert_eq!(catalog.replace(&none, vec![]), ["wiki"]);
         assert_eq!(catalog.known().names(), ["core", "identity", "projects"]);
+    }
+
+    #[test]
+    fn versions_of_a_pipeline_are_sets_with_one_template() {
+        let (catalog, none) = (catalog(), BTreeMap::new());
+        let external = |names: &[&str]| {
+            let versions = (1..).zip(names).map(|(version, name)| Migration::named(version, name));
+            let module =
+                Module { kind: ModuleKind::External, ..Module::new("wiki", versions.collect::<Vec<_>>()) };
+            OfferedModule { kind: ModuleKind::External, content: Ok(Arc::new(module)), ..wiki(&[], false) }
+        };
+        catalog.replace(&none, vec![external(&["a"])]);
+        let first = catalog.set_of(&all(&catalog));
+        catalog.replace(&none, vec![external(&["a", "b"])]);
+        let second = catalog.set_of(&all(&catalog));
+        assert_eq!(first.digest(), second.digest());
+        assert_eq!(second.targets().last().unwrap().version, 2);
     }
 
     #[test]

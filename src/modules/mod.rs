@@ -14,9 +14,12 @@ pub use self::{
     bootstrap::BOOTSTRAP,
     catalog::{KnownModules, ModuleCatalog, OfferedModule},
     headers::{HeaderError, Headers},
-    module::{Extension, Migration, Module, hexadecimal},
+    module::{Extension, Migration, Module, checksum_of_named, hexadecimal},
     set::ModuleSet,
     sources::embedded,
     statements::{Statement, position_of, statements},
 };
-pub use crate::domain::{modules::INTERNAL, record::ModuleVersion};
+pub use crate::domain::{
+    modules::{INTERNAL, ModuleKind},
+    record::ModuleVersion,
+};

@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt::Write};
 use sha2::{Digest, Sha256};
 
 use super::headers::{HeaderError, Headers};
-use crate::domain::{modules::INTERNAL, names::MAX_IDENTIFIER_BYTES};
+use crate::domain::{
+    modules::{INTERNAL, ModuleKind},
+    names::MAX_IDENTIFIER_BYTES,
+};
 
 /// The schema of a module that names no other.
 const PUBLIC: &str = "public";
@@ -37,6 +40,8 @@ pub struct Extension {
 pub struct Module {
     /// Its name.
     pub name: Cow<'static, str>,
+    /// How its versions come into a database.
+    pub kind: ModuleKind,
     /// The schema that its objects are in.
     pub schema: Cow<'static, str>,
     /// The modules that are applied before it: it cannot be without them.
@@ -52,6 +57,7 @@ impl Module {
     pub fn new(name: impl Into<Cow<'static, str>>, migrations: impl Into<Cow<'static, [Migration]>>) -> Self {
         Self {
             name: name.into(),
+            kind: ModuleKind::Files,
             schema: PUBLIC.into(),
             depends_on: Vec::new(),
             extensions: Vec::new(),
@@ -92,9 +98,23 @@ impl Module {
         self.migrations.iter().flat_map(of_file).collect()
     }
 
-    /// The bytes that identify the whole content: the name, the schema and the extensions, and the version and checksum of
-    /// each file.
+    /// The bytes that identify what is in a template: the name, the schema and the extensions, and the version and checksum of
+    /// each file. Of a tool's versions, the last counts, however a database came there; what a pipeline brings is in none.
     pub(super) fn fingerprint(&self) -> Vec<u8> {
+        let versions = match self.kind {
+            ModuleKind::Files => &self.migrations[..],
+            ModuleKind::Job => &self.migrations[self.migrations.len().saturating_sub(1)..],
+            ModuleKind::External => &[],
+        };
+        self.bytes(versions)
+    }
+
+    /// The bytes that identify the whole content.
+    pub(super) fn content(&self) -> Vec<u8> {
+        self.bytes(&self.migrations)
+    }
+
+    fn bytes(&self, versions: &[Migration]) -> Vec<u8> {
         let mut bytes = vec![0];
         bytes.extend(self.name.as_bytes());
         if self.schema != PUBLIC {
@@ -109,7 +129,12 @@ impl Module {
                 bytes.extend(part.into_iter().flat_map(|part| part.as_bytes()));
             }
         }
-        for migration in self.migrations.iter() {
+        match self.kind {
+            ModuleKind::Files => {}
+            ModuleKind::Job => bytes.push(5),
+            ModuleKind::External => bytes.push(6),
+        }
+        for migration in versions {
             bytes.push(1);
             bytes.extend(migration.version.to_be_bytes());
             bytes.extend(migration.checksum());
@@ -119,6 +144,11 @@ impl Module {
 }
 
 impl Migration {
+    /// A version of a module whose migrations a tool applies. It has a name, as the team calls it, and no SQL.
+    pub fn named(version: i32, name: &str) -> Self {
+        Self { version, file: Cow::Owned(name.to_owned()), sql: Cow::Owned(marker(name)) }
+    }
+
     /// The checksum in the ledger, by which a change after the file was applied is detected.
     pub fn checksum(&self) -> Vec<u8> {
         Sha256::digest(self.sql.as_bytes()).to_vec()
@@ -138,6 +168,16 @@ impl Migration {
         checksum == self.checksum()
             || self.headers().is_ok_and(|headers| headers.replaces.contains(&hexadecimal(checksum)))
     }
+}
+
+/// What stands in the place of the SQL of a tool's version.
+fn marker(name: &str) -> String {
+    format!("-- version {name} of a tool\n")
+}
+
+/// The checksum of a tool's version, by which it differs from a file.
+pub fn checksum_of_named(name: &str) -> Vec<u8> {
+    Sha256::digest(marker(name).as_bytes()).to_vec()
 }
 
 /// A checksum as a correction names it.

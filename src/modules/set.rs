@@ -9,7 +9,10 @@ use super::{
     module::{Migration, Module},
     sources::{embedded, internal, is_built_in},
 };
-use crate::domain::{modules::INTERNAL, record::ModuleVersion};
+use crate::domain::{
+    modules::{INTERNAL, ModuleKind},
+    record::ModuleVersion,
+};
 
 /// The modules of a tenant, in the order in which they are applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,11 +69,29 @@ impl ModuleSet {
             if !applied.iter().all(is_same) {
                 return None;
             }
-            if !applied.is_empty() {
+            if !applied.is_empty() || module.kind == ModuleKind::External {
                 modules.push(Module { migrations: applied.into(), ..module.clone() });
             }
         }
         Some(Self::new(modules))
+    }
+
+    /// The first module whose migrations a tool applies, in the template too.
+    pub fn job(&self) -> Option<&Module> {
+        self.modules.iter().find(|module| module.kind == ModuleKind::Job)
+    }
+
+    /// A module of the set.
+    pub fn module(&self, name: &str) -> Option<&Module> {
+        self.modules.iter().find(|module| module.name == name)
+    }
+
+    /// The versions that a clone of the template has: no pipeline has seen a template.
+    pub fn cloned(&self) -> Vec<ModuleVersion> {
+        let is_cloned = |module: &ModuleVersion| {
+            self.module(&module.name).is_some_and(|module| module.kind != ModuleKind::External)
+        };
+        self.targets().into_iter().filter(is_cloned).collect()
     }
 
     /// The versions that a tenant should have.

@@ -167,6 +167,14 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The template needs a run of an application's own tool, which only its builder begins.
+    #[error(
+        "the template of these modules is not there yet: the tool of module {module} has to run on it first"
+    )]
+    TemplateNeedsRun {
+        /// The module.
+        module: String,
+    },
     /// The server is older than 15 or newer than 18.
     #[error("PostgreSQL {0} is not supported; 15 to 18 are")]
     UnsupportedVersion(String),
@@ -233,6 +241,7 @@ impl Error {
             Self::ServerReplaced { .. } => Reason::ServerReplaced,
             Self::Standby => Reason::ReadOnlyServer,
             Self::TemplateBroken { .. } => Reason::TemplateBroken,
+            Self::TemplateNeedsRun { .. } => Reason::Waiting,
             Self::UnsupportedVersion(_) => Reason::UnsupportedVersion,
             Self::Name(_) | Self::NulInText => Reason::NameNotPossible,
             Self::NotAVerifier => Reason::NotAVerifier,

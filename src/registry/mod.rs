@@ -18,6 +18,7 @@ mod holds;
 mod inactivity;
 mod lifecycle;
 mod migrate;
+mod migration_runs;
 mod modules;
 mod record;
 mod registration;

@@ -64,6 +64,19 @@ What the operator may do: exactly what it uses. tests/faults/rights.rs compares 
   verbs: [create, patch]
 {{- end -}}
 
+{{/* In the namespace of the Jobs that run applications' own migration tools. */}}
+{{- define "tenantry.rules.migrations" -}}
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, delete]
+{{- end -}}
+
 {{/* In the operator's own namespace. */}}
 {{- define "tenantry.rules.operator" -}}
 - apiGroups: [""]
@@ -80,4 +93,7 @@ What the operator may do: exactly what it uses. tests/faults/rights.rs compares 
   resources: [leases]
   resourceNames: [{{ .Values.lease.name }}]
   verbs: [get, update]
+{{- if not .Values.migrations.namespace }}
+{{ include "tenantry.rules.migrations" . }}
+{{- end }}
 {{- end -}}

@@ -63,5 +63,6 @@ fn needed_digests(context: &Context) -> HashSet<String> {
         .chain(of_tenants)
         .map(|set| set.digest().to_owned())
         .chain([of_list(&[]).digest().to_owned()])
+        .chain(context.state.runs.building())
         .collect()
 }

@@ -17,7 +17,10 @@ use tracing::warn;
 
 use super::reclaim::{FullTenant, StorageReclaims};
 use crate::{
-    api::{tenant::Tenant, tenant_status::TenantState},
+    api::{
+        tenant::Tenant,
+        tenant_status::{ModuleState, ModuleStatus, TenantState},
+    },
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
@@ -75,6 +78,8 @@ struct Target {
     held: bool,
     /// Its counters can be read: the modules that have them are up to date, and it is not paused.
     is_counted: bool,
+    /// A pipeline has to report a version.
+    awaits_report: bool,
 }
 
 /// Samples until it is dropped.
@@ -192,9 +197,11 @@ fn target(tenant: &Arc<Tenant>, context: &SharedContext) -> Option<(String, Targ
     let held = is_held(status);
     let is_counted = !is_paused(tenant)
         && status.modules.iter().all(|module| module.version >= module.target || module.name != INTERNAL);
+    let awaits = |module: &ModuleStatus| module.state == Some(ModuleState::AwaitingReport);
+    let awaits_report = !is_paused(tenant) && status.modules.iter().any(awaits);
     let modules = context.modules.set_of(&modules_in_status(status));
     let server = placement.server.clone();
-    Some((server, Target { tenant: tenant.clone(), placement, modules, held, is_counted }))
+    Some((server, Target { tenant: tenant.clone(), placement, modules, held, is_counted, awaits_report }))
 }
 
 /// The limits that a tenant is near or exceeds.
@@ -269,13 +276,16 @@ async fn measure<'t>(
         measured.insert(target.placement.tenant, Amounts::from_iter(bytes.into_iter().chain([connections])));
     }
     record(context, &batch, &measured, sampled, now).await?;
-    let (mut changed, mut untouched) = (Vec::new(), Vec::new());
+    let (mut changed, mut untouched, mut reported) = (Vec::new(), Vec::new(), Vec::new());
     for target in batch {
         let (Some(sample), Some(sampled)) =
             (samples.get(&target.placement.database), sampled.get_mut(&target.placement.tenant))
         else {
             continue;
         };
+        if target.awaits_report && sampled.written != Some(sample.written) {
+            reported.push(target);
+        }
         (sampled.written, sampled.deleted) = (Some(sample.written), Some(sample.deleted));
         if sample.bytes.is_some() {
             sampled.sized_at = Some(now);
@@ -293,9 +303,20 @@ async fn measure<'t>(
             changed.push((sampled.counted_at, target, found));
         }
     }
+    look_for_reports(&reported, context);
     context.registry.record_counted_writes(&untouched).await?;
     changed.sort_by_key(|(counted_at, ..)| *counted_at);
     Ok(changed.into_iter().map(|(_, target, found)| (target, found)).take(COUNTED).collect())
+}
+
+/// Has tenants looked at whose pipelines have not reported a version, and into whose databases something wrote.
+fn look_for_reports(tenants: &[&Target], context: &Context) {
+    for target in tenants {
+        context.state.reports.written_in(target.placement.tenant);
+        context.state.snapshot.forget(&target.tenant.uid().unwrap_or_default());
+        let namespace = target.tenant.namespace().unwrap_or_default();
+        context.stores.scopes.requeue(&namespace, &target.tenant.name_any());
+    }
 }
 
 /// Reads the counters of these tenants, as many as time permits.

@@ -190,6 +190,8 @@ async fn check(
             Err(error) if WITHOUT_NEW_TENANTS.contains(&error.reason()) => {
                 warn!(server = server.config().name, %error, "no new tenant can be created on this server");
             }
+            // It is built once a tenant or the module needs it.
+            Err(postgres::Error::TemplateNeedsRun { .. }) => {}
             template => drop(template?),
         }
         if !found.missing.iter().any(|right| matches!(right, MissingRight::LargeObjects { .. })) {

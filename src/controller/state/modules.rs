@@ -52,6 +52,13 @@ impl ModuleStates {
         self.lock().accepted.get(name).cloned()
     }
 
+    /// The name of a version of a module whose migrations a tool applies.
+    pub fn version_name(&self, module: &str, version: i32) -> Option<String> {
+        let known = self.lock();
+        let mut names = known.accepted.get(module)?.version_names();
+        names.find(|(number, _)| *number == version).map(|(_, name)| name.to_owned())
+    }
+
     /// The names of the modules of which content was accepted.
     pub fn accepted_names(&self) -> Vec<String> {
         self.lock().accepted.keys().cloned().collect()

@@ -2,7 +2,7 @@
 //! registry's row. Nothing is read for it.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use crate::{
     api::{
@@ -10,20 +10,21 @@ use crate::{
         tenant::Tenant,
         tenant_status::{ModuleState, ModuleStatus, TenantStatus},
     },
-    controller::{background::module_rollout::AT_ONCE, context::Context},
+    controller::{background::module_rollout::AT_ONCE, context::Context, tenant_module::runs},
     domain::{
         self,
         access::{
             evaluate::{AccessEvaluation, evaluate_access},
             inputs::AccessInputs,
         },
+        due_modules::due_modules,
         module_status::ModuleFacts,
         modules::{
-            ChosenModule, ModuleError, ModuleSelection, ModuleWishes, choose, hold_back, is_behind,
-            version_of,
+            ChosenModule, KnownModule, ModuleError, ModuleKind, ModuleSelection, ModuleWishes, choose,
+            hold_back, version_of,
         },
         record::TenantRecord,
-        spec::{SpecError, is_paused},
+        spec::{SpecError, is_paused, migration_secret_name},
         status::Outcome,
         subject::{Evaluation, Subject},
         usage::entitlements::{Entitlements, entitlements_of_plan, without_effect},
@@ -127,16 +128,43 @@ pub fn applicable(subject: &Subject<'_>, context: &Context) -> ModuleSelection {
 /// time. A module that the tenant does not have at all is what its spec or its plan asks for.
 pub fn migrates_now(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
     let modules = applicable(subject, context).modules;
-    if !is_behind(&record.module_versions, &modules) {
+    let known = context.modules.known();
+    let is_activated = record.activated_at.is_some();
+    let is_due = |known: &KnownModule, module: &ChosenModule| match known.kind {
+        ModuleKind::Files => true,
+        ModuleKind::External => {
+            is_activated
+                && (context.state.retries.is_requested(subject.tenant)
+                    || context.state.reports.is_due(record.id, &module.name, module.version))
+        }
+        ModuleKind::Job => is_activated && runs::is_due(subject.tenant, record, module, context),
+    };
+    let due = due_modules(&modules, &record.module_versions, known.list(), is_due);
+    let is_external = |module: &ChosenModule| {
+        let kind = known.list().iter().find(|known| known.name == module.name).map(|known| known.kind);
+        kind == Some(ModuleKind::External)
+    };
+    if is_activated && modules.iter().any(is_external) && is_pipeline_login_due(subject, record, context) {
+        return true;
+    }
+    if due.is_empty() {
         return false;
     }
     let failure = context.state.retries.failure(&ObjectRef::from_obj(subject.tenant));
-    let lacks_module = modules.iter().any(|module| version_of(&record.module_versions, &module.name) == 0);
-    record.activated_at.is_none()
+    let lacks_module = due.iter().any(|module| version_of(&record.module_versions, &module.name) == 0);
+    !is_activated
         || lacks_module
         || is_paused(subject.tenant)
         || failure == Some(Reason::MigrationFailed)
         || context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)
+}
+
+/// Whether the login of a team's own pipeline has to be made, as far as memory shows it.
+fn is_pipeline_login_due(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
+    let namespace = subject.tenant.namespace().unwrap_or_default();
+    let name = migration_secret_name(subject.tenant);
+    let has_secret = context.stores.scopes.secret(&namespace, &name).is_some();
+    context.state.reports.is_login_due(record.id, has_secret)
 }
 
 /// The modules for the status.
@@ -151,6 +179,9 @@ pub fn module_statuses(outcome: &Outcome<'_>, context: &Context) -> Vec<ModuleSt
         previous: &subject.previous.modules,
         failures: &progress.module_failures,
         is_applied: progress.has_done(Step::ApplyMigrations),
+        version_name: &|name, version| context.state.modules.version_name(name, version),
+        migration_secret: &migration_secret_name(subject.tenant),
+        run: &|name| context.state.runs.message(record.id, name),
     };
     domain::module_status::module_statuses(&facts, |name| context.state.modules.is_stopped(name))
 }

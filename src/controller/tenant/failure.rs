@@ -93,6 +93,14 @@ pub enum StepError {
         /// What is missing or different.
         left: Vec<String>,
     },
+    /// The run of an application's own tool failed.
+    #[error("{0}")]
+    RunFailed(String),
+    /// The template needs the run of an application's own tool.
+    #[error(
+        "the template for this tenant is being built: {0}; the tenant is cloned from it once it is there"
+    )]
+    TemplateRuns(String),
     /// The grace period is over by the operator's clock and not by the registry's.
     #[error(
         "the grace period is over by the operator's clock but not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
@@ -181,6 +189,8 @@ impl StepError {
             Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::SchemaIncomplete { .. } => Reason::SchemaIncomplete,
+            Self::RunFailed(_) => Reason::MigrationFailed,
+            Self::TemplateRuns(_) => Reason::Waiting,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
@@ -201,6 +211,8 @@ impl StepError {
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
             | Self::NotLeader
+            | Self::RunFailed(_)
+            | Self::TemplateRuns(_)
             | Self::ClocksDisagree
             | Self::PurgesFrozen
             | Self::ClaimedElsewhere { .. }
@@ -233,9 +245,11 @@ impl StepError {
             | Self::RowNotAdopted { .. }
             | Self::AdminsOverLimit { .. }
             | Self::SchemaBehind { .. }
+            | Self::RunFailed(_)
             | Self::SchemaIncomplete { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
+            | Self::TemplateRuns(_)
             | Self::ClocksDisagree
             | Self::PurgesFrozen
             | Self::ClaimedElsewhere { .. }

@@ -14,6 +14,7 @@ pub mod holds;
 pub mod load;
 pub mod object_match;
 pub mod observe;
+pub mod pipeline_login;
 pub mod plan;
 pub mod purge_guard;
 pub mod reconcile;

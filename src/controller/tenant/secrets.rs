@@ -172,7 +172,7 @@ impl Connection<'_> {
         let placement = &self.record.placement;
         let mut data = entries(&address, &placement.login, self.password.expose(), &placement.database);
         data.extend(self.record.entitlements.iter().flat_map(plan_entries));
-        data.extend(self.record.module_versions.iter().map(module_entry));
+        data.extend(self.record.module_versions.iter().map(|module| module_entry(module, context)));
         Secret {
             metadata: metadata(self.tenant, self.record, name),
             type_: Some(CONNECTION_TYPE.into()),
@@ -189,10 +189,14 @@ impl Connection<'_> {
 /// The published address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    host: String,
-    port: u16,
-    sslmode: String,
-    certificates: String,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// As in libpq.
+    pub sslmode: String,
+    /// PEM certificates, or empty.
+    pub certificates: String,
 }
 
 impl Address {
@@ -256,8 +260,9 @@ fn plan_entries(entitlements: &Entitlements) -> Vec<(Cow<'static, str>, String)>
 }
 
 /// What an application can compare with the versions that it needs.
-fn module_entry(module: &ModuleVersion) -> (Cow<'static, str>, String) {
-    (format!("schema.{}", module.name).into(), module.version.to_string())
+fn module_entry(module: &ModuleVersion, context: &Context) -> (Cow<'static, str>, String) {
+    let name = context.state.modules.version_name(&module.name, module.version);
+    (format!("schema.{}", module.name).into(), name.unwrap_or_else(|| module.version.to_string()))
 }
 
 /// The entries. Login, password and database name consist of `[A-Za-z0-9_]`: no URL needs escapes.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{
     built_in::apply_built_in,
     rehearsal::{Rehearsed, rehearse},
-    source::{SourceModule, kind, read},
+    source::{SourceModule, kind, kind_of, read},
     wake::wake_tenants,
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
         module_status::{ContentState, ModuleReport},
         modules::with_dependencies,
     },
-    modules::{Module, OfferedModule, acceptance::follows},
+    modules::{Module, ModuleKind, OfferedModule, acceptance::follows},
     registry,
 };
 
@@ -152,7 +152,9 @@ async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
                     };
                     read_from = pulled.map(|image| image.digest.clone());
                     let namespace = &context.config.operator_namespace;
-                    let read = read(&name, spec, pulled, &context.stores.config_maps, namespace).await;
+                    let accepted = context.state.modules.accepted(&name);
+                    let config_maps = &context.stores.config_maps;
+                    let read = read(&name, spec, pulled, config_maps, namespace, accepted.as_ref()).await;
                     read.map_err(|(refusal, newest)| (ContentState::Refused(refusal), newest))
                 }
             },
@@ -195,6 +197,15 @@ impl Evaluation<'_> {
             return ContentState::Rehearsing("its source was not read yet".to_owned());
         };
         for dependency in &source.module.depends_on {
+            if self
+                .candidates
+                .get(dependency)
+                .is_some_and(|candidate| kind_of(&candidate.object.spec) == ModuleKind::External)
+            {
+                return ContentState::Refused(ModuleRefusal::DependsOnExternal {
+                    dependency: dependency.clone(),
+                });
+            }
             match self.states.get(dependency) {
                 Some(ContentState::Refused(_)) if self.context.modules.built_in(dependency).is_none() => {
                     let dependency = dependency.clone();
@@ -223,8 +234,10 @@ impl Evaluation<'_> {
         if accepted.is_some_and(|accepted| accepted.digest == digest) {
             return ContentState::Accepted;
         }
+        // Another image is another attempt at the same version.
+        let job = candidate.object.spec.source.job.as_ref().and_then(|job| serde_json::to_string(job).ok());
         let content = RehearsedContent {
-            digest,
+            digest: digest + job.as_deref().unwrap_or_default(),
             allow_destructive: candidate.object.spec.allow_destructive == Some(true),
             dependencies: self.dependencies_of(&source.module),
         };
@@ -266,6 +279,7 @@ impl Evaluation<'_> {
                 self.context.state.modules.refuse(name, content, refusal.clone());
                 return ContentState::Refused(refusal);
             }
+            Rehearsed::Running(what) => return ContentState::Rehearsing(what),
             Rehearsed::NotRun(why) => why,
         };
         warn!(module = name, why, "a module waits for its rehearsal");
@@ -297,7 +311,15 @@ impl Evaluation<'_> {
             let (depends_on, is_default) =
                 (candidate.object.spec.depends_on.clone(), candidate.object.spec.default == Some(true));
             let minimum_versions = minimum_versions(&candidate.object.spec.minimum_versions);
-            Some(OfferedModule { name: name.clone(), depends_on, minimum_versions, is_default, content })
+            let kind = kind_of(&candidate.object.spec);
+            Some(OfferedModule {
+                name: name.clone(),
+                depends_on,
+                minimum_versions,
+                is_default,
+                kind,
+                content,
+            })
         };
         let misplaced = self.candidates.keys().filter(|name| !order.contains(name));
         let offered: Vec<OfferedModule> = order.iter().chain(misplaced).filter_map(offer).collect();

@@ -8,9 +8,9 @@ use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::{
-            Capabilities, Container, EnvVar, EnvVarSource, KeyToPath, PodSecurityContext, PodSpec,
-            PodTemplateSpec, SeccompProfile, Secret, SecretKeySelector, SecretVolumeSource, SecurityContext,
-            Volume, VolumeMount,
+            Capabilities, Container, EnvVar, EnvVarSource, KeyToPath, LocalObjectReference,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, Secret,
+            SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{LABEL_MANAGED_BY, MANAGED_BY, module_job::ModuleJob},
+    controller::tenant::secrets::Address,
     domain::migration_login::MigrationOwner,
     postgres::tenant::credentials::SecretText,
 };
@@ -56,6 +57,13 @@ pub struct MigrationAddress<'a> {
     pub sslmode: &'a str,
     /// PEM certificates, or empty.
     pub certificates: &'a str,
+}
+
+impl<'a> From<&'a Address> for MigrationAddress<'a> {
+    fn from(address: &'a Address) -> Self {
+        let Address { host, port, sslmode, certificates } = address;
+        Self { host, port: *port, sslmode, certificates }
+    }
 }
 
 /// What a run connects with.
@@ -124,6 +132,17 @@ impl MigrationConnection<'_> {
     }
 }
 
+/// The content of a Secret with a connection: a key for each variable, and the certificate authority.
+pub fn connection_data(connection: &MigrationConnection<'_>) -> BTreeMap<String, String> {
+    let environment = connection.environment().into_iter();
+    let mut data: BTreeMap<String, String> =
+        environment.map(|(name, value)| (name.to_owned(), value)).collect();
+    if connection.address.has_certificates() {
+        data.insert(CA_FILE.to_owned(), connection.address.certificates.to_owned());
+    }
+    data
+}
+
 /// A name in a URL. Names that Tenantry makes need no escape; that of an adopted database may.
 fn in_url(name: &str) -> String {
     let mut text = String::new();
@@ -136,13 +155,18 @@ fn in_url(name: &str) -> String {
     text
 }
 
+/// The name of the Job of a run.
+pub fn job_name(module: &str, run: Uuid) -> String {
+    let run = run.simple().to_string();
+    let (run, prefix) = (&run[..12], "migrate-");
+    let module: String = module.chars().take(MAX_NAME - prefix.len() - run.len() - 1).collect();
+    format!("{prefix}{}-{run}", module.trim_end_matches(['-', '.']))
+}
+
 impl MigrationRun<'_> {
     /// The name of the Job and of its Secret: the module, for people, and the run.
     pub fn name(&self) -> String {
-        let run = self.run.simple().to_string();
-        let (run, prefix) = (&run[..12], "migrate-");
-        let module: String = self.module.chars().take(MAX_NAME - prefix.len() - run.len() - 1).collect();
-        format!("{prefix}{}-{run}", module.trim_end_matches(['-', '.']))
+        job_name(self.module, self.run)
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -168,18 +192,11 @@ impl MigrationRun<'_> {
 
     /// The Secret with the connection: a key for each variable, and the certificate authority.
     pub fn secret(&self, connection: &MigrationConnection<'_>) -> Secret {
-        let mut data: BTreeMap<String, ByteString> = connection
-            .environment()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), ByteString(value.into_bytes())))
-            .collect();
-        if connection.address.has_certificates() {
-            data.insert(CA_FILE.to_owned(), ByteString(connection.address.certificates.as_bytes().to_vec()));
-        }
+        let data = connection_data(connection).into_iter();
         Secret {
             metadata: self.metadata(),
             type_: Some("Opaque".to_owned()),
-            data: Some(data),
+            data: Some(data.map(|(key, value)| (key, ByteString(value.into_bytes()))).collect()),
             ..Secret::default()
         }
     }
@@ -192,7 +209,10 @@ impl MigrationRun<'_> {
             service_account_name: source.service_account_name.clone(),
             automount_service_account_token: Some(token),
             enable_service_links: Some(false),
-            image_pull_secrets: Some(source.image_pull_secrets.clone()).filter(|list| !list.is_empty()),
+            image_pull_secrets: Some(
+                source.image_pull_secrets.iter().map(LocalObjectReference::from).collect(),
+            )
+            .filter(|list: &Vec<_>| !list.is_empty()),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 seccomp_profile: Some(SeccompProfile {
@@ -243,13 +263,15 @@ impl MigrationRun<'_> {
         // First, so that the module's own variables and its command can use them. A later one of the same name would win:
         // a module cannot lead its tool to another database.
         let own = source.env.iter().filter(|variable| !VARIABLES.contains(&&*variable.name));
-        let env = address.variables().iter().map(|name| from_secret(name)).chain(own.cloned()).collect();
+        let env =
+            address.variables().iter().map(|name| from_secret(name)).chain(own.map(EnvVar::from)).collect();
         Container {
             name: CONTAINER.to_owned(),
             image: Some(source.image.clone()),
             command: Some(source.command.clone()).filter(|command| !command.is_empty()),
+            args: Some(source.args.clone()).filter(|args| !args.is_empty()),
             env: Some(env),
-            resources: source.resources.clone(),
+            resources: source.resources.as_ref().map(ResourceRequirements::from),
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),
                 capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
@@ -288,6 +310,7 @@ impl MigrationRun<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::module_job::JobVariable;
     use crate::domain::identity::TenantId;
 
     fn address(certificates: &str) -> MigrationAddress<'_> {
@@ -300,10 +323,10 @@ mod tests {
     }
 
     fn source() -> ModuleJob {
-        let variable = |name: &str, value: &str| EnvVar {
+        let variable = |name: &str, value: &str| JobVariable {
             name: name.into(),
             value: Some(value.into()),
-            ..EnvVar::default()
+            value_from: None,
         };
         ModuleJob {
             image: "registry.example/shop@sha256:0".into(),

@@ -9,6 +9,8 @@ pub mod job_state;
 pub mod reconcile;
 mod rehearsal;
 pub mod run;
+pub mod runs;
 mod source;
 mod status;
+pub mod template_run;
 pub mod wake;

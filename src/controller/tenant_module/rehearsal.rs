@@ -1,17 +1,23 @@
 //! Has new content rehearsed on a scratch database of a server, and turns the report into a status or a refusal.
 
+use std::sync::Arc;
+
+use super::template_run::template;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::ResourceExt;
 
 use crate::{
     api::{reason::Reason, tenant_module::RehearsalStatus},
-    controller::{context::Context, state::servers::ServerState},
+    controller::{
+        context::{Context, SharedContext},
+        state::{migration_runs::TemplateRun, servers::ServerState},
+    },
     domain::{
         module_refusal::ModuleRefusal,
         modules::with_dependencies,
         rehearsal::{FindingClass, Rehearsal, RehearsalFinding},
     },
-    modules::Module,
+    modules::{Module, ModuleKind, ModuleSet},
     postgres::{self, server::Server},
 };
 
@@ -24,6 +30,8 @@ pub enum Rehearsed {
     Passed(Box<RehearsalStatus>),
     /// The content is refused.
     Refused(ModuleRefusal),
+    /// It runs; what.
+    Running(String),
     /// It could not run; why. It is tried again.
     NotRun(String),
 }
@@ -34,12 +42,18 @@ pub async fn rehearse(
     module: &Module,
     accepted: i32,
     allow_destructive: bool,
-    context: &Context,
+    context: &SharedContext,
 ) -> Rehearsed {
     let known = context.modules.known();
     let before = context.modules.set_of(&with_dependencies(&module.depends_on, known.list()));
+    if module.kind == ModuleKind::Job {
+        return run_on_template(&before, module, context);
+    }
     let mut not_run = "no DatabaseServer is Ready: the rehearsal waits for one".to_owned();
     let mut refusal = None;
+    // A pipeline's migrations are not seen here: only whether its schema and extensions can be had.
+    let without_versions = Module { migrations: [].as_slice().into(), ..module.clone() };
+    let module = if module.kind == ModuleKind::Files { module } else { &without_versions };
     for (name, server) in ready_servers(context) {
         match server.rehearse(&before, module, accepted, allow_destructive).await {
             Ok(report) => {
@@ -49,6 +63,12 @@ pub async fn rehearse(
                     None => Rehearsed::Passed(Box::new(status(&report, name, at))),
                 };
             }
+            // That of the dependencies was dropped since.
+            Err(postgres::Error::TemplateNeedsRun { .. }) => match template(&name, &before, None, context) {
+                TemplateRun::Failed(why) | TemplateRun::NotBuilt(why) => not_run = why,
+                TemplateRun::Building(what) => return Rehearsed::Running(what),
+                TemplateRun::Built(_) => {}
+            },
             Err(error) if error.reason() == Reason::ExtensionNotFound => {
                 let message = format!("DatabaseServer {name:?}: {error}");
                 refusal.get_or_insert(ModuleRefusal::Found { reason: Reason::ExtensionNotFound, message });
@@ -67,6 +87,36 @@ pub async fn rehearse(
         }
     }
     refusal.map_or(Rehearsed::NotRun(not_run), Rehearsed::Refused)
+}
+
+/// Has the tool of a module run on the template of the module and those that it depends on, on the first server. That is its
+/// rehearsal: what fails there reaches no tenant.
+fn run_on_template(before: &ModuleSet, module: &Module, context: &SharedContext) -> Rehearsed {
+    let Some((name, _)) = ready_servers(context).into_iter().next() else {
+        return Rehearsed::NotRun("no DatabaseServer is Ready: the Job waits for one".to_owned());
+    };
+    let modules = before.modules().iter().chain([module]).cloned().collect();
+    let modules = Arc::new(ModuleSet::new(modules));
+    let done = context.state.runs.template_state(&name, modules.digest());
+    if let Some(TemplateRun::Built(duration_millis)) = done {
+        let at = context.clock.now();
+        return Rehearsed::Passed(Box::new(RehearsalStatus {
+            at: Some(Time(Timestamp::from_second(at.as_second()).unwrap_or(at))),
+            server: Some(name),
+            duration_millis,
+            ..RehearsalStatus::default()
+        }));
+    }
+    match template(&name, &modules, None, context) {
+        TemplateRun::Building(what) => Rehearsed::Running(what),
+        TemplateRun::Built(_) => Rehearsed::Running("its template is there".to_owned()),
+        TemplateRun::Failed(message) => {
+            Rehearsed::Refused(ModuleRefusal::Found { reason: Reason::RehearsalFailed, message })
+        }
+        TemplateRun::NotBuilt(why) => {
+            Rehearsed::NotRun(format!("the template on DatabaseServer {name:?} is tried again: {why}"))
+        }
+    }
 }
 
 /// The servers that are ready, by name.

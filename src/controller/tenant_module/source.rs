@@ -9,10 +9,11 @@ use crate::{
     api::tenant_module::{
         ConfigMapReference, ModuleExtension, ModuleSource, ModuleSourceKind, TenantModuleSpec,
     },
-    domain::module_refusal::ModuleRefusal,
+    domain::{accepted_module::AcceptedModule, module_refusal::ModuleRefusal},
     images::{ImageFile, PulledImage},
     modules::{
-        Extension, Module,
+        Extension, Module, ModuleKind,
+        acceptance::named_versions,
         files::{SourceFile, migrations},
     },
 };
@@ -32,6 +33,8 @@ pub fn kind(source: &ModuleSource) -> Option<ModuleSourceKind> {
         (source.config_maps.is_some(), ModuleSourceKind::ConfigMaps),
         (source.directory.is_some(), ModuleSourceKind::Directory),
         (source.image.is_some(), ModuleSourceKind::Image),
+        (source.job.is_some(), ModuleSourceKind::Job),
+        (source.external.is_some(), ModuleSourceKind::External),
         (source.built_in.is_some(), ModuleSourceKind::BuiltIn),
     ];
     kinds.into_iter().find_map(|(is_it, kind)| is_it.then_some(kind))
@@ -47,8 +50,16 @@ pub async fn read(
     image: Option<&PulledImage>,
     config_maps: &Store<ConfigMap>,
     namespace: &str,
+    accepted: Option<&AcceptedModule>,
 ) -> Result<SourceModule, (ModuleRefusal, Option<i32>)> {
     let without = |refusal| (refusal, None);
+    let kind = kind_of(spec);
+    if kind != ModuleKind::Files {
+        let wanted = spec.version.as_deref().unwrap_or_default();
+        let versions = named_versions(wanted, accepted).map_err(without)?;
+        let module = described(Module { kind, ..Module::new(name.to_owned(), versions) }, spec);
+        return Ok(SourceModule { newest: module.target(), module });
+    }
     let (origin, files) = match (&spec.source.config_maps, &spec.source.directory, image) {
         (Some(references), ..) => {
             let files = read_config_maps(references, config_maps, namespace).map_err(without)?;
@@ -62,15 +73,29 @@ pub async fn read(
         (None, None, None) => ("spec.source".to_owned(), Vec::new()),
     };
     let migrations = migrations(&origin, &files).map_err(without)?;
-    let mut module = Module::new(name.to_owned(), migrations);
+    let module = described(Module::new(name.to_owned(), migrations), spec);
+    let newest = module.target();
+    let module = module.at_target(spec.version.as_deref()).map_err(|refusal| (refusal, Some(newest)))?;
+    Ok(SourceModule { module, newest })
+}
+
+/// How the versions of a module come into a database.
+pub fn kind_of(spec: &TenantModuleSpec) -> ModuleKind {
+    match (&spec.source.job, &spec.source.external) {
+        (Some(_), _) => ModuleKind::Job,
+        (None, Some(_)) => ModuleKind::External,
+        (None, None) => ModuleKind::Files,
+    }
+}
+
+/// A module with what its spec says beside the source.
+fn described(mut module: Module, spec: &TenantModuleSpec) -> Module {
     if let Some(schema) = &spec.schema {
         module.schema = schema.clone().into();
     }
     module.depends_on.clone_from(&spec.depends_on);
     module.extensions = spec.extensions.iter().map(extension).collect();
-    let newest = module.target();
-    let module = module.at_target(spec.version.as_deref()).map_err(|refusal| (refusal, Some(newest)))?;
-    Ok(SourceModule { module, newest })
+    module
 }
 
 fn extension(extension: &ModuleExtension) -> Extension {

@@ -34,6 +34,7 @@ pub fn next_status(
     now: Timestamp,
 ) -> TenantModuleStatus {
     let generation = report.generation;
+    let is_of_tool = matches!(report.kind, Some(ModuleSourceKind::Job | ModuleSourceKind::External));
     let is_built_in = report.kind == Some(ModuleSourceKind::BuiltIn);
     let version = accepted
         .map(|accepted| accepted.version)
@@ -46,18 +47,29 @@ pub fn next_status(
     let mut stalled: Option<(Reason, String)> = None;
     match &report.content {
         ContentState::Accepted => {
-            let version = version.unwrap_or_default();
-            set(READY, True, Reason::Accepted, format!("the content up to version {version} is accepted"));
+            let version = version.map(|version| shown_version(accepted, version)).unwrap_or_default();
+            let message = match report.kind {
+                Some(ModuleSourceKind::Job) => {
+                    format!("new tenants are cloned with version {version}, which its Job has applied")
+                }
+                Some(ModuleSourceKind::External) => {
+                    format!("tenants are not Ready until version {version} was reported for them")
+                }
+                _ => format!("the content up to version {version} is accepted"),
+            };
+            set(READY, True, Reason::Accepted, message);
             if !is_built_in {
-                set(
-                    REHEARSED,
-                    True,
-                    Reason::Verified,
-                    "nothing was found that a module may not do".to_owned(),
-                );
+                let message = match report.kind {
+                    Some(ModuleSourceKind::Job) => "its Job has succeeded on a template",
+                    Some(ModuleSourceKind::External) => {
+                        "its schema and its extensions can be had; what your pipeline does is not rehearsed"
+                    }
+                    _ => "nothing was found that a module may not do",
+                };
+                set(REHEARSED, True, Reason::Verified, message.to_owned());
             }
             if adoption.is_stopped() {
-                stalled = Some((Reason::RolloutHalted, halted(version, adoption)));
+                stalled = Some((Reason::RolloutHalted, halted(&version, is_of_tool, adoption)));
             } else if adoption.tenants.behind > 0 {
                 let (current, total) = (adoption.tenants.current, adoption.tenants.total);
                 let message = format!("{current} of {total} tenants are at their target version");
@@ -109,8 +121,11 @@ pub fn next_status(
             let before = module.status.as_ref()?.image.clone();
             before.filter(|_| report.kind == Some(ModuleSourceKind::Image))
         }),
-        version: version.map(|version| version.to_string()),
-        latest: report.latest.map(|latest| latest.to_string()),
+        version: version.map(|version| shown_version(accepted, version)),
+        latest: report.latest.map(|latest| match module.spec.version.as_ref() {
+            Some(version) if is_of_tool => version.clone(),
+            _ => latest.to_string(),
+        }),
         digest: accepted.map(|accepted| accepted.digest.clone()),
         rehearsal: accepted.and_then(|accepted| accepted.rehearsal.clone()),
         tenants: Some(adoption.tenants),
@@ -118,9 +133,22 @@ pub fn next_status(
     }
 }
 
-fn halted(version: i32, adoption: &ModuleAdoption) -> String {
+/// A version as people write it.
+fn shown_version(accepted: Option<&AcceptedModule>, version: i32) -> String {
+    let mut names = accepted.into_iter().flat_map(AcceptedModule::version_names);
+    names
+        .find(|(number, _)| *number == version)
+        .map_or_else(|| version.to_string(), |(_, name)| name.to_owned())
+}
+
+fn halted(version: &str, is_of_tool: bool, adoption: &ModuleAdoption) -> String {
+    let (what, remedy) = if is_of_tool {
+        ("the tool", "or give the corrected migrations a new spec.version")
+    } else {
+        ("a file", "or correct the file and begin it with `-- tenantry: replaces <checksum>`")
+    };
     format!(
-        "a file failed on {} of {} tenants ({}), so that no other tenant gets version {version}: status.modules of those tenants has the error; correct their data, or correct the file and begin it with `-- tenantry: replaces <checksum>`; the rollout goes on by itself once it fails on fewer",
+        "{what} failed on {} of {} tenants ({}), so that no other tenant gets version {version}: status.modules of those tenants has the error; correct their data, {remedy}; the rollout goes on by itself once it fails on fewer",
         adoption.failed.count,
         adoption.tenants.total,
         adoption.failed.names()

@@ -15,6 +15,7 @@ use kube::{
     },
 };
 use tracing::warn;
+use uuid::Uuid;
 
 use super::{
     follow::{Change, follow},
@@ -29,6 +30,7 @@ use crate::{
         state::fingerprint,
         tenant::failure::StepError,
     },
+    domain::identity::TenantId,
 };
 
 /// Keeps the store of the tenants' Secrets of one watched namespace up to date, and requests the reconcile of the tenant
@@ -52,6 +54,10 @@ pub async fn run(context: SharedContext, namespace: Option<String>, writer: Writ
         let failure = context.state.retries.failure(&tenant);
         match change {
             Change::Changed | Change::Deleted => {
+                let id = secret.labels().get(LABEL_TENANT_ID).and_then(|id| Uuid::try_parse(id).ok());
+                if let (Change::Deleted, Some(id)) = (change, id) {
+                    context.state.reports.secret_deleted(TenantId(id));
+                }
                 // A failed migration is no reason to wait with credentials.
                 if failure == Some(Reason::MigrationFailed) {
                     context.state.retries.retry_now(tenant);

@@ -8,6 +8,7 @@ fn module(name: &str, target: i32, depends_on: &[&str]) -> KnownModule {
         depends_on: depends_on.iter().map(|name| (*name).to_owned()).collect(),
         minimum_versions: BTreeMap::new(),
         is_default: false,
+        kind: ModuleKind::Files,
         offer: Offer::Ready { target },
     }
 }

@@ -12,7 +12,7 @@ use crate::{
             remove_condition, set_condition,
         },
         reason::Reason,
-        tenant_status::ModuleStatus,
+        tenant_status::{ModuleState, ModuleStatus},
     },
     domain::{
         access::{AccessLevel, inputs::past_trial_end},
@@ -64,6 +64,7 @@ pub(super) fn updates(
         updates.extend(PARTS.iter().filter_map(|(type_, message)| part(outcome, summary, type_, message)));
         updates.extend(usage::within_limits(outcome));
         report_behind(&mut updates, modules);
+        report_awaited(&mut updates, modules);
     }
     updates
 }
@@ -75,6 +76,22 @@ fn report_behind(updates: &mut [ConditionUpdate], modules: &[ModuleStatus]) {
         && applied.status == True
     {
         *applied = ConditionUpdate::new(api::MIGRATIONS_APPLIED, False, Reason::Waiting, &message);
+    }
+}
+
+/// Versions that a team's own pipeline has not reported: the application cannot work with what is there.
+fn report_awaited(updates: &mut [ConditionUpdate], modules: &[ModuleStatus]) {
+    let awaits = |module: &&ModuleStatus| module.state == Some(ModuleState::AwaitingReport);
+    let Some(module) = modules.iter().find(awaits) else { return };
+    let message = format!("module {}: {}", module.name, module.message.as_deref().unwrap_or_default());
+    let parts = [api::READY, api::MIGRATIONS_APPLIED];
+    let is_part = |update: &&mut ConditionUpdate| parts.contains(&update.type_);
+    for update in updates.iter_mut().filter(is_part) {
+        if update.status == True
+            || update.reason == Reason::Waiting && update.type_ == api::MIGRATIONS_APPLIED
+        {
+            *update = ConditionUpdate::new(update.type_, False, Reason::NotReported, &message);
+        }
     }
 }
 

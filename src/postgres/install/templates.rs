@@ -77,6 +77,9 @@ impl Server {
     pub async fn ensure_template(&self, modules: &ModuleSet) -> Result<String> {
         let template = Ident::template(modules.digest())?;
         if !matches!(self.find_template(&template).await?, TemplateState::Complete) {
+            if let Some(module) = modules.job() {
+                return Err(Error::TemplateNeedsRun { module: module.name.to_string() });
+            }
             let _one = self.inner.template_lock.lock().await;
             let found = self.find_template(&template).await?;
             if matches!(found, TemplateState::Unusable) {
@@ -87,6 +90,39 @@ impl Server {
             }
         }
         Ok(template.to_string())
+    }
+
+    /// Goes on with a template in which applications' own tools run: from the beginning, or after the run of one was recorded.
+    /// Returns the module whose tool has to run now, on the database under its building name; none if the template is there.
+    pub async fn continue_template(&self, modules: &ModuleSet, is_new: bool) -> Result<Option<String>> {
+        let template = Ident::template(modules.digest())?;
+        let _one = self.inner.template_lock.lock().await;
+        match self.find_template(&template).await? {
+            TemplateState::Complete => return Ok(None),
+            TemplateState::Unusable => self.drop_named(&template).await?,
+            TemplateState::Absent => {}
+        }
+        let building = Ident::template_building(modules.digest())?;
+        let open_objects = if is_new {
+            self.begin_template(modules, &building).await?
+        } else {
+            self.has_open_objects(&building).await?
+        };
+        let awaited = self.fill_template(modules, &building, is_new).await?;
+        if awaited.is_none() {
+            self.publish_template(modules, &building, &template, open_objects).await?;
+        }
+        Ok(awaited)
+    }
+
+    /// Whether PUBLIC may write large objects in a database that is built.
+    async fn has_open_objects(&self, building: &Ident) -> Result<bool> {
+        let doing = "read the rights in the template";
+        let connect_as = ConnectAs::Admin(building.as_str());
+        let mut session = self.inner.sessions.single(&connect_as, doing).await?;
+        let closed = sqlx::query_scalar::<_, bool>(WRITERS_ARE_CLOSED).fetch_one(&mut *session).await;
+        session.close_and_wait().await;
+        Ok(!closed.map_err(Error::sql(doing))?)
     }
 
     /// Drops one template, or the remains of one, whose digest is not needed. Returns its name, if there was one. Only a
@@ -172,12 +208,19 @@ impl Server {
 
     async fn build_template(&self, modules: &ModuleSet, template: &Ident) -> Result<()> {
         let building = Ident::template_building(modules.digest())?;
+        let open_objects = self.begin_template(modules, &building).await?;
+        self.fill_template(modules, &building, true).await?;
+        self.publish_template(modules, &building, template, open_objects).await
+    }
+
+    /// Creates the database that becomes a template. Returns whether PUBLIC may write large objects there.
+    async fn begin_template(&self, modules: &ModuleSet, building: &Ident) -> Result<bool> {
         let mut session = self.admin().await?;
         let mut source = TemplateSource::choose(&mut session).await?;
         session.release();
         let faults = loop {
-            self.create_building(modules, &building, source).await?;
-            let faults = self.prepare_schemas(&building).await?;
+            self.create_building(modules, building, source).await?;
+            let faults = self.prepare_schemas(building).await?;
             match source {
                 TemplateSource::Template1 if faults.foreign_schema => source = TemplateSource::Template0,
                 _ => break faults,
@@ -189,29 +232,52 @@ impl Server {
                     .to_owned(),
             ));
         }
+        Ok(faults.large_objects)
+    }
 
+    /// Applies the modules to the database that becomes a template. Returns the module whose tool has to run next.
+    async fn fill_template(
+        &self,
+        modules: &ModuleSet,
+        building: &Ident,
+        is_new: bool,
+    ) -> Result<Option<String>> {
         let slot = self.inner.sessions.tenant_slot().await;
-        let mut session = self.migrator(slot, &building, "connect to the template").await?;
-        sqlx::raw_sql(BOOTSTRAP)
-            .execute(&mut *session)
-            .await
-            .map_err(Error::sql("prepare the template's privileges"))?;
+        let mut session = self.migrator(slot, building, "connect to the template").await?;
+        if is_new {
+            sqlx::raw_sql(BOOTSTRAP)
+                .execute(&mut *session)
+                .await
+                .map_err(Error::sql("prepare the template's privileges"))?;
+        }
         session.learn_pid().await;
-        let database = OpenDatabase { server: self, name: &building };
-        migrate::apply(&database, &mut session, modules).await?.into_result()?;
+        let database = OpenDatabase { server: self, name: building };
+        let migrated = migrate::apply(&database, &mut session, modules).await?;
+        let needs_run = |module: &&migrate::ModuleOutcome| module.awaits == Some(migrate::Awaited::Run);
+        let awaited = migrated.modules.iter().find(needs_run).map(|module| module.name.clone());
+        migrated.into_result()?;
         session.close_and_wait().await;
+        Ok(awaited)
+    }
 
-        let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[&building, &MIGRATOR]);
-        if faults.large_objects {
+    async fn publish_template(
+        &self,
+        modules: &ModuleSet,
+        building: &Ident,
+        template: &Ident,
+        open_objects: bool,
+    ) -> Result<()> {
+        let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[building, &MIGRATOR]);
+        if open_objects {
             let comment = format!("{}{OPEN}", ownership::template(modules.digest()));
-            publish.add("COMMENT ON DATABASE {} IS {}", &[&building, &Literal::new(&comment)?]);
+            publish.add("COMMENT ON DATABASE {} IS {}", &[building, &Literal::new(&comment)?]);
         }
         let publish = publish
-            .then("ALTER DATABASE {} ALLOW_CONNECTIONS false", &[&building])
-            .then("ALTER DATABASE {} RENAME TO {}", &[&building, template]);
+            .then("ALTER DATABASE {} ALLOW_CONNECTIONS false", &[building])
+            .then("ALTER DATABASE {} RENAME TO {}", &[building, template]);
         match self.run("publish the template", &publish).await {
             // Another process was faster; its template is the same.
-            Err(Error::Sql { source, .. }) if is_duplicate(&source) => self.drop_named(&building).await,
+            Err(Error::Sql { source, .. }) if is_duplicate(&source) => self.drop_named(building).await,
             other => other,
         }
     }

@@ -4,8 +4,10 @@
 //! query; a failure names module, file, line and column; a file that ends its own transaction is detected. No lock is
 //! taken in the database, since a tenant could hold it for any time: the registry allows one workflow per tenant.
 
+mod awaited;
 mod extensions;
 pub(in crate::postgres) mod file;
+pub(in crate::postgres) mod named;
 mod prepare;
 pub(in crate::postgres) mod stepwise;
 
@@ -13,11 +15,15 @@ use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row};
 
-use self::file::{ModuleFile, reset};
+pub use self::awaited::Awaited;
 pub(in crate::postgres) use self::prepare::{OpenDatabase, prepare};
+use self::{
+    awaited::Applied,
+    file::{ModuleFile, reset},
+};
 use crate::{
     domain::placement::Placement,
-    modules::{INTERNAL, Module, ModuleSet, ModuleVersion, hexadecimal},
+    modules::{INTERNAL, Module, ModuleKind, ModuleSet, ModuleVersion, hexadecimal},
     postgres::{
         error::{Error, Result},
         server::Server,
@@ -47,6 +53,8 @@ pub struct ModuleOutcome {
     pub target: i32,
     /// Why it does not have it: its SQL failed, or it depends on a module that failed.
     pub failure: Option<Error>,
+    /// What it waits for, if nothing failed.
+    pub awaits: Option<Awaited>,
 }
 
 impl Migrated {
@@ -79,6 +87,7 @@ pub(in crate::postgres) async fn apply(
 ) -> Result<Migrated> {
     let ledger = ledger(session).await?;
     let mut failures: Vec<(&str, Error)> = Vec::new();
+    let mut awaited: Vec<(&str, Awaited)> = Vec::new();
     for module in modules.modules() {
         let needs = |failed: &str| failed == INTERNAL || module.depends_on.iter().any(|name| name == failed);
         let blocker = failures.iter().find(|(failed, _)| needs(failed));
@@ -86,10 +95,14 @@ pub(in crate::postgres) async fn apply(
             Some((on, _)) => {
                 Err(Error::ModuleBlocked { module: module.name.to_string(), on: (*on).to_owned() })
             }
-            None => apply_module(database, session, module, &ledger).await,
+            None => match awaited.iter().find(|(name, _)| module.depends_on.iter().any(|on| on == name)) {
+                Some((on, _)) => Ok(Some(Awaited::Module((*on).to_owned()))),
+                None => apply_module(database, session, module, &ledger).await,
+            },
         };
         match result {
-            Ok(()) => {}
+            Ok(None) => {}
+            Ok(Some(what)) => awaited.push((module.name.as_ref(), what)),
             Err(error) if is_of_module(&error) => {
                 failures.push((module.name.as_ref(), error));
                 reset(session).await?;
@@ -104,6 +117,7 @@ pub(in crate::postgres) async fn apply(
         version: versions.iter().find(|found| found.name == module.name).map_or(0, |found| found.version),
         target: module.target(),
         failure: failures.remove(module.name.as_ref()),
+        awaits: awaited.iter().find(|(name, _)| *name == module.name).map(|(_, what)| what.clone()),
     };
     Ok(Migrated { modules: modules.modules().iter().map(outcome).collect(), versions })
 }
@@ -120,9 +134,6 @@ fn is_of_module(error: &Error) -> bool {
     }
 }
 
-/// An applied file: module, version and checksum.
-type Applied = (String, i32, Vec<u8>);
-
 /// What was applied in the session's database.
 pub(super) async fn ledger(session: &mut PgConnection) -> Result<Vec<Applied>> {
     let query = "SELECT module, version, checksum FROM tenantry.migrations";
@@ -134,8 +145,11 @@ async fn apply_module(
     session: &mut PgConnection,
     module: &Module,
     ledger: &[Applied],
-) -> Result<()> {
+) -> Result<Option<Awaited>> {
     let search_path = prepare(database, session, module).await?;
+    if module.kind != ModuleKind::Files {
+        return named::bring(session, module, ledger).await;
+    }
     for migration in module.migrations.iter() {
         let found =
             ledger.iter().find(|(name, version, _)| *name == module.name && *version == migration.version);
@@ -157,7 +171,7 @@ async fn apply_module(
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The versions in force.

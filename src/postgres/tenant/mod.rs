@@ -12,6 +12,7 @@ pub mod migration_login;
 pub mod migration_login_end;
 mod ownership;
 mod properties;
+mod recorded_version;
 mod rights;
 pub mod seed;
 mod settings;

@@ -49,6 +49,8 @@ fn tenant_status() -> TenantStatus {
             name: "core".into(),
             version: 2,
             target: 2,
+            version_name: Some("2026.11.2".into()),
+            target_name: Some("2026.11.3".into()),
             state: Some(ModuleState::Current),
             message: Some("x".into()),
         }],

@@ -9,8 +9,10 @@ use crate::{
         lifecycle::{Event, state_after},
         observed::RegistryStatus,
     },
+    modules::ModuleKind,
     registry::NewState,
 };
+use kube::ResourceExt;
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (row, context) = (step.row()?, step.context);
@@ -29,6 +31,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let gates: Vec<String> = plan.spec.gates.iter().map(|gate| gate.name.clone()).collect();
     step.replace_record(context.registry.activate(id, &new, &gates, correlation).await?.record);
     step.evaluate();
+    if step.modules()?.modules().iter().any(|module| module.kind == ModuleKind::External) {
+        // Its pipeline needs a login, in the database that has its name now.
+        context.stores.scopes.requeue(&step.namespace(), &step.tenant().name_any());
+    }
     if let Some(created) = &step.tenant().metadata.creation_timestamp {
         let took = context.clock.now().duration_since(created.0);
         context.metrics.provisioned(Duration::try_from(took).unwrap_or_default());

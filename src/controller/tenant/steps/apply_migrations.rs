@@ -3,17 +3,24 @@
 //! other: what was applied is recorded in any case.
 
 use crate::{
-    controller::tenant::{failure::StepError, step_context::StepContext},
+    controller::{
+        tenant::{failure::StepError, pipeline_login, step_context::StepContext},
+        tenant_module::runs::{self, TenantRunState},
+    },
     domain::{
         modules::{version_of, with_applied},
         record::ModuleVersion,
         workflow::attempt::ModuleFailure,
     },
-    postgres::Error,
+    postgres::{Error, tenant::migrate::Awaited},
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let modules = step.modules()?;
+    let is_activated = step.row()?.activated_at.is_some();
+    if is_activated {
+        pipeline_login::ensure(step, &modules).await?;
+    }
     let row = step.row()?;
     let is_applied =
         |target: &ModuleVersion| version_of(&row.module_versions, &target.name) >= target.version;
@@ -30,7 +37,30 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             waits: matches!(failure, Error::ModuleBlocked { .. }),
         })
     });
-    step.progress.module_failures = failures.collect();
+    let mut failures: Vec<ModuleFailure> = failures.collect();
+    let mut failed = None;
+    for module in migrated.modules.iter().filter(|_| is_activated) {
+        let failure = |message, waits| ModuleFailure { module: module.name.clone(), message, waits };
+        match (&module.awaits, modules.module(&module.name)) {
+            (Some(Awaited::Report { reported }), _) => {
+                step.context.state.reports.looked_for(id, &module.name, module.target);
+                let message = match reported {
+                    Some(version) => format!("the last one that it reported is {version}"),
+                    None => "it has reported none yet".to_owned(),
+                };
+                failures.push(failure(message, true));
+            }
+            (Some(Awaited::Run), Some(found)) => {
+                let run = runs::advance(step.tenant(), step.row()?, found, step.context).await?;
+                if let TenantRunState::Failed(message) = run {
+                    failures.push(failure(message.clone(), false));
+                    failed.get_or_insert(message);
+                }
+            }
+            (Some(Awaited::Module(_) | Awaited::Run) | None, _) => {}
+        }
+    }
+    step.progress.module_failures = failures;
     // One that failed although its last file is applied (a file was changed afterwards) stays due.
     let is_due = |found: &ModuleVersion| {
         migrated.modules.iter().any(|module| {
@@ -42,5 +72,5 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let versions = with_applied(&step.row()?.module_versions, &applied);
     step.replace_record(step.context.registry.set_modules(id, &versions).await?.record);
     migrated.into_result()?;
-    Ok(())
+    failed.map_or(Ok(()), |message| Err(StepError::RunFailed(message)))
 }

@@ -69,7 +69,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     step.set_verification_due(false).await?;
     // An active tenant gets its migrations afterwards.
     let behind = step.row()?.activated_at.is_none()
-        && step.modules()?.targets().iter().any(|target| !versions.contains(target));
+        && step.modules()?.cloned().iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
 }
 
