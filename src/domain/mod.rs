@@ -42,6 +42,7 @@ pub mod spec;
 pub mod status;
 pub mod structure;
 pub mod subject;
+pub mod takeover;
 pub mod tenant_facts;
 pub mod usage;
 pub mod work;
