@@ -93,7 +93,7 @@ pub struct DatabaseServerSpec {
     )]
     pub allowed_namespaces: Option<Vec<String>>,
 
-    /// Databases on this server that a Tenant may take over with spec.adopt: names, or patterns in which '*' stands for any
+    /// Databases on this server that a Tenant may take over with spec.adopt: names, or patterns in which '*' matches any
     /// text, as in shop_*; at most 100. Defaults to none. A database of another tenant, and PostgreSQL's own, is never
     /// taken over, whatever is listed here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -71,7 +71,7 @@ impl Registry {
         row.ok_or(Error::NotFound(id))
     }
 
-    /// Records that a database was given back, and that nothing is known of its contents. A takeover begins anew.
+    /// Records that a database was given back, and that nothing is known of its contents. A takeover begins again.
     pub async fn record_given_back(&self, id: TenantId) -> Result<TenantRecord> {
         let row = sqlx::query_as(concat!(
             "WITH changed AS (

@@ -146,7 +146,7 @@ async fn existing_database_is_adopted_once_it_is_allowed_reported_and_confirmed(
     assert!(!world.database_exists(database).await && !world.role_exists("shop_one_app").await);
 }
 
-/// A tenant whose adoption was confirmed, and whose Secret is in the way: it is not activated.
+/// A tenant whose adoption was confirmed, and whose Secret has another owner: it is not activated.
 async fn stuck(world: &World, name: &str, database: &str, confirm: &str) {
     let secret = json!({"metadata": {"name": format!("{name}-db")}, "stringData": {"mine": "yes"}});
     let secret: Secret = serde_json::from_value(secret).unwrap();

@@ -199,7 +199,7 @@ async fn database_of_an_application_becomes_a_tenants() {
         ] {
             assert!(session.execute(refused).await.is_err(), "{refused}");
         }
-        // Nobody else comes in, and nothing is left with the old owner.
+        // No other role connects, and nothing is left with the old owner.
         for role in [&shop.owner, "adopt_reader"] {
             let error = shop.old_session(role).await.unwrap_err();
             assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{role}");
@@ -247,7 +247,7 @@ async fn two_tenants_never_claim_one_database() {
         );
         let lost: Vec<_> = [one, other].into_iter().filter_map(Result::err).collect();
         assert_eq!(lost.len(), 1, "{lost:?}");
-        // The one that waited for the other's row is told what it finds when it tries again.
+        // The one that waited for the other's row reports what it finds when it tries again.
         let first = if shop
             .server
             .observe(&shop.tenant.placement)

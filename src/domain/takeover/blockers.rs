@@ -1,6 +1,7 @@
 //! What stands against a takeover, each with the statement that an administrator runs, or what else to do.
 
-use super::{Content, DBA, FoundDatabase, Intent, OWNER, Reach, alter_keyword, new_owner};
+use super::found::{DBA, DatabaseContent, FoundDatabase, OWNER, Reach, alter_keyword, new_owner};
+use super::intent::Intent;
 use crate::domain::names::MAX_IDENTIFIER_BYTES;
 
 /// How many objects of one owner are named one by one.
@@ -101,7 +102,7 @@ fn grant(name: &str, sql: &str) -> String {
     )
 }
 
-fn of_content(found: &FoundDatabase, content: &Content) -> Vec<String> {
+fn of_content(found: &FoundDatabase, content: &DatabaseContent) -> Vec<String> {
     let mut lines = Vec::new();
     if content.objects.iter().any(|object| object.kind == "schema" && object.identity == "tenantry") {
         lines.push("schema tenantry exists, which is the name of Tenantry's own. Run there: ALTER SCHEMA tenantry RENAME TO …;".to_owned());

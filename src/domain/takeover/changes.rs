@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Content, DBA, FoundDatabase, Intent, Reach, alter_keyword, new_owner};
+use super::found::{DBA, DatabaseContent, FoundDatabase, Reach, alter_keyword, new_owner};
+use super::intent::Intent;
 
 /// Everything that would change.
 pub(super) fn changes(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
@@ -55,7 +56,7 @@ pub(super) fn changes(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
     lines
 }
 
-fn of_content(content: &Content) -> Vec<String> {
+fn of_content(content: &DatabaseContent) -> Vec<String> {
     let mut lines = Vec::new();
     let mut by_owner: BTreeMap<(&str, &str), BTreeMap<&str, usize>> = BTreeMap::new();
     for object in &content.objects {

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FoundDatabase, FoundRights};
+use super::found::{FoundDatabase, FoundRights};
 
 /// The owner of an object, before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FormerOwner {
+pub struct FormerObject {
     /// The catalog that the object is in.
     pub catalog: i64,
     /// Its oid: its name may change.
@@ -32,13 +32,13 @@ pub struct Former {
     /// Who had rights on it.
     pub rights: Vec<FoundRights>,
     /// The owners of the objects in it.
-    pub objects: Vec<FormerOwner>,
+    pub objects: Vec<FormerObject>,
 }
 
 impl Former {
     /// What has to be known of a database that was found.
     pub fn of(found: &FoundDatabase) -> Self {
-        let objects = found.content.iter().flat_map(|content| &content.objects).map(|object| FormerOwner {
+        let objects = found.content.iter().flat_map(|content| &content.objects).map(|object| FormerObject {
             catalog: object.catalog,
             oid: object.oid,
             owner: object.owner.clone(),
@@ -55,7 +55,7 @@ impl Former {
     }
 
     /// What an object was, if it existed.
-    pub fn object(&self, catalog: i64, oid: i64) -> Option<&FormerOwner> {
+    pub fn object(&self, catalog: i64, oid: i64) -> Option<&FormerObject> {
         self.objects.iter().find(|object| (object.catalog, object.oid) == (catalog, oid))
     }
 

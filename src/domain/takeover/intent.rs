@@ -42,7 +42,7 @@ pub enum BaselineError {
     },
 }
 
-/// Whether a server's `allowAdoption` lists a database: by its name, or by a pattern in which `*` stands for any text.
+/// Whether a server's `allowAdoption` lists a database: by its name, or by a pattern in which `*` matches any text.
 pub fn allows(patterns: &[String], database: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern, database))
 }

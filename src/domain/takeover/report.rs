@@ -3,7 +3,7 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{FoundDatabase, Intent, blockers::blockers, changes::changes};
+use super::{blockers::blockers, changes::changes, found::FoundDatabase, intent::Intent};
 use crate::api::{
     reason::Reason,
     tenant_adoption::{AdoptionState, AdoptionStatus},
@@ -66,7 +66,7 @@ pub enum TakeoverRefusal {
         /// How many others there are.
         others: usize,
     },
-    /// Nobody has confirmed it.
+    /// It is not confirmed.
     #[error(
         "nothing was changed: read status.adoption.changes, then confirm it with spec.adopt.confirm: {digest:?}"
     )]

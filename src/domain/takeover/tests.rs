@@ -41,15 +41,15 @@ fn shop() -> FoundDatabase {
         prepared: vec![],
         sessions: vec!["ada".into()],
         is_login_taken: false,
-        content: Some(Content {
+        content: Some(DatabaseContent {
             objects: vec![object("schema", "app", "ada"), object("table", "app.orders", "ada")],
             owners: vec![role("ada", Reach::Grantable)],
-            ..Content::default()
+            ..DatabaseContent::default()
         }),
     }
 }
 
-fn content(found: &mut FoundDatabase) -> &mut Content {
+fn content(found: &mut FoundDatabase) -> &mut DatabaseContent {
     found.content.as_mut().unwrap()
 }
 
@@ -113,7 +113,7 @@ fn digest_covers_everything_but_sessions() {
     let mut busy = shop();
     busy.sessions.push("eve".into());
     assert_eq!(digest(&busy, &intent()), before);
-    let changes: [fn(&mut FoundDatabase); 5] = [
+    let changes: [Change; 5] = [
         |found| found.oid = 6,
         |found| content(found).objects.push(object("table", "app.more", "ada")),
         |found| content(found).rights = "other".into(),
@@ -134,9 +134,11 @@ fn digest_covers_everything_but_sessions() {
     assert_ne!(digest(&shop(), &Intent { modules: vec![], ..intent() }), before);
 }
 
+type Change = fn(&mut FoundDatabase);
+
 #[test]
 fn each_blocker_says_which_statement_to_run() {
-    let cases: [(fn(&mut FoundDatabase), &str); 12] = [
+    let cases: [(Change, &str); 12] = [
         (|found| found.owner.reach = Reach::Superuser, "ALTER DATABASE shop OWNER TO tenantry_dba;"),
         (
             |found| found.owner.reach = Reach::OutOfReach,
@@ -268,7 +270,7 @@ fn structure_is_compared_with_the_baseline_and_with_the_rest() {
     let limits = part(PartKind::Table, "tenantry.limits", None);
     let settings = part(PartKind::Table, "public.settings", None);
     let recorded = [orders.clone(), total.clone(), meter, limits.clone()];
-    let all = [&recorded[..], &[settings.clone()]].concat();
+    let all = [&recorded[..], std::slice::from_ref(&settings)].concat();
     let compared = |found: &[SchemaPart]| {
         let mut intent = intent();
         intent.compare(&recorded, &all, found);
@@ -276,9 +278,9 @@ fn structure_is_compared_with_the_baseline_and_with_the_rest() {
     };
     let owned = |part: &SchemaPart| SchemaPart { owner: Some("ada".into()), ..part.clone() };
     assert_eq!(compared(&[owned(&orders), total.clone()]), (vec![], vec![]));
-    assert_eq!(compared(&[orders.clone()]).0, ["column total on app.orders is missing"]);
+    assert_eq!(compared(std::slice::from_ref(&orders)).0, ["column total on app.orders is missing"]);
     assert_eq!(compared(&[]).0, ["table app.orders is missing"]);
-    // A view of the name is in the way of the table.
+    // A view of the name blocks the table.
     let view = part(PartKind::View, "public.settings", None);
     assert_eq!(compared(&[orders, total, view]).1, ["table public.settings"]);
 }

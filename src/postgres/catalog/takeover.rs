@@ -6,7 +6,7 @@ use sqlx::{PgConnection, types::Json};
 use crate::{
     domain::{
         identity::TenantId,
-        takeover::{Content, FoundDatabase, FoundRole},
+        takeover::{DatabaseContent, FoundDatabase, FoundRole},
     },
     postgres::{
         catalog::ownership,
@@ -150,12 +150,12 @@ pub(in crate::postgres) async fn read_database(
 ) -> Result<Option<FoundDatabase>> {
     let own = tenant.map_or_else(|| "tenantry:tenant:none".to_owned(), ownership::login);
     let query = sqlx::query_scalar(DATABASE).bind(database).bind(login).bind(own).fetch_optional(session);
-    let found = with_timeout(STATEMENT_LIMIT, "read the database that is to be adopted", query).await?;
+    let found = with_timeout(STATEMENT_LIMIT, "read the database in spec.adopt", query).await?;
     Ok(found.map(|Json(found)| found))
 }
 
 /// Reads what is in the session's database.
-pub(in crate::postgres) async fn read_content(session: &mut PgConnection) -> Result<Content> {
+pub(in crate::postgres) async fn read_content(session: &mut PgConnection) -> Result<DatabaseContent> {
     let query = sqlx::query_scalar(CONTENT).fetch_one(session);
     let Json(content) = with_timeout(STATEMENT_LIMIT, "read what the database has", query).await?;
     Ok(content)

@@ -7,7 +7,7 @@
 use crate::{
     domain::{
         placement::Placement,
-        takeover::{Content, Former, FoundObject, FoundRole, Reach, alter_keyword},
+        takeover::{DatabaseContent, Former, FoundObject, FoundRole, Reach, alter_keyword},
     },
     postgres::{
         catalog::takeover::{read_closed_schemas, read_content, read_roles},
@@ -91,7 +91,7 @@ impl Undo<'_> {
     }
 
     /// The scripts for the database itself. Each is a transaction, and all may be run again.
-    fn content_scripts(&self, content: &Content, closed: &[(String, String)]) -> Result<Vec<Script>> {
+    fn content_scripts(&self, content: &DatabaseContent, closed: &[(String, String)]) -> Result<Vec<Script>> {
         let is_ours = |object: &&FoundObject| {
             (object.owner == OWNER.as_str() || object.owner == DBA.as_str())
                 && object.identity != "tenantry"

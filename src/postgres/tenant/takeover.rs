@@ -2,7 +2,7 @@
 //! `tenantry_owner`, and prepared for migrations.
 //!
 //! The claim is one transaction on the shared catalogs: two tenants that claim one database wait for each other, and the
-//! second one finds the comment of the first. From then on nobody but the operator connects. The rest is repeated until
+//! second one finds the comment of the first. From then on only the operator connects. The rest is repeated until
 //! nothing is left to change. `tenantry_admin` becomes a member of an owner for one transaction at a time.
 
 use sqlx::Connection;
@@ -12,7 +12,7 @@ use crate::{
         placement::Placement,
         record::ModuleVersion,
         structure::SchemaPart,
-        takeover::{Content, FoundDatabase, FoundObject, FoundRole, Reach, alter_keyword, new_owner},
+        takeover::{DatabaseContent, FoundDatabase, FoundObject, FoundRole, Reach, alter_keyword, new_owner},
         tenant_facts::Ownership,
     },
     modules::{BOOTSTRAP, Migration, Module, ModuleSet},
@@ -60,7 +60,7 @@ impl Server {
         }
         let connect_as = ConnectAs::Admin(database);
         let mut session =
-            self.inner.sessions.single(&connect_as, "connect to the database that is to be adopted").await?;
+            self.inner.sessions.single(&connect_as, "connect to the database in spec.adopt").await?;
         let read = async {
             let content = read_content(&mut session).await?;
             Ok((content, read_parts(&mut session).await?))
@@ -282,7 +282,7 @@ fn open_schema(script: &mut Script, schema: &Quoted<'_>) {
 }
 
 /// The statements that hand objects to their new owners, as a member of the old and the new ones.
-fn owner_script(content: &Content, objects: &[&FoundObject], options_known: bool) -> Result<Script> {
+fn owner_script(content: &DatabaseContent, objects: &[&FoundObject], options_known: bool) -> Result<Script> {
     let mut changes = Script::new();
     let mut owners: Vec<&FoundRole> = Vec::new();
     for object in objects {

@@ -22,7 +22,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(step.context.registry.update_declared(row.id, &declared).await?.record);
         return Ok(());
     }
-    // A Tenant that is to be deprovisioned takes nothing over.
+    // A Tenant with `state: Deprovisioned` takes nothing over.
     let adopt = step.tenant().spec.adopt.as_ref().filter(|_| !step.subject.is_deprovisioning());
     let naming = match adopt {
         Some(adopt) => DatabaseNaming::Existing { database: adopt.database.clone() },

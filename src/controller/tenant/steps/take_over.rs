@@ -26,7 +26,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         if let Some(refusal) = inspection.refusal {
             return Err(StepError::NotAdopted(refusal));
         }
-        let found = inspection.found.ok_or(StepError::Missing("the database that is to be adopted"))?;
+        let found = inspection.found.ok_or(StepError::Missing("the database in spec.adopt"))?;
         step.replace_record(context.registry.begin_takeover(id, &Former::of(&found)).await?);
         server.claim_database(&placement, &found).await?;
     }
