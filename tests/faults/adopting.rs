@@ -292,12 +292,12 @@ async fn killed_at_effects(world_name: &'static str, scenario: Scenario, every: 
 
 #[tokio::test]
 #[ignore = "slow: make test-all"]
-async fn adoption_killed_at_any_effect_ends_the_same() {
-    killed_at_effects("adopting-killed", Scenario::Adopt, 2).await;
+async fn adoption_killed_at_many_effects_ends_the_same() {
+    killed_at_effects("adopting-killed", Scenario::Adopt, 4).await;
 }
 
 #[tokio::test]
 #[ignore = "slow: make test-all"]
-async fn undo_killed_at_any_effect_gives_the_database_back() {
+async fn undo_killed_at_many_effects_gives_the_database_back() {
     killed_at_effects("adopting-undo-killed", Scenario::Undo, 2).await;
 }
