@@ -93,6 +93,14 @@ pub struct DatabaseServerSpec {
     )]
     pub allowed_namespaces: Option<Vec<String>>,
 
+    /// Databases on this server that a Tenant may take over with spec.adopt: names, or patterns in which '*' matches any
+    /// text, as in shop_*; at most 100. Defaults to none. A database of another tenant, and PostgreSQL's own, is never
+    /// taken over, whatever is listed here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allow_adoption: Vec<String>,
+
     /// Maximum number of tenants on the server. Not supported yet: every value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = not_yet("capacity"))]

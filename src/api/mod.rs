@@ -16,6 +16,7 @@ pub mod plan;
 pub mod reason;
 mod string_enum;
 pub mod tenant;
+pub mod tenant_adoption;
 pub mod tenant_hold;
 pub mod tenant_lifecycle;
 pub mod tenant_module;

@@ -33,6 +33,14 @@ reasons! {
     AccessNotCut,
     /// The tenant has full access.
     Active,
+    /// Something stands against the adoption of a database.
+    AdoptionBlocked,
+    /// The database changed since its adoption was confirmed.
+    AdoptionChanged,
+    /// The server does not allow the adoption of a database.
+    AdoptionNotAllowed,
+    /// The adoption of a database waits to be confirmed.
+    AdoptionUnconfirmed,
     /// Event: the admins' credentials were issued again, since their Secret was lost, changed or expired.
     AdminSecretReplaced,
     /// The server refuses the operator's login.
@@ -55,6 +63,8 @@ reasons! {
     Conflict,
     /// The operator logged in to the server.
     Connected,
+    /// Event: a database that was adopted could not be given back to its former owner.
+    DatabaseKept,
     /// The database does not exist, or another one has its name.
     DatabaseMissing,
     /// Event: the database is another one than before, with the tenant's ownership comment.

@@ -11,6 +11,7 @@ pub use super::tenant_lifecycle::*;
 use super::{
     limit::LimitValue,
     string_enum::string_enum,
+    tenant_adoption::Adopt,
     tenant_status::TenantStatus,
     validation::{
         connections_at_least_one, connections_possible, free_form, free_form_not_yet, immutable, limit_names,
@@ -56,6 +57,7 @@ use super::{
         "stateReason is required unless state is Active: write the reason for the state, for the audit trail",
     ).field_path(".stateReason"),
     validation = immutable("server", "server cannot be added, changed or removed, because moving a tenant is not supported yet: write the value that the Tenant was created with"),
+    validation = rule("!has(self.adopt) || has(oldSelf.adopt)", "adopt can be given only when the Tenant is created: delete the Tenant, and apply it with adopt").field_path(".adopt"),
     validation = immutable("connectionSecretName", "connectionSecretName cannot be added, changed or removed: write the value that the Tenant was created with"),
 )]
 pub struct TenantSpec {
@@ -226,11 +228,12 @@ pub struct TenantSpec {
     #[x_kube(validation = rule("self == ''", "accountNamespace is not supported yet: leave it out"))]
     pub account_namespace: Option<String>,
 
-    /// Takes over an existing database. Not supported yet: every value is refused.
+    /// Takes over a database that exists on the server already, instead of creating one. First status.adoption reports what
+    /// would change; nothing is changed before adopt.confirm has the digest of that report. Removing this field, or
+    /// deleting the Tenant, before that leaves nothing behind. It can be given only when the Tenant is created, and has no
+    /// effect once the database is the tenant's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "free_form")]
-    #[x_kube(validation = free_form_not_yet("adopt"))]
-    pub adopt: Option<BTreeMap<String, Value>>,
+    pub adopt: Option<Adopt>,
 
     /// Starts the tenant from an export or from another tenant. Not supported yet: every value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

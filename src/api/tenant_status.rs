@@ -11,8 +11,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    limit::LimitValue, reason::Reason, string_enum::string_enum, tenant_hold::TenantHoldMode,
-    tenant_lifecycle::SuspensionTrigger, validation::conditions,
+    limit::LimitValue, reason::Reason, string_enum::string_enum, tenant_adoption::AdoptionStatus,
+    tenant_hold::TenantHoldMode, tenant_lifecycle::SuspensionTrigger, validation::conditions,
 };
 
 /// Observed state of the tenant. Written by the operator only.
@@ -45,6 +45,9 @@ pub struct TenantStatus {
     /// Name of the tenant's schema in that database. Absent where every tenant has its own database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+    /// The adoption of an existing database, as spec.adopt asks for it: what it changes, and what stands against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adoption: Option<AdoptionStatus>,
     /// Reference to the connection Secret, once its credentials work. With it the Tenant is a Provisioned Service of
     /// the Service Binding specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,6 +26,11 @@ pub enum DatabaseNaming {
     },
     /// After the tenant's id, which says nothing about the customer.
     Opaque,
+    /// The name of a database that exists already.
+    Existing {
+        /// The database.
+        database: String,
+    },
 }
 
 impl DatabaseNaming {
@@ -34,6 +39,7 @@ impl DatabaseNaming {
         match self {
             Self::Slug { prefix } => (1..=OCCURRENCES).map(|n| database_name(prefix, slug, n)).collect(),
             Self::Opaque => vec![format!("t_{}", id.0.simple())],
+            Self::Existing { database } => vec![database.clone()],
         }
     }
 }

@@ -84,6 +84,28 @@ impl RegistryStatus {
     }
 }
 
+/// How far the takeover of a tenant's database is, on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// It was confirmed, and is not complete.
+    Pending,
+    /// The database is the tenant's.
+    Done,
+}
+
+impl Takeover {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Pending, Self::Done];
+
+    /// The text in the registry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+        }
+    }
+}
+
 /// The registry's row of a tenant, as far as planning needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryFacts {
@@ -123,6 +145,8 @@ pub struct RegistryFacts {
     pub preserved: bool,
     /// A failed first provisioning is being rolled back.
     pub rolling_back: bool,
+    /// How far the takeover of a database is that existed before the tenant; none of one that is created.
+    pub takeover: Option<Takeover>,
     /// The database has to be verified: its server was restored, or it was found with older migrations than recorded.
     pub verification_required: bool,
 }

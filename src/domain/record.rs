@@ -16,7 +16,7 @@ use super::{
     },
     breaker::Vanished,
     identity::TenantId,
-    observed::RegistryStatus,
+    observed::{RegistryStatus, Takeover},
     offboarding::PurgeTerms,
     placement::Placement,
     usage::{
@@ -78,6 +78,8 @@ pub struct TenantRecord {
     /// Where the tenant's database is.
     pub placement: Placement,
     pub database_exists: bool,
+    /// How far the takeover of a database is that existed before the tenant; none of one that is created.
+    pub takeover: Option<Takeover>,
     pub resource_namespace: String,
     pub resource_name: String,
     pub resource_uid: String,
@@ -173,6 +175,7 @@ impl TenantRecord {
                 login: "tenant_acme_app".into(),
             },
             database_exists: true,
+            takeover: None,
             resource_namespace: "customers".into(),
             resource_name: "acme".into(),
             resource_uid: "uid".into(),

@@ -61,6 +61,8 @@ pub struct DatabaseProperties {
     pub oid: i64,
     /// Which tenant its comment names.
     pub ownership: Ownership,
+    /// Whether its comment says that it existed before the tenant, which is not active yet: it is never dropped.
+    pub is_adopting: bool,
     /// Whether `tenantry_dba` owns it.
     pub owned_by_dba: bool,
     /// `ALLOW_CONNECTIONS`.

@@ -66,6 +66,9 @@ pub enum Error {
     /// The tenant's database does not exist.
     #[error("database {0} does not exist")]
     DatabaseMissing(String),
+    /// The database existed before its tenant, which was never active: it is never dropped.
+    #[error("database {0} existed before its tenant, which was never active: it is not dropped")]
+    NotDropped(String),
     /// The tenant's login does not exist.
     #[error("role {0} does not exist")]
     LoginMissing(String),
@@ -221,7 +224,7 @@ impl Error {
             Self::Sql { source, .. } => reason(source),
             Self::Timeout { .. } => Reason::DatabaseTimeout,
             Self::Fenced => Reason::Waiting,
-            Self::Conflict { .. } => Reason::Conflict,
+            Self::Conflict { .. } | Self::NotDropped(_) => Reason::Conflict,
             Self::LimitReached { .. } => Reason::LimitReached,
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
@@ -271,6 +274,7 @@ impl Error {
         match self {
             Self::Migration(error) => !error.transient,
             Self::Conflict { .. }
+            | Self::NotDropped(_)
             | Self::LimitReached { .. }
             | Self::MissingRight(_)
             | Self::ServerInUse(_)

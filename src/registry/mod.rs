@@ -26,6 +26,7 @@ mod restored;
 mod retention;
 mod row_changes;
 mod servers;
+mod takeover;
 mod tenants;
 mod tombstones;
 mod usage;

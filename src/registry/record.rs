@@ -13,7 +13,7 @@ use crate::{
         access::{AccessLevel, holds::Hold},
         breaker::Vanished,
         identity::TenantId,
-        observed::RegistryStatus,
+        observed::{RegistryStatus, Takeover},
         placement::Placement,
         record::{Hidden, ModuleVersion, TenantRecord},
     },
@@ -24,7 +24,7 @@ macro_rules! own_columns {
     () => {
         "id, slug, name, plan, status, status_reason, status_updated_at, status_updated_by, activated_at, \
          suspended_at, deprovisioned_at, purge_after, closed_at, offboarding_trigger, deletion_policy, settings, \
-         holds, unrestricting_holds, server, database_name, schema_name, login_name, database_exists, resource_namespace, \
+         holds, unrestricting_holds, server, database_name, schema_name, login_name, database_exists, takeover, resource_namespace, \
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
@@ -160,6 +160,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
                 login: row.try_get("login_name")?,
             },
             database_exists: row.try_get("database_exists")?,
+            takeover: takeover(row)?,
             resource_namespace: row.try_get("resource_namespace")?,
             resource_name: row.try_get("resource_name")?,
             resource_uid: row.try_get("resource_uid")?,
@@ -230,6 +231,12 @@ fn access(row: &PgRow) -> sqlx::Result<Option<AccessLevel>> {
     const COLUMN: &str = "access";
     let known = row.try_get::<&str, _>(COLUMN)? != "Unknown";
     known.then(|| one_of(row, COLUMN, &AccessLevel::ALL, AccessLevel::as_str)).transpose()
+}
+
+fn takeover(row: &PgRow) -> sqlx::Result<Option<Takeover>> {
+    const COLUMN: &str = "takeover";
+    let recorded: Option<&str> = row.try_get(COLUMN)?;
+    recorded.map(|_| one_of(row, COLUMN, &Takeover::ALL, Takeover::as_str)).transpose()
 }
 
 fn vanished(row: &PgRow) -> sqlx::Result<Option<Vanished>> {

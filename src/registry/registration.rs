@@ -10,6 +10,7 @@ use super::{Error, Registry, Result, deletion_policy, record::*};
 use crate::domain::{
     identity::TenantId,
     names::{DatabaseNaming, login_name},
+    observed::Takeover,
     record::TenantRecord,
     slug::Slug,
     slug_owner::FormerTenant,
@@ -85,6 +86,8 @@ impl Registry {
     pub async fn register(&self, new: &NewTenant) -> Result<Registration> {
         let id = TenantId(Uuid::new_v4());
         let databases = new.naming.candidates(&new.slug, id);
+        let exists = matches!(new.naming, DatabaseNaming::Existing { .. });
+        let takeover = exists.then_some(Takeover::Pending);
         let logins: Vec<String> = databases.iter().map(|name| login_name(name)).collect();
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
@@ -98,8 +101,8 @@ impl Registry {
                      ORDER BY n.occurrence LIMIT 1),
                  created AS (
                      INSERT INTO tenants (id, slug, name, plan, settings, server, database_name, login_name,
-                         resource_namespace, resource_name, resource_uid, deletion_policy, status_updated_by)
-                     SELECT $1, $2, $3, $4, $5, $6, free.database, free.login, $7, $8, $9, $10, $13 FROM free
+                         resource_namespace, resource_name, resource_uid, deletion_policy, status_updated_by, takeover)
+                     SELECT $1, $2, $3, $4, $5, $6, free.database, free.login, $7, $8, $9, $10, $13, $15 FROM free
                      WHERE NOT EXISTS (SELECT FROM tenants WHERE resource_uid = $9)
                      ON CONFLICT DO NOTHING RETURNING *),
                  logged AS (
@@ -132,6 +135,7 @@ impl Registry {
             .bind(&logins)
             .bind(&new.actor)
             .bind(new.correlation)
+            .bind(takeover.map(Takeover::as_str))
             .fetch_optional(&self.pool)
             .await?;
             if let Some(Created(row, former)) = created {

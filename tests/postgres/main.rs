@@ -4,6 +4,7 @@
 
 mod access;
 mod admins;
+mod adopting;
 mod cancellation;
 mod drift;
 mod evasions;

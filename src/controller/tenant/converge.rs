@@ -65,8 +65,9 @@ pub async fn converge<'a>(
         let observed = observe(subject, context).await;
         unread = observed.unread.or(unread);
         let action = plan(&observed, &progress, context);
-        let Observed { subject: found, server, server_not_ready, drift, in_force, .. } = observed;
+        let Observed { subject: found, server, server_not_ready, drift, in_force, takeover, .. } = observed;
         progress.observed_access = in_force;
+        progress.adoption = takeover.and_then(|inspection| inspection.status).or(progress.adoption);
         subject = found;
         let obstacle = match action {
             NextAction::Done => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     api::{ANNOTATION_ADOPT_ROW, reason::Reason},
     controller::watch::guarded::InvalidObject,
+    domain::takeover::{BaselineError, TakeoverRefusal},
     postgres, registry,
 };
 
@@ -56,6 +57,17 @@ pub enum StepError {
         /// The slug.
         slug: String,
     },
+    /// The database that the tenant should take over is not taken over.
+    #[error(transparent)]
+    NotAdopted(TakeoverRefusal),
+    /// `spec.adopt.baseline` names what does not exist.
+    #[error(transparent)]
+    Baseline(BaselineError),
+    /// `spec.adopt` was removed after it was confirmed, and before the database was taken over.
+    #[error(
+        "spec.adopt was removed after the adoption was confirmed: write it again to go on, or delete the Tenant to undo it"
+    )]
+    AdoptRemoved,
     /// The plan allows fewer users than the spec has admins.
     #[error(
         "spec.admins: {admins} admins are more users than plan {plan:?} allows: remove some, or choose a plan that allows more; {source}"
@@ -185,6 +197,8 @@ impl StepError {
             Self::SecretConflict { .. } => Reason::SecretConflict,
             Self::RowNotAdopted { is_lost: true, .. } => Reason::RegistryRowMissing,
             Self::RowNotAdopted { is_lost: false, .. } => Reason::BoundElsewhere,
+            Self::NotAdopted(refusal) => refusal.reason(),
+            Self::Baseline(_) | Self::AdoptRemoved => Reason::InvalidSpec,
             Self::AdminsOverLimit { .. } => Reason::LimitReached,
             Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
@@ -210,6 +224,9 @@ impl StepError {
             | Self::SlugTaken(_)
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
+            | Self::NotAdopted(_)
+            | Self::Baseline(_)
+            | Self::AdoptRemoved
             | Self::NotLeader
             | Self::RunFailed(_)
             | Self::TemplateRuns(_)
@@ -243,6 +260,9 @@ impl StepError {
             Self::SlugTaken(_)
             | Self::SecretConflict { .. }
             | Self::RowNotAdopted { .. }
+            | Self::NotAdopted(_)
+            | Self::Baseline(_)
+            | Self::AdoptRemoved
             | Self::AdminsOverLimit { .. }
             | Self::SchemaBehind { .. }
             | Self::RunFailed(_)

@@ -25,4 +25,5 @@ pub mod slots;
 pub mod status_writer;
 pub mod step_context;
 pub mod steps;
+pub mod takeover;
 pub mod tombstone;

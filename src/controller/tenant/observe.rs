@@ -7,6 +7,7 @@ use super::{
     admin_content,
     evaluate::{evaluate, migrates_now},
     secrets::{self, Connection},
+    takeover::{Inspection, inspect},
 };
 use crate::{
     api::{LABEL_TENANT_ID, reason::Reason},
@@ -40,6 +41,8 @@ pub struct Observed<'a> {
     pub in_force: Option<AccessLevel>,
     /// What was changed by hand, for the Event.
     pub drift: Vec<Mismatch>,
+    /// The database that a new tenant should take over.
+    pub takeover: Option<Inspection>,
 }
 
 impl<'a> Observed<'a> {
@@ -65,24 +68,40 @@ impl<'a> Observed<'a> {
             unread: None,
             in_force: None,
             drift: Vec::new(),
+            takeover: None,
         }
     }
 }
 
 /// Reads everything that the plan needs.
 pub async fn observe<'a>(mut subject: Subject<'a>, context: &SharedContext) -> Observed<'a> {
-    let Some(record) = subject.record.clone() else { return observe_new(subject, context) };
+    let Some(record) = subject.record.clone() else { return observe_new(subject, context).await };
     subject.evaluation = Some(evaluate(subject.tenant, Some(&record), context));
     observe_registered(subject, &record, context).await
 }
 
 /// Before anything is registered for a new tenant, its server must have passed the preflight.
-fn observe_new<'a>(subject: Subject<'a>, context: &SharedContext) -> Observed<'a> {
+async fn observe_new<'a>(subject: Subject<'a>, context: &SharedContext) -> Observed<'a> {
     let server = subject.desired.as_ref().map(|desired| ready_server(&desired.server, context));
     let mut observed = Observed::registry_only(subject, Observation::Absent);
-    if let Some(Err(message)) = server {
-        observed.facts.server = Observation::Unknown(message);
-        observed.server_not_ready = true;
+    let server = match server {
+        Some(Ok(server)) => server,
+        Some(Err(message)) => {
+            observed.facts.server = Observation::Unknown(message);
+            observed.server_not_ready = true;
+            return observed;
+        }
+        None => return observed,
+    };
+    let subject = &observed.subject;
+    if let Some(adopt) = subject.tenant.spec.adopt.as_ref().filter(|_| !subject.is_deprovisioning()) {
+        match inspect(subject, adopt, &server, None, context).await {
+            Ok(inspection) => observed.takeover = Some(inspection),
+            Err(error) => {
+                observed.unread = Some(error.reason());
+                observed.facts.server = Observation::Unknown(error.to_string());
+            }
+        }
     }
     observed
 }
@@ -183,6 +202,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         purging: record.purge_started_at.is_some(),
         preserved: record.legal_hold().is_some(),
         rolling_back: record.rolling_back,
+        takeover: record.takeover,
         verification_required: record.verification_required
             || context.state.retries.is_requested(subject.tenant),
     }

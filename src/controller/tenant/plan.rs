@@ -30,7 +30,11 @@ pub fn plan(observed: &Observed<'_>, progress: &Progress, context: &SharedContex
         return plan_deprovision(object, purge_terms(subject, context, now), facts, purges);
     }
     match &subject.desired {
-        Some(desired) => plan_provision(object, target(subject, &desired.seed_digest()), facts),
+        Some(desired) => {
+            let action = plan_provision(object, target(subject, &desired.seed_digest()), facts);
+            let inspection = observed.takeover.as_ref();
+            action.unless_refused(inspection.and_then(|inspection| inspection.refusal.clone()))
+        }
         // Access is restricted even for a spec that cannot be acted on.
         None => plan_restriction(subject.object, target(subject, ""), facts),
     }

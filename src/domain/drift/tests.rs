@@ -36,6 +36,7 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             name: "tenant_acme".into(),
             oid: 1,
             ownership: Ownership::Ours,
+            is_adopting: false,
             owned_by_dba: true,
             allow_connections: true,
             drop_interrupted: false,

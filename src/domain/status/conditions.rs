@@ -303,6 +303,11 @@ fn part_of_obstacle(
             let status = if type_ == api::REGISTERED { False } else { Unknown };
             Some(ConditionUpdate::new(type_, status, *reason, message))
         }
+        (Obstacle::Blocked(BlockedReason::NotAdopted(_)), Summary::Stuck { reason, message })
+            if type_ == api::REGISTERED =>
+        {
+            Some(ConditionUpdate::new(type_, False, *reason, message))
+        }
         (
             Obstacle::Blocked(BlockedReason::DatabaseMissing | BlockedReason::ForeignDatabase),
             Summary::Stuck { reason, message },

@@ -17,6 +17,7 @@ use crate::{
     api::{
         conditions::same_ignoring_times,
         reason::Reason,
+        tenant_adoption::{AdoptionState, AdoptionStatus},
         tenant_status::{Binding, ModuleStatus, TenantState, TenantStatus},
     },
     domain::{
@@ -67,6 +68,11 @@ impl Outcome<'_> {
         self.obstacle == Some(&Obstacle::Blocked(BlockedReason::Elsewhere))
     }
 
+    /// Whether the tenant waits for what a person has to do before a database is taken over.
+    fn waits_for_adoption(&self) -> bool {
+        matches!(self.obstacle, Some(Obstacle::Blocked(BlockedReason::NotAdopted(_))))
+    }
+
     /// Whether PostgreSQL was observed. Access is restricted even for a spec that cannot be acted on.
     fn was_observed(&self) -> bool {
         matches!(self.obstacle, None | Some(Obstacle::InvalidSpec(_)))
@@ -99,6 +105,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         tenant_id: record.map(|record| record.id.to_string()).or(before.tenant_id),
         server: record.map(|record| record.placement.server.clone()).or(before.server),
         database: record.map(|record| record.placement.database.clone()).or(before.database),
+        adoption: adoption(outcome, before.adoption),
         binding: if subject.is_deprovisioning() { None } else { binding(outcome).or(before.binding) },
         modules: if modules.is_empty() { before.modules } else { modules },
         limits: in_force
@@ -163,7 +170,7 @@ fn state(outcome: &Outcome<'_>, summary: &Summary) -> TenantState {
             before
         } else if deprovisioning {
             TenantState::Deprovisioning
-        } else if summary.is_stalled() {
+        } else if summary.is_stalled() && !outcome.waits_for_adoption() {
             TenantState::Failed
         } else {
             TenantState::Provisioning
@@ -196,6 +203,25 @@ fn open_gates(outcome: &Outcome<'_>) -> Option<Vec<String>> {
     let evaluation = outcome.subject.access()?;
     let deprovisioning = outcome.subject.is_deprovisioning();
     Some(if deprovisioning { Vec::new() } else { gates::open(&evaluation.gates) })
+}
+
+/// The adoption of a database: as it was read now, else as it was reported, with how far it is.
+fn adoption(outcome: &Outcome<'_>, before: Option<AdoptionStatus>) -> Option<AdoptionStatus> {
+    let record = outcome.subject.record.as_ref();
+    let takeover = record.and_then(|record| record.takeover);
+    if takeover.is_none() && outcome.subject.tenant.spec.adopt.is_none() {
+        return None;
+    }
+    let mut shown = outcome.progress.adoption.clone().or(before)?;
+    if let Some(record) = record {
+        let is_refused = outcome.progress.adoption.is_some() && !record.database_exists;
+        shown.state = match takeover {
+            Some(_) if record.activated_at.is_some() => Some(AdoptionState::Adopted),
+            Some(_) if !is_refused => Some(AdoptionState::Adopting),
+            _ => shown.state,
+        };
+    }
+    Some(shown)
 }
 
 fn binding(outcome: &Outcome<'_>) -> Option<Binding> {

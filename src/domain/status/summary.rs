@@ -116,6 +116,7 @@ impl Summary {
         let database =
             outcome.subject.record.as_ref().map_or("", |record| record.placement.database.as_str());
         match blocked {
+            BlockedReason::NotAdopted(refusal) => stuck(refusal.reason(), refusal.to_string()),
             BlockedReason::RegistryUnknown(why) => {
                 waiting(outcome.unread.unwrap_or(Reason::RegistryUnreachable), why.clone())
             }

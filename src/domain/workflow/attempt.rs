@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::step::Step;
 use crate::{
-    api::{reason::Reason, tenant_status::WorkflowKind},
+    api::{reason::Reason, tenant_adoption::AdoptionStatus, tenant_status::WorkflowKind},
     domain::{access::AccessLevel, usage::entitlements::Entitlements},
 };
 
@@ -98,6 +98,8 @@ pub struct Progress {
     pub next_attempt_at: Option<Timestamp>,
     /// The modules that could not be applied.
     pub module_failures: Vec<ModuleFailure>,
+    /// What the takeover of a database would change, if it was read.
+    pub adoption: Option<AdoptionStatus>,
 }
 
 /// A module that could not be applied.

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     BlockedReason, NextAction, ObjectState, TenantObject,
     activation::is_forgotten,
-    has_own_database,
+    gives_back, has_own_database,
     step::{Step, select},
 };
 use crate::{
@@ -93,13 +93,17 @@ pub fn plan_deprovision(
             run(steps)
         };
     }
-    let (drops, closes) = (purge == PurgeDecision::Drop, purge.closes());
+    let closes = purge.closes();
+    // Nothing of a database that is given back is retained.
+    let returns = gives_back(row) && closes;
+    let drops = purge == PurgeDecision::Drop || returns;
     run(select([
         (Step::ClaimFinalizer, object.state == ObjectState::Present && !object.has_finalizer),
         (Step::CutAccess, !access_revoked),
         (Step::Tombstone, !tombstone_current),
         // A recorded database that does not exist was dropped by an interrupted run, or by hand: the step records it.
-        (Step::DropDatabase, drops && (has_own_database(server) || row.database_recorded)),
+        (Step::GiveBack, returns && row.database_recorded),
+        (Step::DropDatabase, drops && !returns && (has_own_database(server) || row.database_recorded)),
         (Step::DropRoles, drops && matches!(server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed)),
         (Step::RemoveSecrets, closes),
         (Step::Close, closes),

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use self::step::Step;
 use super::{
     drift::Mismatch,
-    observed::{BuildingFacts, DatabaseFacts, RegistryStatus, ServerFacts},
+    observed::{BuildingFacts, DatabaseFacts, RegistryFacts, RegistryStatus, ServerFacts},
+    takeover::TakeoverRefusal,
 };
 use crate::api::tenant_status::WorkflowKind;
 
@@ -77,6 +78,17 @@ impl NextAction {
     fn run(kind: WorkflowKind, steps: Vec<Step>) -> Self {
         if steps.is_empty() { Self::Done } else { Self::Run { kind, steps, again: false } }
     }
+
+    /// The action, unless it registers a tenant whose database is not to be taken over: without a row, nothing is left of it.
+    #[must_use]
+    pub fn unless_refused(self, refusal: Option<TakeoverRefusal>) -> Self {
+        match (self, refusal) {
+            (Self::Run { steps, .. }, Some(refusal)) if steps.contains(&Step::Register) => {
+                Self::Blocked(BlockedReason::NotAdopted(refusal))
+            }
+            (action, _) => action,
+        }
+    }
 }
 
 /// Why nothing can be done.
@@ -102,6 +114,8 @@ pub enum BlockedReason {
     Unrepairable(Vec<Mismatch>),
     /// `spec.paused` stops the work.
     Paused,
+    /// The database that the tenant should take over is not taken over yet.
+    NotAdopted(TakeoverRefusal),
 }
 
 impl BlockedReason {
@@ -113,6 +127,11 @@ impl BlockedReason {
 /// Whether the server has a database of the tenant, finished or not.
 fn has_own_database(server: &ServerFacts) -> bool {
     server.database == DatabaseFacts::Ours || server.building != BuildingFacts::Absent
+}
+
+/// Whether the database existed before the tenant and is not the tenant's yet: an undo gives it back, and never drops it.
+fn gives_back(row: &RegistryFacts) -> bool {
+    row.takeover.is_some() && !row.activated
 }
 
 #[cfg(test)]
@@ -163,6 +182,7 @@ pub(super) mod fixtures {
             purging: false,
             preserved: false,
             rolling_back: false,
+            takeover: None,
             verification_required: false,
         }
     }

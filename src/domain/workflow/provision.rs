@@ -3,7 +3,7 @@
 use super::{
     BlockedReason, NextAction, TenantObject,
     activation::is_forgotten,
-    has_own_database,
+    gives_back, has_own_database,
     step::{Step, select},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         access::AccessLevel,
         observed::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,
-            RegistryStatus, SecretFacts, ServerFacts,
+            RegistryStatus, SecretFacts, ServerFacts, Takeover,
         },
     },
 };
@@ -142,13 +142,17 @@ impl RegisteredTenant<'_> {
     /// The action for a tenant whose database or login belongs to another owner, or whose database is lost.
     fn without_own_objects(&self) -> Option<NextAction> {
         match self.server.database {
-            DatabaseFacts::Foreign => Some(NextAction::Blocked(BlockedReason::ForeignDatabase)),
+            // One that is taken over has no ownership comment before the step.
+            DatabaseFacts::Foreign if !self.is_taken_over_now() => {
+                Some(NextAction::Blocked(BlockedReason::ForeignDatabase))
+            }
             // First the tombstone is taken back; then the missing database is reported.
             DatabaseFacts::Absent if self.activated && self.restoring => Some(reinstate()),
-            DatabaseFacts::Absent if self.activated => {
+            DatabaseFacts::Absent if self.activated || self.row.takeover.is_some() => {
                 Some(NextAction::Blocked(BlockedReason::DatabaseMissing))
             }
-            DatabaseFacts::Absent | DatabaseFacts::Ours => (self.server.login == LoginFacts::Foreign)
+            DatabaseFacts::Absent | DatabaseFacts::Ours | DatabaseFacts::Foreign => (self.server.login
+                == LoginFacts::Foreign)
                 .then_some(NextAction::Blocked(BlockedReason::ForeignLogin)),
         }
     }
@@ -156,7 +160,8 @@ impl RegisteredTenant<'_> {
     /// Every step with the observation that requires it, in the order in which they run.
     fn steps(&self) -> Vec<Step> {
         let Self { row, activated, .. } = *self;
-        let create = !self.is_published() && self.server.building != BuildingFacts::Ready;
+        let is_adopted = row.takeover.is_some();
+        let create = !is_adopted && !self.is_published() && self.server.building != BuildingFacts::Ready;
         let credentials = self.are_credentials_current();
         let seed = create || row.seed_digest.as_deref() != Some(self.target.seed_digest);
         let apply_plan = create || !row.plan_current || !self.are_connections_current();
@@ -170,6 +175,7 @@ impl RegisteredTenant<'_> {
             (Step::Register, !row.declared_current),
             (Step::CreateRoles, matches!(self.server.login, LoginFacts::Absent | LoginFacts::Renamed)),
             (Step::CreateDatabase, create),
+            (Step::TakeOver, self.is_taken_over_now()),
             // A database that has limits already gets the new ones before the migrations.
             (Step::ApplyPlan, apply_plan && row.plan_recorded && !create),
             (Step::ApplyMigrations, migrate && !migrates_last),
@@ -178,7 +184,7 @@ impl RegisteredTenant<'_> {
             (Step::Seed, seed && !activated),
             // The seed of a new database writes the limits too, in the one session that both need.
             (Step::ApplyPlan, create),
-            (Step::PublishDatabase, !self.is_published()),
+            (Step::PublishDatabase, !self.is_published() && !is_adopted),
             (Step::EnforceAccess, !self.is_access_in_force()),
             // The Secret contains the entitlements, for gateways.
             (Step::PublishCredentials, !credentials || !row.plan_current),
@@ -189,6 +195,10 @@ impl RegisteredTenant<'_> {
             // Last for an active tenant: an admin who exceeds a limit must not delay access and credentials.
             (Step::Seed, seed && activated),
         ])
+    }
+
+    fn is_taken_over_now(&self) -> bool {
+        self.row.takeover == Some(Takeover::Pending) && !self.activated
     }
 
     fn is_published(&self) -> bool {
@@ -274,7 +284,8 @@ fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> NextAction {
     let own_login = matches!(server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
     let steps = select([
         (Step::CutAccess, own_login),
-        (Step::DropDatabase, has_own_database(server) || row.database_recorded),
+        (Step::GiveBack, gives_back(row) && row.database_recorded),
+        (Step::DropDatabase, !gives_back(row) && (has_own_database(server) || row.database_recorded)),
         (Step::DropRoles, own_login),
         (Step::RemoveSecrets, true),
         (Step::RecordRollback, true),

@@ -22,6 +22,8 @@ pub enum Step {
     CreateRoles,
     /// Clone the template under the building name.
     CreateDatabase,
+    /// Take over a database that existed before the tenant.
+    TakeOver,
     /// Migrate the modules to their target versions.
     ApplyMigrations,
     /// Write the limits of a new database, then settings, admins and demo data.
@@ -52,6 +54,8 @@ pub enum Step {
     CutAccess,
     /// Record in the registry that the tenant is being deprovisioned, and on which terms.
     Tombstone,
+    /// Give back a database that existed before the tenant, which was never active.
+    GiveBack,
     /// Drop the database.
     DropDatabase,
     /// Drop the login.
@@ -72,6 +76,7 @@ impl Step {
             Self::Register => "Register",
             Self::CreateRoles => "CreateRoles",
             Self::CreateDatabase => "CreateDatabase",
+            Self::TakeOver => "TakeOver",
             Self::ApplyMigrations => "ApplyMigrations",
             Self::Seed => "Seed",
             Self::ApplyPlan => "ApplyPlan",
@@ -87,6 +92,7 @@ impl Step {
             Self::RecordRollback => "RecordRollback",
             Self::CutAccess => "CutAccess",
             Self::Tombstone => "Tombstone",
+            Self::GiveBack => "GiveBack",
             Self::DropDatabase => "DropDatabase",
             Self::DropRoles => "DropRoles",
             Self::RemoveSecrets => "RemoveSecrets",
@@ -101,7 +107,12 @@ impl Step {
     /// an error, which would keep the tenant's lock for ever.
     pub fn timeout(self) -> Duration {
         match self {
-            Self::CreateDatabase | Self::ApplyMigrations | Self::Seed | Self::DropDatabase => LONG,
+            Self::CreateDatabase
+            | Self::TakeOver
+            | Self::ApplyMigrations
+            | Self::Seed
+            | Self::GiveBack
+            | Self::DropDatabase => LONG,
             Self::ClaimFinalizer
             | Self::Register
             | Self::CreateRoles
@@ -129,7 +140,7 @@ impl Step {
     pub fn condition(self) -> Option<&'static str> {
         match self {
             Self::ClaimFinalizer | Self::Register | Self::AdoptRow => Some(REGISTERED),
-            Self::CreateDatabase | Self::PublishDatabase => Some(DATABASE_READY),
+            Self::CreateDatabase | Self::TakeOver | Self::PublishDatabase => Some(DATABASE_READY),
             Self::ApplyMigrations => Some(MIGRATIONS_APPLIED),
             Self::Seed => Some(SEEDED),
             Self::PublishCredentials => Some(CREDENTIALS_PUBLISHED),
@@ -143,6 +154,7 @@ impl Step {
             | Self::RecordRollback
             | Self::CutAccess
             | Self::Tombstone
+            | Self::GiveBack
             | Self::DropDatabase
             | Self::DropRoles
             | Self::RemoveSecrets

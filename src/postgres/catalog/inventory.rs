@@ -195,6 +195,7 @@ impl DatabaseRow {
             name: self.name.clone(),
             oid: self.oid,
             ownership: ownership::of(self.comment.as_deref(), tenant),
+            is_adopting: self.comment.as_deref().is_some_and(ownership::is_adopting),
             owned_by_dba: self.owner == DBA.as_str(),
             allow_connections: self.open,
             drop_interrupted: self.connection_limit == -2,

@@ -6,3 +6,4 @@ pub(in crate::postgres) mod ownership;
 pub(in crate::postgres) mod rights;
 pub(in crate::postgres) mod snapshot;
 pub(in crate::postgres) mod structure;
+pub(in crate::postgres) mod takeover;

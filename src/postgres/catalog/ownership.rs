@@ -8,6 +8,8 @@ use crate::domain::{identity::TenantId, migration_login::MigrationOwner, tenant_
 /// The start of every ownership comment of a tenant.
 pub(in crate::postgres) const TENANT: &str = "tenantry:tenant:";
 const TEMPLATE: &str = "tenantry:template:";
+/// Not that of a tenant's database: a release that does not know it neither uses nor drops the database.
+const ADOPTING: &str = "tenantry:adopting:";
 /// Not that of a tenant's roles: nothing that looks for those takes a migration login for one.
 const MIGRATION: &str = "tenantry:migration:";
 const SCRATCH: &str = "tenantry:scratch:";
@@ -33,6 +35,16 @@ pub(in crate::postgres) fn tenant_of(comment: &str) -> Option<TenantId> {
 /// The comment of a tenant's database: the tenant, and the digest of the template from which it was cloned.
 pub(in crate::postgres) fn database(id: TenantId, template_digest: &str) -> String {
     format!("{TENANT}{id}{TEMPLATE_SUFFIX}{template_digest}")
+}
+
+/// The comment of a database that existed before its tenant, until the tenant is active.
+pub(in crate::postgres) fn adopting(id: TenantId) -> String {
+    format!("{ADOPTING}{id}")
+}
+
+/// Whether a comment is that of a database which existed before its tenant, and the tenant is not active yet.
+pub(in crate::postgres) fn is_adopting(comment: &str) -> bool {
+    comment.starts_with(ADOPTING) && parse(comment).is_some()
 }
 
 /// The comment of a tenant's login.
@@ -106,6 +118,9 @@ pub(in crate::postgres) fn is_revocation_unproven(comment: &str) -> bool {
 }
 
 fn parse(comment: &str) -> Option<(TenantId, &str)> {
+    if let Some(id) = comment.strip_prefix(ADOPTING) {
+        return Some((TenantId(Uuid::try_parse(id).ok()?), ""));
+    }
     let rest = comment.strip_prefix(TENANT)?;
     let (id, rest) = rest.split_at_checked(36)?;
     let known = rest.is_empty() || rest == NARROWING || rest.starts_with(TEMPLATE_SUFFIX);
@@ -129,6 +144,8 @@ mod tests {
                 && !is_revocation_unproven(&login(one))
         );
         assert_eq!(of(Some(&login_with_unproven_revocation(one)), one), Ownership::Ours);
+        assert_eq!(of(Some(&adopting(one)), one), Ownership::Ours);
+        assert!(is_adopting(&adopting(one)) && !is_adopting(&comment) && !adopting(one).starts_with(TENANT));
         assert_eq!(of(None, one), Ownership::NoComment);
         for foreign in ["", "hello", "tenantry:tenant:", &template("abc"), &format!("{comment}x")[1..]] {
             assert_eq!(of(Some(foreign), one), Ownership::OtherComment, "{foreign}");

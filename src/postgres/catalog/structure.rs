@@ -59,14 +59,21 @@ SELECT coalesce(jsonb_agg(jsonb_build_object(
   ORDER BY m.name, n.nspname, c.relname), '[]')
 FROM tenantry.meters AS m JOIN pg_class AS c ON c.oid = m.metered JOIN pg_namespace AS n ON n.oid = c.relnamespace";
 
+const DOING: &str = "read what the modules created";
+
+/// Reads what the catalogs of the session's database have. No table of the database is read: it may be anybody's.
+pub(in crate::postgres) async fn read_parts(session: &mut PgConnection) -> Result<Vec<SchemaPart>> {
+    let query = sqlx::query_scalar(QUERY).fetch_one(session);
+    let Json(parts) = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
+    Ok(parts)
+}
+
 /// Reads what modules created in the session's database.
 pub(in crate::postgres) async fn read_structure(session: &mut PgConnection) -> Result<Vec<SchemaPart>> {
-    let doing = "read what the modules created";
-    let query = sqlx::query_scalar(QUERY).fetch_one(&mut *session);
-    let Json(mut parts): Json<Vec<SchemaPart>> = with_timeout(STATEMENT_LIMIT, doing, query).await?;
+    let mut parts = read_parts(session).await?;
     if has_meters(&parts) {
         let query = sqlx::query_scalar(METERS).fetch_one(session);
-        let Json(meters): Json<Vec<SchemaPart>> = with_timeout(STATEMENT_LIMIT, doing, query).await?;
+        let Json(meters): Json<Vec<SchemaPart>> = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
         parts.extend(meters);
     }
     Ok(parts)

@@ -118,6 +118,8 @@ impl Server {
             dropped = Dropped::Dropped;
         }
         match facts.database {
+            // It existed before the tenant, which is not active yet: it is given back.
+            Some(facts) if facts.is_adopting => return Err(Error::NotDropped(name.to_string())),
             Some(facts) if facts.ownership.is_ours() => {
                 if facts.is_template {
                     let plain = Script::of("ALTER DATABASE {} IS_TEMPLATE false", &[&name]);
@@ -192,14 +194,14 @@ fn conflict(name: &Ident, facts: &DatabaseProperties) -> Error {
 
 /// What blocks a drop.
 #[derive(sqlx::FromRow)]
-struct DropBlockers {
+pub(super) struct DropBlockers {
     gids: Vec<String>,
     slots: Vec<String>,
     subscribed: bool,
     /// Sessions that the operator may not end. (They may still end within the five seconds that `DROP DATABASE` waits.)
     foreign: Vec<String>,
     /// The number of sessions that were ended.
-    ended: i64,
+    pub(super) ended: i64,
 }
 
 impl DropBlockers {
@@ -232,7 +234,7 @@ impl DropBlockers {
 }
 
 /// Ends the sessions on a database that the operator may end, and lists what else blocks a drop.
-async fn end_sessions(session: &mut Session, name: &Ident) -> Result<DropBlockers> {
+pub(super) async fn end_sessions(session: &mut Session, name: &Ident) -> Result<DropBlockers> {
     let query = sqlx::query_as(
         "WITH s AS (
             SELECT a.pid, a.usename, NOT r.rolsuper

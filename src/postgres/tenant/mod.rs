@@ -3,6 +3,7 @@
 mod access;
 pub mod credentials;
 pub mod databases;
+pub mod give_back;
 mod large_objects;
 mod leftovers;
 mod limits;
@@ -19,5 +20,6 @@ mod settings;
 pub mod storage;
 mod structure;
 mod tables;
+pub mod takeover;
 pub mod usage;
 pub mod vacuum;

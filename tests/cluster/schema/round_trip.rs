@@ -9,6 +9,7 @@ use tenantry::api::{
     plan::*,
     reason::Reason,
     tenant::*,
+    tenant_adoption::*,
     tenant_status::*,
 };
 
@@ -43,6 +44,14 @@ fn tenant_status() -> TenantStatus {
         tenant_id: Some("6f0c1f6e-7d7b-4b8e-9f0a-0123456789ab".into()),
         server: Some("default".into()),
         database: Some("tenant_acme".into()),
+        adoption: Some(AdoptionStatus {
+            database: "old".into(),
+            state: Some(AdoptionState::Adopted),
+            digest: Some("ab12".into()),
+            owner: Some("ada".into()),
+            changes: vec!["x".into()],
+            blockers: vec!["y".into()],
+        }),
         schema: Some("acme".into()),
         binding: Some(Binding { name: "acme-db".into() }),
         modules: vec![ModuleStatus {
@@ -147,7 +156,11 @@ async fn tenant_is_stored_as_written() {
         // Always refused.
         server_selector: None,
         modules: vec![ModuleChoice { name: "core".into(), version: Some("2".into()) }],
-        adopt: None,
+        adopt: Some(Adopt {
+            database: "old".into(),
+            confirm: Some("ab12".into()),
+            baseline: BTreeMap::from([("core".into(), "2".into())]),
+        }),
         bootstrap: None,
     };
     let tenant = Tenant::new("round-trip", spec.clone());
@@ -199,6 +212,7 @@ async fn statuses_of_cluster_resources_are_stored_as_written() {
         prefix: Some("t_".into()),
         database_names: Some(DatabaseNames::Opaque),
         allowed_namespaces: Some(vec![]),
+        allow_adoption: vec!["shop_*".into()],
         capacity: None,
         warm_pool: Some(0),
     };

@@ -36,7 +36,7 @@ async fn stored_tenant_that_became_invalid_can_be_deleted() {
         json!({"slug": "WRONG"}),
         json!({"slug": "postgres", "displayName": "", "plan": "No Plan"}),
         json!({"state": "Suspended"}),
-        json!({"state": "Nonsense", "isolation": "Schema", "adopt": {"a": 1}}),
+        json!({"state": "Nonsense", "isolation": "Schema", "bootstrap": {"a": 1}}),
         json!({"offboarding": {"gracePeriodSeconds": -1, "export": true}}),
         json!({"admins": [{"email": "A"}, {"email": "A"}], "limits": {"A": -1}}),
         json!({"gates": [{"name": "A", "done": true}], "limits": {"connections": 0, "users": "custom"}}),

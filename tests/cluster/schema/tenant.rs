@@ -213,11 +213,16 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
             "spec.accountNamespace",
             "accountNamespace is not supported yet: leave it out",
         ),
-        (json!({"adopt": {}}), "spec.adopt", "adopt is not supported yet: leave it out"),
+        (json!({"adopt": {}}), "spec.adopt.database", "Required value"),
         (
-            json!({"adopt": {"database": "old", "deep": {"er": [1]}}}),
-            "spec.adopt",
-            "adopt is not supported yet",
+            json!({"adopt": {"database": "old", "confirm": "x"}}),
+            "spec.adopt.confirm",
+            "adopt.confirm must be the digest in status.adoption.digest",
+        ),
+        (
+            json!({"adopt": {"database": "old", "baseline": {"app": "0"}}}),
+            "spec.adopt.baseline[app]",
+            "a version in adopt.baseline must be the number of a file",
         ),
         (
             json!({"bootstrap": {"export": "x"}}),

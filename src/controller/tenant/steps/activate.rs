@@ -25,6 +25,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     }
     let to = state_after(RegistryStatus::Provisioning, Event::Activated, |guard| evaluation.satisfies(guard))
         .ok_or(StepError::Changed("the recorded status of the tenant"))?;
+    if row.takeover.is_some() {
+        // From now on it may be dropped with the tenant, which the next statement makes active.
+        step.server()?.finish_takeover(&row.placement).await?;
+    }
     let why = evaluation.summary();
     let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor: "tenantry", at };
     let plan = context.plan(&step.tenant().spec.plan).ok_or(StepError::Missing("the plan"))?;

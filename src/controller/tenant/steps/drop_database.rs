@@ -8,6 +8,9 @@ use crate::{
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    if step.row()?.takeover.is_some() && step.row()?.activated_at.is_none() {
+        return Err(Error::NotDropped(step.row()?.placement.database.clone()).into());
+    }
     pass_deadline(step).await?;
     step.restore_ownership(step.server()?).await?;
     let row = step.row()?;

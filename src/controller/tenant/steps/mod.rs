@@ -13,6 +13,7 @@ mod cut_access;
 mod drop_database;
 mod drop_roles;
 mod enforce_access;
+mod give_back;
 mod publish_credentials;
 mod publish_database;
 mod record_rollback;
@@ -23,6 +24,7 @@ mod release_finalizer;
 mod remove_secrets;
 mod restore_activation;
 mod seed;
+mod take_over;
 mod tombstone;
 mod verify;
 
@@ -36,6 +38,7 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::Register => register::run(step).await,
         Step::CreateRoles => create_roles::run(step).await,
         Step::CreateDatabase => create_database::run(step).await,
+        Step::TakeOver => take_over::run(step).await,
         Step::ApplyMigrations => apply_migrations::run(step).await,
         Step::ApplyPlan => apply_plan::run(step).await,
         Step::Seed => seed::run(step).await,
@@ -51,6 +54,7 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::RecordRollback => record_rollback::run(step).await,
         Step::CutAccess => cut_access::run(step).await,
         Step::Tombstone => tombstone::run(step).await,
+        Step::GiveBack => give_back::run(step).await,
         Step::DropDatabase => drop_database::run(step).await,
         Step::DropRoles => drop_roles::run(step).await,
         Step::RemoveSecrets => remove_secrets::run(step).await,

@@ -6,7 +6,7 @@ use kube::{Resource, ResourceExt};
 use crate::{
     api::reason::Reason,
     controller::tenant::{failure::StepError, step_context::StepContext},
-    domain::{access::gates::open, slug_owner::describe_owner},
+    domain::{access::gates::open, names::DatabaseNaming, slug_owner::describe_owner},
     registry::{Declared, NewTenant, Registration},
 };
 
@@ -22,7 +22,12 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(step.context.registry.update_declared(row.id, &declared).await?.record);
         return Ok(());
     }
-    let naming = step.context.naming_on(&desired.server);
+    // A Tenant with `state: Deprovisioned` takes nothing over.
+    let adopt = step.tenant().spec.adopt.as_ref().filter(|_| !step.subject.is_deprovisioning());
+    let naming = match adopt {
+        Some(adopt) => DatabaseNaming::Existing { database: adopt.database.clone() },
+        None => step.context.naming_on(&desired.server),
+    };
     let new = NewTenant {
         slug: desired.slug.clone(),
         name: desired.display_name,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::domain::workflow::fixtures::*;
+use crate::domain::{observed::Takeover, workflow::fixtures::*};
 
 const NOW: Timestamp = Timestamp::constant(1_000_000, 0);
 const LATER: Timestamp = Timestamp::constant(2_000_000, 0);
@@ -388,4 +388,27 @@ fn legal_hold_stops_every_purge_that_has_not_begun() {
     let Observation::Known(row) = &mut begun.registry else { unreachable!() };
     row.purging = true;
     assert!(plan(ABSENT, NO_GRACE, &begun).contains(&Step::DropDatabase));
+}
+
+#[test]
+fn adopted_database_is_given_back_until_the_tenant_was_active() {
+    for takeover in Takeover::ALL {
+        for retain in [false, true] {
+            let mut observed = whole(RegistryStatus::Deprovisioning);
+            let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+            let terms = PurgeTerms { purge_after: Timestamp::UNIX_EPOCH, retain, held: false };
+            (row.takeover, row.activated, row.tombstone) = (Some(takeover), false, Some(terms));
+            let deleting = TenantObject { state: ObjectState::Deleting(Timestamp::UNIX_EPOCH), ..OBJECT };
+            let now = PurgeContext { now: Timestamp::UNIX_EPOCH, breaker: BreakerState::Disabled };
+            let planned = steps(plan_deprovision(deleting, terms, &observed, now));
+            assert!(planned.contains(&Step::GiveBack) && planned.contains(&Step::Close), "{planned:?}");
+            assert!(!planned.contains(&Step::DropDatabase), "{planned:?}");
+
+            let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+            row.activated = true;
+            let planned = steps(plan_deprovision(deleting, terms, &observed, now));
+            assert!(!planned.contains(&Step::GiveBack), "{planned:?}");
+            assert_eq!(planned.contains(&Step::DropDatabase), !retain, "{planned:?}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Which action follows from what is observed of an active tenant.
 
 use super::*;
-use crate::domain::workflow::fixtures::*;
+use crate::domain::{takeover::TakeoverRefusal, workflow::fixtures::*};
 
 /// A target with another seed.
 const OTHER: ProvisionTarget<'_> = ProvisionTarget { seed_digest: "other", ..WANTED };
@@ -329,4 +329,64 @@ fn access_regained_by_hand_is_taken_back_before_everything_else() {
     // Without an excess, the order is that of the steps.
     let steps = steps(regained(|server| server.exceeds_level = false));
     assert_eq!(steps[0], Step::Register);
+}
+
+/// A tenant whose database existed before it.
+fn adopted(takeover: Takeover, database: DatabaseFacts) -> ObservedFacts {
+    let mut observed = registered();
+    let (Observation::Known(row), Observation::Known(server)) =
+        (&mut observed.registry, &mut observed.server)
+    else {
+        unreachable!()
+    };
+    row.takeover = Some(takeover);
+    (row.plan_current, row.plan_recorded, row.access_recorded) = (false, false, false);
+    row.database_recorded = database == DatabaseFacts::Ours;
+    server.database = database;
+    observed
+}
+
+#[test]
+fn adopted_database_is_taken_over_and_never_created() {
+    use Step::*;
+    let rest = [ApplyMigrations, ApplyPlan, Seed, EnforceAccess, PublishCredentials, Verify, Activate];
+    for database in [DatabaseFacts::Foreign, DatabaseFacts::Ours] {
+        let planned = steps(plan_provision(OBJECT, WANTED, &adopted(Takeover::Pending, database)));
+        assert_eq!(planned, [&[CreateRoles, TakeOver], &rest[..]].concat(), "{database:?}");
+    }
+    let planned = steps(plan_provision(OBJECT, WANTED, &adopted(Takeover::Done, DatabaseFacts::Ours)));
+    assert_eq!(planned, [&[CreateRoles], &rest[..]].concat());
+    let blocked = |takeover, database| plan_provision(OBJECT, WANTED, &adopted(takeover, database));
+    for takeover in Takeover::ALL {
+        let missing = NextAction::Blocked(BlockedReason::DatabaseMissing);
+        assert_eq!(blocked(takeover, DatabaseFacts::Absent), missing);
+    }
+    let foreign = NextAction::Blocked(BlockedReason::ForeignDatabase);
+    assert_eq!(blocked(Takeover::Done, DatabaseFacts::Foreign), foreign);
+}
+
+#[test]
+fn rollback_gives_an_adopted_database_back() {
+    for takeover in Takeover::ALL {
+        let mut observed = adopted(takeover, DatabaseFacts::Ours);
+        let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+        row.rolling_back = true;
+        let planned = steps(plan_provision(OBJECT, WANTED, &observed));
+        assert!(planned.contains(&Step::GiveBack) && !planned.contains(&Step::DropDatabase), "{planned:?}");
+    }
+}
+
+#[test]
+fn tenant_whose_takeover_is_refused_is_not_registered() {
+    let refusal = || Some(TakeoverRefusal::Unconfirmed { digest: "ab".into() });
+    let new = ObservedFacts {
+        registry: Observation::Absent,
+        server: Observation::Absent,
+        connection_secret: SecretFacts::Absent,
+    };
+    let action = plan_provision(OBJECT, WANTED, &new);
+    assert_eq!(action.clone().unless_refused(None), action);
+    assert!(matches!(action.unless_refused(refusal()), NextAction::Blocked(BlockedReason::NotAdopted(_))));
+    let paused = NextAction::Blocked(BlockedReason::Paused);
+    assert_eq!(paused.clone().unless_refused(refusal()), paused);
 }
