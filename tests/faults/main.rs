@@ -6,6 +6,7 @@
 mod batch;
 mod breaker;
 mod crash;
+mod crash_modules;
 mod crd;
 mod deadlines;
 mod drift;
