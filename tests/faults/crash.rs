@@ -52,12 +52,6 @@ async fn run(
         let mut superuser = world.superuser(&format!("tenant_{}", name.replace('-', "_"))).await;
         superuser.execute("GRANT INSERT, UPDATE ON users TO PUBLIC").await.unwrap();
     }
-    let effects = world.installation.interposer().unwrap().effects();
-    effects.reset();
-    if let Some((number, moment)) = point {
-        let process = world.installation.operator().service().record().unwrap();
-        effects.arm(number, moment, move || async move { process.signal(Signal::KILL).unwrap() });
-    }
     let settled = async {
         match scenario {
             Scenario::Provision => {
@@ -75,6 +69,23 @@ async fn run(
             }
         }
     };
+    killed_at(world, point, settled, async || {}).await
+}
+
+/// Waits for what settles, while the operator is killed at this effect, looked at while it is dead, and started again.
+/// Returns the effect, or none if there were fewer.
+pub async fn killed_at(
+    world: &World,
+    point: Option<(usize, Moment)>,
+    settled: impl Future<Output = ()>,
+    look: impl AsyncFnOnce(),
+) -> Option<String> {
+    let effects = world.installation.interposer().unwrap().effects();
+    effects.reset();
+    if let Some((number, moment)) = point {
+        let process = world.installation.operator().service().record().unwrap();
+        effects.arm(number, moment, move || async move { process.signal(Signal::KILL).unwrap() });
+    }
     tokio::pin!(settled);
     let mut is_settled = false;
     let struck = tokio::select! {
@@ -90,6 +101,7 @@ async fn run(
     };
     if let Some(effect) = &struck {
         assert!(world.installation.operator().service().exits_within(tenantry_test_support::PATIENCE).await);
+        look().await;
         effects.reset();
         world.delete_lease().await;
         world.installation.operator().start().await.unwrap();
@@ -103,7 +115,7 @@ async fn run(
 }
 
 /// Every how many effects the gate kills the operator; `make test-all` does so at every one.
-const GATE: usize = 7;
+pub const GATE: usize = 7;
 
 /// Kills at effects of a scenario, each so many after the last, and compares each end with that of an undisturbed run.
 async fn at_effects(name: &'static str, scenario: Scenario, every: usize) {

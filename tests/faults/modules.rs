@@ -13,21 +13,21 @@ use tenantry::api::{
 };
 use tenantry_test_support::World;
 
-async fn files(world: &World, name: &str, files: Value) {
+pub async fn files(world: &World, name: &str, files: Value) {
     let maps = Api::<ConfigMap>::namespaced(world.fleet.client.clone(), &format!("{}-system", world.name));
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files});
     maps.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(map)).await.unwrap();
 }
 
-async fn apply(world: &World, name: &str, source: Value) {
+pub async fn apply(world: &World, name: &str, spec: Value) {
     let modules = Api::<TenantModule>::all(world.fleet.client.clone());
     let module = json!({"apiVersion": API_VERSION, "kind": "TenantModule",
-        "metadata": {"name": name, "labels": {"tenantry.dev/test": world.name}}, "spec": {"source": source}});
+        "metadata": {"name": name, "labels": {"tenantry.dev/test": world.name}}, "spec": spec});
     modules.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(module)).await.unwrap();
 }
 
 /// Waits until `Ready` of a module has this reason.
-async fn until(world: &World, name: &str, reason: &str) {
+pub async fn until(world: &World, name: &str, reason: &str) {
     let modules = Api::<TenantModule>::all(world.fleet.client.clone());
     let wait = world.fleet.until(format!("module {name} is {reason}"));
     wait.observe(async || {
@@ -52,7 +52,7 @@ async fn accepted_content_outlives_the_operator() {
     let operator = world.installation.operator();
     let first = "CREATE TABLE public.restarted ()";
     files(&world, "restarted", json!({"0001_a.sql": first})).await;
-    apply(&world, "restarted", json!({"configMaps": [{"name": "restarted"}]})).await;
+    apply(&world, "restarted", json!({"source": {"configMaps": [{"name": "restarted"}]}})).await;
     world.apply("restarted", json!({"modules": [{"name": "restarted"}]})).await;
     world.fleet.ready("restarted").await;
     operator.kill().await.unwrap();
@@ -77,9 +77,9 @@ async fn accepted_content_outlives_the_operator() {
     let directory = std::env::temp_dir().join(format!("tenantry-modules-{}", std::process::id()));
     std::fs::create_dir_all(directory.join("..2026_11_30")).unwrap();
     std::fs::write(directory.join("0001_d.sql"), "CREATE TABLE public.from_directory ()").unwrap();
-    apply(&world, "from-directory", json!({"directory": directory})).await;
+    apply(&world, "from-directory", json!({"source": {"directory": directory}})).await;
     until(&world, "from-directory", "Accepted").await;
-    apply(&world, "from-nowhere", json!({"directory": directory.join("nowhere")})).await;
+    apply(&world, "from-nowhere", json!({"source": {"directory": directory.join("nowhere")}})).await;
     until(&world, "from-nowhere", "SourceNotFound").await;
     std::fs::remove_dir_all(&directory).unwrap();
 }
