@@ -33,8 +33,8 @@ test: tools ## All tests, from nothing
 	@$(TARGET)/debug/tenantry-dev prepare
 	@cargo test --workspace
 
-test-all: test ## All tests, and the slow rest: default Lease times, long outages, real migration tools, figures in seconds
-	@cargo test --test postgres --test cluster --test faults --test leader --test chart --test gitops -- --ignored --test-threads=1 --nocapture
+test-all: test ## All tests, and the slow rest: default Lease times, long outages, real tools, commands of the documentation, figures in seconds
+	@cargo test --test postgres --test cluster --test faults --test leader --test chart --test gitops --test docs -- --ignored --test-threads=1 --nocapture
 
 check: tools ## Formatting, lints and the quick tests
 	@cargo fmt --all --check

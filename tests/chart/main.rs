@@ -5,7 +5,6 @@
 
 mod alerts;
 mod crds;
-mod documented;
 mod flags;
 mod golden;
 mod image;

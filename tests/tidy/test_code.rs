@@ -23,8 +23,15 @@ fn tests_wait_with_a_deadline() {
 
 /// The attribute of a test that only `make test-all` runs, and the programs that it runs.
 const SLOW: &str = "ignore=\"slow:maketest-all\"";
-const SLOW_PROGRAMS: [&str; 6] =
-    ["tests/chart/", "tests/cluster/", "tests/faults/", "tests/gitops/", "tests/leader/", "tests/postgres/"];
+const SLOW_PROGRAMS: [&str; 7] = [
+    "tests/chart/",
+    "tests/cluster/",
+    "tests/docs/",
+    "tests/faults/",
+    "tests/gitops/",
+    "tests/leader/",
+    "tests/postgres/",
+];
 
 #[test]
 fn make_test_all_runs_slow_tests() {

@@ -1,0 +1,7 @@
+//! Pages whose commands are run as they are printed, in that order, by a shell with the programs that the page names.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
+mod install;
+mod shell;
+mod your_application;
