@@ -32,7 +32,7 @@ impl Modules {
     }
 
     /// Replaces the files of a ConfigMap.
-    async fn files(&self, name: &str, files: &[(&str, &str)]) {
+    pub async fn files(&self, name: &str, files: &[(&str, &str)]) {
         let data: serde_json::Map<String, Value> =
             files.iter().map(|(file, sql)| ((*file).to_owned(), json!(sql))).collect();
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});

@@ -17,7 +17,7 @@ async fn wrong_modules_are_refused_with_a_remedy() {
     assert_eq!(TenantModule::crd().spec.names.short_names, Some(vec!["tmod".to_owned()]));
     let modules = Objects::cluster::<TenantModule>(&client);
     let maps = |count: usize| -> Value { (0..count).map(|n| json!({"name": format!("m{n}")})).collect() };
-    let one_source = "exactly one of configMaps, directory and image";
+    let one_source = "exactly one of configMaps, directory, image, job and external";
     for (changes, field, words) in [
         (json!({"source": {}}), "spec.source", one_source),
         (json!({"source": null}), "spec.source", "Required value"),
@@ -47,10 +47,32 @@ async fn wrong_modules_are_refused_with_a_remedy() {
             "spec.source.image.path",
             "an absolute path without ..",
         ),
-        (json!({"source": {"job": {}}}), "spec.source.job", "source.job is not supported yet"),
-        (json!({"source": {"external": {}}}), "spec.source.external", "source.external is not supported yet"),
-        (json!({"version": "newest"}), "spec.version", "may not be more than 4"),
-        (json!({"version": "v1"}), "spec.version", "the number of a file, in quotes"),
+        (json!({"source": {"job": {}}, "version": "1"}), "spec.source.job.image", "Required value"),
+        (json!({"source": {"job": {"image": "shop:1"}}}), "spec", "version is required with source.job"),
+        (
+            json!({"source": {"external": {}}}),
+            "spec",
+            "version is required with source.job and source.external",
+        ),
+        (json!({"source": {"external": {}}, "version": "two words"}), "spec", "without spaces"),
+        (
+            json!({"version": "1", "source": {"job": {"image": "shop:1", "env": [
+                {"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]}}}),
+            "spec.source.job.env[0]",
+            "must have value or valueFrom, not both",
+        ),
+        (
+            json!({"version": "1", "source": {"job": {"image": "shop:1", "env": [{"name": "A", "valueFrom": {}}]}}}),
+            "spec.source.job.env[0].valueFrom",
+            "exactly one of secretKeyRef and configMapKeyRef",
+        ),
+        (
+            json!({"version": "1", "source": {"job": {"image": "shop:1", "resources": {"limits": {"memory": "much"}}}}}),
+            "spec.source.job.resources.limits.memory",
+            "should match",
+        ),
+        (json!({"version": "newest"}), "spec", "the number of a file, in quotes"),
+        (json!({"version": "v1"}), "spec", "the number of a file, in quotes"),
         (json!({"version": 7}), "spec.version", "must be of type string"),
         (json!({"schema": "My Schema"}), "spec.schema", "schema must be a name of a-z, 0-9 and '_'"),
         (json!({"schema": "pg_mine"}), "spec.schema", "these are Tenantry's and PostgreSQL's"),
@@ -85,6 +107,13 @@ async fn wrong_modules_are_refused_with_a_remedy() {
         json!({"source": {"image": {"reference": "registry.example:5000/app/migrations:v1@sha256:0f", "path": "/m",
             "pullSecretRef": {"name": "regcred"}, "plainHttp": true}}}),
         json!({"version": ""}),
+        json!({"source": {"external": {}}, "version": "2026.11.3"}),
+        json!({"version": "2026.11.3", "source": {"job": {
+            "image": "registry.example/shop:3", "command": ["python", "manage.py", "migrate"], "args": ["--no-input"],
+            "env": [{"name": "A", "value": "$(PGHOST)"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+            "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "100m", "memory": "1.5Gi"}},
+            "imagePullSecrets": [{"name": "regcred"}], "serviceAccountName": "shop", "activeDeadlineSeconds": 600,
+        }}}),
         json!({
             "version": "12", "schema": "billing", "default": true, "dependsOn": ["core"], "minimumVersions": {"core": "2"}, "allowDestructive": true,
             "extensions": [{"name": "uuid-ossp"}, {"name": "vector", "version": "0.8.0", "schema": "public"}],
