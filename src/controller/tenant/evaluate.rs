@@ -168,11 +168,11 @@ fn is_pipeline_login_due(subject: &Subject<'_>, record: &TenantRecord, context: 
 }
 
 /// Whether a connection Secret that an earlier release wrote gets the keys that it lacks now. After an upgrade, all Secrets
-/// lack them: they get them in the turns of the modules' rollout.
+/// lack them: they get them in the turns of the modules' rollout, and paused ones once they are not paused.
 pub fn completes_secret(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
     record.activated_at.is_none()
-        || is_paused(subject.tenant)
-        || context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)
+        || !is_paused(subject.tenant)
+            && context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)
 }
 
 /// The modules for the status.
