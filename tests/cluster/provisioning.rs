@@ -161,6 +161,7 @@ async fn connection_secret_follows_service_binding_specification() {
             "features",
             "host",
             "jdbc-uri",
+            "jdbc-uri-mounted",
             "limit.apiCallsPer15Minutes",
             "limit.connections",
             "limit.projects",
@@ -180,9 +181,28 @@ async fn connection_secret_follows_service_binding_specification() {
             "sslmode",
             "type",
             "uri",
+            "uri-mounted",
             "username",
         ]
     );
+    // The page has them all, and no other.
+    let page = include_str!("../../docs/credentials.md");
+    let table = page.split("\n## Keys\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let named = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let mut named: Vec<&str> =
+        named.flat_map(|cell| cell.split(", ").map(|key| key.trim_matches('`'))).collect();
+    let mut families: Vec<String> = keys
+        .into_iter()
+        .map(|key| match key.split_once('.') {
+            Some(("limit", _)) => "limit.<name>".to_owned(),
+            Some(("schema", _)) => "schema.<module>".to_owned(),
+            _ => key,
+        })
+        .collect();
+    families.dedup();
+    named.sort_unstable();
+    families.sort_unstable();
+    assert_eq!(named, families, "docs/credentials.md");
 }
 
 #[tokio::test]

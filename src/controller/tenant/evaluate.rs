@@ -167,6 +167,14 @@ fn is_pipeline_login_due(subject: &Subject<'_>, record: &TenantRecord, context: 
     context.state.reports.is_login_due(record.id, has_secret)
 }
 
+/// Whether a connection Secret that an earlier release wrote gets the keys that it lacks now. After an upgrade, all Secrets
+/// lack them: they get them in the turns of the modules' rollout, and paused ones once they are not paused.
+pub fn completes_secret(subject: &Subject<'_>, record: &TenantRecord, context: &Context) -> bool {
+    record.activated_at.is_none()
+        || !is_paused(subject.tenant)
+            && context.state.module_rollouts.admits(&record.placement.server, subject.tenant, AT_ONCE)
+}
+
 /// The modules for the status.
 pub fn module_statuses(outcome: &Outcome<'_>, context: &Context) -> Vec<ModuleStatus> {
     let (subject, progress) = (outcome.subject, outcome.progress);

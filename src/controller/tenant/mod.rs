@@ -4,6 +4,7 @@ mod admin_content;
 pub mod admin_secret;
 pub mod adoption;
 pub mod claims;
+pub mod connection_uris;
 pub mod controller;
 pub mod converge;
 pub mod evaluate;

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::{
     admin_content,
-    evaluate::{evaluate, migrates_now},
+    evaluate::{completes_secret, evaluate, migrates_now},
     secrets::{self, Connection},
     takeover::{Inspection, inspect},
 };
@@ -236,7 +236,10 @@ fn secret_facts(
     let as_written = |server: &Server| {
         secrets::password(&secret).is_some_and(|password| {
             let connection = Connection { tenant: subject.tenant, record, password: &password, server };
-            secrets::is_as_wanted(&secret, &connection.secret(&name, context))
+            let wanted = connection.secret(&name, context);
+            secrets::is_as_wanted(&secret, &wanted)
+                || secrets::is_of_earlier_release(&secret, &wanted)
+                    && !completes_secret(subject, record, context)
         })
     };
     if secrets::holds_password_of(&secret, record, &context.installation) && server.is_none_or(as_written) {

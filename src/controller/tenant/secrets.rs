@@ -9,7 +9,11 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{admin_content, failure::StepError};
+use super::{
+    admin_content,
+    connection_uris::{ConnectionUris, MOUNTED_KEYS},
+    failure::StepError,
+};
 use crate::{
     api::{
         LABEL_MANAGED_BY, LABEL_TENANT, LABEL_TENANT_ID, MANAGED_BY,
@@ -36,7 +40,7 @@ const MANAGER: &str = "tenantry";
 pub const CONNECTION_TYPE: &str = "servicebinding.io/postgresql";
 
 /// The keys that the operator writes, apart from those of limits and modules: any other key in a Secret belongs to another client.
-const OWN_KEYS: [&str; 16] = [
+const OWN_KEYS: [&str; 18] = [
     "type",
     "provider",
     "host",
@@ -47,6 +51,8 @@ const OWN_KEYS: [&str; 16] = [
     "dbname",
     "uri",
     "jdbc-uri",
+    MOUNTED_KEYS[0],
+    MOUNTED_KEYS[1],
     "pgpass",
     "sslmode",
     "certificates",
@@ -100,6 +106,18 @@ pub fn is_as_wanted(secret: &Secret, wanted: &Secret) -> bool {
     };
     own(secret) == own(wanted)
         && wanted.labels().iter().all(|(key, value)| secret.labels().get(key) == Some(value))
+}
+
+/// Whether a Secret has everything that the operator wants in it but the keys that an earlier release did not write.
+pub fn is_of_earlier_release(secret: &Secret, wanted: &Secret) -> bool {
+    let mut completed = secret.clone();
+    let data = completed.data.get_or_insert_default();
+    for key in MOUNTED_KEYS {
+        if let Some(value) = wanted.data.as_ref().and_then(|data| data.get(key)) {
+            data.entry(key.to_owned()).or_insert_with(|| value.clone());
+        }
+    }
+    is_as_wanted(&completed, wanted)
 }
 
 /// Creates a Secret, or changes the one that was found. A Secret that was created in between belongs to another owner. The
@@ -170,7 +188,8 @@ impl Connection<'_> {
         let resource = context.database_server(&self.record.placement.server);
         let address = Address::of(self.server, resource.as_deref());
         let placement = &self.record.placement;
-        let mut data = entries(&address, &placement.login, self.password.expose(), &placement.database);
+        let (login, password) = (&placement.login, self.password.expose());
+        let mut data = entries(&address, name, login, password, &placement.database);
         data.extend(self.record.entitlements.iter().flat_map(plan_entries));
         data.extend(self.record.module_versions.iter().map(|module| module_entry(module, context)));
         Secret {
@@ -265,16 +284,16 @@ fn module_entry(module: &ModuleVersion, context: &Context) -> (Cow<'static, str>
     (format!("schema.{}", module.name).into(), name.unwrap_or_else(|| module.version.to_string()))
 }
 
-/// The entries. Login, password and database name consist of `[A-Za-z0-9_]`: no URL needs escapes.
-fn entries(
+/// The entries of the connection Secret of this name, apart from those of the plan and the modules.
+pub fn entries(
     address: &Address,
+    name: &str,
     login: &str,
     password: &str,
     database: &str,
 ) -> BTreeMap<Cow<'static, str>, String> {
     let Address { host, port, sslmode, certificates } = address;
-    // RFC 3986: an IPv6 address is in brackets.
-    let url_host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let uris = ConnectionUris { host, port: *port, sslmode, certificates, name, login, password, database };
     let entries = [
         ("type", "postgresql".to_owned()),
         ("provider", "tenantry".to_owned()),
@@ -284,13 +303,10 @@ fn entries(
         ("password", password.to_owned()),
         ("database", database.to_owned()),
         ("dbname", database.to_owned()),
-        ("uri", format!("postgresql://{login}:{password}@{url_host}:{port}/{database}?sslmode={sslmode}")),
-        (
-            "jdbc-uri",
-            format!(
-                "jdbc:postgresql://{url_host}:{port}/{database}?user={login}&password={password}&sslmode={sslmode}"
-            ),
-        ),
+        ("uri", uris.uri()),
+        ("jdbc-uri", uris.jdbc_uri()),
+        (MOUNTED_KEYS[0], uris.uri_mounted()),
+        (MOUNTED_KEYS[1], uris.jdbc_uri_mounted()),
         ("pgpass", format!("{}:{port}:{database}:{login}:{password}\n", host.replace(':', "\\:"))),
         ("sslmode", sslmode.clone()),
         ("certificates", certificates.clone()),
@@ -321,7 +337,7 @@ mod tests {
 
     #[test]
     fn connection_secret_has_the_documented_keys() {
-        let entries = entries(&address("db.example"), "tenant_acme_app", "pw", "tenant_acme");
+        let entries = entries(&address("db.example"), "acme-db", "tenant_acme_app", "pw", "tenant_acme");
         let keys: Vec<_> = entries.keys().map(AsRef::as_ref).collect();
         assert!(keys.iter().all(|key| is_own_key(key)));
         assert_eq!(
@@ -332,6 +348,7 @@ mod tests {
                 "dbname",
                 "host",
                 "jdbc-uri",
+                "jdbc-uri-mounted",
                 "password",
                 "pgpass",
                 "port",
@@ -339,16 +356,9 @@ mod tests {
                 "sslmode",
                 "type",
                 "uri",
+                "uri-mounted",
                 "username",
             ]
-        );
-        assert_eq!(
-            entries["uri"],
-            "postgresql://tenant_acme_app:pw@db.example:5432/tenant_acme?sslmode=verify-full"
-        );
-        assert_eq!(
-            entries["jdbc-uri"],
-            "jdbc:postgresql://db.example:5432/tenant_acme?user=tenant_acme_app&password=pw&sslmode=verify-full"
         );
         assert_eq!(entries["pgpass"], "db.example:5432:tenant_acme:tenant_acme_app:pw\n");
     }
@@ -356,7 +366,7 @@ mod tests {
     #[test]
     fn address_is_compared_with_every_key_of_it() {
         let secret = |address: &Address| {
-            let entries = entries(address, "u", "pw", "d").into_iter();
+            let entries = entries(address, "acme-db", "u", "pw", "d").into_iter();
             let data = entries.map(|(key, value)| (key.into_owned(), ByteString(value.into_bytes())));
             Secret { data: Some(data.collect()), ..Secret::default() }
         };
@@ -409,13 +419,23 @@ mod tests {
         assert!(!is_as_wanted(&secret(&["uri", "limit.users", "limit.seats"], &["id"]), &wanted), "outdated");
         assert!(!is_as_wanted(&secret(&["uri"], &["id"]), &wanted));
         assert!(!is_as_wanted(&secret(&["uri", "limit.users"], &[]), &wanted), "a lost label");
+
+        let wanted = secret(&["uri", "uri-mounted", "jdbc-uri-mounted"], &["id"]);
+        assert!(is_of_earlier_release(&secret(&["uri", "theirs"], &["id"]), &wanted));
+        for changed in
+            [secret(&["uri-mounted"], &["id"]), secret(&["uri"], &[]), secret(&["uri", "plan"], &["id"])]
+        {
+            assert!(!is_of_earlier_release(&changed, &wanted), "{changed:?}");
+        }
+        let mut other = wanted.clone();
+        other.data.as_mut().unwrap().insert("uri-mounted".into(), ByteString(b"other".to_vec()));
+        assert!(!is_of_earlier_release(&other, &wanted));
     }
 
     #[test]
     fn ipv6_host_is_escaped_for_each_format() {
-        let entries = entries(&address("::1"), "u", "pw", "d");
+        let entries = entries(&address("::1"), "acme-db", "u", "pw", "d");
         assert_eq!(entries["host"], "::1");
-        assert!(entries["uri"].contains("@[::1]:5432/"));
         assert!(entries["pgpass"].starts_with("\\:\\:1:5432:"));
     }
 }

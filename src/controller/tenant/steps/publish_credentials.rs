@@ -32,9 +32,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             let connection = Connection { record: row, server, tenant: step.tenant(), password: &password };
             let wanted = connection.secret(&secret_name, step.context);
             if !secrets::is_as_wanted(secret, &wanted) {
+                let expected = step.progress.has_done(Step::ApplyPlan)
+                    || step.progress.has_done(Step::ApplyMigrations)
+                    || secrets::is_of_earlier_release(secret, &wanted);
                 secrets::write(step.context, wanted, &found).await?;
-                let expected =
-                    step.progress.has_done(Step::ApplyPlan) || step.progress.has_done(Step::ApplyMigrations);
                 let note = format!(
                     "Secret {secret_name:?} was changed by hand or outdated: its keys and labels are restored"
                 );
