@@ -117,6 +117,15 @@ async fn apply_module(world: &World) {
     modules.patch("rights", &PatchParams::apply("tests").force(), &Patch::Apply(module)).await.unwrap();
 }
 
+/// Applies a TenantModule with a Job, for which there is no kubelet: it runs until another version takes its place.
+async fn apply_tool(world: &World, version: &str) {
+    let modules = Api::<TenantModule>::all(world.fleet.client.clone());
+    let module = json!({"apiVersion": API_VERSION, "kind": "TenantModule",
+        "metadata": {"name": "rights-tool", "labels": {"tenantry.dev/test": world.name}},
+        "spec": {"source": {"job": {"image": "registry.example/shop:1"}}, "version": version}});
+    modules.patch("rights-tool", &PatchParams::apply("tests").force(), &Patch::Apply(module)).await.unwrap();
+}
+
 #[tokio::test]
 async fn rights_used_are_rights_granted() {
     let world = World::with("rights", Options { breaker: Some(1), ..Options::default() }).await;
@@ -131,6 +140,7 @@ async fn rights_used_are_rights_granted() {
     apply_undecodable(&world, "one").await;
     world.fleet.ready("rights-a").await;
     apply_module(&world).await;
+    apply_tool(&world, "1").await;
     world.fleet.apply_hold("rights-hold", "rights-a", json!({})).await;
     world.fleet.hold_reason("rights-hold", "Verified").await;
     world.fleet.delete_hold("rights-hold").await;
@@ -147,6 +157,9 @@ async fn rights_used_are_rights_granted() {
     }
 
     let used = || requests(world.plane(), "rights-system");
+    let creates_job = |request: &AuditedRequest| (&*request.resource, &*request.verb) == ("jobs", "create");
+    world.until("a Job is created", async || used().iter().any(creates_job)).await;
+    apply_tool(&world, "2").await;
     let wait = world.fleet.until("everything that is granted is used");
     wait.observe(async || {
         let used = used();

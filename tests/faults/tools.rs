@@ -210,8 +210,19 @@ async fn tool_runs_once_on_the_template_and_in_each_older_tenant() {
     let fleet = &tools.world.fleet;
     let wants = || json!({"modules": [{"name": MODULE}]});
 
+    // A Job that does not come to its end, as with an image that does not exist, is replaced when the module is corrected.
+    tools.apply("2026.1", "SELECT 1").await;
+    let waiting = async || tools.waiting_pods().await.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    tools.world.until("a pod waits", async || waiting().await.len() == 1).await;
+    let first = waiting().await;
+
     // What fails on the template reaches no tenant, and another image is another attempt.
     tools.apply("2026.1", "CREATE TABLE users (id bigserial").await;
+    let is_replaced = async || {
+        let now = waiting().await;
+        now.len() == 1 && now != first
+    };
+    tools.world.until("its Job is replaced", is_replaced).await;
     let refused = tools.module("refused", true, has_reason("RehearsalFailed")).await;
     let message = &find_condition(&refused.conditions, READY).unwrap().message;
     for part in

@@ -132,9 +132,8 @@ pub async fn resume(context: &SharedContext) -> Result<(), registry::Error> {
             }
             MigrationOwner::Template(digest) => {
                 context.state.runs.template_run(run.run, digest);
-                run.is_cancelled = true;
                 tokio::spawn(async move {
-                    carry_on(&mut run, &context, |_| {}).await;
+                    carry_on(&mut run, &context, |_| true, |_| {}).await;
                     forget(&run, &context).await;
                     context.state.runs.template_run_ended(run.run);
                 });
@@ -147,7 +146,8 @@ pub async fn resume(context: &SharedContext) -> Result<(), registry::Error> {
 /// Carries a run for a tenant to its end, and has the tenant reconciled.
 async fn run_for_tenant(mut run: StoredRun, context: &SharedContext) {
     let MigrationOwner::Tenant(id) = run.owner else { return };
-    let outcome = carry_on(&mut run, context, |message| context.state.runs.set_message(id, message)).await;
+    let show = |message| context.state.runs.set_message(id, message);
+    let outcome = carry_on(&mut run, context, |run| is_leaving(run, context), show).await;
     info!(module = run.module, version = run.version_name, tenant = %id, ?outcome, "a run of a module's tool ended");
     let message = run.failure(context.clock.now());
     let failed = message.map(|message| FailedRun { run: run.run, version: run.version, message });
@@ -175,10 +175,16 @@ pub async fn forget(run: &StoredRun, context: &Context) {
 }
 
 /// Carries a run to its end: its login is gone then, and the database has the version in its ledger if the tool succeeded.
-/// What fails is tried again.
-pub async fn carry_on(run: &mut StoredRun, context: &SharedContext, show: impl Fn(String)) -> RunOutcome {
+/// What fails is tried again. A run that becomes unwanted is ended, with its Job.
+pub async fn carry_on(
+    run: &mut StoredRun,
+    context: &SharedContext,
+    is_unwanted: impl Fn(&StoredRun) -> bool,
+    show: impl Fn(String),
+) -> RunOutcome {
     let (mut pause, mut shown) = (FIRST_PAUSE, String::new());
     loop {
+        run.is_cancelled |= is_unwanted(run);
         match next(run, context).await {
             Ok(Some(RunAction::Done(outcome))) => return outcome,
             Ok(Some(RunAction::Wait { waiting_for, .. })) => {
@@ -210,7 +216,7 @@ async fn next(run: &mut StoredRun, context: &SharedContext) -> Result<Option<Run
     let source = module.as_ref().and_then(|module| module.spec.source.job.clone());
     let is_outdated = source.is_none()
         || module.is_some_and(|module| module.spec.version.as_deref() != Some(run.version_name.as_str()));
-    run.is_cancelled |= is_unwanted(run, context) || run.job_created_at.is_none() && is_outdated;
+    run.is_cancelled |= run.job_created_at.is_none() && is_outdated;
     let source = source.unwrap_or_default();
     let placement = run.placement();
     let database = match (&run.owner, &placement) {
@@ -262,7 +268,7 @@ async fn next(run: &mut StoredRun, context: &SharedContext) -> Result<Option<Run
 }
 
 /// Whether the tenant of a run is gone, or goes.
-fn is_unwanted(run: &StoredRun, context: &Context) -> bool {
+fn is_leaving(run: &StoredRun, context: &Context) -> bool {
     let Some((namespace, name)) = &run.tenant else { return false };
     let Some(tenant) = context.stores.scopes.tenant(namespace, name) else { return true };
     let leaves = [TenantState::Deprovisioning, TenantState::Deprovisioned];

@@ -18,7 +18,7 @@ use crate::{
         state::{migration_runs::TemplateRun, servers::ServerState},
         watch::requeue::requeue_tenant,
     },
-    domain::{migration_login::MigrationOwner, migration_run::RunOutcome},
+    domain::{migration_login::MigrationOwner, migration_run::RunOutcome, stored_run::StoredRun},
     modules::ModuleSet,
 };
 
@@ -54,17 +54,18 @@ pub fn template(
     state
 }
 
-/// The jobs of a set's modules: a failed template is built again when one is another one.
+/// The jobs of a set's modules, and their versions: a template is built again when one is another one.
 fn sources(modules: &ModuleSet, context: &Context) -> String {
     let of = |name: &str| {
         let module = context.stores.tenant_modules.get(&ObjectRef::<TenantModule>::new(name))?;
-        serde_json::to_string(module.spec.source.job.as_ref()?).ok()
+        serde_json::to_string(&(module.spec.source.job.as_ref()?, &module.spec.version)).ok()
     };
     modules.modules().iter().filter_map(|module| of(&module.name)).collect()
 }
 
 async fn build(server: &str, modules: &ModuleSet, context: &SharedContext) -> Result<(), TemplateRun> {
     let digest = modules.digest();
+    let begun_with = sources(modules, context);
     // Its login has the name of the one that is made here.
     while context.state.runs.has_template_run(digest) {
         sleep(PAUSE).await;
@@ -98,13 +99,15 @@ async fn build(server: &str, modules: &ModuleSet, context: &SharedContext) -> Re
             context.state.runs.set_template(server, digest, TemplateRun::Building(message));
             context.state.modules.sources_changed.notify_one();
         };
-        let outcome = carry_on(&mut run, context, show).await;
+        // What half a tool did to a template is dropped with it: a mistyped image need not wait for its deadline.
+        let is_unwanted = |_: &StoredRun| sources(modules, context) != begun_with;
+        let outcome = carry_on(&mut run, context, is_unwanted, show).await;
         forget(&run, context).await;
         context.state.runs.template_run_ended(run.run);
         match outcome {
             RunOutcome::Succeeded => {}
             RunOutcome::Cancelled => {
-                return Err(TemplateRun::NotBuilt("the module has another version now".to_owned()));
+                return Err(TemplateRun::NotBuilt("the module has another version or Job now".to_owned()));
             }
             RunOutcome::Failed { message, .. } => {
                 let seconds = context.clock.now().duration_since(run.started_at).as_secs();
