@@ -174,12 +174,14 @@ async fn finalizer_of_a_former_installation_goes_with_the_last_tenant() {
     let plans = Plans::new("plans-shared").await;
     let fleet = &plans.fleet;
     plans.apply("plans-shared", json!({})).await;
+    fleet.apply("plans-shared", json!({"plan": "plans-shared"})).await;
+    fleet.ready("plans-shared").await;
+    // Only now: a former finalizer on a plan without tenants is released at once.
+    plans.used_by("plans-shared", 1).await;
     let other = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan",
         "metadata": {"name": "plans-shared", "finalizers": [FINALIZER]}});
     let params = PatchParams::apply("tenantry/finalizer/another");
     plans.api.patch("plans-shared", &params, &Patch::Apply(&other)).await.unwrap();
-    fleet.apply("plans-shared", json!({"plan": "plans-shared"})).await;
-    fleet.ready("plans-shared").await;
     let managers = |plan: &TenantPlan| -> HashSet<String> {
         let entries = plan.metadata.managed_fields.clone().unwrap_or_default().into_iter();
         entries
