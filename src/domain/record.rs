@@ -19,6 +19,7 @@ use super::{
     observed::RegistryStatus,
     offboarding::PurgeTerms,
     placement::Placement,
+    recorded_purge::RecordedPurges,
     usage::{
         entitlements::{Amounts, Entitlements},
         thresholds::WarnedLimits,
@@ -122,6 +123,8 @@ pub struct TenantRecord {
     pub warned_limits: WarnedLimits,
     /// The server was restored, or the database was found to be older than recorded: it has to be verified.
     pub verification_required: bool,
+    /// What became of the names in `spec.purgeModules`.
+    pub module_purges: RecordedPurges,
 }
 
 impl TenantRecord {
@@ -206,6 +209,7 @@ impl TenantRecord {
             last_failure: None,
             warned_limits: WarnedLimits::new(),
             verification_required: false,
+            module_purges: RecordedPurges::new(),
         }
     }
 }

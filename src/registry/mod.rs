@@ -18,6 +18,7 @@ mod holds;
 mod inactivity;
 mod lifecycle;
 mod migrate;
+mod module_purges;
 mod modules;
 mod record;
 mod registration;
@@ -47,6 +48,7 @@ pub use self::{
     holds::HoldChange,
     inactivity::SessionSample,
     lifecycle::NewState,
+    module_purges::DroppedModule,
     record::Update,
     registration::{NewTenant, Registration},
     restored::LostRow,

@@ -17,14 +17,14 @@ use tenantry::api::{
 use tenantry_test_support::{Fleet, shared_operator::superuser};
 
 /// The modules of a test, and a namespace for its tenants.
-struct Modules {
-    fleet: Fleet,
-    api: Api<TenantModule>,
+pub struct Modules {
+    pub fleet: Fleet,
+    pub api: Api<TenantModule>,
     maps: Api<ConfigMap>,
 }
 
 impl Modules {
-    async fn new(namespace: &str) -> Self {
+    pub async fn new(namespace: &str) -> Self {
         let fleet = Fleet::new(namespace).await;
         let (api, maps) =
             (Api::all(fleet.client.clone()), Api::namespaced(fleet.client.clone(), "tenantry-system"));
@@ -32,7 +32,7 @@ impl Modules {
     }
 
     /// Replaces the files of a ConfigMap.
-    async fn files(&self, name: &str, files: &[(&str, &str)]) {
+    pub async fn files(&self, name: &str, files: &[(&str, &str)]) {
         let data: serde_json::Map<String, Value> =
             files.iter().map(|(file, sql)| ((*file).to_owned(), json!(sql))).collect();
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
@@ -40,7 +40,7 @@ impl Modules {
     }
 
     /// Applies a module whose files are in ConfigMaps, by default the one of its name.
-    async fn apply(&self, name: &str, changes: Value) {
+    pub async fn apply(&self, name: &str, changes: Value) {
         let mut spec = json!({"source": {"configMaps": [{"name": name}]}});
         spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let module = json!({"apiVersion": API_VERSION, "kind": "TenantModule",
@@ -48,7 +48,7 @@ impl Modules {
         self.api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(module)).await.unwrap();
     }
 
-    async fn delete(&self, name: &str) {
+    pub async fn delete(&self, name: &str) {
         self.api.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
@@ -71,7 +71,7 @@ impl Modules {
     }
 
     /// Waits until this version is accepted.
-    async fn accepted(&self, name: &str, version: &str) -> TenantModuleStatus {
+    pub async fn accepted(&self, name: &str, version: &str) -> TenantModuleStatus {
         self.until(name, &format!("Ready at {version}"), |status| {
             status.version.as_deref() == Some(version)
                 && find_condition(&status.conditions, READY).is_some_and(|ready| ready.status == "True")
@@ -80,7 +80,7 @@ impl Modules {
     }
 
     /// Waits until a module is refused for a reason; returns the message.
-    async fn refused(&self, name: &str, reason: &str) -> String {
+    pub async fn refused(&self, name: &str, reason: &str) -> String {
         let is_it = |status: &TenantModuleStatus| {
             let ready = find_condition(&status.conditions, READY);
             ready.is_some_and(|ready| ready.status == "False" && ready.reason == reason)
@@ -110,7 +110,7 @@ impl Modules {
     }
 
     /// Waits until a tenant has this version of a module.
-    async fn at(&self, tenant: &str, module: &str, version: i64) {
+    pub async fn at(&self, tenant: &str, module: &str, version: i64) {
         let current =
             |found: &ModuleStatus| found.version == version && found.state == Some(ModuleState::Current);
         self.tenant(tenant, module, &format!("at {version}"), current).await;

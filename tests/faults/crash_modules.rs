@@ -216,7 +216,7 @@ async fn left_of(world: &World, name: &str) -> BTreeMap<&'static str, Value> {
     // Measured an hour later where the seed was interrupted.
     object["conditions"].as_object_mut().unwrap().remove("WithinLimits");
     BTreeMap::from([
-        ("scratch databases, templates that are built, and databases and logins of nobody", rows("postgres", "
+        ("scratch databases, templates that are built, and databases and logins of no tenant", rows("postgres", "
             SELECT datname::text FROM pg_database
             WHERE datname LIKE ANY ('{tenantry\\_scratch%,tenantry\\_template\\_new%,tenantry\\_new%}') AND $1 <> ''
             UNION ALL SELECT rolname::text FROM pg_roles WHERE rolname LIKE '%\\_migrate' ORDER BY 1").await),

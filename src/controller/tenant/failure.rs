@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     api::{ANNOTATION_ADOPT_ROW, reason::Reason},
     controller::watch::guarded::InvalidObject,
+    domain::modules::ModuleError,
     postgres, registry,
 };
 
@@ -93,6 +94,9 @@ pub enum StepError {
         /// What is missing or different.
         left: Vec<String>,
     },
+    /// A module that `spec.purgeModules` names stays.
+    #[error(transparent)]
+    PurgeRefused(ModuleError),
     /// The grace period is over by the operator's clock and not by the registry's.
     #[error(
         "the grace period is over by the operator's clock but not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
@@ -181,6 +185,7 @@ impl StepError {
             Self::ClaimedElsewhere { .. } => Reason::RegistryBehind,
             Self::SchemaBehind { .. } => Reason::SchemaBehind,
             Self::SchemaIncomplete { .. } => Reason::SchemaIncomplete,
+            Self::PurgeRefused(_) => Reason::ModulePurgeRefused,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
@@ -210,6 +215,7 @@ impl StepError {
             | Self::TimedOut(_)
             | Self::SchemaBehind { .. }
             | Self::SchemaIncomplete { .. }
+            | Self::PurgeRefused(_)
             | Self::Changed(_)
             | Self::Missing(_) => None,
         }
@@ -233,7 +239,8 @@ impl StepError {
             | Self::RowNotAdopted { .. }
             | Self::AdminsOverLimit { .. }
             | Self::SchemaBehind { .. }
-            | Self::SchemaIncomplete { .. } => true,
+            | Self::SchemaIncomplete { .. }
+            | Self::PurgeRefused(_) => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader
             | Self::ClocksDisagree

@@ -98,6 +98,9 @@ impl Summary {
             SpecError::Module(ModuleError::VersionNotFound { .. }) => {
                 Self::Stuck { reason: Reason::VersionNotFound, message }
             }
+            SpecError::Module(ModuleError::PurgeRefused { .. }) => {
+                Self::Stuck { reason: Reason::ModulePurgeRefused, message }
+            }
             SpecError::Module(ModuleError::NotReady { .. }) => {
                 Self::Waiting { reason: Reason::ModuleNotReady, message }
             }

@@ -40,6 +40,8 @@ pub enum Step {
     Activate,
     /// Record the state in the registry, after a changed access evaluation is in force.
     RecordState,
+    /// Drop the modules that `spec.purgeModules` names.
+    PurgeModules,
     /// Remove the tombstone: the tenant is no longer being deprovisioned.
     Reinstate,
     /// Record that the tenant was activated, where a restored registry does not.
@@ -81,6 +83,7 @@ impl Step {
             Self::Verify => "Verify",
             Self::Activate => "Activate",
             Self::RecordState => "RecordState",
+            Self::PurgeModules => "PurgeModules",
             Self::Reinstate => "Reinstate",
             Self::RestoreActivation => "RestoreActivation",
             Self::AdoptRow => "AdoptRow",
@@ -101,7 +104,11 @@ impl Step {
     /// an error, which would keep the tenant's lock for ever.
     pub fn timeout(self) -> Duration {
         match self {
-            Self::CreateDatabase | Self::ApplyMigrations | Self::Seed | Self::DropDatabase => LONG,
+            Self::CreateDatabase
+            | Self::ApplyMigrations
+            | Self::Seed
+            | Self::PurgeModules
+            | Self::DropDatabase => LONG,
             Self::ClaimFinalizer
             | Self::Register
             | Self::CreateRoles
@@ -138,6 +145,7 @@ impl Step {
             Self::ApplyPlan
             | Self::Activate
             | Self::RecordState
+            | Self::PurgeModules
             | Self::Reinstate
             | Self::RestoreActivation
             | Self::RecordRollback

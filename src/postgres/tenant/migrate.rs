@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, Row};
 
 use self::file::{ModuleFile, reset};
+pub(super) use self::prepare::run_as_dba;
 pub(in crate::postgres) use self::prepare::{OpenDatabase, prepare};
 use crate::{
     domain::placement::Placement,

@@ -15,6 +15,7 @@ mod drop_roles;
 mod enforce_access;
 mod publish_credentials;
 mod publish_database;
+mod purge_modules;
 mod record_rollback;
 mod record_state;
 mod register;
@@ -45,6 +46,7 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::Verify => verify::run(step).await,
         Step::Activate => activate::run(step).await,
         Step::RecordState => record_state::run(step).await,
+        Step::PurgeModules => purge_modules::run(step).await,
         Step::Reinstate => reinstate::run(step).await,
         Step::RestoreActivation => restore_activation::run(step).await,
         Step::AdoptRow => adopt_row::run(step).await,
