@@ -10,7 +10,6 @@ mod limits;
 mod migration_run;
 mod migrations;
 mod modules;
-mod own_application;
 mod plans;
 mod property;
 mod provisioning;
