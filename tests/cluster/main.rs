@@ -10,6 +10,7 @@ mod limits;
 mod migration_run;
 mod migrations;
 mod modules;
+mod own_application;
 mod plans;
 mod property;
 mod provisioning;
