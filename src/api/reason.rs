@@ -159,6 +159,10 @@ reasons! {
     ModuleNotFound,
     /// A module that the tenant should have is not Ready.
     ModuleNotReady,
+    /// A module that spec.purgeModules names stays; nothing was dropped.
+    ModulePurgeRefused,
+    /// Event: a module was dropped from the tenant's database, as spec.purgeModules asked for.
+    ModulePurged,
     /// A name is too long or not valid for PostgreSQL.
     NameNotPossible,
     /// Every database name for this slug is in use.

@@ -188,6 +188,22 @@ pub struct TenantSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub modules: Vec<ModuleChoice>,
 
+    /// Names of modules that are dropped from the tenant's database, with their data: the only way in which a module is.
+    /// Each must be a module that neither modules nor the plan gives the tenant any more, and on which nothing else
+    /// depends. A name counts once, when it is written here: to drop the module again later, remove the name and write
+    /// it again. While one was refused, Ready is False with the reason ModulePurgeRefused, and nothing was dropped. At
+    /// most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 63)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = rule(
+            "self.all(name, name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$'))",
+            "purgeModules must have the names of TenantModules: a-z, 0-9 and '-', starting with a letter, as in billing",
+        ),
+    )]
+    pub purge_modules: Vec<String>,
+
     /// Whether the database is seeded with demo data, recognizable as such. Defaults to false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub demo_data: Option<bool>,

@@ -138,6 +138,14 @@ pub enum ModuleError {
         /// What the tenant has, or is brought to.
         version: i32,
     },
+    /// A name in `spec.purgeModules` that dropped nothing.
+    #[error("spec.purgeModules: module {module:?} stays: {why}")]
+    PurgeRefused {
+        /// The module.
+        module: String,
+        /// Why, and what to do.
+        why: String,
+    },
 }
 
 fn kept(has: Option<i32>) -> String {
@@ -154,23 +162,12 @@ struct Named<'a> {
 /// The modules that a tenant which `has` these versions should have. `known` is sorted: a module comes after those that it
 /// depends on.
 pub fn choose(wishes: ModuleWishes<'_>, has: &[ModuleVersion], known: &[KnownModule]) -> ModuleSelection {
-    let by_name: HashMap<&str, &KnownModule> =
-        known.iter().map(|module| (module.name.as_str(), module)).collect();
+    let by_name = by_name(known);
     let version_of = |name: &str| has.iter().find(|module| module.name == name).map(|module| module.version);
     let named = named(wishes, known);
     let pins: HashMap<&str, i32> =
         named.iter().filter_map(|named| Some((named.module, named.pin?))).collect();
-    let mut wanted: BTreeSet<&str> = BTreeSet::new();
-    let mut open: Vec<&str> = named.iter().map(|named| named.module).collect();
-    open.push(INTERNAL);
-    open.extend(has.iter().map(|module| module.name.as_str()));
-    while let Some(name) = open.pop() {
-        if let Some(module) = by_name.get(name)
-            && wanted.insert(&module.name)
-        {
-            open.extend(module.depends_on.iter().map(String::as_str));
-        }
-    }
+    let wanted = wanted(wishes, has, known);
     let chosen = |module: &KnownModule| {
         let Offer::Ready { target } = module.offer else { return None };
         // A version that does not exist is reported, and changes nothing.
@@ -240,6 +237,37 @@ fn hold_back_too_new(
         }
     }
     first
+}
+
+fn by_name(known: &[KnownModule]) -> HashMap<&str, &KnownModule> {
+    known.iter().map(|module| (module.name.as_str(), module)).collect()
+}
+
+/// The known modules that a tenant which `has` these should have, whether or not they can be applied.
+pub fn wanted<'a>(
+    wishes: ModuleWishes<'_>,
+    has: &[ModuleVersion],
+    known: &'a [KnownModule],
+) -> BTreeSet<&'a str> {
+    let by_name = by_name(known);
+    let mut wanted: BTreeSet<&str> = BTreeSet::new();
+    let named = named(wishes, known);
+    let mut open: Vec<&str> = named.iter().map(|named| named.module).collect();
+    open.push(INTERNAL);
+    open.extend(has.iter().map(|module| module.name.as_str()));
+    while let Some(name) = open.pop() {
+        if let Some(module) = by_name.get(name)
+            && wanted.insert(&module.name)
+        {
+            open.extend(module.depends_on.iter().map(String::as_str));
+        }
+    }
+    wanted
+}
+
+/// The modules that the list in force names, each with that list.
+pub fn places(wishes: ModuleWishes<'_>, known: &[KnownModule]) -> HashMap<String, String> {
+    named(wishes, known).into_iter().map(|named| (named.module.to_owned(), named.place)).collect()
 }
 
 fn named<'a>(wishes: ModuleWishes<'a>, known: &'a [KnownModule]) -> Vec<Named<'a>> {

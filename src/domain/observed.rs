@@ -115,6 +115,8 @@ pub struct RegistryFacts {
     pub seed_digest: Option<String>,
     /// Whether the modules' recorded versions are the target versions.
     pub modules_current: bool,
+    /// Whether every name in `spec.purgeModules` has its answer, and no other has one.
+    pub purges_current: bool,
     /// Whether name, settings and gates are mirrored as the spec has them.
     pub declared_current: bool,
     /// Whether the plan's entitlements are recorded as in force.

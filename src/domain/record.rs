@@ -19,6 +19,7 @@ use super::{
     observed::{RegistryStatus, Takeover},
     offboarding::PurgeTerms,
     placement::Placement,
+    recorded_purge::RecordedPurges,
     usage::{
         entitlements::{Amounts, Entitlements},
         thresholds::WarnedLimits,
@@ -124,6 +125,8 @@ pub struct TenantRecord {
     pub warned_limits: WarnedLimits,
     /// The server was restored, or the database was found to be older than recorded: it has to be verified.
     pub verification_required: bool,
+    /// What became of the names in `spec.purgeModules`.
+    pub module_purges: RecordedPurges,
 }
 
 impl TenantRecord {
@@ -209,6 +212,7 @@ impl TenantRecord {
             last_failure: None,
             warned_limits: WarnedLimits::new(),
             verification_required: false,
+            module_purges: RecordedPurges::new(),
         }
     }
 }

@@ -81,6 +81,18 @@ impl ModuleSet {
         self.modules.iter().find(|module| module.kind == ModuleKind::Job)
     }
 
+    /// The modules that need no tool: those of files that depend, also through others, on no other kind.
+    pub fn of_files(&self) -> Self {
+        let mut modules: Vec<Module> = Vec::new();
+        for module in &self.modules {
+            let is_there = |name: &String| modules.iter().any(|module| module.name == *name);
+            if module.kind == ModuleKind::Files && module.depends_on.iter().all(is_there) {
+                modules.push(module.clone());
+            }
+        }
+        Self::new(modules)
+    }
+
     /// A module of the set.
     pub fn module(&self, name: &str) -> Option<&Module> {
         self.modules.iter().find(|module| module.name == name)
@@ -163,6 +175,26 @@ mod tests {
         assert_eq!(names, [INTERNAL, "a"]);
         assert_eq!(ModuleSet::new(set.modules().to_vec()), set);
         assert_eq!(ModuleSet::new(vec![]).modules(), [internal()]);
+    }
+
+    #[test]
+    fn modules_of_files_depend_on_no_tool() {
+        let of = |name: &'static str, depends_on: &[&str], kind: ModuleKind| Module {
+            depends_on: depends_on.iter().map(|name| (*name).to_owned()).collect(),
+            kind,
+            ..module(name, 1, "SELECT 1")
+        };
+        let files = ModuleKind::Files;
+        let modules = vec![
+            of("a", &[], files),
+            of("app", &["a"], ModuleKind::Job),
+            of("b", &["a"], files),
+            of("c", &["app"], files),
+            of("d", &["c", "a"], files),
+        ];
+        let left = ModuleSet::new(modules).of_files();
+        let names: Vec<_> = left.modules().iter().map(|module| &*module.name).collect();
+        assert_eq!(names, [INTERNAL, "a", "b"]);
     }
 
     #[test]

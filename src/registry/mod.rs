@@ -19,6 +19,7 @@ mod inactivity;
 mod lifecycle;
 mod migrate;
 mod migration_runs;
+mod module_purges;
 mod modules;
 mod record;
 mod registration;
@@ -49,6 +50,7 @@ pub use self::{
     holds::HoldChange,
     inactivity::SessionSample,
     lifecycle::NewState,
+    module_purges::DroppedModule,
     record::Update,
     registration::{NewTenant, Registration},
     restored::LostRow,

@@ -28,7 +28,8 @@ macro_rules! own_columns {
          resource_name, resource_uid, access, password_verifier, password_digest, module_versions, seed_digest, \
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
-         default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, "
+         default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, \
+         module_purges, "
     };
 }
 pub(super) use own_columns;
@@ -197,6 +198,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
                 .map(|Json(found)| found)
                 .unwrap_or_default(),
             verification_required: row.try_get("verification_required")?,
+            module_purges: row.try_get::<Json<_>, _>("module_purges")?.0,
         })
     }
 }

@@ -16,6 +16,7 @@ mod own_application;
 mod plans;
 mod property;
 mod provisioning;
+mod purged_modules;
 mod scale;
 mod schema;
 mod secrets;

@@ -19,7 +19,7 @@ use tenantry_test_support::{Fleet, shared_operator::superuser};
 /// The modules of a test, and a namespace for its tenants.
 pub struct Modules {
     pub fleet: Fleet,
-    api: Api<TenantModule>,
+    pub api: Api<TenantModule>,
     maps: Api<ConfigMap>,
 }
 

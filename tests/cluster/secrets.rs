@@ -25,7 +25,7 @@ async fn wait(fleet: &Fleet, name: &str, what: &str, holds: impl Fn(&Secret) -> 
 }
 
 /// Waits for an Event with this reason on a Tenant.
-async fn event(fleet: &Fleet, name: &str, reason: &str) -> String {
+pub async fn event(fleet: &Fleet, name: &str, reason: &str) -> String {
     let events = Api::<Event>::namespaced(fleet.client.clone(), fleet.tenants.namespace().unwrap());
     let is_it = |event: &Event| {
         let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());

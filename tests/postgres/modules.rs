@@ -1,6 +1,7 @@
 //! Modules of an application: in a schema of their own, with extensions, and with files that have no transaction.
 
 mod extensions;
+mod purge;
 mod stepwise;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};

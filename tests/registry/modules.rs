@@ -1,11 +1,14 @@
 //! The accepted content of modules.
 
+use jiff::Timestamp;
 use tenantry::{
     api::tenant_module::RehearsalStatus,
     domain::{
         accepted_module::{AcceptedFile, AcceptedModule},
         record::ModuleVersion,
+        recorded_purge::RecordedPurge,
     },
+    registry::DroppedModule,
 };
 
 use crate::system::{System, created, tenant};
@@ -42,5 +45,49 @@ async fn accepted_content_is_kept_while_a_tenant_has_it() {
         registry.set_modules(id, &[]).await.unwrap();
         assert!(registry.forget_module("wiki").await.unwrap());
         assert!(registry.accepted_modules().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn purged_module_has_one_answer_and_no_version() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let id = created(&registry, &tenant("acme")).await.id;
+        let of = |name: &str| ModuleVersion { name: name.into(), version: 1 };
+        registry.set_modules(id, &[of("core"), of("wiki")]).await.unwrap();
+        let begun = RecordedPurge::Begun { schema: Some("wiki".into()) };
+        let row = registry.begin_module_purge(id, "wiki", &begun).await.unwrap().record;
+        assert_eq!((row.module_versions, &row.module_purges["wiki"]), (vec![of("core")], &begun));
+
+        let versions = [of("core"), of("wiki")];
+        let row = registry.refuse_module_purge(id, "wiki", "no", &versions, id.0).await.unwrap().record;
+        assert_eq!(row.module_versions, versions);
+        assert_eq!(row.module_purges["wiki"], RecordedPurge::Refused { why: "no".into() });
+
+        registry
+            .record_usage(
+                &[(id, [("pages".to_owned(), 3), ("users".to_owned(), 1)].into())],
+                Timestamp::UNIX_EPOCH,
+            )
+            .await
+            .unwrap();
+        registry.begin_module_purge(id, "wiki", &begun).await.unwrap();
+        let (objects, limits) = (["table public.pages".to_owned()], ["pages".to_owned()]);
+        let dropped = DroppedModule { version: Some(1), objects: &objects, limits: &limits };
+        let row = registry.end_module_purge(id, "wiki", &dropped, id.0).await.unwrap().record;
+        assert_eq!(row.module_purges["wiki"], RecordedPurge::Purged);
+        let logged: (String, serde_json::Value) =
+            sqlx::query_as("SELECT action, details FROM activity WHERE tenant_id = $1 AND action LIKE 'ModulePurge%' ORDER BY id DESC LIMIT 1")
+                .bind(id.0)
+                .fetch_one(&mut system.superuser().await)
+                .await
+                .unwrap();
+        assert_eq!(logged.0, "ModulePurged");
+        assert_eq!(logged.1["objects"][0], "table public.pages");
+
+        let row = registry.keep_module_purges(id, &["wiki".to_owned()]).await.unwrap();
+        assert!(!row.changed && !row.record.usage.contains_key("pages"), "{:?}", row.record.usage);
+        let row = registry.keep_module_purges(id, &[]).await.unwrap().record;
+        assert!(row.module_purges.is_empty());
     }
 }

@@ -24,6 +24,7 @@ use crate::{
             hold_back, version_of,
         },
         record::TenantRecord,
+        recorded_purge::RecordedPurge,
         spec::{SpecError, is_paused, migration_secret_name},
         status::Outcome,
         subject::{Evaluation, Subject},
@@ -97,14 +98,38 @@ pub fn selection(
     entitlements: Option<&Entitlements>,
     context: &Context,
 ) -> ModuleSelection {
+    let has = record.map_or(&[][..], |record| &record.module_versions);
+    choose(wishes(tenant, record, entitlements), has, context.modules.known().list())
+}
+
+/// What a tenant and its plan name.
+fn wishes<'a>(
+    tenant: &'a Tenant,
+    record: Option<&'a TenantRecord>,
+    entitlements: Option<&'a Entitlements>,
+) -> ModuleWishes<'a> {
     let in_force = entitlements.or(record.and_then(|record| record.entitlements.as_ref()));
-    let wishes = ModuleWishes {
+    ModuleWishes {
         tenant: &tenant.spec.modules,
         plan: in_force.map_or("", |in_force| &in_force.plan),
         of_plan: in_force.map_or(&[], |in_force| &in_force.modules),
-    };
-    let has = record.map_or(&[][..], |record| &record.module_versions);
-    choose(wishes, has, context.modules.known().list())
+    }
+}
+
+/// What a tenant under reconcile and its plan name.
+pub fn wishes_of<'a>(subject: &'a Subject<'_>) -> ModuleWishes<'a> {
+    wishes(subject.tenant, subject.record.as_ref(), subject.entitlements())
+}
+
+/// The first name in `spec.purgeModules` whose module stays.
+pub fn refused_purge(tenant: &Tenant, record: Option<&TenantRecord>) -> Option<ModuleError> {
+    let recorded = &record?.module_purges;
+    tenant.spec.purge_modules.iter().find_map(|module| match recorded.get(module)? {
+        RecordedPurge::Refused { why } => {
+            Some(ModuleError::PurgeRefused { module: module.clone(), why: why.clone() })
+        }
+        RecordedPurge::Begun { .. } | RecordedPurge::Purged => None,
+    })
 }
 
 /// The modules that are applied to a tenant now: those that it should have, apart from new versions whose rollout stopped. A

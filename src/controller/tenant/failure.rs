@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::{
     api::{ANNOTATION_ADOPT_ROW, reason::Reason},
     controller::watch::guarded::InvalidObject,
-    domain::takeover::{BaselineError, TakeoverRefusal},
+    domain::{
+        modules::ModuleError,
+        takeover::{BaselineError, TakeoverRefusal},
+    },
     postgres, registry,
 };
 
@@ -113,6 +116,9 @@ pub enum StepError {
         "the template for this tenant is being built: {0}; the tenant is cloned from it once it is there"
     )]
     TemplateRuns(String),
+    /// A module that `spec.purgeModules` names stays.
+    #[error(transparent)]
+    PurgeRefused(ModuleError),
     /// The grace period is over by the operator's clock and not by the registry's.
     #[error(
         "the grace period is over by the operator's clock but not by the registry's: nothing is dropped until both agree; check the clocks of both machines"
@@ -205,6 +211,7 @@ impl StepError {
             Self::SchemaIncomplete { .. } => Reason::SchemaIncomplete,
             Self::RunFailed(_) => Reason::MigrationFailed,
             Self::TemplateRuns(_) => Reason::Waiting,
+            Self::PurgeRefused(_) => Reason::ModulePurgeRefused,
             Self::ClocksDisagree => Reason::ClocksDisagree,
             Self::InvalidObject(_) => Reason::InvalidObject,
             Self::PurgesFrozen => Reason::PurgesFrozen,
@@ -239,6 +246,7 @@ impl StepError {
             | Self::TimedOut(_)
             | Self::SchemaBehind { .. }
             | Self::SchemaIncomplete { .. }
+            | Self::PurgeRefused(_)
             | Self::Changed(_)
             | Self::Missing(_) => None,
         }
@@ -266,6 +274,7 @@ impl StepError {
             | Self::AdminsOverLimit { .. }
             | Self::SchemaBehind { .. }
             | Self::RunFailed(_)
+            | Self::PurgeRefused(_)
             | Self::SchemaIncomplete { .. } => true,
             Self::Kubernetes(error) => api_reason(error) == Reason::RequestRefused,
             Self::NotLeader

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    evaluate::{entitlements, evaluate, selection},
+    evaluate::{entitlements, evaluate, refused_purge, selection},
     holds::settle_own_holds,
 };
 use crate::{
@@ -148,7 +148,8 @@ fn plan_error(subject: &Subject<'_>, context: &SharedContext) -> Option<SpecErro
     match entitlements(subject.tenant, plan, context) {
         Some(Ok(_)) => {
             let record = subject.record.as_ref();
-            selection(subject.tenant, record, subject.entitlements(), context).error.map(SpecError::from)
+            let error = selection(subject.tenant, record, subject.entitlements(), context).error;
+            error.or_else(|| refused_purge(subject.tenant, record)).map(SpecError::from)
         }
         Some(Err(error)) => Some(error),
         None => {

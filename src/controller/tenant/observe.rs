@@ -15,6 +15,7 @@ use crate::{
     domain::{
         access::AccessLevel,
         drift::{self, Expected, Mismatch},
+        module_purge::is_due,
         observed::{Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
         record::TenantRecord,
         seed_record::SeedRecord,
@@ -185,6 +186,7 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         status: record.status,
         seed_digest: seed_in_force(record, subject, context),
         modules_current: !migrates_now(subject, record, context),
+        purges_current: !is_due(&subject.tenant.spec.purge_modules, &record.module_purges),
         declared_current,
         plan_current: subject.entitlements().is_none()
             || record.entitlements.as_ref() == subject.entitlements(),

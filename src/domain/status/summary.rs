@@ -101,6 +101,9 @@ impl Summary {
             SpecError::Module(ModuleError::DependencyTooOld { .. }) => {
                 Self::Stuck { reason: Reason::DependencyTooOld, message }
             }
+            SpecError::Module(ModuleError::PurgeRefused { .. }) => {
+                Self::Stuck { reason: Reason::ModulePurgeRefused, message }
+            }
             SpecError::Module(ModuleError::NotReady { .. }) => {
                 Self::Waiting { reason: Reason::ModuleNotReady, message }
             }

@@ -167,6 +167,7 @@ pub(super) mod fixtures {
             status,
             seed_digest: Some("seed".into()),
             modules_current: true,
+            purges_current: true,
             declared_current: true,
             plan_current: true,
             plan_recorded: true,

@@ -92,7 +92,8 @@ pub fn plan_provision(
         false if object.paused => NextAction::Blocked(BlockedReason::Paused),
         // The Secret of an active tenant has the new versions after that.
         false => {
-            let again = tenant.activated && steps.contains(&Step::ApplyMigrations);
+            let changes_versions = |step: &Step| matches!(step, Step::ApplyMigrations | Step::PurgeModules);
+            let again = tenant.activated && steps.iter().any(changes_versions);
             NextAction::Run { kind: tenant.kind(&steps), steps, again }
         }
     }
@@ -194,6 +195,7 @@ impl RegisteredTenant<'_> {
             (Step::ApplyMigrations, migrate && migrates_last),
             // Last for an active tenant: an admin who exceeds a limit must not delay access and credentials.
             (Step::Seed, seed && activated),
+            (Step::PurgeModules, activated && !self.restoring && !row.purges_current),
         ])
     }
 
@@ -270,7 +272,11 @@ impl RegisteredTenant<'_> {
             true if row.status == RegistryStatus::Suspended => WorkflowKind::Resume,
             true => WorkflowKind::Update,
             false if !row.plan_current => WorkflowKind::ChangePlan,
-            false if steps.iter().any(|step| matches!(step, Step::Register | Step::Seed)) => {
+            false
+                if steps
+                    .iter()
+                    .any(|step| matches!(step, Step::Register | Step::Seed | Step::PurgeModules)) =>
+            {
                 WorkflowKind::Update
             }
             false => WorkflowKind::Repair,

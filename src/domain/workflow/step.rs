@@ -42,6 +42,8 @@ pub enum Step {
     Activate,
     /// Record the state in the registry, after a changed access evaluation is in force.
     RecordState,
+    /// Drop the modules that `spec.purgeModules` names.
+    PurgeModules,
     /// Remove the tombstone: the tenant is no longer being deprovisioned.
     Reinstate,
     /// Record that the tenant was activated, where a restored registry does not.
@@ -86,6 +88,7 @@ impl Step {
             Self::Verify => "Verify",
             Self::Activate => "Activate",
             Self::RecordState => "RecordState",
+            Self::PurgeModules => "PurgeModules",
             Self::Reinstate => "Reinstate",
             Self::RestoreActivation => "RestoreActivation",
             Self::AdoptRow => "AdoptRow",
@@ -112,6 +115,7 @@ impl Step {
             | Self::ApplyMigrations
             | Self::Seed
             | Self::GiveBack
+            | Self::PurgeModules
             | Self::DropDatabase => LONG,
             Self::ClaimFinalizer
             | Self::Register
@@ -149,6 +153,7 @@ impl Step {
             Self::ApplyPlan
             | Self::Activate
             | Self::RecordState
+            | Self::PurgeModules
             | Self::Reinstate
             | Self::RestoreActivation
             | Self::RecordRollback

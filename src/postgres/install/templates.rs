@@ -10,16 +10,16 @@ use sqlx::{PgConnection, Row};
 
 use super::{large_objects::WRITERS_ARE_CLOSED, rights::MissingRight, template_source::TemplateSource};
 use crate::{
-    domain::structure::SchemaPart,
+    domain::{rehearsal::catalog::CatalogSnapshot, structure::SchemaPart},
     modules::{BOOTSTRAP, ModuleSet},
     postgres::{
-        catalog::{ownership, structure::read_structure},
+        catalog::{ownership, snapshot::read_snapshot, structure::read_structure},
         error::{Error, Result, is_duplicate},
         identifier::{DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Script},
         server::{Server, run_on},
         session::{
             connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
-            pool::lock,
+            pool::{Session, lock},
         },
         tenant::migrate::{self, OpenDatabase},
     },
@@ -167,22 +167,42 @@ impl Server {
         if let Some(known) = lock(&self.inner.structures).get(modules.digest()) {
             return Ok(Arc::clone(known));
         }
+        let (mut session, clone) = self.clone_template(modules, &template).await?;
+        let read = read_structure(&mut session).await;
+        session.close_and_wait().await;
+        self.drop_named(&clone).await?;
+        let read = Arc::new(read?);
+        lock(&self.inner.structures).insert(modules.digest().to_owned(), Arc::clone(&read));
+        Ok(read)
+    }
+
+    /// All objects of the template of a set of modules, in the same way.
+    pub(in crate::postgres) async fn template_snapshot(
+        &self,
+        modules: &ModuleSet,
+    ) -> Result<CatalogSnapshot> {
+        let template = Ident::new(&self.ensure_template(modules).await?)?;
+        let _one = self.inner.template_lock.lock().await;
+        let (mut session, clone) = self.clone_template(modules, &template).await?;
+        let read = read_snapshot(&mut session).await;
+        session.close_and_wait().await;
+        self.drop_named(&clone).await?;
+        read
+    }
+
+    /// A clone of a template, and a session of the migrator in it. The caller holds the lock for templates.
+    async fn clone_template(&self, modules: &ModuleSet, template: &Ident) -> Result<(Session, Ident)> {
         let building = Ident::template_building(modules.digest())?;
         self.drop_named(&building).await?;
         let clone = Script::of(
             "CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY wal_log ALLOW_CONNECTIONS false",
-            &[&building, &DBA, &template],
+            &[&building, &DBA, template],
         );
         self.run("clone the template", &clone).await?;
         self.open_building(modules, &building).await?;
         let slot = self.inner.sessions.tenant_slot().await;
-        let mut session = self.migrator(slot, &building, "connect to the clone of the template").await?;
-        let read = read_structure(&mut session).await;
-        session.close_and_wait().await;
-        self.drop_named(&building).await?;
-        let read = Arc::new(read?);
-        lock(&self.inner.structures).insert(modules.digest().to_owned(), Arc::clone(&read));
-        Ok(read)
+        let session = self.migrator(slot, &building, "connect to the clone of the template").await?;
+        Ok((session, building))
     }
 
     async fn find_template(&self, template: &Ident) -> Result<TemplateState> {

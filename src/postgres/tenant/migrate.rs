@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, Row};
 
 pub use self::awaited::Awaited;
+pub(super) use self::prepare::run_as_dba;
 pub(in crate::postgres) use self::prepare::{OpenDatabase, prepare};
 use self::{
     awaited::Applied,

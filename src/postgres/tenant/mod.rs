@@ -11,6 +11,7 @@ mod logins;
 pub mod migrate;
 pub mod migration_login;
 pub mod migration_login_end;
+pub mod module_purge;
 mod ownership;
 mod properties;
 mod recorded_version;

@@ -155,6 +155,7 @@ async fn tenant_is_stored_as_written() {
         ]),
         // Always refused.
         server_selector: None,
+        purge_modules: vec!["wiki".into()],
         modules: vec![ModuleChoice { name: "core".into(), version: Some("2".into()) }],
         adopt: Some(Adopt {
             database: "old".into(),

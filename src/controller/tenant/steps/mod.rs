@@ -16,6 +16,7 @@ mod enforce_access;
 mod give_back;
 mod publish_credentials;
 mod publish_database;
+mod purge_modules;
 mod record_rollback;
 mod record_state;
 mod register;
@@ -48,6 +49,7 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::Verify => verify::run(step).await,
         Step::Activate => activate::run(step).await,
         Step::RecordState => record_state::run(step).await,
+        Step::PurgeModules => purge_modules::run(step).await,
         Step::Reinstate => reinstate::run(step).await,
         Step::RestoreActivation => restore_activation::run(step).await,
         Step::AdoptRow => adopt_row::run(step).await,

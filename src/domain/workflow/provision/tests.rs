@@ -181,6 +181,14 @@ fn failing_migration_delays_no_access_and_no_credentials() {
     let resumed = steps(plan_provision(OBJECT, OTHER, &observed));
     // The seed may need what a migration creates.
     assert_eq!(resumed, [&access[..], &[Step::ApplyMigrations, Step::Seed]].concat());
+    // What drops data is the last of all, and not done in an undelete.
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.purges_current = false;
+    assert_eq!(steps(plan_provision(OBJECT, OTHER, &observed)).last(), Some(&Step::PurgeModules));
+    let mut observed = tombstone();
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.purges_current = false;
+    assert!(!steps(plan_provision(OBJECT, WANTED, &observed)).contains(&Step::PurgeModules));
     // An undelete too.
     let mut observed = tombstone();
     let Observation::Known(row) = &mut observed.registry else { unreachable!() };

@@ -162,7 +162,11 @@ fn default_privileges(schema: &Ident) -> Script {
 }
 
 /// Runs a script as the owner of the database. It waits for no session, since its caller holds one.
-async fn run_as_dba(database: &OpenDatabase<'_>, doing: &'static str, script: &Script) -> Result<()> {
+pub(in crate::postgres::tenant) async fn run_as_dba(
+    database: &OpenDatabase<'_>,
+    doing: &'static str,
+    script: &Script,
+) -> Result<()> {
     let connect_as = ConnectAs::Admin(database.name.as_str());
     let mut session = database.server.inner.sessions.single_at_once(&connect_as, doing).await?;
     let mut all = Script::of("SET LOCAL ROLE {}", &[&DBA]);
