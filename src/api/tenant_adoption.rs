@@ -28,7 +28,7 @@ pub struct Adopt {
     pub confirm: Option<String>,
     /// Versions of modules whose objects the database has already, by the module's name, as in {billing: "12"}. They are
     /// recorded as applied without running them; what they create must be there. Modules that are not listed are applied
-    /// from their first file. At most 50.
+    /// from their first file; those of a tool (source.job, source.external) are never listed. At most 50.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "baseline")]
     pub baseline: BTreeMap<String, String>,
@@ -43,7 +43,7 @@ fn baseline(_: &mut SchemaGenerator) -> Schema {
             "maxLength": 4,
             "x-kubernetes-validations": [{
                 "rule": "self.matches('^[1-9][0-9]*$')",
-                "message": "a version in adopt.baseline must be the number of a file, in quotes, as in \"12\"",
+                "message": "a version in adopt.baseline must be the number of a file, in quotes, as in \"12\"; leave out a module of a tool, which knows itself what the database has",
             }],
         },
     })

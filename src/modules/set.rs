@@ -81,7 +81,7 @@ impl ModuleSet {
         self.modules.iter().find(|module| module.kind == ModuleKind::Job)
     }
 
-    /// The modules that need no tool: those of files that depend, also through others, on no other kind.
+    /// The modules that need no tool: those of files that depend on no other kind, directly or through others.
     pub fn of_files(&self) -> Self {
         let mut modules: Vec<Module> = Vec::new();
         for module in &self.modules {
@@ -91,6 +91,12 @@ impl ModuleSet {
             }
         }
         Self::new(modules)
+    }
+
+    /// The names of the modules whose migrations a tool or a pipeline applies.
+    pub fn of_tools(&self) -> Vec<String> {
+        let is_of_tool = |module: &&Module| module.kind != ModuleKind::Files;
+        self.modules.iter().filter(is_of_tool).map(|module| module.name.to_string()).collect()
     }
 
     /// A module of the set.
@@ -192,7 +198,9 @@ mod tests {
             of("c", &["app"], files),
             of("d", &["c", "a"], files),
         ];
-        let left = ModuleSet::new(modules).of_files();
+        let set = ModuleSet::new(modules);
+        assert_eq!(set.of_tools(), ["app"]);
+        let left = set.of_files();
         let names: Vec<_> = left.modules().iter().map(|module| &*module.name).collect();
         assert_eq!(names, [INTERNAL, "a", "b"]);
     }

@@ -16,7 +16,7 @@ use tenantry_dev::{PostgresOptions, interposer::Moment, process::Signal};
 use tenantry_test_support::{Options, World};
 
 /// A database of an application, with an owner of its own.
-async fn application(world: &World, database: &str) {
+pub async fn application(world: &World, database: &str) {
     let mut superuser = world.superuser("postgres").await;
     for sql in [
         format!("CREATE ROLE {database}_owner LOGIN PASSWORD 'old'"),
@@ -37,12 +37,12 @@ async fn application(world: &World, database: &str) {
 }
 
 /// A session of the application's login of before.
-async fn old_login(world: &World, database: &str) -> sqlx::Result<PgConnection> {
+pub async fn old_login(world: &World, database: &str) -> sqlx::Result<PgConnection> {
     let url = world.installation.postgres().url(&format!("{database}_owner"), "old", database);
     PgConnection::connect(&url).await
 }
 
-async fn allow(world: &World, patterns: Value) {
+pub async fn allow(world: &World, patterns: Value) {
     let patch = json!({"spec": {"allowAdoption": patterns}}).to_string();
     world.kubectl().run(&["patch", "dbs", world.name, "--type=merge", "-p", &patch]).await.unwrap();
 }
@@ -60,7 +60,7 @@ fn adoption(tenant: &Tenant) -> AdoptionStatus {
 }
 
 /// Runs what the blockers say, as an administrator, and asks for a new report. Returns its digest.
-async fn unblock(world: &World, name: &str, database: &str) -> String {
+pub async fn unblock(world: &World, name: &str, database: &str) -> String {
     let tenant = world.fleet.reason(name, READY, "AdoptionBlocked").await;
     let blockers = adoption(&tenant).blockers;
     assert!(!blockers.is_empty());

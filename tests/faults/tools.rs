@@ -14,8 +14,8 @@ use kube::{
     Api, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
-use serde_json::json;
-use sqlx::Connection;
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor};
 use tenantry::{
     api::{
         API_VERSION,
@@ -26,6 +26,8 @@ use tenantry::{
     controller::tenant_module::job::{CONTAINER, LABEL_MIGRATED_TENANT, LABEL_RUN},
 };
 use tenantry_test_support::World;
+
+use crate::adopting::{allow, application, old_login, unblock};
 
 const MODULE: &str = "tools-shop";
 /// Like a tool, it leaves what is there.
@@ -286,5 +288,22 @@ async fn tool_runs_once_on_the_template_and_in_each_older_tenant() {
         tools.tenant(name, "current", true, is_at("2026.3")).await;
         fleet.ready(name).await;
     }
+    tools.nothing_is_left().await;
+
+    // A database whose tool made its tables before it was a tenant's: they stand against nothing, and the tool brings the rest
+    // once the tenant is active.
+    let (world, database) = (&tools.world, "tools_adopted");
+    application(world, database).await;
+    old_login(world, database).await.unwrap().execute(FIRST).await.unwrap();
+    allow(world, json!([database])).await;
+    let adopts = |adopt: Value| json!({"modules": [{"name": MODULE}], "adopt": adopt});
+    world.apply("tools-adopted", adopts(json!({"database": database}))).await;
+    let digest = unblock(world, "tools-adopted", database).await;
+    world.apply("tools-adopted", adopts(json!({"database": database, "confirm": digest}))).await;
+    tools.tenant("tools-adopted", "current", true, is_at("2026.3")).await;
+    fleet.ready("tools-adopted").await;
+    let mut login = fleet.login("tools-adopted").await.unwrap();
+    let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname = 'some_emails'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(indexes).fetch_one(&mut login).await.unwrap(), 1);
     tools.nothing_is_left().await;
 }

@@ -7,6 +7,7 @@ use tenantry::{
     api::reason::Reason,
     domain::{
         access::AccessLevel,
+        modules::ModuleKind,
         record::ModuleVersion,
         takeover::{Former, FoundDatabase, Intent, Report, baseline_versions},
         usage::entitlements::Entitlements,
@@ -18,7 +19,7 @@ use tenantry_dev::Postgres;
 
 use crate::servers::{SERVERS, Tenant, ready};
 
-/// A module whose first file is what the application's own migrations created.
+/// A module whose first file is what the application's own migrations created, and one whose tool made other tables of it.
 fn modules() -> ModuleSet {
     let file = |version, sql: &'static str| Migration {
         version,
@@ -30,7 +31,9 @@ fn modules() -> ModuleSet {
                  SELECT tenantry.meter('orders', 'orders');";
     let second = "ALTER TABLE orders ADD COLUMN note text";
     let app = Module { schema: "app".into(), ..Module::new("app", vec![file(1, first), file(2, second)]) };
-    ModuleSet::new(vec![app])
+    let versions = vec![Migration::named(1, "2026.11.3")];
+    let site = Module { kind: ModuleKind::Job, ..Module::new("site", versions) };
+    ModuleSet::new(vec![app, site])
 }
 
 /// What the application made before: as the database's owner.
@@ -78,7 +81,7 @@ impl<'a> Shop<'a> {
         }
         let modules = modules();
         let wanted = BTreeMap::from([("app".to_owned(), "1".to_owned())]);
-        let baseline = baseline_versions(&wanted, &modules.targets()).unwrap();
+        let baseline = baseline_versions(&wanted, &modules.targets(), &modules.of_tools()).unwrap();
         let shop = Self { postgres, server, tenant, owner, modules, baseline };
         shop.old_session(&shop.owner).await.unwrap().execute(APPLICATION).await.unwrap();
         shop
@@ -96,6 +99,7 @@ impl<'a> Shop<'a> {
             login: placement.login.clone(),
             modules: self.modules.targets(),
             baseline: self.baseline.clone(),
+            of_tools: self.modules.of_tools(),
             missing: vec![],
             collisions: vec![],
         };
@@ -172,7 +176,8 @@ async fn database_of_an_application_becomes_a_tenants() {
         server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
         server.set_login(placement, &scram_verifier(&shop.tenant.password), true).await.unwrap();
         let versions = server.verify(placement, &shop.tenant.password).await.unwrap();
-        let mut expected = shop.modules.targets();
+        // What the tool brings, it brings once the tenant is active.
+        let mut expected = shop.modules.of_files().targets();
         expected.sort();
         assert_eq!(
             {

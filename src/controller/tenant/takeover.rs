@@ -69,6 +69,7 @@ pub async fn inspect(
         login,
         modules: modules.targets(),
         baseline: baseline.clone(),
+        of_tools: modules.of_tools(),
         missing: Vec::new(),
         collisions: Vec::new(),
     };
@@ -89,5 +90,5 @@ pub fn modules(subject: &Subject<'_>, context: &SharedContext) -> std::sync::Arc
 
 /// The versions that are recorded as applied.
 pub fn baseline(adopt: &Adopt, modules: &ModuleSet) -> Result<Vec<ModuleVersion>, StepError> {
-    baseline_versions(&adopt.baseline, &modules.targets()).map_err(StepError::Baseline)
+    baseline_versions(&adopt.baseline, &modules.targets(), &modules.of_tools()).map_err(StepError::Baseline)
 }

@@ -102,6 +102,12 @@ fn of_modules(intent: &Intent) -> Vec<String> {
             known.version + 1,
             module.version
         ),
+        None if intent.of_tools.contains(&module.name) => {
+            format!(
+                "module {}: its own tool or pipeline applies its migrations once the tenant is active",
+                module.name
+            )
+        }
         None => format!("module {}: applied from 1 to {}", module.name, module.version),
     });
     lines.collect()

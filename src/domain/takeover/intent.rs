@@ -18,6 +18,9 @@ pub struct Intent {
     pub modules: Vec<ModuleVersion>,
     /// The versions that are recorded as applied.
     pub baseline: Vec<ModuleVersion>,
+    /// The modules whose migrations a tool or a pipeline applies, which knows by itself what the database has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub of_tools: Vec<String>,
     /// What those versions create and the database does not have.
     pub missing: Vec<String>,
     /// What the other files of the modules create and the database has already.
@@ -30,6 +33,11 @@ pub enum BaselineError {
     /// The tenant has no such module.
     #[error("spec.adopt.baseline names module {0:?}, which is none of the tenant's: add it to spec.modules")]
     NoModule(String),
+    /// Its tool knows the versions.
+    #[error(
+        "spec.adopt.baseline names module {0:?}, whose migrations its own tool or pipeline applies: leave it out; the tool finds in the database what it has applied there, and brings the rest once the tenant is active"
+    )]
+    OfTool(String),
     /// It has no such version.
     #[error("spec.adopt.baseline names version {version:?} of module {module:?}, which has 1 to {target}")]
     NoVersion {
@@ -63,15 +71,20 @@ fn matches(pattern: &str, name: &str) -> bool {
     true
 }
 
-/// The versions in `spec.adopt.baseline`, in the order of the tenant's modules.
+/// The versions in `spec.adopt.baseline`, in the order of the tenant's modules. `of_tools` are those among these whose
+/// migrations a tool or a pipeline applies.
 ///
 /// # Errors
 /// The first that cannot be.
 pub fn baseline_versions(
     wanted: &BTreeMap<String, String>,
     modules: &[ModuleVersion],
+    of_tools: &[String],
 ) -> Result<Vec<ModuleVersion>, BaselineError> {
     for (module, version) in wanted {
+        if of_tools.contains(module) {
+            return Err(BaselineError::OfTool(module.clone()));
+        }
         let Some(known) = modules.iter().find(|known| known.name == *module) else {
             return Err(BaselineError::NoModule(module.clone()));
         };

@@ -62,6 +62,7 @@ fn intent() -> Intent {
         login: "shop_app".into(),
         modules: vec![version("tenantry", 4), version("app", 12)],
         baseline: vec![version("app", 10)],
+        of_tools: vec![],
         missing: vec![],
         collisions: vec![],
     }
@@ -241,14 +242,19 @@ fn consent_lists_names_or_patterns() {
 fn baseline_names_versions_that_exist() {
     let modules = [version("tenantry", 4), version("app", 12)];
     let wanted = |name: &str, version: &str| BTreeMap::from([(name.to_owned(), version.to_owned())]);
-    assert_eq!(baseline_versions(&wanted("app", "12"), &modules), Ok(vec![version("app", 12)]));
+    assert_eq!(baseline_versions(&wanted("app", "12"), &modules, &[]), Ok(vec![version("app", 12)]));
     assert_eq!(
-        baseline_versions(&wanted("wiki", "1"), &modules),
+        baseline_versions(&wanted("wiki", "1"), &modules, &[]),
         Err(BaselineError::NoModule("wiki".into()))
+    );
+    let of_tools = ["app".to_owned()];
+    assert_eq!(
+        baseline_versions(&wanted("app", "12"), &modules, &of_tools),
+        Err(BaselineError::OfTool("app".into()))
     );
     for wrong in ["13", "0", "x"] {
         assert!(matches!(
-            baseline_versions(&wanted("app", wrong), &modules),
+            baseline_versions(&wanted("app", wrong), &modules, &[]),
             Err(BaselineError::NoVersion { target: 12, .. })
         ));
     }

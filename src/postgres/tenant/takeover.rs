@@ -72,12 +72,14 @@ impl Server {
         Ok(Some((found, parts)))
     }
 
-    /// What the template of these modules has, when only the given versions of them are applied, and with all of them.
+    /// What the template of these modules has, when only the given versions of them are applied, and with all of them. What
+    /// tools make is left out: a tool finds what it made in the database.
     pub async fn created_by(
         &self,
         modules: &ModuleSet,
         baseline: &[ModuleVersion],
     ) -> Result<(Vec<SchemaPart>, Vec<SchemaPart>)> {
+        let modules = &modules.of_files();
         let recorded = match modules.applied(&ledger_of(modules, baseline)) {
             Some(set) if !baseline.is_empty() => self.template_structure(&set).await?.to_vec(),
             _ => Vec::new(),

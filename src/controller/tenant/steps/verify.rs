@@ -67,9 +67,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         check_rights(step, server, level).await?;
     }
     step.set_verification_due(false).await?;
-    // An active tenant gets its migrations afterwards.
-    let behind = step.row()?.activated_at.is_none()
-        && step.modules()?.cloned().iter().any(|target| !versions.contains(target));
+    // An active tenant gets its migrations afterwards, and an adopted one those of tools.
+    let modules = step.modules()?;
+    let targets = match step.row()?.takeover {
+        Some(_) => modules.of_files().targets(),
+        None => modules.cloned(),
+    };
+    let behind =
+        step.row()?.activated_at.is_none() && targets.iter().any(|target| !versions.contains(target));
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
 }
 
