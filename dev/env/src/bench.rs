@@ -4,6 +4,7 @@
 pub mod meters;
 mod quiet;
 mod restriction;
+mod wide_module;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ pub async fn run(environment: &Environment) -> Result<()> {
     let bench = Bench { kubectl, client, postgres: environment.postgres() };
     bench.create_sequentially().await?;
     bench.count_cost().await?;
+    wide_module::create_wide(&bench).await?;
     bench.create_many().await?;
     bench.suspend_many().await?;
     bench.change_plan().await?;
