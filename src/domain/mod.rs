@@ -39,6 +39,7 @@ pub mod recorded_purge;
 pub mod rehearsal;
 pub mod retention;
 pub mod rights;
+pub mod rollout_order;
 pub mod seed_record;
 pub mod settings;
 pub mod slug;

@@ -44,8 +44,8 @@ impl Shell {
         Self { directory, variables: variables.map(|(name, value)| (name.to_owned(), value)).into() }
     }
 
-    /// Runs commands until one fails, which ends the test with what was printed.
-    pub async fn run(&self, commands: &str) {
+    /// Runs commands until one fails, which ends the test with what was printed. Returns what was printed.
+    pub async fn run(&self, commands: &str) -> String {
         let script = ["-euo", "pipefail", "-c", commands];
         let variables = self.variables.iter().map(|(name, value)| (name, value));
         let mut bash = Command::new("bash");
@@ -54,6 +54,7 @@ impl Shell {
         let (printed, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{commands}\n\n{printed}\n{errors}");
+        printed.into_owned()
     }
 }
 

@@ -12,8 +12,10 @@ use tenantry::api::{
     tenant_adoption::{AdoptionState, AdoptionStatus},
     tenant_status::TenantState,
 };
-use tenantry_dev::{PostgresOptions, interposer::Moment, process::Signal};
+use tenantry_dev::{PostgresOptions, interposer::Moment};
 use tenantry_test_support::{Options, World};
+
+use super::crash::killed_at;
 
 /// A database of an application, with an owner of its own.
 pub async fn application(world: &World, database: &str) {
@@ -225,10 +227,6 @@ async fn killed_at_effects(world_name: &'static str, scenario: Scenario, every: 
             if scenario == Scenario::Undo {
                 stuck(world, &name, &database, &confirm).await;
             }
-            let effects = world.installation.interposer().unwrap().effects();
-            effects.reset();
-            let process = world.installation.operator().service().record().unwrap();
-            effects.arm(number, moment, move || async move { process.signal(Signal::KILL).unwrap() });
             let settled = async {
                 match scenario {
                     Scenario::Adopt => {
@@ -238,37 +236,11 @@ async fn killed_at_effects(world_name: &'static str, scenario: Scenario, every: 
                     Scenario::Undo => world.fleet.delete(&name).await,
                 }
             };
-            tokio::pin!(settled);
-            let mut is_settled = false;
-            let struck = tokio::select! {
-                effect = effects.triggered() => Some(effect.what.clone()),
-                () = &mut settled => {
-                    is_settled = true;
-                    match effects.recorded().len() >= number {
-                        true => Some(effects.triggered().await.what.clone()),
-                        false => None,
-                    }
-                }
-            };
+            let struck = killed_at(world, Some((number, moment)), settled, async || {}).await;
             if let Some(what) = &struck {
                 (any, points) = (true, points + 1);
                 println!("killed {letter} {number}: {what}");
-                assert!(
-                    world
-                        .installation
-                        .operator()
-                        .service()
-                        .exits_within(tenantry_test_support::PATIENCE)
-                        .await
-                );
-                effects.reset();
-                world.delete_lease().await;
-                world.installation.operator().start().await.unwrap();
-                if !is_settled {
-                    settled.await;
-                }
             }
-            effects.reset();
             match scenario {
                 Scenario::Adopt => {
                     let mut session: PgConnection = world.fleet.login(&name).await.unwrap();

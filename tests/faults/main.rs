@@ -8,6 +8,7 @@ mod batch;
 mod breaker;
 mod canaries;
 mod crash;
+mod crash_jobs;
 mod crash_modules;
 mod crd;
 mod deadlines;

@@ -25,16 +25,17 @@ use tenantry::{
     },
     controller::tenant_module::job::{CONTAINER, LABEL_MIGRATED_TENANT, LABEL_RUN},
 };
-use tenantry_test_support::World;
+use tenantry_test_support::{Options, World};
 
 use crate::adopting::{allow, application, old_login, unblock};
 
-const MODULE: &str = "tools-shop";
+pub const MODULE: &str = "tools-shop";
 /// Like a tool, it leaves what is there.
 const FIRST: &str = "CREATE TABLE IF NOT EXISTS users (id bigserial PRIMARY KEY, email text)";
 
-struct Tools {
-    world: World,
+/// A world with the module of a tool, and what the tool's pods need.
+pub struct Tools {
+    pub world: World,
     pods: Api<Pod>,
     secrets: Api<Secret>,
     jobs: Api<Job>,
@@ -42,8 +43,9 @@ struct Tools {
 }
 
 impl Tools {
-    async fn new(name: &'static str) -> Self {
-        let world = World::new(name).await;
+    /// Starts a world; `name` is that of the namespace and of the server.
+    pub async fn with(name: &'static str, options: Options) -> Self {
+        let world = World::with(name, options).await;
         let (client, namespace) = (world.fleet.client.clone(), format!("{}-system", world.name));
         Self {
             pods: Api::namespaced(client.clone(), &namespace),
@@ -55,7 +57,7 @@ impl Tools {
     }
 
     /// The module at this version, whose tool is one statement by psql.
-    async fn apply(&self, version: &str, sql: &str) {
+    pub async fn apply(&self, version: &str, sql: &str) {
         let command = ["psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "$(DATABASE_URL)", "--command", sql];
         let job = json!({"image": "registry.example/shop:1", "command": command});
         let module = json!({"apiVersion": API_VERSION, "kind": "TenantModule",
@@ -132,7 +134,7 @@ impl Tools {
     }
 
     /// Waits until the module is so, while the kubelet works if it does.
-    async fn module(
+    pub async fn module(
         &self,
         what: &str,
         works: bool,
@@ -151,7 +153,7 @@ impl Tools {
         .await
     }
 
-    async fn tenant(
+    pub async fn tenant(
         &self,
         name: &str,
         what: &str,
@@ -173,7 +175,7 @@ impl Tools {
     }
 
     /// Waits until no login, Secret and record of a run is left.
-    async fn nothing_is_left(&self) {
+    pub async fn nothing_is_left(&self) {
         let query = "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE '%\\_migrate' AND $1 = '')";
         self.world.until("no login is left", async || self.world.holds("postgres", query, "").await).await;
         let query = "SELECT NOT EXISTS (SELECT FROM migration_runs WHERE $1 = '')";
@@ -189,14 +191,14 @@ impl Tools {
     }
 }
 
-fn is_accepted(version: &str) -> impl Fn(&TenantModuleStatus) -> bool {
+pub fn is_accepted(version: &str) -> impl Fn(&TenantModuleStatus) -> bool {
     move |status| {
         status.version.as_deref() == Some(version)
             && find_condition(&status.conditions, READY).is_some_and(|ready| ready.status == "True")
     }
 }
 
-fn is_at(version: &str) -> impl Fn(&ModuleStatus) -> bool {
+pub fn is_at(version: &str) -> impl Fn(&ModuleStatus) -> bool {
     move |module| {
         module.version_name.as_deref() == Some(version) && module.state == Some(ModuleState::Current)
     }
@@ -208,7 +210,7 @@ fn has_reason(reason: &str) -> impl Fn(&TenantModuleStatus) -> bool {
 
 #[tokio::test]
 async fn tool_runs_once_on_the_template_and_in_each_older_tenant() {
-    let tools = Tools::new("tools-job").await;
+    let tools = Tools::with("tools-job", Options::default()).await;
     let fleet = &tools.world.fleet;
     let wants = || json!({"modules": [{"name": MODULE}]});
 

@@ -16,6 +16,7 @@ use crate::{
         modules::{KnownModule, ModuleWishes, choose},
         plan_adoption::rests,
         record::ModuleVersion,
+        rollout_order::{self, is_failed},
     },
 };
 
@@ -24,12 +25,12 @@ const WAIT_FOR_MODULES: [Reason; 4] =
     [Reason::DependencyTooOld, Reason::ModuleNotFound, Reason::ModuleNotReady, Reason::VersionNotFound];
 
 /// Requests the reconciles of the tenants that lack something of these modules, a few at a time on each server, and of those
-/// that wait for a module. Those on which a file failed are first: it may be corrected.
+/// that wait for a module. Those on which a file failed are first: it may be corrected; then the quiet ones.
 pub fn wake_tenants(names: &BTreeSet<String>, context: &Context) {
     context.state.plans_changed.notify_one();
     context.state.modules.status_changed.notify_one();
     let known = context.modules.known();
-    let mut count = 0_usize;
+    let mut concerned = Vec::new();
     for tenant in context.stores.scopes.tenants() {
         let reference = ObjectRef::from_obj(tenant.as_ref());
         let failure = context.state.retries.failure(&reference);
@@ -41,10 +42,13 @@ pub fn wake_tenants(names: &BTreeSet<String>, context: &Context) {
         if let (true, Some(server)) =
             (is_concerned(&tenant, status, names, known.list(), context), &status.server)
         {
-            let is_failed = status.modules.iter().any(|module| module.state == Some(ModuleState::Failed));
-            context.state.module_rollouts.add(server, [(reference, is_failed)]);
-            count += 1;
+            concerned.push((rollout_order::place(status), server.clone(), reference, is_failed(status)));
         }
+    }
+    let count = concerned.len();
+    concerned.sort_by_key(|(place, ..)| *place);
+    for (_, server, tenant, is_urgent) in concerned {
+        context.state.module_rollouts.add(&server, [(tenant, is_urgent)]);
     }
     if count > 0 {
         info!(?names, tenants = count, "modules changed: their tenants are brought up");
