@@ -1,23 +1,15 @@
 //! A run of an application's own tool, on the real API server with its Job controller. There is no kubelet: the test runs the
 //! container's command itself, with its environment, and completes the pod's status.
 
-use std::{collections::HashMap, process::Command};
-
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Container, Pod, Secret},
-};
-use kube::{
-    Api, Client, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use tenantry::{
     api::module_job::ModuleJob,
     controller::tenant_module::{
-        job::{CONTAINER, LABEL_RUN, MigrationAddress, MigrationRun},
+        job::{LABEL_RUN, MigrationAddress, MigrationRun},
         run::{MigrationRunner, RunRecord},
     },
     domain::{
@@ -37,7 +29,7 @@ use tenantry::{
     },
 };
 use tenantry_dev::{Postgres, PostgresOptions};
-use tenantry_test_support::{Fleet, Wait, shared_operator};
+use tenantry_test_support::{Fleet, JobPods, Wait, shared_operator};
 use uuid::Uuid;
 
 const OPERATOR: &str = "operator";
@@ -158,50 +150,13 @@ impl Stage {
             .await
     }
 
-    /// Runs a container as a kubelet would. Returns its exit code and the end of its log.
-    async fn run(&self, container: &Container) -> (i32, String) {
-        let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
-        let mut variables = HashMap::new();
-        for variable in container.env.iter().flatten() {
-            let source = variable.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
-            let data = secrets.get(&source.name).await.unwrap().data.unwrap();
-            variables.insert(variable.name.clone(), String::from_utf8(data[&source.key].0.clone()).unwrap());
-        }
-        let expanded = container.command.iter().flatten().map(|argument| {
-            variables
-                .iter()
-                .fold(argument.clone(), |text, (name, value)| text.replace(&format!("$({name})"), value))
-        });
-        let expanded: Vec<String> = expanded.collect();
-        let mut command = Command::new(&expanded[0]);
-        command
-            .args(&expanded[1..])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .envs(&variables);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        let log = String::from_utf8_lossy(&output.stderr).into_owned();
-        // A tool that says how it connects.
-        (output.status.code().unwrap(), format!("connected to {}\n{log}", variables["DATABASE_URL"]))
-    }
-
-    async fn complete(&self, pod: &Pod, exit_code: i32, log: &str) {
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
-        let now = Timestamp::now().to_string();
-        let now = format!("{}Z", now.split('.').next().unwrap().trim_end_matches('Z'));
-        let (phase, reason) = if exit_code == 0 { ("Succeeded", "Completed") } else { ("Failed", "Error") };
-        let status = json!({"status": {"phase": phase, "containerStatuses": [{
-            "name": CONTAINER, "image": "registry.example/shop:1", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": exit_code, "reason": reason, "message": log,
-                "startedAt": now, "finishedAt": now}},
-        }]}});
-        pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    fn pods(&self) -> JobPods {
+        JobPods::new(&self.client, &self.namespace)
     }
 
     async fn nothing_is_left(&self) {
         assert!(self.server.observe_all().await.unwrap().migration_logins().is_empty());
-        let secrets = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
-        let secrets = secrets.list(&ListParams::default().labels(LABEL_RUN)).await.unwrap().items;
+        let secrets = self.pods().secrets().await;
         assert!(secrets.is_empty(), "{secrets:?}");
     }
 }
@@ -227,9 +182,7 @@ async fn tool_runs_as_a_job_and_leaves_no_login() {
     let actions = stage.advance(run, &source, &mut record, waits).await;
     assert!(matches!(actions[..], [RunAction::OpenLogin, RunAction::CreateJob, RunAction::Wait { .. }]));
     let pod = stage.pod(run).await;
-    let (code, log) = stage.run(&pod.spec.as_ref().unwrap().containers[0]).await;
-    assert_eq!(code, 0, "{log}");
-    stage.complete(&pod, code, "").await;
+    assert_eq!(stage.pods().run(&pod).await, Some(0));
     let actions = stage.advance(run, &source, &mut record, is_done).await;
     let expected = [
         RunAction::Record(RunOutcome::Succeeded),
@@ -247,8 +200,7 @@ async fn tool_runs_as_a_job_and_leaves_no_login() {
     let source = Stage::source("CREATE TABLE shops (id int)");
     stage.advance(run, &source, &mut record, waits).await;
     let pod = stage.pod(run).await;
-    let (code, log) = stage.run(&pod.spec.as_ref().unwrap().containers[0]).await;
-    stage.complete(&pod, code, &log).await;
+    assert_eq!(stage.pods().run(&pod).await, Some(1));
     stage.advance(run, &source, &mut record, is_done).await;
     let Some(RunOutcome::Failed { exit_code: Some(1), message }) = &record.outcome else {
         panic!("{record:?}")

@@ -1,15 +1,7 @@
 //! Modules whose migrations an application's own tool applies: `source.job`. There is no kubelet: the test runs the command
 //! of each container with its environment, and completes the pod's status.
 
-use std::{collections::HashMap, process::Command};
-
-use k8s_openapi::{
-    api::{
-        batch::v1::Job,
-        core::v1::{Container, Pod, Secret},
-    },
-    jiff::Timestamp,
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -23,9 +15,9 @@ use tenantry::{
         tenant_module::{TenantModule, TenantModuleStatus},
         tenant_status::{ModuleState, ModuleStatus},
     },
-    controller::tenant_module::job::{CONTAINER, LABEL_MIGRATED_TENANT, LABEL_RUN},
+    controller::tenant_module::job::{LABEL_MIGRATED_TENANT, LABEL_RUN},
 };
-use tenantry_test_support::{Options, World};
+use tenantry_test_support::{JobPods, Options, World};
 
 use crate::adopting::{allow, application, old_login, unblock};
 
@@ -36,8 +28,7 @@ const FIRST: &str = "CREATE TABLE IF NOT EXISTS users (id bigserial PRIMARY KEY,
 /// A world with the module of a tool, and what the tool's pods need.
 pub struct Tools {
     pub world: World,
-    pods: Api<Pod>,
-    secrets: Api<Secret>,
+    pods: JobPods,
     jobs: Api<Job>,
     modules: Api<TenantModule>,
 }
@@ -48,8 +39,7 @@ impl Tools {
         let world = World::with(name, options).await;
         let (client, namespace) = (world.fleet.client.clone(), format!("{}-system", world.name));
         Self {
-            pods: Api::namespaced(client.clone(), &namespace),
-            secrets: Api::namespaced(client.clone(), &namespace),
+            pods: JobPods::new(&client, &namespace),
             jobs: Api::namespaced(client.clone(), &namespace),
             modules: Api::all(client),
             world,
@@ -69,68 +59,18 @@ impl Tools {
             .unwrap();
     }
 
-    /// The pods that have not ended.
-    async fn waiting_pods(&self) -> Vec<Pod> {
-        let pods = self.pods.list(&ListParams::default().labels(LABEL_RUN)).await.unwrap().items;
-        let is_open = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
-        };
-        pods.into_iter().filter(is_open).collect()
-    }
-
     /// Runs the containers of all pods that wait, as a kubelet would. Returns how many, and of how many tenants.
     async fn kubelet(&self, for_tenants: bool) -> (usize, usize) {
         let (mut count, mut of_tenants) = (0, 0);
         let is_for_tenant = |pod: &Pod| pod.labels().contains_key(LABEL_MIGRATED_TENANT);
-        for pod in self.waiting_pods().await.into_iter().filter(|pod| for_tenants || !is_for_tenant(pod)) {
-            // The Secret of a run that was wound up is gone.
-            let Some((code, log)) = self.run(&pod.spec.as_ref().unwrap().containers[0]).await else {
+        for pod in self.pods.waiting().await.into_iter().filter(|pod| for_tenants || !is_for_tenant(pod)) {
+            if self.pods.run(&pod).await.is_none() {
                 continue;
-            };
-            self.complete(&pod, code, &log).await;
+            }
             count += 1;
             of_tenants += usize::from(pod.labels().contains_key(LABEL_MIGRATED_TENANT));
         }
         (count, of_tenants)
-    }
-
-    async fn run(&self, container: &Container) -> Option<(i32, String)> {
-        let mut variables = HashMap::new();
-        for variable in container.env.iter().flatten() {
-            let source = variable.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
-            let data = self.secrets.get_opt(&source.name).await.unwrap()?.data.unwrap();
-            variables.insert(variable.name.clone(), String::from_utf8(data[&source.key].0.clone()).unwrap());
-        }
-        let expand = |argument: &String| {
-            let replaced =
-                |text: String, (name, value): (&String, &String)| text.replace(&format!("$({name})"), value);
-            variables.iter().fold(argument.clone(), replaced)
-        };
-        let expanded: Vec<String> = container.command.iter().flatten().map(expand).collect();
-        let mut command = Command::new(&expanded[0]);
-        command
-            .args(&expanded[1..])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .envs(&variables);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-        let log = String::from_utf8_lossy(&output.stderr).into_owned();
-        Some((output.status.code().unwrap(), format!("connected to {}\n{log}", variables["DATABASE_URL"])))
-    }
-
-    async fn complete(&self, pod: &Pod, exit_code: i32, log: &str) {
-        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap().to_string();
-        let (phase, reason) = if exit_code == 0 { ("Succeeded", "Completed") } else { ("Failed", "Error") };
-        let status = json!({"status": {"phase": phase, "containerStatuses": [{
-            "name": CONTAINER, "image": "registry.example/shop:1", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": exit_code, "reason": reason, "message": log,
-                "startedAt": now, "finishedAt": now}},
-        }]}});
-        self.pods
-            .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status))
-            .await
-            .unwrap();
     }
 
     /// Waits until the module is so, while the kubelet works if it does.
@@ -182,7 +122,7 @@ impl Tools {
         self.world
             .until("no run is left", async || self.world.holds("tenantry_system", query, "").await)
             .await;
-        let secrets = self.secrets.list(&ListParams::default().labels(LABEL_RUN)).await.unwrap().items;
+        let secrets = self.pods.secrets().await;
         assert!(secrets.is_empty(), "{secrets:?}");
     }
 
@@ -216,7 +156,7 @@ async fn tool_runs_once_on_the_template_and_in_each_older_tenant() {
 
     // A Job that does not come to its end, as with an image that does not exist, is replaced when the module is corrected.
     tools.apply("2026.1", "SELECT 1").await;
-    let waiting = async || tools.waiting_pods().await.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
+    let waiting = async || tools.pods.waiting().await.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
     tools.world.until("a pod waits", async || waiting().await.len() == 1).await;
     let first = waiting().await;
 
@@ -260,7 +200,7 @@ async fn tool_runs_once_on_the_template_and_in_each_older_tenant() {
     other.close().await.unwrap();
     tools.apply("2026.2", &format!("{FIRST}; CREATE UNIQUE INDEX emails ON users (email)")).await;
     tools.module("accepted", true, is_accepted("2026.2")).await;
-    tools.world.until("the pods of both tenants wait", async || tools.waiting_pods().await.len() == 2).await;
+    tools.world.until("the pods of both tenants wait", async || tools.pods.waiting().await.len() == 2).await;
     assert_eq!(fleet.secret("tools-a-db", "schema.tools-shop").await, "2026.1");
     let operator = tools.world.installation.operator();
     operator.kill().await.unwrap();

@@ -7,6 +7,7 @@
 
 pub mod audit;
 mod fleet;
+mod job_pods;
 pub mod objects;
 mod postgres;
 pub mod shared_operator;
@@ -14,6 +15,7 @@ mod wait;
 mod world;
 
 pub use fleet::{Fleet, is_ready};
+pub use job_pods::JobPods;
 pub use postgres::{login, prepared_postgres};
 pub use wait::Wait;
 pub use world::{CONTROL_PLANE, Options, PATIENCE, World, names};
