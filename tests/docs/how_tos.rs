@@ -77,3 +77,35 @@ async fn database_is_adopted_as_printed() {
     let shown = shell.run("kubectl get ten -n customers acme").await;
     assert!(shown.contains("ReadWrite"), "{shown}");
 }
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn tenant_is_dumped_and_restored_as_printed() {
+    let (environment, mut shell) = start("backup").await;
+    let postgres = environment.postgres();
+    shell.run("kubectl apply -f examples/quickstart/acme.yaml").await;
+    shell.run("kubectl wait -n customers --for=condition=Ready tenant/acme --timeout=60s").await;
+    let document = page("backup.md");
+    let blocks = blocks(&document);
+    let [own, dump, restore, look] = blocks[..] else { panic!("{blocks:?}") };
+    assert!(own.contains("export ADMIN="));
+    let admin = postgres.admin_url("");
+    let admin = admin.split('?').next().unwrap().trim_end_matches('/').to_owned();
+    shell.variables.push(("ADMIN".to_owned(), admin));
+    // Programs of the server's version.
+    shell.variables[0].1 = format!("{}:{}", postgres.binaries().directory().display(), shell.variables[0].1);
+    shell.run(dump).await;
+    let mut inside = postgres.connect("tenant_acme").await.unwrap();
+    inside.execute("INSERT INTO users (email) VALUES ('later@acme.example')").await.unwrap();
+    inside.close().await.unwrap();
+    shell.run(restore).await;
+    let mut inside = postgres.connect("tenant_acme").await.unwrap();
+    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut inside).await.unwrap();
+    assert_eq!(users, 1, "the state of the dump");
+    let secret = "kubectl get secret -n customers acme-db -o jsonpath='{.data.uri}' | base64 -d";
+    let uri = shell.run(secret).await;
+    let mut login = PgConnection::connect(&uri).await.unwrap();
+    login.execute("INSERT INTO users (email) VALUES ('after@acme.example')").await.unwrap();
+    let looked = shell.run(look).await;
+    assert!(looked.contains("(1 row)"), "{looked}");
+}
