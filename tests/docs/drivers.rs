@@ -49,7 +49,16 @@ const NODE: Registry = Registry {
     fixtures: &["package.json", "schema.prisma"],
     install: &[
         &["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"],
-        &["npx", "prisma", "generate", "--schema", "schema.prisma"],
+        // A client with an adapter needs no engine, which would be downloaded.
+        &[
+            "env",
+            "PRISMA_SCHEMA_ENGINE_BINARY=/bin/true",
+            "npx",
+            "prisma",
+            "generate",
+            "--schema",
+            "schema.prisma",
+        ],
     ],
 };
 
@@ -172,15 +181,12 @@ async fn drivers_of_python_connect_as_printed() {
 #[tokio::test]
 #[ignore = "slow: make test-all"]
 async fn drivers_of_node_connect_as_printed() {
-    let node = |section, file, run, refusals| Driver { section, file, build: &[], run, refusals };
+    const REFUSALS: [&str; 2] =
+        ["unable to verify the first certificate", "other.example. is not in the cert's altnames"];
+    let node = |section, file, run| Driver { section, file, build: &[], run, refusals: REFUSALS };
     let drivers = [
-        node(
-            "node-postgres",
-            "pg.mjs",
-            &["node", "pg.mjs"],
-            ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "ERR_TLS_CERT_ALTNAME_INVALID"],
-        ),
-        node("Prisma", "prisma.mjs", &["node", "prisma.mjs"], ["certificate", "certificate"]),
+        node("node-postgres", "pg.mjs", &["node", "pg.mjs"]),
+        node("Prisma", "prisma.mjs", &["node", "prisma.mjs"]),
     ];
     connects(NODE, &drivers).await;
 }
@@ -188,7 +194,8 @@ async fn drivers_of_node_connect_as_printed() {
 #[tokio::test]
 #[ignore = "slow: make test-all"]
 async fn drivers_of_java_connect_as_printed() {
-    const REFUSALS: [&str; 2] = ["unable to find valid certification path", "other.example"];
+    const REFUSALS: [&str; 2] =
+        ["unable to find valid certification path", "hostname other.example could not be verified"];
     let java = |section, file, run| Driver { section, file, build: &[], run, refusals: REFUSALS };
     let drivers = [
         java("pgJDBC", "Jdbc.java", &["java", "-cp", "lib/*", "Jdbc.java"]),
@@ -229,9 +236,14 @@ async fn sqlx_connects_where_the_secret_is_mounted() {
         let secret = database.secret(case, ["db.example", "other.example"]);
         let mut client = secret.container();
         client.arg(env::current_exe().unwrap());
-        client.args(["--exact", "drivers::sqlx_connects_where_the_secret_is_mounted", "--ignored", "--nocapture"]);
+        client.args([
+            "--exact",
+            "drivers::sqlx_connects_where_the_secret_is_mounted",
+            "--ignored",
+            "--nocapture",
+        ]);
         clean(&mut client).env(MOUNTED, "1");
-        judge("sqlx", case, &run(&mut client), ["UnknownIssuer", "other.example"]);
+        judge("sqlx", case, &run(&mut client), ["UnknownIssuer", "NotValidForNameContext"]);
     }
 }
 
