@@ -28,14 +28,14 @@ struct Driver {
 }
 
 /// A package registry, from which drivers are installed once per machine.
-struct Registry {
+struct PackageRegistry {
     /// A change of what is installed needs another name.
     name: &'static str,
     fixtures: &'static [&'static str],
     install: &'static [&'static [&'static str]],
 }
 
-const PYTHON: Registry = Registry {
+const PYTHON: PackageRegistry = Registry {
     name: "drivers-python-1",
     fixtures: &["requirements.txt", "django_users.py"],
     install: &[
@@ -44,7 +44,7 @@ const PYTHON: Registry = Registry {
     ],
 };
 
-const NODE: Registry = Registry {
+const NODE: PackageRegistry = Registry {
     name: "drivers-node-1",
     fixtures: &["package.json", "schema.prisma"],
     install: &[
@@ -62,7 +62,7 @@ const NODE: Registry = Registry {
     ],
 };
 
-const MAVEN: Registry = Registry {
+const MAVEN: PackageRegistry = Registry {
     name: "drivers-maven-1",
     fixtures: &["pom.xml", "spring/example/Application.java"],
     install: &[
@@ -71,7 +71,7 @@ const MAVEN: Registry = Registry {
     ],
 };
 
-const GO: Registry = Registry { name: "drivers-go-1", fixtures: &["go.mod", "go.sum"], install: &[] };
+const GO: PackageRegistry = Registry { name: "drivers-go-1", fixtures: &["go.mod", "go.sum"], install: &[] };
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
@@ -92,7 +92,7 @@ fn command(line: &[&str], directory: &Path) -> Command {
     command
 }
 
-impl Registry {
+impl PackageRegistry {
     /// The directory in which its drivers are installed.
     fn installed(&self) -> PathBuf {
         let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -126,7 +126,7 @@ fn snippet<'p>(page: &'p str, section: &str) -> &'p str {
 }
 
 /// A client's outcome where a Secret is right, and where it is wrong.
-fn judge(section: &str, case: Case, output: &Output, refusals: [&str; 2]) {
+fn demand_outcome(section: &str, case: Case, output: &Output, refusals: [&str; 2]) {
     let printed = text(output);
     let expected = match case {
         Case::Right => EMAIL,
@@ -143,7 +143,7 @@ fn clean(command: &mut Command) -> &mut Command {
     command.env_clear().envs(kept)
 }
 
-async fn connects(registry: Registry, drivers: &[Driver]) {
+async fn connects(registry: PackageRegistry, drivers: &[Driver]) {
     let directory = registry.installed();
     let database = Database::start().await;
     let page = page("drivers.md");
@@ -156,7 +156,7 @@ async fn connects(registry: Registry, drivers: &[Driver]) {
             let secret = database.secret(case, ["db.example", "other.example"]);
             let mut client = secret.container();
             clean(client.args(driver.run).current_dir(&directory));
-            judge(driver.section, case, &run(&mut client), driver.refusals);
+            demand_outcome(driver.section, case, &run(&mut client), driver.refusals);
         }
     }
 }
@@ -243,7 +243,7 @@ async fn sqlx_connects_where_the_secret_is_mounted() {
             "--nocapture",
         ]);
         clean(&mut client).env(MOUNTED, "1");
-        judge("sqlx", case, &run(&mut client), ["UnknownIssuer", "NotValidForNameContext"]);
+        demand_outcome("sqlx", case, &run(&mut client), ["UnknownIssuer", "NotValidForNameContext"]);
     }
 }
 
