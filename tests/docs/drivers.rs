@@ -35,7 +35,7 @@ struct PackageRegistry {
     install: &'static [&'static [&'static str]],
 }
 
-const PYTHON: PackageRegistry = Registry {
+const PYTHON: PackageRegistry = PackageRegistry {
     name: "drivers-python-1",
     fixtures: &["requirements.txt", "django_users.py"],
     install: &[
@@ -44,7 +44,7 @@ const PYTHON: PackageRegistry = Registry {
     ],
 };
 
-const NODE: PackageRegistry = Registry {
+const NODE: PackageRegistry = PackageRegistry {
     name: "drivers-node-1",
     fixtures: &["package.json", "schema.prisma"],
     install: &[
@@ -62,7 +62,7 @@ const NODE: PackageRegistry = Registry {
     ],
 };
 
-const MAVEN: PackageRegistry = Registry {
+const MAVEN: PackageRegistry = PackageRegistry {
     name: "drivers-maven-1",
     fixtures: &["pom.xml", "spring/example/Application.java"],
     install: &[
@@ -71,7 +71,8 @@ const MAVEN: PackageRegistry = Registry {
     ],
 };
 
-const GO: PackageRegistry = Registry { name: "drivers-go-1", fixtures: &["go.mod", "go.sum"], install: &[] };
+const GO: PackageRegistry =
+    PackageRegistry { name: "drivers-go-1", fixtures: &["go.mod", "go.sum"], install: &[] };
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
