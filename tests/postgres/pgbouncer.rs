@@ -274,7 +274,7 @@ async fn verifier_is_that_of_a_login_that_may_connect() {
     server.set_login(&tenant.placement, &stored, true).await.unwrap();
     assert_eq!(verifier(login).await, [(login.clone(), stored.clone())]);
     server.set_login(&tenant.placement, &stored, false).await.unwrap();
-    for nobody in [login.as_str(), "postgres", "pgbouncer", OPERATOR, "absent"] {
-        assert_eq!(verifier(nobody).await, [], "{nobody}");
+    for refused in [login.as_str(), "postgres", "pgbouncer", OPERATOR, "absent"] {
+        assert_eq!(verifier(refused).await, [], "{refused}");
     }
 }
