@@ -93,7 +93,7 @@ async fn tenant_is_dumped_and_restored_as_printed() {
     let admin = admin.split('?').next().unwrap().trim_end_matches('/').to_owned();
     shell.variables.push(("ADMIN".to_owned(), admin));
     // Programs of the server's version.
-    shell.variables[0].1 = format!("{}:{}", postgres.binaries().directory().display(), shell.variables[0].1);
+    shell.variables[0].1 = format!("{}:{}", postgres.binaries().directory.display(), shell.variables[0].1);
     shell.run(dump).await;
     let mut inside = postgres.connect("tenant_acme").await.unwrap();
     inside.execute("INSERT INTO users (email) VALUES ('later@acme.example')").await.unwrap();

@@ -15,6 +15,7 @@ mod migration_login;
 mod migrations;
 mod modules;
 mod own_users;
+mod pgbouncer;
 mod preflight;
 mod printed_setup;
 mod provisioning;
