@@ -92,6 +92,15 @@ async fn module_is_dropped_only_when_nothing_gives_it_to_the_tenant() {
     assert!(ask::<bool>("tenantry_system", recorded, TENANT).await);
     let note = event(fleet, TENANT, "ModulePurged").await;
     assert!(note.contains("was dropped from the database with its data"), "{note}");
+    // A name that means nothing there differs from one that was dropped.
+    fleet
+        .apply(
+            TENANT,
+            json!({"modules": core, "purgeModules": ["purged-rooms", "purged-beds", "purged-typo"]}),
+        )
+        .await;
+    let note = event(fleet, TENANT, "ModuleNotFound").await;
+    assert!(note.contains("has no module \"purged-typo\""), "{note}");
     // It is given again, and starts from nothing, although the name is still there.
     fleet.apply(TENANT, json!({"modules": both, "purgeModules": all})).await;
     fleet.ready(TENANT).await;

@@ -116,8 +116,14 @@ impl Tools {
 
     /// Waits until no login, Secret and record of a run is left.
     pub async fn nothing_is_left(&self) {
-        let query = "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE '%\\_migrate' AND $1 = '')";
-        self.world.until("no login is left", async || self.world.holds("postgres", query, "").await).await;
+        let query = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE '%\\_migrate'";
+        let wait = self.world.fleet.until("no login is left");
+        wait.observe(async || {
+            let mut superuser = self.world.superuser("postgres").await;
+            let left: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut superuser).await.unwrap();
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await;
         let query = "SELECT NOT EXISTS (SELECT FROM migration_runs WHERE $1 = '')";
         self.world
             .until("no run is left", async || self.world.holds("tenantry_system", query, "").await)

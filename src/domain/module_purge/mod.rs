@@ -20,7 +20,9 @@ pub enum PurgeRefusal {
     #[error("it has Tenantry's own tables, which stay")]
     Internal,
     /// A list gives it to the tenant.
-    #[error("{0} gives it to the tenant: take it off that list")]
+    #[error(
+        "{0} gives it to the tenant: take it off that list, or give the tenant a list of its own in spec.modules"
+    )]
     Listed(String),
     /// A module that the tenant keeps depends on it.
     #[error("module {0:?} depends on it, and the tenant keeps that one: name it in spec.purgeModules too")]

@@ -18,7 +18,7 @@ use crate::{
     },
     domain::{
         module_purge::{AGAIN, PurgeRefusal, order, own_schema, refusal},
-        modules::{ChosenModule, with_applied},
+        modules::{ChosenModule, version_of, with_applied},
         record::ModuleVersion,
         recorded_purge::RecordedPurge,
     },
@@ -58,6 +58,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
 async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), StepError> {
     let row = step.row()?;
     let known = step.context.modules.known();
+    let was_recorded = version_of(&row.module_versions, module) > 0 || row.module_purges.contains_key(module);
     let begun = match row.module_purges.get(module) {
         Some(RecordedPurge::Begun { schema }) => Some(schema.clone()),
         _ => None,
@@ -96,6 +97,12 @@ async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), Step
     match step.server()?.purge_module(&row.placement, &purge).await? {
         PurgedModule::Refused { version, why } => refuse(step, module, Some(version), &why).await,
         PurgedModule::Absent => {
+            if !was_recorded {
+                let note =
+                    format!("spec.purgeModules: the tenant has no module {module:?}; nothing was dropped");
+                let object = step.tenant().object_ref(&());
+                step.context.events.warning(object, "PurgeModules", Reason::ModuleNotFound, note);
+            }
             let dropped = DroppedModule { version: None, objects: &[], limits: &[] };
             end(step, module, &dropped).await
         }
@@ -143,13 +150,6 @@ async fn refuse(
     let registry = &step.context.registry;
     let update = registry.refuse_module_purge(row.id, module, &why, &versions, correlation).await?;
     step.replace_record(update.record);
-    let note = format!("spec.purgeModules: module {module:?} stays: {why}");
-    step.context.events.warning(
-        step.tenant().object_ref(&()),
-        "PurgeModules",
-        Reason::ModulePurgeRefused,
-        note,
-    );
     Ok(())
 }
 
