@@ -32,6 +32,8 @@ pub enum LoginState {
     Absent,
     /// It can log in.
     Open,
+    /// It cannot log in any more; its end was interrupted, and it may have sessions and rights.
+    Ending,
 }
 
 /// What was observed of a run.
@@ -125,7 +127,7 @@ pub fn next_action(facts: &RunFacts) -> RunAction {
             RunAction::Record(RunOutcome::Failed { exit_code: None, message })
         }
         // Its password may be invalid by now, or its sessions ended: what the tool does from here on fails.
-        JobState::Unfinished(_) if facts.login == LoginState::Absent => {
+        JobState::Unfinished(_) if facts.login != LoginState::Open => {
             let message = "its migration login was taken away while it ran".to_owned();
             RunAction::Record(RunOutcome::Failed { exit_code: None, message })
         }
@@ -138,7 +140,7 @@ pub fn next_action(facts: &RunFacts) -> RunAction {
             RunAction::Record(RunOutcome::Failed { exit_code: None, message })
         }
         // Without the Secret, the password is lost.
-        JobState::Absent if facts.login == LoginState::Absent || !facts.has_secret => RunAction::OpenLogin,
+        JobState::Absent if facts.login != LoginState::Open || !facts.has_secret => RunAction::OpenLogin,
         JobState::Absent => RunAction::CreateJob,
     }
 }
@@ -147,7 +149,7 @@ pub fn next_action(facts: &RunFacts) -> RunAction {
 fn wind_up(facts: &RunFacts, outcome: &RunOutcome) -> RunAction {
     match facts.job {
         JobState::Unfinished(_) => RunAction::DeleteJob,
-        _ if facts.login == LoginState::Open => RunAction::CloseLogin,
+        _ if facts.login != LoginState::Absent => RunAction::CloseLogin,
         _ if facts.has_secret => RunAction::DeleteSecret,
         _ => RunAction::Done(outcome.clone()),
     }
@@ -211,6 +213,7 @@ mod tests {
             // Its password is in no Secret, or is not that of the Secret.
             (LoginState::Open, false, RunAction::OpenLogin),
             (LoginState::Absent, true, RunAction::OpenLogin),
+            (LoginState::Ending, true, RunAction::OpenLogin),
             (LoginState::Open, true, RunAction::CreateJob),
         ] {
             assert_eq!(next_action(&facts(login, has_secret, JobState::Absent)), action);
@@ -247,6 +250,8 @@ mod tests {
         assert_eq!(next_action(&facts), RunAction::DeleteJob);
         facts.job = JobState::Absent;
         assert_eq!(next_action(&facts), RunAction::CloseLogin);
+        facts.login = LoginState::Ending;
+        assert_eq!(next_action(&facts), RunAction::CloseLogin);
         facts.login = LoginState::Absent;
         assert_eq!(next_action(&facts), RunAction::DeleteSecret);
         facts.has_secret = false;
@@ -277,10 +282,10 @@ mod tests {
     proptest! {
         #[test]
         fn every_run_ends_without_a_login_and_a_job_that_runs(
-            open in any::<bool>(), has_secret in any::<bool>(), state in 0..5u8, end in 0..3u8, lasts in 0..20u32,
+            login in 0..3usize, has_secret in any::<bool>(), state in 0..5u8, end in 0..3u8, lasts in 0..20u32,
             cancelled in any::<bool>(),
         ) {
-            let login = if open { LoginState::Open } else { LoginState::Absent };
+            let login = [LoginState::Absent, LoginState::Open, LoginState::Ending][login];
             let job = |state: u8| match state {
                 0 => JobState::Succeeded,
                 1 => JobState::Failed(Some(1), "exit code 1".into()),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     controller::tenant_module::job::{MigrationConnection, connection_data},
-    domain::spec,
+    domain::{migration_run::LoginState, spec},
     modules::{ModuleKind, ModuleSet},
     postgres::tenant::{
         credentials::{generate_password, scram_verifier},
@@ -29,7 +29,9 @@ pub async fn ensure(step: &mut StepContext<'_, '_>, modules: &ModuleSet) -> Resu
     // The run is that of the tenant: it lasts as long as the tenant.
     let (run, database) = (row.id.0, MigratedDatabase::OfTenant(&row.placement));
     let found = secrets::find(context, &namespace, &name, row).await?;
-    if matches!(found, Found::Ours(_)) && server.has_migration_login(&database, run).await? {
+    if matches!(found, Found::Ours(_))
+        && server.migration_login_state(&database, run).await? == LoginState::Open
+    {
         context.state.reports.login_made(row.id);
         return Ok(());
     }

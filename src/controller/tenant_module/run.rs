@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{MANAGED_BY, module_job::ModuleJob},
-    domain::migration_run::{LoginState, RunAction, RunFacts, RunOutcome, next_action},
+    domain::migration_run::{RunAction, RunFacts, RunOutcome, next_action},
     postgres::{
         Error,
         server::Server,
@@ -107,12 +107,12 @@ impl MigrationRunner<'_> {
         let pods = ListParams::default().labels(&format!("{LABEL_RUN}={}", self.run.run));
         let pods = Api::<Pod>::namespaced(self.client.clone(), self.run.namespace).list(&pods).await?.items;
         let created = job.as_ref().and_then(|job| Some(job.metadata.creation_timestamp.as_ref()?.0));
-        let is_open = self.server.has_migration_login(&self.database, self.run.run).await?;
+        let login = self.server.migration_login_state(&self.database, self.run.run).await?;
         let limit = (self.source.deadline_seconds() + GRACE_SECONDS).seconds();
         Ok(RunFacts {
             now,
             deadline: record.job_created_at.or(created).map(|created| created + limit),
-            login: if is_open { LoginState::Open } else { LoginState::Absent },
+            login,
             has_secret: secret.is_some(),
             job: job_state(job.as_ref(), &pods, &[&password]),
             outcome: record.outcome.clone(),

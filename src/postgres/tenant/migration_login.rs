@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::credentials::is_verifier;
 use crate::{
     domain::{
-        migration_login::MigrationOwner, names::migration_login_name, placement::Placement,
-        tenant_facts::Ownership,
+        migration_login::MigrationOwner, migration_run::LoginState, names::migration_login_name,
+        placement::Placement, tenant_facts::Ownership,
     },
     postgres::{
         catalog::{inventory, ownership},
@@ -107,20 +107,28 @@ impl Server {
         }
     }
 
-    /// Whether the migration login of a run exists and can log in.
-    pub async fn has_migration_login(&self, database: &MigratedDatabase<'_>, run: Uuid) -> Result<bool> {
+    /// How the migration login of a run stands.
+    pub async fn migration_login_state(
+        &self,
+        database: &MigratedDatabase<'_>,
+        run: Uuid,
+    ) -> Result<LoginState> {
         let comment = ownership::migration_login(&database.owner(), run);
         let mut session = self.admin().await?;
         let query = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolcanlogin
-                            AND shobj_description(oid, 'pg_authid') = $2)",
+            "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1 AND shobj_description(oid, 'pg_authid') = $2",
         )
         .bind(database.login()?)
         .bind(comment)
-        .fetch_one(&mut *session);
-        let exists = with_timeout(STATEMENT_LIMIT, "read the migration login", query).await?;
+        .fetch_optional(&mut *session);
+        let can_log_in: Option<bool> =
+            with_timeout(STATEMENT_LIMIT, "read the migration login", query).await?;
         session.release();
-        Ok(exists)
+        Ok(match can_log_in {
+            None => LoginState::Absent,
+            Some(true) => LoginState::Open,
+            Some(false) => LoginState::Ending,
+        })
     }
 
     /// Refuses a database that is not the one that is meant.
