@@ -6,15 +6,17 @@ mod catalog;
 pub mod files;
 mod headers;
 mod module;
+mod schemas;
 mod set;
 mod sources;
 mod statements;
 
 pub use self::{
     bootstrap::BOOTSTRAP,
-    catalog::{KnownModules, ModuleCatalog, OfferedModule},
+    catalog::{BuiltInState, KnownModules, ModuleCatalog, OfferedModule},
     headers::{HeaderError, Headers},
     module::{Extension, Migration, Module, checksum_of_named, hexadecimal},
+    schemas::{ModuleSchemas, ModuleSchemasError},
     set::ModuleSet,
     sources::embedded,
     statements::{Statement, position_of, statements},

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 
 /// The schema of a module that names no other.
-const PUBLIC: &str = "public";
+pub(super) const PUBLIC: &str = "public";
 
 /// One file of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,18 +70,12 @@ impl Module {
     /// # Errors
     /// Why it may not.
     pub fn check_schema(schema: &str) -> Result<(), String> {
-        let why = match schema {
-            "" => "a schema has a name",
-            _ if schema.len() > MAX_IDENTIFIER_BYTES => "its name has more than 63 bytes",
-            _ if schema.contains('\0') => "its name has a NUL character",
-            INTERNAL => "Tenantry's own tables are there",
-            "information_schema" => "it is PostgreSQL's",
-            _ if schema.starts_with("pg_") => "names that begin with pg_ are PostgreSQL's",
-            _ => return Ok(()),
-        };
-        Err(format!(
-            "a module cannot have its objects in schema {schema:?}: {why}. Name another one in spec.schema"
-        ))
+        match forbidden_schema(schema) {
+            None => Ok(()),
+            Some(why) => Err(format!(
+                "a module cannot have its objects in schema {schema:?}: {why}. Name another one in spec.schema"
+            )),
+        }
     }
 
     /// The version of a tenant to which all files are applied.
@@ -167,6 +161,19 @@ impl Migration {
     pub fn is_applied_by(&self, checksum: &[u8]) -> bool {
         checksum == self.checksum()
             || self.headers().is_ok_and(|headers| headers.replaces.contains(&hexadecimal(checksum)))
+    }
+}
+
+/// Why no module may have its objects in this schema.
+pub(super) fn forbidden_schema(schema: &str) -> Option<&'static str> {
+    match schema {
+        "" => Some("a schema has a name"),
+        _ if schema.len() > MAX_IDENTIFIER_BYTES => Some("its name has more than 63 bytes"),
+        _ if schema.contains('\0') => Some("its name has a NUL character"),
+        INTERNAL => Some("Tenantry's own tables are there"),
+        "information_schema" => Some("it is PostgreSQL's"),
+        _ if schema.starts_with("pg_") => Some("names that begin with pg_ are PostgreSQL's"),
+        _ => None,
     }
 }
 

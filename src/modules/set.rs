@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     bootstrap::BOOTSTRAP,
     module::{Migration, Module},
+    schemas::ModuleSchemas,
     sources::{embedded, internal, is_built_in},
 };
 use crate::domain::{
@@ -31,9 +32,9 @@ impl ModuleSet {
         Self { modules, digest }
     }
 
-    /// Every module that ships with Tenantry: all are on by default.
+    /// Every module that ships with Tenantry, in `public`: all are on by default.
     pub fn built_in() -> Self {
-        Self::new(embedded())
+        Self::new(embedded(&ModuleSchemas::default()))
     }
 
     /// The modules, in order.
