@@ -188,7 +188,9 @@ pub enum ModuleRefusal {
         accepted: String,
     },
     /// A module that ships with Tenantry depends on one that is refused.
-    #[error("module {dependency:?}, which it depends on, is not Ready: `kubectl describe tmod {dependency}` says what to correct")]
+    #[error(
+        "module {dependency:?}, which it depends on, is not Ready: `kubectl describe tmod {dependency}` says what to correct"
+    )]
     BuiltInDependency {
         /// The dependency.
         dependency: String,

@@ -207,7 +207,10 @@ mod tests {
             "identity SchemaChanged: --module-schemas (moduleSchemas of the chart) has schema \"app\" for module \"identity\", \
              and tenants have it in \"public\": objects are not moved; set it back to identity=public"
         );
-        assert!(projects.starts_with("projects DependencyNotReady: module \"identity\", which"), "{projects}");
+        assert!(
+            projects.starts_with("projects DependencyNotReady: module \"identity\", which"),
+            "{projects}"
+        );
         let [core, ..] = &refused("", &[("core", "app")])[..] else { panic!() };
         assert!(core.ends_with("set it back to core=app"), "{core}");
         assert_eq!(refused("", &[("core", "app")]).len(), 3);

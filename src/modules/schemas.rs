@@ -99,7 +99,10 @@ mod tests {
     fn wrong_list_says_what_is_right() {
         for (list, message) in [
             ("core", "\"core\" is not a module and its schema: write it as in core=app_core"),
-            ("core=a,billing=b", "no module \"billing\" ships with Tenantry: name some of core, identity, projects;"),
+            (
+                "core=a,billing=b",
+                "no module \"billing\" ships with Tenantry: name some of core, identity, projects;",
+            ),
             ("tenantry=a", "no module \"tenantry\" ships"),
             ("=a", "no module \"\" ships"),
             ("core=a,core=a", "module \"core\" is named twice"),
