@@ -51,12 +51,12 @@ use super::{
     watch::{self, ready},
 };
 use crate::{
-    domain::{breaker::BreakerThresholds, retention::Retention},
+    domain::{breaker::BreakerThresholds, module_schemas::ModuleSchemas, retention::Retention},
     fence::Fence,
     keyed_lock::KeyedLock,
     leader::Leadership,
     metrics::Metrics,
-    modules::{self, ModuleCatalog, ModuleSchemas},
+    modules::{self, ModuleCatalog},
     registry::{self, Installation, Registry},
 };
 

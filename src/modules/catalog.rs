@@ -231,8 +231,8 @@ fn changed(before: &KnownModules, after: &KnownModules) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::record::ModuleVersion;
-    use crate::modules::{module::Migration, schemas::ModuleSchemas, sources};
+    use crate::domain::{module_schemas::ModuleSchemas, record::ModuleVersion};
+    use crate::modules::{module::Migration, sources};
 
     fn embedded() -> Vec<Module> {
         sources::embedded(&ModuleSchemas::default())

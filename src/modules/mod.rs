@@ -6,7 +6,6 @@ mod catalog;
 pub mod files;
 mod headers;
 mod module;
-mod schemas;
 mod set;
 mod sources;
 mod statements;
@@ -16,7 +15,6 @@ pub use self::{
     catalog::{BuiltInState, KnownModules, ModuleCatalog, OfferedModule},
     headers::{HeaderError, Headers},
     module::{Extension, Migration, Module, checksum_of_named, hexadecimal},
-    schemas::{ModuleSchemas, ModuleSchemasError},
     set::ModuleSet,
     sources::embedded,
     statements::{Statement, position_of, statements},

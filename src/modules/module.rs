@@ -6,12 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::headers::{HeaderError, Headers};
 use crate::domain::{
-    modules::{INTERNAL, ModuleKind},
-    names::MAX_IDENTIFIER_BYTES,
+    module_schemas::{PUBLIC, forbidden_schema},
+    modules::ModuleKind,
 };
-
-/// The schema of a module that names no other.
-pub(super) const PUBLIC: &str = "public";
 
 /// One file of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,19 +158,6 @@ impl Migration {
     pub fn is_applied_by(&self, checksum: &[u8]) -> bool {
         checksum == self.checksum()
             || self.headers().is_ok_and(|headers| headers.replaces.contains(&hexadecimal(checksum)))
-    }
-}
-
-/// Why no module may have its objects in this schema.
-pub(super) fn forbidden_schema(schema: &str) -> Option<&'static str> {
-    match schema {
-        "" => Some("a schema has a name"),
-        _ if schema.len() > MAX_IDENTIFIER_BYTES => Some("its name has more than 63 bytes"),
-        _ if schema.contains('\0') => Some("its name has a NUL character"),
-        INTERNAL => Some("Tenantry's own tables are there"),
-        "information_schema" => Some("it is PostgreSQL's"),
-        _ if schema.starts_with("pg_") => Some("names that begin with pg_ are PostgreSQL's"),
-        _ => None,
     }
 }
 

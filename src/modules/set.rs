@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 use super::{
     bootstrap::BOOTSTRAP,
     module::{Migration, Module},
-    schemas::ModuleSchemas,
     sources::{embedded, internal, is_built_in},
 };
 use crate::domain::{
+    module_schemas::ModuleSchemas,
     modules::{INTERNAL, ModuleKind},
     record::ModuleVersion,
 };

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{
-    module::{Migration, Module, PUBLIC},
-    schemas::ModuleSchemas,
+use super::module::{Migration, Module};
+use crate::domain::{
+    module_schemas::{ModuleSchemas, OPTIONAL, PUBLIC},
+    modules::INTERNAL,
 };
-use crate::domain::modules::INTERNAL;
 
 macro_rules! migrations {
     ($module:literal: $($file:literal),+ $(,)?) => {
@@ -109,14 +109,9 @@ fn in_schemas<'a>(sql: &str, schema_of: impl Fn(&str) -> &'a str) -> String {
     text
 }
 
-/// The names of the optional modules that ship with Tenantry.
-pub(super) fn optional_names() -> impl Iterator<Item = &'static str> {
-    BUILT_IN.iter().map(|module| module.name)
-}
-
 /// Whether a module ships with Tenantry.
 pub(super) fn is_built_in(name: &str) -> bool {
-    name == INTERNAL || optional_names().any(|built_in| built_in == name)
+    name == INTERNAL || OPTIONAL.contains(&name)
 }
 
 /// The number at the start of a file's name.
@@ -155,7 +150,7 @@ mod tests {
         };
         let modules = embedded(&ModuleSchemas::default());
         let embedded: Vec<&str> = modules.iter().map(|module| module.name.as_ref()).collect();
-        assert_eq!(embedded, ["tenantry", "core", "identity", "projects"]);
+        assert_eq!(embedded, [&[INTERNAL], &OPTIONAL[..]].concat());
         assert_eq!(names(&folder).len(), embedded.len());
         for module in &modules {
             let files: Vec<&str> =

@@ -116,7 +116,7 @@ async fn schema_of_a_built_in_module_is_in_use_while_a_tenant_may_have_it() {
         let of = |name: &str| ModuleVersion { name: name.into(), version: 4 };
         registry.set_modules(id, &[of("tenantry")]).await.unwrap();
         assert_eq!(in_use().await, None);
-        // Nobody has it: another schema takes the place of the first.
+        // No tenant has it: another schema takes the place of the first.
         accept("one").await;
         accept("two").await;
         registry.set_modules(id, &[of("tenantry"), of("core")]).await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::domain::record::ModuleVersion;
+use crate::domain::{module_schemas::PUBLIC, record::ModuleVersion};
 
 /// The keys of versions begin with it.
 const VERSION: &str = "schema.";
@@ -24,7 +24,7 @@ pub fn entries(
     schema: Option<String>,
 ) -> impl Iterator<Item = (Cow<'static, str>, String)> + use<> {
     let version = version_name.unwrap_or_else(|| module.version.to_string());
-    let schema = schema.filter(|schema| schema != "public");
+    let schema = schema.filter(|schema| schema != PUBLIC);
     let schema = schema.map(|schema| (format!("{SCHEMA}{}", module.name).into(), schema));
     [(format!("{VERSION}{}", module.name).into(), version)].into_iter().chain(schema)
 }

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 use crate::{
     api::{API_VERSION, LABEL_MANAGED_BY, MANAGED_BY, tenant_module::TenantModule},
     controller::context::Context,
-    modules::{self, ModuleSchemas},
-    registry,
+    domain::module_schemas::ModuleSchemas,
+    modules, registry,
 };
 
 /// Records the schema of each built-in module. One that tenants have, or may have, keeps its schema.

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use super::{
-    module::{PUBLIC, forbidden_schema},
-    sources::optional_names,
-};
+use super::{modules::INTERNAL, names::MAX_IDENTIFIER_BYTES};
+
+/// The schema of a module that names no other.
+pub const PUBLIC: &str = "public";
+
+/// The optional modules that ship with Tenantry, in the order in which they are applied.
+pub const OPTIONAL: [&str; 3] = ["core", "identity", "projects"];
 
 /// The schema of each module; of one that is not named, `public`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,13 +23,11 @@ pub enum ModuleSchemasError {
     /// No such module ships with Tenantry.
     #[error(
         "no module {module:?} ships with Tenantry: name some of {}; the schema of a module of your own is spec.schema of its TenantModule",
-        known.join(", ")
+        OPTIONAL.join(", ")
     )]
     UnknownModule {
         /// The module.
         module: String,
-        /// Those that do.
-        known: Vec<String>,
     },
     /// A module is named again.
     #[error("module {0:?} is named twice: name its schema once")]
@@ -60,11 +61,10 @@ impl FromStr for ModuleSchemas {
             let (module, schema) =
                 entry.split_once('=').ok_or_else(|| ModuleSchemasError::Form(entry.to_owned()))?;
             let (module, schema) = (module.trim().to_owned(), schema.trim().to_owned());
-            if !optional_names().any(|name| name == module) {
-                let known = optional_names().map(str::to_owned).collect();
-                return Err(ModuleSchemasError::UnknownModule { module, known });
+            if !OPTIONAL.contains(&module.as_str()) {
+                return Err(ModuleSchemasError::UnknownModule { module });
             }
-            if let Some(why) = forbidden_schema(&schema).or(other_form(&schema)) {
+            if let Some(why) = forbidden_schema(&schema).or_else(|| other_form(&schema)) {
                 return Err(ModuleSchemasError::Schema { module, schema, why });
             }
             if schemas.insert(module.clone(), schema).is_some() {
@@ -72,6 +72,19 @@ impl FromStr for ModuleSchemas {
             }
         }
         Ok(Self(schemas))
+    }
+}
+
+/// Why no module may have its objects in this schema.
+pub fn forbidden_schema(schema: &str) -> Option<&'static str> {
+    match schema {
+        "" => Some("a schema has a name"),
+        _ if schema.len() > MAX_IDENTIFIER_BYTES => Some("its name has more than 63 bytes"),
+        _ if schema.contains('\0') => Some("its name has a NUL character"),
+        INTERNAL => Some("Tenantry's own tables are there"),
+        "information_schema" => Some("it is PostgreSQL's"),
+        _ if schema.starts_with("pg_") => Some("names that begin with pg_ are PostgreSQL's"),
+        _ => None,
     }
 }
 
