@@ -6,7 +6,7 @@ use sqlx::Executor;
 use tenantry::api::{conditions::READY, tenant_module::TenantModule};
 use tenantry_test_support::{Options, World};
 
-use crate::modules::{apply, until};
+use crate::modules::{apply, files, until};
 
 const FLAG: &str = "--module-schemas=core=s_core,identity=s_identity";
 
@@ -28,6 +28,15 @@ async fn changed_schema_of_a_built_in_module_touches_no_tenant() {
     }
     assert_eq!(schema(&world, "identity").await.as_deref(), Some("s_identity"));
     assert_eq!(schema(&world, "projects").await.as_deref(), Some("public"));
+    files(
+        &world,
+        "schemas-wiki",
+        json!({"0001_a.sql": "CREATE TABLE pages (author uuid REFERENCES s_identity.users)"}),
+    )
+    .await;
+    let source = json!({"configMaps": [{"name": "schemas-wiki"}]});
+    apply(&world, "schemas-wiki", json!({"source": source, "dependsOn": ["identity"]})).await;
+    until(&world, "schemas-wiki", "Accepted").await;
     let admins = json!([{"email": "ada@schemas.example"}]);
     world.apply("schemas-before", json!({"settings": {"theme": "dark"}, "admins": admins})).await;
     world.fleet.ready("schemas-before").await;
@@ -55,6 +64,7 @@ async fn changed_schema_of_a_built_in_module_touches_no_tenant() {
     changed.start().await.unwrap();
     until(&world, "identity", "SchemaChanged").await;
     until(&world, "projects", "DependencyNotReady").await;
+    until(&world, "schemas-wiki", "DependencyNotReady").await;
     until(&world, "core", "Accepted").await;
     assert_eq!(schema(&world, "identity").await.as_deref(), Some("s_identity"));
     world.apply("schemas-after", json!({})).await;
@@ -72,5 +82,6 @@ async fn changed_schema_of_a_built_in_module_touches_no_tenant() {
     first.start().await.unwrap();
     until(&world, "identity", "Accepted").await;
     until(&world, "projects", "Accepted").await;
+    until(&world, "schemas-wiki", "Accepted").await;
     world.fleet.ready("schemas-after").await;
 }
