@@ -32,7 +32,7 @@ use super::{
     printcolumn(name = "Tenants", type_ = "integer", json_path = ".status.tenants.total", description = "Number of Tenants that have the module"),
     printcolumn(name = "Behind", type_ = "integer", json_path = ".status.tenants.behind", description = "Number of those Tenants that are not at their target version"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.tenants.failed", priority = 1, description = "Number of those Tenants on which a file failed"),
-    printcolumn(name = "Schema", type_ = "string", json_path = ".spec.schema", priority = 1),
+    printcolumn(name = "Schema", type_ = "string", json_path = ".status.schema", priority = 1, description = "Schema of the tenants' databases that its objects are in"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether the content is accepted, so that tenants get it"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -251,6 +251,10 @@ pub struct TenantModuleStatus {
     /// The newest version in the source, as it was read last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<String>,
+    /// The schema of the tenants' databases that the module's objects are in, since content was accepted. For a module that
+    /// ships with Tenantry, the operator's flag --module-schemas says which, and it stays once a tenant has the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// Digest of the content that was accepted last: files, schema and extensions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,

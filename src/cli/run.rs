@@ -17,7 +17,7 @@ use crate::{
         state::failed_lists::FailedLists,
         supervisor::LoopEnded,
     },
-    domain::breaker::BreakerThresholds,
+    domain::{breaker::BreakerThresholds, module_schemas::ModuleSchemas},
     fence::Fence,
     leader::{self, Election, Leadership, Timing},
     metrics::Metrics,
@@ -155,6 +155,11 @@ pub struct Arguments {
         value_name = "MODULES"
     )]
     default_modules: Vec<String>,
+
+    /// Schemas of the tenants' databases for modules that ship with Tenantry, as in core=app_core,identity=app_identity;
+    /// default: public. Once a tenant has a module, its schema cannot be changed. (A TenantModule says this itself: spec.schema)
+    #[arg(long, env = "TENANTRY_MODULE_SCHEMAS", default_value = "", value_name = "MODULE=SCHEMA,…")]
+    module_schemas: ModuleSchemas,
 
     #[command(flatten)]
     retention: RetentionArguments,
@@ -337,6 +342,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         retention: arguments.retention.retention(),
         retention_interval: Duration::from_secs(arguments.test_retention_interval.into()),
         default_modules: arguments.default_modules.into_iter().filter(|name| !name.is_empty()).collect(),
+        module_schemas: arguments.module_schemas,
         breaker: (arguments.mass_deletion_breaker == Switch::On).then_some(BreakerThresholds {
             minimum: arguments.mass_deletion_minimum,
             percent: arguments.mass_deletion_percent,

@@ -51,7 +51,7 @@ use super::{
     watch::{self, ready},
 };
 use crate::{
-    domain::{breaker::BreakerThresholds, retention::Retention},
+    domain::{breaker::BreakerThresholds, module_schemas::ModuleSchemas, retention::Retention},
     fence::Fence,
     keyed_lock::KeyedLock,
     leader::Leadership,
@@ -90,6 +90,8 @@ pub struct Options {
     pub retention_interval: Duration,
     /// The built-in modules that tenants have unless they or their plan name others.
     pub default_modules: Vec<String>,
+    /// The schemas of the built-in modules.
+    pub module_schemas: ModuleSchemas,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -316,7 +318,7 @@ fn context(
             former_leaders,
             identity: options.identity,
         },
-        modules: ModuleCatalog::new(modules::embedded(), options.default_modules),
+        modules: ModuleCatalog::new(modules::embedded(&options.module_schemas), options.default_modules),
         clock: options.clock,
         metrics: resources.metrics,
     }

@@ -24,6 +24,7 @@ pub mod migration_run;
 pub mod module_graph;
 pub mod module_purge;
 pub mod module_refusal;
+pub mod module_schemas;
 pub mod module_status;
 pub mod modules;
 pub mod named_row;

@@ -175,6 +175,26 @@ pub enum ModuleRefusal {
         /// As accepted.
         accepted: String,
     },
+    /// The schema of a module that ships with Tenantry was changed.
+    #[error(
+        "--module-schemas (moduleSchemas of the chart) has schema {schema:?} for module {module:?}, and tenants have it in {accepted:?}: objects are not moved; set it back to {module}={accepted}"
+    )]
+    BuiltInSchemaChanged {
+        /// The module.
+        module: String,
+        /// As the flag says.
+        schema: String,
+        /// The schema that tenants have it in.
+        accepted: String,
+    },
+    /// A module that ships with Tenantry depends on one that is refused.
+    #[error(
+        "module {dependency:?}, which it depends on, is not Ready: `kubectl describe tmod {dependency}` says what to correct"
+    )]
+    BuiltInDependency {
+        /// The dependency.
+        dependency: String,
+    },
     /// A module depends on itself.
     #[error("spec.dependsOn: {}: remove one of these dependencies", path.join(" depends on "))]
     Cycle {
@@ -235,10 +255,12 @@ impl ModuleRefusal {
                 Reason::VersionWentBack
             }
             Self::ChecksumChanged { .. } | Self::SourceChanged => Reason::ChecksumChanged,
-            Self::SchemaChanged { .. } => Reason::SchemaChanged,
+            Self::SchemaChanged { .. } | Self::BuiltInSchemaChanged { .. } => Reason::SchemaChanged,
             Self::Cycle { .. } => Reason::DependencyCycle,
             Self::DependencyNotFound { .. } => Reason::DependencyNotFound,
-            Self::DependencyNotReady { .. } | Self::DependsOnExternal { .. } => Reason::DependencyNotReady,
+            Self::DependencyNotReady { .. }
+            | Self::DependsOnExternal { .. }
+            | Self::BuiltInDependency { .. } => Reason::DependencyNotReady,
             Self::DependencyTooOld { .. } => Reason::DependencyTooOld,
             Self::Found { reason, .. } => *reason,
         }

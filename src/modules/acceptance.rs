@@ -1,6 +1,6 @@
 //! Whether a module's content may follow what was accepted before. Pure.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use sha2::{Digest, Sha256};
 
@@ -95,6 +95,34 @@ impl Module {
     }
 }
 
+/// Why modules that ship with Tenantry are not applied: tenants have one in another schema than the installation has for it
+/// now, or it depends on such a module, whose tables its files name. `modules` are sorted; `accepted` has the schema on record.
+pub fn refused_built_in<'a>(
+    modules: impl IntoIterator<Item = &'a Module>,
+    accepted: impl Fn(&str) -> Option<String>,
+) -> BTreeMap<String, ModuleRefusal> {
+    let mut refused = BTreeMap::new();
+    for module in modules {
+        let name = module.name.to_string();
+        let (is_changed, schema) = match accepted(&name) {
+            Some(accepted) => (accepted != module.schema, accepted),
+            None => (false, String::new()),
+        };
+        let dependency = module.depends_on.iter().find(|name| refused.contains_key(*name)).cloned();
+        let refusal = match dependency {
+            _ if is_changed => ModuleRefusal::BuiltInSchemaChanged {
+                module: name.clone(),
+                schema: module.schema.to_string(),
+                accepted: schema,
+            },
+            Some(dependency) => ModuleRefusal::BuiltInDependency { dependency },
+            None => continue,
+        };
+        refused.insert(name, refusal);
+    }
+    refused
+}
+
 /// Checks content against what was accepted before. `newest` is the last file of the source, which may be beyond the target.
 /// Returns the number of the last file that an earlier rehearsal has seen as it is.
 ///
@@ -156,6 +184,37 @@ mod tests {
         assert_eq!(reason(&module(&["a"]), 2, &accepted), "VersionWentBack", "spec.version is lower");
         let elsewhere = Module { schema: "app".into(), ..module(&["a", "b"]) };
         assert_eq!(reason(&elsewhere, 2, &accepted), "SchemaChanged");
+    }
+
+    #[test]
+    fn built_in_module_stays_in_the_schema_that_tenants_have_it_in() {
+        let refused = |schemas: &str, recorded: &[(&str, &str)]| -> Vec<String> {
+            let modules = crate::modules::embedded(&schemas.parse().unwrap());
+            let accepted = |name: &str| {
+                recorded.iter().find(|(module, _)| *module == name).map(|(_, schema)| (*schema).to_owned())
+            };
+            refused_built_in(&modules, accepted)
+                .into_iter()
+                .map(|(name, refusal)| format!("{name} {}: {refusal}", refusal.reason().as_str()))
+                .collect()
+        };
+        let (none, public) = ([], [("core", "public"), ("identity", "public"), ("projects", "public")]);
+        assert!(refused("core=app", &none).is_empty() && refused("", &public).is_empty());
+        assert!(refused("core=app", &[("core", "app"), ("identity", "public")]).is_empty());
+        let [identity, projects] = &refused("identity=app", &public)[..] else { panic!() };
+        assert_eq!(
+            identity,
+            "identity SchemaChanged: --module-schemas (moduleSchemas of the chart) has schema \"app\" for module \"identity\", \
+             and tenants have it in \"public\": objects are not moved; set it back to identity=public"
+        );
+        assert!(
+            projects.starts_with("projects DependencyNotReady: module \"identity\", which"),
+            "{projects}"
+        );
+        let [core, ..] = &refused("", &[("core", "app")])[..] else { panic!() };
+        assert!(core.ends_with("set it back to core=app"), "{core}");
+        assert_eq!(refused("", &[("core", "app")]).len(), 3);
+        assert_eq!(refused("projects=app", &public).len(), 1);
     }
 
     #[test]

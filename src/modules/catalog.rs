@@ -22,6 +22,15 @@ pub struct ModuleCatalog {
     sets: Mutex<HashMap<String, Arc<ModuleSet>>>,
 }
 
+/// What is said of a built-in module, apart from its content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BuiltInState {
+    /// Whether it is on by default, if its TenantModule says so.
+    pub is_default: Option<bool>,
+    /// Whether it is in another schema than tenants have it in, or depends on such a module: it is not applied then.
+    pub is_refused: bool,
+}
+
 /// A module from a TenantModule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfferedModule {
@@ -106,9 +115,14 @@ impl ModuleCatalog {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The names of the built-in modules for which there is a TenantModule.
+    /// The built-in modules for which there is a TenantModule.
+    pub fn built_in_modules(&self) -> impl Iterator<Item = &Module> {
+        self.built_in.iter().filter(|module| module.name != INTERNAL)
+    }
+
+    /// Their names.
     pub fn built_in_names(&self) -> impl Iterator<Item = &str> {
-        self.built_in.iter().map(|module| module.name.as_ref()).filter(|name| *name != INTERNAL)
+        self.built_in_modules().map(|module| module.name.as_ref())
     }
 
     /// A built-in module.
@@ -121,23 +135,32 @@ impl ModuleCatalog {
         self.defaults.iter().any(|default| default == name)
     }
 
-    /// Replaces the modules from TenantModules, and what TenantModules say about whether built-in ones are on by default.
-    /// `offered` is sorted by dependencies. A name of a built-in module is ignored. Returns the names of the modules that
-    /// are other ones than before.
-    pub fn replace(&self, defaults: &BTreeMap<String, bool>, offered: Vec<OfferedModule>) -> Vec<String> {
+    /// Replaces the modules from TenantModules, and what is said of built-in ones. `offered` is sorted by dependencies. A
+    /// name of a built-in module is ignored there. Returns the names of the modules that are other ones than before.
+    pub fn replace(
+        &self,
+        states: &BTreeMap<String, BuiltInState>,
+        offered: Vec<OfferedModule>,
+    ) -> Vec<String> {
         let mut known = KnownModules::default();
         let is_built_in = |name: &str| self.built_in(name).is_some();
         for module in &self.built_in {
-            let default = defaults.get(module.name.as_ref()).copied();
+            let state = states.get(module.name.as_ref()).copied().unwrap_or_default();
+            let offer = match state.is_refused {
+                false => Offer::Ready { target: module.target() },
+                true => Offer::NotReady { was_accepted: true },
+            };
             known.list.push(KnownModule {
                 name: module.name.to_string(),
                 depends_on: module.depends_on.clone(),
                 minimum_versions: BTreeMap::new(),
-                is_default: default.unwrap_or_else(|| self.is_default(&module.name)),
+                is_default: state.is_default.unwrap_or_else(|| self.is_default(&module.name)),
                 kind: ModuleKind::Files,
-                offer: Offer::Ready { target: module.target() },
+                offer,
             });
-            known.content.insert(module.name.to_string(), Arc::new(module.clone()));
+            if !state.is_refused {
+                known.content.insert(module.name.to_string(), Arc::new(module.clone()));
+            }
         }
         for OfferedModule { name, depends_on, minimum_versions, is_default, kind, content } in offered {
             if is_built_in(&name) {
@@ -208,7 +231,12 @@ fn changed(before: &KnownModules, after: &KnownModules) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::{module::Migration, sources::embedded};
+    use crate::domain::{module_schemas::ModuleSchemas, record::ModuleVersion};
+    use crate::modules::{module::Migration, sources};
+
+    fn embedded() -> Vec<Module> {
+        sources::embedded(&ModuleSchemas::default())
+    }
 
     fn catalog() -> ModuleCatalog {
         ModuleCatalog::new(embedded(), vec!["core".into(), "projects".into()])
@@ -259,8 +287,33 @@ mod tests {
                 .collect()
         };
         assert_eq!(on(&catalog), [true, false, true]);
-        let changed = catalog.replace(&BTreeMap::from([("identity".to_owned(), true)]), vec![]);
+        let state = BuiltInState { is_default: Some(true), is_refused: false };
+        let changed = catalog.replace(&BTreeMap::from([("identity".to_owned(), state)]), vec![]);
         assert_eq!((changed, on(&catalog)), (vec!["identity".to_owned()], vec![true; 3]));
+    }
+
+    #[test]
+    fn refused_built_in_module_is_not_applied() {
+        let catalog = catalog();
+        let refused = BuiltInState { is_default: None, is_refused: true };
+        let states = ["identity", "projects"].map(|name| (name.to_owned(), refused));
+        assert_eq!(catalog.replace(&states.into(), vec![]), ["identity", "projects"]);
+        let known = catalog.known();
+        assert_eq!(known.names(), ["core", "identity", "projects"]);
+        assert!(known.module("core").is_some() && known.module("projects").is_none());
+        // A new tenant waits for it, since it is on by default; one that has it keeps what it has.
+        let chosen = |has: &[&str]| {
+            let version = |name: &&str| ModuleVersion { name: (*name).to_owned(), version: 1 };
+            let wishes = ModuleWishes { tenant: &[], plan: "", of_plan: &[] };
+            let has: Vec<ModuleVersion> = has.iter().map(version).collect();
+            let selection = choose(wishes, &has, known.list());
+            let names = selection.modules.into_iter().map(|module| module.name).collect::<Vec<_>>();
+            (names, selection.error.map(|error| error.to_string()).unwrap_or_default())
+        };
+        let (names, error) = chosen(&[]);
+        assert_eq!(names, ["tenantry", "core"]);
+        assert!(error.contains("module \"projects\", which is not Ready"), "{error}");
+        assert_eq!(chosen(&["core", "identity", "projects"]), (names, String::new()));
     }
 
     #[test]

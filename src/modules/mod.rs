@@ -12,7 +12,7 @@ mod statements;
 
 pub use self::{
     bootstrap::BOOTSTRAP,
-    catalog::{KnownModules, ModuleCatalog, OfferedModule},
+    catalog::{BuiltInState, KnownModules, ModuleCatalog, OfferedModule},
     headers::{HeaderError, Headers},
     module::{Extension, Migration, Module, checksum_of_named, hexadecimal},
     set::ModuleSet,

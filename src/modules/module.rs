@@ -6,12 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::headers::{HeaderError, Headers};
 use crate::domain::{
-    modules::{INTERNAL, ModuleKind},
-    names::MAX_IDENTIFIER_BYTES,
+    module_schemas::{PUBLIC, forbidden_schema},
+    modules::ModuleKind,
 };
-
-/// The schema of a module that names no other.
-const PUBLIC: &str = "public";
 
 /// One file of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,18 +67,12 @@ impl Module {
     /// # Errors
     /// Why it may not.
     pub fn check_schema(schema: &str) -> Result<(), String> {
-        let why = match schema {
-            "" => "a schema has a name",
-            _ if schema.len() > MAX_IDENTIFIER_BYTES => "its name has more than 63 bytes",
-            _ if schema.contains('\0') => "its name has a NUL character",
-            INTERNAL => "Tenantry's own tables are there",
-            "information_schema" => "it is PostgreSQL's",
-            _ if schema.starts_with("pg_") => "names that begin with pg_ are PostgreSQL's",
-            _ => return Ok(()),
-        };
-        Err(format!(
-            "a module cannot have its objects in schema {schema:?}: {why}. Name another one in spec.schema"
-        ))
+        match forbidden_schema(schema) {
+            None => Ok(()),
+            Some(why) => Err(format!(
+                "a module cannot have its objects in schema {schema:?}: {why}. Name another one in spec.schema"
+            )),
+        }
     }
 
     /// The version of a tenant to which all files are applied.

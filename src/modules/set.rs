@@ -10,6 +10,7 @@ use super::{
     sources::{embedded, internal, is_built_in},
 };
 use crate::domain::{
+    module_schemas::ModuleSchemas,
     modules::{INTERNAL, ModuleKind},
     record::ModuleVersion,
 };
@@ -31,9 +32,9 @@ impl ModuleSet {
         Self { modules, digest }
     }
 
-    /// Every module that ships with Tenantry: all are on by default.
+    /// Every module that ships with Tenantry, in `public`: all are on by default.
     pub fn built_in() -> Self {
-        Self::new(embedded())
+        Self::new(embedded(&ModuleSchemas::default()))
     }
 
     /// The modules, in order.

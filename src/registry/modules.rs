@@ -48,7 +48,7 @@ impl Registry {
             "WITH accepted AS (
                  INSERT INTO modules AS m (name, schema_name, version, digest, rehearsal) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT (name) DO UPDATE
-                 SET version = $3, digest = $4, rehearsal = coalesce($5, m.rehearsal), accepted_at = now())
+                 SET schema_name = $2, version = $3, digest = $4, rehearsal = coalesce($5, m.rehearsal), accepted_at = now())
              INSERT INTO module_files AS f (module, version, file, checksum)
              SELECT $1, n.version, n.file, n.checksum
              FROM unnest($6::integer[], $7::text[], $8::bytea[]) AS n (version, file, checksum)
@@ -67,6 +67,20 @@ impl Registry {
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// The schema in which tenants have a module that ships with Tenantry, or may have it: a database that is being made is on
+    /// record before its modules are, and one that is being purged of the module has none of its versions on record any more.
+    /// Without a record it is `public`, where earlier releases have them all.
+    pub async fn schema_in_use(&self, module: &str) -> Result<Option<String>> {
+        let schema = sqlx::query_scalar(
+            "SELECT coalesce((SELECT schema_name FROM modules WHERE name = $1), 'public') WHERE EXISTS (
+                 SELECT FROM tenants WHERE (status <> 'deprovisioned' OR database_exists)
+                     AND (jsonb_path_exists(module_versions, '$[*] ? (@.name == $name)', jsonb_build_object('name', $1))
+                         OR database_exists AND status <> 'deprovisioned' AND module_versions = '{}'
+                         OR module_purges -> $1 ->> 'state' = 'Begun'))",
+        );
+        Ok(schema.bind(module).fetch_optional(&self.pool).await?)
     }
 
     /// Forgets what was accepted of a module that does not exist any more, unless a tenant has it. Returns whether it did.

@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use tenantry_dev::helm::{Helm, chart};
 
 /// A wrong value, as after `--set`, and what the error must contain.
-const WRONG: [(&str, &str); 55] = [
+const WRONG: [(&str, &str); 58] = [
     ("replica=2", "'replica' not allowed"),
     ("replicas=0", "/replicas"),
     ("replicas=two", "/replicas"),
@@ -28,6 +28,9 @@ const WRONG: [(&str, &str); 55] = [
     ("watch.namespaces={A}", "/watch/namespaces/0"),
     ("watch.clusterWide=yes please", "/watch/clusterWide"),
     ("watch.allNamespaces=true", "'allNamespaces' not allowed"),
+    ("moduleSchemas.billing=app", "'billing' not allowed"),
+    ("moduleSchemas.core=App", "/moduleSchemas/core"),
+    ("moduleSchemas.identity=pg_users", "/moduleSchemas/identity"),
     ("lease.durationSeconds=1", "/lease/durationSeconds"),
     ("lease.durationSeconds=10", "lease.durationSeconds must be longer than lease.renewDeadlineSeconds"),
     ("lease.retryPeriodSeconds=6", "at least twice lease.retryPeriodSeconds"),

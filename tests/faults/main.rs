@@ -24,6 +24,7 @@ mod legal_hold;
 mod locks;
 mod lost_objects;
 mod model;
+mod module_schemas;
 mod modules;
 mod moves;
 mod names;

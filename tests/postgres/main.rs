@@ -13,6 +13,7 @@ mod managed;
 mod meters;
 mod migration_login;
 mod migrations;
+mod module_schemas;
 mod modules;
 mod own_users;
 mod pgbouncer;

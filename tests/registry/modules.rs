@@ -91,3 +91,43 @@ async fn purged_module_has_one_answer_and_no_version() {
         assert!(row.module_purges.is_empty());
     }
 }
+
+#[tokio::test]
+async fn schema_of_a_built_in_module_is_in_use_while_a_tenant_may_have_it() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let in_use = async || registry.schema_in_use("core").await.unwrap();
+        let accept = async |schema: &str| {
+            let core = AcceptedModule {
+                name: "core".into(),
+                schema: schema.into(),
+                version: 4,
+                ..Default::default()
+            };
+            registry.accept_module(&core).await.unwrap();
+            assert_eq!(registry.accepted_modules().await.unwrap()["core"].schema, schema);
+        };
+        assert_eq!(in_use().await, None);
+        let id = created(&registry, &tenant("acme")).await.id;
+        assert_eq!(in_use().await, None);
+        // While its database is being made, it is not known what will be in it.
+        registry.record_database_exists(id, true).await.unwrap();
+        assert_eq!(in_use().await.as_deref(), Some("public"), "without a record");
+        let of = |name: &str| ModuleVersion { name: name.into(), version: 4 };
+        registry.set_modules(id, &[of("tenantry")]).await.unwrap();
+        assert_eq!(in_use().await, None);
+        // No tenant has it: another schema takes the place of the first.
+        accept("one").await;
+        accept("two").await;
+        registry.set_modules(id, &[of("tenantry"), of("core")]).await.unwrap();
+        assert_eq!(in_use().await.as_deref(), Some("two"));
+        assert_eq!(registry.schema_in_use("identity").await.unwrap(), None);
+        // A purge takes the version off the record first.
+        let begun = RecordedPurge::Begun { schema: Some("two".into()) };
+        registry.begin_module_purge(id, "core", &begun).await.unwrap();
+        assert_eq!(in_use().await.as_deref(), Some("two"));
+        let dropped = DroppedModule { version: Some(4), objects: &[], limits: &[] };
+        registry.end_module_purge(id, "core", &dropped, id.0).await.unwrap();
+        assert_eq!(in_use().await, None);
+    }
+}

@@ -52,6 +52,11 @@ impl ModuleStates {
         self.lock().accepted.get(name).cloned()
     }
 
+    /// The schema of a module's objects.
+    pub fn schema(&self, name: &str) -> Option<String> {
+        self.lock().accepted.get(name).map(|accepted| accepted.schema.clone())
+    }
+
     /// The name of a version of a module whose migrations a tool applies.
     pub fn version_name(&self, module: &str, version: i32) -> Option<String> {
         let known = self.lock();

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod history;
 pub mod holds;
 pub mod load;
+mod module_entries;
 pub mod object_match;
 pub mod observe;
 pub mod pipeline_login;

@@ -13,6 +13,7 @@ use super::{
     admin_content,
     connection_uris::{ConnectionUris, MOUNTED_KEYS},
     failure::StepError,
+    module_entries,
 };
 use crate::{
     api::{
@@ -21,10 +22,7 @@ use crate::{
         tenant::Tenant,
     },
     controller::context::Context,
-    domain::{
-        record::{ModuleVersion, TenantRecord},
-        usage::entitlements::Entitlements,
-    },
+    domain::{record::TenantRecord, usage::entitlements::Entitlements},
     postgres::{
         Tls,
         server::Server,
@@ -95,7 +93,7 @@ pub async fn find(
 /// Whether a key of a Secret is the operator's. Other keys, labels and annotations belong to the client that added them, and are
 /// kept.
 fn is_own_key(key: &str) -> bool {
-    OWN_KEYS.contains(&key) || key.starts_with("limit.") || key.starts_with("schema.")
+    OWN_KEYS.contains(&key) || key.starts_with("limit.") || module_entries::is_key(key)
 }
 
 /// Whether a Secret has what the operator wants in it: its keys, no outdated ones, and its labels.
@@ -112,10 +110,9 @@ pub fn is_as_wanted(secret: &Secret, wanted: &Secret) -> bool {
 pub fn is_of_earlier_release(secret: &Secret, wanted: &Secret) -> bool {
     let mut completed = secret.clone();
     let data = completed.data.get_or_insert_default();
-    for key in MOUNTED_KEYS {
-        if let Some(value) = wanted.data.as_ref().and_then(|data| data.get(key)) {
-            data.entry(key.to_owned()).or_insert_with(|| value.clone());
-        }
+    let is_new = |key: &str| MOUNTED_KEYS.contains(&key) || key.starts_with(module_entries::SCHEMA);
+    for (key, value) in wanted.data.iter().flatten().filter(|(key, _)| is_new(key)) {
+        data.entry(key.clone()).or_insert_with(|| value.clone());
     }
     is_as_wanted(&completed, wanted)
 }
@@ -191,7 +188,11 @@ impl Connection<'_> {
         let (login, password) = (&placement.login, self.password.expose());
         let mut data = entries(&address, name, login, password, &placement.database);
         data.extend(self.record.entitlements.iter().flat_map(plan_entries));
-        data.extend(self.record.module_versions.iter().map(|module| module_entry(module, context)));
+        let modules = &context.state.modules;
+        data.extend(self.record.module_versions.iter().flat_map(|module| {
+            let name = modules.version_name(&module.name, module.version);
+            module_entries::entries(module, name, modules.schema(&module.name))
+        }));
         Secret {
             metadata: metadata(self.tenant, self.record, name),
             type_: Some(CONNECTION_TYPE.into()),
@@ -276,12 +277,6 @@ fn plan_entries(entitlements: &Entitlements) -> Vec<(Cow<'static, str>, String)>
     let plan =
         [("plan".into(), entitlements.plan.clone()), ("features".into(), entitlements.features.join(","))];
     plan.into_iter().chain(limits).collect()
-}
-
-/// What an application can compare with the versions that it needs.
-fn module_entry(module: &ModuleVersion, context: &Context) -> (Cow<'static, str>, String) {
-    let name = context.state.modules.version_name(&module.name, module.version);
-    (format!("schema.{}", module.name).into(), name.unwrap_or_else(|| module.version.to_string()))
 }
 
 /// The entries of the connection Secret of this name, apart from those of the plan and the modules.
@@ -420,7 +415,7 @@ mod tests {
         assert!(!is_as_wanted(&secret(&["uri"], &["id"]), &wanted));
         assert!(!is_as_wanted(&secret(&["uri", "limit.users"], &[]), &wanted), "a lost label");
 
-        let wanted = secret(&["uri", "uri-mounted", "jdbc-uri-mounted"], &["id"]);
+        let wanted = secret(&["uri", "uri-mounted", "jdbc-uri-mounted", "module-schema.core"], &["id"]);
         assert!(is_of_earlier_release(&secret(&["uri", "theirs"], &["id"]), &wanted));
         for changed in
             [secret(&["uri-mounted"], &["id"]), secret(&["uri"], &[]), secret(&["uri", "plan"], &["id"])]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
-    built_in::apply_built_in,
+    built_in::{apply_built_in, record_schemas},
     rehearsal::{Rehearsed, rehearse},
     source::{SourceModule, kind, kind_of, read},
     wake::wake_tenants,
@@ -29,7 +29,10 @@ use crate::{
         module_status::{ContentState, ModuleReport},
         modules::with_dependencies,
     },
-    modules::{Module, ModuleKind, OfferedModule, acceptance::follows},
+    modules::{
+        BuiltInState, Module, ModuleKind, OfferedModule,
+        acceptance::{follows, refused_built_in},
+    },
     registry,
 };
 
@@ -50,6 +53,7 @@ struct Candidate {
 /// The registry's.
 pub async fn prepare(context: &SharedContext) -> registry::Result<()> {
     context.state.modules.read_registry(context.registry.accepted_modules().await?);
+    record_schemas(context).await?;
     evaluate_all(context, false).await;
     Ok(())
 }
@@ -79,7 +83,10 @@ fn has_directories(context: &Context) -> bool {
 async fn forget_deleted(context: &Context) -> bool {
     let mut done = true;
     for name in context.state.modules.accepted_names() {
-        if context.stores.tenant_modules.state().iter().any(|module| module.name_any() == name) {
+        let is_there = |module: &std::sync::Arc<TenantModule>| module.name_any() == name;
+        if context.modules.built_in(&name).is_some()
+            || context.stores.tenant_modules.state().iter().any(is_there)
+        {
             continue;
         }
         match context.registry.forget_module(&name).await {
@@ -104,12 +111,19 @@ async fn evaluate_all(context: &SharedContext, rehearses: bool) -> bool {
         .collect();
     let built_in: Vec<String> = context.modules.built_in_names().map(str::to_owned).collect();
     let (order, misplaced) = module_graph::sort(&dependencies, &built_in);
-    let mut evaluation = Evaluation { context, candidates: &candidates, states: BTreeMap::new(), done: true };
+    let refused_built_in =
+        refused_built_in(context.modules.built_in_modules(), |name| context.state.modules.schema(name));
+    let states = BTreeMap::new();
+    let mut evaluation =
+        Evaluation { context, candidates: &candidates, refused_built_in, states, done: true };
     for (name, candidate) in &candidates {
         let state = match (&candidate.source, misplaced.get(name)) {
             (Err(state), _) => state.clone(),
             (_, Some(refusal)) => ContentState::Refused(refusal.clone()),
-            (Ok(_), None) if candidate.object.spec.source.built_in.is_some() => ContentState::Accepted,
+            (Ok(_), None) if candidate.object.spec.source.built_in.is_some() => {
+                let refusal = evaluation.refused_built_in.get(name).cloned();
+                refusal.map_or(ContentState::Accepted, ContentState::Refused)
+            }
             // Until its turn comes.
             (Ok(_), None) => ContentState::Rehearsing("its content is being checked".to_owned()),
         };
@@ -182,6 +196,7 @@ async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
 struct Evaluation<'a> {
     context: &'a SharedContext,
     candidates: &'a BTreeMap<String, Candidate>,
+    refused_built_in: BTreeMap<String, ModuleRefusal>,
     states: BTreeMap<String, ContentState>,
     done: bool,
 }
@@ -206,8 +221,12 @@ impl Evaluation<'_> {
                     dependency: dependency.clone(),
                 });
             }
+            let is_refused = match self.context.modules.built_in(dependency) {
+                Some(_) => self.refused_built_in.contains_key(dependency),
+                None => matches!(self.states.get(dependency), Some(ContentState::Refused(_))),
+            };
             match self.states.get(dependency) {
-                Some(ContentState::Refused(_)) if self.context.modules.built_in(dependency).is_none() => {
+                _ if is_refused => {
                     let dependency = dependency.clone();
                     return ContentState::Refused(ModuleRefusal::DependencyNotReady { dependency });
                 }
@@ -323,11 +342,13 @@ impl Evaluation<'_> {
         };
         let misplaced = self.candidates.keys().filter(|name| !order.contains(name));
         let offered: Vec<OfferedModule> = order.iter().chain(misplaced).filter_map(offer).collect();
-        let defaults = self.candidates.iter().filter_map(|(name, candidate)| {
-            candidate.object.spec.source.built_in.as_ref()?;
-            Some((name.clone(), candidate.object.spec.default?))
+        let built_in = self.context.modules.built_in_names().map(|name| {
+            let spec = self.candidates.get(name).map(|candidate| &candidate.object.spec);
+            let spec = spec.filter(|spec| spec.source.built_in.is_some());
+            let is_refused = self.refused_built_in.contains_key(name);
+            (name.to_owned(), BuiltInState { is_default: spec.and_then(|spec| spec.default), is_refused })
         });
-        let changed = self.context.modules.replace(&defaults.collect(), offered);
+        let changed = self.context.modules.replace(&built_in.collect(), offered);
         let reports = self.candidates.iter().filter_map(|(name, candidate)| {
             // Its image is being pulled: the status that it has stays for so long.
             if matches!(candidate.source, Err(ContentState::Rehearsing(_)))

@@ -95,7 +95,7 @@ pub fn next_status(
             set(READY, False, reason, message.clone());
             if BY_REHEARSAL.contains(&reason) {
                 set(REHEARSED, False, reason, message.clone());
-            } else {
+            } else if !is_built_in {
                 set(REHEARSED, Unknown, Reason::NotReached, "the content was refused before".to_owned());
             }
             stalled = Some((reason, message));
@@ -126,6 +126,7 @@ pub fn next_status(
             Some(version) if is_of_tool => version.clone(),
             _ => latest.to_string(),
         }),
+        schema: accepted.map(|accepted| accepted.schema.clone()),
         digest: accepted.map(|accepted| accepted.digest.clone()),
         rehearsal: accepted.and_then(|accepted| accepted.rehearsal.clone()),
         tenants: Some(adoption.tenants),
