@@ -9,6 +9,7 @@ mod breaker;
 mod canaries;
 mod crash;
 mod crash_modules;
+mod crash_rotation;
 mod crd;
 mod deadlines;
 mod drift;
