@@ -17,6 +17,7 @@ pub mod reason;
 mod string_enum;
 pub mod tenant;
 pub mod tenant_adoption;
+pub mod tenant_credentials;
 pub mod tenant_hold;
 pub mod tenant_lifecycle;
 pub mod tenant_module;
@@ -34,6 +35,9 @@ pub const ANNOTATION_RESUME_REQUESTED_AT: &str = "tenantry.dev/resume-requested-
 /// Annotation of a Tenant whose registry row was lost, or is that of another Tenant since the registry was restored: the id in
 /// its status. The row is written again, from what the server has, or bound to the Tenant, and the annotation is removed.
 pub const ANNOTATION_ADOPT_ROW: &str = "tenantry.dev/adopt-row";
+
+/// Annotation of a Tenant: a new value asks for a rotation of its credentials.
+pub const ANNOTATION_ROTATE_CREDENTIALS: &str = "tenantry.dev/rotate-credentials";
 
 /// Annotation of a DatabaseServer: the system identifier of a PostgreSQL server that replaced the previous one on
 /// purpose.

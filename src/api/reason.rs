@@ -63,6 +63,8 @@ reasons! {
     Conflict,
     /// The operator logged in to the server.
     Connected,
+    /// Event: the Secret has another login with a new password; the one before stays valid for a while.
+    CredentialsRotated,
     /// Event: a database that was adopted could not be given back to its former owner.
     DatabaseKept,
     /// The database does not exist, or another one has its name.
@@ -193,6 +195,10 @@ reasons! {
     PlanNotFound,
     /// A prepared transaction blocks the operation.
     PreparedTransaction,
+    /// Event: the login before a rotation of the credentials is ended.
+    PreviousLoginEnded,
+    /// Event: the login before a rotation of the credentials is ended, and was still in use.
+    PreviousLoginInUse,
     /// The tenant is being provisioned.
     Provisioning,
     /// The breaker of mass deletions is open: nothing is dropped until an operator acknowledges it.

@@ -12,6 +12,7 @@ use super::{
     limit::LimitValue,
     string_enum::string_enum,
     tenant_adoption::Adopt,
+    tenant_credentials::Credentials,
     tenant_status::TenantStatus,
     validation::{
         connections_at_least_one, connections_possible, free_form, free_form_not_yet, immutable, limit_names,
@@ -271,6 +272,10 @@ pub struct TenantSpec {
         validation = rule("!self.endsWith('-admin')", "connectionSecretName must not end in -admin, which is used for the Secrets with the admins' credentials: choose another ending, as in acme-db"),
     )]
     pub connection_secret_name: Option<String>,
+
+    /// Rotation of the tenant's credentials. Can be changed at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
 
     /// Stops the operator's work on this tenant. Defaults to false. While it is true, nothing is created, changed or
     /// repaired, and what is in force stays in force. A deletion still revokes access and is recorded; only the removal

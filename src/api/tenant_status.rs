@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     limit::LimitValue, reason::Reason, string_enum::string_enum, tenant_adoption::AdoptionStatus,
-    tenant_hold::TenantHoldMode, tenant_lifecycle::SuspensionTrigger, validation::conditions,
+    tenant_credentials::CredentialsStatus, tenant_hold::TenantHoldMode, tenant_lifecycle::SuspensionTrigger,
+    validation::conditions,
 };
 
 /// Observed state of the tenant. Written by the operator only.
@@ -52,6 +53,9 @@ pub struct TenantStatus {
     /// the Service Binding specification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Binding>,
+    /// The credentials in the connection Secret, and those before them while they are valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialsStatus>,
     /// Modules in the tenant's database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

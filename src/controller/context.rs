@@ -19,11 +19,12 @@ use super::{
     events::Events,
     state::{
         breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
-        leftovers::Leftovers, migration_runs::MigrationRuns, modules::ModuleStates,
-        plan_rollout::PlanRollout, recorded_usage::RecordedUsage, registry_reads::RegistryReads,
-        reports::AwaitedReports, retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
-        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
-        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
+        leftovers::Leftovers, login_use::PreviousLoginUse, migration_runs::MigrationRuns,
+        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
+        registry_reads::RegistryReads, reports::AwaitedReports, retries::Retries, scopes::Scopes,
+        server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
+        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
+        warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -134,6 +135,8 @@ pub struct State {
     pub usage_recorded: RecordedUsage,
     /// Which limits each tenant was warned about.
     pub warned_limits: WarnedLimitsByTenant,
+    /// When previous logins were last seen in use.
+    pub previous_login_use: PreviousLoginUse,
 }
 
 /// How this process was configured.

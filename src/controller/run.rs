@@ -29,6 +29,7 @@ use super::{
         invalid_objects::InvalidObjects,
         latest_status::LatestStatus,
         leftovers::Leftovers,
+        login_use::PreviousLoginUse,
         migration_runs::MigrationRuns,
         modules::ModuleStates,
         plan_rollout::PlanRollout,
@@ -299,6 +300,7 @@ fn context(
             conflicts: Mutex::new(HashSet::new()),
             usage_recorded: RecordedUsage::default(),
             warned_limits: WarnedLimitsByTenant::default(),
+            previous_login_use: PreviousLoginUse::default(),
         },
         config: Config {
             operator_namespace: options.operator_namespace,

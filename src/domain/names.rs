@@ -56,6 +56,13 @@ pub fn login_name(database: &str) -> String {
     format!("{database}_app")
 }
 
+/// The login that a tenant gets at a rotation of its credentials: it has two names in turn. The second is never longer than the
+/// first, and no other role of Tenantry ends in it.
+pub fn next_login_name(database: &str, current: &str) -> String {
+    let first = login_name(database);
+    if current == first { format!("{database}_b") } else { first }
+}
+
 /// The migration login of a database. A name that leaves no room for the suffix is cut, and its digest makes the rest up.
 pub fn migration_login_name(database: &str) -> String {
     const SUFFIX: &str = "_migrate";
@@ -89,6 +96,8 @@ mod tests {
         assert_eq!(database_name("tenant_", &slug, 1), "tenant_acme_corp");
         assert_eq!(database_name("tenant_", &slug, 2), "tenant_acme_corp_2");
         assert_eq!(login_name("tenant_acme_corp"), "tenant_acme_corp_app");
+        assert_eq!(next_login_name("tenant_acme_corp", "tenant_acme_corp_app"), "tenant_acme_corp_b");
+        assert_eq!(next_login_name("tenant_acme_corp", "tenant_acme_corp_b"), "tenant_acme_corp_app");
         let id = TenantId(Uuid::nil());
         assert_eq!(building_name(id), "tenantry_new_00000000000000000000000000000000");
     }

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{access::AccessLevel, drift::Mismatch, offboarding::PurgeTerms};
+use super::{access::AccessLevel, drift::Mismatch, offboarding::PurgeTerms, rotation::PreviousState};
 
 /// One observation of something outside this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +151,10 @@ pub struct RegistryFacts {
     pub takeover: Option<Takeover>,
     /// The database has to be verified: its server was restored, or it was found with older migrations than recorded.
     pub verification_required: bool,
+    /// A rotation of the credentials is due.
+    pub rotation_due: bool,
+    /// The previous login, by the registry.
+    pub previous: PreviousState,
 }
 
 /// What the tenant's server has of it.
@@ -162,10 +166,28 @@ pub struct ServerFacts {
     pub building: BuildingFacts,
     /// The tenant's login.
     pub login: LoginFacts,
+    /// Its previous login.
+    pub previous: LoginFacts,
     /// The tenant has more access than its level, by a manual change that EnforceAccess takes back.
     pub exceeds_level: bool,
     /// Differences that only a person can repair.
     pub unrepairable: Vec<Mismatch>,
+}
+
+impl ServerFacts {
+    /// Whether the server has a login of the tenant.
+    pub fn has_login(&self) -> bool {
+        let is_own = |login: LoginFacts| matches!(login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
+        is_own(self.login) || is_own(self.previous)
+    }
+
+    /// Whether the rights of the previous login, if it exists, are those of the wanted level.
+    pub fn is_previous_current(&self) -> bool {
+        match self.previous {
+            LoginFacts::Ours { access_current, .. } => access_current,
+            LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => true,
+        }
+    }
 }
 
 /// A database under a tenant's final name.

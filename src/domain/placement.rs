@@ -2,8 +2,8 @@
 
 use super::identity::TenantId;
 
-/// Where a tenant's data is, and under which names. Recorded once, at registration, and never computed again: names in it may be older than
-/// the rules that would compute them today.
+/// Where a tenant's data is, and under which names. Recorded at registration, and never computed again: names in it may be older than
+/// the rules that would compute them today. Only a rotation of the credentials records other logins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// The tenant; ownership comments carry its id.
@@ -16,4 +16,24 @@ pub struct Placement {
     pub schema: Option<String>,
     /// The tenant's login.
     pub login: String,
+    /// The login before it, which stays valid for a while after a rotation of the credentials.
+    pub previous_login: Option<String>,
+}
+
+impl Placement {
+    /// Every login that the tenant has: its login, and the previous one.
+    pub fn logins(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.login), self.previous_login.as_ref()].into_iter().flatten().map(String::as_str)
+    }
+
+    /// The tenant as its previous login sees it: that is the login here, and the other one is beside it.
+    pub fn of_previous_login(&self) -> Option<Self> {
+        let login = self.previous_login.clone()?;
+        Some(Self { login, previous_login: Some(self.login.clone()), ..self.clone() })
+    }
+
+    /// The tenant with this role as its only login.
+    pub fn with_login(&self, login: &str) -> Self {
+        Self { login: login.to_owned(), previous_login: None, ..self.clone() }
+    }
 }

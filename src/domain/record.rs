@@ -1,6 +1,6 @@
 //! The registry's record of a tenant: one row of `tenants`, typed.
 
-use std::{collections::BTreeMap, fmt, ops::Deref};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde_json::Value;
 #[cfg(test)]
 use uuid::Uuid;
 
+pub use super::hidden::Hidden;
 use super::{
     access::{
         AccessLevel,
@@ -20,30 +21,16 @@ use super::{
     offboarding::PurgeTerms,
     placement::Placement,
     recorded_purge::RecordedPurges,
+    rotation::{self, CredentialRecord, Rotation, RotationPolicy},
     usage::{
         entitlements::{Amounts, Entitlements},
         thresholds::WarnedLimits,
     },
 };
-use crate::api::{reason::Reason, tenant::OffboardingTrigger};
-
-/// A value that is never logged.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Hidden<T>(pub T);
-
-impl<T> fmt::Debug for Hidden<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl<T> Deref for Hidden<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
+use crate::api::{
+    reason::Reason,
+    tenant::{OffboardingTrigger, Tenant},
+};
 
 /// The version of a module in a tenant's database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,6 +75,7 @@ pub struct TenantRecord {
     pub access: Option<AccessLevel>,
     pub password_verifier: Option<Hidden<String>>,
     pub password_digest: Option<Hidden<Vec<u8>>>,
+    pub credentials: CredentialRecord,
     /// The versions of the modules that the tenant has, in the order in which they are applied.
     pub module_versions: Vec<ModuleVersion>,
     pub seed_digest: Option<String>,
@@ -130,6 +118,11 @@ pub struct TenantRecord {
 }
 
 impl TenantRecord {
+    /// What is due of the tenant's credentials.
+    pub fn rotation(&self, tenant: &Tenant, now: Timestamp) -> Rotation {
+        rotation::evaluate(&RotationPolicy::of(tenant), &self.credentials, self.activated_at, now)
+    }
+
     /// The terms of its purge, while the tenant is being deprovisioned.
     pub fn terms(&self) -> Option<PurgeTerms> {
         let purge_after = self.purge_after.filter(|_| self.status == RegistryStatus::Deprovisioning)?;
@@ -176,6 +169,7 @@ impl TenantRecord {
                 database: "tenant_acme".into(),
                 schema: None,
                 login: "tenant_acme_app".into(),
+                previous_login: None,
             },
             database_exists: true,
             takeover: None,
@@ -185,6 +179,7 @@ impl TenantRecord {
             access: Some(AccessLevel::Blocked),
             password_verifier: None,
             password_digest: None,
+            credentials: CredentialRecord::default(),
             module_versions: Vec::new(),
             seed_digest: None,
             created_at: began,

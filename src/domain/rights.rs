@@ -264,10 +264,10 @@ impl fmt::Display for RightsMismatch {
 }
 
 /// Every difference between the rights in a tenant's database and what they should be.
-pub fn rights_mismatches(objects: &[ObjectRights], login: &str) -> Vec<RightsMismatch> {
+pub fn rights_mismatches(objects: &[ObjectRights], logins: &[&str]) -> Vec<RightsMismatch> {
     let mut found = Vec::new();
     for ObjectRights { object, granted } in objects {
-        if object.owner == login || GROUPS.contains(&object.owner.as_str()) {
+        if logins.contains(&object.owner.as_str()) || GROUPS.contains(&object.owner.as_str()) {
             found.push(RightsMismatch::Owned(object.clone()));
             continue;
         }
@@ -338,7 +338,7 @@ mod tests {
     ];
 
     fn phrases(objects: &[ObjectRights]) -> Vec<String> {
-        rights_mismatches(objects, LOGIN).iter().map(ToString::to_string).collect()
+        rights_mismatches(objects, &[LOGIN]).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -360,7 +360,7 @@ mod tests {
         {
             let table = object(ObjectKind::Table, "billing", OWNER);
             let privileges: &[&str] = &[privilege];
-            let found = rights_mismatches(&[rights(table, &[(grantee, privileges)])], LOGIN);
+            let found = rights_mismatches(&[rights(table, &[(grantee, privileges)])], &[LOGIN]);
             let [mismatch] = &found[..] else { panic!("{found:?}") };
             assert!(mismatch.is_repairable() && mismatch.is_excess());
             assert_eq!(mismatch.to_string(), format!("{grantee} had {privilege} on table billing.users"));
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn another_owners_object_is_named_with_the_statement() {
         let table = object(ObjectKind::Table, "public", "postgres");
-        let found = rights_mismatches(&[rights(table, &[(PUBLIC, &["INSERT"])])], LOGIN);
+        let found = rights_mismatches(&[rights(table, &[(PUBLIC, &["INSERT"])])], &[LOGIN]);
         assert!(!found[0].is_repairable());
         assert!(found[0].to_string().ends_with("REVOKE INSERT ON public.users FROM PUBLIC CASCADE"));
     }

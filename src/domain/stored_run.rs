@@ -51,6 +51,7 @@ impl StoredRun {
             database: database.clone(),
             schema: None,
             login: super::names::login_name(database),
+            previous_login: None,
         })
     }
 

@@ -11,8 +11,30 @@ pub struct TenantFacts {
     pub building: Option<DatabaseProperties>,
     /// The role of the login's name, the tenant's or not.
     pub login: Option<LoginProperties>,
+    /// The login before it, while it is recorded as valid.
+    pub previous: Option<PreviousLogin>,
     /// The tenant's roles under other names: an administrator renamed its login.
     pub strays: Vec<StrayRole>,
+}
+
+/// The previous login of a tenant, during a rotation of its credentials.
+#[derive(Clone, Debug)]
+pub struct PreviousLogin {
+    /// Its name.
+    pub name: String,
+    /// The role of that name, the tenant's or not.
+    pub role: Option<LoginProperties>,
+    /// Whether it was granted CONNECT on the tenant's database.
+    pub may_connect: bool,
+}
+
+impl PreviousLogin {
+    /// The role, if it is the tenant's by its comment or by its oid.
+    pub fn own_role(&self, recorded: RecordedOids) -> Option<&LoginProperties> {
+        self.role.as_ref().filter(|role| {
+            role.ownership.is_ours() || role.ownership.is_lost(role.oid, recorded.previous_login)
+        })
+    }
 }
 
 /// A role that is the tenant's by its comment or its oid, and has not the name of its login.
@@ -165,12 +187,18 @@ pub struct RecordedOids {
     pub database: Option<i64>,
     /// The login's.
     pub login: Option<i64>,
+    /// The previous login's.
+    pub previous_login: Option<i64>,
 }
 
 impl RecordedOids {
     /// The oids in a registry row.
     pub fn of(record: &TenantRecord) -> Self {
-        Self { database: record.database_oid, login: record.login_oid }
+        Self {
+            database: record.database_oid,
+            login: record.login_oid,
+            previous_login: record.credentials.previous.as_ref().and_then(|previous| previous.oid),
+        }
     }
 
     /// Whether no oid is recorded yet.

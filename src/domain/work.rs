@@ -39,6 +39,8 @@ impl Work {
             Self::Restrictions => matches!(
                 step,
                 Step::ClaimFinalizer
+                    // Only of an interrupted rotation: one statement, without which the level has no login.
+                    | Step::CreateRoles
                     | Step::EnforceAccess
                     | Step::RecordState
                     | Step::RestoreActivation

@@ -158,7 +158,7 @@ impl Server {
     ) -> Result<TenantFacts> {
         let selection = Selection {
             databases: &[placement.database.as_str(), &building_name(placement.tenant)],
-            roles: &[&placement.login],
+            roles: &placement.logins().collect::<Vec<_>>(),
             roles_of: Some((placement.tenant, recorded.login)),
         };
         let mut session = self.admin().await?;

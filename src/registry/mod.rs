@@ -25,6 +25,7 @@ mod record;
 mod registration;
 mod restored;
 mod retention;
+mod rotation;
 mod row_changes;
 mod servers;
 mod takeover;
@@ -55,6 +56,7 @@ pub use self::{
     registration::{NewTenant, Registration},
     restored::LostRow,
     retention::Removed,
+    rotation::NewCredentials,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
     tenants::KnownTenant,

@@ -16,6 +16,7 @@ use crate::{
         observed::{RegistryStatus, Takeover},
         placement::Placement,
         record::{Hidden, ModuleVersion, TenantRecord},
+        rotation::{CredentialRecord, PreviousCredential},
     },
 };
 
@@ -29,7 +30,8 @@ macro_rules! own_columns {
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
          default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, \
-         module_purges, "
+         module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, \
+         credentials_issued_at, rotation_request, "
     };
 }
 pub(super) use own_columns;
@@ -159,6 +161,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
                 database: row.try_get("database_name")?,
                 schema: row.try_get("schema_name")?,
                 login: row.try_get("login_name")?,
+                previous_login: row.try_get("previous_login")?,
             },
             database_exists: row.try_get("database_exists")?,
             takeover: takeover(row)?,
@@ -168,6 +171,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
             access: access(row)?,
             password_verifier: row.try_get::<Option<_>, _>("password_verifier")?.map(Hidden),
             password_digest: row.try_get::<Option<_>, _>("password_digest")?.map(Hidden),
+            credentials: credentials(row)?,
             module_versions: module_versions(row)?,
             seed_digest: row.try_get("seed_digest")?,
             created_at: time("created_at")?,
@@ -213,6 +217,25 @@ pub(super) fn one_of<T: Copy>(
     let found: &str = row.try_get(column)?;
     let value = values.iter().copied().find(|value| text(*value) == found);
     value.ok_or_else(|| unknown(column, found.to_owned()))
+}
+
+fn credentials(row: &PgRow) -> sqlx::Result<CredentialRecord> {
+    let time = |column: &str| {
+        row.try_get::<Option<jiff_sqlx::Timestamp>, _>(column).map(|time| time.map(|time| time.to_jiff()))
+    };
+    let previous = match row.try_get::<Option<&str>, _>("previous_login")? {
+        None => None,
+        Some(_) => Some(PreviousCredential {
+            verifier: row.try_get::<Option<_>, _>("previous_verifier")?.map(Hidden),
+            oid: row.try_get("previous_login_oid")?,
+            since: time("previous_login_since")?,
+        }),
+    };
+    Ok(CredentialRecord {
+        issued_at: time("credentials_issued_at")?,
+        request: row.try_get("rotation_request")?,
+        previous,
+    })
 }
 
 /// The holds of both columns, by name.

@@ -119,7 +119,7 @@ impl Registry {
         superseded: &[TenantRecord],
         at: Timestamp,
     ) -> Result<Registration> {
-        let Placement { tenant: id, server, database, schema, login } = &lost.placement;
+        let Placement { tenant: id, server, database, schema, login, .. } = &lost.placement;
         let (holds, unrestricting_holds) = columns_of(&lost.holds);
         let mut transaction = self.pool.begin().await?;
         for row in superseded {
@@ -273,7 +273,8 @@ async fn close_superseded(
     sqlx::query(
         "WITH closed AS (
              UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked', database_exists = false,
-                 password_verifier = NULL, password_digest = NULL WHERE id = $1 RETURNING *),
+                 password_verifier = NULL, password_digest = NULL, previous_login = NULL, previous_login_oid = NULL,
+                 previous_verifier = NULL, previous_login_since = NULL WHERE id = $1 RETURNING *),
          receipt AS (
              INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name, database_retained,
                  offboarding_trigger, requested_by, reason, requested_at)

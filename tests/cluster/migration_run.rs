@@ -63,6 +63,7 @@ async fn server_with_tenant() -> (Postgres, Server, Placement) {
         database: "tenant_runs".into(),
         schema: None,
         login: names::login_name("tenant_runs"),
+        previous_login: None,
     };
     server.create_login(&placement).await.unwrap();
     let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();

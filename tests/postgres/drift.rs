@@ -38,7 +38,12 @@ impl Stage {
 
     async fn found(&self, level: AccessLevel) -> Vec<Mismatch> {
         let facts = self.server.observe(&self.tenant.placement).await.unwrap();
-        let expected = Expected { recorded: RecordedOids::default(), access: level, connections: -1 };
+        let expected = Expected {
+            recorded: RecordedOids::default(),
+            access: level,
+            connections: -1,
+            is_previous_over: false,
+        };
         mismatches(&facts, &expected)
     }
 
@@ -200,6 +205,7 @@ async fn renamed_login_keeps_no_access_beside_a_new_one() {
         let recorded = RecordedOids {
             database: facts.database.map(|database| database.oid),
             login: facts.login.map(|login| login.oid),
+            previous_login: None,
         };
         // Another process, or an administrator, made a second login in between.
         stage.superuser("ALTER ROLE {login} RENAME TO old; COMMENT ON ROLE old IS 'mine'").await;

@@ -24,6 +24,7 @@ mod rehearsal;
 mod release_before;
 mod reserve;
 mod rights;
+mod rotation;
 mod security;
 mod seeds;
 mod servers;

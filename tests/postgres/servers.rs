@@ -175,6 +175,7 @@ pub fn placement(database: &str) -> Placement {
         database: database.into(),
         schema: None,
         login: names::login_name(database),
+        previous_login: None,
     }
 }
 

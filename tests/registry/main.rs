@@ -18,6 +18,7 @@ mod restored;
 mod retention;
 mod returned_rows;
 mod rights;
+mod rotation;
 mod servers;
 mod system;
 mod tombstones;

@@ -292,7 +292,7 @@ async fn check_tenant(
     let evaluation = evaluate::access(&tenant, Some(row), None, context);
     let access = evaluation.access;
     let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant.as_ref()));
-    let found = mismatches(&facts, &Expected::of(row, access));
+    let found = mismatches(&facts, &Expected::of(row, access, &row.rotation(&tenant, context.clock.now())));
     let is_retried = failure.is_some() && requested.get(&row.id) == Some(&found);
     let check = DriftCheck {
         mismatches: &found,

@@ -105,7 +105,7 @@ async fn check(context: &SharedContext, own: &mut HashMap<TenantId, i64>) -> Res
 
 /// Whether the tenant had a session since the last check. Statistics that were reset prove nothing, which counts as use.
 fn is_used(row: &TenantRecord, count: &SessionCount, own: i64) -> bool {
-    let connected = count.connected.contains(&row.placement.login);
+    let connected = row.placement.logins().any(|login| count.connected.iter().any(|found| found == login));
     let others = row.sessions_seen.is_some_and(|seen| count.sessions < seen || count.sessions - seen > own);
     connected || others
 }

@@ -187,12 +187,14 @@ fn target(tenant: &Arc<Tenant>, context: &SharedContext) -> Option<(String, Targ
         return None;
     }
     let database = status.database.clone()?;
+    let credentials = status.credentials.as_ref();
     let placement = Placement {
         tenant: TenantId(uuid::Uuid::try_parse(status.tenant_id.as_deref()?).ok()?),
         server: status.server.clone()?,
-        login: login_name(&database),
+        login: credentials.and_then(|found| found.login.clone()).unwrap_or_else(|| login_name(&database)),
         database,
         schema: None,
+        previous_login: credentials.and_then(|found| found.previous_login.clone()),
     };
     let held = is_held(status);
     let is_counted = !is_paused(tenant)
@@ -271,6 +273,9 @@ async fn measure<'t>(
     let mut measured = HashMap::new();
     for target in &batch {
         let Some(sample) = samples.get(&target.placement.database) else { continue };
+        if sample.is_previous_in_use {
+            context.state.previous_login_use.record(target.placement.tenant, now);
+        }
         let bytes = sample.bytes.map(|bytes| (STORAGE_BYTES.to_owned(), bytes));
         let connections = (CONNECTIONS.to_owned(), sample.connections);
         measured.insert(target.placement.tenant, Amounts::from_iter(bytes.into_iter().chain([connections])));

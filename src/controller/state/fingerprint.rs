@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use crate::api::{
-    ANNOTATION_ADOPT_ROW, ANNOTATION_RECONCILE_REQUESTED_AT, ANNOTATION_RESUME_REQUESTED_AT, FINALIZER,
+    ANNOTATION_ADOPT_ROW, ANNOTATION_RECONCILE_REQUESTED_AT, ANNOTATION_RESUME_REQUESTED_AT,
+    ANNOTATION_ROTATE_CREDENTIALS, FINALIZER,
     plan::{TenantPlan, TenantPlanSpec},
     tenant::Tenant,
 };
@@ -22,6 +23,7 @@ pub fn of_tenant(tenant: &Tenant) -> u64 {
     tenant.annotations().get(ANNOTATION_RECONCILE_REQUESTED_AT).hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_RESUME_REQUESTED_AT).hash(&mut hasher);
     tenant.annotations().get(ANNOTATION_ADOPT_ROW).hash(&mut hasher);
+    tenant.annotations().get(ANNOTATION_ROTATE_CREDENTIALS).hash(&mut hasher);
     hasher.finish()
 }
 

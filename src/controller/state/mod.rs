@@ -7,6 +7,7 @@ pub mod images;
 pub mod invalid_objects;
 pub mod latest_status;
 pub mod leftovers;
+pub mod login_use;
 pub mod migration_runs;
 pub mod modules;
 pub mod plan_rollout;

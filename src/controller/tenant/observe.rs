@@ -123,6 +123,7 @@ async fn observe_registered<'a>(
     context: &SharedContext,
 ) -> Observed<'a> {
     let registry = Observation::Known(registry_facts(record, &subject, context));
+    let rotation = record.rotation(subject.tenant, context.clock.now());
     let mut observed = Observed::registry_only(subject, registry);
     if record.status == RegistryStatus::Deprovisioned {
         return observed;
@@ -140,7 +141,7 @@ async fn observe_registered<'a>(
                     if facts.is_restored(RecordedOids::of(record)) {
                         observed.require_verification();
                     }
-                    let expected = Expected::of(record, observed.subject.wanted_access());
+                    let expected = Expected::of(record, observed.subject.wanted_access(), &rotation);
                     if record.status.was_active() && !observed.subject.is_deprovisioning() {
                         observed.drift = drift::mismatches(&facts, &expected);
                     }
@@ -176,6 +177,7 @@ async fn server_facts(
 
 fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &SharedContext) -> RegistryFacts {
     let access = subject.access();
+    let rotation = record.rotation(subject.tenant, context.clock.now());
     let declared_current = subject.desired.as_ref().is_none_or(|desired| {
         record.name == desired.display_name
             && access.is_none_or(|access| record.gates == access.gates)
@@ -207,6 +209,8 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         takeover: record.takeover,
         verification_required: record.verification_required
             || context.state.retries.is_requested(subject.tenant),
+        rotation_due: rotation.is_due,
+        previous: rotation.previous,
     }
 }
 

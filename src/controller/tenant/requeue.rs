@@ -100,7 +100,11 @@ pub async fn set_timer(subject: &Subject<'_>, context: &Context) {
     let access = subject.access().filter(|_| !subject.is_deprovisioning());
     let seed = subject.record.as_ref().and_then(|record| record.seed_digest.as_deref());
     let expires_at = seed.and_then(|seed| Some(SeedRecord::parse(seed).issued?.expires_at));
-    let changes_at = access.map(|access| access.changes_at.into_iter().chain(expires_at).min());
+    let record = subject.record.as_ref().filter(|record| record.status.was_active());
+    let rotates_at =
+        record.and_then(|record| record.rotation(subject.tenant, context.clock.now()).changes_at);
+    let changes_at =
+        access.map(|access| access.changes_at.into_iter().chain(expires_at).chain(rotates_at).min());
     context.state.timers.set(subject.tenant, changes_at.flatten());
     if access.is_some()
         && let Err(error) = timeout(history::TIMEOUT, warn_once(subject, context))

@@ -77,6 +77,10 @@ pub enum Mismatch {
     },
     /// Rights were revoked, and earlier sessions may still have them.
     RevocationUnproven,
+    /// A difference of the previous login, by its name.
+    OfPreviousLogin(String, Box<Self>),
+    /// The previous login exists after its time.
+    PreviousLoginOver(String),
 }
 
 impl Mismatch {
@@ -91,6 +95,13 @@ impl Mismatch {
             | Self::SuperuserAttributes(_)
             | Self::SuperuserSettings(_)
             | Self::SuperuserGrants(_) => None,
+            // It is never made again, and has no Secret that could be written.
+            Self::OfPreviousLogin(_, mismatch) => match &**mismatch {
+                Self::LoginMissing => Some(Step::RetireLogin),
+                Self::LoginDisabled => Some(Step::EnforceAccess),
+                other => other.repaired_by(),
+            },
+            Self::PreviousLoginOver(_) => Some(Step::RetireLogin),
             Self::LoginMissing | Self::LoginRenamed(_) => Some(Step::CreateRoles),
             Self::LoginDisabled => Some(Step::PublishCredentials),
             Self::LoginConnectionLimit { .. } => Some(Step::ApplyPlan),
@@ -119,6 +130,7 @@ impl Mismatch {
     /// The reason of the condition that reports it while it waits for a person.
     pub fn reason(&self) -> Reason {
         match self {
+            Self::OfPreviousLogin(_, mismatch) => mismatch.reason(),
             Self::ForeignDatabase(_) | Self::ForeignLogin => Reason::Conflict,
             Self::DatabaseMissing | Self::DropInterrupted(_) => Reason::DatabaseMissing,
             _ => Reason::MissingRight,
@@ -128,6 +140,10 @@ impl Mismatch {
     /// Whether it proves that a level is not in force.
     pub(super) fn contradicts(&self, level: AccessLevel) -> bool {
         match self {
+            Self::OfPreviousLogin(_, mismatch) => {
+                **mismatch != Self::LoginMissing && mismatch.contradicts(level)
+            }
+            Self::PreviousLoginOver(_) => false,
             Self::DatabaseComment
             | Self::DatabaseTemplate
             | Self::DatabaseSettings(_)
@@ -151,6 +167,9 @@ impl Mismatch {
 
     /// Whether it lets a client into the database of a tenant that should be `Blocked`.
     pub(super) fn grants_access(&self) -> bool {
+        if let Self::OfPreviousLogin(_, mismatch) = self {
+            return mismatch.grants_access();
+        }
         matches!(
             self,
             Self::LoginRenamed(_)
@@ -229,6 +248,8 @@ impl fmt::Display for Mismatch {
             Self::LoginConnectionLimit { found, expected } => {
                 write!(f, "the login had a connection limit of {found} instead of {expected}")
             }
+            Self::OfPreviousLogin(name, mismatch) => write!(f, "of the previous login {name}: {mismatch}"),
+            Self::PreviousLoginOver(name) => write!(f, "the previous login {name} exists after its time"),
             Self::RevocationUnproven => {
                 f.write_str("sessions from before the last change were not proven to be ended")
             }

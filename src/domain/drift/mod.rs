@@ -14,8 +14,10 @@ use super::{
     access::AccessLevel,
     observed::{BuildingFacts, DatabaseFacts, LoginFacts, ServerFacts},
     record::TenantRecord,
+    rotation::{PreviousState, Rotation},
     tenant_facts::{
-        DatabaseProperties, ForeignGrant, LoginProperties, RecordedOids, SessionSetting, TenantFacts,
+        DatabaseProperties, ForeignGrant, LoginProperties, PreviousLogin, RecordedOids, SessionSetting,
+        TenantFacts,
     },
     usage::entitlements::Entitlements,
     workflow::step::Step,
@@ -35,13 +37,25 @@ pub struct Expected {
     pub access: AccessLevel,
     /// The maximum number of sessions of the login; -1 for no limit.
     pub connections: i32,
+    /// The time of the previous login is over.
+    pub is_previous_over: bool,
 }
 
 impl Expected {
     /// What should be in force for a registered tenant at an access level.
-    pub fn of(record: &TenantRecord, access: AccessLevel) -> Self {
+    pub fn of(record: &TenantRecord, access: AccessLevel, rotation: &Rotation) -> Self {
         let connections = record.entitlements.as_ref().map_or(-1, Entitlements::connections);
-        Self { recorded: RecordedOids::of(record), access, connections }
+        Self {
+            recorded: RecordedOids::of(record),
+            access,
+            connections,
+            is_previous_over: rotation.previous == PreviousState::Over,
+        }
+    }
+
+    /// What proves or disproves a level. Connection limits are not part of it, nor whether the previous login may still exist.
+    fn of_level(recorded: RecordedOids, access: AccessLevel) -> Self {
+        Self { recorded, access, connections: -1, is_previous_over: false }
     }
 }
 
@@ -60,6 +74,9 @@ pub fn mismatches(facts: &TenantFacts, expected: &Expected) -> Vec<Mismatch> {
         }),
         (Some(_), None) => found.push(Mismatch::ForeignLogin),
         (Some(_), Some(login)) => found.extend(of_login(login, expected)),
+    }
+    if let Some(previous) = &facts.previous {
+        found.extend(of_previous(previous, expected));
     }
     let strays = facts.strays.iter().filter(|stray| stray.has_access && facts.login.is_some());
     let strays: Vec<String> = strays.map(|stray| stray.name.clone()).collect();
@@ -169,6 +186,24 @@ fn of_login(login: &LoginProperties, expected: &Expected) -> Vec<Mismatch> {
     checks.into_iter().filter(|(differs, _)| *differs).map(|(_, mismatch)| mismatch).collect()
 }
 
+/// The mismatches of a previous login: it should be as the login is, or not exist any more.
+fn of_previous(previous: &PreviousLogin, expected: &Expected) -> Vec<Mismatch> {
+    let of_login = |mismatch| Mismatch::OfPreviousLogin(previous.name.clone(), Box::new(mismatch));
+    let Some(role) = previous.own_role(expected.recorded) else {
+        return vec![of_login(Mismatch::LoginMissing)];
+    };
+    if expected.is_previous_over {
+        return vec![Mismatch::PreviousLoginOver(previous.name.clone())];
+    }
+    let may_connect = expected.access > AccessLevel::Blocked;
+    let connect = match (previous.may_connect, may_connect) {
+        (true, false) => Some(Mismatch::ConnectGranted),
+        (false, true) => Some(Mismatch::ConnectMissing),
+        (true, true) | (false, false) => None,
+    };
+    self::of_login(role, expected).into_iter().chain(connect).map(of_login).collect()
+}
+
 /// What the planner reads of a server, derived from the mismatches.
 pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
     let found = mismatches(facts, expected);
@@ -188,6 +223,14 @@ pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
                 can_login: login.can_login,
                 access_current: is_enforced,
                 connections: login.connection_limit,
+            },
+        },
+        previous: match facts.previous.as_ref().and_then(|previous| previous.own_role(expected.recorded)) {
+            None => LoginFacts::Absent,
+            Some(role) => LoginFacts::Ours {
+                can_login: role.can_login,
+                access_current: is_enforced,
+                connections: role.connection_limit,
             },
         },
         exceeds_level: found.iter().any(|mismatch| {
@@ -218,16 +261,16 @@ pub fn contradictions(
     recorded: RecordedOids,
     access: AccessLevel,
 ) -> impl Iterator<Item = Mismatch> {
-    // Connection limits are not part of a level.
-    let expected = Expected { recorded, access, connections: -1 };
+    let expected = Expected::of_level(recorded, access);
     mismatches(facts, &expected).into_iter().filter(move |mismatch| mismatch.contradicts(access))
 }
 
 /// Whether a tenant that should be `Blocked` can still be reached, by a login or a database that is its own.
 pub fn is_reachable(facts: &TenantFacts, recorded: RecordedOids) -> bool {
-    let expected = Expected { recorded, access: AccessLevel::Blocked, connections: -1 };
+    let expected = Expected::of_level(recorded, AccessLevel::Blocked);
     let is_closed = facts.own_database(recorded).is_some_and(|database| !database.allow_connections);
-    (facts.own_login(recorded).is_some() || !facts.strays.is_empty())
+    let previous = facts.previous.as_ref().and_then(|previous| previous.own_role(recorded));
+    (facts.own_login(recorded).is_some() || previous.is_some() || !facts.strays.is_empty())
         && mismatches(facts, &expected)
             .iter()
             .any(|mismatch| mismatch.grants_access() && !(is_closed && *mismatch == Mismatch::PublicRights))

@@ -1,6 +1,7 @@
 //! Tests of the mismatches: the phrase and the repair of each, and that every one is repaired or reported.
 
 mod changes;
+mod previous;
 
 use uuid::Uuid;
 
@@ -21,11 +22,11 @@ use crate::{
 };
 
 /// The oids of [`healthy`].
-const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2) };
+const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3) };
 const CONNECTIONS: i32 = 20;
 
 fn expected(access: AccessLevel) -> Expected {
-    Expected { recorded: RECORDED, access, connections: CONNECTIONS }
+    Expected { recorded: RECORDED, access, connections: CONNECTIONS, is_previous_over: false }
 }
 
 /// A tenant for which a level is in force.
@@ -67,6 +68,7 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             connection_limit: CONNECTIONS,
             is_revocation_unproven: false,
         }),
+        previous: None,
         strays: vec![],
     }
 }
@@ -111,7 +113,7 @@ fn healthy_tenant_has_no_mismatch() {
 #[test]
 fn own_database_with_another_oid_was_restored() {
     let facts = healthy(AccessLevel::ReadWrite);
-    let recorded = |oid| RecordedOids { database: oid, login: Some(2) };
+    let recorded = |oid| RecordedOids { database: oid, login: Some(2), previous_login: None };
     assert!(facts.is_restored(recorded(Some(9))));
     assert!(!facts.is_restored(RECORDED) && !facts.is_restored(recorded(None)));
     let foreign = changed(

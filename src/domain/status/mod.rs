@@ -18,11 +18,13 @@ use crate::{
         conditions::same_ignoring_times,
         reason::Reason,
         tenant_adoption::{AdoptionState, AdoptionStatus},
+        tenant_credentials::CredentialsStatus,
         tenant_status::{Binding, ModuleStatus, TenantState, TenantStatus},
     },
     domain::{
         access::gates,
         observed::RegistryStatus,
+        rotation::PreviousState,
         spec::SpecError,
         subject::Subject,
         usage::entitlements::Entitlements,
@@ -106,6 +108,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         server: record.map(|record| record.placement.server.clone()).or(before.server),
         database: record.map(|record| record.placement.database.clone()).or(before.database),
         adoption: adoption(outcome, before.adoption),
+        credentials: credentials(outcome, now).or(before.credentials),
         binding: if subject.is_deprovisioning() { None } else { binding(outcome).or(before.binding) },
         modules: if modules.is_empty() { before.modules } else { modules },
         limits: in_force
@@ -222,6 +225,27 @@ fn adoption(outcome: &Outcome<'_>, before: Option<AdoptionStatus>) -> Option<Ado
         };
     }
     Some(shown)
+}
+
+/// The credentials that are published, and the previous login. Until a password is recorded, what was shown before stays.
+fn credentials(outcome: &Outcome<'_>, now: Timestamp) -> Option<CredentialsStatus> {
+    let record = outcome.subject.record.as_ref().filter(|record| record.password_verifier.is_some())?;
+    // After an upgrade, nothing is written for a password whose age is not known.
+    record.credentials.issued_at.or(record
+        .credentials
+        .previous
+        .as_ref()
+        .and_then(|previous| previous.since))?;
+    let valid_until = match record.rotation(outcome.subject.tenant, now).previous {
+        PreviousState::ValidUntil(at) => Some(whole_seconds(at)),
+        PreviousState::Absent | PreviousState::Needed | PreviousState::Over => None,
+    };
+    Some(CredentialsStatus {
+        login: Some(record.placement.login.clone()),
+        issued_at: record.credentials.issued_at.map(whole_seconds),
+        previous_login: record.placement.previous_login.clone(),
+        previous_valid_until: valid_until,
+    })
 }
 
 fn binding(outcome: &Outcome<'_>) -> Option<Binding> {

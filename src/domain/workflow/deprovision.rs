@@ -104,7 +104,7 @@ pub fn plan_deprovision(
         // A recorded database that does not exist was dropped by an interrupted run, or by hand: the step records it.
         (Step::GiveBack, returns && row.database_recorded),
         (Step::DropDatabase, drops && !returns && (has_own_database(server) || row.database_recorded)),
-        (Step::DropRoles, drops && matches!(server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed)),
+        (Step::DropRoles, drops && server.has_login()),
         (Step::RemoveSecrets, closes),
         (Step::Close, closes),
         (Step::ReleaseFinalizer, is_deleting(object) && purge != PurgeDecision::Postponed),
@@ -213,7 +213,7 @@ fn is_release_overdue(object: TenantObject, purge: PurgeDecision, now: Timestamp
 fn is_access_revoked(row: &RegistryFacts, server: &ServerFacts) -> bool {
     match server.login {
         LoginFacts::Ours { access_current, .. } => access_current && row.access_recorded,
-        LoginFacts::Absent => row.access_recorded,
+        LoginFacts::Absent => row.access_recorded && server.is_previous_current(),
         LoginFacts::Renamed => false,
         // Another owner's role does not show what the tenant's login had. A tenant that was never active had no access.
         LoginFacts::Foreign => row.access_recorded || !row.activated,

@@ -143,6 +143,7 @@ pub(super) mod fixtures {
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts, SecretFacts,
             ServerFacts,
         },
+        rotation::PreviousState,
     };
 
     pub const WANTED: ProvisionTarget<'_> = ProvisionTarget {
@@ -185,6 +186,8 @@ pub(super) mod fixtures {
             rolling_back: false,
             takeover: None,
             verification_required: false,
+            rotation_due: false,
+            previous: PreviousState::Absent,
         }
     }
 
@@ -195,6 +198,7 @@ pub(super) mod fixtures {
                 database: DatabaseFacts::Ours,
                 building: BuildingFacts::Absent,
                 login: LoginFacts::Ours { can_login: true, access_current: true, connections: -1 },
+                previous: LoginFacts::Absent,
                 exceeds_level: false,
                 unrepairable: vec![],
             }),
@@ -213,6 +217,7 @@ pub(super) mod fixtures {
                 database: DatabaseFacts::Absent,
                 building: BuildingFacts::Absent,
                 login: LoginFacts::Absent,
+                previous: LoginFacts::Absent,
                 exceeds_level: false,
                 unrepairable: vec![],
             }),

@@ -14,6 +14,7 @@ use crate::{
             BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,
             RegistryStatus, SecretFacts, ServerFacts, Takeover,
         },
+        rotation::PreviousState,
     },
 };
 
@@ -92,8 +93,10 @@ pub fn plan_provision(
         false if object.paused => NextAction::Blocked(BlockedReason::Paused),
         // The Secret of an active tenant has the new versions after that.
         false => {
-            let changes_versions = |step: &Step| matches!(step, Step::ApplyMigrations | Step::PurgeModules);
-            let again = tenant.activated && steps.iter().any(changes_versions);
+            // A rotation that waited for the end of the one before may be due then.
+            let leads_to_more =
+                |step: &Step| matches!(step, Step::ApplyMigrations | Step::PurgeModules | Step::RetireLogin);
+            let again = tenant.activated && steps.iter().any(leads_to_more);
             NextAction::Run { kind: tenant.kind(&steps), steps, again }
         }
     }
@@ -165,16 +168,23 @@ impl RegisteredTenant<'_> {
         let create = !is_adopted && !self.is_published() && self.server.building != BuildingFacts::Ready;
         let credentials = self.are_credentials_current();
         let seed = create || row.seed_digest.as_deref() != Some(self.target.seed_digest);
-        let apply_plan = create || !row.plan_current || !self.are_connections_current();
+        let apply_plan =
+            create || !row.plan_current || !self.are_connections_current() || self.rotates_login();
         let migrate = create || !row.modules_current;
         // A mistake in a migration, or a tenant's lock, must not delay the access and the credentials of an active tenant.
         // Without recorded limits, its plan can be applied only after the migrations, and its Secret be written after that.
         let migrates_last = activated && row.plan_recorded;
+        let rotates = self.rotates_login();
         select([
             (Step::ClaimFinalizer, !self.object.has_finalizer),
             (Step::Reinstate, self.restoring),
             (Step::Register, !row.declared_current),
-            (Step::CreateRoles, matches!(self.server.login, LoginFacts::Absent | LoginFacts::Renamed)),
+            // From here on, the other login is the tenant's, and has nothing yet.
+            (Step::RotateLogin, rotates),
+            (
+                Step::CreateRoles,
+                rotates || matches!(self.server.login, LoginFacts::Absent | LoginFacts::Renamed),
+            ),
             (Step::CreateDatabase, create),
             (Step::TakeOver, self.is_taken_over_now()),
             // A database that has limits already gets the new ones before the migrations.
@@ -186,10 +196,11 @@ impl RegisteredTenant<'_> {
             // The seed of a new database writes the limits too, in the one session that both need.
             (Step::ApplyPlan, create),
             (Step::PublishDatabase, !self.is_published() && !is_adopted),
-            (Step::EnforceAccess, !self.is_access_in_force()),
+            (Step::EnforceAccess, rotates || !self.is_access_in_force()),
             // The Secret contains the entitlements, for gateways.
-            (Step::PublishCredentials, !credentials || !row.plan_current),
-            (Step::Verify, !activated || !credentials || row.verification_required),
+            (Step::PublishCredentials, rotates || !credentials || !row.plan_current),
+            (Step::Verify, rotates || !activated || !credentials || row.verification_required),
+            (Step::RetireLogin, self.retires_login()),
             (Step::Activate, !activated),
             (Step::RecordState, activated && (self.restoring || !row.state_current)),
             (Step::ApplyMigrations, migrate && migrates_last),
@@ -212,18 +223,41 @@ impl RegisteredTenant<'_> {
         self.is_published() && current && self.row.access_recorded
     }
 
+    /// Whether the tenant gets its other login now. A Blocked tenant gets it once it has access again.
+    fn rotates_login(&self) -> bool {
+        let Self { row, activated, restoring, .. } = *self;
+        let is_usable = matches!(self.server.login, LoginFacts::Ours { .. }) && row.has_verifier;
+        row.rotation_due
+            && activated
+            && !restoring
+            && is_usable
+            && row.previous == PreviousState::Absent
+            && self.target.access > AccessLevel::Blocked
+    }
+
+    /// Whether the previous login is ended: its time is over, or there is none.
+    fn retires_login(&self) -> bool {
+        let is_gone =
+            self.row.previous != PreviousState::Absent && self.server.previous == LoginFacts::Absent;
+        self.activated && !self.restoring && (is_gone || self.row.previous == PreviousState::Over)
+    }
+
     fn are_connections_current(&self) -> bool {
-        match self.server.login {
+        let is_current = |login: LoginFacts, without: bool| match login {
             LoginFacts::Ours { connections, .. } => connections == self.target.connections,
-            LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => false,
-        }
+            LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => without,
+        };
+        let is_over = self.row.previous == PreviousState::Over;
+        is_current(self.server.login, false) && (is_over || is_current(self.server.previous, true))
     }
 
     fn are_credentials_current(&self) -> bool {
         let can_login = matches!(self.server.login, LoginFacts::Ours { can_login: true, .. });
         // The login of a Blocked tenant has a password, but not LOGIN.
         let login_current = can_login || self.target.access == AccessLevel::Blocked;
-        self.row.has_verifier && login_current && self.secret == SecretFacts::Current
+        // The time of the previous login begins with the publication.
+        let is_recorded = self.row.previous != PreviousState::Needed;
+        self.row.has_verifier && login_current && is_recorded && self.secret == SecretFacts::Current
     }
 
     /// Whether the level is narrower than the recorded one.
@@ -236,8 +270,12 @@ impl RegisteredTenant<'_> {
 
     /// Restricts access before the rest of the work, which may fail or take long, and which a tenant can delay.
     fn restrict_first(&self) -> NextAction {
-        let restricts =
-            |step: &Step| matches!(step, Step::ClaimFinalizer | Step::EnforceAccess | Step::RecordState);
+        // After an interrupted rotation, the login has to exist before it can have a level.
+        let restricts = |step: &Step| match step {
+            Step::ClaimFinalizer | Step::EnforceAccess | Step::RecordState => true,
+            Step::CreateRoles => self.server.login == LoginFacts::Absent,
+            _ => false,
+        };
         let (first, rest): (Vec<Step>, Vec<Step>) = self.steps().into_iter().partition(restricts);
         let kind = if self.is_narrower() { WorkflowKind::Suspend } else { WorkflowKind::Repair };
         NextAction::Run { kind, steps: first, again: !rest.is_empty() }
@@ -248,7 +286,7 @@ impl RegisteredTenant<'_> {
         let is_regained = self.server.exceeds_level
             && self.row.access_recorded
             && self.target.access < AccessLevel::ReadWrite;
-        let has_login = matches!(self.server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
+        let has_login = self.server.has_login();
         // To take all access, no database is needed.
         let is_possible = self.is_published() || self.target.access == AccessLevel::Blocked;
         (self.is_narrower() || is_regained) && self.activated && !self.restoring && is_possible && has_login
@@ -273,9 +311,9 @@ impl RegisteredTenant<'_> {
             true => WorkflowKind::Update,
             false if !row.plan_current => WorkflowKind::ChangePlan,
             false
-                if steps
-                    .iter()
-                    .any(|step| matches!(step, Step::Register | Step::Seed | Step::PurgeModules)) =>
+                if steps.iter().any(|step| {
+                    matches!(step, Step::Register | Step::Seed | Step::PurgeModules | Step::RotateLogin)
+                }) =>
             {
                 WorkflowKind::Update
             }
@@ -287,7 +325,7 @@ impl RegisteredTenant<'_> {
 /// Removes what a failed first provisioning created. A tenant that was ever active is never rolled back: the registry
 /// refuses to record it.
 fn roll_back(row: &RegistryFacts, server: &ServerFacts) -> NextAction {
-    let own_login = matches!(server.login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
+    let own_login = server.has_login();
     let steps = select([
         (Step::CutAccess, own_login),
         (Step::GiveBack, gives_back(row) && row.database_recorded),

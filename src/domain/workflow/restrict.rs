@@ -9,6 +9,7 @@ use crate::{
     domain::{
         access::AccessLevel,
         observed::{DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts, RegistryStatus},
+        rotation::PreviousState,
     },
 };
 
@@ -32,12 +33,18 @@ pub fn plan_restriction(
         LoginFacts::Renamed if server.database == DatabaseFacts::Ours => {
             must_restrict(row, target.access, false)
         }
+        // A rotation of the credentials was interrupted.
+        LoginFacts::Absent if server.database == DatabaseFacts::Ours && server.has_login() => {
+            must_restrict(row, target.access, server.is_previous_current())
+        }
         LoginFacts::Ours { .. } | LoginFacts::Renamed | LoginFacts::Absent | LoginFacts::Foreign => false,
     };
     let steps = select([
         (Step::ClaimFinalizer, !object.has_finalizer),
+        (Step::CreateRoles, restricts && server.login == LoginFacts::Absent),
         (Step::EnforceAccess, restricts),
         (Step::RecordState, restricts && row.status.was_active()),
+        (Step::RetireLogin, row.status.was_active() && row.previous == PreviousState::Over),
     ]);
     if object.paused {
         return NextAction::Done;

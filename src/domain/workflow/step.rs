@@ -44,6 +44,10 @@ pub enum Step {
     RecordState,
     /// Drop the modules that `spec.purgeModules` names.
     PurgeModules,
+    /// Record that the tenant gets its other login.
+    RotateLogin,
+    /// End the previous login.
+    RetireLogin,
     /// Remove the tombstone: the tenant is no longer being deprovisioned.
     Reinstate,
     /// Record that the tenant was activated, where a restored registry does not.
@@ -89,6 +93,8 @@ impl Step {
             Self::Activate => "Activate",
             Self::RecordState => "RecordState",
             Self::PurgeModules => "PurgeModules",
+            Self::RotateLogin => "RotateLogin",
+            Self::RetireLogin => "RetireLogin",
             Self::Reinstate => "Reinstate",
             Self::RestoreActivation => "RestoreActivation",
             Self::AdoptRow => "AdoptRow",
@@ -127,6 +133,8 @@ impl Step {
             | Self::Verify
             | Self::Activate
             | Self::RecordState
+            | Self::RotateLogin
+            | Self::RetireLogin
             | Self::Reinstate
             | Self::RestoreActivation
             | Self::AdoptRow
@@ -147,8 +155,10 @@ impl Step {
             Self::CreateDatabase | Self::TakeOver | Self::PublishDatabase => Some(DATABASE_READY),
             Self::ApplyMigrations => Some(MIGRATIONS_APPLIED),
             Self::Seed => Some(SEEDED),
-            Self::PublishCredentials => Some(CREDENTIALS_PUBLISHED),
-            Self::CreateRoles | Self::EnforceAccess | Self::Verify => Some(ACCESS_ENFORCED),
+            Self::PublishCredentials | Self::RotateLogin => Some(CREDENTIALS_PUBLISHED),
+            Self::CreateRoles | Self::EnforceAccess | Self::Verify | Self::RetireLogin => {
+                Some(ACCESS_ENFORCED)
+            }
             // WithinLimits is decided by measuring usage, not by applying the plan.
             Self::ApplyPlan
             | Self::Activate

@@ -14,8 +14,8 @@ use crate::{
         names::building_name,
         placement::Placement,
         tenant_facts::{
-            DatabaseProperties, ForeignGrant, LoginProperties, RecordedOids, SessionSetting, StrayRole,
-            TenantFacts,
+            DatabaseProperties, ForeignGrant, LoginProperties, PreviousLogin, RecordedOids, SessionSetting,
+            StrayRole, TenantFacts,
         },
     },
     postgres::{
@@ -75,11 +75,16 @@ impl Inventory {
             database: own.map(|row| row.properties(*id, login)),
             building: self.databases.get(&building_name(*id)).map(|row| row.properties(*id, login)),
             login: self.roles.get(login).map(|row| row.properties(*id, database)),
+            previous: placement.previous_login.as_ref().map(|name| PreviousLogin {
+                name: name.clone(),
+                role: self.roles.get(name).map(|row| row.properties(*id, database)),
+                may_connect: own.is_some_and(|row| row.may_connect(name)),
+            }),
             strays: self.strays(placement, recorded),
         }
     }
 
-    /// The roles that are a tenant's, and have not the name of its login.
+    /// The roles that are a tenant's, and have not the name of one of its logins.
     fn strays(&self, placement: &Placement, recorded: RecordedOids) -> Vec<StrayRole> {
         let marked = self.roles_of.get(&placement.tenant).into_iter().flatten();
         let known = recorded.login.and_then(|oid| self.role_names.get(&oid));
@@ -88,7 +93,7 @@ impl Inventory {
             let ownership = ownership::of(row.comment.as_deref(), placement.tenant);
             let is_own = ownership.is_ours() || ownership.is_lost(row.oid, recorded.login);
             let is_listed = strays.iter().any(|stray: &StrayRole| stray.oid == row.oid);
-            if row.name == placement.login || !is_own || is_listed {
+            if placement.logins().any(|login| login == row.name) || !is_own || is_listed {
                 continue;
             }
             let may_connect =

@@ -65,10 +65,10 @@ FROM objects AS o";
 /// Reads who of the tenant's roles and of everybody has which rights on each object of the session's database.
 pub(in crate::postgres) async fn read_rights(
     session: &mut PgConnection,
-    login: &str,
+    logins: &[&str],
 ) -> Result<Vec<ObjectRights>> {
     let groups = GROUPS;
-    let roles: Vec<&str> = groups.iter().map(Ident::as_str).chain([login]).collect();
+    let roles: Vec<&str> = groups.iter().map(Ident::as_str).chain(logins.iter().copied()).collect();
     let query = sqlx::query_scalar(QUERY).bind(roles).fetch_one(session);
     let Json(rights) = with_timeout(STATEMENT_LIMIT, "read the rights in the database", query).await?;
     Ok(rights)

@@ -20,7 +20,7 @@ use crate::{
         access::AccessLevel,
         drift::{self, Mismatch},
         placement::Placement,
-        tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids},
+        tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids, TenantFacts},
     },
     postgres::{
         catalog::{
@@ -56,18 +56,32 @@ const DOING: &str = "end the tenant's sessions";
 const STARTING_ROUNDS: u32 = 8;
 
 impl Server {
-    /// Sets the access level of a login. If that revokes a right, it ends the sessions that had it, and proves that they have
+    /// Sets the access level of the tenant's logins. Each is tried, whatever becomes of the other: a previous login that does not
+    /// exist, or is another owner's, has nothing to lose.
+    pub async fn set_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+        let previous = match placement.of_previous_login() {
+            Some(previous) => match self.set_login_access(&previous, level).await {
+                Err(Error::LoginMissing(_) | Error::Conflict { kind: "role", .. }) => Ok(()),
+                other => other,
+            },
+            None => Ok(()),
+        };
+        self.set_login_access(placement, level).await.and(previous)
+    }
+
+    /// Sets the access level of one login. If that revokes a right, it ends the sessions that had it, and proves that they have
     /// ended. Granting is one transaction, and ends no session. `Blocked` also revokes LOGIN, which no level grants (see
     /// [`Server::set_login`]).
     ///
     /// Without the login or the database, `Blocked` is in force already.
-    pub async fn set_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+    pub(super) async fn set_login_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
         let (id, database, login) = (placement.tenant, Ident::database(placement)?, Ident::login(placement)?);
         let _one = self.lock_tenant(id).await;
         let mut session = self.admin().await?;
         let names: (&[&str], &[&str]) = (&[database.as_str()], &[login.as_str()]);
         let inventory = inventory::read(&mut session, Some(names)).await?;
-        let facts = inventory.facts(placement);
+        // The other login has its own turn.
+        let facts = TenantFacts { previous: None, ..inventory.facts(placement) };
         let recorded = RecordedOids::default();
         let now = drift::access_in_force(&facts, recorded);
         // What a superuser granted does not keep the rest from being revoked: it is found again at the end.
@@ -124,6 +138,7 @@ impl Server {
             let narrowing = Narrowing {
                 database: &database,
                 login: &login,
+                other: placement.previous_login.as_deref(),
                 level,
                 rights: inventory.rights(),
                 has_grant_options: options,
@@ -144,11 +159,15 @@ impl Server {
         if !blocked && (is_changed || now != Some(level)) {
             // From 16 on, only a superuser can revoke what a superuser granted: our REVOKE is a mere warning.
             let found = inventory::read(&mut session, Some(names)).await?;
-            let left: Vec<String> = drift::contradictions(&found.facts(placement), recorded, level)
-                // Its proof is recorded last.
-                .filter(|mismatch| *mismatch != Mismatch::RevocationUnproven)
-                .map(|mismatch| mismatch.to_string())
-                .collect();
+            let left: Vec<String> = drift::contradictions(
+                &TenantFacts { previous: None, ..found.facts(placement) },
+                recorded,
+                level,
+            )
+            // Its proof is recorded last.
+            .filter(|mismatch| *mismatch != Mismatch::RevocationUnproven)
+            .map(|mismatch| mismatch.to_string())
+            .collect();
             if !left.is_empty() {
                 session.release();
                 return Err(Error::MissingRight(format!(
@@ -253,6 +272,8 @@ struct Narrowing<'a> {
     database: &'a Ident,
     /// Its login.
     login: &'a Ident,
+    /// The tenant's other login, whose sessions end when its own access is narrowed.
+    other: Option<&'a str>,
     /// The level from now on.
     level: AccessLevel,
     /// What the operator may do to sessions of others.
@@ -322,7 +343,7 @@ impl Narrowing<'_> {
     /// that the operator may end. In that order: a session releases the lock only once it is listed, so that it cannot be
     /// missed in between.
     fn sessions_script(&self, since: &str) -> Result<Script> {
-        let Self { database, login, rights, .. } = *self;
+        let Self { database, login, other, rights, .. } = *self;
         let mut script = Script::new();
         let borrow = !(rights.signal && rights.stats);
         if borrow {
@@ -337,9 +358,9 @@ impl Narrowing<'_> {
             &[&Literal::from(database)],
         );
         script.add(
-            // Another tenant's login connected to this database with rights that were just revoked.
+            // Another tenant's login, or a renamed one, connected to this database with rights that were just revoked.
             "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
-                         WHEN r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
+                         WHEN r.rolname = {} OR r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
                              coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
                          WHEN a.backend_start > {}::timestamptz THEN 'later' \
                          WHEN r.rolname <> {} AND {} THEN 'active' \
@@ -347,6 +368,7 @@ impl Narrowing<'_> {
              FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
              WHERE a.pid <> pg_backend_pid()",
             &[
+                &Literal::new(other.unwrap_or_default())?,
                 &Literal::from(login),
                 &Literal::from(database),
                 &Literal::new(ownership::TENANT)?,

@@ -34,6 +34,7 @@ impl Server {
                 database: database.clone(),
                 schema: None,
                 login: login.name.clone(),
+                previous_login: None,
             };
             self.set_access(&placement, AccessLevel::Blocked).await?;
         }

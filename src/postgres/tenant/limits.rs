@@ -56,9 +56,18 @@ impl Server {
         self.close_migrator_session(migrator, placement, result).await
     }
 
-    /// Sets the limits of the tenant's login. Open sessions keep theirs. `temp_file_limit` is left alone where
+    /// Sets the limits of the tenant's logins, each of which has all of them. Open sessions keep theirs. `temp_file_limit` is left alone where
     /// `tenantry_admin` may not set it; the login itself never may.
     pub async fn limit_login(&self, placement: &Placement, limits: LoginLimits) -> Result<()> {
+        if let Some(previous) = placement.of_previous_login()
+            && self.check_login(&previous).await.is_ok_and(|exists| exists)
+        {
+            self.limit_one_login(&previous, limits).await?;
+        }
+        self.limit_one_login(placement, limits).await
+    }
+
+    async fn limit_one_login(&self, placement: &Placement, limits: LoginLimits) -> Result<()> {
         let login = Ident::login(placement)?;
         let _one = self.lock_tenant(placement.tenant).await;
         if !self.own_login(placement).await? {

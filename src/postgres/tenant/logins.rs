@@ -171,7 +171,7 @@ impl Server {
         Ok(versions)
     }
 
-    /// Whether the tenant's login exists. A role of that name that is not the tenant's is a conflict.
+    /// As [`Server::check_login`].
     pub(super) async fn own_login(&self, placement: &Placement) -> Result<bool> {
         let login = Ident::login(placement)?;
         let inventory = self.read(Some((&[], &[login.as_str()]))).await?;

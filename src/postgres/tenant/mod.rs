@@ -15,6 +15,7 @@ pub mod module_purge;
 mod ownership;
 mod properties;
 mod recorded_version;
+mod retired_login;
 mod rights;
 pub mod seed;
 mod settings;

@@ -61,6 +61,10 @@ impl Server {
         if facts.own_login(recorded).is_some_and(|login| is_lost(login.ownership)) {
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&unproven)?]);
         }
+        let previous = facts.previous.as_ref().and_then(|previous| previous.own_role(recorded));
+        if let Some(role) = previous.filter(|role| is_lost(role.ownership)) {
+            script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&role.name)?, &Literal::new(&unproven)?]);
+        }
         for stray in facts.strays.iter().filter(|stray| is_lost(stray.ownership)) {
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&stray.name)?, &Literal::new(&unproven)?]);
         }
@@ -82,5 +86,5 @@ impl Server {
 
 /// The tenant with this role as its login.
 fn as_login(placement: &Placement, stray: &StrayRole) -> Placement {
-    Placement { login: stray.name.clone(), ..placement.clone() }
+    placement.with_login(&stray.name)
 }

@@ -60,9 +60,10 @@ impl Server {
         let mut report = RightsReport::default();
         let mut narrowed = false;
         let mut attempted: Vec<RightsMismatch> = Vec::new();
+        let logins: Vec<&str> = placement.logins().collect();
         for round in 1..=ROUNDS {
-            let objects = read_rights(session, &placement.login).await?;
-            let found = rights_mismatches(&objects, &placement.login);
+            let objects = read_rights(session, &logins).await?;
+            let found = rights_mismatches(&objects, &logins);
             // Repaired is what is not found again: a REVOKE of what another role granted is a mere warning.
             let repaired = attempted.extract_if(.., |done| !found.contains(done));
             report.repaired.extend(repaired.map(|done| done.to_string()));
@@ -96,18 +97,23 @@ impl Server {
         Ok(report)
     }
 
-    /// Records of a login with a restricted level that its sessions may have rights that were revoked just now: they have to
+    /// Records of the logins with a restricted level that their sessions may have rights that were revoked just now: they have to
     /// be ended.
     async fn doubt_sessions(&self, placement: &Placement) -> Result<()> {
-        let login = Ident::login(placement)?;
         let _one = self.lock_tenant(placement.tenant).await;
         let facts = self.observe(placement).await?;
-        let Some(found) = facts.login.filter(|login| login.ownership.is_ours()) else { return Ok(()) };
-        if found.groups.iter().map(String::as_str).eq(AccessLevel::ReadWrite.group()) {
+        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
+        let previous = facts.previous.into_iter().filter_map(|previous| previous.role);
+        let mut script = Script::new();
+        for found in facts.login.into_iter().chain(previous).filter(|login| login.ownership.is_ours()) {
+            if !found.groups.iter().map(String::as_str).eq(AccessLevel::ReadWrite.group()) {
+                let name = Ident::new(&found.name)?;
+                script.add("COMMENT ON ROLE {} IS {}", &[&name, &Literal::new(&unproven)?]);
+            }
+        }
+        if script.is_empty() {
             return Ok(());
         }
-        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
-        let script = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
         self.run("record that sessions have to be ended", &script).await
     }
 }

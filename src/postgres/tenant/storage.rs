@@ -41,6 +41,8 @@ pub struct Sample {
     pub sessions: i64,
     /// The open sessions of the login. Without `pg_read_all_stats`, the workers of a parallel query count too.
     pub connections: i64,
+    /// The previous login has an open session.
+    pub is_previous_in_use: bool,
     /// The bytes beyond those of an empty tenant's database, if the size was read.
     pub bytes: Option<i64>,
 }
@@ -67,24 +69,26 @@ WITH readable AS (
     WHERE r.datname = ANY ($5) OR starts_with(r.datname, 'tenantry_template_') OR r.datname = 'template0'
 ), sessions AS (
     SELECT a.usename, count(*) AS number FROM pg_stat_activity AS a
-    WHERE a.usename = ANY ($2) AND coalesce(a.backend_type, 'client backend') = 'client backend'
+    WHERE (a.usename = ANY ($2) OR a.usename = ANY ($6)) AND coalesce(a.backend_type, 'client backend') = 'client backend'
     GROUP BY a.usename
 )
 SELECT a.database, c.written, c.deleted, pg_stat_get_db_sessions(d.oid) AS sessions, coalesce(s.number, 0) AS connections,
+       p.number IS NOT NULL AS is_previous_in_use,
        CASE WHEN (a.due OR a.written IS DISTINCT FROM c.written)
                  AND EXISTS (SELECT FROM readable AS r WHERE r.oid = d.oid)
             THEN greatest(pg_database_size(d.oid) - coalesce((
                      SELECT e.bytes FROM empty AS e
                      ORDER BY e.datname = a.template DESC, e.bytes DESC LIMIT 1), 0), 0)
        END AS bytes
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::boolean[], $5::text[])
-    AS a (database, login, written, due, template)
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::boolean[], $5::text[], $6::text[])
+    AS a (database, login, written, due, template, previous)
 JOIN pg_database AS d ON d.datname = a.database
 CROSS JOIN LATERAL (
     SELECT i.inserted + i.updated + i.deleted AS written, i.deleted FROM (
         SELECT pg_stat_get_db_tuples_inserted(d.oid) AS inserted, pg_stat_get_db_tuples_updated(d.oid) AS updated,
                pg_stat_get_db_tuples_deleted(d.oid) AS deleted) AS i) AS c
-LEFT JOIN sessions AS s ON s.usename = a.login";
+LEFT JOIN sessions AS s ON s.usename = a.login
+LEFT JOIN sessions AS p ON p.usename = a.previous";
 
 impl Server {
     /// Samples tenants. The result is by database; a database that does not exist has no sample. The size of an empty
@@ -97,6 +101,8 @@ impl Server {
         let template =
             |request: &SampleRequest<'_>| Ok(Ident::template(request.modules.digest())?.to_string());
         let templates: Vec<String> = requests.iter().map(template).collect::<Result<_>>()?;
+        let previous: Vec<Option<&str>> =
+            requests.iter().map(|request| request.placement.previous_login.as_deref()).collect();
         let mut session = self.admin().await?;
         let mut attempt = 1;
         let rows = loop {
@@ -106,6 +112,7 @@ impl Server {
                 .bind(requests.iter().map(|request| request.written).collect::<Vec<_>>())
                 .bind(requests.iter().map(|request| request.due).collect::<Vec<_>>())
                 .bind(&templates)
+                .bind(&previous)
                 .fetch_all(&mut *session);
             match with_timeout(STATEMENT_LIMIT, "sample the tenants", query).await {
                 Ok(rows) => break rows,

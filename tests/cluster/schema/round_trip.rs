@@ -10,6 +10,7 @@ use tenantry::api::{
     reason::Reason,
     tenant::*,
     tenant_adoption::*,
+    tenant_credentials::*,
     tenant_status::*,
 };
 
@@ -53,6 +54,12 @@ fn tenant_status() -> TenantStatus {
             blockers: vec!["y".into()],
         }),
         schema: Some("acme".into()),
+        credentials: Some(CredentialsStatus {
+            login: Some("tenant_acme_b".into()),
+            issued_at: time(),
+            previous_login: Some("tenant_acme_app".into()),
+            previous_valid_until: time(),
+        }),
         binding: Some(Binding { name: "acme-db".into() }),
         modules: vec![ModuleStatus {
             name: "core".into(),
@@ -142,6 +149,7 @@ async fn tenant_is_stored_as_written() {
         provisioning: Some(Provisioning { on_failure: Some(OnFailure::Resume) }),
         account_namespace: Some(String::new()),
         connection_secret_name: Some("round-trip-database".into()),
+        credentials: Some(Credentials { rotate_after_seconds: Some(7200), overlap_seconds: Some(0) }),
         paused: Some(true),
         trial: None,
         validity: None,

@@ -104,7 +104,12 @@ impl Stage {
     /// Checks that the level is in force, without any other mismatch.
     pub async fn check_level(&self, level: AccessLevel) -> Outcome {
         let facts = self.server.observe(&self.tenant.placement).await.map_err(as_text)?;
-        let expected = Expected { recorded: RecordedOids::default(), access: level, connections: -1 };
+        let expected = Expected {
+            recorded: RecordedOids::default(),
+            access: level,
+            connections: -1,
+            is_previous_over: false,
+        };
         let differences = mismatches(&facts, &expected);
         if access(&facts) != Some(level) || !differences.is_empty() {
             return Err(format!("{:?} instead of {level}: {differences:?}", access(&facts)));

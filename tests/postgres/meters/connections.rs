@@ -41,7 +41,10 @@ async fn session_over_the_limit_is_refused_and_password_still_verified() {
         assert_eq!(access(&facts), Some(AccessLevel::ReadWrite));
         let differences = |connections| {
             let access = AccessLevel::ReadWrite;
-            mismatches(&facts, &Expected { recorded: RecordedOids::default(), access, connections })
+            mismatches(
+                &facts,
+                &Expected { recorded: RecordedOids::default(), access, connections, is_previous_over: false },
+            )
         };
         assert_eq!(differences(3), []);
         assert_eq!(differences(-1), [Mismatch::LoginConnectionLimit { found: 3, expected: -1 }]);

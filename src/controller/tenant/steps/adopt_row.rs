@@ -106,9 +106,17 @@ async fn lost_row(step: &StepContext<'_, '_>) -> Result<LostRow, StepError> {
     let ServerState::Ready(handle) = step.context.state.servers.get(&server) else {
         return Err(refuse(format!("DatabaseServer {server:?} is not Ready")));
     };
-    let login = login_name(&database);
-    let placement =
-        Placement { tenant: TenantId(id), server, database, schema: status.schema.clone(), login };
+    // A rotation of the credentials may have given it the other of its two names.
+    let credentials = status.credentials.as_ref();
+    let login = credentials.and_then(|found| found.login.clone()).unwrap_or_else(|| login_name(&database));
+    let placement = Placement {
+        tenant: TenantId(id),
+        server,
+        database,
+        schema: status.schema.clone(),
+        login,
+        previous_login: None,
+    };
     let facts = handle.observe_recorded(&placement, RecordedOids::default()).await?;
     let Placement { server, database, login, .. } = &placement;
     let Some(found) = &facts.database else {

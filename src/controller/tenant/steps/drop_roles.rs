@@ -1,4 +1,4 @@
-//! DropRoles: drops the tenant's login, only with its ownership comment, also under another name. It owns no objects, so
+//! DropRoles: drops the tenant's logins, only with their ownership comments, also under other names. They own no objects, so
 //! nothing blocks the drop.
 
 use crate::{
@@ -10,5 +10,6 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     pass_deadline(step).await?;
     let (server, row) = (step.server()?, step.row()?);
     server.drop_strays(&row.placement, RecordedOids::of(row)).await?;
+    server.drop_previous_login(&row.placement).await?;
     Ok(server.drop_login(&row.placement).await?)
 }

@@ -12,7 +12,7 @@ use crate::{
         holds::{refresh_holds, restore_holds},
         step_context::StepContext,
     },
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, rotation::PreviousState},
     postgres::{Error, server::Server},
 };
 
@@ -35,6 +35,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     step.restore_ownership(&server).await?;
     let row = step.row()?;
     server.set_access(&row.placement, level).await?;
+    allow_previous_login(step, &server, level).await?;
+    let row = step.row()?;
     let check = row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level);
     let (id, was_due) = (row.id, row.verification_required);
     if check {
@@ -45,6 +47,26 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     if check {
         check_rights(step, &server, level).await?;
         step.set_verification_due(was_due).await?;
+    }
+    Ok(())
+}
+
+/// Gives the previous login LOGIN again, with its password: its credentials were valid before, and have no Secret any more.
+async fn allow_previous_login(
+    step: &StepContext<'_, '_>,
+    server: &Server,
+    level: AccessLevel,
+) -> Result<(), StepError> {
+    let row = step.row()?;
+    let rotation = row.rotation(step.tenant(), step.context.clock.now());
+    let is_valid = matches!(rotation.previous, PreviousState::Needed | PreviousState::ValidUntil(_));
+    let verifier = row.credentials.previous.as_ref().and_then(|previous| previous.verifier.as_ref());
+    if level > AccessLevel::Blocked
+        && is_valid
+        && let (Some(previous), Some(verifier)) = (row.placement.of_previous_login(), verifier)
+        && server.check_login(&previous).await.is_ok_and(|exists| exists)
+    {
+        server.set_login(&previous, verifier, true).await?;
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ mod reinstate;
 mod release_finalizer;
 mod remove_secrets;
 mod restore_activation;
+mod retire_login;
+mod rotate_login;
 mod seed;
 mod take_over;
 mod tombstone;
@@ -50,6 +52,8 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::Activate => activate::run(step).await,
         Step::RecordState => record_state::run(step).await,
         Step::PurgeModules => purge_modules::run(step).await,
+        Step::RotateLogin => rotate_login::run(step).await,
+        Step::RetireLogin => retire_login::run(step).await,
         Step::Reinstate => reinstate::run(step).await,
         Step::RestoreActivation => restore_activation::run(step).await,
         Step::AdoptRow => adopt_row::run(step).await,

@@ -1,5 +1,6 @@
 //! PublishCredentials: writes the Secret, then the login's password, then the registry. A digest in the registry therefore
-//! means that the login has that password. A Secret that matches it keeps its password; another Secret of this tenant gets
+//! means that the login has that password. In a rotation the Secret is written last: the one before has a password that works, and
+//! a client that reads the new one can log in with it. From then on, the time of the previous login runs. A Secret that matches it keeps its password; another Secret of this tenant gets
 //! a new one. No password is sent to PostgreSQL, a log or an Event: the server gets a SCRAM verifier.
 
 use crate::{
@@ -9,8 +10,13 @@ use crate::{
         secrets::{self, Connection, Found},
         step_context::StepContext,
     },
-    domain::{access::AccessLevel, workflow::step::Step},
+    domain::{
+        access::AccessLevel,
+        rotation::{PreviousState, RotationPolicy},
+        workflow::step::Step,
+    },
     postgres::tenant::credentials::{SecretText, generate_password, password_digest, scram_verifier},
+    registry::NewCredentials,
 };
 use kube::Resource;
 
@@ -45,7 +51,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
                 }
             }
         }
-        return Ok(());
+        return record_publication(step).await;
     }
     // An activated tenant had a password, also if its row was written again.
     let replaced = row.password_verifier.is_some() || row.activated_at.is_some();
@@ -55,18 +61,41 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(cleared.record);
     }
     let row = step.row()?;
+    let rotates = row.credentials.previous.as_ref().is_some_and(|previous| previous.since.is_none());
+    let is_secret_last = row.placement.previous_login.is_some();
     let kept = restored_password(step, &found);
     let replaced = replaced && kept.is_none();
     let password = kept.unwrap_or_else(generate_password);
     let connection =
         Connection { record: row, server: step.server()?, tenant: step.tenant(), password: &password };
-    secrets::write(step.context, connection.secret(&secret_name, step.context), &found).await?;
+    let secret = connection.secret(&secret_name, step.context);
+    if !is_secret_last {
+        secrets::write(step.context, secret.clone(), &found).await?;
+    }
     let verifier = scram_verifier(&password);
     let digest = password_digest(&step.context.installation.digest_key, id, &password);
     step.server()?.set_login(&row.placement, &verifier, may_log_in).await?;
-    let published = step.context.registry.set_credential(id, Some(&verifier), Some(&digest)).await?;
-    step.replace_record(published.record);
-    if replaced {
+    if is_secret_last && may_log_in {
+        // The server may refuse its name (`pg_hba.conf`): then the Secret keeps what works.
+        step.server()?.verify(&row.placement, &password).await?;
+    }
+    let policy = RotationPolicy::of(step.tenant());
+    let new = NewCredentials {
+        verifier: &verifier,
+        digest: &digest,
+        // Any new password answers what was asked for.
+        request: policy.request.as_deref(),
+        at: step.context.clock.now(),
+    };
+    let recorded = step.context.registry.record_credentials(id, &new).await?;
+    step.replace_record(recorded.record);
+    if is_secret_last {
+        secrets::write(step.context, secret, &found).await?;
+        record_publication(step).await?;
+    }
+    if rotates {
+        report_rotation(step, &secret_name)?;
+    } else if replaced {
         step.context.events.warning(
             step.tenant().object_ref(&()),
             "PublishCredentials",
@@ -74,6 +103,35 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             format!("Secret {secret_name:?} was lost or no longer matched: it holds a new password, the old one no longer works"),
         );
     }
+    Ok(())
+}
+
+/// Records that the credentials after those of the previous login are in the Secret.
+async fn record_publication(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let row = step.row()?;
+    if row.credentials.previous.as_ref().is_some_and(|previous| previous.since.is_none()) {
+        let published = step.context.registry.record_publication(row.id, step.context.clock.now()).await?;
+        step.replace_record(published.record);
+    }
+    Ok(())
+}
+
+/// Publishes the Event of a rotation.
+fn report_rotation(step: &StepContext<'_, '_>, secret_name: &str) -> Result<(), StepError> {
+    let row = step.row()?;
+    let state = row.rotation(step.tenant(), step.context.clock.now()).previous;
+    let end = match state {
+        PreviousState::ValidUntil(at) => format!("stays valid until {at:.0}"),
+        PreviousState::Absent | PreviousState::Needed | PreviousState::Over => "is ended".to_owned(),
+    };
+    let (login, previous) =
+        (&row.placement.login, row.placement.previous_login.as_deref().unwrap_or_default());
+    step.context.events.normal(
+        step.tenant().object_ref(&()),
+        "PublishCredentials",
+        Reason::CredentialsRotated,
+        format!("Secret {secret_name:?} holds login {login} with a new password; the previous login {previous} {end}"),
+    );
     Ok(())
 }
 

@@ -290,6 +290,7 @@ fn foreign_database_and_login_are_never_changed() {
         database: DatabaseFacts::Foreign,
         building: BuildingFacts::Absent,
         login: LoginFacts::Foreign,
+        previous: LoginFacts::Absent,
         exceeds_level: false,
         unrepairable: vec![],
     });

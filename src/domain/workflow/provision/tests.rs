@@ -1,5 +1,7 @@
 //! Which action follows from what is observed of an active tenant.
 
+mod rotation;
+
 use super::*;
 use crate::domain::{takeover::TakeoverRefusal, workflow::fixtures::*};
 
@@ -98,6 +100,7 @@ fn incomplete_database_is_recreated_and_seeded() {
         database: DatabaseFacts::Absent,
         building: BuildingFacts::Incomplete,
         login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        previous: LoginFacts::Absent,
         exceeds_level: false,
         unrepairable: vec![],
     });
@@ -119,6 +122,7 @@ fn failed_provisioning_continues_at_the_failed_step() {
         database: DatabaseFacts::Absent,
         building: BuildingFacts::Ready,
         login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
+        previous: LoginFacts::Absent,
         exceeds_level: false,
         unrepairable: vec![],
     });

@@ -1,0 +1,196 @@
+//! When a tenant's credentials are rotated, and until when the previous login stays valid.
+//!
+//! PostgreSQL has one password per role, so that two passwords are valid at a time only with two logins. A rotation creates
+//! the other of two logins, publishes it, and ends the previous one after the overlap: until then a client connects with either.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::hidden::Hidden;
+use crate::api::{ANNOTATION_ROTATE_CREDENTIALS, tenant::Tenant};
+
+/// How long the previous login stays valid where the Tenant does not say.
+pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
+/// How much of a request is recorded.
+const REQUEST_BYTES: usize = 128;
+
+/// What the registry has of a tenant's credentials.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CredentialRecord {
+    /// When the password was published; none of a tenant from before this was recorded.
+    pub issued_at: Option<Timestamp>,
+    /// The request that the password answers.
+    pub request: Option<String>,
+    /// The previous login, while it is valid.
+    pub previous: Option<PreviousCredential>,
+}
+
+/// What the registry has of a previous login; its name is in the placement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreviousCredential {
+    /// Its SCRAM verifier, so that it gets its password again after a suspension.
+    pub verifier: Option<Hidden<String>>,
+    /// Its oid.
+    pub oid: Option<i64>,
+    /// When the credentials after it were published; none while they are not.
+    pub since: Option<Timestamp>,
+}
+
+/// What a Tenant asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationPolicy {
+    /// The age at which credentials are rotated; none: at no age.
+    pub rotate_after: Option<SignedDuration>,
+    /// How long the previous login stays valid.
+    pub overlap: SignedDuration,
+    /// The value of the annotation that asks for a rotation: once for each value.
+    pub request: Option<String>,
+}
+
+impl RotationPolicy {
+    /// The policy of a Tenant.
+    pub fn of(tenant: &Tenant) -> Self {
+        let credentials = tenant.spec.credentials.as_ref();
+        let seconds = |value: i64| SignedDuration::from_secs(value);
+        let annotations = tenant.metadata.annotations.as_ref();
+        let request = annotations.and_then(|all| all.get(ANNOTATION_ROTATE_CREDENTIALS));
+        Self {
+            rotate_after: credentials.and_then(|found| found.rotate_after_seconds).map(seconds),
+            overlap: credentials.and_then(|found| found.overlap_seconds).map_or(DEFAULT_OVERLAP, seconds),
+            request: request
+                .map(|value| value[..value.floor_char_boundary(REQUEST_BYTES)].to_owned())
+                .filter(|value| !value.is_empty()),
+        }
+    }
+}
+
+/// What is due of a tenant's credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// A rotation is due.
+    pub is_due: bool,
+    /// The previous login.
+    pub previous: PreviousState,
+    /// When this changes by time.
+    pub changes_at: Option<Timestamp>,
+}
+
+/// The previous login of a tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreviousState {
+    /// There is none.
+    #[default]
+    Absent,
+    /// The credentials after it are not published yet: it stays valid.
+    Needed,
+    /// It is valid until this time.
+    ValidUntil(Timestamp),
+    /// Its time is over.
+    Over,
+}
+
+/// What is due at a time. `activated_at` stands in for the unknown time of an old password. A rotation waits for the end of the
+/// overlap before it: the tenant has no third login.
+pub fn evaluate(
+    policy: &RotationPolicy,
+    record: &CredentialRecord,
+    activated_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Rotation {
+    let after = |at: Timestamp, wait: SignedDuration| at.checked_add(wait).unwrap_or(Timestamp::MAX);
+    if let Some(previous) = &record.previous {
+        let ends_at = previous.since.map(|since| after(since, policy.overlap));
+        return Rotation {
+            is_due: false,
+            previous: match ends_at {
+                None => PreviousState::Needed,
+                Some(at) if at <= now => PreviousState::Over,
+                Some(at) => PreviousState::ValidUntil(at),
+            },
+            changes_at: ends_at.filter(|at| *at > now),
+        };
+    }
+    let issued_at = record.issued_at.or(activated_at);
+    let due_at = issued_at.zip(policy.rotate_after).map(|(at, age)| after(at, age));
+    let is_requested = policy.request.is_some() && policy.request != record.request;
+    Rotation {
+        is_due: activated_at.is_some() && (is_requested || due_at.is_some_and(|at| at <= now)),
+        previous: PreviousState::Absent,
+        changes_at: due_at.filter(|at| activated_at.is_some() && *at > now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn policy(rotate_after: Option<i64>, request: Option<&str>) -> RotationPolicy {
+        RotationPolicy {
+            rotate_after: rotate_after.map(SignedDuration::from_secs),
+            overlap: SignedDuration::from_secs(60),
+            request: request.map(str::to_owned),
+        }
+    }
+
+    fn issued(second: i64, request: Option<&str>) -> CredentialRecord {
+        CredentialRecord { issued_at: Some(at(second)), request: request.map(str::to_owned), previous: None }
+    }
+
+    fn overlapping(since: Option<i64>) -> CredentialRecord {
+        let previous = PreviousCredential { verifier: None, oid: None, since: since.map(at) };
+        CredentialRecord { previous: Some(previous), ..issued(0, None) }
+    }
+
+    #[test]
+    fn age_and_request_make_a_rotation_due_and_a_request_counts_once() {
+        let active = Some(at(0));
+        let due = |policy, record, now| evaluate(&policy, &record, active, at(now)).is_due;
+        assert!(!due(policy(None, None), issued(0, None), 1_000_000), "by no age unless asked for");
+        assert!(!due(policy(Some(100), None), issued(0, None), 99));
+        assert!(due(policy(Some(100), None), issued(0, None), 100));
+        assert!(due(policy(None, Some("leak")), issued(0, None), 1));
+        assert!(!due(policy(None, Some("leak")), issued(0, Some("leak")), 1));
+        assert!(due(policy(None, Some("again")), issued(0, Some("leak")), 1));
+        // The annotation was removed.
+        assert!(!due(policy(None, None), issued(0, Some("leak")), 1));
+        let waiting = evaluate(&policy(Some(100), None), &issued(0, None), active, at(10));
+        assert_eq!(waiting.changes_at, Some(at(100)));
+    }
+
+    #[test]
+    fn nothing_is_due_before_the_activation_and_an_old_password_is_as_old_as_the_tenant() {
+        let asked = policy(Some(100), Some("now"));
+        assert_eq!(evaluate(&asked, &issued(0, None), None, at(500)), Rotation::default());
+        let unknown = CredentialRecord::default();
+        assert!(!evaluate(&policy(Some(100), None), &unknown, Some(at(50)), at(149)).is_due);
+        assert!(evaluate(&policy(Some(100), None), &unknown, Some(at(50)), at(150)).is_due);
+    }
+
+    #[test]
+    fn previous_login_is_valid_until_the_overlap_is_over_and_no_rotation_begins_before() {
+        let asked = policy(Some(10), Some("now"));
+        let found = |since, now| evaluate(&asked, &overlapping(since), Some(at(0)), at(now));
+        // Its time begins when the credentials after it are published.
+        let needed = Rotation { previous: PreviousState::Needed, ..Rotation::default() };
+        assert_eq!(found(None, 1_000_000), needed);
+        let valid = found(Some(20), 79);
+        assert_eq!((valid.is_due, valid.previous), (false, PreviousState::ValidUntil(at(80))));
+        assert_eq!(valid.changes_at, Some(at(80)));
+        let over = Rotation { previous: PreviousState::Over, ..Rotation::default() };
+        assert_eq!(found(Some(20), 80), over);
+        // A shorter overlap counts at once, so that a stolen password can be ended.
+        let ended = RotationPolicy { overlap: SignedDuration::ZERO, ..asked.clone() };
+        assert_eq!(evaluate(&ended, &overlapping(Some(20)), Some(at(0)), at(20)), over);
+    }
+
+    #[test]
+    fn no_time_overflows() {
+        let longest = RotationPolicy { overlap: SignedDuration::MAX, ..policy(Some(i64::MAX), None) };
+        assert!(!evaluate(&longest, &issued(0, None), Some(at(0)), at(1)).is_due);
+        let found = evaluate(&longest, &overlapping(Some(0)), Some(at(0)), at(1));
+        assert_eq!(found.previous, PreviousState::ValidUntil(Timestamp::MAX));
+    }
+}
