@@ -18,4 +18,5 @@ mod own_authority;
 pub mod postgres;
 pub mod registry;
 pub mod telemetry;
+pub mod traces;
 pub mod web;
