@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use log::LevelFilter;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
-use tracing::log::LevelFilter;
 
 /// The servers' maintenance databases, and the registry's: sessions there stay open. Beyond this number, the oldest entry is
 /// used again.
@@ -50,10 +50,8 @@ pub(super) fn endpoint(threshold: &str) -> Option<Arc<Endpoint>> {
     let number = threshold.strip_suffix("ns").and_then(|number| number.parse().ok());
     // From 1000 ns on, it is written in microseconds.
     let number = number.or_else(|| {
-        let (whole, part) = threshold.strip_suffix("µs")?.split_once('.').unwrap_or((
-            threshold.strip_suffix("µs")?,
-            "",
-        ));
+        let (whole, part) =
+            threshold.strip_suffix("µs")?.split_once('.').unwrap_or((threshold.strip_suffix("µs")?, ""));
         format!("{whole}{part:0<3}").parse().ok()
     });
     lock().entries.get(&number?).cloned()

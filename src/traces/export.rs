@@ -64,11 +64,8 @@ pub(super) fn processor(
         cause: Mutex::default(),
         count,
     });
-    let client = CollectorClient {
-        client: client(settings)?,
-        runtime: Handle::current(),
-        state: Arc::clone(&state),
-    };
+    let client =
+        CollectorClient { client: client(settings)?, runtime: Handle::current(), state: Arc::clone(&state) };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(client)

@@ -157,7 +157,8 @@ impl Variables<'_> {
             (None, None) => return Ok(None),
         };
         let is_usable = url.parse::<Uri>().is_ok_and(|url| {
-            matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+            matches!(url.scheme_str(), Some("http" | "https"))
+                && url.host().is_some_and(|host| !host.is_empty())
         });
         match is_usable {
             true => Ok(Some(url)),

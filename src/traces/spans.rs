@@ -10,15 +10,14 @@ use uuid::Uuid;
 
 use super::statements::LastStatement;
 
-/// Runs a reconcile in a span.
+/// Runs a reconcile in a span. Without a name, it is that of all objects of the kind.
 pub fn reconcile<F: Future>(kind: &'static str, namespace: &str, name: &str, work: F) -> WithContext<F> {
     in_span(work, || {
-        let mut attributes = vec![
-            KeyValue::new("tenantry.object.kind", kind),
-            KeyValue::new("tenantry.object.name", name.to_owned()),
-        ];
-        if !namespace.is_empty() {
-            attributes.push(KeyValue::new("k8s.namespace.name", namespace.to_owned()));
+        let mut attributes = vec![KeyValue::new("tenantry.object.kind", kind)];
+        for (attribute, value) in [("tenantry.object.name", name), ("k8s.namespace.name", namespace)] {
+            if !value.is_empty() {
+                attributes.push(KeyValue::new(attribute, value.to_owned()));
+            }
         }
         SpanBuilder::from_name(format!("reconcile {kind}")).with_attributes(attributes)
     })
@@ -32,10 +31,8 @@ pub fn step<F: Future>(
     work: F,
 ) -> WithContext<F> {
     in_span(work, || {
-        let mut attributes = vec![
-            KeyValue::new("tenantry.step", step),
-            KeyValue::new("tenantry.workflow.kind", workflow),
-        ];
+        let mut attributes =
+            vec![KeyValue::new("tenantry.step", step), KeyValue::new("tenantry.workflow.kind", workflow)];
         attributes.extend(correlation_id.map(|id| KeyValue::new("tenantry.correlation_id", id.to_string())));
         SpanBuilder::from_name(format!("step {step}")).with_attributes(attributes)
     })

@@ -143,11 +143,16 @@ impl Drop for EndedSpan {
     }
 }
 
-/// The statement that ended here last has failed. Its span gets the SQLSTATE, and no message: that may have values of rows.
-pub fn statement_failed(error: &sqlx::Error) {
-    if super::tracer().is_none() {
-        return;
+/// The statement that ended here last has failed, with this error, which is returned. Its span gets the SQLSTATE, and no message:
+/// that may have values of rows.
+pub fn statement_failed(error: &sqlx::Error) -> &sqlx::Error {
+    if super::tracer().is_some() {
+        mark(error);
     }
+    error
+}
+
+fn mark(error: &sqlx::Error) {
     let sqlx::Error::Database(error) = error else { return };
     let error = error.downcast_ref::<PgDatabaseError>();
     // What refuses or ends a session is not an error of a statement.

@@ -5,16 +5,68 @@ use std::fmt;
 
 /// The first words of statements. Anything else is `OTHER`.
 const OPERATIONS: [&str; 38] = [
-    "ALTER", "ANALYZE", "BEGIN", "CALL", "CHECKPOINT", "COMMENT", "COMMIT", "COPY", "CREATE", "DEALLOCATE",
-    "DELETE", "DISCARD", "DO", "DROP", "EXECUTE", "EXPLAIN", "GRANT", "INSERT", "LISTEN", "LOCK", "MERGE",
-    "NOTIFY", "PREPARE", "REASSIGN", "REFRESH", "RELEASE", "RESET", "REVOKE", "ROLLBACK", "SAVEPOINT", "SECURITY",
-    "SELECT", "SET", "SHOW", "TRUNCATE", "UPDATE", "VACUUM", "WITH",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DELETE",
+    "DISCARD",
+    "DO",
+    "DROP",
+    "EXECUTE",
+    "EXPLAIN",
+    "GRANT",
+    "INSERT",
+    "LISTEN",
+    "LOCK",
+    "MERGE",
+    "NOTIFY",
+    "PREPARE",
+    "REASSIGN",
+    "REFRESH",
+    "RELEASE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SECURITY",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "TRUNCATE",
+    "UPDATE",
+    "VACUUM",
+    "WITH",
 ];
 
 /// What CREATE, ALTER and DROP work on.
 const KINDS: [&str; 20] = [
-    "AGGREGATE", "CAST", "COLLATION", "DATABASE", "DOMAIN", "EXTENSION", "FUNCTION", "INDEX", "OPERATOR",
-    "POLICY", "PRIVILEGES", "PROCEDURE", "ROLE", "SCHEMA", "SEQUENCE", "TABLE", "TRIGGER", "TYPE", "USER", "VIEW",
+    "AGGREGATE",
+    "CAST",
+    "COLLATION",
+    "DATABASE",
+    "DOMAIN",
+    "EXTENSION",
+    "FUNCTION",
+    "INDEX",
+    "OPERATOR",
+    "POLICY",
+    "PRIVILEGES",
+    "PROCEDURE",
+    "ROLE",
+    "SCHEMA",
+    "SEQUENCE",
+    "TABLE",
+    "TRIGGER",
+    "TYPE",
+    "USER",
+    "VIEW",
 ];
 
 /// How many words are read.
@@ -42,7 +94,8 @@ impl Summary {
         let is = |at: usize, of: &[&str]| upper(at).is_some_and(|word| of.contains(&word.as_str()));
         let mut first = 0;
         if is(0, &["WITH"]) {
-            let main = |at: &usize| words[*at].1 == 0 && is(*at, &["SELECT", "INSERT", "UPDATE", "DELETE", "MERGE"]);
+            let main =
+                |at: &usize| words[*at].1 == 0 && is(*at, &["SELECT", "INSERT", "UPDATE", "DELETE", "MERGE"]);
             first = (0..words.len()).find(main).unwrap_or(0);
         }
         if !is(first, &OPERATIONS) {
@@ -141,7 +194,10 @@ mod tests {
             ("UPDATE tenants SET a = 'x' WHERE b = 'secret'", "UPDATE tenants"),
             ("UPDATE \"tenants\" SET a = 1", "UPDATE"),
             ("DELETE FROM ONLY holds WHERE x", "DELETE holds"),
-            ("-- a note\n/* more */ WITH a AS (SELECT 1 FROM b), c AS (UPDATE d SET e = 1) INSERT INTO f SELECT 1", "INSERT f"),
+            (
+                "-- a note\n/* more */ WITH a AS (SELECT 1 FROM b), c AS (UPDATE d SET e = 1) INSERT INTO f SELECT 1",
+                "INSERT f",
+            ),
             ("WITH a AS (SELECT 'secret' FROM b) SELECT * FROM c", "WITH"),
             ("CREATE OR REPLACE FUNCTION x() RETURNS int", "CREATE FUNCTION"),
             ("CREATE DATABASE \"tenant_x\" TEMPLATE \"t\"", "CREATE DATABASE"),
