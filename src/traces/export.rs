@@ -249,3 +249,86 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, time::Instant};
+
+    use opentelemetry::trace::{Tracer, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    type Counts = Arc<Mutex<HashMap<SpanOutcome, usize>>>;
+
+    fn provider(endpoint: String, queue: usize) -> (SdkTracerProvider, Counts) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (certificate, service_name, timeout) = (None, None, Duration::from_millis(300));
+        let settings = Settings { endpoint, certificate, timeout, queue, service_name };
+        let counts = Counts::default();
+        let counted = Arc::clone(&counts);
+        let count = Arc::new(move |outcome, spans| {
+            *counted.lock().unwrap().entry(outcome).or_default() += spans;
+        });
+        let processor = processor(&settings, count).unwrap();
+        (SdkTracerProvider::builder().with_span_processor(processor).build(), counts)
+    }
+
+    /// Ends spans, and then the provider.
+    async fn end_spans(provider: SdkTracerProvider, spans: usize) -> Duration {
+        let tracer = provider.tracer("test");
+        let began = Instant::now();
+        for _ in 0..spans {
+            drop(tracer.start("span"));
+        }
+        let worked = began.elapsed();
+        let ended =
+            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(Duration::from_secs(5)));
+        let _ = ended.await.unwrap();
+        worked
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn collector_that_never_answers_delays_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (provider, counts) = provider(format!("http://{}", listener.local_addr().unwrap()), 10);
+        let began = Instant::now();
+        let worked = end_spans(provider, 1000).await;
+        assert!(worked < Duration::from_secs(2), "{worked:?}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        let counts = counts.lock().unwrap();
+        assert_eq!(counts.values().sum::<usize>(), 1000, "{counts:?}");
+        assert!(counts[&SpanOutcome::Dropped] >= 900 && counts[&SpanOutcome::Failed] >= 10, "{counts:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn refusals_are_failures_and_nothing_is_followed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (provider, counts) = provider(format!("http://{}", listener.local_addr().unwrap()), 10);
+        let refusing = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = "HTTP/1.1 307 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream
+        });
+        end_spans(provider, 3).await;
+        refusing.await.unwrap();
+        assert_eq!(*counts.lock().unwrap(), HashMap::from([(SpanOutcome::Failed, 3)]));
+    }
+
+    #[tokio::test]
+    async fn certificate_must_be_one() {
+        let settings = |file: &str| Settings {
+            endpoint: "https://c".to_owned(),
+            certificate: Some(file.into()),
+            timeout: Duration::from_secs(1),
+            queue: 1,
+            service_name: None,
+        };
+        for file in ["/no/such/file", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+            let error = client(&settings(file)).unwrap_err().to_string();
+            assert!(error.contains("OTEL_EXPORTER_OTLP_CERTIFICATE") && error.contains(file), "{error}");
+        }
+    }
+}

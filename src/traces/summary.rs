@@ -119,7 +119,8 @@ impl Summary {
             "UPDATE" => after("UPDATE"),
             _ => None,
         };
-        Self { operation, target: target.filter(|target| !is_keyword(target)) }
+        let is_name = |target: &String| !target.is_empty() && !is_keyword(target);
+        Self { operation, target: target.filter(is_name) }
     }
 }
 

@@ -43,5 +43,6 @@ mod sequence;
 mod snapshot;
 mod throttling;
 mod tools;
+mod traces;
 mod upgrade;
 mod usage;

@@ -10,6 +10,7 @@ mod fleet;
 pub mod objects;
 mod postgres;
 pub mod shared_operator;
+pub mod traces;
 mod wait;
 mod world;
 
