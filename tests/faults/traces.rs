@@ -101,7 +101,7 @@ impl Collector {
         );
         service.start().unwrap();
         Wait::until("the collector listens")
-            .log(service.log())
+            .log(&service.log())
             .is_true(async || tokio::net::TcpStream::connect(&address).await.is_ok())
             .await;
         Self { url: format!("http://{address}"), service, _run: run }
@@ -158,6 +158,6 @@ async fn tenants_become_ready_while_the_collector_is_down() {
             if metrics.contains(line) { Ok(()) } else { Err(metrics) }
         })
         .await;
-    let log = world.fleet.operator_log();
+    let log = fs::read_to_string(world.fleet.log()).unwrap();
     assert_eq!(log.matches("spans cannot be exported").count(), 1, "{log}");
 }
