@@ -243,7 +243,7 @@ impl From<LeaderError> for RunError {
 
 /// Runs the operator until SIGTERM or SIGINT, or until it loses the Lease.
 pub async fn run(arguments: Arguments) -> Result<(), RunError> {
-    let settings = traces::Settings::of_process()?;
+    let settings = traces::Settings::read(|name| std::env::var(name).ok())?;
     let statements = if settings.is_some() { Statements::Traced } else { Statements::Logged };
     telemetry::init(arguments.log_format, &arguments.log_level, statements)?;
     // Several libraries use rustls; all must use the same provider, ring.

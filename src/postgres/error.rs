@@ -3,9 +3,8 @@
 use crate::{api::reason::Reason, traces::statement_failed};
 use std::{borrow::Cow, fmt::Write, time::Duration};
 
-use sqlx::postgres::PgDatabaseError;
-
 use super::migration_error::{ExtensionError, MigrationError, ModuleSchemaError};
+use sqlx::postgres::PgDatabaseError;
 
 /// The result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -320,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn certificate_must_be_one() {
         let settings = |file: &str| Settings {
-            endpoint: "https://c".to_owned(),
+            endpoint: "https://c.example".to_owned(),
             certificate: Some(file.into()),
             timeout: Duration::from_secs(1),
             queue: 1,

@@ -59,14 +59,6 @@ impl Settings {
     ///
     /// # Errors
     /// A value cannot be used.
-    pub fn of_process() -> Result<Option<Self>, Error> {
-        Self::read(|name| std::env::var(name).ok())
-    }
-
-    /// As [`Self::of_process`], with other variables.
-    ///
-    /// # Errors
-    /// A value cannot be used.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Error> {
         let variables = Variables(&variable);
         if variables.is_disabled()? {
@@ -162,7 +154,7 @@ impl Variables<'_> {
         });
         match is_usable {
             true => Ok(Some(url)),
-            false => Err(Error::new(name, "it must be a URL such as http://collector.observability:4318")),
+            false => Err(Error::new(name, "it must be a URL such as http://collector.example:4318")),
         }
     }
 
@@ -209,8 +201,8 @@ mod tests {
             &[][..],
             &[(BASE, "")],
             &[(SERVICE_NAME, "x"), (SAMPLER, "always_on")],
-            &[(BASE, "http://c:4318"), (DISABLED, "True")],
-            &[(BASE, "http://c:4318"), (EXPORTER, "none")],
+            &[(BASE, "http://c.example:4318"), (DISABLED, "True")],
+            &[(BASE, "http://c.example:4318"), (EXPORTER, "none")],
         ] {
             assert_eq!(read(variables), Ok(None), "{variables:?}");
         }
@@ -219,15 +211,21 @@ mod tests {
     #[test]
     fn endpoint_of_traces_wins_and_is_used_as_it_is() {
         let endpoint = |variables: &[_]| read(variables).unwrap().unwrap().endpoint;
-        assert_eq!(endpoint(&[(BASE, "http://c:4318/")]), "http://c:4318/v1/traces");
-        assert_eq!(endpoint(&[(BASE, "https://c/otlp"), (EXPORTER, "otlp")]), "https://c/otlp/v1/traces");
-        assert_eq!(endpoint(&[(BASE, "http://c"), (TRACES, "http://d/in")]), "http://d/in");
+        assert_eq!(endpoint(&[(BASE, "http://c.example:4318/")]), "http://c.example:4318/v1/traces");
+        assert_eq!(
+            endpoint(&[(BASE, "https://c.example/otlp"), (EXPORTER, "otlp")]),
+            "https://c.example/otlp/v1/traces"
+        );
+        assert_eq!(
+            endpoint(&[(BASE, "http://c.example"), (TRACES, "http://d.example/in")]),
+            "http://d.example/in"
+        );
     }
 
     #[test]
     fn values_are_read() {
         let settings = read(&[
-            (BASE, "http://c"),
+            (BASE, "http://c.example"),
             (DISABLED, "false"),
             (SERVICE_NAME, "mine"),
             (RESOURCE, "a=b, deployment.environment.name=test"),
@@ -242,7 +240,7 @@ mod tests {
             (BATCH, "100"),
         ]);
         let expected = Settings {
-            endpoint: "http://c/v1/traces".to_owned(),
+            endpoint: "http://c.example/v1/traces".to_owned(),
             certificate: Some("/ca.crt".into()),
             timeout: Duration::from_millis(500),
             queue: 100,
@@ -271,11 +269,11 @@ mod tests {
             (BATCH, "4096"),
             ("OTEL_BSP_SCHEDULE_DELAY", "5s"),
         ] {
-            let error = read(&[(BASE, "http://c"), (name, value)]).unwrap_err();
+            let error = read(&[(BASE, "http://c.example"), (name, value)]).unwrap_err();
             assert_eq!(error.variable, name);
             assert!(!error.to_string().contains("hush"), "{error}");
         }
-        let wrong_ratio = read(&[(BASE, "http://c"), (SAMPLER, "traceidratio"), (SAMPLER_ARG, "25")]);
+        let wrong_ratio = read(&[(BASE, "http://c.example"), (SAMPLER, "traceidratio"), (SAMPLER_ARG, "25")]);
         assert_eq!(wrong_ratio.unwrap_err().variable, SAMPLER_ARG);
         assert_eq!(read(&[(EXPORTER, "otlp")]).unwrap_err().variable, EXPORTER);
     }

@@ -14,7 +14,7 @@ use opentelemetry_sdk::trace::Span;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tracing::{
     Event, Metadata, Subscriber,
-    field::{Field, Visit},
+    field::{self, Field},
     subscriber::Interest,
 };
 use tracing_subscriber::layer::{self, Filter, Layer};
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-impl Visit for Report {
+impl field::Visit for Report {
     fn record_f64(&mut self, field: &Field, value: f64) {
         if field.name() == "elapsed_secs" {
             self.took = Duration::try_from_secs_f64(value).unwrap_or_default();
