@@ -1,4 +1,4 @@
-//! Traces, for OpenTelemetry: a span for each reconcile, each step and each SQL statement in them, sent to a collector by OTLP
+//! Traces, for OpenTelemetry: a span for each reconcile, each step, each SQL statement and each change of an object in them, sent to a collector by OTLP
 //! over HTTP. Off, and free, unless the environment names an endpoint ([`Settings`]).
 //!
 //! A span has no statement's text, no parameter and no secret. Work never waits for the collector: spans that it does not take
@@ -6,6 +6,7 @@
 
 mod connections;
 mod export;
+mod requests;
 mod settings;
 mod spans;
 mod statements;
@@ -26,6 +27,7 @@ use opentelemetry_sdk::{
 pub use self::{
     connections::with_traced_statements,
     export::SpanOutcome,
+    requests::request,
     settings::{Error, Settings},
     spans::{failed, note, reconcile, step},
     statements::{STATEMENTS, StatementSpans, statement_failed},

@@ -39,7 +39,7 @@ pub fn step<F: Future>(
 }
 
 /// The span ends when the future does.
-fn in_span<F: Future>(work: F, span: impl FnOnce() -> SpanBuilder) -> WithContext<F> {
+pub(super) fn in_span<F: Future>(work: F, span: impl FnOnce() -> SpanBuilder) -> WithContext<F> {
     let context = match super::tracer() {
         Some(tracer) => {
             let parent = Context::current();

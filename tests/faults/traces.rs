@@ -50,6 +50,15 @@ pub fn assert_provisioning(spans: &[ReceivedSpan], namespace: &str, tenant: &str
     }
 
     let of_trace = spans.iter().filter(|span| span.trace == first.trace);
+    let requests: Vec<_> =
+        of_trace.clone().filter(|span| span.attributes.contains_key("url.template")).collect();
+    let secret = requests.iter().find(|span| {
+        span.attribute("url.template").starts_with("/api/v1/namespaces/{namespace}/secrets")
+            && steps.iter().any(|step| step.id == span.parent)
+    });
+    let secret = secret.unwrap_or_else(|| panic!("no Secret is written in {requests:#?}"));
+    assert!(secret.attribute("http.response.status_code").starts_with("20"), "{secret:#?}");
+    assert!(requests.iter().all(|span| span.attribute("http.request.method") != "GET"));
     let statements: Vec<_> =
         of_trace.filter(|span| span.attribute("db.system.name") == "postgresql").collect();
     for statement in &statements {
