@@ -34,7 +34,7 @@ async fn spans_of_statements_say_where_and_whether_and_not_what() {
     let work = async {
         traces::note("tenantry.tenant.slug", "traces-noted");
         sqlx::query("SELECT 'hush', $1 FROM pg_roles").bind("hush").fetch_all(&mut session).await.unwrap();
-        let refused = sqlx::raw_sql("ALTER ROLE traces_nobody PASSWORD 'hush'").execute(&mut session).await;
+        let refused = sqlx::raw_sql("ALTER ROLE traces_missing PASSWORD 'hush'").execute(&mut session).await;
         statement_failed(&refused.unwrap_err());
         sqlx::raw_sql("SET work_mem = '4MB'").execute(&mut session).await.unwrap();
         traces::failed("ServerUnreachable", "a message");
