@@ -8,9 +8,15 @@ use std::io::{self, IsTerminal};
 
 use tracing::{Span, Subscriber, field::Empty};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::ParseError, fmt::MakeWriter, layer::SubscriberExt, registry,
+    EnvFilter, Layer,
+    filter::{FilterExt, ParseError, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    registry,
     util::SubscriberInitExt,
 };
+
+use crate::traces::{STATEMENTS, StatementSpans};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,9 +42,18 @@ pub enum Error {
 }
 
 /// Sets up logging for this process. `level` is a level, or a filter in the manner of `RUST_LOG`.
-pub fn init(format: LogFormat, level: &str) -> Result<(), Error> {
+pub fn init(format: LogFormat, level: &str, statements: Statements) -> Result<(), Error> {
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    subscriber(format, level, io::stderr, colours)?.try_init().map_err(|_| Error::Already)
+    subscriber(format, level, io::stderr, colours, statements)?.try_init().map_err(|_| Error::Already)
+}
+
+/// What becomes of the reports of SQL statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statements {
+    /// As the filter says. Those on servers are not reported.
+    Logged,
+    /// Each gets a span. They are never logged: some have verifiers of passwords.
+    Traced,
 }
 
 /// What [`init`] sets up, with another writer.
@@ -47,6 +62,7 @@ pub fn subscriber<W>(
     level: &str,
     writer: W,
     colours: bool,
+    statements: Statements,
 ) -> Result<impl Subscriber + Send + Sync, Error>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -57,7 +73,14 @@ where
         LogFormat::Text => lines.with_ansi(colours).with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    Ok(registry().with(filter).with(lines))
+    let (lines, spans) = match statements {
+        Statements::Logged => (lines.with_filter(filter).boxed(), None),
+        Statements::Traced => {
+            let others = filter_fn(|metadata| metadata.target() != STATEMENTS);
+            (lines.with_filter(filter.and(others)).boxed(), Some(StatementSpans.with_filter(StatementSpans)))
+        }
+    };
+    Ok(registry().with(lines).with(spans))
 }
 
 /// A plain level is Tenantry's own: libraries log warnings only. kube's client logs errors only, since its warnings contain
@@ -106,8 +129,12 @@ mod tests {
     }
 
     fn written(format: LogFormat, level: &str) -> String {
+        written_with(format, level, Statements::Logged)
+    }
+
+    fn written_with(format: LogFormat, level: &str, statements: Statements) -> String {
         let lines = Lines::default();
-        let subscriber = subscriber(format, level, lines.clone(), false).unwrap();
+        let subscriber = subscriber(format, level, lines.clone(), false, statements).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             let span = tenant_span("customers", "acme");
             span.record("correlation_id", "c-1");
@@ -154,6 +181,16 @@ mod tests {
         assert!(written(LogFormat::Text, "sqlx=info").contains("chatter"));
         assert!(!written(LogFormat::Text, "sqlx=info").contains("step ended"));
         assert_eq!(written(LogFormat::Text, "off"), "");
+    }
+
+    #[test]
+    fn traced_statements_are_never_logged() {
+        for level in ["trace", "sqlx=trace", "sqlx::query=trace", "trace,sqlx::query=info"] {
+            let text = written_with(LogFormat::Text, level, Statements::Traced);
+            assert!(!text.contains("chatter"), "{level}: {text}");
+            assert!(level.contains("sqlx=") || level.starts_with("sqlx::") || text.contains("step ended"));
+        }
+        assert!(written_with(LogFormat::Text, "info", Statements::Traced).contains("step ended"));
     }
 
     #[test]

@@ -23,7 +23,8 @@ use crate::{
     metrics::Metrics,
     postgres::{tenant::credentials::SecretText, while_let_in},
     registry::{self, Installation, Registry},
-    telemetry::{self, LogFormat},
+    telemetry::{self, LogFormat, Statements},
+    traces::{self, Traces},
     web,
 };
 
@@ -210,6 +211,9 @@ pub enum RunError {
     /// The log cannot be set up.
     #[error("--log-level: {0}")]
     Telemetry(#[from] telemetry::Error),
+    /// A variable of OpenTelemetry cannot be used.
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
     /// The times of the Lease contradict each other.
     #[error(transparent)]
     LeaseTiming(#[from] leader::TimingError),
@@ -244,15 +248,33 @@ impl From<LeaderError> for RunError {
 
 /// Runs the operator until SIGTERM or SIGINT, or until it loses the Lease.
 pub async fn run(arguments: Arguments) -> Result<(), RunError> {
-    telemetry::init(arguments.log_format, &arguments.log_level)?;
-    // Two libraries use rustls; both must use the same provider, ring.
+    let settings = traces::Settings::read(|name| std::env::var(name).ok())?;
+    let statements = if settings.is_some() { Statements::Traced } else { Statements::Logged };
+    telemetry::init(arguments.log_format, &arguments.log_level, statements)?;
+    // Several libraries use rustls; all must use the same provider, ring.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let identity = leader::identity(&std::env::var("HOSTNAME").unwrap_or_else(|_| "tenantry".into()));
+    let metrics = Metrics::new();
+    let Some(settings) = settings else { return operate(arguments, identity, metrics).await };
+    let counted = metrics.clone();
+    let count = Arc::new(move |outcome: traces::SpanOutcome, spans| {
+        counted.trace_spans(outcome.as_str(), spans);
+    });
+    let traces = Traces::start(&settings, &identity, count)?;
+    info!("traces are on");
+    let outcome = operate(arguments, identity, metrics).await;
+    // A process that lost its Lease must end at once.
+    if !matches!(outcome, Err(RunError::LeaseLost(_))) {
+        traces.end().await;
+    }
+    outcome
+}
+
+async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Result<(), RunError> {
     info!(version = env!("CARGO_PKG_VERSION"), identity, "starting");
 
     let timing = arguments.timing().validate()?;
     let shutdown = CancellationToken::new();
-    let metrics = Metrics::new();
     let readiness = web::Readiness::default();
     let registry_gate = readiness.gate("registry");
     // A replica that does not lead lists nothing.

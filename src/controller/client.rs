@@ -1,17 +1,23 @@
 //! The client of the Kubernetes API for reconciles: every request has a timeout, `Retry-After` is part of the error, and
 //! nothing is changed once the Lease is lost.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder},
     core::{Status, response::StatusDetails},
 };
-use tower::{BoxError, filter::FilterLayer, timeout::TimeoutLayer, util::MapResultLayer};
+use tower::{
+    BoxError, Service, filter::FilterLayer, layer::layer_fn, timeout::TimeoutLayer, util::MapResultLayer,
+};
 
-use crate::fence::Fence;
+use crate::{fence::Fence, traces};
 
 /// How long the API server may take to begin an answer, including admission webhooks.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -32,7 +38,33 @@ pub fn client(mut config: Config, fence: Fence) -> Result<Client, kube::Error> {
         .with_layer(&throttling)
         .with_layer(&TimeoutLayer::new(ANSWER))
         .with_layer(&filter)
+        .with_layer(&layer_fn(TracedRequests))
         .build())
+}
+
+/// Gives requests their spans.
+#[derive(Clone)]
+struct TracedRequests<S>(S);
+
+impl<S, B> Service<Request<Body>> for TracedRequests<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(task)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        traces::request(method, path, self.0.call(request)).boxed()
+    }
 }
 
 /// Turns an answer with `Retry-After` into an error that contains it: kube's own error omits the header.

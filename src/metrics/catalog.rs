@@ -292,6 +292,13 @@ pub const METRICS: &[MetricEntry] = &[
         "Tenants that are not at the target version of a module",
     ),
     // The process.
+    entry(
+        Counter,
+        "tenantry_trace_spans_total",
+        &["outcome"],
+        "spans",
+        "Spans of traces: exported, failed (the collector did not take them), dropped (too many waited for it)",
+    ),
     entry(Counter, "process_cpu_seconds_total", &[], "seconds", "Processor time"),
     entry(Gauge, "process_resident_memory_bytes", &[], "bytes", "Resident memory"),
     entry(Gauge, "process_open_fds", &[], "files", "Open file descriptors"),

@@ -114,6 +114,7 @@ pub struct Metrics {
     breaker: Gauge,
     invalid_objects: Family<ByKind, Gauge>,
     modules_behind: Family<ByModule, Gauge>,
+    trace_spans: Family<ByOutcome, Counter>,
 }
 
 /// Registers the metric that has this name in queries, with its help text. The library adds what the type requires.
@@ -169,6 +170,8 @@ impl Metrics {
         add(registry, "tenantry_invalid_objects", &invalid_objects);
         let modules_behind = Family::default();
         add(registry, "tenantry_module_tenants_behind", &modules_behind);
+        let trace_spans = Family::default();
+        add(registry, "tenantry_trace_spans_total", &trace_spans);
         registry.register(
             "build",
             catalog::help("tenantry_build_info"),
@@ -195,6 +198,7 @@ impl Metrics {
             breaker,
             invalid_objects,
             modules_behind,
+            trace_spans,
         }
     }
 
@@ -284,6 +288,12 @@ impl Metrics {
     pub fn invalid_objects(&self, kind: &str, before: usize, after: usize) {
         let [before, after] = [before, after].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         self.invalid_objects.get_or_create(&ByKind { kind: kind.to_owned() }).inc_by(after - before);
+    }
+
+    /// Spans of traces were exported, or lost.
+    pub fn trace_spans(&self, outcome: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.trace_spans.get_or_create(&ByOutcome { outcome }).inc_by(count);
     }
 
     /// All metrics, as OpenMetrics text: see [`CONTENT_TYPE`].

@@ -51,6 +51,7 @@ fn full() -> Metrics {
     metrics.modules_behind([("billing", 2)]);
     metrics.provisioned(Duration::from_millis(700));
     metrics.leader(true);
+    metrics.trace_spans("exported", 3);
     metrics.near_limits([near("former")]);
     metrics.near_limits([near("acme")]);
     metrics
@@ -70,6 +71,7 @@ fn names_and_labels_are_stable() {
         r#"tenantry_tenants{state="Active",condition="Ready",reason="Active"} 3.0"#,
         r#"tenantry_database_servers{server="default",condition="Stalled",reason="TlsFailed"} 1.0"#,
         r#"tenantry_module_tenants_behind{module="billing"} 2"#,
+        r#"tenantry_trace_spans_total{outcome="exported"} 3"#,
         "tenantry_provision_duration_seconds_sum 0.7",
         "tenantry_leader 1",
         "tenantry_active_tenants 3.0",

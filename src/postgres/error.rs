@@ -1,11 +1,10 @@
 //! The errors of operations on a server. Their texts appear in the conditions of Tenants.
 
-use crate::api::reason::Reason;
+use crate::{api::reason::Reason, traces::statement_failed};
 use std::{borrow::Cow, fmt::Write, time::Duration};
 
-use sqlx::postgres::PgDatabaseError;
-
 use super::migration_error::{ExtensionError, MigrationError, ModuleSchemaError};
+use sqlx::postgres::PgDatabaseError;
 
 /// The result of an operation on a server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -198,7 +197,8 @@ pub enum Error {
 impl Error {
     /// Wraps an error of sqlx.
     pub(super) fn sql(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |source| match reported(&source).filter(|error| error.code() == LIMIT_REACHED) {
+        move |source| match reported(statement_failed(&source)).filter(|error| error.code() == LIMIT_REACHED)
+        {
             Some(error) => Self::LimitReached {
                 doing,
                 limit: bounded(error.constraint().unwrap_or_default().to_owned()),

@@ -7,6 +7,7 @@ use sqlx::{migrate::MigrateError, postgres::PgConnectOptions};
 use crate::{
     api::reason::Reason,
     domain::{identity::TenantId, observed::RegistryStatus},
+    traces::statement_failed,
 };
 
 /// The address of this process's registry, which the driver's errors do not have.
@@ -86,6 +87,7 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        statement_failed(&error);
         match error {
             // A row that cannot be read is refused by `record`, and carried here by the driver.
             sqlx::Error::Decode(cause) => match cause.downcast::<Self>() {

@@ -67,6 +67,7 @@ use crate::{
     domain::record::Hidden,
     fence::Fence,
     own_authority::{OwnAuthority, Relay},
+    traces::with_traced_statements,
 };
 
 /// The result of this module's functions.
@@ -116,7 +117,7 @@ impl Registry {
         fence: Fence,
     ) -> Result<Self> {
         let (idle, fresh) = (fence.clone(), fence);
-        let options = options(url, application_name)?;
+        let options = with_traced_statements(options(url, application_name)?, true);
         error::set_address(&options);
         let (options, relay) = match OwnAuthority::of(&options)? {
             Some(authority) => {

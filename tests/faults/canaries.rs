@@ -1,4 +1,5 @@
-//! Known secrets are in no log at trace level, no metric, no Event, no status, not in the registry and not in PostgreSQL's log.
+//! Known secrets are in no log at trace level, no metric, no Event, no status, no span, not in the registry and not in PostgreSQL's
+//! log.
 
 use std::{collections::BTreeMap, fs};
 
@@ -9,7 +10,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tenantry_dev::{PostgresOptions, Stop};
-use tenantry_test_support::{Options, World};
+use tenantry_test_support::{Options, Wait, World, traces::TraceReceiver};
+
+use crate::traces::{assert_provisioning, workflow_span};
 
 /// Keys of Secrets whose values are public.
 const PUBLIC: [&str; 12] = [
@@ -28,7 +31,7 @@ const PUBLIC: [&str; 12] = [
 ];
 
 /// All of the operator, its libraries included; statements and parameters of PostgreSQL.
-fn loud() -> Options {
+fn loud(receiver: &TraceReceiver) -> Options {
     let settings = [
         ("log_statement", "all"),
         ("log_min_duration_statement", "0"),
@@ -42,6 +45,7 @@ fn loud() -> Options {
         postgres: PostgresOptions { settings, ..PostgresOptions::default() },
         // A level alone would be Tenantry's own.
         arguments: vec!["--log-level=trace,tenantry=trace".to_owned()],
+        environment: receiver.environment(),
         ..Options::default()
     }
 }
@@ -87,7 +91,7 @@ async fn canaries(world: &World) -> BTreeMap<String, String> {
 }
 
 /// Everything that a person or a program may read who must not know them, by what it is.
-async fn readable(world: &World) -> Vec<(&'static str, String)> {
+async fn readable(world: &World, receiver: &TraceReceiver) -> Vec<(&'static str, String)> {
     let operator = world.installation.operator();
     let kubectl = world.kubectl();
     let of_cluster = [
@@ -102,6 +106,7 @@ async fn readable(world: &World) -> Vec<(&'static str, String)> {
     let mut tenant = world.superuser("tenant_canaries").await;
     vec![
         ("the operator's log", world.fleet.operator_log()),
+        ("the spans", receiver.text()),
         ("the metrics", operator.metrics().await.unwrap()),
         ("/health", operator.get("/health").await.unwrap().1),
         ("the cluster's objects", kubectl.run(&of_cluster).await.unwrap()),
@@ -113,7 +118,8 @@ async fn readable(world: &World) -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn secrets_are_in_no_log_metric_event_status_or_row() {
-    let world = World::with("alerts-canaries", loud()).await;
+    let receiver = TraceReceiver::start().await;
+    let world = World::with("alerts-canaries", loud(&receiver)).await;
     let admins = json!([
         {"email": "a@canaries.example", "name": "Ada"},
         {"email": "b@canaries.example", "credential": "OneTimePassword"},
@@ -121,6 +127,10 @@ async fn secrets_are_in_no_log_metric_event_status_or_row() {
     world.apply("canaries", json!({"admins": admins})).await;
     world.fleet.ready("canaries").await;
     let mut secrets = canaries(&world).await;
+    Wait::until("the spans of the provisioning are exported")
+        .is_true(async || workflow_span(&receiver.spans(), "canaries").is_some())
+        .await;
+    assert_provisioning(&receiver.spans(), world.name, "canaries");
 
     // Paths of errors and repairs: another client's password, a suspension, a server that is down, a wrong login.
     let connection = Api::<Secret>::namespaced(world.fleet.client.clone(), world.name);
@@ -138,11 +148,13 @@ async fn secrets_are_in_no_log_metric_event_status_or_row() {
     world.fleet.login("canaries").await.unwrap();
     secrets.extend(canaries(&world).await.into_iter().map(|(what, value)| (format!("{what}, later"), value)));
 
-    let read = readable(&world).await;
+    let read = readable(&world, &receiver).await;
     // What is searched is what was meant.
     for (place, must_have) in [
         ("the operator's log", "TRACE"),
+        ("the spans", "ALTER ROLE"),
         ("the metrics", "tenantry_active_tenants "),
+        ("the metrics", r#"tenantry_trace_spans_total{outcome="exported"}"#),
         ("the cluster's objects", "PasswordReplaced"),
         ("the registry", "canaries"),
         ("the tenant's database", "a@canaries.example"),

@@ -46,5 +46,6 @@ mod sequence;
 mod snapshot;
 mod throttling;
 mod tools;
+mod traces;
 mod upgrade;
 mod usage;

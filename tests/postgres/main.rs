@@ -35,4 +35,5 @@ mod temp_files;
 mod templates;
 mod tls;
 mod tools;
+mod traces;
 mod uninstall;

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// The modules of `src`, and the others that each may use. `cli` combines all of them; only `main` uses `cli`.
-const MODULES: [(&str, &[&str]); 15] = [
+const MODULES: [(&str, &[&str]); 16] = [
     ("api", &[]),
     ("domain", &["api"]),
     ("fence", &[]),
@@ -14,11 +14,12 @@ const MODULES: [(&str, &[&str]); 15] = [
     ("keyed_lock", &[]),
     ("modules", &["domain"]),
     ("own_authority", &[]),
-    ("postgres", &["api", "domain", "fence", "keyed_lock", "modules", "own_authority"]),
-    ("registry", &["api", "domain", "fence", "own_authority"]),
+    ("postgres", &["api", "domain", "fence", "keyed_lock", "modules", "own_authority", "traces"]),
+    ("registry", &["api", "domain", "fence", "own_authority", "traces"]),
     ("leader", &[]),
     ("metrics", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["traces"]),
+    ("traces", &[]),
     ("web", &["api", "domain", "metrics"]),
     (
         "controller",
@@ -34,6 +35,7 @@ const MODULES: [(&str, &[&str]); 15] = [
             "postgres",
             "registry",
             "telemetry",
+            "traces",
         ],
     ),
     (
@@ -48,18 +50,32 @@ const MODULES: [(&str, &[&str]); 15] = [
             "postgres",
             "registry",
             "telemetry",
+            "traces",
             "web",
         ],
     ),
 ];
 
 /// Libraries that are used in one module only.
-const LIBRARIES: [(&str, &[&str]); 5] = [
-    ("sqlx", &["src/postgres/", "src/registry/", "src/cli/server_setup.rs", "src/own_authority.rs"]),
+const LIBRARIES: [(&str, &[&str]); 8] = [
+    (
+        "sqlx",
+        &[
+            "src/postgres/",
+            "src/registry/",
+            "src/cli/server_setup.rs",
+            "src/own_authority.rs",
+            // The spans of statements.
+            "src/traces/",
+        ],
+    ),
     ("jiff_sqlx", &["src/postgres/", "src/registry/"]),
     ("axum", &["src/web/"]),
     ("prometheus_client", &["src/metrics/"]),
     ("oci_client", &["src/images/"]),
+    ("opentelemetry", &["src/traces/"]),
+    ("opentelemetry_sdk", &["src/traces/"]),
+    ("reqwest", &["src/traces/"]),
 ];
 
 /// Parts of kube that describe a resource, and do not access the Kubernetes API.

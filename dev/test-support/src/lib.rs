@@ -11,6 +11,7 @@ mod job_pods;
 pub mod objects;
 mod postgres;
 pub mod shared_operator;
+pub mod traces;
 mod wait;
 mod world;
 

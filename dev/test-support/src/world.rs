@@ -69,6 +69,8 @@ pub struct Options {
     pub no_background_checks: bool,
     /// More arguments of `tenantry run`.
     pub arguments: Vec<String>,
+    /// More environment variables of the operator.
+    pub environment: Vec<(String, String)>,
 }
 
 impl World {
@@ -115,12 +117,15 @@ impl World {
             false => arguments.push(QUICK_DRIFT_CHECK.to_owned()),
         }
         arguments.extend(options.arguments);
+        // A release that does not know modules ignores it.
+        let mut environment =
+            vec![("TENANTRY_MODULE_SELECTOR".to_owned(), format!("tenantry.dev/test={name}"))];
+        environment.extend(options.environment);
         let installation = InstallationOptions {
             names: Names { namespace: format!("{name}-system"), server: name.to_owned(), ..Names::default() },
             server_labels: BTreeMap::from([("tenantry.dev/test".to_owned(), name.to_owned())]),
             watch_namespaces: namespaces.into_iter().map(str::to_owned).collect(),
-            // A release that does not know modules ignores it.
-            environment: vec![("TENANTRY_MODULE_SELECTOR".to_owned(), format!("tenantry.dev/test={name}"))],
+            environment,
             arguments,
             interposed: options.interposed,
             crds_installed: own_plane.is_none(),

@@ -14,6 +14,7 @@ use crate::{
     },
     domain::work::Work,
     telemetry::tenant_span,
+    traces,
 };
 
 /// How often the clock is read.
@@ -51,7 +52,8 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
                     return;
                 }
                 let span = tenant_span(&entry.namespace, &entry.name);
-                reconcile_tombstone(&entry, &mut slot, &context).instrument(span).await;
+                let work = reconcile_tombstone(&entry, &mut slot, &context).instrument(span);
+                traces::reconcile("Tenant", &entry.namespace, &entry.name, work).await;
             });
         }
     }

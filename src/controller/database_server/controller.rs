@@ -27,6 +27,7 @@ use crate::{
         state::invalid_objects::InvalidObjects,
         watch::{decode::watch, requeue::requeue_tenants_on, source::watch_config},
     },
+    traces,
 };
 
 /// A server that many tenants could not reach at once is checked once.
@@ -67,7 +68,13 @@ pub async fn run(
             users.into_iter().map(|server| ObjectRef::from_obj(server.as_ref()))
         })
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile, after_error, context)
+        .run(
+            |server, context| {
+                traces::reconcile("DatabaseServer", "", &server.name_any(), reconcile(server, context))
+            },
+            after_error,
+            context,
+        )
         .for_each(|_| ready(()))
         .await;
 }

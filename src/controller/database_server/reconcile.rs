@@ -28,7 +28,7 @@ use crate::{
     },
     domain::{backoff, plan_adoption::rests, spec},
     postgres::server::Server,
-    registry,
+    registry, traces,
 };
 
 /// How often a ready server is checked: three statements per server, and none per tenant.
@@ -77,6 +77,9 @@ pub async fn reconcile(
     let before = context.state.servers.get(&name);
     let result = preflight(&resource, &before, &context).await?;
     let ready = summary(&result);
+    if result.server.is_none() {
+        traces::failed(ready.0.as_str(), &ready.1);
+    }
     let state = match &result.server {
         Some(server) => ServerState::Ready(server.clone()),
         None => ServerState::NotReady {

@@ -27,6 +27,7 @@ use crate::{
             step::Step,
         },
     },
+    traces,
 };
 
 /// Runs steps as one workflow. Returns the tenant with its row as it is then, and what was done.
@@ -115,6 +116,7 @@ async fn run_step(execution: &mut Execution<'_, '_>, at: usize) -> Result<(), Fa
         execution.status.progress(&outcome, context).await;
     }
     let began = Instant::now();
+    let correlation_id = execution.progress.workflow.as_ref().map(|workflow| workflow.record.id);
     let result = if context.leader.leadership.is_current() {
         let mut step_context = StepContext {
             subject: &mut execution.subject,
@@ -122,7 +124,11 @@ async fn run_step(execution: &mut Execution<'_, '_>, at: usize) -> Result<(), Fa
             server: execution.server.as_ref(),
             context,
         };
-        within(step.timeout(), steps::run(step, &mut step_context)).await
+        let work = async {
+            let result = within(step.timeout(), steps::run(step, &mut step_context)).await;
+            result.inspect_err(|error| traces::failed(error.reason().as_str(), &error.to_string()))
+        };
+        traces::step(step.as_str(), execution.kind.as_str(), correlation_id, work).await
     } else {
         Err(StepError::NotLeader)
     };

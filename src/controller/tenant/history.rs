@@ -17,6 +17,7 @@ use crate::{
         },
     },
     registry::{StepHistory, WorkflowOutcome},
+    traces,
 };
 
 /// How long the registry may take to record something.
@@ -35,6 +36,7 @@ pub async fn join_workflow(execution: &mut Execution<'_, '_>, first_step: usize)
         && !execution.subject.is_deprovisioning();
     let workflow = registry.begin_workflow(id, kind).await?;
     Span::current().record("correlation_id", workflow.id.to_string());
+    traces::note("tenantry.correlation_id", workflow.id.to_string());
     if retries_provisioning {
         execution.subject.record = Some(registry.retry(id, workflow.id).await?.record);
     }

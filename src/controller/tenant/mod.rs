@@ -24,6 +24,7 @@ pub mod requeue;
 pub mod rights;
 pub mod secrets;
 pub mod slots;
+mod span;
 pub mod status_writer;
 pub mod step_context;
 pub mod steps;

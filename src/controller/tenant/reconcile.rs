@@ -16,6 +16,7 @@ use super::{
     load::{Loaded, load, tenant_object},
     requeue::{conflict_is_resolved, next_reconcile, next_tombstone_reconcile, requeue_at, set_timer},
     slots::wait_for_slot,
+    span,
     status_writer::{ReconcileError, StatusWriter},
 };
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
         workflow::{BlockedReason, ObjectState, attempt::Progress},
     },
     telemetry::tenant_span,
+    traces,
 };
 
 /// Reconciles a Tenant.
@@ -35,7 +37,9 @@ pub async fn reconcile(tenant: Arc<Tenant>, context: SharedContext) -> Result<Ac
     context.state.plan_rollout.begun(&tenant);
     context.state.server_rollouts.begun(&tenant);
     context.state.module_rollouts.begun_in_turn(&tenant);
-    let result = reconcile_tenant(tenant.clone(), &context).instrument(span).await;
+    let work = reconcile_tenant(tenant.clone(), &context).instrument(span);
+    let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
+    let result = traces::reconcile("Tenant", &namespace, &name, work).await;
     context.state.server_rollouts.ended(&tenant);
     context.state.module_rollouts.ended(&tenant);
     if context.state.plan_rollout.ended(&tenant) {
@@ -73,6 +77,7 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
 
     let outcome = converged.outcome();
     let summary = Summary::of(&outcome);
+    span::describe(&converged.subject, &summary);
     let written = status.write(&outcome, context).await;
     if let Some(record) = &converged.subject.record {
         // Nothing is kept of a row that is no tombstone.

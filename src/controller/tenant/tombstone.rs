@@ -4,7 +4,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    converge::converge, load::REGISTRY_TIMEOUT, requeue::next_tombstone_reconcile,
+    converge::converge, load::REGISTRY_TIMEOUT, requeue::next_tombstone_reconcile, span,
     status_writer::StatusWriter,
 };
 use crate::{
@@ -55,7 +55,9 @@ pub async fn reconcile_tombstone(entry: &Entry, slot: &mut Slot, context: &Share
     if let Some(record) = &converged.subject.record {
         context.state.tombstones.record(record, next_tombstone_reconcile(&outcome, context));
     }
-    if let Some((reason, message)) = Summary::of(&outcome).failure() {
+    let summary = Summary::of(&outcome);
+    span::describe(&converged.subject, &summary);
+    if let Some((reason, message)) = summary.failure() {
         context.metrics.reconcile_failed(reason.as_str());
         warn!(reason = reason.as_str(), message, "the tombstone waits");
     }

@@ -3,10 +3,13 @@
 use std::future::ready;
 
 use futures::StreamExt;
-use kube::runtime::{
-    Controller, WatchStreamExt, predicates,
-    reflector::{ObjectRef, store::Writer},
-    utils::Predicate,
+use kube::{
+    ResourceExt,
+    runtime::{
+        Controller, WatchStreamExt, predicates,
+        reflector::{ObjectRef, store::Writer},
+        utils::Predicate,
+    },
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -23,6 +26,7 @@ use crate::{
             source::{api, watch_config},
         },
     },
+    traces,
 };
 
 /// The holds of one watched namespace.
@@ -49,7 +53,14 @@ pub async fn run(context: SharedContext, input: HoldInput, shutdown: Cancellatio
     Controller::for_stream(stream, reader)
         .reconcile_on(UnboundedReceiverStream::new(input.requests))
         .graceful_shutdown_on(shutdown.cancelled_owned())
-        .run(reconcile, after_error, context)
+        .run(
+            |hold, context| {
+                let namespace = hold.namespace().unwrap_or_default();
+                traces::reconcile("TenantHold", &namespace, &hold.name_any(), reconcile(hold, context))
+            },
+            after_error,
+            context,
+        )
         .for_each(|_| ready(()))
         .await;
 }

@@ -22,6 +22,7 @@ use crate::{
         context::{Context, SharedContext},
     },
     domain::{backoff, module_status::ModuleAdoption},
+    traces,
 };
 
 /// The least time between two writes to a module.
@@ -34,7 +35,8 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     }
     let mut failures = 0;
     loop {
-        failures = if reconcile_all(&context).await { 0 } else { failures + 1 };
+        let done = traces::reconcile("TenantModule", "", "", reconcile_all(&context)).await;
+        failures = if done { 0 } else { failures + 1 };
         let quiet = async {
             sleep(PERIOD).await;
             let changed = context.state.modules.status_changed.notified();

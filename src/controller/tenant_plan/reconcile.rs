@@ -21,6 +21,7 @@ use crate::{
         plan_adoption::{PlanAdoption, adoption_by_plan},
     },
     metrics::PlanSeries,
+    traces,
 };
 
 /// The least time between two writes to a plan.
@@ -34,7 +35,8 @@ pub async fn run(context: SharedContext, shutdown: CancellationToken) {
     }
     let mut failures = 0;
     loop {
-        failures = if reconcile_all(&context).await { 0 } else { failures + 1 };
+        let done = traces::reconcile("TenantPlan", "", "", reconcile_all(&context)).await;
+        failures = if done { 0 } else { failures + 1 };
         let quiet = async {
             sleep(PERIOD).await;
             if failures == 0 {

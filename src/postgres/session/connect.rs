@@ -15,6 +15,7 @@ use crate::{
         identifier::{ADMIN, Ident, MIGRATOR, OWNER},
         tenant::credentials::SecretText,
     },
+    traces::with_traced_statements,
 };
 
 /// The time limit for opening a session.
@@ -146,6 +147,11 @@ impl ServerConfig {
             .disable_statement_logging();
         let options = self.tls.apply(options);
         let options = options.options(PINNED);
+        let lasts = connect_as.tenant_database().is_none();
+        with_traced_statements(self.connecting(options, connect_as), lasts)
+    }
+
+    fn connecting(&self, options: PgConnectOptions, connect_as: &ConnectAs<'_>) -> PgConnectOptions {
         match *connect_as {
             // `default_transaction_read_only` is left to the administrator: managed services set it before the disk is
             // full. Statements that must run even then use `run_despite_read_only`. A statement timeout would
