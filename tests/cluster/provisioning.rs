@@ -200,6 +200,8 @@ async fn connection_secret_follows_service_binding_specification() {
         })
         .collect();
     families.dedup();
+    // Only of a module in another schema than public.
+    families.push("module-schema.<module>".to_owned());
     named.sort_unstable();
     families.sort_unstable();
     assert_eq!(named, families, "docs/credentials.md");
