@@ -76,7 +76,8 @@ impl Server {
     /// Takes all access from a role of the tenant's that is not its login, and ends its sessions. The login's sessions in
     /// the tenant's database end too.
     async fn cut_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
-        self.set_access(&as_login(placement, stray), AccessLevel::Blocked).await
+        let _one = self.lock_tenant(placement.tenant).await;
+        self.set_login_access(&as_login(placement, stray), AccessLevel::Blocked, None).await
     }
 }
 

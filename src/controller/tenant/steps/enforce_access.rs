@@ -12,7 +12,7 @@ use crate::{
         holds::{refresh_holds, restore_holds},
         step_context::StepContext,
     },
-    domain::access::AccessLevel,
+    domain::{access::AccessLevel, migration_login::level_ends_migrations},
     postgres::{Error, server::Server},
 };
 
@@ -35,6 +35,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     step.restore_ownership(&server).await?;
     let row = step.row()?;
     server.set_access(&row.placement, level).await?;
+    if level_ends_migrations(level) {
+        // A pipeline's is made again, with its Secret, once the level allows it.
+        step.context.state.reports.login_missing(row.id);
+    }
     let check = row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level);
     let (id, was_due) = (row.id, row.verification_required);
     if check {
