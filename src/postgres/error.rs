@@ -68,6 +68,9 @@ pub enum Error {
     /// The database existed before its tenant, which was never active: it is never dropped.
     #[error("database {0} existed before its tenant, which was never active: it is not dropped")]
     NotDropped(String),
+    /// A migration login is made only for a tenant with full access.
+    #[error("no migration can run in database {0} now: the access of its tenant is restricted")]
+    MigrationsRestricted(String),
     /// The tenant's login does not exist.
     #[error("role {0} does not exist")]
     LoginMissing(String),
@@ -223,7 +226,7 @@ impl Error {
         match self {
             Self::Sql { source, .. } => reason(source),
             Self::Timeout { .. } => Reason::DatabaseTimeout,
-            Self::Fenced => Reason::Waiting,
+            Self::Fenced | Self::MigrationsRestricted(_) => Reason::Waiting,
             Self::Conflict { .. } | Self::NotDropped(_) => Reason::Conflict,
             Self::LimitReached { .. } => Reason::LimitReached,
             Self::MissingRight(_) => Reason::MissingRight,

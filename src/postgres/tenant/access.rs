@@ -19,6 +19,8 @@ use crate::{
     domain::{
         access::AccessLevel,
         drift::{self, Mismatch},
+        migration_login::level_ends_migrations,
+        names::migration_login_name,
         placement::Placement,
         tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids, TenantFacts},
     },
@@ -41,6 +43,7 @@ use crate::{
 
 use super::{
     logins::conflict,
+    migration_login_end::disarm_at_once,
     properties::properties_script,
     settings::{Extent, reset_settings},
 };
@@ -58,15 +61,41 @@ const STARTING_ROUNDS: u32 = 8;
 impl Server {
     /// Sets the access level of the tenant's logins. Each is tried, whatever becomes of the other: a previous login that does not
     /// exist, or is another owner's, has nothing to lose.
+    ///
+    /// A level that ends the migration login of the tenant's database is in force only when that login is gone: see
+    /// [`level_ends_migrations`].
     pub async fn set_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+        let _one = self.lock_tenant(placement.tenant).await;
+        if !level_ends_migrations(level) {
+            return self.set_logins_access(placement, level, None).await;
+        }
+        let tool = Ident::new(&migration_login_name(&placement.database))?;
+        let restricted = self.set_logins_access(placement, level, Some(&tool)).await;
+        // Also where the tenant's own logins could not be restricted.
+        let closed = self.close_locked(&tool).await;
+        restricted.and(closed.map(drop))
+    }
+
+    /// Takes all access from one login of the tenant's, that of this placement, and ends its sessions.
+    pub(super) async fn block_login(&self, placement: &Placement) -> Result<()> {
+        let _one = self.lock_tenant(placement.tenant).await;
+        self.set_login_access(placement, AccessLevel::Blocked, None).await
+    }
+
+    async fn set_logins_access(
+        &self,
+        placement: &Placement,
+        level: AccessLevel,
+        tool: Option<&Ident>,
+    ) -> Result<()> {
         let previous = match placement.of_previous_login() {
-            Some(previous) => match self.set_login_access(&previous, level).await {
+            Some(previous) => match self.set_login_access(&previous, level, tool).await {
                 Err(Error::LoginMissing(_) | Error::Conflict { kind: "role", .. }) => Ok(()),
                 other => other,
             },
             None => Ok(()),
         };
-        self.set_login_access(placement, level).await.and(previous)
+        self.set_login_access(placement, level, tool).await.and(previous)
     }
 
     /// Sets the access level of one login. If that revokes a right, it ends the sessions that had it, and proves that they have
@@ -74,9 +103,14 @@ impl Server {
     /// [`Server::set_login`]).
     ///
     /// Without the login or the database, `Blocked` is in force already.
-    pub(super) async fn set_login_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+    /// The tenant's lock is the caller's. The migration login `tool` is shut out before anything that may wait for a session.
+    async fn set_login_access(
+        &self,
+        placement: &Placement,
+        level: AccessLevel,
+        tool: Option<&Ident>,
+    ) -> Result<()> {
         let (id, database, login) = (placement.tenant, Ident::database(placement)?, Ident::login(placement)?);
-        let _one = self.lock_tenant(id).await;
         let mut session = self.admin().await?;
         let names: (&[&str], &[&str]) = (&[database.as_str()], &[login.as_str()]);
         let inventory = inventory::read(&mut session, Some(names)).await?;
@@ -134,6 +168,12 @@ impl Server {
             script.append(groups);
         }
         script.append(memberships);
+        if let Some(tool) = tool
+            && let Err(error) = disarm_at_once(&mut session, tool).await
+        {
+            // It is tried again, and reported, once the tenant's login is restricted.
+            tracing::warn!(login = %tool, %error, "could not shut a migration login out at once");
+        }
         if narrows {
             let narrowing = Narrowing {
                 database: &database,
