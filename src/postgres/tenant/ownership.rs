@@ -2,7 +2,6 @@
 
 use crate::{
     domain::{
-        access::AccessLevel,
         placement::Placement,
         tenant_facts::{Ownership, RecordedOids, StrayRole, TenantFacts},
     },

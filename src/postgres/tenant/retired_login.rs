@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use crate::{
-    domain::{access::AccessLevel, placement::Placement},
+    domain::placement::Placement,
     postgres::{
         error::{Error, Result},
         server::Server,
