@@ -363,3 +363,29 @@ async fn what_stands_against_it_is_named_with_the_statement_that_removes_it() {
         assert!(shop.server.inspect("tenant_adopt_absent", "x", None).await.unwrap().is_none());
     }
 }
+
+#[tokio::test]
+async fn who_is_granted_connect_after_the_report_loses_it_with_the_claim() {
+    for postgres in &*SERVERS {
+        let shop = Shop::new(postgres, "adopt_late_grant").await;
+        let (found, _) = shop.follow_the_blockers().await;
+        let mut former = shop.old_session(&shop.owner).await.unwrap();
+        for sql in [
+            "GRANT CONNECT ON DATABASE adopt_late_grant TO adopt_reader WITH GRANT OPTION",
+            "REVOKE CONNECT ON DATABASE adopt_late_grant FROM PUBLIC",
+        ] {
+            former.execute(sql).await.unwrap();
+        }
+        let mut reader = shop.old_session("adopt_reader").await.unwrap();
+        let further = format!("GRANT CONNECT ON DATABASE adopt_late_grant TO {} ", shop.owner);
+        reader.execute(AssertSqlSafe(further)).await.unwrap();
+        shop.take_over(&found).await;
+        for role in ["adopt_reader", &shop.owner] {
+            let refused = shop.old_session(role).await.unwrap_err();
+            let code =
+                refused.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+            assert_eq!(code.as_deref(), Some("42501"), "{role}: {refused}");
+        }
+        assert!(reader.execute("SELECT 1").await.is_err());
+    }
+}
