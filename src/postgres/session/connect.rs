@@ -100,7 +100,7 @@ impl ConnectAs<'_> {
 /// What every session sets at its start, so that no setting of a login or a database, which may be a tenant's own, changes
 /// how statements work or ends the session. (Where data is stored, and how durable it is, is the administrator's choice.) The
 /// timeouts that differ between sessions are added.
-const PINNED: [(&str, &str); 13] = [
+const PINNED: [(&str, &str); 15] = [
     ("client_min_messages", "error"),
     ("local_preload_libraries", ""),
     ("idle_session_timeout", "0"),
@@ -114,6 +114,9 @@ const PINNED: [(&str, &str); 13] = [
     ("standard_conforming_strings", "on"),
     ("bytea_output", "hex"),
     ("IntervalStyle", "postgres"),
+    // Names from the catalogs are compared with names that are known.
+    ("quote_all_identifiers", "off"),
+    ("exit_on_error", "off"),
 ];
 
 /// The version from which on `transaction_timeout` exists.
@@ -163,7 +166,8 @@ impl ServerConfig {
                 ("statement_timeout", "60s"),
                 ("lock_timeout", "30s"),
             ]),
-            // A tenant can hold locks on its tables for any time; a migration waits 15 seconds.
+            // A tenant can hold locks on its tables for any time; a migration waits 15 seconds. Only a module's file looks
+            // names up in its own schema: a function planted in `public` may fit a call better than PostgreSQL's.
             ConnectAs::Migrator { database, password } => options
                 .username(MIGRATOR.as_str())
                 .password(password.expose())
@@ -172,7 +176,7 @@ impl ServerConfig {
                     ("role", OWNER.as_str()),
                     // A module could set this for the login.
                     ("default_transaction_read_only", "off"),
-                    ("search_path", "public,pg_temp"),
+                    ("search_path", "pg_catalog,pg_temp"),
                     ("statement_timeout", "0"),
                     ("lock_timeout", "15s"),
                 ]),

@@ -15,6 +15,7 @@ use crate::{
         identifier::{Ident, Number, Script},
         server::Server,
         session::connect::{STATEMENT_LIMIT, with_timeout},
+        tenant::migrate::file,
     },
 };
 
@@ -52,7 +53,12 @@ impl Server {
     /// The usage of the metered limits.
     pub async fn read_counters(&self, placement: &Placement) -> Result<Amounts> {
         let mut migrator = self.open_migrator_session(placement, "connect to read the counters").await?;
-        let result = with_timeout(STATEMENT_LIMIT, "read the counters", read(&mut migrator.session)).await;
+        let result = async {
+            let used = with_timeout(STATEMENT_LIMIT, "read the counters", read(&mut migrator.session)).await?;
+            file::reset(&mut migrator.session).await?;
+            Ok(used)
+        };
+        let result = result.await;
         self.close_migrator_session(migrator, placement, result).await
     }
 
@@ -84,8 +90,10 @@ pub(super) async fn apply(session: &mut PgConnection, entitlements: &Entitlement
         .bind(&entitlements.plan)
         .bind(&entitlements.features)
         .bind(&entitlements.sla)
-        .fetch_one(session);
-    with_timeout(STATEMENT_LIMIT, "apply the limits", apply).await.map(|Json(used)| used)
+        .fetch_one(&mut *session);
+    let Json(used) = with_timeout(STATEMENT_LIMIT, "apply the limits", apply).await?;
+    file::reset(session).await?;
+    Ok(used)
 }
 
 /// Reads the counters in a tenant's database.
