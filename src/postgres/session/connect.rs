@@ -74,9 +74,18 @@ pub(in crate::postgres) enum ConnectAs<'a> {
     /// The operator's login without `SET ROLE`, in the given database: before `tenantry_admin` exists.
     Login(&'a str),
     /// The login `tenantry_migrator`, acting as `tenantry_owner`, for modules' SQL and seeds.
-    Migrator { database: &'a Ident, password: &'a SecretText },
+    Migrator { database: &'a Ident, password: &'a SecretText, work: MigratorWork },
     /// A tenant.
     Tenant { database: &'a Ident, login: &'a Ident, password: &'a SecretText },
+}
+
+/// What a session of the migrator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::postgres) enum MigratorWork {
+    /// It runs files, functions of modules or VACUUM, which have their own time limits.
+    Change,
+    /// It looks at the database, and corrects what is Tenantry's: no statement takes long, unless the tenant made it.
+    Look,
 }
 
 impl ConnectAs<'_> {
@@ -168,7 +177,7 @@ impl ServerConfig {
             ]),
             // A tenant can hold locks on its tables for any time; a migration waits 15 seconds. Only a module's file looks
             // names up in its own schema: a function planted in `public` may fit a call better than PostgreSQL's.
-            ConnectAs::Migrator { database, password } => options
+            ConnectAs::Migrator { database, password, work } => options
                 .username(MIGRATOR.as_str())
                 .password(password.expose())
                 .database(database.as_str())
@@ -177,7 +186,7 @@ impl ServerConfig {
                     // A module could set this for the login.
                     ("default_transaction_read_only", "off"),
                     ("search_path", "pg_catalog,pg_temp"),
-                    ("statement_timeout", "0"),
+                    ("statement_timeout", if work == MigratorWork::Look { LOOK_TIMEOUT } else { "0" }),
                     ("lock_timeout", "15s"),
                 ]),
             ConnectAs::Tenant { database, login, password } => options
@@ -222,6 +231,9 @@ impl Tls {
 
 /// The time after which the connection of a statement counts as lost. Waits inside the server have shorter limits there.
 pub(in crate::postgres) const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
+
+/// When the server ends a statement of a session that only looks: a little later than the client stops waiting.
+const LOOK_TIMEOUT: &str = "125s";
 
 /// The time limit of a catalog query: a server that does not respond is not waited for.
 pub(in crate::postgres) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
