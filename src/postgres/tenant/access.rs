@@ -63,10 +63,7 @@ impl Server {
     /// ended. Granting is one transaction, and ends no session. `Blocked` also revokes LOGIN, which no level grants (see
     /// [`Server::set_login`]).
     ///
-    /// Without the login or the database, `Blocked` is in force already.
-    ///
-    /// A level that ends the migration login of the tenant's database is in force only when that login is gone: see
-    /// [`level_ends_migrations`].
+    /// Without the login or the database, `Blocked` is in force already. See also [`level_ends_migrations`].
     pub async fn set_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
         let _one = self.lock_tenant(placement.tenant).await;
         if !level_ends_migrations(level) {
