@@ -38,7 +38,7 @@ pub fn level_ends_migrations(level: AccessLevel) -> bool {
     level < AccessLevel::ReadWrite
 }
 
-/// Whether a migration login may be made for a tenant whose own login is like this: not below full access, whoever asks for
+/// Whether a migration login may be made for a tenant whose own login is like this: not below full access, whatever asks for
 /// it, and whatever it was when that was decided.
 pub fn may_be_made(login: Option<&LoginProperties>) -> bool {
     login.is_some_and(|login| {

@@ -1,6 +1,7 @@
 //! The errors of operations on a server. Their texts appear in the conditions of Tenants.
 
 use crate::{api::reason::Reason, traces::statement_failed};
+use sqlx::postgres::PgDatabaseError;
 use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use super::migration_error::{ExtensionError, MigrationError, ModuleSchemaError};
@@ -226,15 +227,14 @@ impl Error {
         match self {
             Self::Sql { source, .. } => reason(source),
             Self::Timeout { .. } => Reason::DatabaseTimeout,
-            Self::Fenced | Self::MigrationsRestricted(_) => Reason::Waiting,
+            Self::Fenced | Self::MigrationsRestricted(_) | Self::TemplateNeedsRun { .. } => Reason::Waiting,
             Self::Conflict { .. } | Self::NotDropped(_) => Reason::Conflict,
             Self::LimitReached { .. } => Reason::LimitReached,
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
             Self::LoginMissing(_) => Reason::LoginMissing,
-            Self::Migration(_) | Self::ModuleBlocked { .. } | Self::ModuleSchema(_) => {
-                Reason::MigrationFailed
-            }
+            Self::Migration(_) | Self::ModuleBlocked { .. } => Reason::MigrationFailed,
+            Self::ModuleSchema(_) => Reason::MigrationFailed,
             Self::Extension(_) => Reason::ExtensionNotFound,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
             Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
@@ -247,7 +247,6 @@ impl Error {
             Self::ServerReplaced { .. } => Reason::ServerReplaced,
             Self::Standby => Reason::ReadOnlyServer,
             Self::TemplateBroken { .. } => Reason::TemplateBroken,
-            Self::TemplateNeedsRun { .. } => Reason::Waiting,
             Self::UnsupportedVersion(_) => Reason::UnsupportedVersion,
             Self::Name(_) | Self::NulInText => Reason::NameNotPossible,
             Self::NotAVerifier => Reason::NotAVerifier,

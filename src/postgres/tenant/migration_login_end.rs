@@ -184,7 +184,7 @@ impl Server {
     }
 }
 
-/// Takes LOGIN and the rights from a migration login, and ends its sessions once, without waiting for their end: whoever
+/// Takes LOGIN and the rights from a migration login, and ends its sessions once, without waiting for their end: what
 /// narrows a tenant's access goes on at once.
 pub(super) async fn disarm_at_once(session: &mut Session, login: &Ident) -> Result<()> {
     let Some((own, _)) = disarm(session, login).await? else { return Ok(()) };

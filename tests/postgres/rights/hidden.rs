@@ -6,7 +6,7 @@ use tenantry::domain::{access::AccessLevel, rights::RightsReport};
 use super::Stage;
 use crate::servers::SERVERS;
 
-/// As `tenantry_owner`. `step` does what it is told, with its owner's rights; nobody may call it.
+/// As `tenantry_owner`. `step` writes with its owner's rights, and no other role may call it.
 const PLANT: &str = "\
 SET ROLE tenantry_owner;
 CREATE TABLE public.things (a text);
