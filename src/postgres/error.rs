@@ -1,7 +1,6 @@
 //! The errors of operations on a server. Their texts appear in the conditions of Tenants.
 
 use crate::{api::reason::Reason, traces::statement_failed};
-use sqlx::postgres::PgDatabaseError;
 use std::{borrow::Cow, fmt::Write, time::Duration};
 
 use super::migration_error::{ExtensionError, MigrationError, ModuleSchemaError};
