@@ -34,7 +34,7 @@ pub enum ObjectKind {
     Sequence,
     /// A function or a procedure.
     Function,
-    /// A function that runs with its owner's rights.
+    /// A function that runs with its owner's rights, or an aggregate with such a one.
     Definer,
     /// A schema.
     Schema,

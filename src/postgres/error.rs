@@ -68,6 +68,9 @@ pub enum Error {
     /// The database existed before its tenant, which was never active: it is never dropped.
     #[error("database {0} existed before its tenant, which was never active: it is not dropped")]
     NotDropped(String),
+    /// A migration login is made only for a tenant with full access.
+    #[error("no migration can run in database {0} now: the access of its tenant is restricted")]
+    MigrationsRestricted(String),
     /// The tenant's login does not exist.
     #[error("role {0} does not exist")]
     LoginMissing(String),
@@ -223,15 +226,14 @@ impl Error {
         match self {
             Self::Sql { source, .. } => reason(source),
             Self::Timeout { .. } => Reason::DatabaseTimeout,
-            Self::Fenced => Reason::Waiting,
+            Self::Fenced | Self::MigrationsRestricted(_) | Self::TemplateNeedsRun { .. } => Reason::Waiting,
             Self::Conflict { .. } | Self::NotDropped(_) => Reason::Conflict,
             Self::LimitReached { .. } => Reason::LimitReached,
             Self::MissingRight(_) => Reason::MissingRight,
             Self::DatabaseMissing(_) => Reason::DatabaseMissing,
             Self::LoginMissing(_) => Reason::LoginMissing,
-            Self::Migration(_) | Self::ModuleBlocked { .. } | Self::ModuleSchema(_) => {
-                Reason::MigrationFailed
-            }
+            Self::Migration(_) | Self::ModuleBlocked { .. } => Reason::MigrationFailed,
+            Self::ModuleSchema(_) => Reason::MigrationFailed,
             Self::Extension(_) => Reason::ExtensionNotFound,
             Self::SessionsInTheWay { .. } => Reason::SessionsInTheWay,
             Self::TerminationIgnored { .. } => Reason::TerminationIgnored,
@@ -244,7 +246,6 @@ impl Error {
             Self::ServerReplaced { .. } => Reason::ServerReplaced,
             Self::Standby => Reason::ReadOnlyServer,
             Self::TemplateBroken { .. } => Reason::TemplateBroken,
-            Self::TemplateNeedsRun { .. } => Reason::Waiting,
             Self::UnsupportedVersion(_) => Reason::UnsupportedVersion,
             Self::Name(_) | Self::NulInText => Reason::NameNotPossible,
             Self::NotAVerifier => Reason::NotAVerifier,

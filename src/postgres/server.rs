@@ -30,7 +30,7 @@ use super::{
     session::{
         blocked::Blocked,
         blockers::unblock,
-        connect::{ConnectAs, DATABASE_LIMIT, STATEMENT_LIMIT, ServerConfig, with_timeout},
+        connect::{ConnectAs, DATABASE_LIMIT, MigratorWork, STATEMENT_LIMIT, ServerConfig, with_timeout},
         pool::{Session, Sessions, lock},
     },
     tenant::credentials::{SecretText, generate_password},
@@ -248,7 +248,18 @@ impl Server {
         database: &Ident,
         doing: &'static str,
     ) -> Result<Session> {
-        let connect_as = ConnectAs::Migrator { database, password: &MIGRATOR_PASSWORD };
+        self.migrator_for(MigratorWork::Change, slot, database, doing).await
+    }
+
+    /// As [`Self::migrator`], for this work.
+    pub(super) async fn migrator_for(
+        &self,
+        work: MigratorWork,
+        slot: OwnedSemaphorePermit,
+        database: &Ident,
+        doing: &'static str,
+    ) -> Result<Session> {
+        let connect_as = ConnectAs::Migrator { database, password: &MIGRATOR_PASSWORD, work };
         let mut opened = self.inner.sessions.single_in(slot, &connect_as, doing).await;
         // The role has another password: set by another leader, or by hand.
         if opened

@@ -146,6 +146,28 @@ async fn tenant_is_not_ready_before_its_pipeline_reported() {
         })
         .await;
 
+    // A suspension ends the pipeline too, before it is reported; the resumption makes its login and its Secret again.
+    let before = url(&world).await;
+    let mut session = pipeline(&before).await.unwrap();
+    let modules = json!([{"name": "report-shop"}]);
+    let suspended = json!({"modules": modules, "state": "Suspended", "stateReason": "unpaid"});
+    world.apply(NAME, suspended).await;
+    world.fleet.access(NAME, Access::Blocked).await;
+    assert!(session.execute("INSERT INTO users VALUES (2)").await.is_err());
+    assert!(pipeline(&before).await.is_err());
+    world.apply(NAME, json!({"modules": modules})).await;
+    world
+        .until("the pipeline works again", async || {
+            match world.fleet.secrets.get_opt(SECRET).await.unwrap() {
+                Some(secret) => {
+                    let url = String::from_utf8(secret.data.unwrap()["DATABASE_URL"].0.clone()).unwrap();
+                    url != before && pipeline(&url).await.is_ok()
+                }
+                None => false,
+            }
+        })
+        .await;
+
     let last = url(&world).await;
     world.fleet.tenants.delete(NAME, &DeleteParams::default()).await.unwrap();
     world.until("the login is gone", async || !world.role_exists("tenant_report_acme_migrate").await).await;

@@ -17,7 +17,7 @@ use tenantry::{
 };
 use tenantry_dev::Postgres;
 
-use crate::servers::{SERVERS, Tenant, ready};
+use crate::servers::{SERVERS, Tenant, ready, set_up, start};
 
 /// A module whose first file is what the application's own migrations created, and one whose tool made other tables of it.
 fn modules() -> ModuleSet {
@@ -361,5 +361,53 @@ async fn what_stands_against_it_is_named_with_the_statement_that_removes_it() {
             assert!(!found.can_be_opened() && found.content.is_none(), "{reserved}");
         }
         assert!(shop.server.inspect("tenant_adopt_absent", "x", None).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn who_is_granted_connect_after_the_report_loses_it_with_the_claim() {
+    for postgres in &*SERVERS {
+        let shop = Shop::new(postgres, "adopt_late_grant").await;
+        let (found, _) = shop.follow_the_blockers().await;
+        let mut former = shop.old_session(&shop.owner).await.unwrap();
+        for sql in [
+            "GRANT CONNECT ON DATABASE adopt_late_grant TO adopt_reader WITH GRANT OPTION",
+            "REVOKE CONNECT ON DATABASE adopt_late_grant FROM PUBLIC",
+        ] {
+            former.execute(sql).await.unwrap();
+        }
+        let mut reader = shop.old_session("adopt_reader").await.unwrap();
+        let further = format!("GRANT CONNECT ON DATABASE adopt_late_grant TO {} ", shop.owner);
+        reader.execute(AssertSqlSafe(further)).await.unwrap();
+        shop.take_over(&found).await;
+        for role in ["adopt_reader", &shop.owner] {
+            let refused = shop.old_session(role).await.unwrap_err();
+            let code =
+                refused.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+            assert_eq!(code.as_deref(), Some("42501"), "{role}: {refused}");
+        }
+        assert!(reader.execute("SELECT 1").await.is_err());
+    }
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn replication_slot_stands_against_it() {
+    for major in [15, 18] {
+        let logical = vec![("wal_level".to_owned(), "logical".to_owned())];
+        let postgres = set_up(start(major, logical).await).await;
+        let shop = Shop::new(&postgres, "adopt_slot").await;
+        let mut admin = postgres.connect("adopt_slot").await.unwrap();
+        admin.execute("SELECT pg_create_logical_replication_slot('adopt_left', 'pgoutput')").await.unwrap();
+        let (_, report) = shop.inspect().await;
+        let named =
+            |line: &String| line.ends_with("Run there: SELECT pg_drop_replication_slot('adopt_left');");
+        assert!(report.blockers.iter().any(named), "{:?}", report.blockers);
+        shop.follow_the_blockers().await;
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_replication_slots")
+            .fetch_one(&mut admin)
+            .await
+            .unwrap();
+        assert_eq!(left, 0);
     }
 }

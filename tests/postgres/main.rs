@@ -17,6 +17,7 @@ mod module_schemas;
 mod modules;
 mod own_users;
 mod pgbouncer;
+mod planted;
 mod preflight;
 mod printed_setup;
 mod provisioning;

@@ -1,6 +1,7 @@
 //! Migration logins: what an application's tool can do with one, what it cannot, and that none is left.
 
 mod end;
+mod restricted;
 
 use jiff::{Timestamp, ToSpan};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -33,13 +34,13 @@ impl Opened {
         Self::until(server, placement, Timestamp::now() + 1.hour()).await
     }
 
-    async fn until(server: &Server, placement: &Placement, until: Timestamp) -> Self {
+    async fn until(server: &Server, placement: &Placement, until: impl Into<Option<Timestamp>>) -> Self {
         let (password, run) = (generate_password(), Uuid::new_v4());
         let wanted = MigrationLogin {
             run,
             schema: "public",
             verifier: &scram_verifier(&password),
-            valid_until: Some(until),
+            valid_until: until.into(),
         };
         let name =
             server.open_migration_login(&MigratedDatabase::OfTenant(placement), &wanted).await.unwrap();
@@ -118,11 +119,16 @@ async fn what_a_tool_makes_belongs_to_the_owner_and_follows_the_tenants_access()
             assert_eq!(access(&server.observe(placement).await.unwrap()), Some(level));
         }
         server.verify_refused(placement, &tenant.password).await.unwrap();
-        // Neither is the tool's work lost.
-        tool.execute("COMMIT").await.unwrap();
+        // It ended the tool, whose login is gone.
+        assert!(tool.execute("COMMIT").await.is_err() && passwords.execute("COMMIT").await.is_err());
+        assert_eq!(roles_named(postgres, &opened.name).await, 0);
+        server.set_access(placement, AccessLevel::ReadWrite).await.unwrap();
+        let opened = Opened::of(&server, placement).await;
+        let mut tool = opened.session(postgres, &placement.database).await.unwrap();
+        let grant = format!("GRANT SELECT ON members TO {}", placement.login);
+        tool.execute(AssertSqlSafe(grant)).await.unwrap();
         server.set_access(placement, AccessLevel::ReadOnly).await.unwrap();
         server.set_login(placement, &scram_verifier(&tenant.password), true).await.unwrap();
-        server.close_migration_login(&opened.name).await.unwrap();
         // What the tool granted to the login by itself is revoked.
         let report = server.settle_rights(placement).await.unwrap();
         assert!(report.left.is_empty() && report.repaired.len() == 1, "{report:?}");

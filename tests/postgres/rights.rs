@@ -1,6 +1,8 @@
 //! The rights inside a tenant's database: whatever an administrator grants there, a restricted tenant does not keep it. Each
 //! way is first shown to work.
 
+mod hidden;
+
 use sqlx::{AssertSqlSafe, Executor};
 use tenantry::{
     domain::{access::AccessLevel, rights::RightsReport},

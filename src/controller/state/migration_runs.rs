@@ -138,6 +138,11 @@ impl MigrationRuns {
         memory.waiting.get_mut(&run.server)?.pop_front()
     }
 
+    /// Whether a run has failed that is not reported yet.
+    pub fn has_failed(&self, id: TenantId, module: &str) -> bool {
+        self.lock().failed.contains_key(&(id, module.to_owned()))
+    }
+
     /// The failure of a run, which the caller reports.
     pub fn take_failure(&self, id: TenantId, module: &str) -> Option<FailedRun> {
         self.lock().failed.remove(&(id, module.to_owned()))
@@ -256,6 +261,7 @@ mod tests {
             begin(4) && begin(5) && runs.is_due(id(1), "shop", "a", tenant(1)),
             "its failure is reported"
         );
+        assert!(runs.has_failed(id(1), "shop") && !runs.has_failed(id(1), "other"));
         assert_eq!(
             (runs.take_failure(id(1), "shop"), runs.take_failure(id(1), "shop")),
             (Some(failed), None)

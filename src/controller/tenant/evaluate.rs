@@ -18,6 +18,7 @@ use crate::{
             inputs::AccessInputs,
         },
         due_modules::due_modules,
+        migration_login::level_ends_migrations,
         module_status::ModuleFacts,
         modules::{
             ChosenModule, KnownModule, ModuleError, ModuleKind, ModuleSelection, ModuleWishes, choose,
@@ -162,14 +163,17 @@ pub fn migrates_now(subject: &Subject<'_>, record: &TenantRecord, context: &Cont
                 && (context.state.retries.is_requested(subject.tenant)
                     || context.state.reports.is_due(record.id, &module.name, module.version))
         }
-        ModuleKind::Job => is_activated && runs::is_due(subject.tenant, record, module, context),
+        ModuleKind::Job => {
+            is_activated && runs::is_due(subject.tenant, record, module, subject.wanted_access(), context)
+        }
     };
     let due = due_modules(&modules, &record.module_versions, known.list(), is_due);
     let is_external = |module: &ChosenModule| {
         let kind = known.list().iter().find(|known| known.name == module.name).map(|known| known.kind);
         kind == Some(ModuleKind::External)
     };
-    if is_activated && modules.iter().any(is_external) && is_pipeline_login_due(subject, record, context) {
+    let has_pipeline = is_activated && !level_ends_migrations(subject.wanted_access());
+    if has_pipeline && modules.iter().any(is_external) && is_pipeline_login_due(subject, record, context) {
         return true;
     }
     if due.is_empty() {

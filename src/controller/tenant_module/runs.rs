@@ -14,7 +14,11 @@ use super::{
     run::{MigrationRunner, RunRecord},
 };
 use crate::{
-    api::{tenant::Tenant, tenant_module::TenantModule, tenant_status::TenantState},
+    api::{
+        tenant::Tenant,
+        tenant_module::TenantModule,
+        tenant_status::{Access, TenantState},
+    },
     controller::{
         context::{Context, SharedContext},
         state::{migration_runs::FailedRun, servers::ServerState},
@@ -22,7 +26,8 @@ use crate::{
         watch::requeue::requeue_tenant,
     },
     domain::{
-        migration_login::MigrationOwner,
+        access::AccessLevel,
+        migration_login::{MigrationOwner, level_ends_migrations},
         migration_run::{RunAction, RunOutcome},
         modules::ChosenModule,
         record::TenantRecord,
@@ -45,13 +50,24 @@ pub enum TenantRunState {
     Failed(String),
 }
 
-/// Whether a run for a module may begin in a tenant's database, or has ended. Else the tenant waits for its turn.
-pub fn is_due(tenant: &Tenant, record: &TenantRecord, module: &ChosenModule, context: &Context) -> bool {
+/// Whether a run for a module may begin in a tenant's database, or has ended. Else the tenant waits for its turn; with
+/// restricted access, for its resumption.
+pub fn is_due(
+    tenant: &Tenant,
+    record: &TenantRecord,
+    module: &ChosenModule,
+    wanted: AccessLevel,
+    context: &Context,
+) -> bool {
+    if level_ends_migrations(wanted) {
+        return context.state.runs.has_failed(record.id, &module.name);
+    }
     let server = &record.placement.server;
     context.state.runs.is_due(record.id, &module.name, server, ObjectRef::from_obj(tenant))
 }
 
-/// Begins the run of a module in a tenant's database, unless one is under way; or returns the failure of the last one, once.
+/// Begins the run of a module in a tenant's database, unless one is under way or the wanted access is restricted; or returns
+/// the failure of the last one, once.
 ///
 /// # Errors
 /// The registry's.
@@ -59,6 +75,7 @@ pub async fn advance(
     tenant: &Tenant,
     record: &TenantRecord,
     module: &Module,
+    wanted: AccessLevel,
     context: &SharedContext,
 ) -> Result<TenantRunState, registry::Error> {
     let Some(version) = module.migrations.last() else { return Ok(TenantRunState::Running) };
@@ -68,6 +85,9 @@ pub async fn advance(
         if failed.version == version.version {
             return Ok(TenantRunState::Failed(failed.message));
         }
+    }
+    if level_ends_migrations(wanted) {
+        return Ok(TenantRunState::Running);
     }
     let run = new_run(MigrationOwner::Tenant(record.id), &record.placement.server, module, version, context);
     let run = StoredRun {
@@ -147,7 +167,7 @@ pub async fn resume(context: &SharedContext) -> Result<(), registry::Error> {
 async fn run_for_tenant(mut run: StoredRun, context: &SharedContext) {
     let MigrationOwner::Tenant(id) = run.owner else { return };
     let show = |message| context.state.runs.set_message(id, message);
-    let outcome = carry_on(&mut run, context, |run| is_leaving(run, context), show).await;
+    let outcome = carry_on(&mut run, context, |run| is_unwanted(run, context), show).await;
     info!(module = run.module, version = run.version_name, tenant = %id, ?outcome, "a run of a module's tool ended");
     let message = run.failure(context.clock.now());
     let failed = message.map(|message| FailedRun { run: run.run, version: run.version, message });
@@ -267,13 +287,20 @@ async fn next(run: &mut StoredRun, context: &SharedContext) -> Result<Option<Run
     Ok(Some(action))
 }
 
-/// Whether the tenant of a run is gone, or goes.
-fn is_leaving(run: &StoredRun, context: &Context) -> bool {
+/// Whether the tenant of a run is gone, or goes, or has restricted access before the run's Job exists: it has not begun then,
+/// and another one begins after the resumption.
+fn is_unwanted(run: &StoredRun, context: &Context) -> bool {
     let Some((namespace, name)) = &run.tenant else { return false };
     let Some(tenant) = context.stores.scopes.tenant(namespace, name) else { return true };
     let leaves = [TenantState::Deprovisioning, TenantState::Deprovisioned];
     let state = tenant.status.as_ref().and_then(|status| status.state);
-    tenant.metadata.deletion_timestamp.is_some() || state.is_some_and(|state| leaves.contains(&state))
+    let access = tenant.status.as_ref().and_then(|status| status.access);
+    let is_restricted = access
+        .is_some_and(|access| [Access::ShrinkOnly, Access::ReadOnly, Access::Blocked].contains(&access));
+    let is_held_off = run.job_created_at.is_none() && is_restricted;
+    tenant.metadata.deletion_timestamp.is_some()
+        || is_held_off
+        || state.is_some_and(|state| leaves.contains(&state))
 }
 
 fn describe(run: &StoredRun, waits_for: Option<&str>) -> String {

@@ -16,12 +16,13 @@ pub enum ModuleObjects {
     Labelled(BTreeSet<String>),
 }
 
-/// The labels of the objects that a module made: those of a database with it, without those of a database without it.
+/// The labels of the objects that a module made: those of a database with it, without those of a database without it. The
+/// schema that it shares with what a tool made, and the default privileges there, are the operator's and stay.
 pub fn made(with: &CatalogSnapshot, without: &CatalogSnapshot) -> BTreeSet<String> {
     let is_new = |object: &&CatalogObject| {
         !without.has_label(&object.label())
             && object.schema.as_deref() != Some(INTERNAL)
-            && object.kind != "extension"
+            && !matches!(object.kind.as_str(), "extension" | "schema" | "default privileges")
     };
     with.objects().filter(is_new).map(CatalogObject::label).collect()
 }
@@ -94,8 +95,15 @@ mod tests {
             (CatalogSnapshot::new(database()), CatalogSnapshot::new(database()[4..].to_vec()));
         let own = ModuleObjects::InSchema("app".into()).of(&with);
         assert_eq!(names(&own), ["app.invoices", "app.total()"]);
-        let made = ModuleObjects::Labelled(made(&with, &without)).of(&with);
-        assert_eq!(made, own);
+        let labels = made(&with, &without);
+        assert_eq!(ModuleObjects::Labelled(labels.clone()).of(&with), own);
+        // A template without the module lacks its schema too, in which a tool may have made tables.
+        let of_operator = [
+            CatalogObject { schema: None, ..object(8, "schema", "app", "app", 0) },
+            CatalogObject { schema: None, ..object(9, "default privileges", "app", "x", 0) },
+        ];
+        let all = CatalogSnapshot::new(database().into_iter().chain(of_operator).collect());
+        assert_eq!(made(&all, &without), labels);
     }
 
     #[test]

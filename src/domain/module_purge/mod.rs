@@ -8,7 +8,7 @@ pub mod losses;
 use std::collections::BTreeSet;
 
 use super::{
-    modules::{INTERNAL, KnownModule, ModuleWishes, places, wanted},
+    modules::{INTERNAL, KnownModule, ModuleKind, ModuleWishes, places, wanted},
     record::ModuleVersion,
     recorded_purge::{RecordedPurge, RecordedPurges},
 };
@@ -115,7 +115,27 @@ pub fn refusal(
     known.iter().find(needs).map(|module| PurgeRefusal::Needed(module.name.clone()))
 }
 
-/// The module's schema, if no other module's objects are there. `others` are the schemas of the modules that the tenant keeps.
+/// The other modules whose objects may be in a tenant's database, whatever is recorded: those that it has or is wanted to
+/// have, those whose drop began, and every module of a tool, since a run may have ended before its version was recorded.
+pub fn others_there(
+    name: &str,
+    wishes: ModuleWishes<'_>,
+    has: &[ModuleVersion],
+    purges: &RecordedPurges,
+    known: &[KnownModule],
+) -> BTreeSet<String> {
+    let kept: Vec<ModuleVersion> = has.iter().filter(|module| module.name != name).cloned().collect();
+    let begun = purges.iter().filter(|(_, state)| matches!(state, RecordedPurge::Begun { .. }));
+    let of_tools = known.iter().filter(|module| module.kind != ModuleKind::Files);
+    let mut others: BTreeSet<String> = wanted(wishes, &kept, known).into_iter().map(str::to_owned).collect();
+    others.extend(kept.into_iter().map(|module| module.name));
+    others.extend(begun.map(|(module, _)| module.clone()));
+    others.extend(of_tools.map(|module| module.name.clone()));
+    others.remove(name);
+    others
+}
+
+/// The module's schema, if no other module's objects are there. `others` are the schemas of [the others](others_there).
 pub fn own_schema<'a>(schema: &'a str, others: &[&str]) -> Option<&'a str> {
     (schema != "public" && !others.contains(&schema)).then_some(schema)
 }
@@ -125,10 +145,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{
-        api::tenant::ModuleChoice,
-        domain::modules::{ModuleKind, Offer},
-    };
+    use crate::{api::tenant::ModuleChoice, domain::modules::Offer};
 
     fn known() -> Vec<KnownModule> {
         let module = |name: &str, depends_on: &[&str]| KnownModule {
@@ -208,6 +225,24 @@ mod tests {
         assert_eq!(own_schema("billing", &["public", "wiki"]), Some("billing"));
         assert_eq!(own_schema("billing", &["billing"]), None);
         assert_eq!(own_schema("public", &[]), None);
+    }
+
+    #[test]
+    fn others_are_those_that_may_have_objects_there_without_a_record() {
+        let mut known = known();
+        known.push(KnownModule { name: "shop".into(), kind: ModuleKind::External, ..known[2].clone() });
+        let has = ["core", "base", "gone"].map(|name| ModuleVersion { name: name.to_owned(), version: 1 });
+        let wished = [ModuleChoice { name: "billing".into(), version: None }];
+        let wishes = ModuleWishes { tenant: &wished, plan: "", of_plan: &[] };
+        let purges = RecordedPurges::from([
+            ("half".to_owned(), RecordedPurge::Begun { schema: None }),
+            ("dropped".to_owned(), RecordedPurge::Purged),
+            ("core".to_owned(), RecordedPurge::Begun { schema: None }),
+        ]);
+        let others = others_there("core", wishes, &has, &purges, &known);
+        // "shop" was neither reported nor wished; "broken" is none that the tenant should have.
+        assert_eq!(Vec::from_iter(&others), ["base", "billing", "gone", "half", "shop", "tenantry"]);
+        assert!(!others_there("shop", wishes, &has, &purges, &known).contains("shop"));
     }
 
     #[test]

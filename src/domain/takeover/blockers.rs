@@ -136,7 +136,7 @@ fn of_content(found: &FoundDatabase, content: &DatabaseContent) -> Vec<String> {
     }
     lines.extend(content.obstructions.iter().map(|found| {
         format!(
-            "{} would run with, or beside, the tenant's rights. Run there: {}",
+            "{} would run with, or beside, the tenant's rights, or keep its database from being dropped. Run there: {}",
             found.what, found.statement
         )
     }));

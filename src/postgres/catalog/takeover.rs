@@ -136,6 +136,9 @@ SELECT jsonb_build_object(
       SELECT format('subscription %I', s.subname), format('DROP SUBSCRIPTION %I;', s.subname)
       FROM pg_subscription AS s JOIN pg_database AS d ON d.oid = s.subdbid WHERE d.datname = current_database()
       UNION ALL
+      SELECT format('replication slot %I', slot_name), format('SELECT pg_drop_replication_slot(%L);', slot_name)
+      FROM pg_replication_slots WHERE database = current_database() AND NOT temporary
+      UNION ALL
       SELECT format('foreign server %I', srvname), format('DROP SERVER %I CASCADE;', srvname) FROM pg_foreign_server) AS x),
   'large_objects', (SELECT count(*) FROM pg_largeobject_metadata))"
 );

@@ -1,5 +1,7 @@
 //! The shared roles of an installation.
 
+use std::collections::BTreeSet;
+
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -38,8 +40,9 @@ impl Server {
                 Err(error) => return Err(explain_missing_right(error)),
             }
         }
+        let stored = stored_settings(&mut session).await?;
         session.release();
-        Ok(())
+        self.reset_group_settings(&stored).await
     }
 
     /// Sets the password of `tenantry_migrator` to that of this process.
@@ -48,6 +51,19 @@ impl Server {
         let script = Script::of("ALTER ROLE {} PASSWORD {}", &[&MIGRATOR, &Literal::new(&verifier)?]);
         self.run("set the migrator's password", &script).await
     }
+}
+
+/// Where settings are stored for the operator's own roles: a tool that acts as one of them can store some for all tenants.
+async fn stored_settings(session: &mut Session) -> Result<BTreeSet<(String, Option<String>)>> {
+    let roles = [MIGRATOR, OWNER, DBA, ADMIN];
+    let query = sqlx::query_as::<_, (String, Option<String>)>(
+        "SELECT r.rolname::text, d.datname::text FROM pg_db_role_setting AS s JOIN pg_roles AS r ON r.oid = s.setrole
+         LEFT JOIN pg_database AS d ON d.oid = s.setdatabase WHERE r.rolname = ANY ($1)",
+    )
+    .bind(roles.iter().map(Ident::as_str).collect::<Vec<_>>())
+    .fetch_all(&mut **session);
+    let found = query.await.map_err(Error::sql("read the settings of the shared roles"))?;
+    Ok(found.into_iter().collect())
 }
 
 /// From 16 on, a role that another role created cannot be changed: the error lists the possible ones.

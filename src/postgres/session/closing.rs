@@ -9,7 +9,10 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::pool::{Closing, Kind, Sessions, lock};
+use super::{
+    connect::{ANSWER_LIMIT, with_timeout},
+    pool::{Closing, Kind, Sessions, lock},
+};
 
 /// The interval at which the server is asked for the processes of closed sessions.
 const CLOSE_POLL: Duration = Duration::from_millis(2);
@@ -55,6 +58,24 @@ impl Sessions {
         }
     }
 
+    /// Ends the process of one of the operator's own sessions. Without `pg_signal_backend`, `tenantry_admin` may not: then the
+    /// time limit of the statement does.
+    pub(super) async fn end(self: &Arc<Self>, pid: i32) {
+        let Ok(mut session) = self.admin().await else { return };
+        let end = sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE pid = $1 AND usename = 'tenantry_migrator' AND application_name = $2",
+        )
+        .bind(pid)
+        .bind(&self.config.application_name)
+        .execute(&mut *session);
+        let ended = with_timeout(ANSWER_LIMIT, "end a session that was given up", end).await;
+        if let Err(error) = ended {
+            tracing::debug!(pid, %error, "could not end a session that was given up");
+        }
+        session.release();
+    }
+
     /// The given processes that are still running. A server that does not respond counts as having none.
     async fn running(self: &Arc<Self>, pids: &[i32]) -> Vec<i32> {
         let Ok(mut session) = self.admin().await else { return Vec::new() };
@@ -71,5 +92,14 @@ impl Sessions {
             }
             Err(_) => Vec::new(),
         }
+    }
+}
+
+/// An operation that waits for a slot.
+pub(super) struct Waiting<'a>(pub(super) &'a Sessions);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -75,9 +75,18 @@ pub(in crate::postgres) enum ConnectAs<'a> {
     /// The operator's login without `SET ROLE`, in the given database: before `tenantry_admin` exists.
     Login(&'a str),
     /// The login `tenantry_migrator`, acting as `tenantry_owner`, for modules' SQL and seeds.
-    Migrator { database: &'a Ident, password: &'a SecretText },
+    Migrator { database: &'a Ident, password: &'a SecretText, work: MigratorWork },
     /// A tenant.
     Tenant { database: &'a Ident, login: &'a Ident, password: &'a SecretText },
+}
+
+/// What a session of the migrator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::postgres) enum MigratorWork {
+    /// It runs files, functions of modules or VACUUM, which have their own time limits.
+    Change,
+    /// It looks at the database, and corrects what is Tenantry's: no statement takes long, unless the tenant made it.
+    Look,
 }
 
 impl ConnectAs<'_> {
@@ -101,7 +110,7 @@ impl ConnectAs<'_> {
 /// What every session sets at its start, so that no setting of a login or a database, which may be a tenant's own, changes
 /// how statements work or ends the session. (Where data is stored, and how durable it is, is the administrator's choice.) The
 /// timeouts that differ between sessions are added.
-const PINNED: [(&str, &str); 13] = [
+const PINNED: [(&str, &str); 15] = [
     ("client_min_messages", "error"),
     ("local_preload_libraries", ""),
     ("idle_session_timeout", "0"),
@@ -115,6 +124,9 @@ const PINNED: [(&str, &str); 13] = [
     ("standard_conforming_strings", "on"),
     ("bytea_output", "hex"),
     ("IntervalStyle", "postgres"),
+    // Names from the catalogs are compared with names that are known.
+    ("quote_all_identifiers", "off"),
+    ("exit_on_error", "off"),
 ];
 
 /// The version from which on `transaction_timeout` exists.
@@ -169,8 +181,9 @@ impl ServerConfig {
                 ("statement_timeout", "60s"),
                 ("lock_timeout", "30s"),
             ]),
-            // A tenant can hold locks on its tables for any time; a migration waits 15 seconds.
-            ConnectAs::Migrator { database, password } => options
+            // A tenant can hold locks on its tables for any time; a migration waits 15 seconds. Only a module's file looks
+            // names up in its own schema: a function planted in `public` may fit a call better than PostgreSQL's.
+            ConnectAs::Migrator { database, password, work } => options
                 .username(MIGRATOR.as_str())
                 .password(password.expose())
                 .database(database.as_str())
@@ -178,8 +191,8 @@ impl ServerConfig {
                     ("role", OWNER.as_str()),
                     // A module could set this for the login.
                     ("default_transaction_read_only", "off"),
-                    ("search_path", "public,pg_temp"),
-                    ("statement_timeout", "0"),
+                    ("search_path", "pg_catalog,pg_temp"),
+                    ("statement_timeout", if work == MigratorWork::Look { LOOK_TIMEOUT } else { "0" }),
                     ("lock_timeout", "15s"),
                 ]),
             ConnectAs::Tenant { database, login, password } => options
@@ -224,6 +237,9 @@ impl Tls {
 
 /// The time after which the connection of a statement counts as lost. Waits inside the server have shorter limits there.
 pub(in crate::postgres) const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
+
+/// When the server ends a statement of a session that only looks: a little later than the client stops waiting.
+const LOOK_TIMEOUT: &str = "125s";
 
 /// The time limit of a catalog query: a server that does not respond is not waited for.
 pub(in crate::postgres) const ANSWER_LIMIT: Duration = Duration::from_secs(20);

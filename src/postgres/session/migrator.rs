@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-use super::pool::Session;
+use super::{connect::MigratorWork, pool::Session};
 
 /// A session of the migrator in a tenant's database.
 pub(in crate::postgres) struct MigratorSession {
@@ -51,6 +51,27 @@ impl Server {
         placement: &Placement,
         doing: &'static str,
     ) -> Result<MigratorSession> {
+        self.open_migrator_session_for(MigratorWork::Change, placement, doing).await
+    }
+
+    /// As [`Self::open_migrator_session`], for an operation that only looks. When the operation gives up, the session is ended
+    /// in the server: the tenant may have made a view that never returns.
+    pub(in crate::postgres) async fn open_looking_session(
+        &self,
+        placement: &Placement,
+        doing: &'static str,
+    ) -> Result<MigratorSession> {
+        let mut migrator = self.open_migrator_session_for(MigratorWork::Look, placement, doing).await?;
+        migrator.session.ends_at_once = true;
+        Ok(migrator)
+    }
+
+    async fn open_migrator_session_for(
+        &self,
+        work: MigratorWork,
+        placement: &Placement,
+        doing: &'static str,
+    ) -> Result<MigratorSession> {
         let (id, name) = (placement.tenant, Ident::database(placement)?);
         // Before the lock: a restriction of the tenant's access needs the lock, and waits for no session of others.
         let slot = self.tenant_slot().await;
@@ -58,7 +79,7 @@ impl Server {
         let found = self.observe(placement).await?;
         if found.building.is_some() {
             let database = Ident::building(placement);
-            let session = self.migrator(slot, &database, doing).await?.with_pid().await;
+            let session = self.migrator_for(work, slot, &database, doing).await?.with_pid().await;
             return Ok(MigratorSession { session, database, grant: None });
         }
         match found.database {
@@ -72,7 +93,7 @@ impl Server {
         let script = Script::of("GRANT CONNECT ON DATABASE {} TO {}", &[&name, &MIGRATOR]);
         let grant = ConnectGrant { server: self.clone(), id, name: name.clone(), is_revoked: false };
         self.run("grant the migrator CONNECT", &script).await?;
-        match self.migrator(slot, &name, doing).await {
+        match self.migrator_for(work, slot, &name, doing).await {
             Ok(session) => {
                 let session = session.with_pid().await;
                 Ok(MigratorSession { session, database: name, grant: Some(grant) })

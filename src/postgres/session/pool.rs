@@ -27,6 +27,7 @@ use crate::{
 
 use super::{
     blocked::{AskedToEnd, Blocked, while_unblocking},
+    closing::Waiting,
     connect::{
         ANSWER_LIMIT, ConnectAs, GRANT_OPTIONS_SINCE, MAINTENANCE_DATABASE, ServerConfig, connect_to,
         identifier_of, with_timeout, with_version,
@@ -107,6 +108,8 @@ pub(in crate::postgres) struct Session {
     /// The server process, once it is known: sessions in tenant databases read it with their first statement, the others
     /// when they first change something.
     pub(in crate::postgres) pid: Option<i32>,
+    /// Whether its process is ended when it is dropped: what it does need not be finished.
+    pub(super) ends_at_once: bool,
 }
 
 impl Sessions {
@@ -340,6 +343,7 @@ impl Sessions {
             sessions: Arc::clone(self),
             kind,
             pid: None,
+            ends_at_once: false,
         }
     }
 
@@ -425,19 +429,15 @@ impl Drop for Session {
         // Outside a runtime, no task can wait for the server; the closed socket ends the session.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (sessions, kind, pid) = (Arc::clone(&self.sessions), self.kind, self.pid);
+        let ended = pid.filter(|_| self.ends_at_once);
         runtime.spawn(async move {
+            if let Some(pid) = ended {
+                sessions.end(pid).await;
+            }
             let _ = tokio::time::timeout(DRAIN_TIMEOUT, connection.ping()).await;
             let _ = tokio::time::timeout(Duration::from_secs(5), connection.close()).await;
             sessions.free_slot(slot, kind, pid);
         });
-    }
-}
-
-struct Waiting<'a>(&'a Sessions);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -9,64 +9,72 @@
 //! prepared are rolled back. Until that is proven, the login's comment records it, so that the next attempt finishes an
 //! interrupted one.
 
-use std::{collections::HashSet, time::Duration};
+mod earlier_sessions;
 
-use futures::TryStreamExt;
-use sqlx::{Either, Row, postgres::PgRow};
-
+use self::earlier_sessions::Narrowing;
 use crate::{
     api::reason::Reason,
     domain::{
         access::AccessLevel,
         drift::{self, Mismatch},
+        migration_login::level_ends_migrations,
+        names::migration_login_name,
         placement::Placement,
         tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids, TenantFacts},
     },
     postgres::{
-        catalog::{
-            inventory::{self, Rights},
-            ownership,
-        },
+        catalog::{inventory, ownership},
         error::{Error, Result},
         identifier::{ADMIN, GROUPS, Ident, Keyword, Literal, Script},
         server::{Server, run_despite_read_only, run_on, run_restricting},
-        session::{
-            blockers::end_as_login,
-            connect::{STATEMENT_LIMIT, with_timeout},
-            pool::Session,
-            prepared::Prepared,
-        },
     },
 };
 
 use super::{
     logins::conflict,
+    migration_login_end::disarm_at_once,
     properties::properties_script,
     settings::{Extent, reset_settings},
 };
 
-/// How often sessions are ended and read again before they count as blocking: for five seconds. Other restrictions wait for
-/// the same few sessions of the operator, and this one is tried again.
-const ROUNDS: u32 = 50;
-/// The first pause between two reads; it grows to the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LAST_PAUSE: Duration = Duration::from_millis(100);
-const DOING: &str = "end the tenant's sessions";
-/// After how many rounds a session that is still starting is ended: an honest one has started by then.
-const STARTING_ROUNDS: u32 = 8;
-
 impl Server {
     /// Sets the access level of the tenant's logins. Each is tried, whatever becomes of the other: a previous login that does not
     /// exist, or is another owner's, has nothing to lose.
+    ///
+    /// A level that ends the migration login of the tenant's database is in force only when that login is gone: see
+    /// [`level_ends_migrations`].
     pub async fn set_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+        let _one = self.lock_tenant(placement.tenant).await;
+        if !level_ends_migrations(level) {
+            return self.set_logins_access(placement, level, None).await;
+        }
+        let tool = Ident::new(&migration_login_name(&placement.database))?;
+        let restricted = self.set_logins_access(placement, level, Some(&tool)).await;
+        // Also where the tenant's own logins could not be restricted.
+        let closed = self.close_locked(&tool).await;
+        restricted.and(closed.map(drop))
+    }
+
+    /// Takes all access from one login of the tenant's, that of this placement, and ends its sessions.
+    pub(super) async fn block_login(&self, placement: &Placement) -> Result<()> {
+        let _one = self.lock_tenant(placement.tenant).await;
+        self.set_login_access(placement, AccessLevel::Blocked, None).await
+    }
+
+    async fn set_logins_access(
+        &self,
+        placement: &Placement,
+        level: AccessLevel,
+        tool: Option<&Ident>,
+    ) -> Result<()> {
         let previous = match placement.of_previous_login() {
-            Some(previous) => match self.set_login_access(&previous, level).await {
+            Some(previous) => match self.set_login_access(&previous, level, tool).await {
                 Err(Error::LoginMissing(_) | Error::Conflict { kind: "role", .. }) => Ok(()),
                 other => other,
             },
             None => Ok(()),
         };
-        self.set_login_access(placement, level).await.and(previous)
+        self.set_login_access(placement, level, tool).await.and(previous)
     }
 
     /// Sets the access level of one login. If that revokes a right, it ends the sessions that had it, and proves that they have
@@ -74,9 +82,14 @@ impl Server {
     /// [`Server::set_login`]).
     ///
     /// Without the login or the database, `Blocked` is in force already.
-    pub(super) async fn set_login_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+    /// The tenant's lock is the caller's. The migration login `tool` is shut out before anything that may wait for a session.
+    async fn set_login_access(
+        &self,
+        placement: &Placement,
+        level: AccessLevel,
+        tool: Option<&Ident>,
+    ) -> Result<()> {
         let (id, database, login) = (placement.tenant, Ident::database(placement)?, Ident::login(placement)?);
-        let _one = self.lock_tenant(id).await;
         let mut session = self.admin().await?;
         let names: (&[&str], &[&str]) = (&[database.as_str()], &[login.as_str()]);
         let inventory = inventory::read(&mut session, Some(names)).await?;
@@ -134,6 +147,12 @@ impl Server {
             script.append(groups);
         }
         script.append(memberships);
+        if let Some(tool) = tool
+            && let Err(error) = disarm_at_once(&mut session, tool).await
+        {
+            // It is tried again, and reported, once the tenant's login is restricted.
+            tracing::warn!(login = %tool, %error, "could not shut a migration login out at once");
+        }
         if narrows {
             let narrowing = Narrowing {
                 database: &database,
@@ -264,181 +283,4 @@ fn memberships_script(login: &Ident, facts: &LoginProperties) -> Script {
         script.add("REVOKE {}, {}, {}, {} FROM {}", &[login, rw, shrink, ro, &ADMIN]);
     }
     script
-}
-
-/// A change after which sessions of before must not remain.
-struct Narrowing<'a> {
-    /// The tenant's database.
-    database: &'a Ident,
-    /// Its login.
-    login: &'a Ident,
-    /// The tenant's other login, whose sessions end when its own access is narrowed.
-    other: Option<&'a str>,
-    /// The level from now on.
-    level: AccessLevel,
-    /// What the operator may do to sessions of others.
-    rights: Rights,
-    /// Whether the server's memberships have options of their own: from 16 on.
-    has_grant_options: bool,
-}
-
-impl Narrowing<'_> {
-    /// Ends the login's sessions that began before now, until none is left. Returns the transactions that it prepared.
-    async fn end_earlier_sessions(&self, session: &mut Session) -> Result<Vec<Prepared>> {
-        let since = clock(session, 0).await?;
-        let script = self.sessions_script(&since)?;
-        let mut pause = FIRST_PAUSE;
-        let mut left = RemainingSessions::default();
-        for round in 0..ROUNDS {
-            let starting_before = left.starting;
-            left = with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await?;
-            // Sessions that start after the first read have the new rights and are ignored: a client that reconnects all the
-            // time, even one that is refused only after it took that lock, must not delay the proof.
-            if round > 0 {
-                left.starting.retain(|pid| starting_before.contains(pid));
-            }
-            if left.starting.is_empty() && left.asked.is_empty() && left.active.is_empty() {
-                return Ok(left.prepared);
-            }
-            if round >= STARTING_ROUNDS {
-                // A client can have its session wait there for any time (`post_auth_delay`).
-                let starting: Vec<i32> = left.starting.iter().copied().collect();
-                end_as_login(session, self.login, &starting).await?;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
-        if left.starting.is_empty() && left.active.is_empty() {
-            return Err(self.termination_ignored(&left));
-        }
-        Err(Error::SessionsInTheWay {
-            database: self.database.to_string(),
-            count: left.starting.len() + left.asked.len() + left.active.len(),
-            who: pids(left.active.iter().chain(&left.asked).chain(&left.starting)),
-        })
-    }
-
-    /// What the statement waited for, if that is a session that was asked to end all the time, and still runs.
-    async fn explain(&self, error: Error, session: &mut Session) -> Error {
-        if error.reason() != Reason::LockTimeout {
-            return error;
-        }
-        let left = async {
-            let since = clock(session, 1).await?;
-            let script = self.sessions_script(&since)?;
-            with_timeout(STATEMENT_LIMIT, DOING, read_remaining(session, &script)).await
-        };
-        match left.await {
-            Ok(left) if !left.asked.is_empty() => self.termination_ignored(&left),
-            _ => error,
-        }
-    }
-
-    fn termination_ignored(&self, left: &RemainingSessions) -> Error {
-        let others = self.level.group().map_or_else(String::new, |group| format!(" but {group}"));
-        Error::TerminationIgnored { login: self.login.to_string(), others, sessions: pids(&left.asked) }
-    }
-
-    /// Reads the sessions that hold the lock of a starting session on its database, then the listed sessions, and ends those
-    /// that the operator may end. In that order: a session releases the lock only once it is listed, so that it cannot be
-    /// missed in between.
-    fn sessions_script(&self, since: &str) -> Result<Script> {
-        let Self { database, login, other, rights, .. } = *self;
-        let mut script = Script::new();
-        let borrow = !(rights.signal && rights.stats);
-        if borrow {
-            // Without the two predefined roles, the operator becomes a member of the login until the rollback.
-            let options = Keyword(if self.has_grant_options { "WITH INHERIT TRUE, SET FALSE" } else { "" });
-            script.add("GRANT {} TO {} {}", &[login, &ADMIN, &options]);
-        }
-        script.add(
-            "SELECT 'starting' AS what, l.pid FROM pg_locks AS l \
-             WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass AND l.mode = 'RowExclusiveLock' \
-             AND l.objid = (SELECT d.oid FROM pg_database AS d WHERE d.datname = {})",
-            &[&Literal::from(database)],
-        );
-        script.add(
-            // Another tenant's login, or a renamed one, connected to this database with rights that were just revoked.
-            "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
-                         WHEN r.rolname = {} OR r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
-                             coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
-                         WHEN a.backend_start > {}::timestamptz THEN 'later' \
-                         WHEN r.rolname <> {} AND {} THEN 'active' \
-                         WHEN pg_terminate_backend(a.pid) THEN 'asked' ELSE 'asked' END AS what, a.pid \
-             FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
-             WHERE a.pid <> pg_backend_pid()",
-            &[
-                &Literal::new(other.unwrap_or_default())?,
-                &Literal::from(login),
-                &Literal::from(database),
-                &Literal::new(ownership::TENANT)?,
-                &Literal::new(since)?,
-                &Literal::from(login),
-                // As a mere member of the login, the operator may not end the sessions of another role.
-                &Keyword(if borrow { "true" } else { "false" }),
-            ],
-        );
-        let groups = GROUPS;
-        let [rw, shrink, ro] = groups.each_ref().map(Literal::from);
-        script.add(
-            "SELECT 'prepared' AS what, 0 AS pid, p.gid, p.owner::text FROM pg_prepared_xacts AS p \
-             WHERE p.database = {} AND p.owner IN ({}, {}, {}, {})",
-            &[&Literal::from(database), &Literal::from(login), &rw, &shrink, &ro],
-        );
-        if borrow {
-            let mut borrowed = Script::of("BEGIN", &[]);
-            borrowed.append(script);
-            return Ok(borrowed.then("ROLLBACK", &[]));
-        }
-        Ok(script)
-    }
-}
-
-fn pids<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {
-    pids.into_iter().map(|pid| format!("pid {pid}")).collect::<Vec<_>>().join(", ")
-}
-
-/// The server's clock, or what it showed some seconds ago. As text, so that no type in between rounds it.
-async fn clock(session: &mut Session, seconds_ago: i32) -> Result<String> {
-    let clock = sqlx::query_scalar("SELECT (clock_timestamp() - make_interval(secs => $1))::text");
-    let clock = clock.bind(f64::from(seconds_ago)).fetch_one(&mut **session);
-    with_timeout(STATEMENT_LIMIT, DOING, clock).await
-}
-
-/// What remains from before the change.
-#[derive(Default)]
-struct RemainingSessions {
-    /// Sessions that are starting in the database.
-    starting: HashSet<i32>,
-    /// Sessions of the login, and of other tenants' logins in its database: they were asked to end.
-    asked: HashSet<i32>,
-    /// Sessions of other tenants' logins in its database that the operator may not end.
-    active: HashSet<i32>,
-    /// Transactions that the login prepared in its database. Once no earlier session is active, none is added.
-    prepared: Vec<Prepared>,
-}
-
-async fn read_remaining(session: &mut Session, script: &Script) -> Result<RemainingSessions, sqlx::Error> {
-    let mut rows = sqlx::raw_sql(script.sql()).fetch_many(&mut **session);
-    let mut left = RemainingSessions::default();
-    loop {
-        let row: PgRow = match rows.try_next().await? {
-            Some(Either::Right(row)) => row,
-            Some(Either::Left(_)) => continue,
-            None => return Ok(left),
-        };
-        let pid = row.try_get::<i32, _>("pid")?;
-        match row.try_get::<&str, _>("what")? {
-            "starting" => drop(left.starting.insert(pid)),
-            "asked" => drop(left.asked.insert(pid)),
-            "active" => drop(left.active.insert(pid)),
-            "prepared" => {
-                left.prepared.push(Prepared { gid: row.try_get("gid")?, owner: row.try_get("owner")? })
-            }
-            // Listed without a role: still starting, if it holds the lock.
-            "unnamed" => {}
-            // Listed with a role: started.
-            _ => drop(left.starting.remove(&pid)),
-        }
-    }
 }

@@ -15,6 +15,7 @@ use crate::{
         identifier::{Ident, Number, Script},
         server::Server,
         session::connect::{STATEMENT_LIMIT, with_timeout},
+        tenant::migrate::file,
     },
 };
 
@@ -36,23 +37,33 @@ plan AS (
     SET name = excluded.name, features = excluded.features, sla = excluded.sla, updated_at = now()
     WHERE (p.name, p.features, p.sla) IS DISTINCT FROM (excluded.name, excluded.features, excluded.sla)
         OR EXISTS (SELECT FROM gone) OR EXISTS (SELECT FROM written))
-SELECT coalesce(jsonb_object_agg(name, used), '{}') FROM tenantry.counters";
+SELECT coalesce(jsonb_object_agg(name, used), '{}')
+FROM (SELECT left(name::text, 200) AS name, used::bigint FROM tenantry.counters LIMIT 1000) AS c";
 
-const COUNTERS: &str = "SELECT coalesce(jsonb_object_agg(name, used), '{}') FROM tenantry.counters";
+/// In place of the table, there may be a view of the tenant's with any number of rows: the operator has little memory.
+const COUNTERS: &str = "\
+SELECT coalesce(jsonb_object_agg(name, used), '{}')
+FROM (SELECT left(name::text, 200) AS name, used::bigint FROM tenantry.counters LIMIT 1000) AS c";
 
 impl Server {
     /// Replaces the limits in a tenant's database, and the plan that its application reads. Returns the usage. Usage over a
     /// limit stays, and cannot grow.
     pub async fn apply_limits(&self, placement: &Placement, entitlements: &Entitlements) -> Result<Amounts> {
-        let mut migrator = self.open_migrator_session(placement, "connect to apply the limits").await?;
+        let mut migrator = self.open_looking_session(placement, "connect to apply the limits").await?;
         let result = apply(&mut migrator.session, entitlements).await;
         self.close_migrator_session(migrator, placement, result).await
     }
 
     /// The usage of the metered limits.
     pub async fn read_counters(&self, placement: &Placement) -> Result<Amounts> {
-        let mut migrator = self.open_migrator_session(placement, "connect to read the counters").await?;
-        let result = with_timeout(STATEMENT_LIMIT, "read the counters", read(&mut migrator.session)).await;
+        let mut migrator = self.open_looking_session(placement, "connect to read the counters").await?;
+        let result = async {
+            let used =
+                with_timeout(STATEMENT_LIMIT, "read the counters", read(&mut migrator.session)).await?;
+            file::reset(&mut migrator.session).await?;
+            Ok(used)
+        };
+        let result = result.await;
         self.close_migrator_session(migrator, placement, result).await
     }
 
@@ -93,8 +104,10 @@ pub(super) async fn apply(session: &mut PgConnection, entitlements: &Entitlement
         .bind(&entitlements.plan)
         .bind(&entitlements.features)
         .bind(&entitlements.sla)
-        .fetch_one(session);
-    with_timeout(STATEMENT_LIMIT, "apply the limits", apply).await.map(|Json(used)| used)
+        .fetch_one(&mut *session);
+    let Json(used) = with_timeout(STATEMENT_LIMIT, "apply the limits", apply).await?;
+    file::reset(session).await?;
+    Ok(used)
 }
 
 /// Reads the counters in a tenant's database.

@@ -12,8 +12,11 @@ use uuid::Uuid;
 use super::credentials::is_verifier;
 use crate::{
     domain::{
-        migration_login::MigrationOwner, migration_run::LoginState, names::migration_login_name,
-        placement::Placement, tenant_facts::Ownership,
+        migration_login::{MigrationOwner, may_be_made},
+        migration_run::LoginState,
+        names::migration_login_name,
+        placement::Placement,
+        tenant_facts::Ownership,
     },
     postgres::{
         catalog::{inventory, ownership},
@@ -79,6 +82,9 @@ pub struct MigrationLogin<'a> {
 
 impl Server {
     /// Creates the migration login of a database, instead of one that an earlier run left. Returns its name.
+    ///
+    /// # Errors
+    /// PostgreSQL's. [`Error::MigrationsRestricted`]: the tenant has less than full access, by its login.
     pub async fn open_migration_login(
         &self,
         database: &MigratedDatabase<'_>,
@@ -140,8 +146,13 @@ impl Server {
     ) -> Result<()> {
         let detail = match database {
             MigratedDatabase::OfTenant(placement) => {
-                let inventory = inventory::read(session, Some((&[name.as_str()], &[]))).await?;
-                match inventory.facts(placement).database.map(|facts| facts.ownership) {
+                let login = Ident::login(placement)?;
+                let names: (&[&str], &[&str]) = (&[name.as_str()], &[login.as_str()]);
+                let facts = inventory::read(session, Some(names)).await?.facts(placement);
+                match facts.database.map(|facts| facts.ownership) {
+                    Some(Ownership::Ours) if !may_be_made(facts.login.as_ref()) => {
+                        return Err(Error::MigrationsRestricted(name.to_string()));
+                    }
                     Some(Ownership::Ours) => return Ok(()),
                     Some(other) => other.describe(),
                     None => return Err(Error::DatabaseMissing(name.to_string())),

@@ -110,36 +110,22 @@ impl Server {
         };
         session.release();
         let _one = self.lock_owner(&owner).await;
+        self.close_locked(&login).await
+    }
+
+    /// As [`Server::close_migration_login`], for the holder of the lock of the login's owner.
+    pub(super) async fn close_locked(&self, login: &Ident) -> Result<Vec<String>> {
         let mut session = self.admin().await?;
-        let Some((owner, row)) = read(&mut session, &login).await? else {
+        let Some((own, row)) = disarm(&mut session, login).await? else {
             session.release();
             return Ok(Vec::new());
         };
-        let comment = ownership::database_of(&owner);
-        let query = sqlx::query_scalar(DATABASES).bind(comment).fetch_all(&mut *session);
-        let own: Vec<String> = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
-
-        // Alone: what follows may wait for locks.
-        let no_login = Script::of("ALTER ROLE {} NOLOGIN CONNECTION LIMIT 0", &[&login]);
-        run_restricting(&mut session, DOING, &no_login, &login).await?;
-        let mut script = Script::new();
-        for database in &row.granted {
-            script.add("REVOKE ALL ON DATABASE {} FROM {}", &[&Ident::new(database)?, &login]);
-        }
-        for database in &own {
-            script.add("REVOKE CREATE ON DATABASE {} FROM {}", &[&Ident::new(database)?, &OWNER]);
-        }
-        // What else an administrator made it a member of ends with the role.
-        if row.is_owner {
-            script.add("REVOKE {} FROM {}", &[&OWNER, &login]);
-        }
-        run_restricting(&mut session, DOING, &script, &login).await?;
-        end_sessions(&mut session, &login, &own).await?;
+        end_sessions(&mut session, login, &own, ROUNDS).await?;
         let mut script = Script::new();
         for member in &row.members {
-            script.add("REVOKE {} FROM {}", &[&login, &Ident::new(member)?]);
+            script.add("REVOKE {} FROM {}", &[login, &Ident::new(member)?]);
         }
-        run_restricting(&mut session, DOING, &script, &login).await?;
+        run_restricting(&mut session, DOING, &script, login).await?;
 
         let owners = [OWNER.to_string(), login.to_string()];
         let query = sqlx::query_as(PREPARED).bind(&own).bind(&owners[..]).fetch_all(&mut *session);
@@ -150,7 +136,7 @@ impl Server {
             let one = Prepared { gid, owner };
             self.inner.sessions.roll_back_prepared(&Ident::new(&database)?, &[one]).await?;
         }
-        self.drop_migration_login(&login, &own).await
+        self.drop_migration_login(login, &own).await
     }
 
     async fn drop_migration_login(&self, login: &Ident, own: &[String]) -> Result<Vec<String>> {
@@ -198,6 +184,40 @@ impl Server {
     }
 }
 
+/// Takes LOGIN and the rights from a migration login, and ends its sessions once, without waiting for their end: what
+/// narrows a tenant's access goes on at once.
+pub(super) async fn disarm_at_once(session: &mut Session, login: &Ident) -> Result<()> {
+    let Some((own, _)) = disarm(session, login).await? else { return Ok(()) };
+    match end_sessions(session, login, &own, 1).await {
+        Err(Error::SessionsInTheWay { .. }) => Ok(()),
+        ended => ended,
+    }
+}
+
+/// Takes LOGIN and the rights from a migration login. Returns the databases of its owner, and what it had.
+async fn disarm(session: &mut Session, login: &Ident) -> Result<Option<(Vec<String>, LoginRow)>> {
+    let Some((owner, row)) = read(session, login).await? else { return Ok(None) };
+    let comment = ownership::database_of(&owner);
+    let query = sqlx::query_scalar(DATABASES).bind(comment).fetch_all(&mut **session);
+    let own: Vec<String> = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
+    // Alone: what follows may wait for locks.
+    let no_login = Script::of("ALTER ROLE {} NOLOGIN CONNECTION LIMIT 0", &[login]);
+    run_restricting(session, DOING, &no_login, login).await?;
+    let mut script = Script::new();
+    for database in &row.granted {
+        script.add("REVOKE ALL ON DATABASE {} FROM {}", &[&Ident::new(database)?, login]);
+    }
+    for database in &own {
+        script.add("REVOKE CREATE ON DATABASE {} FROM {}", &[&Ident::new(database)?, &OWNER]);
+    }
+    // What else an administrator made it a member of ends with the role.
+    if row.is_owner {
+        script.add("REVOKE {} FROM {}", &[&OWNER, login]);
+    }
+    run_restricting(session, DOING, &script, login).await?;
+    Ok(Some((own, row)))
+}
+
 /// Reads the migration login of this name.
 async fn read(session: &mut Session, login: &Ident) -> Result<Option<(MigrationOwner, LoginRow)>> {
     let query = sqlx::query_as(READ).bind(login.as_str()).fetch_optional(&mut **session);
@@ -209,11 +229,11 @@ async fn read(session: &mut Session, login: &Ident) -> Result<Option<(MigrationO
 }
 
 /// Ends the sessions of a login that can no longer log in, until none is left.
-async fn end_sessions(session: &mut Session, login: &Ident, databases: &[String]) -> Result<()> {
+async fn end_sessions(session: &mut Session, login: &Ident, databases: &[String], rounds: u32) -> Result<()> {
     let mut pause = FIRST_PAUSE;
     let (mut starting, mut passed_on): (HashSet<i32>, HashSet<i32>) = (HashSet::new(), HashSet::new());
     let mut own: HashSet<i32> = HashSet::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let query = sqlx::query_scalar(STARTING).bind(databases).fetch_all(&mut **session);
         let locking: Vec<i32> = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
         let query = sqlx::query_as(SESSIONS).bind(login.as_str()).fetch_all(&mut **session);

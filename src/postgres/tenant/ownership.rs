@@ -2,7 +2,6 @@
 
 use crate::{
     domain::{
-        access::AccessLevel,
         placement::Placement,
         tenant_facts::{Ownership, RecordedOids, StrayRole, TenantFacts},
     },
@@ -80,7 +79,7 @@ impl Server {
     /// Takes all access from a role of the tenant's that is not its login, and ends its sessions. The login's sessions in
     /// the tenant's database end too.
     async fn cut_stray(&self, placement: &Placement, stray: &StrayRole) -> Result<()> {
-        self.set_access(&as_login(placement, stray), AccessLevel::Blocked).await
+        self.block_login(&as_login(placement, stray)).await
     }
 }
 

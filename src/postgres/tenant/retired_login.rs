@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use crate::{
-    domain::{access::AccessLevel, placement::Placement},
+    domain::placement::Placement,
     postgres::{
         error::{Error, Result},
         server::Server,
@@ -77,7 +77,7 @@ impl Server {
             })
         });
         let last_use = last_use.transpose().map_err(Error::sql("read the sessions of the previous login"))?;
-        self.set_login_access(previous, AccessLevel::Blocked).await?;
+        self.block_login(previous).await?;
         self.drop_unused_login(previous).await?;
         Ok(last_use.unwrap_or_default())
     }

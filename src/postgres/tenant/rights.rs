@@ -29,7 +29,7 @@ impl Server {
     /// Reads the rights in a tenant's database, in a session of its own, and repairs them. A report that is not clean is also
     /// kept for [`Server::take_rights_report`].
     pub async fn settle_rights(&self, placement: &Placement) -> Result<RightsReport> {
-        let mut migrator = self.open_migrator_session(placement, "connect to read the rights").await?;
+        let mut migrator = self.open_looking_session(placement, "connect to read the rights").await?;
         let result = self.settle(&mut migrator.session, placement).await;
         self.close_unchecked(migrator, result).await
     }

@@ -40,7 +40,7 @@ impl Server {
     /// Compares a tenant's database with the template of the modules that were applied to it, and repairs what needs no data.
     /// A database that has an older edition of a corrected file is not compared.
     pub async fn check_structure(&self, placement: &Placement, modules: &ModuleSet) -> Result<SchemaReport> {
-        let mut migrator = self.open_migrator_session(placement, "connect to check the modules").await?;
+        let mut migrator = self.open_looking_session(placement, "connect to check the modules").await?;
         let read = ledger(&mut migrator.session).await;
         let applied = self.close_unchecked(migrator, read).await?;
         let Some(modules) = modules.applied(&applied) else { return Ok(SchemaReport::default()) };
@@ -51,7 +51,7 @@ impl Server {
             Err(error) => return Err(error),
         };
 
-        let mut migrator = self.open_migrator_session(placement, "connect to check the modules").await?;
+        let mut migrator = self.open_looking_session(placement, "connect to check the modules").await?;
         let session = &mut migrator.session;
         let check = async {
             let mut report = SchemaReport::default();

@@ -207,12 +207,17 @@ async fn claim(
     // Locks the row of the database: another claim fails now, and finds this one's comment when it is tried again.
     first.add("ALTER DATABASE {} CONNECTION LIMIT {}", &[database, &Number(found.connection_limit)]);
     execute(&mut transaction, &first).await?;
-    let query =
-        "SELECT oid::bigint, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
-    let query = sqlx::query_as::<_, (i64, Option<String>)>(query)
+    // What was granted since the report goes too: from now on, a GRANT of another session waits, and then fails.
+    let query = "\
+        SELECT d.oid::bigint, shobj_description(d.oid, 'pg_database'), ARRAY(
+            SELECT DISTINCT r.rolname::text
+            FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a JOIN pg_roles AS r ON r.oid = a.grantee
+            WHERE a.grantee <> d.datdba)
+        FROM pg_database AS d WHERE d.datname = $1";
+    let query = sqlx::query_as::<_, (i64, Option<String>, Vec<String>)>(query)
         .bind(database.as_str())
         .fetch_optional(&mut *transaction);
-    let (oid, comment) = with_timeout(STATEMENT_LIMIT, CLAIM, query)
+    let (oid, comment, grantees) = with_timeout(STATEMENT_LIMIT, CLAIM, query)
         .await?
         .ok_or_else(|| Error::DatabaseMissing(database.to_string()))?;
     let marked = ownership::of(comment.as_deref(), placement.tenant);
@@ -230,8 +235,8 @@ async fn claim(
         )
         .then("ALTER DATABASE {} CONNECTION LIMIT -1", &[database])
         .then("REVOKE ALL ON DATABASE {} FROM PUBLIC CASCADE", &[database]);
-    for rights in found.rights.iter().filter_map(|rights| rights.role.as_ref()) {
-        rest.add("REVOKE ALL ON DATABASE {} FROM {} CASCADE", &[database, &Ident::new(rights)?]);
+    for grantee in &grantees {
+        rest.add("REVOKE ALL ON DATABASE {} FROM {} CASCADE", &[database, &Ident::new(grantee)?]);
     }
     // Its rights as the owner became those of the new one.
     if found.owner.reach != Reach::Ours {

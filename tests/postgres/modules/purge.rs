@@ -2,7 +2,11 @@
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::{
-    domain::{module_purge::PurgeRefusal, modules::ModuleKind},
+    domain::{
+        module_purge::{PurgeRefusal, others_there, own_schema},
+        modules::{KnownModule, ModuleKind, ModuleWishes, Offer},
+        recorded_purge::RecordedPurges,
+    },
     modules::{Module, ModuleSet},
     postgres::{
         server::Server,
@@ -207,6 +211,43 @@ async fn module_in_a_shared_schema_loses_what_it_made_there() {
         let report = server.check_structure(&tenant.placement, &without).await.unwrap();
         assert!(report.left.is_empty(), "{report:?}");
         migrate(&server, &tenant, &without).await;
+        inside.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tables_of_a_tool_that_did_not_report_stay() {
+    for postgres in &*SERVERS {
+        let server = ready(postgres).await;
+        let tenant = Tenant::new("tenant_purge_unreported");
+        let coupons =
+            Module { schema: "shop".into(), ..module("coupons", &["CREATE TABLE shop.coupons (a int)"]) };
+        let tool = |name: &str| KnownModule {
+            name: name.into(),
+            depends_on: vec![],
+            minimum_versions: std::collections::BTreeMap::new(),
+            is_default: false,
+            kind: ModuleKind::External,
+            offer: Offer::Ready { target: 1 },
+        };
+        let modules = with(&[&coupons]);
+        tenant.provision_with(&server, &modules, 1).await;
+        // Its pipeline began: the tenant's record has no module "app", and neither has the ledger.
+        let mut inside = postgres.connect(&tenant.placement.database).await.unwrap();
+        run(&mut inside, "SET ROLE tenantry_owner; CREATE TABLE shop.orders (a int); RESET ROLE").await;
+        let wishes = ModuleWishes { tenant: &[], plan: "", of_plan: &[] };
+        let others = others_there("coupons", wishes, &[], &RecordedPurges::new(), &[tool("app")]);
+        assert!(others.contains("app"));
+        let own = own_schema("shop", &["shop"]);
+        let purge = ModulePurge { schema: "shop", ..purge("coupons", own, &modules) };
+        let purged = server.purge_module(&tenant.placement, &purge).await.unwrap();
+        let PurgedModule::Dropped { objects, .. } = &purged else { panic!("{purged:?}") };
+        assert_eq!(objects, &["table shop.coupons"]);
+        let left: bool = sqlx::query_scalar("SELECT to_regclass('shop.orders') IS NOT NULL")
+            .fetch_one(&mut inside)
+            .await
+            .unwrap();
+        assert!(left);
         inside.close().await.unwrap();
     }
 }

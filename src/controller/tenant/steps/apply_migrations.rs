@@ -8,6 +8,7 @@ use crate::{
         tenant_module::runs::{self, TenantRunState},
     },
     domain::{
+        migration_login::level_ends_migrations,
         modules::{version_of, with_applied},
         record::ModuleVersion,
         workflow::attempt::ModuleFailure,
@@ -18,7 +19,8 @@ use crate::{
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let modules = step.modules()?;
     let is_activated = step.row()?.activated_at.is_some();
-    if is_activated {
+    let wanted = step.subject.wanted_access();
+    if is_activated && !level_ends_migrations(wanted) {
         pipeline_login::ensure(step, &modules).await?;
     }
     let row = step.row()?;
@@ -51,7 +53,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
                 failures.push(failure(message, true));
             }
             (Some(Awaited::Run), Some(found)) => {
-                let run = runs::advance(step.tenant(), step.row()?, found, step.context).await?;
+                let run = runs::advance(step.tenant(), step.row()?, found, wanted, step.context).await?;
                 if let TenantRunState::Failed(message) = run {
                     failures.push(failure(message.clone(), false));
                     failed.get_or_insert(message);

@@ -12,7 +12,7 @@ use crate::{
         holds::{refresh_holds, restore_holds},
         step_context::StepContext,
     },
-    domain::{access::AccessLevel, rotation::PreviousState},
+    domain::{access::AccessLevel, migration_login::level_ends_migrations, rotation::PreviousState},
     postgres::{Error, server::Server},
 };
 
@@ -37,6 +37,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     server.set_access(&row.placement, level).await?;
     allow_previous_login(step, &server, level).await?;
     let row = step.row()?;
+    if level_ends_migrations(level) {
+        // A pipeline's is made again, with its Secret, once the level allows it.
+        step.context.state.reports.login_missing(row.id);
+    }
     let check = row.activated_at.is_some() && level > AccessLevel::Blocked && row.access != Some(level);
     let (id, was_due) = (row.id, row.verification_required);
     if check {

@@ -17,7 +17,7 @@ use crate::{
         watch::requeue::requeue_tenant,
     },
     domain::{
-        module_purge::{AGAIN, PurgeRefusal, order, own_schema, refusal},
+        module_purge::{AGAIN, PurgeRefusal, order, others_there, own_schema, refusal},
         modules::{ChosenModule, version_of, with_applied},
         record::ModuleVersion,
         recorded_purge::RecordedPurge,
@@ -74,9 +74,12 @@ async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), Step
     let schema = schema_of(step, &known, module).unwrap_or_else(|| "public".to_owned());
     let kept: Vec<ModuleVersion> =
         row.module_versions.iter().filter(|found| found.name != module).cloned().collect();
-    let others: Vec<String> = kept.iter().filter_map(|found| schema_of(step, &known, &found.name)).collect();
+    let others = others_there(module, wishes_of(step.subject), &kept, &row.module_purges, known.list());
+    let others: Vec<String> = others.iter().filter_map(|other| schema_of(step, &known, other)).collect();
     let others: Vec<&str> = others.iter().map(String::as_str).collect();
-    let own = begun.unwrap_or_else(|| own_schema(&schema, &others).map(str::to_owned));
+    // Since an interrupted drop began, another module may have come to the schema.
+    let own = begun.unwrap_or_else(|| Some(schema.clone()));
+    let own = own.and_then(|own| own_schema(&own, &others).map(str::to_owned));
     let begun = RecordedPurge::Begun { schema: own.clone() };
     let id = row.id;
     step.replace_record(step.context.registry.begin_module_purge(id, module, &begun).await?.record);

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::Inventory;
+use super::{Inventory, RoleRow};
 use crate::{
     domain::{
+        access::AccessLevel,
         identity::TenantId,
         leftovers::{FormerOwner, Leftover, LeftoverObject},
-        migration_login::FoundMigrationLogin,
+        migration_login::{FoundMigrationLogin, MigrationOwner},
         names::building_name,
     },
     postgres::{
@@ -52,11 +53,21 @@ impl Inventory {
         let found = self.roles.values().filter_map(|role| {
             let (owner, run) = ownership::migration_login_of(role.comment.as_deref()?)?;
             let members = role.members.iter().map(|member| member.name.clone()).collect();
-            Some(FoundMigrationLogin { name: role.name.clone(), owner, run, members })
+            let is_restricted = matches!(owner, MigrationOwner::Tenant(id) if self.is_restricted(id));
+            Some(FoundMigrationLogin { name: role.name.clone(), owner, run, members, is_restricted })
         });
         let mut found: Vec<FoundMigrationLogin> = found.collect();
         found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         found
+    }
+
+    /// Whether a tenant has a login, and none with full access.
+    fn is_restricted(&self, id: TenantId) -> bool {
+        let mut logins = self.roles_of.get(&id).into_iter().flatten().filter_map(|name| self.roles.get(name));
+        let is_full = |role: &RoleRow| {
+            role.member_of.iter().any(|group| Some(group.name.as_str()) == AccessLevel::ReadWrite.group())
+        };
+        self.roles_of.contains_key(&id) && !logins.any(is_full)
     }
 
     /// The roles with CONNECT on a database, without its owner and the migrator, whose own is revoked when it ends; PUBLIC is

@@ -186,8 +186,8 @@ async fn transaction_id(session: &mut PgConnection, script: &Script) -> sqlx::Re
     rows.first().map_or(Err(sqlx::Error::RowNotFound), |row| row.try_get(0))
 }
 
-/// Undoes what a file that ended its own transaction left in the session.
-pub(super) async fn reset(session: &mut PgConnection) -> Result<()> {
+/// Undoes what a file that ended its own transaction, or a function or view of the tenant's, left in the session.
+pub(in crate::postgres::tenant) async fn reset(session: &mut PgConnection) -> Result<()> {
     let query = sqlx::raw_sql("RESET ALL; RESET ROLE").execute(session).await;
     query.map(drop).map_err(Error::sql("reset the session"))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
-use sqlx::{Acquire, PgConnection, Row};
+use sqlx::{Acquire, PgConnection, Postgres, Row, Transaction};
 
 use super::file::{ModuleFile, reset};
 use crate::{
@@ -213,8 +213,10 @@ impl Step<'_> {
         let mut left = 1;
         for _ in 0..END_ROUNDS {
             sqlx::raw_sql("SET ROLE none").execute(&mut *session).await.map_err(Error::sql(DOING))?;
+            let mut own = own_names(session).await?;
             let query = sqlx::query_scalar::<_, i64>(END_OTHERS).bind(self.statement.text);
-            left = query.fetch_one(&mut *session).await.map_err(Error::sql(DOING))?;
+            left = query.fetch_one(&mut *own).await.map_err(Error::sql(DOING))?;
+            own.commit().await.map_err(Error::sql(DOING))?;
             sqlx::raw_sql("RESET ROLE").execute(&mut *session).await.map_err(Error::sql(DOING))?;
             if left == 0 {
                 return Ok(());
@@ -230,8 +232,10 @@ impl Step<'_> {
 
     /// Drops the invalid indexes that the statement left. Returns whether it is done: an index is new, or is gone.
     async fn remove_remains(&self, session: &mut PgConnection, before: &[i64]) -> Result<bool> {
-        let query = sqlx::query(INDEXES).bind(before).fetch_one(&mut *session);
+        let mut own = own_names(session).await?;
+        let query = sqlx::query(INDEXES).bind(before).fetch_one(&mut *own);
         let row = query.await.map_err(Error::sql(DOING))?;
+        own.commit().await.map_err(Error::sql(DOING))?;
         let read = || -> sqlx::Result<(Vec<String>, bool, bool)> {
             Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
         };
@@ -245,16 +249,17 @@ impl Step<'_> {
     }
 
     async fn write(&self, session: &mut PgConnection, done: usize, began: bool) -> Result<()> {
+        let mut own = own_names(session).await?;
         sqlx::query(WRITE)
             .bind(self.file.module.name.as_ref())
             .bind(self.file.migration.version)
             .bind(i32::try_from(done).unwrap_or(i32::MAX))
             .bind(digest(&self.all[..done]))
             .bind(began.then(|| self.digest()))
-            .execute(session)
+            .execute(&mut *own)
             .await
-            .map(drop)
-            .map_err(Error::sql(DOING))
+            .map_err(Error::sql(DOING))?;
+        own.commit().await.map_err(Error::sql(DOING))
     }
 
     fn digest(&self) -> Vec<u8> {
@@ -272,12 +277,23 @@ async fn own_role(session: &mut PgConnection) -> Result<()> {
     query.map(drop).map_err(Error::sql(DOING))
 }
 
+/// Begins a transaction, or a part of the open one, in which names are PostgreSQL's: the search_path of the file has schemas
+/// whose functions may fit better. At the end of the transaction, the file's own is in force again.
+async fn own_names(session: &mut PgConnection) -> Result<Transaction<'_, Postgres>> {
+    let mut own = session.begin().await.map_err(Error::sql(DOING))?;
+    let set = sqlx::raw_sql("SET LOCAL search_path TO pg_catalog, pg_temp").execute(&mut *own).await;
+    set.map_err(Error::sql(DOING))?;
+    Ok(own)
+}
+
 async fn read(session: &mut PgConnection, file: &ModuleFile<'_>) -> Result<Option<Progress>> {
+    let mut own = own_names(session).await?;
     let query = sqlx::query_as::<_, (i32, Vec<u8>, Option<Vec<u8>>, Vec<i64>)>(READ)
         .bind(file.module.name.as_ref())
         .bind(file.migration.version)
-        .fetch_optional(session);
+        .fetch_optional(&mut *own);
     let found = query.await.map_err(Error::sql(DOING))?;
+    own.commit().await.map_err(Error::sql(DOING))?;
     Ok(found.map(|(done, digest, began, indexes)| Progress {
         done: usize::try_from(done).unwrap_or_default(),
         digest,
