@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use sqlx::{Connection, Executor};
-use tenantry_test_support::World;
+use tenantry_dev::PostgresOptions;
+use tenantry_test_support::{Options, World};
 
 /// Whether the sampler has read a tenant's counters.
 async fn is_counted(world: &World, slug: &str) -> bool {
@@ -19,12 +20,20 @@ async fn sessions(world: &World, database: &str) -> i64 {
 
 #[tokio::test]
 async fn restart_reads_no_idle_tenant_and_counts_new_writes() {
-    let world = World::new("usage-restart").await;
+    // Autovacuum writes statistics of shared catalogs to any database: then none is idle.
+    let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
+    let postgres = PostgresOptions { settings, ..PostgresOptions::default() };
+    let world = World::with("usage-restart", Options { postgres, ..Options::default() }).await;
     for name in ["idle", "busy"] {
         world.apply(name, json!({"plan": "free"})).await;
     }
     for name in ["idle", "busy"] {
         world.fleet.ready(name).await;
+    }
+    // A session has reported all its writes when it has ended.
+    for database in ["tenant_idle", "tenant_busy"] {
+        let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)";
+        world.until("its sessions have ended", async || world.holds("postgres", ended, database).await).await;
     }
     world.set_clock_ahead(120);
     for name in ["idle", "busy"] {

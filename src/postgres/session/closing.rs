@@ -94,12 +94,3 @@ impl Sessions {
         }
     }
 }
-
-/// An operation that waits for a slot.
-pub(super) struct Waiting<'a>(pub(super) &'a Sessions);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}

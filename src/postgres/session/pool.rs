@@ -27,12 +27,11 @@ use crate::{
 
 use super::{
     blocked::{AskedToEnd, Blocked, while_unblocking},
-    closing::Waiting,
     connect::{
         ANSWER_LIMIT, ConnectAs, GRANT_OPTIONS_SINCE, MAINTENANCE_DATABASE, ServerConfig, connect_to,
         identifier_of, with_timeout, with_version,
     },
-    slots::{take_either, take_slot},
+    slots::{Waiting, take_either, take_slot},
 };
 
 /// How long the preflight waits for a slot before it opens a session without one.
@@ -209,8 +208,7 @@ impl Sessions {
 
     /// Waits for the slot of a session in a tenant's database.
     pub(in crate::postgres) async fn tenant_slot(self: &Arc<Self>) -> OwnedSemaphorePermit {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting(self);
+        let _waiting = Waiting::counted_in(&self.waiting);
         match self.tenant.clone().try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => {

@@ -1,6 +1,9 @@
 //! Slots: the permissions to open sessions.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -15,5 +18,22 @@ pub(super) async fn take_either(first: &Arc<Semaphore>, second: &Arc<Semaphore>)
         biased;
         slot = take_slot(first) => slot,
         slot = take_slot(second) => slot,
+    }
+}
+
+/// An operation that waits for a slot: it is counted as long as this exists.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    /// Counts an operation.
+    pub(super) fn counted_in(number: &'a AtomicUsize) -> Self {
+        number.fetch_add(1, Ordering::SeqCst);
+        Self(number)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
