@@ -21,7 +21,7 @@ pub const DEFAULT_DEADLINE_SECONDS: i64 = 3600;
 /// cloned, and once for each tenant that has an older version. It connects with a login that is made for that run, which
 /// DATABASE_URL and the variables of libpq (PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, PGSSLMODE, PGSSLROOTCERT) lead
 /// to. The exit code 0 means that the database has the module's version. The Jobs are in the namespace that the operator was
-/// given with --migration-namespace.
+/// given with --migration-namespace, else in its own, where they can have no service account and no Secret of yours.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModuleJob {
@@ -50,7 +50,8 @@ pub struct ModuleJob {
     /// CPU and memory of the container. Defaults to none: the namespace's LimitRange decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<JobResources>,
-    /// The service account of the pod. Its token is mounted only if it is named here.
+    /// The service account of the pod. Its token is mounted only if it is named here. It is refused while the Jobs are in the
+    /// operator's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = resource_name("source.job.serviceAccountName", "ServiceAccount"))]
@@ -94,7 +95,7 @@ pub struct JobVariable {
     "valueFrom must have exactly one of secretKeyRef and configMapKeyRef, as in {secretKeyRef: {name: shop, key: token}}",
 ))]
 pub struct JobVariableSource {
-    /// A key of a Secret in the namespace of the Jobs.
+    /// A key of a Secret in the namespace of the Jobs. It is refused while that is the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<JobKeyReference>,
     /// A key of a ConfigMap in the namespace of the Jobs.

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::modules::INTERNAL;
-use crate::api::reason::Reason;
+use crate::api::{
+    module_job::{JobVariable, ModuleJob},
+    reason::Reason,
+};
 
 /// Why a module's content is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,6 +232,16 @@ pub enum ModuleRefusal {
         /// What tenants get.
         version: i32,
     },
+    /// A Job beside the operator would read what only the operator may.
+    #[error(
+        "{field}: the Jobs are in namespace {namespace:?}, the operator's, where its own Secrets and service accounts are: leave it out, or give the Jobs a namespace of their own (--migration-namespace; chart: migrations.namespace)"
+    )]
+    BesideOperator {
+        /// The field.
+        field: String,
+        /// The operator's namespace.
+        namespace: String,
+    },
     /// What the rehearsal, or a server, found.
     #[error("{message}")]
     Found {
@@ -244,7 +257,7 @@ impl ModuleRefusal {
     pub fn reason(&self) -> Reason {
         match self {
             Self::NameTaken(_) | Self::NotBuiltIn(_) => Reason::Conflict,
-            Self::InvalidName(_) => Reason::InvalidSpec,
+            Self::InvalidName(_) | Self::BesideOperator { .. } => Reason::InvalidSpec,
             Self::ConfigMapNotFound { .. } | Self::DirectoryUnreadable { .. } => Reason::SourceNotFound,
             Self::NoFiles { .. } => Reason::NoFiles,
             Self::FileName { .. } | Self::FileUnreadable { .. } | Self::Header { .. } => Reason::InvalidFile,
@@ -289,6 +302,23 @@ pub fn check_minimums(
     Ok(())
 }
 
+/// Whether a Job may run in the operator's own namespace: who may write TenantModules gets none of the operator's Secrets, and
+/// none of its rights in the cluster.
+///
+/// # Errors
+/// It names a Secret as the source of a variable, or a service account.
+pub fn check_beside_operator(job: &ModuleJob, namespace: &str) -> Result<(), ModuleRefusal> {
+    let of_secret = |variable: &&JobVariable| {
+        variable.value_from.as_ref().is_some_and(|from| from.secret_key_ref.is_some())
+    };
+    let field = match (&job.service_account_name, job.env.iter().find(of_secret)) {
+        (Some(_), _) => "spec.source.job.serviceAccountName".to_owned(),
+        (None, Some(variable)) => format!("spec.source.job.env {}: valueFrom.secretKeyRef", variable.name),
+        (None, None) => return Ok(()),
+    };
+    Err(ModuleRefusal::BesideOperator { field, namespace: namespace.to_owned() })
+}
+
 /// Whether a TenantModule can have this name: lists of modules name it.
 ///
 /// # Errors
@@ -319,6 +349,34 @@ mod tests {
             assert_eq!(check_name(name).unwrap_err().reason(), Reason::InvalidSpec, "{name}");
         }
         assert_eq!(check_name("tenantry").unwrap_err().reason(), Reason::Conflict);
+    }
+
+    #[test]
+    fn job_beside_the_operator_names_none_of_its_secrets_and_accounts() {
+        use crate::api::module_job::{JobKeyReference, JobVariableSource};
+        let key = || Some(JobKeyReference { name: "tenantry-registry".into(), key: "url".into() });
+        let variable = |from: JobVariableSource| JobVariable {
+            name: "TOKEN".into(),
+            value: None,
+            value_from: Some(from),
+        };
+        let of_config = variable(JobVariableSource { config_map_key_ref: key(), secret_key_ref: None });
+        let of_secret = variable(JobVariableSource { secret_key_ref: key(), config_map_key_ref: None });
+        let job = |env: &[&JobVariable], account: Option<&str>| ModuleJob {
+            env: env.iter().copied().cloned().collect(),
+            service_account_name: account.map(str::to_owned),
+            ..ModuleJob::default()
+        };
+        assert_eq!(check_beside_operator(&job(&[&of_config], None), "tenantry"), Ok(()));
+        for (job, field) in [
+            (job(&[&of_config, &of_secret], None), "env TOKEN: valueFrom.secretKeyRef"),
+            (job(&[], Some("tenantry")), "serviceAccountName"),
+        ] {
+            let refusal = check_beside_operator(&job, "tenantry").unwrap_err();
+            assert_eq!(refusal.reason(), Reason::InvalidSpec);
+            let text = refusal.to_string();
+            assert!(text.starts_with(&format!("spec.source.job.{field}: ")), "{text}");
+        }
     }
 
     #[test]

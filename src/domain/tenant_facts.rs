@@ -97,8 +97,6 @@ pub struct DatabaseProperties {
     pub template_digest: Option<String>,
     /// Whether the tenant's login was granted CONNECT.
     pub login_may_connect: bool,
-    /// Whether `tenantry_migrator` was granted CONNECT: only while it works in the database.
-    pub migrator_may_connect: bool,
     /// Whether PUBLIC has any right, which it never should.
     pub open_to_public: bool,
     /// `IS_TEMPLATE`: PostgreSQL refuses to drop it, and lets others clone it.

@@ -22,7 +22,7 @@ pub const ADMIN: Ident = Ident::fixed("tenantry_admin");
 pub const DBA: Ident = Ident::fixed("tenantry_dba");
 /// The role that owns the objects in tenant databases.
 pub const OWNER: Ident = Ident::fixed("tenantry_owner");
-/// The login under which modules' SQL and seeds run.
+/// The role of the logins under which modules' SQL and seeds run: one login for each session.
 pub const MIGRATOR: Ident = Ident::fixed("tenantry_migrator");
 /// The three groups, widest first: what [`AccessLevel::group`](crate::domain::access::AccessLevel::group) names.
 pub const GROUPS: [Ident; 3] =
@@ -77,6 +77,12 @@ impl Ident {
     /// The scratch database in which a module is rehearsed.
     pub fn scratch(digest: &str) -> Result<Self> {
         Self::new(&format!("tenantry_scratch_{digest}"))
+    }
+
+    /// A new name for the login of one session.
+    pub fn session_login() -> Self {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        Self(format!("{MIGRATOR}_{}", &unique[..16]).into())
     }
 
     /// The name, unquoted, for bind parameters and messages.
@@ -273,7 +279,7 @@ impl Script {
 }
 
 /// A module's SQL, a file or a statement of it. It comes from the platform operator, and runs with the rights of
-/// `tenantry_migrator` only.
+/// `tenantry_owner` only.
 pub fn module_sql(sql: &str) -> SqlStr {
     AssertSqlSafe(sql).into_sql_str()
 }

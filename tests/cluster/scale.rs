@@ -51,7 +51,7 @@ fn is_listed<K>(event: watcher::Result<watcher::Event<K>>) -> Ready<bool> {
 async fn sessions(session: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity
-         WHERE usename IN ('tenantry_operator', 'tenantry_migrator') AND datname <> 'tenantry_system'",
+         WHERE (usename = 'tenantry_operator' OR usename LIKE 'tenantry_migrator_%') AND datname <> 'tenantry_system'",
     )
     .fetch_one(session)
     .await

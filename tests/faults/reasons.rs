@@ -18,6 +18,10 @@ use tenantry::api::{
 use tenantry_dev::{Postgres, PostgresOptions, Stop};
 use tenantry_test_support::{Fleet, Options, PATIENCE, Wait, World, login, prepared_postgres};
 
+/// Without this role, no session can be opened in a tenant's database.
+const WITHOUT_MIGRATOR: &str = "ALTER ROLE tenantry_migrator RENAME TO migrator_elsewhere";
+const WITH_MIGRATOR: &str = "ALTER ROLE migrator_elsewhere RENAME TO tenantry_migrator";
+
 /// The workflow in a status.
 pub fn workflow(tenant: &Tenant) -> WorkflowStatus {
     tenant.status.as_ref().unwrap().workflow.clone().unwrap()
@@ -165,11 +169,11 @@ async fn server_without_connections_is_reported_until_free() {
     world.apply_on("reasons-full-2", "first").await;
     world.fleet.ready("first").await;
 
-    // The limit of one login fails the step that needs it.
-    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
+    // What one step needs fails that step.
+    superuser.execute(WITHOUT_MIGRATOR).await.unwrap();
     world.apply_on("reasons-full-2", "acme").await;
-    let stopped = waits(&world.fleet, "acme", "Seed", "TooManyConnections").await;
-    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
+    let stopped = waits(&world.fleet, "acme", "Seed", "SqlFailed").await;
+    superuser.execute(WITH_MIGRATOR).await.unwrap();
     goes_on(&world.fleet, "acme", &stopped).await;
 
     // Without free connections, the server is not Ready.
@@ -313,9 +317,9 @@ async fn unreachable_registry_interrupts_no_tenant() {
     let uri = world.fleet.secret("there-db", "uri").await;
     // Failed in the middle, at a step on the other server.
     let mut superuser = server.connect("postgres").await.unwrap();
-    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT 0").await.unwrap();
+    superuser.execute(WITHOUT_MIGRATOR).await.unwrap();
     world.apply_on("reasons-registry-2", "halfway").await;
-    let stopped = waits(&world.fleet, "halfway", "Seed", "TooManyConnections").await;
+    let stopped = waits(&world.fleet, "halfway", "Seed", "SqlFailed").await;
 
     world.installation.postgres().stop(Stop::Fast).await.unwrap();
     world.apply_on("reasons-registry-2", "later").await;
@@ -323,7 +327,7 @@ async fn unreachable_registry_interrupts_no_tenant() {
         world.fleet.reason(name, READY, "RegistryUnreachable").await;
     }
     login(&uri).await.unwrap();
-    superuser.execute("ALTER ROLE tenantry_migrator CONNECTION LIMIT -1").await.unwrap();
+    superuser.execute(WITH_MIGRATOR).await.unwrap();
     world.installation.postgres().start_again().await.unwrap();
     // In the same workflow. An attempt that began before the registry stopped may have failed at the step before Seed.
     let ready = world.fleet.ready("halfway").await;

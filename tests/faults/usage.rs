@@ -64,15 +64,15 @@ async fn restart_reads_no_idle_tenant_and_counts_new_writes() {
 }
 
 #[tokio::test]
-async fn connect_right_of_migrator_is_revoked_after_crash() {
+async fn login_of_a_session_is_taken_away_after_a_crash() {
     let world = World::new("usage-open").await;
     world.apply("left", json!({"plan": "free"})).await;
     world.fleet.ready("left").await;
-    let is_open =
-        "SELECT has_database_privilege('tenantry_migrator', 'tenant_left', 'CONNECT') = $1::boolean";
+    let is_open = "SELECT EXISTS (SELECT FROM pg_roles
+        WHERE shobj_description(oid, 'pg_authid') = 'tenantry:session:tenant_left') = $1::boolean";
     let until_open_is = async |wanted: &str| {
         let looked = async || world.holds("postgres", is_open, wanted).await;
-        world.until(&format!("the migrator has CONNECT: {wanted}"), looked).await;
+        world.until(&format!("there is a login of a session: {wanted}"), looked).await;
     };
     let mut administrator = world.superuser("tenant_left").await;
     administrator.execute("BEGIN; LOCK TABLE tenantry.counters").await.unwrap();

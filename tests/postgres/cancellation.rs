@@ -1,9 +1,9 @@
 //! Operations that are cancelled at each await point and run again.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::pin, task::Poll};
 
 use futures::future::{Either, select};
-use sqlx::{Connection, Executor};
+use sqlx::{Connection, Executor, PgConnection};
 use tenantry::{
     domain::{
         access::AccessLevel,
@@ -20,10 +20,10 @@ use tenantry::{
         },
     },
 };
-
+use tenantry_test_support::Wait;
 use uuid::Uuid;
 
-use crate::servers::{SERVERS, Tenant, access, empty_seed, ready};
+use crate::servers::{SERVERS, Tenant, access, empty_seed, ready, session_logins};
 
 const LIMITS: LoginLimits = LoginLimits { connections: 9, temp_file_kilobytes: -1 };
 
@@ -117,7 +117,8 @@ async fn every_operation_can_be_cancelled_and_run_again() {
         assert!(!has_one().await);
         let facts = server.observe(&t.placement).await.unwrap();
         assert!(facts.building.is_none());
-        assert!(!facts.database.unwrap().migrator_may_connect);
+        let of_database = async || session_logins(postgres, &t.placement.database).await == 0;
+        Wait::until("every login of a session is gone").is_true(of_database).await;
 
         let blocked = AccessLevel::Blocked;
         through("block", async || server.set_access(&t.placement, blocked).await).await;
@@ -131,48 +132,53 @@ async fn every_operation_can_be_cancelled_and_run_again() {
 }
 
 #[tokio::test]
-async fn connect_of_the_migrator_is_revoked_after_a_cancellation() {
+async fn login_of_a_session_is_taken_away_after_a_cancellation() {
     for postgres in &*SERVERS {
         let server = ready(postgres).await;
         let t = Tenant::new("tenant_cut_open");
         t.provision(&server, 1).await;
-        let until_granted_is = async |wanted: bool| {
-            let check = async {
-                let mut ticks = tokio::time::interval(Duration::from_millis(5));
-                loop {
-                    let facts = server.observe(&t.placement).await.unwrap();
-                    if facts.database.unwrap().migrator_may_connect == wanted {
-                        break;
-                    }
-                    ticks.tick().await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(30), check).await.unwrap();
+        let until_there_are = async |wanted: i64| {
+            let looked = async || session_logins(postgres, &t.placement.database).await == wanted;
+            Wait::until(format!("there are {wanted} logins of sessions")).is_true(looked).await;
         };
         // The operation waits in the database for a lock on the counters.
         let mut administrator = postgres.connect(&t.placement.database).await.unwrap();
         administrator.execute("BEGIN; LOCK TABLE tenantry.counters").await.unwrap();
         {
             let read = pin!(server.read_counters(&t.placement));
-            let open = pin!(until_granted_is(true));
+            let open = pin!(until_there_are(1));
             assert!(matches!(select(read, open).await, Either::Right(_)), "the read ended");
         }
-        until_granted_is(false).await;
+        until_there_are(0).await;
         administrator.execute("ROLLBACK").await.unwrap();
-        // A grant that a process left behind is found; a database that is being built keeps its grant.
-        let building = Tenant::new("tenant_cut_building");
-        let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();
-        server.create_database(&building.placement, &template).await.unwrap();
-        let open = format!("GRANT CONNECT ON DATABASE {} TO tenantry_migrator", t.placement.database);
-        administrator.execute(sqlx::AssertSqlSafe(open)).await.unwrap();
-        let found = server.observe_all().await.unwrap().migrator_grants();
-        assert!(found.contains(&(t.placement.database.clone(), t.placement.tenant)), "{found:?}");
-        // One that cannot be revoked does not block the others.
-        let gone = ("tenant_cut_gone".to_owned(), building.placement.tenant);
-        server.revoke_migrator_grants(&[gone, (t.placement.database.clone(), t.placement.tenant)]).await;
-        until_granted_is(false).await;
-        assert!(found.iter().all(|(_, id)| *id != building.placement.tenant), "{found:?}");
-        server.drop_database(&building.placement).await.unwrap();
+        // One that a process left behind is found, whatever it was given, and one that cannot be taken away does not block the
+        // others.
+        let left = "tenantry_migrator_0123456789abcdef";
+        for sql in [
+            format!("CREATE ROLE {left} LOGIN NOINHERIT PASSWORD 'left'"),
+            format!("COMMENT ON ROLE {left} IS 'tenantry:session:tenant_cut_open'"),
+            format!("GRANT tenantry_migrator TO {left}"),
+            format!("GRANT {left} TO tenantry_admin WITH ADMIN OPTION"),
+            format!("GRANT CONNECT ON DATABASE tenant_cut_open TO {left}"),
+            format!(
+                "CREATE TABLE public.kept_by_a_session (); ALTER TABLE public.kept_by_a_session OWNER TO {left}"
+            ),
+        ] {
+            administrator.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        }
+        let mut open = PgConnection::connect(&postgres.url(left, "left", "tenant_cut_open")).await.unwrap();
+        let found = server.observe_all().await.unwrap().session_logins();
+        assert!(found.iter().any(|name| name == left), "{found:?}");
+        server.close_session_logins(&["gone".to_owned(), left.to_owned()]).await;
+        until_there_are(0).await;
+        assert!(open.execute("SELECT 1").await.is_err());
+        let owner: String = sqlx::query_scalar(
+            "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname = 'kept_by_a_session'",
+        )
+        .fetch_one(&mut administrator)
+        .await
+        .unwrap();
+        assert_eq!(owner, "tenantry_owner");
     }
 }
 

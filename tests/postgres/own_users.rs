@@ -123,7 +123,7 @@ const FAULTS: &[(&str, &str)] = &[
     (
         "CREATE OR REPLACE FUNCTION app.seed_admin(admin jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
             SET LOCAL ROLE NONE; END $$",
-        "function app.seed_admin of module app: it left its caller as the role tenantry_migrator",
+        "function app.seed_admin of module app: it left its caller as the role tenantry_migrator_",
     ),
     (
         "CREATE OR REPLACE FUNCTION app.seed_admin(admin jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN

@@ -184,6 +184,14 @@ pub fn access(facts: &TenantFacts) -> Option<AccessLevel> {
     access_in_force(facts, RecordedOids::default())
 }
 
+/// The number of logins that sessions of the operator have in this database: none is left after an operation.
+pub async fn session_logins(postgres: &Postgres, database: &str) -> i64 {
+    let query =
+        "SELECT count(*) FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = 'tenantry:session:' || $1";
+    let mut superuser = postgres.connect("postgres").await.unwrap();
+    sqlx::query_scalar(query).bind(database).fetch_one(&mut superuser).await.unwrap()
+}
+
 pub fn empty_seed() -> Seed {
     Seed { settings: Default::default(), admins: vec![], demo_data: false, credentials_only: false }
 }

@@ -362,7 +362,7 @@ fn is_ready(tenant: &DynamicObject, access: &str) -> bool {
 async fn sessions(session: &mut PgConnection) -> Result<i64> {
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity
-         WHERE usename IN ('tenantry_operator', 'tenantry_migrator') AND datname <> 'tenantry_system'",
+         WHERE (usename = 'tenantry_operator' OR usename LIKE 'tenantry_migrator_%') AND datname <> 'tenantry_system'",
     );
     Ok(count.fetch_one(session).await?)
 }

@@ -168,7 +168,7 @@ async fn check(
             restored(server, "is in an older state than before", context);
         }
         transactions.insert((*server).to_owned(), now);
-        revoke_migrator(server, inventory, context);
+        close_session_logins(server, inventory, context);
         migration_logins::close_stale(server, inventory, context);
         reset_group_settings(server, inventory, context);
     }
@@ -241,19 +241,18 @@ fn verify_restored(id: TenantId, rows: &[Arc<TenantRecord>], context: &Context) 
     context.events.warning(tenant.object_ref(&()), "Verify", Reason::DatabaseRestored, note);
 }
 
-/// Revokes CONNECT from the migrator where a reconcile could not, because the server was unreachable then. A reconcile that
-/// runs right now does not need what is revoked.
-fn revoke_migrator(server: &str, inventory: &Inventory, context: &Context) {
-    let grants = inventory.migrator_grants();
+/// Takes the logins of sessions away where an operation could not, because the server was unreachable then.
+fn close_session_logins(server: &str, inventory: &Inventory, context: &Context) {
+    let logins = inventory.session_logins();
     let ServerState::Ready(handle) = context.state.servers.get(server) else { return };
-    if grants.is_empty() {
+    if logins.is_empty() {
         return;
     }
     let server = server.to_owned();
-    // Beside the check: another session may hold a tenant's lock for long.
+    // Beside the check: a session may take some time to end.
     tokio::spawn(async move {
-        if timeout(SERVER_TIMEOUT, handle.revoke_migrator_grants(&grants)).await.is_err() {
-            warn!(server, "could not revoke CONNECT from the migrator: no answer in time");
+        if timeout(SERVER_TIMEOUT, handle.close_session_logins(&logins)).await.is_err() {
+            warn!(server, "could not take logins of sessions away: no answer in time");
         }
     });
 }

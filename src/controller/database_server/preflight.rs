@@ -178,7 +178,8 @@ async fn check(
         }
     }
     if !known {
-        // Sessions of former leaders end before any work begins.
+        // Sessions of former leaders end before any work begins, first those that only their own login may end.
+        server.close_left_session_logins().await?;
         if !context.leader.former_leaders.is_empty() {
             let ended = server.end_sessions_of(&context.leader.former_leaders).await?;
             info!(server = server.config().name, ended, "ended the sessions of former leaders");
@@ -198,7 +199,7 @@ async fn check(
             found.missing.extend(server.large_objects_in_template().await?);
         }
         let inventory = server.observe_all().await?;
-        server.revoke_migrator_grants(&inventory.migrator_grants()).await;
+        server.close_session_logins(&inventory.session_logins()).await;
         context.state.snapshot.read_server(&server.config().name, inventory);
     }
     match server.revoke_borrowed_memberships().await {

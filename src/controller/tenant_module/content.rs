@@ -25,7 +25,9 @@ use crate::{
     domain::{
         backoff,
         module_graph::{self, Dependencies},
-        module_refusal::{ModuleRefusal, check_minimums, check_name, minimum_versions},
+        module_refusal::{
+            ModuleRefusal, check_beside_operator, check_minimums, check_name, minimum_versions,
+        },
         module_status::{ContentState, ModuleReport},
         modules::with_dependencies,
     },
@@ -211,6 +213,13 @@ impl Evaluation<'_> {
         else {
             return ContentState::Rehearsing("its source was not read yet".to_owned());
         };
+        let config = &self.context.config;
+        if let Some(job) = &candidate.object.spec.source.job
+            && config.migration_namespace == config.operator_namespace
+            && let Err(refusal) = check_beside_operator(job, &config.operator_namespace)
+        {
+            return ContentState::Refused(refusal);
+        }
         for dependency in &source.module.depends_on {
             if self
                 .candidates

@@ -29,6 +29,7 @@ use crate::{
         access::AccessLevel,
         migration_login::{MigrationOwner, level_ends_migrations},
         migration_run::{RunAction, RunOutcome},
+        module_refusal::check_beside_operator,
         modules::ChosenModule,
         record::TenantRecord,
         stored_run::StoredRun,
@@ -238,6 +239,10 @@ async fn next(run: &mut StoredRun, context: &SharedContext) -> Result<Option<Run
         || module.is_some_and(|module| module.spec.version.as_deref() != Some(run.version_name.as_str()));
     run.is_cancelled |= run.job_created_at.is_none() && is_outdated;
     let source = source.unwrap_or_default();
+    // Changed after its version was accepted.
+    if run.job_created_at.is_none() && run.namespace == context.config.operator_namespace {
+        check_beside_operator(&source, &run.namespace).map_err(|refusal| refusal.to_string())?;
+    }
     let placement = run.placement();
     let database = match (&run.owner, &placement) {
         (MigrationOwner::Template(digest), _) => MigratedDatabase::Template(digest),

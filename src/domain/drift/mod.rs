@@ -245,8 +245,7 @@ fn building_facts(building: &DatabaseProperties) -> BuildingFacts {
     let is_ready = building.ownership.is_ours()
         && !building.open_to_public
         && !building.drop_interrupted
-        && building.allow_connections
-        && building.migrator_may_connect;
+        && building.allow_connections;
     if is_ready { BuildingFacts::Ready } else { BuildingFacts::Incomplete }
 }
 

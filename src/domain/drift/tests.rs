@@ -44,7 +44,6 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             connection_limit: -1,
             template_digest: None,
             login_may_connect: !is_blocked,
-            migrator_may_connect: false,
             open_to_public: false,
             is_template: false,
             settings: vec![],

@@ -20,7 +20,7 @@ use crate::{
     },
     postgres::{
         error::Result,
-        identifier::{DBA, GROUPS, MIGRATOR},
+        identifier::{DBA, GROUPS},
         session::connect::{ANSWER_LIMIT, with_timeout},
     },
 };
@@ -207,7 +207,6 @@ impl DatabaseRow {
             connection_limit: self.connection_limit,
             template_digest: self.comment.as_deref().and_then(ownership::template_digest),
             login_may_connect: self.may_connect(login),
-            migrator_may_connect: self.may_connect(MIGRATOR.as_str()),
             open_to_public: self.public,
             is_template: self.template,
             settings: self.settings.iter().map(SettingRow::value).collect(),

@@ -12,6 +12,8 @@ const TEMPLATE: &str = "tenantry:template:";
 const ADOPTING: &str = "tenantry:adopting:";
 /// Not that of a tenant's roles: nothing that looks for those takes a migration login for one.
 const MIGRATION: &str = "tenantry:migration:";
+/// The start of the comment of the login of one session: that and the database.
+pub(in crate::postgres) const SESSION: &str = "tenantry:session:";
 const SCRATCH: &str = "tenantry:scratch:";
 const INSTALLATION: &str = "tenantry:installation:";
 const TEMPLATE_SUFFIX: &str = " template:";

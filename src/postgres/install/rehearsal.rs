@@ -24,7 +24,7 @@ use crate::{
         error::{Error, Result},
         identifier::Ident,
         server::Server,
-        session::{connect::ConnectAs, pool::Session},
+        session::{connect::ConnectAs, migrator::MigratorSession, pool::Session},
         tenant::migrate::{
             self, OpenDatabase,
             file::ModuleFile,
@@ -66,8 +66,7 @@ impl Server {
         allow_destructive: bool,
     ) -> Result<Rehearsal> {
         let slot = self.inner.sessions.tenant_slot().await;
-        let mut session = self.migrator(slot, scratch, "connect to the scratch database").await?;
-        session.learn_pid().await;
+        let session = self.migrator(slot, scratch, "connect to the scratch database").await?;
         // It waits for no session, since its caller holds one.
         let mut observer =
             self.inner.sessions.single_at_once(&ConnectAs::Admin(scratch.as_str()), DOING).await?;
@@ -76,7 +75,7 @@ impl Server {
         let mut rehearsing = Rehearsing { session, observer, module, allow_destructive };
         let result = rehearsing.run(&database, accepted).await;
         rehearsing.observer.close_and_wait().await;
-        rehearsing.session.close_and_wait().await;
+        rehearsing.session.close().await?;
         result
     }
 }
@@ -84,7 +83,7 @@ impl Server {
 /// A rehearsal that runs.
 struct Rehearsing<'a> {
     /// The migrator's, as in a tenant's database.
-    session: Session,
+    session: MigratorSession,
     /// The operator's, for the catalogs.
     observer: Session,
     module: &'a Module,

@@ -9,47 +9,40 @@ use crate::postgres::{
     catalog::ownership,
     error::{Error, Result, is_duplicate},
     identifier::{ADMIN, DBA, GROUPS, Ident, Keyword, Literal, MIGRATOR, NO_ATTRIBUTES, OWNER, Part, Script},
-    server::{MIGRATOR_PASSWORD, Server, run_despite_read_only, run_on},
+    server::{Server, run_despite_read_only, run_on},
     session::pool::Session,
-    tenant::credentials::scram_verifier,
+    tenant::migration_login_end::{ROUNDS, end_sessions},
 };
 
 /// How often the shared roles are read again after another process created some of them.
 const PREPARE_ATTEMPTS: u32 = 5;
 
 impl Server {
-    /// Creates or repairs the shared roles, sets the password of `tenantry_migrator` to that of this process, and writes
-    /// the installation's id into the comment of `tenantry_admin`. Each leader does it once, before any other operation
+    /// Creates or repairs the shared roles, and writes the installation's id into the comment of `tenantry_admin`. Each leader does it once, before any other operation
     /// on the server.
     pub async fn prepare(&self, installation: Uuid) -> Result<()> {
         let _one = self.inner.prepare_lock.lock().await;
         let mut session = self.admin().await?;
         claim(&mut session, installation).await?;
-        let verifier = scram_verifier(&MIGRATOR_PASSWORD);
-        let verifier = Literal::new(&verifier)?;
         let mut attempt = 1;
-        loop {
+        let found = loop {
             let found = shared_roles(&mut session).await?;
-            let script = shared_roles_script(&found, session.has_grant_options(), &verifier);
+            let script = shared_roles_script(&found, session.has_grant_options());
             match run_despite_read_only(&mut session, "prepare the shared roles", &script).await {
-                Ok(()) => break,
+                Ok(()) => break found,
                 // Another process is creating the same roles: the next read finds them.
                 Err(Error::Sql { source, .. }) if attempt < PREPARE_ATTEMPTS && is_duplicate(&source) => {
                     attempt += 1
                 }
                 Err(error) => return Err(explain_missing_right(error)),
             }
+        };
+        if found.iter().any(|role| role.name == MIGRATOR.as_str() && role.can_login) {
+            end_sessions(&mut session, &MIGRATOR, &[], ROUNDS).await?;
         }
         let stored = stored_settings(&mut session).await?;
         session.release();
         self.reset_group_settings(&stored).await
-    }
-
-    /// Sets the password of `tenantry_migrator` to that of this process.
-    pub(in crate::postgres) async fn set_migrator_password(&self) -> Result<()> {
-        let verifier = scram_verifier(&MIGRATOR_PASSWORD);
-        let script = Script::of("ALTER ROLE {} PASSWORD {}", &[&MIGRATOR, &Literal::new(&verifier)?]);
-        self.run("set the migrator's password", &script).await
     }
 }
 
@@ -111,6 +104,7 @@ async fn claim(session: &mut Session, installation: Uuid) -> Result<()> {
 struct SharedRole {
     name: String,
     as_wanted: bool,
+    can_login: bool,
     member_of: Vec<String>,
     admin_has_it: bool,
 }
@@ -120,8 +114,8 @@ async fn shared_roles(session: &mut Session) -> Result<Vec<SharedRole>> {
     let rows = sqlx::query(
         "SELECT r.rolname::text AS name,
                 NOT (r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls)
-                    AND r.rolcanlogin = (r.rolname = 'tenantry_migrator')
-                    AND r.rolinherit = (r.rolname <> 'tenantry_migrator') AS as_wanted,
+                    AND NOT r.rolcanlogin AND r.rolinherit = (r.rolname <> 'tenantry_migrator') AS as_wanted,
+                r.rolcanlogin AS can_login,
                 ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid) AS member_of,
                 pg_has_role('tenantry_admin', r.oid, 'USAGE') AS admin_has_it
          FROM pg_roles r WHERE r.rolname = ANY ($1)",
@@ -135,6 +129,7 @@ async fn shared_roles(session: &mut Session) -> Result<Vec<SharedRole>> {
             Ok(SharedRole {
                 name: row.try_get("name")?,
                 as_wanted: row.try_get("as_wanted")?,
+                can_login: row.try_get("can_login")?,
                 member_of: row.try_get("member_of")?,
                 admin_has_it: row.try_get("admin_has_it")?,
             })
@@ -143,7 +138,7 @@ async fn shared_roles(session: &mut Session) -> Result<Vec<SharedRole>> {
         .map_err(Error::sql(doing))
 }
 
-fn shared_roles_script(found: &[SharedRole], options_known: bool, migrator_verifier: &Literal<'_>) -> Script {
+fn shared_roles_script(found: &[SharedRole], options_known: bool) -> Script {
     let mut script = Script::new();
     let role = |name: &Ident| found.iter().find(|role| role.name == name.as_str());
     for name in [&DBA, &OWNER].into_iter().chain(&GROUPS) {
@@ -153,15 +148,14 @@ fn shared_roles_script(found: &[SharedRole], options_known: bool, migrator_verif
             Some(_) => {}
         }
     }
-    // Without INHERIT: a module's SQL that resets its role has no right at all.
-    let migrator: &[&dyn Part] = &[&MIGRATOR, migrator_verifier];
+    // Without INHERIT: a module's SQL that resets its role has no right at all. In earlier releases, all
+    // sessions had this login.
     match role(&MIGRATOR) {
-        None => script.add(
-            "CREATE ROLE {} LOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
-             PASSWORD {}",
-            migrator,
-        ),
-        Some(_) => script.add("ALTER ROLE {} LOGIN NOINHERIT PASSWORD {}", migrator),
+        None => script.add("CREATE ROLE {} NOLOGIN NOINHERIT {}", &[&MIGRATOR, &NO_ATTRIBUTES]),
+        Some(role) if !role.as_wanted => {
+            script.add("ALTER ROLE {} NOLOGIN NOINHERIT PASSWORD NULL", &[&MIGRATOR]);
+        }
+        Some(_) => {}
     }
     let owner_granted =
         role(&MIGRATOR).is_some_and(|role| role.member_of.iter().any(|name| name == OWNER.as_str()));

@@ -1,4 +1,4 @@
-//! Scratch databases: a clone of a template, in which a module is rehearsed. Only `tenantry_migrator` and the operator may
+//! Scratch databases: a clone of a template, in which a module is rehearsed. Only the operator may
 //! connect, and it is dropped at the end.
 
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     postgres::{
         catalog::ownership,
         error::Result,
-        identifier::{DBA, Ident, Literal, MIGRATOR, Script},
+        identifier::{DBA, Ident, Literal, Script},
         server::Server,
         session::connect::{ANSWER_LIMIT, with_timeout},
     },
@@ -37,7 +37,6 @@ impl Server {
             &[&scratch, &Literal::new(&ownership::scratch(digest))?],
         )
         .then("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[&scratch])
-        .then("GRANT CONNECT ON DATABASE {} TO {}", &[&scratch, &MIGRATOR])
         .then("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[&scratch]);
         self.run("open the scratch database", &open).await?;
         Ok(scratch)

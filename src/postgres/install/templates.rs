@@ -15,11 +15,12 @@ use crate::{
     postgres::{
         catalog::{ownership, snapshot::read_snapshot, structure::read_structure},
         error::{Error, Result, is_duplicate},
-        identifier::{DBA, GROUPS, Ident, Literal, MIGRATOR, OWNER, Script},
+        identifier::{DBA, GROUPS, Ident, Literal, OWNER, Script},
         server::{Server, run_on},
         session::{
             connect::{ANSWER_LIMIT, ConnectAs, with_timeout},
-            pool::{Session, lock},
+            migrator::MigratorSession,
+            pool::lock,
         },
         tenant::migrate::{self, OpenDatabase},
     },
@@ -169,7 +170,7 @@ impl Server {
         }
         let (mut session, clone) = self.clone_template(modules, &template).await?;
         let read = read_structure(&mut session).await;
-        session.close_and_wait().await;
+        session.close().await?;
         self.drop_named(&clone).await?;
         let read = Arc::new(read?);
         lock(&self.inner.structures).insert(modules.digest().to_owned(), Arc::clone(&read));
@@ -185,13 +186,17 @@ impl Server {
         let _one = self.inner.template_lock.lock().await;
         let (mut session, clone) = self.clone_template(modules, &template).await?;
         let read = read_snapshot(&mut session).await;
-        session.close_and_wait().await;
+        session.close().await?;
         self.drop_named(&clone).await?;
         read
     }
 
     /// A clone of a template, and a session of the migrator in it. The caller holds the lock for templates.
-    async fn clone_template(&self, modules: &ModuleSet, template: &Ident) -> Result<(Session, Ident)> {
+    async fn clone_template(
+        &self,
+        modules: &ModuleSet,
+        template: &Ident,
+    ) -> Result<(MigratorSession, Ident)> {
         let building = Ident::template_building(modules.digest())?;
         self.drop_named(&building).await?;
         let clone = Script::of(
@@ -266,17 +271,16 @@ impl Server {
         let mut session = self.migrator(slot, building, "connect to the template").await?;
         if is_new {
             sqlx::raw_sql(BOOTSTRAP)
-                .execute(&mut *session)
+                .execute(&mut **session)
                 .await
                 .map_err(Error::sql("prepare the template's privileges"))?;
         }
-        session.learn_pid().await;
         let database = OpenDatabase { server: self, name: building };
         let migrated = migrate::apply(&database, &mut session, modules).await?;
         let needs_run = |module: &&migrate::ModuleOutcome| module.awaits == Some(migrate::Awaited::Run);
         let awaited = migrated.modules.iter().find(needs_run).map(|module| module.name.clone());
+        session.close().await?;
         migrated.into_result()?;
-        session.close_and_wait().await;
         Ok(awaited)
     }
 
@@ -287,7 +291,7 @@ impl Server {
         template: &Ident,
         open_objects: bool,
     ) -> Result<()> {
-        let mut publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[building, &MIGRATOR]);
+        let mut publish = Script::new();
         if open_objects {
             let comment = format!("{}{OPEN}", ownership::template(modules.digest()));
             publish.add("COMMENT ON DATABASE {} IS {}", &[building, &Literal::new(&comment)?]);
@@ -315,14 +319,13 @@ impl Server {
         self.open_building(modules, building).await
     }
 
-    /// Opens a database that is built for the migrator alone.
+    /// Opens a database that is being built, for the operator alone.
     async fn open_building(&self, modules: &ModuleSet, building: &Ident) -> Result<()> {
         let open = Script::of(
             "COMMENT ON DATABASE {} IS {}",
             &[building, &Literal::new(&ownership::template(modules.digest()))?],
         )
         .then("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[building])
-        .then("GRANT CONNECT ON DATABASE {} TO {}", &[building, &MIGRATOR])
         .then("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[building]);
         self.run("open the template", &open).await
     }

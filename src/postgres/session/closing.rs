@@ -64,7 +64,7 @@ impl Sessions {
         let Ok(mut session) = self.admin().await else { return };
         let end = sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-             WHERE pid = $1 AND usename = 'tenantry_migrator' AND application_name = $2",
+             WHERE pid = $1 AND starts_with(usename, 'tenantry_migrator_') AND application_name = $2",
         )
         .bind(pid)
         .bind(&self.config.application_name)

@@ -12,7 +12,7 @@ use crate::{
     own_authority::OwnAuthority,
     postgres::{
         error::{Error, Result},
-        identifier::{ADMIN, Ident, MIGRATOR, OWNER},
+        identifier::{ADMIN, Ident, OWNER},
         tenant::credentials::SecretText,
     },
     traces::with_traced_statements,
@@ -74,8 +74,8 @@ pub(in crate::postgres) enum ConnectAs<'a> {
     Admin(&'a str),
     /// The operator's login without `SET ROLE`, in the given database: before `tenantry_admin` exists.
     Login(&'a str),
-    /// The login `tenantry_migrator`, acting as `tenantry_owner`, for modules' SQL and seeds.
-    Migrator { database: &'a Ident, password: &'a SecretText, work: MigratorWork },
+    /// The login of one session, a member of `tenantry_migrator`, acting as `tenantry_owner`, for modules' SQL and seeds.
+    Migrator { database: &'a Ident, login: &'a Ident, password: &'a SecretText, work: MigratorWork },
     /// A tenant.
     Tenant { database: &'a Ident, login: &'a Ident, password: &'a SecretText },
 }
@@ -183,8 +183,8 @@ impl ServerConfig {
             ]),
             // A tenant can hold locks on its tables for any time; a migration waits 15 seconds. Only a module's file looks
             // names up in its own schema: a function planted in `public` may fit a call better than PostgreSQL's.
-            ConnectAs::Migrator { database, password, work } => options
-                .username(MIGRATOR.as_str())
+            ConnectAs::Migrator { database, login, password, work } => options
+                .username(login.as_str())
                 .password(password.expose())
                 .database(database.as_str())
                 .options([

@@ -39,7 +39,7 @@ const SLOT_TIMEOUT: Duration = Duration::from_secs(20);
 /// An admin session that was idle for this long is closed instead of being used again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cancelled operation may go on inside the server before its session is abandoned.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How many of the admin sessions are for operations that restrict access only.
 const MOST_FOR_RESTRICTIONS: usize = 2;
 

@@ -51,7 +51,7 @@ impl Server {
         let tool = Ident::new(&migration_login_name(&placement.database))?;
         let restricted = self.set_logins_access(placement, level, Some(&tool)).await;
         // Also where the tenant's own logins could not be restricted.
-        let closed = self.close_locked(&tool).await;
+        let closed = self.close_login(&tool).await;
         restricted.and(closed.map(drop))
     }
 

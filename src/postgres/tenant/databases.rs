@@ -9,7 +9,7 @@ use crate::{
     postgres::{
         catalog::ownership,
         error::{Error, Result, is_duplicate},
-        identifier::{DBA, Ident, Literal, MIGRATOR, Script},
+        identifier::{DBA, Ident, Literal, Script},
         server::{Server, run_despite_read_only},
         session::{
             connect::{STATEMENT_LIMIT, with_timeout},
@@ -36,8 +36,8 @@ const DROP_ATTEMPTS: u32 = 3;
 
 impl Server {
     /// Clones the template under the building name, without connections allowed. Then one transaction writes the ownership
-    /// comment, revokes the rights of PUBLIC and grants `tenantry_migrator` CONNECT, so that no session can open before
-    /// the comment is there. A clone that an earlier attempt left without its comment is complete (`CREATE DATABASE` is
+    /// comment, revokes the rights of PUBLIC and allows connections, so that no session can open before the comment is
+    /// there. A clone that an earlier attempt left without its comment is complete (`CREATE DATABASE` is
     /// all or nothing) and gets its comment now; only a clone of another template is recreated.
     pub async fn create_database(&self, placement: &Placement, template: &str) -> Result<()> {
         let (building, template) = (Ident::building(placement), Ident::new(template)?);
@@ -74,18 +74,15 @@ impl Server {
             &[&building, &Literal::new(&ownership::database(placement.tenant, digest))?],
         )
         .then("REVOKE ALL ON DATABASE {} FROM PUBLIC", &[&building])
-        .then("GRANT CONNECT ON DATABASE {} TO {}", &[&building, &MIGRATOR])
         .then("ALTER DATABASE {} ALLOW_CONNECTIONS true", &[&building]);
         self.run("write the ownership comment of the database", &open).await
     }
 
-    /// Renames the tenant's database to its final name, and revokes CONNECT of `tenantry_migrator` in the same
-    /// transaction.
+    /// Renames the tenant's database to its final name.
     pub async fn publish_database(&self, placement: &Placement) -> Result<()> {
         let (building, database) = (Ident::building(placement), Ident::database(placement)?);
         let _one = self.lock_tenant(placement.tenant).await;
-        let publish = Script::of("REVOKE CONNECT ON DATABASE {} FROM {}", &[&building, &MIGRATOR])
-            .then("ALTER DATABASE {} RENAME TO {}", &[&building, &database]);
+        let publish = Script::of("ALTER DATABASE {} RENAME TO {}", &[&building, &database]);
         let error = match self.run("publish the database", &publish).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -180,7 +177,6 @@ fn is_complete(facts: &DatabaseProperties, digest: &str) -> bool {
         && facts.owned_by_dba
         && facts.allow_connections
         && !facts.drop_interrupted
-        && facts.migrator_may_connect
         && facts.template_digest.as_deref() == Some(digest)
 }
 

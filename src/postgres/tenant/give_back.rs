@@ -12,7 +12,7 @@ use crate::{
     postgres::{
         catalog::takeover::{read_closed_schemas, read_content, read_roles},
         error::{Error, Result},
-        identifier::{ADMIN, DBA, GROUPS, Ident, Keyword, Literal, MIGRATOR, Number, OWNER, Quoted, Script},
+        identifier::{ADMIN, DBA, GROUPS, Ident, Keyword, Literal, Number, OWNER, Quoted, Script},
         server::{Server, run_on},
         session::connect::ConnectAs,
     },
@@ -208,7 +208,7 @@ impl Undo<'_> {
         if let Some(owner) = borrowed {
             borrow(&mut script, &Ident::new(&owner.name)?, self.options_known);
         }
-        script.add("REVOKE ALL ON DATABASE {} FROM {}, {}", &[name, &MIGRATOR, &OWNER]);
+        script.add("REVOKE ALL ON DATABASE {} FROM {}", &[name, &OWNER]);
         for role in self.roles.iter().filter(|role| role.reach != Reach::Ours) {
             script.add("REVOKE ALL ON DATABASE {} FROM {}", &[name, &Ident::new(&role.name)?]);
         }

@@ -1,4 +1,4 @@
-//! The end of a migration login. It loses LOGIN and its rights first, then its sessions are ended until PostgreSQL shows
+//! The end of a migration login, and of the login of a session that was left. It loses LOGIN and its rights first, then its sessions are ended until PostgreSQL shows
 //! none, also none that was just starting: a session keeps the role that it has become. Then the role is dropped. Each step
 //! may be the last before an interruption; the next attempt begins with the first again.
 
@@ -24,7 +24,7 @@ use crate::{
 
 const DOING: &str = "end the migration login";
 /// How often its sessions are ended and read again, and the pauses in between: for five seconds.
-const ROUNDS: u32 = 50;
+pub(in crate::postgres) const ROUNDS: u32 = 50;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// After how many rounds a session that is still starting is ended: an honest one has started by then.
@@ -36,8 +36,8 @@ struct LoginRow {
     comment: Option<String>,
     /// The databases on which it has a right.
     granted: Vec<String>,
-    /// It is a member of `tenantry_owner`.
-    is_owner: bool,
+    /// The roles of Tenantry that it is a member of.
+    member_of: Vec<String>,
     /// The roles that are members of it.
     members: Vec<String>,
 }
@@ -46,8 +46,8 @@ const READ: &str = "\
 SELECT shobj_description(r.oid, 'pg_authid') AS comment,
     ARRAY(SELECT d.datname::text FROM pg_database AS d
           WHERE EXISTS (SELECT FROM aclexplode(d.datacl) AS a WHERE a.grantee = r.oid)) AS granted,
-    EXISTS (SELECT FROM pg_auth_members AS m
-            WHERE m.member = r.oid AND pg_get_userbyid(m.roleid) = 'tenantry_owner') AS is_owner,
+    ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members AS m
+          WHERE m.member = r.oid AND pg_get_userbyid(m.roleid) IN ('tenantry_owner', 'tenantry_migrator')) AS member_of,
     ARRAY(SELECT pg_get_userbyid(m.member)::text FROM pg_auth_members AS m
           WHERE m.roleid = r.oid AND pg_get_userbyid(m.member) <> 'tenantry_admin') AS members
 FROM pg_roles AS r WHERE r.rolname = $1";
@@ -55,6 +55,13 @@ FROM pg_roles AS r WHERE r.rolname = $1";
 /// The databases of an owner, by the start of its comment: no other one begins with it.
 const DATABASES: &str = "\
 SELECT d.datname::text FROM pg_database AS d WHERE starts_with(shobj_description(d.oid, 'pg_database'), $1)";
+
+/// The databases of the login of a session: where it may connect, or owns something. It can make nothing elsewhere.
+const DATABASES_OF_SESSION: &str = "\
+SELECT d.datname::text FROM pg_database AS d
+WHERE EXISTS (SELECT FROM aclexplode(d.datacl) AS a JOIN pg_roles AS r ON r.oid = a.grantee WHERE r.rolname = $1)
+    OR EXISTS (SELECT FROM pg_shdepend AS s WHERE s.dbid = d.oid AND s.deptype = 'o'
+        AND s.refclassid = 'pg_authid'::regclass AND s.refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1))";
 
 /// The sessions that hold the lock of a starting session on one of the databases. It is read before the sessions: one
 /// releases the lock only once it is listed with its role.
@@ -104,19 +111,17 @@ impl Server {
     pub async fn close_migration_login(&self, name: &str) -> Result<Vec<String>> {
         let login = Ident::new(name)?;
         let mut session = self.admin().await?;
-        let Some((owner, _)) = read(&mut session, &login).await? else {
-            session.release();
-            return Ok(Vec::new());
-        };
+        let found = read(&mut session, &login).await?;
         session.release();
+        let Some((LoginUse::Migration(owner), _)) = found else { return Ok(Vec::new()) };
         let _one = self.lock_owner(&owner).await;
-        self.close_locked(&login).await
+        self.close_login(&login).await
     }
 
-    /// As [`Server::close_migration_login`], for the holder of the lock of the login's owner.
-    pub(super) async fn close_locked(&self, login: &Ident) -> Result<Vec<String>> {
+    /// As [`Server::close_migration_login`], for the holder of the lock of the login's owner; also for the login of a session.
+    pub(in crate::postgres) async fn close_login(&self, login: &Ident) -> Result<Vec<String>> {
         let mut session = self.admin().await?;
-        let Some((own, row)) = disarm(&mut session, login).await? else {
+        let Some((own, login_use, row)) = disarm(&mut session, login).await? else {
             session.release();
             return Ok(Vec::new());
         };
@@ -127,7 +132,10 @@ impl Server {
         }
         run_restricting(&mut session, DOING, &script, login).await?;
 
-        let owners = [OWNER.to_string(), login.to_string()];
+        let mut owners = vec![login.to_string()];
+        if let LoginUse::Migration(_) = login_use {
+            owners.push(OWNER.to_string());
+        }
         let query = sqlx::query_as(PREPARED).bind(&own).bind(&owners[..]).fetch_all(&mut *session);
         let prepared: Vec<(String, String, String)> = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
         // An operation holds one session at a time.
@@ -187,18 +195,21 @@ impl Server {
 /// Takes LOGIN and the rights from a migration login, and ends its sessions once, without waiting for their end: what
 /// narrows a tenant's access goes on at once.
 pub(super) async fn disarm_at_once(session: &mut Session, login: &Ident) -> Result<()> {
-    let Some((own, _)) = disarm(session, login).await? else { return Ok(()) };
+    let Some((own, ..)) = disarm(session, login).await? else { return Ok(()) };
     match end_sessions(session, login, &own, 1).await {
         Err(Error::SessionsInTheWay { .. }) => Ok(()),
         ended => ended,
     }
 }
 
-/// Takes LOGIN and the rights from a migration login. Returns the databases of its owner, and what it had.
-async fn disarm(session: &mut Session, login: &Ident) -> Result<Option<(Vec<String>, LoginRow)>> {
-    let Some((owner, row)) = read(session, login).await? else { return Ok(None) };
-    let comment = ownership::database_of(&owner);
-    let query = sqlx::query_scalar(DATABASES).bind(comment).fetch_all(&mut **session);
+/// Takes LOGIN and the rights from a login. Returns its databases, what it is for, and what it had.
+async fn disarm(session: &mut Session, login: &Ident) -> Result<Option<(Vec<String>, LoginUse, LoginRow)>> {
+    let Some((login_use, row)) = read(session, login).await? else { return Ok(None) };
+    let query = match &login_use {
+        LoginUse::Migration(owner) => sqlx::query_scalar(DATABASES).bind(ownership::database_of(owner)),
+        LoginUse::Session => sqlx::query_scalar(DATABASES_OF_SESSION).bind(login.to_string()),
+    };
+    let query = query.fetch_all(&mut **session);
     let own: Vec<String> = with_timeout(STATEMENT_LIMIT, DOING, query).await?;
     // Alone: what follows may wait for locks.
     let no_login = Script::of("ALTER ROLE {} NOLOGIN CONNECTION LIMIT 0", &[login]);
@@ -207,29 +218,49 @@ async fn disarm(session: &mut Session, login: &Ident) -> Result<Option<(Vec<Stri
     for database in &row.granted {
         script.add("REVOKE ALL ON DATABASE {} FROM {}", &[&Ident::new(database)?, login]);
     }
-    for database in &own {
-        script.add("REVOKE CREATE ON DATABASE {} FROM {}", &[&Ident::new(database)?, &OWNER]);
+    if let LoginUse::Migration(_) = login_use {
+        for database in &own {
+            script.add("REVOKE CREATE ON DATABASE {} FROM {}", &[&Ident::new(database)?, &OWNER]);
+        }
     }
     // What else an administrator made it a member of ends with the role.
-    if row.is_owner {
-        script.add("REVOKE {} FROM {}", &[&OWNER, login]);
+    for role in &row.member_of {
+        script.add("REVOKE {} FROM {}", &[&Ident::new(role)?, login]);
     }
     run_restricting(session, DOING, &script, login).await?;
-    Ok(Some((own, row)))
+    Ok(Some((own, login_use, row)))
 }
 
-/// Reads the migration login of this name.
-async fn read(session: &mut Session, login: &Ident) -> Result<Option<(MigrationOwner, LoginRow)>> {
+/// What a login is for that is taken away here.
+enum LoginUse {
+    /// An application's own tool migrates a database of this owner.
+    Migration(MigrationOwner),
+    /// The operator itself had one session.
+    Session,
+}
+
+/// Reads the login of this name, by its comment.
+async fn read(session: &mut Session, login: &Ident) -> Result<Option<(LoginUse, LoginRow)>> {
     let query = sqlx::query_as(READ).bind(login.as_str()).fetch_optional(&mut **session);
     let Some(row): Option<LoginRow> = with_timeout(STATEMENT_LIMIT, DOING, query).await? else {
         return Ok(None);
     };
-    let owner = row.comment.as_deref().and_then(ownership::migration_login_of).map(|(owner, _)| owner);
-    Ok(owner.map(|owner| (owner, row)))
+    let comment = row.comment.as_deref().unwrap_or_default();
+    let login_use = match ownership::migration_login_of(comment) {
+        Some((owner, _)) => LoginUse::Migration(owner),
+        None if comment.starts_with(ownership::SESSION) => LoginUse::Session,
+        None => return Ok(None),
+    };
+    Ok(Some((login_use, row)))
 }
 
 /// Ends the sessions of a login that can no longer log in, until none is left.
-async fn end_sessions(session: &mut Session, login: &Ident, databases: &[String], rounds: u32) -> Result<()> {
+pub(in crate::postgres) async fn end_sessions(
+    session: &mut Session,
+    login: &Ident,
+    databases: &[String],
+    rounds: u32,
+) -> Result<()> {
     let mut pause = FIRST_PAUSE;
     let (mut starting, mut passed_on): (HashSet<i32>, HashSet<i32>) = (HashSet::new(), HashSet::new());
     let mut own: HashSet<i32> = HashSet::new();

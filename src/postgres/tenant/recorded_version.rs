@@ -28,7 +28,7 @@ impl Server {
                 let name = Ident::new(&database.name()?)?;
                 let mut session = self.migrator(slot, &name, DOING).await?;
                 let recorded = record(&mut session, module, version).await;
-                session.close_and_wait().await;
+                session.close().await?;
                 recorded
             }
         }

@@ -14,7 +14,7 @@ use tenantry::{
 };
 
 use super::{Limited, run, state};
-use crate::servers::{SERVERS, Tenant, access};
+use crate::servers::{SERVERS, Tenant, access, session_logins};
 
 fn connections(most: i32) -> LoginLimits {
     LoginLimits { connections: most, temp_file_kilobytes: -1 }
@@ -35,7 +35,7 @@ async fn session_over_the_limit_is_refused_and_password_still_verified() {
         assert_eq!(state(tenant.session(postgres).await), "53300");
         assert_eq!(verify().await.unwrap(), ModuleSet::built_in().targets());
         let facts = server.observe(&tenant.placement).await.unwrap();
-        assert!(!facts.database.as_ref().unwrap().migrator_may_connect);
+        assert_eq!(session_logins(postgres, &tenant.placement.database).await, 0);
 
         // It is not part of the access level, whose changes do not affect it.
         assert_eq!(access(&facts), Some(AccessLevel::ReadWrite));

@@ -107,9 +107,9 @@ const REFUSED: [(&str, FindingClass, &str); 47] = [
     ("GRANT EXECUTE ON FUNCTION f() TO tenantry_migrator", RIGHTS, "grants rights on function app.f()"),
     ("ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT ALL ON TABLES TO PUBLIC", RIGHTS, "ALTER DEFAULT PRIVILEGES"),
     ("ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC", RIGHTS, "ALTER DEFAULT PRIVILEGES"),
-    ("SET ROLE none; ALTER ROLE tenantry_migrator PASSWORD 'mine'; SET ROLE tenantry_owner", RIGHTS, "changes a role"),
-    ("-- tenantry: no-transaction\nDO $$ BEGIN EXECUTE 'SET ROLE none'; EXECUTE 'ALTER ROLE tenantry_migrator PASSWORD ''mine'''; END $$", RIGHTS, "changes a role"),
-    ("SET ROLE none; ALTER ROLE tenantry_migrator SET lock_timeout = 0; SET ROLE tenantry_owner", RIGHTS, "stores a setting"),
+    ("SET ROLE none; ALTER ROLE CURRENT_USER PASSWORD 'mine'; SET ROLE tenantry_owner", RIGHTS, "changes a role"),
+    ("-- tenantry: no-transaction\nDO $$ BEGIN EXECUTE 'SET ROLE none'; EXECUTE 'ALTER ROLE CURRENT_USER PASSWORD ''mine'''; END $$", RIGHTS, "changes a role"),
+    ("SET ROLE none; ALTER ROLE CURRENT_USER SET lock_timeout = 0; SET ROLE tenantry_owner", RIGHTS, "stores a setting"),
     (
         "CREATE FUNCTION s() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
         RIGHTS,

@@ -10,7 +10,6 @@ use crate::{
         identity::TenantId,
         leftovers::{FormerOwner, Leftover, LeftoverObject},
         migration_login::{FoundMigrationLogin, MigrationOwner},
-        names::building_name,
     },
     postgres::{
         catalog::ownership,
@@ -70,26 +69,28 @@ impl Inventory {
         self.roles_of.contains_key(&id) && !logins.any(is_full)
     }
 
-    /// The roles with CONNECT on a database, without its owner and the migrator, whose own is revoked when it ends; PUBLIC is
-    /// none.
+    /// The roles with CONNECT on a database, without its owner and the logins of the operator's sessions, which are taken away
+    /// with these; PUBLIC is none.
     pub fn grantees(&self, database: &str) -> impl Iterator<Item = Option<&str>> {
         let row = self.databases.get(database);
         let granted = row.into_iter().flat_map(|row| {
             row.connect.iter().filter(|grantee| {
-                grantee.as_ref().is_none_or(|name| *name != row.owner && name != MIGRATOR.as_str())
+                grantee.as_ref().is_none_or(|name| *name != row.owner && !self.is_of_a_session(name))
             })
         });
         granted.map(Option::as_deref)
     }
 
-    /// The published databases on which `tenantry_migrator` has CONNECT, and their tenants.
-    pub fn migrator_grants(&self) -> Vec<(String, TenantId)> {
-        let is_open = |(name, id): &(&str, TenantId)| {
-            let connect = self.databases.get(*name).map_or(&[][..], |row| &row.connect);
-            *name != building_name(*id)
-                && connect.iter().flatten().any(|grantee| grantee == MIGRATOR.as_str())
-        };
-        self.owned_databases().filter(is_open).map(|(name, id)| (name.to_owned(), id)).collect()
+    /// The logins of the operator's sessions, also of those that have ended.
+    pub fn session_logins(&self) -> Vec<String> {
+        let names = self.roles.keys().filter(|name| self.is_of_a_session(name) && *name != MIGRATOR.as_str());
+        names.cloned().collect()
+    }
+
+    /// Whether a role is the login of a session, or was that of all sessions, before each had its own.
+    fn is_of_a_session(&self, name: &str) -> bool {
+        let comment = self.roles.get(name).and_then(|role| role.comment.as_deref());
+        comment.is_some_and(|comment| comment.starts_with(ownership::SESSION)) || name == MIGRATOR.as_str()
     }
 
     /// The groups for which settings are stored, and in which database or in all. Before 16, each tenant's login can do
