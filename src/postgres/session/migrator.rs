@@ -2,7 +2,7 @@
 //!
 //! What runs there (a module's files, triggers and views that a tool or a former owner left) can act as the login of the
 //! session, and a role may always change its own password. So each session has a login of its own, which may connect to that
-//! database only, once at a time, and is gone after it: whoever takes it over has what it had before. LOGIN is taken away
+//! database only, once at a time, and is gone after it: code that takes it over has what it had before. LOGIN is taken away
 //! while the session is still open, so that no other session can begin in between.
 
 use std::{
