@@ -92,7 +92,8 @@ pub struct ImagePull {
     pub credentials: PullCredentials,
 }
 
-/// Pulls the files of an image. Takes a bounded time and memory.
+/// Pulls the files of an image, in a bounded time. Layers take a bounded memory; a manifest and a token are read as a whole by
+/// the library, so that a hostile container registry can fill the memory that the pod has.
 ///
 /// # Errors
 /// Why there are none.

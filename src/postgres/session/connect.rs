@@ -11,7 +11,7 @@ use sqlx::{
 use crate::{
     own_authority::OwnAuthority,
     postgres::{
-        error::{Error, Result},
+        error::{Error, Result, code, is_transient},
         identifier::{ADMIN, Ident, OWNER},
         tenant::credentials::SecretText,
     },
@@ -299,6 +299,11 @@ async fn in_time(
         Ok(Err(source)) => Err(Error::Sql { doing: with_address(doing, options), source }),
         Err(_) => Err(Error::Timeout { doing: with_address(doing, options), after: CONNECT_TIMEOUT }),
     }
+}
+
+/// Whether a server refuses a session only for the moment.
+pub(super) fn is_full_or_starting(error: &sqlx::Error) -> bool {
+    is_transient(error) && matches!(code(error), Some("53300" | "57P03"))
 }
 
 /// The operation and the server's address, which says what refused a connection.

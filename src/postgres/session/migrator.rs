@@ -107,11 +107,11 @@ impl MigratorSession {
         let Self { session, login, is_published } = self;
         login.disarm().await?;
         let pid = session.pid;
-        match is_published {
+        let is_idle = match is_published {
             true => session.close().await,
             false => session.close_and_wait().await,
-        }
-        login.drop_after(pid).await
+        };
+        login.drop_after(pid.filter(|_| is_idle)).await
     }
 }
 
@@ -274,7 +274,7 @@ impl SessionLogin {
         self.run("take the login of a session away", &script).await
     }
 
-    /// Drops the role, whose session had this process and is closed.
+    /// Drops the role, whose session had this process and ends now. None: it may still do something, and is ended.
     async fn drop_after(self, pid: Option<i32>) -> Result<()> {
         let (name, database) = (self.name.to_string(), self.database.to_string());
         let script = Script::of(

@@ -22,14 +22,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     fence::Fence,
-    postgres::error::{Error, Result, is_transient},
+    postgres::error::{Error, Result},
 };
 
 use super::{
     blocked::{AskedToEnd, Blocked, while_unblocking},
     connect::{
         ANSWER_LIMIT, ConnectAs, GRANT_OPTIONS_SINCE, MAINTENANCE_DATABASE, ServerConfig, connect_to,
-        identifier_of, with_timeout, with_version,
+        identifier_of, is_full_or_starting, with_timeout, with_version,
     },
     slots::{Waiting, take_either, take_slot},
 };
@@ -388,22 +388,27 @@ impl Session {
         }
     }
 
-    /// Closes a session.
-    pub(in crate::postgres) async fn close(mut self) {
-        if let Some(connection) = self.connection.take() {
-            let _ = tokio::time::timeout(Duration::from_secs(5), connection.close()).await;
-        }
+    /// Closes a session. Returns whether it had no statement to finish: else its process may go on for some time.
+    pub(in crate::postgres) async fn close(mut self) -> bool {
+        let is_idle = match self.connection.take() {
+            Some(connection) => {
+                matches!(tokio::time::timeout(Duration::from_secs(5), connection.close()).await, Ok(Ok(())))
+            }
+            None => true,
+        };
         if let Some(slot) = self.slot.take() {
             self.sessions.free_slot(slot, self.kind, self.pid);
         }
+        is_idle
     }
 
     /// Closes a session and waits until its process has ended: it would block a rename or a copy of the database that
     /// follows (PostgreSQL checks again only after 100 ms).
-    pub(in crate::postgres) async fn close_and_wait(self) {
+    pub(in crate::postgres) async fn close_and_wait(self) -> bool {
         let sessions = Arc::clone(&self.sessions);
-        self.close().await;
+        let is_idle = self.close().await;
         sessions.reap().await;
+        is_idle
     }
 }
 
@@ -437,10 +442,6 @@ impl Drop for Session {
             sessions.free_slot(slot, kind, pid);
         });
     }
-}
-
-fn is_full_or_starting(error: &sqlx::Error) -> bool {
-    is_transient(error) && matches!(crate::postgres::error::code(error), Some("53300" | "57P03"))
 }
 
 pub(in crate::postgres) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
