@@ -29,14 +29,26 @@ fn is_blocked(tenant: Option<&Tenant>) -> bool {
 
 #[tokio::test]
 async fn restriction_waits_for_no_migration_and_no_drop() {
-    let world = World::new("restrictions").await;
+    restrictions_beside("restrictions", 30).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn restriction_waits_for_none_of_a_hundred_drops() {
+    restrictions_beside("restrictions-many", 100).await;
+}
+
+/// Restricts access beside sixteen migrations and this many drops that last long.
+async fn restrictions_beside(name: &'static str, drops: usize) {
+    let world = World::new(name).await;
     let fleet = &world.fleet;
+    let number = i64::try_from(drops).unwrap();
     for (plan, modules) in [("lean", json!(["identity"])), ("wide", json!(["identity", "projects"]))] {
-        fleet.apply_plan(&format!("restrictions-{plan}"), json!({"limits": {}, "modules": modules})).await;
+        fleet.apply_plan(&format!("{name}-{plan}"), json!({"limits": {}, "modules": modules})).await;
     }
-    let (slow, gone) = (names("slow", 16), names("gone", 100));
+    let (slow, gone) = (names("slow", 16), names("gone", drops));
     let bystanders = ["by-spec", "by-hold", "by-deletion", "by-waiting"];
-    let lean = || json!({"plan": "restrictions-lean", "offboarding": {"gracePeriodSeconds": 0}});
+    let lean = || json!({"plan": format!("{name}-lean"), "offboarding": {"gracePeriodSeconds": 0}});
     let all = || slow.iter().chain(&gone).map(String::as_str).chain(bystanders).chain(["by-hand"]);
     join_all(all().map(async |name| {
         let mut spec = lean();
@@ -62,9 +74,10 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
         let mut superuser = world.superuser(&format!("tenant_{}", name.replace('-', "_"))).await;
         superuser.execute(SLOW_MIGRATIONS).await.unwrap();
     }
+    let wide = format!("{name}-wide");
     join_all(slow.iter().map(async |name| {
         let mut spec = lean();
-        spec["plan"] = json!("restrictions-wide");
+        spec["plan"] = json!(wide);
         world.apply(name, spec).await
     }))
     .await;
@@ -72,7 +85,7 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
     world
         .until("all slots are in use", async || world.holds_number("tenantry_system", running, 16).await)
         .await;
-    // A hundred drops wait for the first, and that for this lock.
+    // The drops wait for the first, and that for this lock.
     let mut superuser = world.superuser("postgres").await;
     let locks: String = gone
         .iter()
@@ -86,7 +99,7 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
     let cut = "SELECT count(*) >= $1 FROM tenants WHERE status = 'deprovisioning' AND access = 'Blocked'";
     world
         .until("all deleted tenants have lost their access", async || {
-            world.holds_number("tenantry_system", cut, 100).await
+            world.holds_number("tenantry_system", cut, number).await
         })
         .await;
     // These wait for a slot: a new tenant, and a change of a bystander.
@@ -134,7 +147,7 @@ async fn restriction_waits_for_no_migration_and_no_drop() {
     assert!(elapsed < SOON, "{elapsed:?}");
     // Meanwhile, all other work waited.
     let dropped = "SELECT count(*) >= $1 FROM pg_database WHERE datname LIKE 'tenant\\_gone%'";
-    assert!(world.holds_number("postgres", dropped, 100).await, "the drops still wait");
+    assert!(world.holds_number("postgres", dropped, number).await, "the drops still wait");
     assert_eq!(world.status("late").await, None, "the new tenant still waits for a slot");
 
     // It is a queue, not a loss: all of them continue.
