@@ -89,7 +89,7 @@ impl Stage {
         exists.fetch_one(&mut self.server.postgres.connect("postgres").await.unwrap()).await.unwrap()
     }
 
-    /// Waits until the reader login's Secret has another URI than this one, with which nobody connects any more.
+    /// Waits until the reader login's Secret has another URI than this one, with which no client connects any more.
     async fn replaced(&self, old: &str) -> String {
         let wait = self.fleet().until("the reader login has another password");
         let secrets = &self.fleet().secrets;
