@@ -1,4 +1,4 @@
-//! `Tenant.spec.credentials` and `status.credentials`: the rotation of a tenant's login and password.
+//! `Tenant.spec.credentials` and `status.credentials`: the rotation of a tenant's login and password, and its reader login.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
@@ -21,6 +21,12 @@ pub struct Credentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rule("self >= 0 && self <= 2592000", "credentials.overlapSeconds must be between 0, which ends the previous login at once, and 2592000, which is 30 days"))]
     pub overlap_seconds: Option<i64>,
+    /// Whether the tenant has a second login that only reads, `<database>_ro`, for reports and business intelligence. It is in
+    /// a Secret of its own, named as the connection Secret with -ro, and has at most 5 sessions, which are not counted
+    /// as the tenant's. What restricts the tenant restricts it too. Defaults to false; without it, the login is dropped and
+    /// its Secret deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<bool>,
 }
 
 /// The credentials in force.
@@ -39,4 +45,20 @@ pub struct CredentialsStatus {
     /// Time at which the previous login ends. Absent until the credentials after it are published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_valid_until: Option<Time>,
+    /// The login that only reads, while spec.credentials.reader asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<ReaderStatus>,
+}
+
+/// The login that only reads.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReaderStatus {
+    /// Its name.
+    pub login: String,
+    /// Name of its Secret, in the namespace of the Tenant.
+    pub secret_name: String,
+    /// Time at which its password was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Time>,
 }

@@ -63,6 +63,11 @@ pub fn next_login_name(database: &str, current: &str) -> String {
     if current == first { format!("{database}_b") } else { first }
 }
 
+/// The login of a tenant that only reads. It is not longer than the login.
+pub fn reader_login_name(database: &str) -> String {
+    format!("{database}_ro")
+}
+
 /// The migration login of a database. A name that leaves no room for the suffix is cut, and its digest makes the rest up.
 pub fn migration_login_name(database: &str) -> String {
     const SUFFIX: &str = "_migrate";

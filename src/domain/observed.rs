@@ -168,6 +168,8 @@ pub struct ServerFacts {
     pub login: LoginFacts,
     /// Its previous login.
     pub previous: LoginFacts,
+    /// Its reader login.
+    pub reader: LoginFacts,
     /// The tenant has more access than its level, by a manual change that EnforceAccess takes back.
     pub exceeds_level: bool,
     /// Differences that only a person can repair.
@@ -178,15 +180,15 @@ impl ServerFacts {
     /// Whether the server has a login of the tenant.
     pub fn has_login(&self) -> bool {
         let is_own = |login: LoginFacts| matches!(login, LoginFacts::Ours { .. } | LoginFacts::Renamed);
-        is_own(self.login) || is_own(self.previous)
+        is_own(self.login) || is_own(self.previous) || is_own(self.reader)
     }
 
-    /// Whether the rights of the previous login, if it exists, are those of the wanted level.
-    pub fn is_previous_current(&self) -> bool {
-        match self.previous {
+    /// Whether the rights of the logins beside the login, as far as they exist, are those of the wanted level.
+    pub fn are_others_current(&self) -> bool {
+        [self.previous, self.reader].into_iter().all(|login| match login {
             LoginFacts::Ours { access_current, .. } => access_current,
             LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => true,
-        }
+        })
     }
 }
 
@@ -243,6 +245,17 @@ pub enum SecretFacts {
     Stale,
 }
 
+/// The reader login, apart from its role on the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderFacts {
+    /// The Tenant asks for it.
+    pub is_wanted: bool,
+    /// The registry has its name.
+    pub is_recorded: bool,
+    /// The registry has its password's verifier, and its Secret has that password and is as it should be.
+    pub is_published: bool,
+}
+
 /// Everything from which the next action is planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedFacts {
@@ -252,6 +265,8 @@ pub struct ObservedFacts {
     pub server: Observation<ServerFacts>,
     /// The connection Secret.
     pub connection_secret: SecretFacts,
+    /// The reader login.
+    pub reader: ReaderFacts,
 }
 
 #[cfg(test)]

@@ -170,6 +170,7 @@ impl TenantRecord {
                 schema: None,
                 login: "tenant_acme_app".into(),
                 previous_login: None,
+                reader_login: None,
             },
             database_exists: true,
             takeover: None,

@@ -22,6 +22,8 @@ pub struct CredentialRecord {
     pub request: Option<String>,
     /// The previous login, while it is valid.
     pub previous: Option<PreviousCredential>,
+    /// The reader login, while the tenant has one.
+    pub reader: Option<ReaderCredential>,
 }
 
 /// What the registry has of a previous login; its name is in the placement.
@@ -33,6 +35,19 @@ pub struct PreviousCredential {
     pub oid: Option<i64>,
     /// When the credentials after it were published; none while they are not.
     pub since: Option<Timestamp>,
+}
+
+/// What the registry has of a reader login; its name is in the placement.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReaderCredential {
+    /// Its SCRAM verifier; none until its password is published, and once a rotation has begun.
+    pub verifier: Option<Hidden<String>>,
+    /// The keyed digest of the password in its Secret.
+    pub digest: Option<Hidden<Vec<u8>>>,
+    /// Its oid.
+    pub oid: Option<i64>,
+    /// When its password was published.
+    pub issued_at: Option<Timestamp>,
 }
 
 /// What a Tenant asks for.
@@ -136,7 +151,11 @@ mod tests {
     }
 
     fn issued(second: i64, request: Option<&str>) -> CredentialRecord {
-        CredentialRecord { issued_at: Some(at(second)), request: request.map(str::to_owned), previous: None }
+        CredentialRecord {
+            issued_at: Some(at(second)),
+            request: request.map(str::to_owned),
+            ..CredentialRecord::default()
+        }
     }
 
     fn overlapping(since: Option<i64>) -> CredentialRecord {

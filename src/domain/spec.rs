@@ -178,6 +178,16 @@ pub fn connection_secret_name(tenant: &Tenant) -> String {
     tenant.spec.connection_secret_name.clone().unwrap_or_else(|| format!("{name}-db"))
 }
 
+/// Name of the Secret with the reader login.
+pub fn reader_secret_name(tenant: &Tenant) -> String {
+    format!("{}-ro", connection_secret_name(tenant))
+}
+
+/// Whether the Tenant asks for a reader login. Needs no valid spec.
+pub fn wants_reader(tenant: &Tenant) -> bool {
+    tenant.spec.credentials.as_ref().and_then(|credentials| credentials.reader).unwrap_or(false)
+}
+
 /// Name of the Secret with the migration login of a team's own pipeline.
 pub fn migration_secret_name(tenant: &Tenant) -> String {
     format!("{}-migrate", connection_secret_name(tenant))

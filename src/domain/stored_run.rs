@@ -52,6 +52,7 @@ impl StoredRun {
             schema: None,
             login: super::names::login_name(database),
             previous_login: None,
+            reader_login: None,
         })
     }
 

@@ -12,14 +12,27 @@ pub struct TenantFacts {
     /// The role of the login's name, the tenant's or not.
     pub login: Option<LoginProperties>,
     /// The login before it, while it is recorded as valid.
-    pub previous: Option<PreviousLogin>,
+    pub previous: Option<OtherLogin>,
+    /// The reader login, if one is recorded.
+    pub reader: Option<OtherLogin>,
     /// The tenant's roles under other names: an administrator renamed its login.
     pub strays: Vec<StrayRole>,
 }
 
-/// The previous login of a tenant, during a rotation of its credentials.
+/// What a login beside the tenant's login is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherKind {
+    /// The login before it, during a rotation of the credentials.
+    Previous,
+    /// The login that only reads.
+    Reader,
+}
+
+/// A login of a tenant beside its login.
 #[derive(Clone, Debug)]
-pub struct PreviousLogin {
+pub struct OtherLogin {
+    /// What it is.
+    pub kind: OtherKind,
     /// Its name.
     pub name: String,
     /// The role of that name, the tenant's or not.
@@ -28,12 +41,14 @@ pub struct PreviousLogin {
     pub may_connect: bool,
 }
 
-impl PreviousLogin {
+impl OtherLogin {
     /// The role, if it is the tenant's by its comment or by its oid.
     pub fn own_role(&self, recorded: RecordedOids) -> Option<&LoginProperties> {
-        self.role.as_ref().filter(|role| {
-            role.ownership.is_ours() || role.ownership.is_lost(role.oid, recorded.previous_login)
-        })
+        let oid = match self.kind {
+            OtherKind::Previous => recorded.previous_login,
+            OtherKind::Reader => recorded.reader_login,
+        };
+        self.role.as_ref().filter(|role| role.ownership.is_ours() || role.ownership.is_lost(role.oid, oid))
     }
 }
 
@@ -187,6 +202,8 @@ pub struct RecordedOids {
     pub login: Option<i64>,
     /// The previous login's.
     pub previous_login: Option<i64>,
+    /// The reader login's.
+    pub reader_login: Option<i64>,
 }
 
 impl RecordedOids {
@@ -196,6 +213,7 @@ impl RecordedOids {
             database: record.database_oid,
             login: record.login_oid,
             previous_login: record.credentials.previous.as_ref().and_then(|previous| previous.oid),
+            reader_login: record.credentials.reader.as_ref().and_then(|reader| reader.oid),
         }
     }
 
@@ -206,6 +224,17 @@ impl RecordedOids {
 }
 
 impl TenantFacts {
+    /// The logins beside the tenant's login.
+    pub fn others(&self) -> impl Iterator<Item = &OtherLogin> {
+        self.previous.iter().chain(&self.reader)
+    }
+
+    /// The facts of the login alone: each of the others has its own turn.
+    #[must_use]
+    pub fn without_others(self) -> Self {
+        Self { previous: None, reader: None, ..self }
+    }
+
     /// The database of the final name, if it is the tenant's by its comment or by its oid.
     pub fn own_database(&self, recorded: RecordedOids) -> Option<&DatabaseProperties> {
         self.database.as_ref().filter(|database| {
@@ -229,7 +258,8 @@ impl TenantFacts {
     /// The role that was the login before it was renamed, while no role has the login's name: the one with the recorded
     /// oid, else one with access.
     pub fn renamed_login(&self, recorded: RecordedOids) -> Option<&StrayRole> {
-        let strays = self.strays.iter().filter(|_| self.login.is_none());
+        let is_reader = |stray: &StrayRole| recorded.reader_login == Some(stray.oid);
+        let strays = self.strays.iter().filter(|stray| self.login.is_none() && !is_reader(stray));
         strays.max_by_key(|stray| (recorded.login == Some(stray.oid), stray.has_access))
     }
 }

@@ -21,6 +21,7 @@ mod migrate;
 mod migration_runs;
 mod module_purges;
 mod modules;
+mod reader_login;
 mod record;
 mod registration;
 mod restored;

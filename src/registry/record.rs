@@ -16,7 +16,7 @@ use crate::{
         observed::{RegistryStatus, Takeover},
         placement::Placement,
         record::{Hidden, ModuleVersion, TenantRecord},
-        rotation::{CredentialRecord, PreviousCredential},
+        rotation::{CredentialRecord, PreviousCredential, ReaderCredential},
     },
 };
 
@@ -31,7 +31,8 @@ macro_rules! own_columns {
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
          default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, \
          module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, \
-         credentials_issued_at, rotation_request, "
+         credentials_issued_at, rotation_request, reader_login, reader_login_oid, reader_verifier, reader_digest, \
+         reader_issued_at, "
     };
 }
 pub(super) use own_columns;
@@ -162,6 +163,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
                 schema: row.try_get("schema_name")?,
                 login: row.try_get("login_name")?,
                 previous_login: row.try_get("previous_login")?,
+                reader_login: row.try_get("reader_login")?,
             },
             database_exists: row.try_get("database_exists")?,
             takeover: takeover(row)?,
@@ -231,10 +233,20 @@ fn credentials(row: &PgRow) -> sqlx::Result<CredentialRecord> {
             since: time("previous_login_since")?,
         }),
     };
+    let reader = match row.try_get::<Option<&str>, _>("reader_login")? {
+        None => None,
+        Some(_) => Some(ReaderCredential {
+            verifier: row.try_get::<Option<_>, _>("reader_verifier")?.map(Hidden),
+            digest: row.try_get::<Option<_>, _>("reader_digest")?.map(Hidden),
+            oid: row.try_get("reader_login_oid")?,
+            issued_at: time("reader_issued_at")?,
+        }),
+    };
     Ok(CredentialRecord {
         issued_at: time("credentials_issued_at")?,
         request: row.try_get("rotation_request")?,
         previous,
+        reader,
     })
 }
 

@@ -22,14 +22,15 @@ pub struct NewCredentials<'a> {
 
 impl Registry {
     /// Records that another login is the tenant's from now on, without a password yet. The login before it becomes the previous
-    /// one. Nothing is changed while there is one.
+    /// one. The reader login gets a new password too. Nothing is changed while there is a previous login.
     pub async fn begin_rotation(&self, id: TenantId, login: &str, correlation: Uuid) -> Result<Update> {
         let update = sqlx::query_as(concat!(
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET login_name = $2, login_oid = NULL, password_verifier = NULL, password_digest = NULL,
                      previous_login = login_name, previous_login_oid = login_oid,
-                     previous_verifier = password_verifier, previous_login_since = NULL
+                     previous_verifier = password_verifier, previous_login_since = NULL,
+                     reader_verifier = NULL, reader_digest = NULL
                  WHERE id = $1 AND previous_login IS NULL AND login_name <> $2 RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)

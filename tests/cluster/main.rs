@@ -17,6 +17,7 @@ mod plans;
 mod property;
 mod provisioning;
 mod purged_modules;
+mod reader;
 mod rotation;
 mod scale;
 mod schema;

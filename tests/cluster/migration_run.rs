@@ -64,6 +64,7 @@ async fn server_with_tenant() -> (Postgres, Server, Placement) {
         schema: None,
         login: names::login_name("tenant_runs"),
         previous_login: None,
+        reader_login: None,
     };
     server.create_login(&placement).await.unwrap();
     let template = server.ensure_template(&ModuleSet::built_in()).await.unwrap();

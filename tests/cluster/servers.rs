@@ -25,22 +25,22 @@ use tenantry::{
 use tenantry_dev::{Postgres, PostgresOptions, Stop, Version, certificates::Authority};
 use tenantry_test_support::{Fleet, shared_operator::registry_status};
 
-const LOGIN: &str = "servers_operator";
-const PASSWORD: &str = "servers-password";
+pub const LOGIN: &str = "servers_operator";
+pub const PASSWORD: &str = "servers-password";
 const OPERATOR_NAMESPACE: &str = "tenantry-system";
 
 /// A server of one test, and a tenant that waits for it.
-struct FaultyServer {
-    fleet: Fleet,
+pub struct FaultyServer {
+    pub fleet: Fleet,
     name: &'static str,
-    postgres: Postgres,
+    pub postgres: Postgres,
     servers: Api<DatabaseServer>,
     secrets: Api<Secret>,
     touched: u32,
 }
 
 impl FaultyServer {
-    async fn new(name: &'static str, options: PostgresOptions) -> Self {
+    pub async fn new(name: &'static str, options: PostgresOptions) -> Self {
         let fleet = Fleet::new(name).await;
         let postgres = Postgres::start(options).await.unwrap();
         let setup = SetupOptions {
@@ -56,7 +56,7 @@ impl FaultyServer {
         troubled
     }
 
-    async fn put_secret(&self, data: Value, touched: u32) {
+    pub async fn put_secret(&self, data: Value, touched: u32) {
         let secret = json!({"apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": self.name, "annotations": {"touched": touched.to_string()}}, "stringData": data});
         self.secrets
@@ -66,7 +66,7 @@ impl FaultyServer {
     }
 
     /// Applies the DatabaseServer, whose Secret has its name.
-    async fn apply(&self, tls: Value) {
+    pub async fn apply(&self, tls: Value) {
         let server = json!({"apiVersion": "tenantry.dev/v1alpha1", "kind": "DatabaseServer",
             "metadata": {"name": self.name},
             "spec": {"engine": "PostgreSQL", "host": "127.0.0.1", "port": self.postgres.port(),
@@ -103,7 +103,7 @@ impl FaultyServer {
     }
 
     /// Waits for a reason of a condition, and returns the message.
-    async fn reason(&self, type_: &'static str, reason: &'static str, says: &'static str) -> String {
+    pub async fn reason(&self, type_: &'static str, reason: &'static str, says: &'static str) -> String {
         let condition = move |server: Option<&DatabaseServer>| {
             server.and_then(|server| server.status.as_ref()).is_some_and(|status| {
                 find_condition(&status.conditions, type_)
@@ -146,7 +146,7 @@ impl FaultyServer {
         self.leave().await;
     }
 
-    async fn leave(self) {
+    pub async fn leave(self) {
         self.fleet.delete(self.name).await;
         self.servers.delete(self.name, &DeleteParams::default()).await.unwrap();
         let gone = |server: Option<&DatabaseServer>| server.is_none();

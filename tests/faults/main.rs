@@ -10,6 +10,7 @@ mod canaries;
 mod crash;
 mod crash_jobs;
 mod crash_modules;
+mod crash_reader;
 mod crash_rotation;
 mod crd;
 mod deadlines;

@@ -206,6 +206,7 @@ async fn renamed_login_keeps_no_access_beside_a_new_one() {
             database: facts.database.map(|database| database.oid),
             login: facts.login.map(|login| login.oid),
             previous_login: None,
+            reader_login: None,
         };
         // Another process, or an administrator, made a second login in between.
         stage.superuser("ALTER ROLE {login} RENAME TO old; COMMENT ON ROLE old IS 'mine'").await;

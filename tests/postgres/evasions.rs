@@ -5,6 +5,7 @@ mod deaf;
 mod locks;
 mod moves;
 mod pace;
+mod reader;
 mod restart;
 mod stage;
 mod watch;

@@ -21,6 +21,7 @@ mod planted;
 mod preflight;
 mod printed_setup;
 mod provisioning;
+mod reader;
 mod rehearsal;
 mod release_before;
 mod reserve;

@@ -176,6 +176,7 @@ pub fn placement(database: &str) -> Placement {
         schema: None,
         login: names::login_name(database),
         previous_login: None,
+        reader_login: None,
     }
 }
 

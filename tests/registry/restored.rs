@@ -74,6 +74,7 @@ fn lost_row(slug: &str, id: u128, now: Timestamp) -> LostRow {
             schema: None,
             login: format!("tenant_{slug}_app"),
             previous_login: None,
+            reader_login: None,
         },
         slug: Slug::parse(slug).unwrap(),
         name: slug.to_owned(),

@@ -48,3 +48,36 @@ async fn rotation_keeps_the_previous_login_until_it_is_ended() {
         assert_eq!(row.credentials.request.as_deref(), Some("leak"));
     }
 }
+
+#[tokio::test]
+async fn reader_login_gets_another_password_with_a_rotation_and_leaves_nothing() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let id = created(&registry, &tenant("reader-acme")).await.id;
+        let run = Uuid::from_u128(8);
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let name = "tenant_reader_acme_ro";
+        let added = registry.add_reader(id, name, run).await.unwrap();
+        assert!(added.changed && added.record.placement.reader_login.as_deref() == Some(name));
+        assert!(!registry.add_reader(id, "another_ro", run).await.unwrap().changed);
+        let verifier = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy";
+        let new = NewCredentials { verifier, digest: &[1], request: None, at };
+        let row = registry.record_reader(id, Some(&new), Some(4711)).await.unwrap().record;
+        let reader = row.credentials.reader.unwrap();
+        assert_eq!((reader.oid, reader.issued_at, reader.verifier.is_some()), (Some(4711), Some(at), true));
+        assert_eq!(reader.digest.unwrap().0, [1]);
+
+        let second = format!("{}_b", row.placement.database);
+        let row = registry.begin_rotation(id, &second, run).await.unwrap().record;
+        let reader = row.credentials.reader.unwrap();
+        assert!(reader.verifier.is_none() && reader.digest.is_none() && reader.oid == Some(4711));
+        assert_eq!(row.placement.reader_login.as_deref(), Some(name));
+
+        let removed = registry.remove_reader(id, 2, run).await.unwrap();
+        assert!(removed.changed && removed.record.placement.reader_login.is_none());
+        assert_eq!(removed.record.credentials.reader, None);
+        assert!(!registry.remove_reader(id, 0, run).await.unwrap().changed);
+        let row = registry.record_reader(id, Some(&new), None).await.unwrap().record;
+        assert_eq!(row.credentials.reader, None, "there is none to record anything of");
+    }
+}

@@ -195,6 +195,7 @@ fn target(tenant: &Arc<Tenant>, context: &SharedContext) -> Option<(String, Targ
         database,
         schema: None,
         previous_login: credentials.and_then(|found| found.previous_login.clone()),
+        reader_login: credentials.and_then(|found| Some(found.reader.as_ref()?.login.clone())),
     };
     let held = is_held(status);
     let is_counted = !is_paused(tenant)

@@ -1,6 +1,9 @@
 //! The second phase of a reconcile: reads the server's catalogs (one query) and the Secret, which a watch keeps in memory.
 //! The registry's row is the one that the load read, or that a step returned. Nothing is written.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::{
@@ -16,7 +19,7 @@ use crate::{
         access::AccessLevel,
         drift::{self, Expected, Mismatch},
         module_purge::is_due,
-        observed::{Observation, ObservedFacts, RegistryFacts, RegistryStatus, SecretFacts},
+        observed::{Observation, ObservedFacts, ReaderFacts, RegistryFacts, RegistryStatus, SecretFacts},
         record::TenantRecord,
         seed_record::SeedRecord,
         spec,
@@ -59,8 +62,12 @@ impl<'a> Observed<'a> {
 
     /// Nothing but the registry was read.
     fn registry_only(subject: Subject<'a>, registry: Observation<RegistryFacts>) -> Self {
-        let facts =
-            ObservedFacts { registry, server: Observation::Absent, connection_secret: SecretFacts::Absent };
+        let facts = ObservedFacts {
+            registry,
+            server: Observation::Absent,
+            connection_secret: SecretFacts::Absent,
+            reader: ReaderFacts::default(),
+        };
         Self {
             subject,
             facts,
@@ -161,6 +168,7 @@ async fn observe_registered<'a>(
     }
     let secret = secret_facts(&observed.subject, record, observed.server.as_ref(), context);
     observed.facts.connection_secret = secret;
+    observed.facts.reader = reader_facts(&observed.subject, record, observed.server.as_ref(), context);
     observed
 }
 
@@ -231,26 +239,61 @@ fn secret_facts(
     server: Option<&Server>,
     context: &SharedContext,
 ) -> SecretFacts {
-    let namespace = subject.tenant.namespace().unwrap_or_default();
     let name = spec::connection_secret_name(subject.tenant);
-    let Some(secret) = context.stores.scopes.secret(&namespace, &name) else {
-        return SecretFacts::Absent;
-    };
-    if secret.labels().get(LABEL_TENANT_ID) != Some(&record.id.to_string()) {
-        return SecretFacts::Absent;
-    }
-    let as_written = |server: &Server| {
-        secrets::password(&secret).is_some_and(|password| {
-            let connection = Connection { tenant: subject.tenant, record, password: &password, server };
-            let wanted = connection.secret(&name, context);
-            secrets::is_as_wanted(&secret, &wanted)
-                || secrets::is_of_earlier_release(&secret, &wanted)
-                    && !completes_secret(subject, record, context)
-        })
-    };
-    if secrets::holds_password_of(&secret, record, &context.installation) && server.is_none_or(as_written) {
+    let Some(secret) = own_secret(subject, record, &name, context) else { return SecretFacts::Absent };
+    let login = &record.placement.login;
+    if secrets::holds_password_of(&secret, record, &context.installation)
+        && server.is_none_or(|server| is_as_written(&secret, login, subject, record, server, context))
+    {
         SecretFacts::Current
     } else {
         SecretFacts::Stale
     }
+}
+
+fn reader_facts(
+    subject: &Subject<'_>,
+    record: &TenantRecord,
+    server: Option<&Server>,
+    context: &SharedContext,
+) -> ReaderFacts {
+    let name = spec::reader_secret_name(subject.tenant);
+    let secret = record.placement.reader_login.as_ref().zip(own_secret(subject, record, &name, context));
+    ReaderFacts {
+        is_wanted: spec::wants_reader(subject.tenant),
+        is_recorded: record.placement.reader_login.is_some(),
+        is_published: secret.is_some_and(|(login, secret)| {
+            secrets::holds_reader_password_of(&secret, record, &context.installation)
+                && server.is_none_or(|server| is_as_written(&secret, login, subject, record, server, context))
+        }),
+    }
+}
+
+/// The Secret of this name from the watch's store, if it has the tenant's label.
+fn own_secret(
+    subject: &Subject<'_>,
+    record: &TenantRecord,
+    name: &str,
+    context: &SharedContext,
+) -> Option<Arc<Secret>> {
+    let namespace = subject.tenant.namespace().unwrap_or_default();
+    let secret = context.stores.scopes.secret(&namespace, name)?;
+    (secret.labels().get(LABEL_TENANT_ID) == Some(&record.id.to_string())).then_some(secret)
+}
+
+/// Whether a Secret of this login is as the operator would write it.
+fn is_as_written(
+    secret: &Secret,
+    login: &str,
+    subject: &Subject<'_>,
+    record: &TenantRecord,
+    server: &Server,
+    context: &SharedContext,
+) -> bool {
+    secrets::password(secret).is_some_and(|password| {
+        let connection = Connection { tenant: subject.tenant, record, login, password: &password, server };
+        let wanted = connection.secret(&secret.name_any(), context);
+        secrets::is_as_wanted(secret, &wanted)
+            || secrets::is_of_earlier_release(secret, &wanted) && !completes_secret(subject, record, context)
+    })
 }

@@ -72,6 +72,7 @@ pub enum Found {
 pub fn is_ours(secret: &Secret, record: &TenantRecord, installation: &Installation) -> bool {
     secret.labels().get(LABEL_TENANT_ID) == Some(&record.id.to_string())
         || holds_password_of(secret, record, installation)
+        || holds_reader_password_of(secret, record, installation)
         || admin_content::holds_credentials_of(secret, record)
 }
 
@@ -173,6 +174,8 @@ pub struct Connection<'a> {
     pub tenant: &'a Tenant,
     /// Its row in the registry.
     pub record: &'a TenantRecord,
+    /// The login.
+    pub login: &'a str,
     /// Its password.
     pub password: &'a SecretText,
     /// Its server, as the operator connects to it.
@@ -185,8 +188,7 @@ impl Connection<'_> {
         let resource = context.database_server(&self.record.placement.server);
         let address = Address::of(self.server, resource.as_deref());
         let placement = &self.record.placement;
-        let (login, password) = (&placement.login, self.password.expose());
-        let mut data = entries(&address, name, login, password, &placement.database);
+        let mut data = entries(&address, name, self.login, self.password.expose(), &placement.database);
         data.extend(self.record.entitlements.iter().flat_map(plan_entries));
         let modules = &context.state.modules;
         data.extend(self.record.module_versions.iter().flat_map(|module| {
@@ -317,9 +319,15 @@ pub fn password(secret: &Secret) -> Option<SecretText> {
 
 /// Whether the registry's digest matches the Secret's password.
 pub fn holds_password_of(secret: &Secret, record: &TenantRecord, installation: &Installation) -> bool {
-    let Some(password) = password(secret) else { return false };
-    let digest = password_digest(&installation.digest_key, record.id, &password);
-    record.password_digest.as_ref().is_some_and(|known| known.0 == digest)
+    let digest = password(secret).map(|found| password_digest(&installation.digest_key, record.id, &found));
+    digest.is_some() && record.password_digest.as_ref().map(|known| &known.0) == digest.as_ref()
+}
+
+/// As [`holds_password_of`], for the password of the reader login.
+pub fn holds_reader_password_of(secret: &Secret, record: &TenantRecord, installation: &Installation) -> bool {
+    let digest = password(secret).map(|found| password_digest(&installation.digest_key, record.id, &found));
+    let known = record.credentials.reader.as_ref().and_then(|reader| reader.digest.as_ref());
+    digest.is_some() && known.map(|known| &known.0) == digest.as_ref()
 }
 
 #[cfg(test)]

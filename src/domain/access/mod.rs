@@ -44,6 +44,12 @@ impl AccessLevel {
             Self::ReadWrite => Some("tenantry_rw"),
         }
     }
+
+    /// The level of the tenant's reader login at this level: it never does more than read.
+    #[must_use]
+    pub fn for_reader(self) -> Self {
+        self.min(Self::ReadOnly)
+    }
 }
 
 impl fmt::Display for AccessLevel {

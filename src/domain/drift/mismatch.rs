@@ -81,6 +81,8 @@ pub enum Mismatch {
     OfPreviousLogin(String, Box<Self>),
     /// The previous login exists after its time.
     PreviousLoginOver(String),
+    /// A difference of the reader login, by its name.
+    OfReaderLogin(String, Box<Self>),
 }
 
 impl Mismatch {
@@ -102,6 +104,11 @@ impl Mismatch {
                 other => other.repaired_by(),
             },
             Self::PreviousLoginOver(_) => Some(Step::RetireLogin),
+            Self::OfReaderLogin(_, mismatch) => match &**mismatch {
+                Self::LoginMissing => Some(Step::PublishReader),
+                Self::LoginDisabled => Some(Step::EnforceAccess),
+                other => other.repaired_by(),
+            },
             Self::LoginMissing | Self::LoginRenamed(_) => Some(Step::CreateRoles),
             Self::LoginDisabled => Some(Step::PublishCredentials),
             Self::LoginConnectionLimit { .. } => Some(Step::ApplyPlan),
@@ -130,7 +137,7 @@ impl Mismatch {
     /// The reason of the condition that reports it while it waits for a person.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::OfPreviousLogin(_, mismatch) => mismatch.reason(),
+            Self::OfPreviousLogin(_, mismatch) | Self::OfReaderLogin(_, mismatch) => mismatch.reason(),
             Self::ForeignDatabase(_) | Self::ForeignLogin => Reason::Conflict,
             Self::DatabaseMissing | Self::DropInterrupted(_) => Reason::DatabaseMissing,
             _ => Reason::MissingRight,
@@ -140,7 +147,7 @@ impl Mismatch {
     /// Whether it proves that a level is not in force.
     pub(super) fn contradicts(&self, level: AccessLevel) -> bool {
         match self {
-            Self::OfPreviousLogin(_, mismatch) => {
+            Self::OfPreviousLogin(_, mismatch) | Self::OfReaderLogin(_, mismatch) => {
                 **mismatch != Self::LoginMissing && mismatch.contradicts(level)
             }
             Self::PreviousLoginOver(_) => false,
@@ -167,7 +174,7 @@ impl Mismatch {
 
     /// Whether it lets a client into the database of a tenant that should be `Blocked`.
     pub(super) fn grants_access(&self) -> bool {
-        if let Self::OfPreviousLogin(_, mismatch) = self {
+        if let Self::OfPreviousLogin(_, mismatch) | Self::OfReaderLogin(_, mismatch) = self {
             return mismatch.grants_access();
         }
         matches!(
@@ -250,6 +257,7 @@ impl fmt::Display for Mismatch {
             }
             Self::OfPreviousLogin(name, mismatch) => write!(f, "of the previous login {name}: {mismatch}"),
             Self::PreviousLoginOver(name) => write!(f, "the previous login {name} exists after its time"),
+            Self::OfReaderLogin(name, mismatch) => write!(f, "of the reader login {name}: {mismatch}"),
             Self::RevocationUnproven => {
                 f.write_str("sessions from before the last change were not proven to be ended")
             }

@@ -16,10 +16,10 @@ use super::{
     record::TenantRecord,
     rotation::{PreviousState, Rotation},
     tenant_facts::{
-        DatabaseProperties, ForeignGrant, LoginProperties, PreviousLogin, RecordedOids, SessionSetting,
-        TenantFacts,
+        DatabaseProperties, ForeignGrant, LoginProperties, OtherKind, OtherLogin, RecordedOids,
+        SessionSetting, TenantFacts,
     },
-    usage::entitlements::Entitlements,
+    usage::entitlements::{Entitlements, reader_connections},
     workflow::step::Step,
 };
 
@@ -57,6 +57,12 @@ impl Expected {
     fn of_level(recorded: RecordedOids, access: AccessLevel) -> Self {
         Self { recorded, access, connections: -1, is_previous_over: false }
     }
+
+    /// What should be in force for the reader login.
+    fn of_reader(&self) -> Self {
+        let connections = reader_connections(self.connections);
+        Self { access: self.access.for_reader(), connections, ..*self }
+    }
 }
 
 /// Every difference between what a server has of a tenant and what should be in force.
@@ -75,9 +81,7 @@ pub fn mismatches(facts: &TenantFacts, expected: &Expected) -> Vec<Mismatch> {
         (Some(_), None) => found.push(Mismatch::ForeignLogin),
         (Some(_), Some(login)) => found.extend(of_login(login, expected)),
     }
-    if let Some(previous) = &facts.previous {
-        found.extend(of_previous(previous, expected));
-    }
+    found.extend(facts.others().flat_map(|other| of_other(other, expected)));
     let strays = facts.strays.iter().filter(|stray| stray.has_access && facts.login.is_some());
     let strays: Vec<String> = strays.map(|stray| stray.name.clone()).collect();
     if !strays.is_empty() {
@@ -186,28 +190,47 @@ fn of_login(login: &LoginProperties, expected: &Expected) -> Vec<Mismatch> {
     checks.into_iter().filter(|(differs, _)| *differs).map(|(_, mismatch)| mismatch).collect()
 }
 
-/// The mismatches of a previous login: it should be as the login is, or not exist any more.
-fn of_previous(previous: &PreviousLogin, expected: &Expected) -> Vec<Mismatch> {
-    let of_login = |mismatch| Mismatch::OfPreviousLogin(previous.name.clone(), Box::new(mismatch));
-    let Some(role) = previous.own_role(expected.recorded) else {
-        return vec![of_login(Mismatch::LoginMissing)];
+/// The mismatches of another login of the tenant. A previous login should be as the login is, or not exist any more; the reader
+/// login has a level of its own.
+fn of_other(other: &OtherLogin, expected: &Expected) -> Vec<Mismatch> {
+    let name = other.name.clone();
+    let wrap = |mismatch| match other.kind {
+        OtherKind::Previous => Mismatch::OfPreviousLogin(name.clone(), Box::new(mismatch)),
+        OtherKind::Reader => Mismatch::OfReaderLogin(name.clone(), Box::new(mismatch)),
     };
-    if expected.is_previous_over {
-        return vec![Mismatch::PreviousLoginOver(previous.name.clone())];
-    }
+    let Some(role) = other.own_role(expected.recorded) else {
+        return vec![wrap(Mismatch::LoginMissing)];
+    };
+    let expected = match other.kind {
+        OtherKind::Previous if expected.is_previous_over => {
+            return vec![Mismatch::PreviousLoginOver(name)];
+        }
+        OtherKind::Previous => *expected,
+        OtherKind::Reader => expected.of_reader(),
+    };
     let may_connect = expected.access > AccessLevel::Blocked;
-    let connect = match (previous.may_connect, may_connect) {
+    let connect = match (other.may_connect, may_connect) {
         (true, false) => Some(Mismatch::ConnectGranted),
         (false, true) => Some(Mismatch::ConnectMissing),
         (true, true) | (false, false) => None,
     };
-    self::of_login(role, expected).into_iter().chain(connect).map(of_login).collect()
+    of_login(role, &expected).into_iter().chain(connect).map(wrap).collect()
 }
 
 /// What the planner reads of a server, derived from the mismatches.
 pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
     let found = mismatches(facts, expected);
     let is_enforced = found.iter().all(|mismatch| mismatch.repaired_by() != Some(Step::EnforceAccess));
+    let other =
+        |other: &Option<OtherLogin>| match other.as_ref().and_then(|other| other.own_role(expected.recorded))
+        {
+            None => LoginFacts::Absent,
+            Some(role) => LoginFacts::Ours {
+                can_login: role.can_login,
+                access_current: is_enforced,
+                connections: role.connection_limit,
+            },
+        };
     ServerFacts {
         database: match &facts.database {
             None => DatabaseFacts::Absent,
@@ -225,14 +248,8 @@ pub fn server_facts(facts: &TenantFacts, expected: &Expected) -> ServerFacts {
                 connections: login.connection_limit,
             },
         },
-        previous: match facts.previous.as_ref().and_then(|previous| previous.own_role(expected.recorded)) {
-            None => LoginFacts::Absent,
-            Some(role) => LoginFacts::Ours {
-                can_login: role.can_login,
-                access_current: is_enforced,
-                connections: role.connection_limit,
-            },
-        },
+        previous: other(&facts.previous),
+        reader: other(&facts.reader),
         exceeds_level: found.iter().any(|mismatch| {
             mismatch.grants_access()
                 && matches!(mismatch.repaired_by(), Some(Step::EnforceAccess | Step::CreateRoles))
@@ -268,8 +285,8 @@ pub fn contradictions(
 pub fn is_reachable(facts: &TenantFacts, recorded: RecordedOids) -> bool {
     let expected = Expected::of_level(recorded, AccessLevel::Blocked);
     let is_closed = facts.own_database(recorded).is_some_and(|database| !database.allow_connections);
-    let previous = facts.previous.as_ref().and_then(|previous| previous.own_role(recorded));
-    (facts.own_login(recorded).is_some() || previous.is_some() || !facts.strays.is_empty())
+    let has_other = facts.others().any(|other| other.own_role(recorded).is_some());
+    (facts.own_login(recorded).is_some() || has_other || !facts.strays.is_empty())
         && mismatches(facts, &expected)
             .iter()
             .any(|mismatch| mismatch.grants_access() && !(is_closed && *mismatch == Mismatch::PublicRights))

@@ -2,6 +2,7 @@
 
 mod changes;
 mod previous;
+mod reader;
 
 use uuid::Uuid;
 
@@ -22,7 +23,8 @@ use crate::{
 };
 
 /// The oids of [`healthy`].
-const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3) };
+const RECORDED: RecordedOids =
+    RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3), reader_login: Some(4) };
 const CONNECTIONS: i32 = 20;
 
 fn expected(access: AccessLevel) -> Expected {
@@ -68,6 +70,7 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             is_revocation_unproven: false,
         }),
         previous: None,
+        reader: None,
         strays: vec![],
     }
 }
@@ -112,7 +115,7 @@ fn healthy_tenant_has_no_mismatch() {
 #[test]
 fn own_database_with_another_oid_was_restored() {
     let facts = healthy(AccessLevel::ReadWrite);
-    let recorded = |oid| RecordedOids { database: oid, login: Some(2), previous_login: None };
+    let recorded = |oid| RecordedOids { database: oid, login: Some(2), ..RecordedOids::default() };
     assert!(facts.is_restored(recorded(Some(9))));
     assert!(!facts.is_restored(RECORDED) && !facts.is_restored(recorded(None)));
     let foreign = changed(

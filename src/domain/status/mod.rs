@@ -18,14 +18,14 @@ use crate::{
         conditions::same_ignoring_times,
         reason::Reason,
         tenant_adoption::{AdoptionState, AdoptionStatus},
-        tenant_credentials::CredentialsStatus,
+        tenant_credentials::{CredentialsStatus, ReaderStatus},
         tenant_status::{Binding, ModuleStatus, TenantState, TenantStatus},
     },
     domain::{
         access::gates,
         observed::RegistryStatus,
         rotation::PreviousState,
-        spec::SpecError,
+        spec::{SpecError, reader_secret_name},
         subject::Subject,
         usage::entitlements::Entitlements,
         workflow::{BlockedReason, attempt::Progress},
@@ -108,7 +108,7 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         server: record.map(|record| record.placement.server.clone()).or(before.server),
         database: record.map(|record| record.placement.database.clone()).or(before.database),
         adoption: adoption(outcome, before.adoption),
-        credentials: credentials(outcome, now).or(before.credentials),
+        credentials: credentials(outcome, before.credentials, now),
         binding: if subject.is_deprovisioning() { None } else { binding(outcome).or(before.binding) },
         modules: if modules.is_empty() { before.modules } else { modules },
         limits: in_force
@@ -228,14 +228,20 @@ fn adoption(outcome: &Outcome<'_>, before: Option<AdoptionStatus>) -> Option<Ado
 }
 
 /// The credentials that are published, and the previous login. Until a password is recorded, what was shown before stays.
-fn credentials(outcome: &Outcome<'_>, now: Timestamp) -> Option<CredentialsStatus> {
-    let record = outcome.subject.record.as_ref().filter(|record| record.password_verifier.is_some())?;
-    // After an upgrade, nothing is written for a password whose age is not known.
-    record.credentials.issued_at.or(record
-        .credentials
-        .previous
-        .as_ref()
-        .and_then(|previous| previous.since))?;
+fn credentials(
+    outcome: &Outcome<'_>,
+    before: Option<CredentialsStatus>,
+    now: Timestamp,
+) -> Option<CredentialsStatus> {
+    let record = outcome.subject.record.as_ref().filter(|record| record.password_verifier.is_some());
+    let Some(record) = record else { return before };
+    let known = &record.credentials;
+    let previous_since = known.previous.as_ref().and_then(|previous| previous.since);
+    let reader_issued_at = known.reader.as_ref().and_then(|reader| reader.issued_at);
+    if known.issued_at.or(previous_since).or(reader_issued_at).is_none() {
+        // After an upgrade, nothing is written for a password whose age is not known.
+        return before.map(|shown| CredentialsStatus { reader: None, ..shown });
+    }
     let valid_until = match record.rotation(outcome.subject.tenant, now).previous {
         PreviousState::ValidUntil(at) => Some(whole_seconds(at)),
         PreviousState::Absent | PreviousState::Needed | PreviousState::Over => None,
@@ -245,6 +251,13 @@ fn credentials(outcome: &Outcome<'_>, now: Timestamp) -> Option<CredentialsStatu
         issued_at: record.credentials.issued_at.map(whole_seconds),
         previous_login: record.placement.previous_login.clone(),
         previous_valid_until: valid_until,
+        reader: record.placement.reader_login.clone().zip(reader_issued_at).map(|(login, issued_at)| {
+            ReaderStatus {
+                login,
+                secret_name: reader_secret_name(outcome.subject.tenant),
+                issued_at: Some(whole_seconds(issued_at)),
+            }
+        }),
     })
 }
 

@@ -31,6 +31,22 @@ pub struct LoginLimits {
     pub temp_file_kilobytes: i32,
 }
 
+/// The sessions that the reader login may have, which are not counted as the tenant's: never more than its login may have.
+const READER_CONNECTIONS: i32 = 5;
+
+/// The maximum number of sessions of the reader login of a tenant whose login may have so many; -1 for no limit.
+pub fn reader_connections(connections: i32) -> i32 {
+    if connections < 0 { READER_CONNECTIONS } else { connections.min(READER_CONNECTIONS) }
+}
+
+impl LoginLimits {
+    /// The limits of the reader login beside a login with these.
+    #[must_use]
+    pub fn for_reader(self) -> Self {
+        Self { connections: reader_connections(self.connections), ..self }
+    }
+}
+
 /// A limit in force; none if unlimited.
 pub type Maximum = Option<i64>;
 

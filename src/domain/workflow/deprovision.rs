@@ -213,7 +213,7 @@ fn is_release_overdue(object: TenantObject, purge: PurgeDecision, now: Timestamp
 fn is_access_revoked(row: &RegistryFacts, server: &ServerFacts) -> bool {
     match server.login {
         LoginFacts::Ours { access_current, .. } => access_current && row.access_recorded,
-        LoginFacts::Absent => row.access_recorded && server.is_previous_current(),
+        LoginFacts::Absent => row.access_recorded && server.are_others_current(),
         LoginFacts::Renamed => false,
         // Another owner's role does not show what the tenant's login had. A tenant that was never active had no access.
         LoginFacts::Foreign => row.access_recorded || !row.activated,

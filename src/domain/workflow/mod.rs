@@ -140,8 +140,8 @@ pub(super) mod fixtures {
     use crate::domain::{
         access::AccessLevel,
         observed::{
-            BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts, SecretFacts,
-            ServerFacts,
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, ReaderFacts, RegistryFacts,
+            SecretFacts, ServerFacts,
         },
         rotation::PreviousState,
     };
@@ -199,10 +199,12 @@ pub(super) mod fixtures {
                 building: BuildingFacts::Absent,
                 login: LoginFacts::Ours { can_login: true, access_current: true, connections: -1 },
                 previous: LoginFacts::Absent,
+                reader: LoginFacts::Absent,
                 exceeds_level: false,
                 unrepairable: vec![],
             }),
             connection_secret: SecretFacts::Current,
+            reader: ReaderFacts::default(),
         }
     }
 
@@ -218,10 +220,12 @@ pub(super) mod fixtures {
                 building: BuildingFacts::Absent,
                 login: LoginFacts::Absent,
                 previous: LoginFacts::Absent,
+                reader: LoginFacts::Absent,
                 exceeds_level: false,
                 unrepairable: vec![],
             }),
             connection_secret: SecretFacts::Absent,
+            reader: ReaderFacts::default(),
         }
     }
 

@@ -11,10 +11,11 @@ use crate::{
     domain::{
         access::AccessLevel,
         observed::{
-            BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, RegistryFacts,
+            BuildingFacts, DatabaseFacts, LoginFacts, Observation, ObservedFacts, ReaderFacts, RegistryFacts,
             RegistryStatus, SecretFacts, ServerFacts, Takeover,
         },
         rotation::PreviousState,
+        usage::entitlements::reader_connections,
     },
 };
 
@@ -73,6 +74,7 @@ pub fn plan_provision(
         row,
         server,
         secret: observed.connection_secret,
+        reader: observed.reader,
         restoring,
         activated: row.status.was_active() || restoring && row.activated,
     };
@@ -136,6 +138,7 @@ struct RegisteredTenant<'a> {
     row: &'a RegistryFacts,
     server: &'a ServerFacts,
     secret: SecretFacts,
+    reader: ReaderFacts,
     /// It was being deprovisioned, and is restored.
     restoring: bool,
     /// It was active before: its database is never created again.
@@ -203,6 +206,8 @@ impl RegisteredTenant<'_> {
             (Step::RetireLogin, self.retires_login()),
             (Step::Activate, !activated),
             (Step::RecordState, activated && (self.restoring || !row.state_current)),
+            (Step::RemoveReader, activated && self.reader.is_recorded && !self.reader.is_wanted),
+            (Step::PublishReader, self.publishes_reader()),
             (Step::ApplyMigrations, migrate && migrates_last),
             // Last for an active tenant: an admin who exceeds a limit must not delay access and credentials.
             (Step::Seed, seed && activated),
@@ -242,13 +247,24 @@ impl RegisteredTenant<'_> {
         self.activated && !self.restoring && (is_gone || self.row.previous == PreviousState::Over)
     }
 
+    /// Whether the reader login is created, or its Secret written: a rotation gives it a new password too, and its Secret
+    /// contains the entitlements. Its rights, LOGIN and limits are restored with those of the login.
+    fn publishes_reader(&self) -> bool {
+        let exists = matches!(self.server.reader, LoginFacts::Ours { .. });
+        let is_current = exists && self.reader.is_published && self.row.plan_current;
+        self.activated && self.reader.is_wanted && (!is_current || self.rotates_login())
+    }
+
     fn are_connections_current(&self) -> bool {
-        let is_current = |login: LoginFacts, without: bool| match login {
-            LoginFacts::Ours { connections, .. } => connections == self.target.connections,
+        let wanted = self.target.connections;
+        let is_current = |login: LoginFacts, wanted: i32, without: bool| match login {
+            LoginFacts::Ours { connections, .. } => connections == wanted,
             LoginFacts::Absent | LoginFacts::Renamed | LoginFacts::Foreign => without,
         };
         let is_over = self.row.previous == PreviousState::Over;
-        is_current(self.server.login, false) && (is_over || is_current(self.server.previous, true))
+        is_current(self.server.login, wanted, false)
+            && (is_over || is_current(self.server.previous, wanted, true))
+            && is_current(self.server.reader, reader_connections(wanted), true)
     }
 
     fn are_credentials_current(&self) -> bool {
@@ -312,11 +328,19 @@ impl RegisteredTenant<'_> {
             false if !row.plan_current => WorkflowKind::ChangePlan,
             false
                 if steps.iter().any(|step| {
-                    matches!(step, Step::Register | Step::Seed | Step::PurgeModules | Step::RotateLogin)
+                    matches!(
+                        step,
+                        Step::Register
+                            | Step::Seed
+                            | Step::PurgeModules
+                            | Step::RotateLogin
+                            | Step::RemoveReader
+                    )
                 }) =>
             {
                 WorkflowKind::Update
             }
+            false if self.reader.is_wanted && !self.reader.is_recorded => WorkflowKind::Update,
             false => WorkflowKind::Repair,
         }
     }

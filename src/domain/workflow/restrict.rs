@@ -35,7 +35,7 @@ pub fn plan_restriction(
         }
         // A rotation of the credentials was interrupted.
         LoginFacts::Absent if server.database == DatabaseFacts::Ours && server.has_login() => {
-            must_restrict(row, target.access, server.is_previous_current())
+            must_restrict(row, target.access, server.are_others_current())
         }
         LoginFacts::Ours { .. } | LoginFacts::Renamed | LoginFacts::Absent | LoginFacts::Foreign => false,
     };
@@ -45,6 +45,10 @@ pub fn plan_restriction(
         (Step::EnforceAccess, restricts),
         (Step::RecordState, restricts && row.status.was_active()),
         (Step::RetireLogin, row.status.was_active() && row.previous == PreviousState::Over),
+        (
+            Step::RemoveReader,
+            row.status.was_active() && observed.reader.is_recorded && !observed.reader.is_wanted,
+        ),
     ]);
     if object.paused {
         return NextAction::Done;

@@ -48,6 +48,10 @@ pub enum Step {
     RotateLogin,
     /// End the previous login.
     RetireLogin,
+    /// Create the login that only reads, and write its Secret.
+    PublishReader,
+    /// End that login, and delete its Secret.
+    RemoveReader,
     /// Remove the tombstone: the tenant is no longer being deprovisioned.
     Reinstate,
     /// Record that the tenant was activated, where a restored registry does not.
@@ -95,6 +99,8 @@ impl Step {
             Self::PurgeModules => "PurgeModules",
             Self::RotateLogin => "RotateLogin",
             Self::RetireLogin => "RetireLogin",
+            Self::PublishReader => "PublishReader",
+            Self::RemoveReader => "RemoveReader",
             Self::Reinstate => "Reinstate",
             Self::RestoreActivation => "RestoreActivation",
             Self::AdoptRow => "AdoptRow",
@@ -135,6 +141,8 @@ impl Step {
             | Self::RecordState
             | Self::RotateLogin
             | Self::RetireLogin
+            | Self::PublishReader
+            | Self::RemoveReader
             | Self::Reinstate
             | Self::RestoreActivation
             | Self::AdoptRow
@@ -155,10 +163,12 @@ impl Step {
             Self::CreateDatabase | Self::TakeOver | Self::PublishDatabase => Some(DATABASE_READY),
             Self::ApplyMigrations => Some(MIGRATIONS_APPLIED),
             Self::Seed => Some(SEEDED),
-            Self::PublishCredentials | Self::RotateLogin => Some(CREDENTIALS_PUBLISHED),
-            Self::CreateRoles | Self::EnforceAccess | Self::Verify | Self::RetireLogin => {
-                Some(ACCESS_ENFORCED)
-            }
+            Self::PublishCredentials | Self::RotateLogin | Self::PublishReader => Some(CREDENTIALS_PUBLISHED),
+            Self::CreateRoles
+            | Self::EnforceAccess
+            | Self::Verify
+            | Self::RetireLogin
+            | Self::RemoveReader => Some(ACCESS_ENFORCED),
             // WithinLimits is decided by measuring usage, not by applying the plan.
             Self::ApplyPlan
             | Self::Activate

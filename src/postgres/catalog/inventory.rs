@@ -14,8 +14,8 @@ use crate::{
         names::building_name,
         placement::Placement,
         tenant_facts::{
-            DatabaseProperties, ForeignGrant, LoginProperties, PreviousLogin, RecordedOids, SessionSetting,
-            StrayRole, TenantFacts,
+            DatabaseProperties, ForeignGrant, LoginProperties, OtherKind, OtherLogin, RecordedOids,
+            SessionSetting, StrayRole, TenantFacts,
         },
     },
     postgres::{
@@ -71,15 +71,20 @@ impl Inventory {
     pub fn facts_recorded(&self, placement: &Placement, recorded: RecordedOids) -> TenantFacts {
         let Placement { tenant: id, database, login, .. } = placement;
         let own = self.databases.get(database);
+        let other = |kind, name: &Option<String>| {
+            name.as_ref().map(|name| OtherLogin {
+                kind,
+                name: name.clone(),
+                role: self.roles.get(name).map(|row| row.properties(*id, database)),
+                may_connect: own.is_some_and(|row| row.may_connect(name)),
+            })
+        };
         TenantFacts {
             database: own.map(|row| row.properties(*id, login)),
             building: self.databases.get(&building_name(*id)).map(|row| row.properties(*id, login)),
             login: self.roles.get(login).map(|row| row.properties(*id, database)),
-            previous: placement.previous_login.as_ref().map(|name| PreviousLogin {
-                name: name.clone(),
-                role: self.roles.get(name).map(|row| row.properties(*id, database)),
-                may_connect: own.is_some_and(|row| row.may_connect(name)),
-            }),
+            previous: other(OtherKind::Previous, &placement.previous_login),
+            reader: other(OtherKind::Reader, &placement.reader_login),
             strays: self.strays(placement, recorded),
         }
     }

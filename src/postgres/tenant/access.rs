@@ -20,7 +20,7 @@ use crate::{
         migration_login::level_ends_migrations,
         names::migration_login_name,
         placement::Placement,
-        tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids, TenantFacts},
+        tenant_facts::{DatabaseProperties, LoginProperties, RecordedOids},
     },
     postgres::{
         catalog::{inventory, ownership},
@@ -38,8 +38,8 @@ use super::{
 };
 
 impl Server {
-    /// Sets the access level of the tenant's logins. Each is tried, whatever becomes of the other: a previous login that does not
-    /// exist, or is another owner's, has nothing to lose.
+    /// Sets the access level of the tenant's logins. Each is tried, whatever becomes of the others: a previous login or a reader
+    /// login that does not exist, or is another owner's, has nothing to lose.
     ///
     /// A level that ends the migration login of the tenant's database is in force only when that login is gone: see
     /// [`level_ends_migrations`].
@@ -55,6 +55,13 @@ impl Server {
         restricted.and(closed.map(drop))
     }
 
+    /// Sets the access level of the tenant's reader login alone.
+    pub async fn set_reader_access(&self, placement: &Placement, level: AccessLevel) -> Result<()> {
+        let Some(reader) = placement.of_reader_login() else { return Ok(()) };
+        let _one = self.lock_tenant(placement.tenant).await;
+        self.set_login_access(&reader, level.for_reader(), None).await
+    }
+
     /// Takes all access from one login of the tenant's, that of this placement, and ends its sessions.
     pub(super) async fn block_login(&self, placement: &Placement) -> Result<()> {
         let _one = self.lock_tenant(placement.tenant).await;
@@ -67,14 +74,17 @@ impl Server {
         level: AccessLevel,
         tool: Option<&Ident>,
     ) -> Result<()> {
-        let previous = match placement.of_previous_login() {
-            Some(previous) => match self.set_login_access(&previous, level, tool).await {
+        let previous = placement.of_previous_login().map(|previous| (previous, level));
+        let reader = placement.of_reader_login().map(|reader| (reader, level.for_reader()));
+        let mut others = Ok(());
+        for (other, level) in previous.into_iter().chain(reader) {
+            let set = match self.set_login_access(&other, level, tool).await {
                 Err(Error::LoginMissing(_) | Error::Conflict { kind: "role", .. }) => Ok(()),
-                other => other,
-            },
-            None => Ok(()),
-        };
-        self.set_login_access(placement, level, tool).await.and(previous)
+                set => set,
+            };
+            others = others.and(set);
+        }
+        self.set_login_access(placement, level, tool).await.and(others)
     }
 
     /// Sets the access level of one login. If that revokes a right, it ends the sessions that had it, and proves that they have
@@ -93,8 +103,8 @@ impl Server {
         let mut session = self.admin().await?;
         let names: (&[&str], &[&str]) = (&[database.as_str()], &[login.as_str()]);
         let inventory = inventory::read(&mut session, Some(names)).await?;
-        // The other login has its own turn.
-        let facts = TenantFacts { previous: None, ..inventory.facts(placement) };
+        // The other logins have their own turn.
+        let facts = inventory.facts(placement).without_others();
         let recorded = RecordedOids::default();
         let now = drift::access_in_force(&facts, recorded);
         // What a superuser granted does not keep the rest from being revoked: it is found again at the end.
@@ -157,7 +167,7 @@ impl Server {
             let narrowing = Narrowing {
                 database: &database,
                 login: &login,
-                other: placement.previous_login.as_deref(),
+                others: placement.other_logins().collect(),
                 level,
                 rights: inventory.rights(),
                 has_grant_options: options,
@@ -178,15 +188,12 @@ impl Server {
         if !blocked && (is_changed || now != Some(level)) {
             // From 16 on, only a superuser can revoke what a superuser granted: our REVOKE is a mere warning.
             let found = inventory::read(&mut session, Some(names)).await?;
-            let left: Vec<String> = drift::contradictions(
-                &TenantFacts { previous: None, ..found.facts(placement) },
-                recorded,
-                level,
-            )
-            // Its proof is recorded last.
-            .filter(|mismatch| *mismatch != Mismatch::RevocationUnproven)
-            .map(|mismatch| mismatch.to_string())
-            .collect();
+            let left: Vec<String> =
+                drift::contradictions(&found.facts(placement).without_others(), recorded, level)
+                    // Its proof is recorded last.
+                    .filter(|mismatch| *mismatch != Mismatch::RevocationUnproven)
+                    .map(|mismatch| mismatch.to_string())
+                    .collect();
             if !left.is_empty() {
                 session.release();
                 return Err(Error::MissingRight(format!(

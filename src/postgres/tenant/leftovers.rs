@@ -35,6 +35,7 @@ impl Server {
                 schema: None,
                 login: login.name.clone(),
                 previous_login: None,
+                reader_login: None,
             };
             self.set_access(&placement, AccessLevel::Blocked).await?;
         }

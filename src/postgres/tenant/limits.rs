@@ -67,7 +67,7 @@ impl Server {
         self.close_migrator_session(migrator, placement, result).await
     }
 
-    /// Sets the limits of the tenant's logins, each of which has all of them. Open sessions keep theirs. `temp_file_limit` is left alone where
+    /// Sets the limits of the tenant's logins, each of which has all of them; the reader login has fewer sessions. Open sessions keep theirs. `temp_file_limit` is left alone where
     /// `tenantry_admin` may not set it; the login itself never may.
     pub async fn limit_login(&self, placement: &Placement, limits: LoginLimits) -> Result<()> {
         if let Some(previous) = placement.of_previous_login()
@@ -75,7 +75,17 @@ impl Server {
         {
             self.limit_one_login(&previous, limits).await?;
         }
+        if let Some(reader) = placement.of_reader_login()
+            && self.check_login(&reader).await.is_ok_and(|exists| exists)
+        {
+            self.limit_reader(&reader, limits).await?;
+        }
         self.limit_one_login(placement, limits).await
+    }
+
+    /// Sets the limits of the reader login, the login of this placement, beside a login with these limits.
+    pub async fn limit_reader(&self, reader: &Placement, limits: LoginLimits) -> Result<()> {
+        self.limit_one_login(reader, limits.for_reader()).await
     }
 
     async fn limit_one_login(&self, placement: &Placement, limits: LoginLimits) -> Result<()> {

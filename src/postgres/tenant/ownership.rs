@@ -60,8 +60,8 @@ impl Server {
         if facts.own_login(recorded).is_some_and(|login| is_lost(login.ownership)) {
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&unproven)?]);
         }
-        let previous = facts.previous.as_ref().and_then(|previous| previous.own_role(recorded));
-        if let Some(role) = previous.filter(|role| is_lost(role.ownership)) {
+        let others = facts.others().filter_map(|other| other.own_role(recorded));
+        for role in others.filter(|role| is_lost(role.ownership)) {
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&role.name)?, &Literal::new(&unproven)?]);
         }
         for stray in facts.strays.iter().filter(|stray| is_lost(stray.ownership)) {

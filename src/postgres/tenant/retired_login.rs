@@ -1,4 +1,4 @@
-//! The end of a previous login, after a rotation of the credentials.
+//! The end of a login beside the tenant's login: of a previous one, after a rotation of the credentials, and of a reader login.
 
 use sqlx::Row;
 
@@ -47,17 +47,20 @@ impl Server {
         self.own_login(placement).await
     }
 
-    /// Drops the previous login of a tenant that is purged, if it has one. A role of another owner under its name stays.
-    pub async fn drop_previous_login(&self, placement: &Placement) -> Result<()> {
-        let Some(previous) = placement.of_previous_login() else { return Ok(()) };
-        self.retire_login(&previous).await?;
-        match self.drop_login(&previous).await {
-            Err(Error::Conflict { .. }) => Ok(()),
-            other => other,
+    /// Drops the logins beside the login of a tenant that is purged. A role of another owner under the name of one stays.
+    pub async fn drop_other_logins(&self, placement: &Placement) -> Result<()> {
+        let others = [placement.of_previous_login(), placement.of_reader_login()];
+        for other in others.into_iter().flatten() {
+            self.retire_login(&other).await?;
+            match self.drop_login(&other).await {
+                Err(Error::Conflict { .. }) => {}
+                dropped => dropped?,
+            }
         }
+        Ok(())
     }
 
-    /// Takes all access from a previous login (the login of this placement), ends its sessions, and drops it. What a role of
+    /// Takes all access from such a login (the login of this placement), ends its sessions, and drops it. What a role of
     /// that name has that is not the tenant's stays. If something depends on it, it stays without access.
     pub async fn retire_login(&self, previous: &Placement) -> Result<LastUse> {
         match self.own_login(previous).await {
@@ -67,7 +70,7 @@ impl Server {
         }
         let mut session = self.admin().await?;
         let query = sqlx::query(QUERY).bind(&previous.login).fetch_optional(&mut *session);
-        let row = with_timeout(ANSWER_LIMIT, "read the sessions of the previous login", query).await?;
+        let row = with_timeout(ANSWER_LIMIT, "read the sessions of a login", query).await?;
         session.release();
         let last_use = row.map(|row| -> Result<LastUse, sqlx::Error> {
             Ok(LastUse {
@@ -76,7 +79,7 @@ impl Server {
                 application: row.try_get("application")?,
             })
         });
-        let last_use = last_use.transpose().map_err(Error::sql("read the sessions of the previous login"))?;
+        let last_use = last_use.transpose().map_err(Error::sql("read the sessions of a login"))?;
         self.block_login(previous).await?;
         self.drop_unused_login(previous).await?;
         Ok(last_use.unwrap_or_default())

@@ -59,6 +59,11 @@ fn tenant_status() -> TenantStatus {
             issued_at: time(),
             previous_login: Some("tenant_acme_app".into()),
             previous_valid_until: time(),
+            reader: Some(ReaderStatus {
+                login: "tenant_acme_ro".into(),
+                secret_name: "acme-db-ro".into(),
+                issued_at: time(),
+            }),
         }),
         binding: Some(Binding { name: "acme-db".into() }),
         modules: vec![ModuleStatus {
@@ -149,7 +154,11 @@ async fn tenant_is_stored_as_written() {
         provisioning: Some(Provisioning { on_failure: Some(OnFailure::Resume) }),
         account_namespace: Some(String::new()),
         connection_secret_name: Some("round-trip-database".into()),
-        credentials: Some(Credentials { rotate_after_seconds: Some(7200), overlap_seconds: Some(0) }),
+        credentials: Some(Credentials {
+            rotate_after_seconds: Some(7200),
+            overlap_seconds: Some(0),
+            reader: Some(true),
+        }),
         paused: Some(true),
         trial: None,
         validity: None,

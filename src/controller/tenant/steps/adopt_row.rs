@@ -116,6 +116,7 @@ async fn lost_row(step: &StepContext<'_, '_>) -> Result<LostRow, StepError> {
         schema: status.schema.clone(),
         login,
         previous_login: None,
+        reader_login: None,
     };
     let facts = handle.observe_recorded(&placement, RecordedOids::default()).await?;
     let Placement { server, database, login, .. } = &placement;

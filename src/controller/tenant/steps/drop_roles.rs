@@ -10,6 +10,6 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     pass_deadline(step).await?;
     let (server, row) = (step.server()?, step.row()?);
     server.drop_strays(&row.placement, RecordedOids::of(row)).await?;
-    server.drop_previous_login(&row.placement).await?;
+    server.drop_other_logins(&row.placement).await?;
     Ok(server.drop_login(&row.placement).await?)
 }

@@ -35,7 +35,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     step.restore_ownership(&server).await?;
     let row = step.row()?;
     server.set_access(&row.placement, level).await?;
-    allow_previous_login(step, &server, level).await?;
+    allow_other_logins(step, &server, level).await?;
     let row = step.row()?;
     if level_ends_migrations(level) {
         // A pipeline's is made again, with its Secret, once the level allows it.
@@ -55,8 +55,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Gives the previous login LOGIN again, with its password: its credentials were valid before, and have no Secret any more.
-async fn allow_previous_login(
+/// Gives the previous login and the reader login LOGIN again, with their passwords: their credentials were valid before.
+async fn allow_other_logins(
     step: &StepContext<'_, '_>,
     server: &Server,
     level: AccessLevel,
@@ -64,13 +64,19 @@ async fn allow_previous_login(
     let row = step.row()?;
     let rotation = row.rotation(step.tenant(), step.context.clock.now());
     let is_valid = matches!(rotation.previous, PreviousState::Needed | PreviousState::ValidUntil(_));
-    let verifier = row.credentials.previous.as_ref().and_then(|previous| previous.verifier.as_ref());
-    if level > AccessLevel::Blocked
-        && is_valid
-        && let (Some(previous), Some(verifier)) = (row.placement.of_previous_login(), verifier)
-        && server.check_login(&previous).await.is_ok_and(|exists| exists)
-    {
-        server.set_login(&previous, verifier, true).await?;
+    let previous = row.credentials.previous.as_ref().filter(|_| is_valid);
+    let reader = row.credentials.reader.as_ref();
+    let others = [
+        (row.placement.of_previous_login(), previous.and_then(|previous| previous.verifier.as_ref())),
+        (row.placement.of_reader_login(), reader.and_then(|reader| reader.verifier.as_ref())),
+    ];
+    for (login, verifier) in others {
+        if level > AccessLevel::Blocked
+            && let (Some(login), Some(verifier)) = (login, verifier)
+            && server.check_login(&login).await.is_ok_and(|exists| exists)
+        {
+            server.set_login(&login, verifier, true).await?;
+        }
     }
     Ok(())
 }

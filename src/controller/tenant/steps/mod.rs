@@ -16,12 +16,14 @@ mod enforce_access;
 mod give_back;
 mod publish_credentials;
 mod publish_database;
+mod publish_reader;
 mod purge_modules;
 mod record_rollback;
 mod record_state;
 mod register;
 mod reinstate;
 mod release_finalizer;
+mod remove_reader;
 mod remove_secrets;
 mod restore_activation;
 mod retire_login;
@@ -54,6 +56,8 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
         Step::PurgeModules => purge_modules::run(step).await,
         Step::RotateLogin => rotate_login::run(step).await,
         Step::RetireLogin => retire_login::run(step).await,
+        Step::PublishReader => publish_reader::run(step).await,
+        Step::RemoveReader => remove_reader::run(step).await,
         Step::Reinstate => reinstate::run(step).await,
         Step::RestoreActivation => restore_activation::run(step).await,
         Step::AdoptRow => adopt_row::run(step).await,

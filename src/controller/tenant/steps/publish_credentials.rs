@@ -18,7 +18,8 @@ use crate::{
     postgres::tenant::credentials::{SecretText, generate_password, password_digest, scram_verifier},
     registry::NewCredentials,
 };
-use kube::Resource;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, ResourceExt};
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let secret_name = step.desired()?.connection_secret.clone();
@@ -35,21 +36,11 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         // Its other keys may be outdated, or changed by hand.
         if let Some(password) = secrets::password(secret) {
             let server = step.server()?;
-            let connection = Connection { record: row, server, tenant: step.tenant(), password: &password };
+            let login = &row.placement.login;
+            let connection =
+                Connection { record: row, server, tenant: step.tenant(), login, password: &password };
             let wanted = connection.secret(&secret_name, step.context);
-            if !secrets::is_as_wanted(secret, &wanted) {
-                let expected = step.progress.has_done(Step::ApplyPlan)
-                    || step.progress.has_done(Step::ApplyMigrations)
-                    || secrets::is_of_earlier_release(secret, &wanted);
-                secrets::write(step.context, wanted, &found).await?;
-                let note = format!(
-                    "Secret {secret_name:?} was changed by hand or outdated: its keys and labels are restored"
-                );
-                let about = step.tenant().object_ref(&());
-                if !expected {
-                    step.context.events.normal(about, "PublishCredentials", Reason::SecretUpdated, note);
-                }
-            }
+            restore_keys(step, secret, wanted, &found).await?;
         }
         return record_publication(step).await;
     }
@@ -66,8 +57,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let kept = restored_password(step, &found);
     let replaced = replaced && kept.is_none();
     let password = kept.unwrap_or_else(generate_password);
-    let connection =
-        Connection { record: row, server: step.server()?, tenant: step.tenant(), password: &password };
+    let (server, login) = (step.server()?, &row.placement.login);
+    let connection = Connection { record: row, server, tenant: step.tenant(), login, password: &password };
     let secret = connection.secret(&secret_name, step.context);
     if !is_secret_last {
         secrets::write(step.context, secret.clone(), &found).await?;
@@ -102,6 +93,30 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             Reason::PasswordReplaced,
             format!("Secret {secret_name:?} was lost or no longer matched: it holds a new password, the old one no longer works"),
         );
+    }
+    Ok(())
+}
+
+/// Restores the keys and the labels of a Secret that has the right password.
+pub(super) async fn restore_keys(
+    step: &StepContext<'_, '_>,
+    secret: &Secret,
+    wanted: Secret,
+    found: &Found,
+) -> Result<(), StepError> {
+    if secrets::is_as_wanted(secret, &wanted) {
+        return Ok(());
+    }
+    let expected = step.progress.has_done(Step::ApplyPlan)
+        || step.progress.has_done(Step::ApplyMigrations)
+        || secrets::is_of_earlier_release(secret, &wanted);
+    let name = wanted.name_any();
+    secrets::write(step.context, wanted, found).await?;
+    if !expected {
+        let note =
+            format!("Secret {name:?} was changed by hand or outdated: its keys and labels are restored");
+        let about = step.tenant().object_ref(&());
+        step.context.events.normal(about, "PublishCredentials", Reason::SecretUpdated, note);
     }
     Ok(())
 }

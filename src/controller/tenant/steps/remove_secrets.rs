@@ -37,15 +37,20 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let found: Vec<ObjectMeta> = listed.items.into_iter().map(|secret| secret.metadata).collect();
     let unlabelled = unlabelled(step, &found).await?;
     for secret in found.into_iter().chain(unlabelled) {
-        let exactly = Preconditions { uid: secret.uid, resource_version: None };
-        let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
-        match api.delete(&secret.name.unwrap_or_default(), &params).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
-            Err(error) => return Err(error.into()),
-        }
+        delete(step, secret).await?;
     }
     Ok(())
+}
+
+/// Deletes one Secret of the tenant, if it still is the one that was found.
+pub(super) async fn delete(step: &StepContext<'_, '_>, secret: ObjectMeta) -> Result<(), StepError> {
+    let api = Api::<Secret>::namespaced(step.context.client.clone(), &step.namespace());
+    let exactly = Preconditions { uid: secret.uid, resource_version: None };
+    let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
+    match api.delete(&secret.name.unwrap_or_default(), &params).await {
+        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
+        deleted => Ok(deleted.map(drop)?),
+    }
 }
 
 /// The Secrets that should have been found and were not, as far as their content proves that they are the tenant's.
@@ -54,8 +59,10 @@ async fn unlabelled(step: &StepContext<'_, '_>, found: &[ObjectMeta]) -> Result<
     let connection = row.password_digest.is_some().then(|| spec::connection_secret_name(step.tenant()));
     let has_admins = row.seed_digest.as_deref().is_some_and(|seed| SeedRecord::parse(seed).issued.is_some());
     let admins = has_admins.then(|| spec::admin_secret_name(&step.tenant().name_any()));
+    let has_reader = row.credentials.reader.as_ref().is_some_and(|reader| reader.digest.is_some());
+    let reader = has_reader.then(|| spec::reader_secret_name(step.tenant()));
     let mut unlabelled = Vec::new();
-    for name in connection.into_iter().chain(admins) {
+    for name in connection.into_iter().chain(admins).chain(reader) {
         if found.iter().any(|secret| secret.name.as_ref() == Some(&name)) {
             continue;
         }

@@ -1,10 +1,9 @@
 //! Verify: logs in as the tenant with the password from its Secret, and reads the module versions; while the tenant is
 //! Blocked, verifies that the login is refused. A login with another password, which a tenant can set itself, gets that of
-//! the Secret again. The row records that a verification is due until one succeeds. A restored database has outdated limits:
+//! the Secret again. The reader login is verified too. The row records that a verification is due until one succeeds. A restored database has outdated limits:
 //! the limits in force are applied, and what its modules created is compared with their template. For a requested reconcile,
 //! that is compared and the rights in the database are read too.
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::Resource;
 
 use super::enforce_access::check_rights;
@@ -15,7 +14,7 @@ use crate::{
         secrets::{self, Found},
         step_context::StepContext,
     },
-    domain::{access::AccessLevel, record::ModuleVersion},
+    domain::{access::AccessLevel, hidden::Hidden, placement::Placement, record::ModuleVersion, spec},
     postgres::tenant::credentials::SecretText,
 };
 
@@ -41,9 +40,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         }
         let row = step.row()?;
         step.server()?.verify_refused(&row.placement, &password).await?;
+        check_reader(step, level).await?;
         return step.set_verification_due(false).await;
     }
-    let versions = log_in(step, &secret, &password).await?;
+    let row = step.row()?;
+    let is_published = secrets::holds_password_of(&secret, row, &step.context.installation);
+    let verifier = row.password_verifier.as_ref().filter(|_| is_published);
+    let versions = log_in(step, &row.placement, verifier, &password).await?;
+    check_reader(step, level).await?;
     let recorded = &step.row()?.module_versions;
     let found =
         |name: &str| versions.iter().find(|module| module.name == name).map_or(0, |module| module.version);
@@ -78,26 +82,43 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     if behind { Err(StepError::Missing("a module's target version")) } else { Ok(()) }
 }
 
-/// Logs in and reads the module versions. If the login has another password than the Secret, it gets the Secret's.
+/// Verifies the reader login in the same way, once its credentials are published: before, they are what [`Step::PublishReader`]
+/// restores.
+async fn check_reader(step: &StepContext<'_, '_>, level: AccessLevel) -> Result<(), StepError> {
+    let row = step.row()?;
+    let verifier = row.credentials.reader.as_ref().and_then(|reader| reader.verifier.as_ref());
+    let (Some(reader), Some(verifier)) = (row.placement.of_reader_login(), verifier) else { return Ok(()) };
+    let name = spec::reader_secret_name(step.tenant());
+    let Ok(Found::Ours(secret)) = secrets::find(step.context, &step.namespace(), &name, row).await else {
+        return Ok(());
+    };
+    let is_published = secrets::holds_reader_password_of(&secret, row, &step.context.installation);
+    let Some(password) = secrets::password(&secret).filter(|_| is_published) else { return Ok(()) };
+    match level {
+        AccessLevel::Blocked => Ok(step.server()?.verify_refused(&reader, &password).await?),
+        _ => log_in(step, &reader, Some(verifier), &password).await.map(drop),
+    }
+}
+
+/// Logs in and reads the module versions. If the login has another password than its Secret, it gets that of the verifier, which
+/// is the Secret's.
 async fn log_in(
     step: &StepContext<'_, '_>,
-    secret: &Secret,
+    placement: &Placement,
+    verifier: Option<&Hidden<String>>,
     password: &SecretText,
 ) -> Result<Vec<ModuleVersion>, StepError> {
-    let (server, row) = (step.server()?, step.row()?);
-    let error = match server.verify(&row.placement, password).await {
+    let server = step.server()?;
+    let error = match server.verify(placement, password).await {
         Ok(versions) => return Ok(versions),
         Err(error) => error,
     };
-    let is_published = secrets::holds_password_of(secret, row, &step.context.installation);
-    let Some(verifier) = row.password_verifier.as_ref().filter(|_| is_published) else {
-        return Err(error.into());
-    };
+    let Some(verifier) = verifier else { return Err(error.into()) };
     if error.reason() != Reason::AuthenticationFailed {
         return Err(error.into());
     }
-    server.set_login(&row.placement, verifier, true).await?;
-    let versions = server.verify(&row.placement, password).await?;
+    server.set_login(placement, verifier, true).await?;
+    let versions = server.verify(placement, password).await?;
     step.context.events.warning(
         step.tenant().object_ref(&()),
         "Verify",

@@ -1,13 +1,14 @@
 //! The previous login of a rotation: it is compared as the login is, and ended after its time.
 
 use super::*;
-use crate::domain::{rotation::PreviousState, tenant_facts::PreviousLogin, workflow::fixtures};
+use crate::domain::{rotation::PreviousState, tenant_facts::OtherLogin, workflow::fixtures};
 
 /// A tenant with a previous login for which a level is in force too.
 fn rotated(access: AccessLevel) -> TenantFacts {
     let mut facts = healthy(access);
     let login = facts.login.clone().unwrap();
-    facts.previous = Some(PreviousLogin {
+    facts.previous = Some(OtherLogin {
+        kind: OtherKind::Previous,
         name: "tenant_acme_b".into(),
         may_connect: login.can_login,
         role: Some(LoginProperties { name: "tenant_acme_b".into(), oid: 3, ..login }),
@@ -123,7 +124,7 @@ fn interrupted_rotation_is_restricted_and_cut_off_by_its_previous_login() {
     let mut facts = rotated(AccessLevel::ReadWrite);
     facts.login = None;
     let server = server_facts(&facts, &expected(access));
-    assert!(server.has_login() && !server.is_previous_current() && server.exceeds_level);
+    assert!(server.has_login() && !server.are_others_current() && server.exceeds_level);
     let mut observed = observed_with(server, AccessLevel::ReadWrite, PreviousState::Needed);
     let Observation::Known(row) = &mut observed.registry else { unreachable!() };
     (row.access_recorded, row.has_verifier) = (false, false);

@@ -291,6 +291,7 @@ fn foreign_database_and_login_are_never_changed() {
         building: BuildingFacts::Absent,
         login: LoginFacts::Foreign,
         previous: LoginFacts::Absent,
+        reader: LoginFacts::Absent,
         exceeds_level: false,
         unrepairable: vec![],
     });

@@ -1,5 +1,6 @@
 //! Which action follows from what is observed of an active tenant.
 
+mod reader;
 mod rotation;
 
 use super::*;
@@ -14,6 +15,7 @@ fn new_tenant_is_claimed_and_registered_first() {
         registry: Observation::Absent,
         server: Observation::Absent,
         connection_secret: SecretFacts::Absent,
+        reader: ReaderFacts::default(),
     };
     let plan = plan_provision(TenantObject { has_finalizer: false, ..OBJECT }, WANTED, &nothing);
     assert_eq!(
@@ -63,6 +65,7 @@ fn new_tenant_is_not_claimed_before_server_is_ready() {
         registry: Observation::Absent,
         server: Observation::Unknown("not ready".into()),
         connection_secret: SecretFacts::Absent,
+        reader: ReaderFacts::default(),
     };
     let object = TenantObject { has_finalizer: false, ..OBJECT };
     let wait = NextAction::Blocked(BlockedReason::ServerUnknown("not ready".into()));
@@ -101,6 +104,7 @@ fn incomplete_database_is_recreated_and_seeded() {
         building: BuildingFacts::Incomplete,
         login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
         previous: LoginFacts::Absent,
+        reader: LoginFacts::Absent,
         exceeds_level: false,
         unrepairable: vec![],
     });
@@ -123,6 +127,7 @@ fn failed_provisioning_continues_at_the_failed_step() {
         building: BuildingFacts::Ready,
         login: LoginFacts::Ours { can_login: false, access_current: false, connections: -1 },
         previous: LoginFacts::Absent,
+        reader: LoginFacts::Absent,
         exceeds_level: false,
         unrepairable: vec![],
     });
@@ -395,6 +400,7 @@ fn tenant_whose_takeover_is_refused_is_not_registered() {
         registry: Observation::Absent,
         server: Observation::Absent,
         connection_secret: SecretFacts::Absent,
+        reader: ReaderFacts::default(),
     };
     let action = plan_provision(OBJECT, WANTED, &new);
     assert_eq!(action.clone().unless_refused(None), action);

@@ -37,8 +37,8 @@ pub(super) struct Narrowing<'a> {
     pub(super) database: &'a Ident,
     /// Its login.
     pub(super) login: &'a Ident,
-    /// The tenant's other login, whose sessions end when its own access is narrowed.
-    pub(super) other: Option<&'a str>,
+    /// The tenant's other logins, whose sessions end when their own access is narrowed.
+    pub(super) others: Vec<&'a str>,
     /// The level from now on.
     pub(super) level: AccessLevel,
     /// What the operator may do to sessions of others.
@@ -108,7 +108,8 @@ impl Narrowing<'_> {
     /// that the operator may end. In that order: a session releases the lock only once it is listed, so that it cannot be
     /// missed in between.
     fn sessions_script(&self, since: &str) -> Result<Script> {
-        let Self { database, login, other, rights, .. } = *self;
+        let Self { database, login, rights, .. } = *self;
+        let others = [self.others.first(), self.others.get(1)].map(|name| name.copied().unwrap_or_default());
         let mut script = Script::new();
         let borrow = !(rights.signal && rights.stats);
         if borrow {
@@ -125,7 +126,7 @@ impl Narrowing<'_> {
         script.add(
             // Another tenant's login, or a renamed one, connected to this database with rights that were just revoked.
             "SELECT CASE WHEN a.usesysid IS NULL THEN 'unnamed' \
-                         WHEN r.rolname = {} OR r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
+                         WHEN r.rolname IN ({}, {}) OR r.rolname <> {} AND NOT (a.datname IS NOT DISTINCT FROM {} AND starts_with( \
                              coalesce(shobj_description(r.oid, 'pg_authid'), ''), {})) THEN 'other' \
                          WHEN a.backend_start > {}::timestamptz THEN 'later' \
                          WHEN r.rolname <> {} AND {} THEN 'active' \
@@ -133,7 +134,8 @@ impl Narrowing<'_> {
              FROM pg_stat_activity AS a LEFT JOIN pg_roles AS r ON r.oid = a.usesysid \
              WHERE a.pid <> pg_backend_pid()",
             &[
-                &Literal::new(other.unwrap_or_default())?,
+                &Literal::new(others[0])?,
+                &Literal::new(others[1])?,
                 &Literal::from(login),
                 &Literal::from(database),
                 &Literal::new(ownership::TENANT)?,
