@@ -85,8 +85,8 @@ fn crates(list: &Value) -> BTreeSet<(String, String)> {
 }
 
 /// The list of crates in the program is read as scanners of images read it. Each is one of Cargo.lock, and none of the bill of
-/// materials is missing. The list has more: what build scripts use, and optional dependencies of dependencies that stable
-/// Cargo does not tell from those in use.
+/// materials is missing. The list has more: what build scripts use, and optional dependencies of dependencies, which
+/// stable Cargo reports as if they were in use.
 async fn compare_crates(program: &Path, bill: &Value) {
     let reader = tools::find("rust-audit-info").await.unwrap().display().to_string();
     let list: Value = serde_json::from_str(&run(&reader, &[&program.display().to_string()])).unwrap();
