@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::rotation;
 use crate::api::{
     conditions::{ConditionStatus, READY, RECONCILING, STALLED, find_condition},
     reason::Reason,
@@ -69,6 +70,15 @@ pub struct UnfinishedWorkflows {
     pub oldest: Timestamp,
 }
 
+/// The ages of tenants' passwords.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CredentialAges {
+    /// When the oldest was issued.
+    pub oldest: Option<Timestamp>,
+    /// Since when the rotation that is due longest is not done.
+    pub overdue_since: Option<Timestamp>,
+}
+
 /// All Tenants, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantOverview {
@@ -78,6 +88,8 @@ pub struct TenantOverview {
     pub workflows: BTreeMap<(WorkflowKind, Standing), UnfinishedWorkflows>,
     /// First provisionings that are being tried for longer than [`SLOW`].
     pub slow_provisionings: usize,
+    /// The ages of their passwords.
+    pub credentials: CredentialAges,
 }
 
 impl TenantOverview {
@@ -89,6 +101,7 @@ impl TenantOverview {
             let status = tenant.status.as_ref().unwrap_or(&none);
             let (standing, reason) = standing(&status.conditions);
             overview.add_workflow(status, standing, now);
+            overview.add_credentials(tenant, now);
             *overview.tenants.entry((status.state, standing, reason)).or_default() += 1;
         }
         overview
@@ -110,6 +123,13 @@ impl TenantOverview {
         if workflow.kind == WorkflowKind::Provision && is_slow {
             self.slow_provisionings += 1;
         }
+    }
+
+    fn add_credentials(&mut self, tenant: &Tenant, now: Timestamp) {
+        let earlier = |one: Option<Timestamp>, other: Option<Timestamp>| one.into_iter().chain(other).min();
+        let CredentialAges { oldest, overdue_since } = &mut self.credentials;
+        *oldest = earlier(*oldest, rotation::issued_at(tenant));
+        *overdue_since = earlier(*overdue_since, rotation::overdue_since(tenant, now));
     }
 
     /// The Tenants of some states.
@@ -183,6 +203,21 @@ mod tests {
             ]
         );
         assert_eq!(found.in_states(&[TenantState::Active, TenantState::Trial]), 4);
+    }
+
+    #[test]
+    fn oldest_password_and_longest_wait_count() {
+        let issued = |second: i64, rotates: bool| {
+            let credentials = json!({"issuedAt": at(second).to_string()});
+            let mut tenant = tenant(json!({"access": "ReadWrite", "credentials": credentials}));
+            tenant.spec.credentials =
+                rotates.then(|| serde_json::from_value(json!({"rotateAfterSeconds": 3600})).unwrap());
+            tenant
+        };
+        let of = |tenants: &[Tenant]| TenantOverview::of(tenants, at(10_000)).credentials;
+        assert_eq!(of(&[tenant(json!({}))]), CredentialAges::default());
+        let found = of(&[issued(200, true), issued(7000, true), issued(100, false), issued(150, true)]);
+        assert_eq!(found, CredentialAges { oldest: Some(at(100)), overdue_since: Some(at(3750)) });
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::hidden::Hidden;
-use crate::api::{ANNOTATION_ROTATE_CREDENTIALS, tenant::Tenant};
+use crate::api::{ANNOTATION_ROTATE_CREDENTIALS, tenant::Tenant, tenant_status::Access};
 
 /// How long the previous login stays valid where the Tenant does not say.
 pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
@@ -134,9 +134,31 @@ pub fn evaluate(
     }
 }
 
+/// When the password in a Tenant's connection Secret was issued, as its status says. One from before that was recorded is as
+/// old as the Tenant.
+pub fn issued_at(tenant: &Tenant) -> Option<Timestamp> {
+    let status = tenant.status.as_ref()?;
+    let recorded = status.credentials.as_ref().and_then(|credentials| credentials.issued_at.as_ref());
+    let created = tenant.metadata.creation_timestamp.as_ref().filter(|_| status.binding.is_some());
+    recorded.or(created).map(|at| at.0)
+}
+
+/// Since when a rotation is due by age and is not done, as the status of a Tenant says; none while it has to wait, because
+/// the Tenant is Blocked, paused or being deprovisioned, or because the previous login is valid.
+pub fn overdue_since(tenant: &Tenant, now: Timestamp) -> Option<Timestamp> {
+    let status = tenant.status.as_ref()?;
+    let waits = tenant.spec.paused == Some(true)
+        || status.access == Some(Access::Blocked)
+        || status.deprovisioned_at.is_some()
+        || status.credentials.as_ref().is_some_and(|credentials| credentials.previous_login.is_some());
+    let age = RotationPolicy::of(tenant).rotate_after.filter(|_| !waits)?;
+    issued_at(tenant)?.checked_add(age).ok().filter(|due| *due <= now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -203,6 +225,54 @@ mod tests {
         // A shorter overlap counts at once, so that a stolen password can be ended.
         let ended = RotationPolicy { overlap: SignedDuration::ZERO, ..asked.clone() };
         assert_eq!(evaluate(&ended, &overlapping(Some(20)), Some(at(0)), at(20)), over);
+    }
+
+    fn tenant(spec: Value, status: Value) -> Tenant {
+        let mut tenant = json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant",
+            "metadata": {"name": "a", "creationTimestamp": at(0).to_string()},
+            "spec": {"slug": "abc", "displayName": "A", "plan": "free"}, "status": status,
+        });
+        tenant["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(tenant).unwrap()
+    }
+
+    #[test]
+    fn age_of_a_password_is_known_from_the_status() {
+        let issued = json!({"credentials": {"issuedAt": at(50).to_string()}, "binding": {"name": "a-db"}});
+        assert_eq!(issued_at(&tenant(json!({}), issued)), Some(at(50)));
+        // From before the time was recorded, and none yet.
+        assert_eq!(issued_at(&tenant(json!({}), json!({"binding": {"name": "a-db"}}))), Some(at(0)));
+        assert_eq!(issued_at(&tenant(json!({}), json!({}))), None);
+    }
+
+    #[test]
+    fn rotation_is_overdue_from_its_age_on_unless_it_has_to_wait() {
+        let monthly = json!({"credentials": {"rotateAfterSeconds": 3600}});
+        let usable = json!({"access": "ReadWrite", "credentials": {"issuedAt": at(50).to_string()}});
+        let with = |change: Value| {
+            let mut status = usable.clone();
+            let into = status.as_object_mut().unwrap();
+            into.extend(change.as_object().unwrap().clone());
+            status
+        };
+        let overdue =
+            |spec: &Value, status: Value, now| overdue_since(&tenant(spec.clone(), status), at(now));
+        assert_eq!(overdue(&monthly, usable.clone(), 3649), None);
+        assert_eq!(overdue(&monthly, usable.clone(), 9999), Some(at(3650)));
+        assert_eq!(overdue(&json!({}), usable.clone(), 9999), None, "at no age");
+        // Its server may be down: that is no reason to wait.
+        assert_eq!(overdue(&monthly, with(json!({"access": "Unknown"})), 9999), Some(at(3650)));
+        let paused = json!({"credentials": {"rotateAfterSeconds": 3600}, "paused": true});
+        assert_eq!(overdue(&paused, usable.clone(), 9999), None);
+        let overlaps = json!({"issuedAt": at(50).to_string(), "previousLogin": "a"});
+        for waits in [
+            json!({"access": "Blocked"}),
+            json!({"deprovisionedAt": at(60).to_string()}),
+            json!({"credentials": overlaps}),
+        ] {
+            assert_eq!(overdue(&monthly, with(waits.clone()), 9999), None, "{waits}");
+        }
     }
 
     #[test]

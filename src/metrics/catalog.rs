@@ -92,6 +92,20 @@ pub const METRICS: &[MetricEntry] = &[
     ),
     entry(
         Gauge,
+        "tenantry_tenant_credentials_oldest_age_seconds",
+        &[],
+        "seconds",
+        "Age of the oldest password in a tenant's connection Secret; one from before ages were recorded is as old as its Tenant; 0 if there is none",
+    ),
+    entry(
+        Gauge,
+        "tenantry_tenant_credentials_rotation_overdue_seconds",
+        &[],
+        "seconds",
+        "For how long the rotation of a tenant's credentials that is due longest, by spec.credentials.rotateAfterSeconds, is not done; 0 if none is due. It is not due while a Tenant is Blocked, paused or being deprovisioned, or its previous login is valid",
+    ),
+    entry(
+        Gauge,
         "tenantry_vanished_tenants",
         &[],
         "tenants",

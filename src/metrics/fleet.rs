@@ -16,6 +16,8 @@ pub(super) struct FleetGauges {
     pub(super) registry_up: Series,
     pub(super) workflows: Series,
     pub(super) workflow_ages: Series,
+    pub(super) oldest_credentials: Series,
+    pub(super) overdue_rotation: Series,
     pub(super) purges: Series,
     pub(super) next_purge: Series,
     pub(super) purges_within_day: Series,
@@ -39,6 +41,8 @@ impl FleetGauges {
             ("tenantry_registry_up", &self.registry_up),
             ("tenantry_unfinished_workflows", &self.workflows),
             ("tenantry_oldest_unfinished_workflow_age_seconds", &self.workflow_ages),
+            ("tenantry_tenant_credentials_oldest_age_seconds", &self.oldest_credentials),
+            ("tenantry_tenant_credentials_rotation_overdue_seconds", &self.overdue_rotation),
             ("tenantry_purge_queue", &self.purges),
             ("tenantry_next_purge_timestamp_seconds", &self.next_purge),
             ("tenantry_purges_within_day", &self.purges_within_day),
@@ -169,6 +173,12 @@ impl Metrics {
         };
         self.fleet.workflows.replace(each(|all| number(all.count)));
         self.fleet.workflow_ages.replace(each(|all| all.oldest_seconds));
+    }
+
+    /// The age of the oldest password of a tenant, and for how long the rotation that is due longest is not done: seconds.
+    pub fn tenant_credentials(&self, oldest: f64, overdue: f64) {
+        self.fleet.oldest_credentials.replace_by(Some(oldest));
+        self.fleet.overdue_rotation.replace_by(Some(overdue));
     }
 
     /// The purges that are to come.

@@ -20,6 +20,7 @@ fn full() -> Metrics {
     metrics.tenants(3, [active]);
     let workflow = WorkflowSeries { kind: "Provision", condition: "Stalled", count: 1, oldest_seconds: 7.5 };
     metrics.workflows(&[workflow]);
+    metrics.tenant_credentials(86_400.5, 60.0);
     metrics.purges(&PurgeSeries {
         by_state: vec![("Due", 2)],
         next: Some(1_700_000_000),
@@ -75,6 +76,8 @@ fn names_and_labels_are_stable() {
         "tenantry_provision_duration_seconds_sum 0.7",
         "tenantry_leader 1",
         "tenantry_active_tenants 3.0",
+        "tenantry_tenant_credentials_oldest_age_seconds 86400.5",
+        "tenantry_tenant_credentials_rotation_overdue_seconds 60.0",
         r#"tenantry_tenant_limit_usage_ratio{namespace="customers",tenant="acme",limit="users"} 0.8"#,
         "# EOF",
     ] {

@@ -1,6 +1,7 @@
 //! The operator's image, unpacked: the binary runs from its root, as its user and with nothing else of this machine.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use tenantry_dev::{
     ports,
     process::Lifetime,
     rights::{self, Scope},
+    tools,
 };
 
 /// A directory that is removed.
@@ -45,7 +47,11 @@ fn unpack(layout: &Path, root: &Path) -> Value {
         assert!(run("sha256sum", &[&path.display().to_string()]).starts_with(digest));
         path
     };
-    let manifest = read(&blob(&read(&layout.join("index.json"))["manifests"][0]));
+    let entry = &read(&layout.join("index.json"))["manifests"][0];
+    // As docs/real-clusters.md says.
+    let name = format!("localhost/tenantry:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(entry["annotations"]["io.containerd.image.name"], name);
+    let manifest = read(&blob(entry));
     for layer in manifest["layers"].as_array().unwrap() {
         run("tar", &["-xzf", &blob(layer).display().to_string(), "-C", &root.display().to_string()]);
     }
@@ -72,6 +78,34 @@ fn entry(scratch: &Path, root: &Path, user: &str) -> PathBuf {
     path
 }
 
+/// Name and version of each crate of a list.
+fn crates(list: &Value) -> BTreeSet<(String, String)> {
+    let text = |of: &Value, field: &str| of[field].as_str().unwrap().to_owned();
+    list.as_array().unwrap().iter().map(|one| (text(one, "name"), text(one, "version"))).collect()
+}
+
+/// The list of crates in the program is read as scanners of images read it. Each is one of Cargo.lock, and none of the bill of
+/// materials is missing. The list has more: what build scripts use, and optional dependencies of dependencies, which
+/// stable Cargo reports as if they were in use.
+async fn compare_crates(program: &Path, bill: &Value) {
+    let reader = tools::find("rust-audit-info").await.unwrap().display().to_string();
+    let list: Value = serde_json::from_str(&run(&reader, &[&program.display().to_string()])).unwrap();
+    let (own, others): (Vec<_>, Vec<_>) =
+        list["packages"].as_array().unwrap().iter().cloned().partition(|one| one["source"] == "local");
+    let own = crates(&json!(own));
+    assert_eq!(own, [("tenantry".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into());
+    assert!(others.iter().all(|one| one["source"] == "crates.io"), "{list:#}");
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for (name, version) in crates(&json!(others)) {
+        let locked = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+        assert!(lock.contains(&locked), "{name} {version} is in the binary, and not in Cargo.lock");
+    }
+    let (listed, billed) = (crates(&json!(others)), crates(&bill["components"]));
+    let missing: Vec<_> = billed.difference(&listed).collect();
+    assert!(missing.is_empty(), "in the bill of materials, and not in the binary: {missing:?}");
+    println!("{} crates in the binary, {} in the bill of materials", listed.len(), billed.len());
+}
+
 fn paths(root: &Path) -> String {
     run("find", &[&root.display().to_string(), "-newer", &root.join("tenantry").display().to_string()])
 }
@@ -94,6 +128,7 @@ async fn image_runs_from_its_root() {
     assert_eq!(top, ["etc", "tenantry", "usr"], "and no shell");
     let bill = read(&image.join("sbom.cdx.json"));
     assert!(bill["components"].as_array().unwrap().len() > 100);
+    compare_crates(&root.join("tenantry"), &bill).await;
 
     let (plane, postgres) = tokio::join!(
         ControlPlane::start(ControlPlaneOptions::default()),

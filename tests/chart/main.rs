@@ -7,6 +7,7 @@ mod alerts;
 mod crds;
 mod flags;
 mod golden;
+mod helm3;
 mod image;
 mod release;
 mod schemas;

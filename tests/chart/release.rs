@@ -35,7 +35,8 @@ struct Prepared {
 }
 
 impl Prepared {
-    async fn new() -> Self {
+    /// With Helm 4, or with Helm 3.
+    async fn with(three: bool) -> Self {
         let (plane, postgres) = tokio::join!(
             ControlPlane::start(ControlPlaneOptions::default()),
             Postgres::start(PostgresOptions::default())
@@ -54,15 +55,19 @@ impl Prepared {
             "stringData": {"url": url},
         });
         kubectl.apply(&registry.to_string()).await.unwrap();
+        let kubeconfig = plane.kubeconfig();
+        let helm =
+            if three { Helm::three(Some(&kubeconfig)).await } else { Helm::new(Some(&kubeconfig)).await };
         let fleet = Fleet::of(plane.client().await.unwrap(), CUSTOMERS, plane.api_server().log());
         Self {
-            helm: Helm::new(Some(&plane.kubeconfig())).await.unwrap(),
-            _kubelet: Kubelet::start(binary, plane.kubeconfig(), OPERATORS).await.unwrap(),
+            helm: helm.unwrap(),
+            _kubelet: Kubelet::start(binary, kubeconfig, OPERATORS).await.unwrap(),
             fleet,
             postgres,
             plane,
         }
     }
+
     /// `helm VERB tenantry CHART`, waiting, with these arguments.
     async fn run(&self, verb: &str, more: &[&str]) -> tenantry_dev::Result<String> {
         let chart = chart().display().to_string();
@@ -103,7 +108,7 @@ impl Prepared {
 #[tokio::test]
 #[ignore = "slow: make test-all"]
 async fn release_is_installed_upgraded_rolled_back_and_installed_again() {
-    let prepared = Prepared::new().await;
+    let prepared = Prepared::with(false).await;
     let fleet = &prepared.fleet;
 
     let plans = ["--set", "plans.install=true"];
@@ -158,4 +163,37 @@ async fn release_is_installed_upgraded_rolled_back_and_installed_again() {
     fleet.apply("acme", json!({})).await;
     fleet.access("acme", Access::ReadWrite).await;
     fleet.login("acme").await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn helm_3_installs_upgrades_rolls_back_and_uninstalls() {
+    let prepared = Prepared::with(true).await;
+    let fleet = &prepared.fleet;
+
+    prepared.run("install", &[]).await.unwrap();
+    prepared.declare_server().await;
+    prepared.run("upgrade", &["--reuse-values", "--set", "plans.install=true"]).await.unwrap();
+    fleet.apply("initech", json!({})).await;
+    fleet.ready("initech").await;
+    let kept = prepared.kept().await;
+    assert!(kept.contains_key("plan/starter") && kept.contains_key("tenant/initech"), "{kept:?}");
+
+    // What Helm 4 calls --rollback-on-failure.
+    let broken =
+        ["--atomic", "--reuse-values", "--timeout", "15s", "--set", "registry.urlSecret.name=missing"];
+    let error = prepared.run("upgrade", &broken).await.unwrap_err().to_string();
+    assert!(error.contains("rolled back"), "{error}");
+
+    let placed = ["--namespace", OPERATORS, "--wait", "--timeout", "120s"];
+    prepared.helm.run(&[&["rollback", "tenantry", "2"][..], &placed].concat()).await.unwrap();
+    prepared.helm.run(&[&["uninstall", "tenantry"][..], &placed].concat()).await.unwrap();
+    let deployments: Api<Deployment> = Api::namespaced(fleet.client.clone(), OPERATORS);
+    assert!(deployments.list(&ListParams::default()).await.unwrap().items.is_empty());
+    assert_eq!(prepared.kept().await, kept);
+    fleet.login("initech").await.unwrap();
+
+    prepared.run("install", &["--set", "plans.install=true"]).await.unwrap();
+    assert_eq!(prepared.kept().await, kept);
+    fleet.ready("initech").await;
 }

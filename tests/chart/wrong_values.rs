@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use tenantry_dev::helm::{Helm, chart};
 
 /// A wrong value, as after `--set`, and what the error must contain.
-const WRONG: [(&str, &str); 58] = [
+const WRONG: [(&str, &str); 61] = [
     ("replica=2", "'replica' not allowed"),
     ("replicas=0", "/replicas"),
     ("replicas=two", "/replicas"),
@@ -58,6 +58,12 @@ const WRONG: [(&str, &str); 58] = [
     ("metrics.prometheusRule.enabled=1", "/metrics/prometheusRule/enabled"),
     ("metrics.prometheusRule.runbookUrl=", "/metrics/prometheusRule/runbookUrl"),
     ("metrics.dashboard=true", "/metrics/dashboard"),
+    ("traces.headersSecret=x", "/traces/headersSecret"),
+    ("traces.headersSecret.name=UPPER", "/traces/headersSecret/name"),
+    (
+        "traces.headersSecret.name=a,extraEnv.OTEL_EXPORTER_OTLP_HEADERS=b",
+        "traces.headersSecret.name and extraEnv.OTEL_EXPORTER_OTLP_HEADERS are the same variable",
+    ),
     ("podDisruptionBudget.maxUnavailable=half", "/podDisruptionBudget/maxUnavailable"),
     ("resources.requests.cpu=much", "/resources/requests/cpu"),
     ("tolerations[0].effect=NoWay", "/tolerations/0/effect"),

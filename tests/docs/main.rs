@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod drivers;
+mod external_secrets;
 mod how_tos;
 mod install;
+mod real_clusters;
 mod shell;
 mod your_application;

@@ -16,7 +16,17 @@ pub fn page(name: &str) -> String {
 
 /// The commands of a document, each block by itself.
 pub fn blocks(document: &str) -> Vec<&str> {
-    document.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
+    blocks_in(document, "sh")
+}
+
+/// Its manifests, each block by itself.
+pub fn yaml_blocks(document: &str) -> Vec<&str> {
+    blocks_in(document, "yaml")
+}
+
+fn blocks_in<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+    let start = format!("\n```{language}\n");
+    document.split(&start).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
 }
 
 /// A directory as a user has it: a checkout's charts and examples, and the programs.

@@ -43,6 +43,7 @@ mod retention;
 mod retries;
 mod rights;
 mod rollback;
+mod secret_keys;
 mod sequence;
 mod snapshot;
 mod throttling;

@@ -64,6 +64,14 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
     change(&world, &tenants, json!({}), some_active, old, &new).await;
     assert!(is_true(&world, is_migrated).await);
     join_all(tenants.iter().map(|name| world.fleet.ready(name))).await;
+    // The Secrets that the last release wrote have fewer keys.
+    for name in &tenants {
+        let has_new_keys = async || {
+            let data = world.fleet.secrets.get(&format!("{name}-db")).await.unwrap().data.unwrap();
+            data.contains_key("uri-mounted")
+        };
+        world.until(&format!("the Secret of {name} has the new keys"), has_new_keys).await;
+    }
     world.all_usable(&tenants).await;
 
     let suspended = json!({"state": "Suspended", "stateReason": "moved", "suspension": {"mode": "Blocked"}});

@@ -6,9 +6,10 @@ use crate::tree::{self, File, Finding};
 const DISKS: [(&str, &str); 4] = [("/ro", "ot/"), ("/wo", "rk/"), ("/ho", "me/"), ("/Us", "ers/")];
 
 /// Hosts that a file may name. Another host is that of a private network, or must be listed here first.
-const HOSTS: [&str; 11] = [
+const HOSTS: [&str; 14] = [
     "127.0.0.1",
     "docs.rs",
+    "external-secrets.io",
     "github.com",
     "index.docker.io",
     "json-schema.org",
@@ -16,7 +17,9 @@ const HOSTS: [&str; 11] = [
     "kubernetes.default.svc",
     "kubernetes.io",
     "localhost",
+    "raw.githubusercontent.com",
     "semver.org",
+    "truststore.pki.rds.amazonaws.com",
     "www.apache.org",
 ];
 

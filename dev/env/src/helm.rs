@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::error::Result;
 use crate::paths::RunDirectory;
-use crate::{build_script, paths, process};
+use crate::{build_script, paths, process, tools};
 
 /// A Helm with directories of its own, and the cluster that it uses.
 #[derive(Debug)]
@@ -29,11 +29,16 @@ pub fn chart() -> PathBuf {
 impl Helm {
     /// Finds it. Without a kubeconfig it renders only.
     pub async fn new(kubeconfig: Option<&Path>) -> Result<Self> {
-        Ok(Self {
-            program: find().await?,
-            kubeconfig: kubeconfig.map(Path::to_owned),
-            run: RunDirectory::new()?,
-        })
+        Self::at(find().await?, kubeconfig)
+    }
+
+    /// Helm 3 instead: built first if need be.
+    pub async fn three(kubeconfig: Option<&Path>) -> Result<Self> {
+        Self::at(tools::find("helm3").await?, kubeconfig)
+    }
+
+    fn at(program: PathBuf, kubeconfig: Option<&Path>) -> Result<Self> {
+        Ok(Self { program, kubeconfig: kubeconfig.map(Path::to_owned), run: RunDirectory::new()? })
     }
 
     /// Runs it and returns its standard output; its error output becomes the error.

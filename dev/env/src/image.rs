@@ -58,7 +58,11 @@ pub async fn write(options: &ImageOptions) -> Result<()> {
         blobs.write("application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes())?;
     let digest = entry["digest"].as_str().unwrap_or_default().to_owned();
     entry["platform"] = json!({"os": "linux", "architecture": options.architecture});
-    entry["annotations"] = json!({"org.opencontainers.image.ref.name": env!("CARGO_PKG_VERSION")});
+    entry["annotations"] = json!({
+        "org.opencontainers.image.ref.name": env!("CARGO_PKG_VERSION"),
+        // The name that containerd gives it when it loads the layout as an archive: `kind load image-archive`.
+        "io.containerd.image.name": concat!("localhost/tenantry:", env!("CARGO_PKG_VERSION")),
+    });
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry],
     });

@@ -58,6 +58,10 @@ fn export_tenants(overview: &TenantOverview, now: Timestamp, context: &Context) 
         oldest_seconds: age(workflows.oldest, now),
     });
     context.metrics.workflows(&workflows.collect::<Vec<_>>());
+    let ages = overview.credentials;
+    let [oldest, overdue] =
+        [ages.oldest, ages.overdue_since].map(|at| at.map_or(0.0, |since| age(since, now)));
+    context.metrics.tenant_credentials(oldest, overdue);
 }
 
 fn export_servers(context: &Context) {
