@@ -9,16 +9,18 @@ mod changes;
 mod former;
 mod found;
 mod intent;
+mod kept;
 mod report;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    former::{Former, FormerObject},
+    former::{Former, FormerLogin, FormerObject},
     found::{
         DatabaseContent, FoundDatabase, FoundExtension, FoundObject, FoundRights, FoundRole, Grantee,
         Obstruction, Reach, alter_keyword, new_owner,
     },
     intent::{BaselineError, Intent, allows, baseline_versions},
+    kept::{FoundLogin, KeptLogin},
     report::{Report, TakeoverRefusal},
 };

@@ -142,6 +142,8 @@ pub struct LoginProperties {
     pub connection_limit: i32,
     /// Rights were revoked, and it is not proven yet that no earlier session still has them.
     pub is_revocation_unproven: bool,
+    /// Its comment says that it existed before the tenant: it is never dropped.
+    pub is_kept: bool,
 }
 
 /// Which tenant the comment of a database or a role names, seen from one tenant.
@@ -189,15 +191,19 @@ pub struct RecordedOids {
     pub login: Option<i64>,
     /// The previous login's.
     pub previous_login: Option<i64>,
+    /// The previous login existed before the tenant.
+    pub is_previous_kept: bool,
 }
 
 impl RecordedOids {
     /// The oids in a registry row.
     pub fn of(record: &TenantRecord) -> Self {
+        let previous = record.credentials.previous.as_ref();
         Self {
             database: record.database_oid,
             login: record.login_oid,
-            previous_login: record.credentials.previous.as_ref().and_then(|previous| previous.oid),
+            previous_login: previous.and_then(|previous| previous.oid),
+            is_previous_kept: previous.is_some_and(|previous| previous.kept_until.is_some()),
         }
     }
 

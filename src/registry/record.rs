@@ -30,7 +30,7 @@ macro_rules! own_columns {
          created_at, updated_at, purge_started_at, purge_held, rolling_back, database_oid, login_oid, \
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
          default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, \
-         module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, \
+         module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, previous_login_until, \
          credentials_issued_at, rotation_request, "
     };
 }
@@ -229,6 +229,7 @@ fn credentials(row: &PgRow) -> sqlx::Result<CredentialRecord> {
             verifier: row.try_get::<Option<_>, _>("previous_verifier")?.map(Hidden),
             oid: row.try_get("previous_login_oid")?,
             since: time("previous_login_since")?,
+            kept_until: time("previous_login_until")?,
         }),
     };
     Ok(CredentialRecord {

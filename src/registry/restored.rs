@@ -274,7 +274,7 @@ async fn close_superseded(
         "WITH closed AS (
              UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked', database_exists = false,
                  password_verifier = NULL, password_digest = NULL, previous_login = NULL, previous_login_oid = NULL,
-                 previous_verifier = NULL, previous_login_since = NULL WHERE id = $1 RETURNING *),
+                 previous_verifier = NULL, previous_login_since = NULL, previous_login_until = NULL WHERE id = $1 RETURNING *),
          receipt AS (
              INSERT INTO deletion_receipts (tenant_id, slug, server, database_name, schema_name, database_retained,
                  offboarding_trigger, requested_by, reason, requested_at)

@@ -235,7 +235,7 @@ impl Registry {
              changed AS (
                  UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
                      password_verifier = NULL, password_digest = NULL, previous_login = NULL, previous_login_oid = NULL,
-                     previous_verifier = NULL, previous_login_since = NULL, status_updated_by = 'tenantry'
+                     previous_verifier = NULL, previous_login_since = NULL, previous_login_until = NULL, status_updated_by = 'tenantry'
                  WHERE id = $1 AND status = 'deprovisioning' AND resource_uid = $3
                    AND (purge_started_at IS NOT NULL
                      OR purge_held IS NULL AND NOT legal_hold

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The oids of [`healthy`].
-const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3) };
+const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3), is_previous_kept: false };
 const CONNECTIONS: i32 = 20;
 
 fn expected(access: AccessLevel) -> Expected {
@@ -67,6 +67,7 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             has_superuser_attributes: false,
             connection_limit: CONNECTIONS,
             is_revocation_unproven: false,
+            is_kept: false,
         }),
         previous: None,
         strays: vec![],
@@ -113,7 +114,7 @@ fn healthy_tenant_has_no_mismatch() {
 #[test]
 fn own_database_with_another_oid_was_restored() {
     let facts = healthy(AccessLevel::ReadWrite);
-    let recorded = |oid| RecordedOids { database: oid, login: Some(2), previous_login: None };
+    let recorded = |oid| RecordedOids { database: oid, ..RecordedOids { login: Some(2), ..RecordedOids::default() } };
     assert!(facts.is_restored(recorded(Some(9))));
     assert!(!facts.is_restored(RECORDED) && !facts.is_restored(recorded(None)));
     let foreign = changed(

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::kept::FoundLogin;
+
 /// Whether `tenantry_admin` can act for a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reach {
@@ -54,6 +56,9 @@ pub struct FoundObject {
     pub owner: String,
     /// The rights of PUBLIC on it.
     pub public: Vec<String>,
+    /// The rights that the login to keep was granted on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub login: Vec<String>,
 }
 
 /// Something that a database may not have when it is taken over, with the statement that removes it.
@@ -144,6 +149,9 @@ pub struct FoundDatabase {
     pub sessions: Vec<String>,
     /// Whether a role has the name of the tenant's login.
     pub is_login_taken: bool,
+    /// The role that should be kept; none where none should be, or it does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<FoundLogin>,
     /// What is in it; none where it was not opened.
     #[serde(default)]
     pub content: Option<DatabaseContent>,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::kept::KeptLogin;
+
 use crate::domain::{
     record::ModuleVersion,
     structure::{PartKind, SchemaPart, schema_mismatches},
@@ -25,6 +27,9 @@ pub struct Intent {
     pub missing: Vec<String>,
     /// What the other files of the modules create and the database has already.
     pub collisions: Vec<String>,
+    /// The application's login that stays usable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptLogin>,
 }
 
 /// A baseline that cannot be.

@@ -256,6 +256,7 @@ impl RoleRow {
             has_superuser_attributes: self.beyond_us,
             connection_limit: self.connection_limit,
             is_revocation_unproven: self.comment.as_deref().is_some_and(ownership::is_revocation_unproven),
+            is_kept: self.comment.as_deref().is_some_and(ownership::is_kept),
         }
     }
 }

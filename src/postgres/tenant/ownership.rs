@@ -56,12 +56,13 @@ impl Server {
             );
         }
         // Whether a revocation was under way is no longer known: it is proven again.
-        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
+        let unproven = ownership::unproven(placement.tenant, false);
         if facts.own_login(recorded).is_some_and(|login| is_lost(login.ownership)) {
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&unproven)?]);
         }
         let previous = facts.previous.as_ref().and_then(|previous| previous.own_role(recorded));
         if let Some(role) = previous.filter(|role| is_lost(role.ownership)) {
+            let unproven = ownership::unproven(placement.tenant, recorded.is_previous_kept);
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&role.name)?, &Literal::new(&unproven)?]);
         }
         for stray in facts.strays.iter().filter(|stray| is_lost(stray.ownership)) {

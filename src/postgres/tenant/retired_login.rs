@@ -1,4 +1,4 @@
-//! The end of a previous login, after a rotation of the credentials.
+//! The end of a previous login, after a rotation of the credentials, or of one that an adoption kept.
 
 use sqlx::Row;
 
@@ -47,7 +47,8 @@ impl Server {
         self.own_login(placement).await
     }
 
-    /// Drops the previous login of a tenant that is purged, if it has one. A role of another owner under its name stays.
+    /// Drops the previous login of a tenant that is purged, if it has one. A role of another owner under its name stays, and one
+    /// that existed before the tenant stays without access.
     pub async fn drop_previous_login(&self, placement: &Placement) -> Result<()> {
         let Some(previous) = placement.of_previous_login() else { return Ok(()) };
         self.retire_login(&previous).await?;
@@ -58,7 +59,8 @@ impl Server {
     }
 
     /// Takes all access from a previous login (the login of this placement), ends its sessions, and drops it. What a role of
-    /// that name has that is not the tenant's stays. If something depends on it, it stays without access.
+    /// that name has that is not the tenant's stays. If something depends on it, or if it existed before the tenant, it stays
+    /// without access.
     pub async fn retire_login(&self, previous: &Placement) -> Result<LastUse> {
         match self.own_login(previous).await {
             Ok(true) => {}

@@ -55,7 +55,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Gives the previous login LOGIN again, with its password: its credentials were valid before, and have no Secret any more.
+/// Gives the previous login LOGIN again, with its password: its credentials were valid before, and have no Secret any more. The
+/// verifier of one that existed before the tenant is not known; it has its password still.
 async fn allow_previous_login(
     step: &StepContext<'_, '_>,
     server: &Server,
@@ -64,15 +65,18 @@ async fn allow_previous_login(
     let row = step.row()?;
     let rotation = row.rotation(step.tenant(), step.context.clock.now());
     let is_valid = matches!(rotation.previous, PreviousState::Needed | PreviousState::ValidUntil(_));
-    let verifier = row.credentials.previous.as_ref().and_then(|previous| previous.verifier.as_ref());
-    if level > AccessLevel::Blocked
-        && is_valid
-        && let (Some(previous), Some(verifier)) = (row.placement.of_previous_login(), verifier)
-        && server.check_login(&previous).await.is_ok_and(|exists| exists)
-    {
-        server.set_login(&previous, verifier, true).await?;
+    let (Some(login), Some(previous)) = (row.placement.of_previous_login(), &row.credentials.previous) else {
+        return Ok(());
+    };
+    let is_admitted = level > AccessLevel::Blocked && is_valid;
+    if !is_admitted || !server.check_login(&login).await.is_ok_and(|exists| exists) {
+        return Ok(());
     }
-    Ok(())
+    match &previous.verifier {
+        Some(verifier) => Ok(server.set_login(&login, verifier, true).await?),
+        None if previous.kept_until.is_some() => Ok(server.admit_kept_login(&login).await?),
+        None => Ok(()),
+    }
 }
 
 /// Whether a level may be wider than the one in force. What PostgreSQL shows counts more than what is recorded.
