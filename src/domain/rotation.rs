@@ -164,7 +164,8 @@ mod tests {
     }
 
     fn overlapping(since: Option<i64>) -> CredentialRecord {
-        let previous = PreviousCredential { verifier: None, oid: None, since: since.map(at), kept_until: None };
+        let previous =
+            PreviousCredential { verifier: None, oid: None, since: since.map(at), kept_until: None };
         CredentialRecord { previous: Some(previous), ..issued(0, None) }
     }
 

@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// The oids of [`healthy`].
-const RECORDED: RecordedOids = RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3), is_previous_kept: false };
+const RECORDED: RecordedOids =
+    RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3), is_previous_kept: false };
 const CONNECTIONS: i32 = 20;
 
 fn expected(access: AccessLevel) -> Expected {
@@ -114,7 +115,8 @@ fn healthy_tenant_has_no_mismatch() {
 #[test]
 fn own_database_with_another_oid_was_restored() {
     let facts = healthy(AccessLevel::ReadWrite);
-    let recorded = |oid| RecordedOids { database: oid, ..RecordedOids { login: Some(2), ..RecordedOids::default() } };
+    let recorded =
+        |oid| RecordedOids { database: oid, ..RecordedOids { login: Some(2), ..RecordedOids::default() } };
     assert!(facts.is_restored(recorded(Some(9))));
     assert!(!facts.is_restored(RECORDED) && !facts.is_restored(recorded(None)));
     let foreign = changed(

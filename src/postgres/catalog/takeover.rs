@@ -79,8 +79,7 @@ const DATABASE: &str = concat!(
             'statement', format('ALTER ROLE %I %sRESET ALL;', r.rolname,
               CASE WHEN o.oid IS NOT NULL THEN format('IN DATABASE %I ', o.datname) END)) ORDER BY s.setdatabase), '[]')
         FROM pg_db_role_setting AS s LEFT JOIN pg_database AS o ON o.oid = s.setdatabase WHERE s.setrole = r.oid),
-      'is_changeable', NOT r.rolsuper AND (
-        current_setting('server_version_num')::int < 160000 OR pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION')),
+      'is_changeable', r.rolsuper OR current_setting('server_version_num')::int < 160000 OR pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION'),
       'member_of', (
         SELECT coalesce(jsonb_agg(DISTINCT quote_ident(pg_get_userbyid(m.roleid))), '[]')
         FROM pg_auth_members AS m WHERE m.member = r.oid),

@@ -187,7 +187,15 @@ impl Undo<'_> {
     /// Grants PUBLIC and the kept login the rights that they had on an object.
     fn grant_again(&self, script: &mut Script, object: &FoundObject) -> Result<()> {
         const PRIVILEGES: [&str; 10] = [
-            "SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "USAGE", "EXECUTE",
+            "SELECT",
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "TRUNCATE",
+            "REFERENCES",
+            "TRIGGER",
+            "USAGE",
+            "EXECUTE",
             "CREATE",
         ];
         let keyword = match object.kind.as_str() {
@@ -217,10 +225,7 @@ impl Undo<'_> {
         let login = Ident::new(&former.name)?;
         let [rw, shrink, ro] = &GROUPS;
         script.add("REVOKE {}, {}, {} FROM {}", &[rw, shrink, ro, &login]);
-        script.add(
-            "ALTER ROLE {} LOGIN CONNECTION LIMIT {}",
-            &[&login, &Number(former.connection_limit)],
-        );
+        script.add("ALTER ROLE {} LOGIN CONNECTION LIMIT {}", &[&login, &Number(former.connection_limit)]);
         script.add("ALTER ROLE {} RESET ALL", &[&login]);
         match &former.comment {
             Some(comment) => script.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(comment)?]),

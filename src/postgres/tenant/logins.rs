@@ -3,7 +3,11 @@
 use sqlx::Row;
 
 use crate::{
-    domain::{placement::Placement, record::ModuleVersion, tenant_facts::{LoginProperties, Ownership}},
+    domain::{
+        placement::Placement,
+        record::ModuleVersion,
+        tenant_facts::{LoginProperties, Ownership},
+    },
     postgres::{
         catalog::ownership,
         error::{Error, Result, code, describe, is_duplicate, reported},

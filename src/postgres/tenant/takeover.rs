@@ -13,7 +13,8 @@ use crate::{
         record::ModuleVersion,
         structure::SchemaPart,
         takeover::{
-            DatabaseContent, FoundDatabase, FoundLogin, FoundObject, FoundRole, Reach, alter_keyword, new_owner,
+            DatabaseContent, FoundDatabase, FoundLogin, FoundObject, FoundRole, Reach, alter_keyword,
+            new_owner,
         },
         tenant_facts::Ownership,
     },

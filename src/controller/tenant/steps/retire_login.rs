@@ -13,7 +13,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (row, correlation) = (step.row()?, step.correlation()?);
     let Some(previous) = row.placement.of_previous_login() else { return Ok(()) };
     let is_kept = row.credentials.previous.as_ref().is_some_and(|previous| previous.kept_until.is_some());
-    let fate = if is_kept { "; the role stays, without LOGIN and without rights on the database" } else { "" };
+    let fate =
+        if is_kept { "; the role stays, without LOGIN and without rights on the database" } else { "" };
     let server = step.server()?.for_restriction();
     step.restore_ownership(&server).await?;
     let last_use = server.retire_login(&previous).await?;
