@@ -133,7 +133,8 @@ async fn stored_quoting_of_names_hides_no_schema_from_a_takeover() {
         former.close().await.unwrap();
 
         let placement = Tenant::new("planted_former").placement;
-        let (found, _) = server.inspect(&placement.database, &placement.login, None, None).await.unwrap().unwrap();
+        let (found, _) =
+            server.inspect(&placement.database, &placement.login, None, None).await.unwrap().unwrap();
         let modules = ModuleSet::new(vec![]);
         let intent = Intent {
             login: placement.login.clone(),

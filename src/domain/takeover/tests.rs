@@ -1,5 +1,7 @@
 //! Reports of databases built by hand.
 
+mod kept;
+
 use std::collections::BTreeMap;
 
 use super::*;

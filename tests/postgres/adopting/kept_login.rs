@@ -234,10 +234,10 @@ async fn rights_of_its_own_do_not_outlive_a_restriction_and_come_back_with_an_un
         let work = "INSERT INTO app.orders (total) VALUES (4); UPDATE public.users SET mail = 'c@shop.example'; TRUNCATE app.orders;
                     SELECT nextval('numbers')";
         session.execute(work).await.unwrap();
+        shop.server.drop_login(&Placement { previous_login: None, ..placement }).await.unwrap();
         // The database can be adopted again.
         let (_, report) = shop.inspect().await;
         assert_eq!(report.blockers, Vec::<String>::new());
-        shop.server.drop_login(&Placement { previous_login: None, ..placement }).await.unwrap();
     }
 }
 
