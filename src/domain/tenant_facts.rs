@@ -138,6 +138,8 @@ pub struct LoginProperties {
     pub may_create: bool,
     /// It has SUPERUSER, REPLICATION or BYPASSRLS, which no tenant's login has and only a superuser can revoke.
     pub has_superuser_attributes: bool,
+    /// It existed before the tenant, and `tenantry_admin` may not change it any more.
+    pub is_out_of_reach: bool,
     /// The maximum number of its sessions; -1 for no limit.
     pub connection_limit: i32,
     /// Rights were revoked, and it is not proven yet that no earlier session still has them.

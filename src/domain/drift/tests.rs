@@ -69,6 +69,7 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             connection_limit: CONNECTIONS,
             is_revocation_unproven: false,
             is_kept: false,
+            is_out_of_reach: false,
         }),
         previous: None,
         strays: vec![],

@@ -140,7 +140,11 @@ impl Server {
         let is_changed = !(script.is_empty() && groups.is_empty() && memberships.is_empty());
         if narrows && is_changed {
             let unproven = ownership::unproven(id, login_facts.is_kept);
-            let mut first = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
+            let mut first = Script::new();
+            // Of a role that may not be changed any more, at least the groups are revoked before that is reported.
+            if !login_facts.is_out_of_reach {
+                first.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
+            }
             first.append(groups);
             run_restricting(&mut session, "revoke the groups of the login", &first, &login).await?;
         } else {

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tenantry::{
+    api::reason::Reason,
     domain::{
         access::AccessLevel,
         drift::{Expected, mismatches},
@@ -387,6 +388,21 @@ async fn what_stands_against_keeping_a_login_is_named_with_what_removes_it() {
             let blockers = shop.inspect().await.1.blockers.join("\n");
             assert!(blockers.contains("could not restrict it"), "{blockers}");
             shop.follow_the_blockers().await;
+            shop.adopt().await;
+            // A tidy administrator revokes it again: that is found, and a suspension still takes the rights.
+            let mut old = shop.old_session(login).await.unwrap();
+            shop.run("postgres", &fill("REVOKE ADMIN OPTION FOR {login} FROM tenantry_admin")).await;
+            let found = shop.differences(FULL, -1).await.join("\n");
+            let (_, remedy) = found.rsplit_once(": ").unwrap();
+            assert!(found.contains("may not change role") && found.lines().count() == 1, "{found}");
+            let placement = &shop.tenant.placement;
+            let refused = shop.server.set_access(placement, AccessLevel::Blocked).await.unwrap_err();
+            assert_eq!(refused.reason(), Reason::MissingRight, "{refused}");
+            assert_eq!(refusal(&mut old, "SELECT * FROM app.orders").await, "42501");
+            shop.run("postgres", remedy).await;
+            shop.server.set_access(placement, AccessLevel::Blocked).await.unwrap();
+            assert_eq!(shop.differences(AccessLevel::Blocked, -1).await, [""; 0]);
+            assert!(shop.old_session(login).await.is_err());
         }
     }
 }
