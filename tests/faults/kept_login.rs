@@ -16,12 +16,14 @@ fn suspended(database: &str, confirm: &str, until: &str, state: &str) -> Value {
     spec
 }
 
+const UNTOUCHED: &str = "SELECT shobj_description(oid, 'pg_authid') IS NULL AND rolconnlimit = -1 FROM pg_roles WHERE rolname = $1";
+
 fn in_hours(hours: i64) -> String {
     (Timestamp::now() + SignedDuration::from_hours(hours)).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[tokio::test]
-async fn kept_login_works_until_its_date_and_is_given_back_by_an_undo() {
+async fn kept_login_works_until_its_date() {
     let world = World::new("kept-login").await;
     allow(&world, json!(["kept_*"])).await;
     let until = &in_hours(1);
@@ -31,8 +33,7 @@ async fn kept_login_works_until_its_date_and_is_given_back_by_an_undo() {
     application(&world, database).await;
     world.apply(name, keeping(confirmed(database, ""), database, until)).await;
     let confirm = unblock(&world, name, database).await;
-    let untouched = "SELECT shobj_description(oid, 'pg_authid') IS NULL AND rolconnlimit = -1 FROM pg_roles WHERE rolname = $1";
-    assert!(world.holds("postgres", untouched, "kept_shop_owner").await);
+    assert!(world.holds("postgres", UNTOUCHED, "kept_shop_owner").await);
 
     world.apply(name, suspended(database, &confirm, until, "Active")).await;
     let tenant = world.fleet.ready(name).await;
@@ -54,7 +55,7 @@ async fn kept_login_works_until_its_date_and_is_given_back_by_an_undo() {
     old.execute("DELETE FROM customers WHERE name = 'c'").await.unwrap();
 
     world.set_clock_ahead(3600);
-    let text = "the previous login kept_shop_owner is ended with 1 session";
+    let text = "the previous login kept_shop_owner is ended with";
     world.event(name, "PreviousLoginInUse", text).await;
     assert!(old_login(&world, database).await.is_err());
     let left = "SELECT NOT rolcanlogin AND shobj_description(oid, 'pg_authid') IS NULL FROM pg_roles WHERE rolname = $1";
@@ -70,8 +71,13 @@ async fn kept_login_works_until_its_date_and_is_given_back_by_an_undo() {
         })
         .await;
     world.fleet.login(name).await.unwrap().execute("SELECT * FROM customers").await.unwrap();
+}
 
-    // An undo leaves the role as it was.
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn undo_leaves_the_role_as_it_was() {
+    let world = World::new("kept-login-undo").await;
+    allow(&world, json!(["kept_*"])).await;
     let (name, database) = ("kept-undo", "kept_undo");
     application(&world, database).await;
     let until = &in_hours(48);
@@ -81,5 +87,5 @@ async fn kept_login_works_until_its_date_and_is_given_back_by_an_undo() {
     old_login(&world, database).await.unwrap();
     world.fleet.delete(name).await;
     assert_given_back(&world, name, database).await;
-    assert!(world.holds("postgres", untouched, "kept_undo_owner").await);
+    assert!(world.holds("postgres", UNTOUCHED, "kept_undo_owner").await);
 }
