@@ -17,10 +17,9 @@ mod tests;
 pub use self::{
     former::{Former, FormerLogin, FormerObject},
     found::{
-        DatabaseContent, FoundDatabase, FoundExtension, FoundObject, FoundRights, FoundRole, Grantee,
-        Obstruction, Reach, alter_keyword, new_owner,
+        DatabaseContent, FoundDatabase, FoundExtension, FoundLogin, FoundObject, FoundRights, FoundRole,
+        Grantee, Obstruction, Reach, alter_keyword, new_owner,
     },
-    intent::{BaselineError, Intent, allows, baseline_versions},
-    kept::{FoundLogin, KeptLogin},
+    intent::{BaselineError, Intent, KeptLogin, allows, baseline_versions},
     report::{Report, TakeoverRefusal},
 };

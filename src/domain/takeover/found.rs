@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::kept::FoundLogin;
-
 /// Whether `tenantry_admin` can act for a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reach {
@@ -39,6 +37,37 @@ pub struct FoundRights {
     pub sql: String,
     /// The rights, sorted.
     pub privileges: Vec<String>,
+}
+
+/// The role that should be kept, as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundLogin {
+    /// Its oid.
+    pub oid: i64,
+    /// Its name.
+    pub name: String,
+    /// Its name in SQL, quoted by PostgreSQL.
+    pub sql: String,
+    /// Its comment.
+    pub comment: Option<String>,
+    /// Whether it is Tenantry's, or another tenant's, by its name or its comment.
+    pub is_marked: bool,
+    /// Its attributes as CREATE ROLE spells them, as far as no tenant's login has them.
+    pub attributes: Vec<String>,
+    /// The end of the validity of its password.
+    pub valid_until: Option<String>,
+    /// Its maximum number of sessions.
+    pub connection_limit: i32,
+    /// The parameters that are set for it.
+    pub settings: Vec<Obstruction>,
+    /// Whether `tenantry_admin` may change it.
+    pub is_changeable: bool,
+    /// The roles that it is a member of, in SQL.
+    pub member_of: Vec<String>,
+    /// The roles that are members of it, in SQL.
+    pub members: Vec<String>,
+    /// What it has beside the database.
+    pub elsewhere: Vec<Obstruction>,
 }
 
 /// An object in the database, with its owner.

@@ -2,14 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
-
-use super::kept::KeptLogin;
 
 use crate::domain::{
     record::ModuleVersion,
     structure::{PartKind, SchemaPart, schema_mismatches},
 };
+
+/// A login that should be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeptLogin {
+    /// Its name.
+    pub name: String,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Now. The time passes, and is no part of the digest.
+    #[serde(skip)]
+    pub now: Timestamp,
+}
 
 /// What the tenant gets with the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -4,57 +4,13 @@
 //! have to restore is a blocker, as is whatever reaches beyond the one database.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use super::found::{FoundDatabase, Obstruction};
+use super::found::{FoundDatabase, FoundLogin};
 use super::intent::Intent;
 use crate::domain::names::{migration_login_name, next_login_name};
 
 /// The longest time for which a login is kept: an application that has not read its Secret for a quarter of a year will not.
 const LONGEST: SignedDuration = SignedDuration::from_hours(90 * 24);
-
-/// A login that should be kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct KeptLogin {
-    /// Its name.
-    pub name: String,
-    /// When it ends.
-    pub until: Timestamp,
-    /// Now. The time passes, and is no part of the digest.
-    #[serde(skip)]
-    pub now: Timestamp,
-}
-
-/// The role that should be kept, as it was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoundLogin {
-    /// Its oid.
-    pub oid: i64,
-    /// Its name.
-    pub name: String,
-    /// Its name in SQL, quoted by PostgreSQL.
-    pub sql: String,
-    /// Its comment.
-    pub comment: Option<String>,
-    /// Whether it is Tenantry's, or another tenant's, by its name or its comment.
-    pub is_marked: bool,
-    /// Its attributes as CREATE ROLE spells them, as far as no tenant's login has them.
-    pub attributes: Vec<String>,
-    /// The end of the validity of its password.
-    pub valid_until: Option<String>,
-    /// Its maximum number of sessions.
-    pub connection_limit: i32,
-    /// The parameters that are set for it.
-    pub settings: Vec<Obstruction>,
-    /// Whether `tenantry_admin` may change it.
-    pub is_changeable: bool,
-    /// The roles that it is a member of, in SQL.
-    pub member_of: Vec<String>,
-    /// The roles that are members of it, in SQL.
-    pub members: Vec<String>,
-    /// What it has beside the database.
-    pub elsewhere: Vec<Obstruction>,
-}
 
 /// What stands against keeping the login; nothing, if none should be kept.
 pub(super) fn of_kept_login(found: &FoundDatabase, intent: &Intent) -> Vec<String> {

@@ -280,7 +280,7 @@ async fn claim_login(
             kind: "role",
             name: found.name.clone(),
             detail: format!(
-                "it is to be kept, and has changed since the report: {}",
+                "it should be kept, and has changed since the report: {}",
                 ownership::of(comment, placement.tenant).describe()
             ),
         });

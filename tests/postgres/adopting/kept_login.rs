@@ -286,7 +286,7 @@ async fn two_tenants_never_keep_one_login() {
         one.adopt().await;
         let refused = other.server.claim_database(&other.tenant.placement, &found).await.unwrap_err();
         assert!(
-            refused.to_string().contains("it is to be kept, and has changed since the report"),
+            refused.to_string().contains("it should be kept, and has changed since the report"),
             "{refused}"
         );
         let facts = other.server.observe(&other.tenant.placement).await.unwrap();
