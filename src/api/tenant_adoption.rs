@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,26 @@ pub struct Adopt {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "baseline")]
     pub baseline: BTreeMap<String, String>,
+    /// Keeps the login with which the application connects so far until a date, beside the new one in the connection Secret.
+    /// Without it, the application needs the new Secret at the moment of the adoption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_login: Option<KeepLogin>,
+}
+
+/// A login of the application that works until a date after the adoption.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeepLogin {
+    /// Name of the role, with the password that it has. From the adoption on it has the rights and the limits of the
+    /// tenant's own login, and is restricted with it. It may be used by this one database only; the report in
+    /// status.adoption names what stands against it. Changing it after the adoption has no effect.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rule(r"!self.matches('[\\x00-\\x1f\\x7f]')", "adopt.keepLogin.name must be the name of a role, without control characters"))]
+    pub name: String,
+    /// Time at which it ends, at most 90 days after the report, as in 2027-01-31T12:00:00Z: its sessions end, and it loses
+    /// LOGIN and every right on the database. It is not dropped. A rotation that is asked for by annotation ends it at
+    /// once. After the adoption, an earlier time ends it earlier, and a later one has no effect.
+    pub until: Time,
 }
 
 fn baseline(_: &mut SchemaGenerator) -> Schema {

@@ -3,7 +3,7 @@
 use super::identity::TenantId;
 
 /// Where a tenant's data is, and under which names. Recorded at registration, and never computed again: names in it may be older than
-/// the rules that would compute them today. Only a rotation of the credentials records other logins.
+/// the rules that would compute them today. Only a rotation of the credentials, and a login that an adoption keeps, add others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// The tenant; ownership comments carry its id.
@@ -16,7 +16,7 @@ pub struct Placement {
     pub schema: Option<String>,
     /// The tenant's login.
     pub login: String,
-    /// The login before it, which stays valid for a while after a rotation of the credentials.
+    /// The login before it, which stays valid for a while after a rotation of the credentials, or after an adoption.
     pub previous_login: Option<String>,
     /// The login that only reads, where the Tenant asks for one.
     pub reader_login: Option<String>,

@@ -35,6 +35,8 @@ pub struct PreviousCredential {
     pub oid: Option<i64>,
     /// When the credentials after it were published; none while they are not.
     pub since: Option<Timestamp>,
+    /// The end of a login that existed before the tenant, whose database was adopted; none of one that a rotation replaced.
+    pub kept_until: Option<Timestamp>,
 }
 
 /// What the registry has of a reader login; its name is in the placement.
@@ -59,6 +61,8 @@ pub struct RotationPolicy {
     pub overlap: SignedDuration,
     /// The value of the annotation that asks for a rotation: once for each value.
     pub request: Option<String>,
+    /// When a login that existed before the tenant ends, as its Tenant says now.
+    pub keep_until: Option<Timestamp>,
 }
 
 impl RotationPolicy {
@@ -74,7 +78,20 @@ impl RotationPolicy {
             request: request
                 .map(|value| value[..value.floor_char_boundary(REQUEST_BYTES)].to_owned())
                 .filter(|value| !value.is_empty()),
+            keep_until: tenant
+                .spec
+                .adopt
+                .as_ref()
+                .and_then(|adopt| adopt.keep_login.as_ref())
+                .map(|kept| kept.until.0),
         }
+    }
+}
+
+impl RotationPolicy {
+    /// Whether a rotation is asked for that the password does not answer.
+    fn is_asked(&self, record: &CredentialRecord) -> bool {
+        self.request.is_some() && self.request != record.request
     }
 }
 
@@ -104,7 +121,8 @@ pub enum PreviousState {
 }
 
 /// What is due at a time. `activated_at` stands in for the unknown time of an old password. A rotation waits for the end of the
-/// overlap before it: the tenant has no third login.
+/// overlap before it: the tenant has no third login. A login that existed before the tenant may have months left: a rotation by age
+/// waits for its date, which a person set, and one that is asked for ends it.
 pub fn evaluate(
     policy: &RotationPolicy,
     record: &CredentialRecord,
@@ -113,7 +131,13 @@ pub fn evaluate(
 ) -> Rotation {
     let after = |at: Timestamp, wait: SignedDuration| at.checked_add(wait).unwrap_or(Timestamp::MAX);
     if let Some(previous) = &record.previous {
-        let ends_at = previous.since.map(|since| after(since, policy.overlap));
+        let is_asked = activated_at.is_some() && policy.is_asked(record);
+        let ends_at = match previous.kept_until {
+            Some(_) if is_asked => Some(now),
+            // An earlier date in the spec counts, a later one does not.
+            Some(until) => Some(policy.keep_until.map_or(until, |wanted| wanted.min(until))),
+            None => previous.since.map(|since| after(since, policy.overlap)),
+        };
         return Rotation {
             is_due: false,
             previous: match ends_at {
@@ -126,9 +150,8 @@ pub fn evaluate(
     }
     let issued_at = record.issued_at.or(activated_at);
     let due_at = issued_at.zip(policy.rotate_after).map(|(at, age)| after(at, age));
-    let is_requested = policy.request.is_some() && policy.request != record.request;
     Rotation {
-        is_due: activated_at.is_some() && (is_requested || due_at.is_some_and(|at| at <= now)),
+        is_due: activated_at.is_some() && (policy.is_asked(record) || due_at.is_some_and(|at| at <= now)),
         previous: PreviousState::Absent,
         changes_at: due_at.filter(|at| activated_at.is_some() && *at > now),
     }
@@ -169,6 +192,7 @@ mod tests {
             rotate_after: rotate_after.map(SignedDuration::from_secs),
             overlap: SignedDuration::from_secs(60),
             request: request.map(str::to_owned),
+            keep_until: None,
         }
     }
 
@@ -181,7 +205,8 @@ mod tests {
     }
 
     fn overlapping(since: Option<i64>) -> CredentialRecord {
-        let previous = PreviousCredential { verifier: None, oid: None, since: since.map(at) };
+        let previous =
+            PreviousCredential { verifier: None, oid: None, since: since.map(at), kept_until: None };
         CredentialRecord { previous: Some(previous), ..issued(0, None) }
     }
 
@@ -273,6 +298,28 @@ mod tests {
         ] {
             assert_eq!(overdue(&monthly, with(waits.clone()), 9999), None, "{waits}");
         }
+    }
+
+    #[test]
+    fn kept_login_ends_at_its_date_or_by_a_rotation_that_is_asked_for() {
+        let mut record = overlapping(Some(0));
+        record.previous.as_mut().unwrap().kept_until = Some(at(1000));
+        let state = |policy: &RotationPolicy, active: Option<i64>, now| {
+            evaluate(policy, &record, active.map(at), at(now)).previous
+        };
+        let valid = PreviousState::ValidUntil(at(1000));
+        // Neither the overlap nor an age ends it.
+        assert_eq!(state(&policy(Some(10), None), Some(0), 999), valid);
+        assert_eq!(state(&policy(None, None), Some(0), 1000), PreviousState::Over);
+        assert_eq!(evaluate(&policy(None, None), &record, None, at(1)).changes_at, Some(at(1000)));
+        // A rotation that is asked for needs its place, but only once the tenant is active.
+        assert_eq!(state(&policy(None, Some("leak")), Some(0), 1), PreviousState::Over);
+        assert_eq!(state(&policy(None, Some("leak")), None, 1), valid);
+        // An earlier date in the spec counts, a later one does not.
+        let until = |second| RotationPolicy { keep_until: Some(at(second)), ..policy(None, None) };
+        assert_eq!(state(&until(500), Some(0), 499), PreviousState::ValidUntil(at(500)));
+        assert_eq!(state(&until(500), Some(0), 500), PreviousState::Over);
+        assert_eq!(state(&until(5000), Some(0), 999), valid);
     }
 
     #[test]

@@ -9,16 +9,17 @@ mod changes;
 mod former;
 mod found;
 mod intent;
+mod kept;
 mod report;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    former::{Former, FormerObject},
+    former::{Former, FormerLogin, FormerObject},
     found::{
-        DatabaseContent, FoundDatabase, FoundExtension, FoundObject, FoundRights, FoundRole, Grantee,
-        Obstruction, Reach, alter_keyword, new_owner,
+        DatabaseContent, FoundDatabase, FoundExtension, FoundLogin, FoundObject, FoundRights, FoundRole,
+        Grantee, Obstruction, Reach, alter_keyword, new_owner,
     },
-    intent::{BaselineError, Intent, allows, baseline_versions},
+    intent::{BaselineError, Intent, KeptLogin, allows, baseline_versions},
     report::{Report, TakeoverRefusal},
 };

@@ -151,10 +151,14 @@ pub struct LoginProperties {
     pub may_create: bool,
     /// It has SUPERUSER, REPLICATION or BYPASSRLS, which no tenant's login has and only a superuser can revoke.
     pub has_superuser_attributes: bool,
+    /// It existed before the tenant, and `tenantry_admin` may not change it any more.
+    pub is_out_of_reach: bool,
     /// The maximum number of its sessions; -1 for no limit.
     pub connection_limit: i32,
     /// Rights were revoked, and it is not proven yet that no earlier session still has them.
     pub is_revocation_unproven: bool,
+    /// Its comment says that it existed before the tenant: it is never dropped.
+    pub is_kept: bool,
 }
 
 /// Which tenant the comment of a database or a role names, seen from one tenant.
@@ -202,6 +206,8 @@ pub struct RecordedOids {
     pub login: Option<i64>,
     /// The previous login's.
     pub previous_login: Option<i64>,
+    /// The previous login existed before the tenant.
+    pub is_previous_kept: bool,
     /// The reader login's.
     pub reader_login: Option<i64>,
 }
@@ -209,10 +215,12 @@ pub struct RecordedOids {
 impl RecordedOids {
     /// The oids in a registry row.
     pub fn of(record: &TenantRecord) -> Self {
+        let previous = record.credentials.previous.as_ref();
         Self {
             database: record.database_oid,
             login: record.login_oid,
-            previous_login: record.credentials.previous.as_ref().and_then(|previous| previous.oid),
+            previous_login: previous.and_then(|previous| previous.oid),
+            is_previous_kept: previous.is_some_and(|previous| previous.kept_until.is_some()),
             reader_login: record.credentials.reader.as_ref().and_then(|reader| reader.oid),
         }
     }

@@ -31,8 +31,8 @@ macro_rules! own_columns {
          warned_of, sessions_seen, last_session_at, inactivity_warned_at, frozen_by, entitlements, gates, \
          default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, \
          module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, \
-         credentials_issued_at, rotation_request, reader_login, reader_login_oid, reader_verifier, reader_digest, \
-         reader_issued_at, "
+         previous_login_until, credentials_issued_at, rotation_request, reader_login, reader_login_oid, \
+         reader_verifier, reader_digest, reader_issued_at, "
     };
 }
 pub(super) use own_columns;
@@ -231,6 +231,7 @@ fn credentials(row: &PgRow) -> sqlx::Result<CredentialRecord> {
             verifier: row.try_get::<Option<_>, _>("previous_verifier")?.map(Hidden),
             oid: row.try_get("previous_login_oid")?,
             since: time("previous_login_since")?,
+            kept_until: time("previous_login_until")?,
         }),
     };
     let reader = match row.try_get::<Option<&str>, _>("reader_login")? {

@@ -274,7 +274,7 @@ async fn close_superseded(
         "WITH closed AS (
              UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked', database_exists = false,
                  password_verifier = NULL, password_digest = NULL, previous_login = NULL, previous_login_oid = NULL,
-                 previous_verifier = NULL, previous_login_since = NULL,
+                 previous_verifier = NULL, previous_login_since = NULL, previous_login_until = NULL,
                  reader_login = NULL, reader_login_oid = NULL, reader_verifier = NULL, reader_digest = NULL,
                  reader_issued_at = NULL WHERE id = $1 RETURNING *),
          receipt AS (

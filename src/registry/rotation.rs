@@ -30,7 +30,7 @@ impl Registry {
                  UPDATE tenants SET login_name = $2, login_oid = NULL, password_verifier = NULL, password_digest = NULL,
                      previous_login = login_name, previous_login_oid = login_oid,
                      previous_verifier = password_verifier, previous_login_since = NULL,
-                     reader_verifier = NULL, reader_digest = NULL
+                     previous_login_until = NULL, reader_verifier = NULL, reader_digest = NULL
                  WHERE id = $1 AND previous_login IS NULL AND login_name <> $2 RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
@@ -88,7 +88,7 @@ impl Registry {
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET previous_login = NULL, previous_login_oid = NULL, previous_verifier = NULL,
-                     previous_login_since = NULL
+                     previous_login_since = NULL, previous_login_until = NULL
                  WHERE id = $1 AND previous_login IS NOT NULL RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)

@@ -1,5 +1,7 @@
 //! Databases that existed before their tenant: what they were, and how far their takeover is.
 
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use sqlx::types::Json;
 
 use super::{Error, Registry, Result, record::*};
@@ -23,11 +25,20 @@ impl Registry {
         Ok(sqlx::query_scalar(query).bind(server).bind(database).fetch_optional(&self.pool).await?)
     }
 
-    /// Records what a database was before its takeover, which changes it from now on.
-    pub async fn begin_takeover(&self, id: TenantId, former: &Former) -> Result<TenantRecord> {
+    /// Records what a database was before its takeover, which changes it from now on. A login that is kept is the tenant's previous
+    /// one; its role is not yet, so that its oid is recorded with the end of the takeover.
+    pub async fn begin_takeover(
+        &self,
+        id: TenantId,
+        former: &Former,
+        kept_until: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<TenantRecord> {
+        let kept = former.login.as_ref().zip(kept_until);
         let row = sqlx::query_as(concat!(
             "WITH changed AS (
-                 UPDATE tenants SET taken_over_from = $2, database_exists = true
+                 UPDATE tenants SET taken_over_from = $2, database_exists = true, previous_login = $4,
+                     previous_login_since = CASE WHEN $4 IS NOT NULL THEN $6 END, previous_login_until = $5
                  WHERE id = $1 AND takeover = 'pending' AND activated_at IS NULL RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, details)
@@ -40,6 +51,9 @@ impl Registry {
         .bind(id.0)
         .bind(Json(former))
         .bind(&former.owner)
+        .bind(kept.map(|(login, _)| &login.name))
+        .bind(kept.map(|(_, until)| until.to_sqlx()))
+        .bind(at.to_sqlx())
         .fetch_optional(&self.pool)
         .await?;
         row.ok_or(Error::NotFound(id))
@@ -58,7 +72,8 @@ impl Registry {
     pub async fn finish_takeover(&self, id: TenantId, baseline: &[ModuleVersion]) -> Result<TenantRecord> {
         let row = sqlx::query_as(concat!(
             "WITH changed AS (
-                 UPDATE tenants SET takeover = 'done', module_versions = $2, verification_required = true
+                 UPDATE tenants SET takeover = 'done', module_versions = $2, verification_required = true,
+                     previous_login_oid = (taken_over_from -> 'login' ->> 'oid')::bigint
                  WHERE id = $1 AND takeover = 'pending' RETURNING *)
              SELECT ",
             columns!(),
@@ -77,7 +92,8 @@ impl Registry {
             "WITH changed AS (
                  UPDATE tenants SET takeover = 'pending', taken_over_from = NULL, database_exists = false,
                      database_oid = NULL, module_versions = '{}', seed_digest = NULL, entitlements = NULL,
-                     verification_required = false
+                     verification_required = false, previous_login = NULL, previous_login_oid = NULL,
+                     previous_verifier = NULL, previous_login_since = NULL, previous_login_until = NULL
                  WHERE id = $1 AND takeover IS NOT NULL AND activated_at IS NULL RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, details)

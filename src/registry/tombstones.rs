@@ -235,7 +235,7 @@ impl Registry {
              changed AS (
                  UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
                      password_verifier = NULL, password_digest = NULL, previous_login = NULL, previous_login_oid = NULL,
-                     previous_verifier = NULL, previous_login_since = NULL,
+                     previous_verifier = NULL, previous_login_since = NULL, previous_login_until = NULL,
                      reader_login = NULL, reader_login_oid = NULL, reader_verifier = NULL, reader_digest = NULL,
                      reader_issued_at = NULL, status_updated_by = 'tenantry'
                  WHERE id = $1 AND status = 'deprovisioning' AND resource_uid = $3

@@ -1,7 +1,10 @@
 //! `spec.adopt`: a database that existed before its tenant is reported, confirmed, taken over and offboarded; an undo gives it
 //! back, also when the operator is killed at any effect.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{
+    api::core::v1::Secret,
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -55,6 +58,17 @@ fn adopt(database: &str, confirm: Option<&str>) -> Value {
         adopt["confirm"] = digest.into();
     }
     json!({"adopt": adopt, "modules": [{"name": "core"}], "offboarding": {"gracePeriodSeconds": 0}})
+}
+
+/// The spec of an adoption that was confirmed; with an empty digest, of one that was not.
+pub fn confirmed(database: &str, digest: &str) -> Value {
+    adopt(database, Some(digest).filter(|digest| !digest.is_empty()))
+}
+
+/// The spec, with the application's login of before kept until a time.
+pub fn keeping(mut spec: Value, database: &str, until: &str) -> Value {
+    spec["adopt"]["keepLogin"] = json!({"name": format!("{database}_owner"), "until": until});
+    spec
 }
 
 fn adoption(tenant: &Tenant) -> AdoptionStatus {
@@ -149,11 +163,11 @@ async fn existing_database_is_adopted_once_it_is_allowed_reported_and_confirmed(
 }
 
 /// A tenant whose adoption was confirmed, and whose Secret has another owner: it is not activated.
-async fn stuck(world: &World, name: &str, database: &str, confirm: &str) {
+pub async fn stuck(world: &World, name: &str, spec: Value) {
     let secret = json!({"metadata": {"name": format!("{name}-db")}, "stringData": {"mine": "yes"}});
     let secret: Secret = serde_json::from_value(secret).unwrap();
     world.fleet.secrets.create(&PostParams::default(), &secret).await.unwrap();
-    world.apply(name, adopt(database, Some(confirm))).await;
+    world.apply(name, spec).await;
     let tenant = world.fleet.reason(name, READY, "SecretConflict").await;
     assert_eq!(adoption(&tenant).state, Some(AdoptionState::Adopting));
 }
@@ -166,14 +180,14 @@ async fn deletion_before_the_activation_gives_the_database_back() {
     allow(&world, json!([database])).await;
     world.apply(name, adopt(database, None)).await;
     let confirm = unblock(&world, name, database).await;
-    stuck(&world, name, database, &confirm).await;
+    stuck(&world, name, confirmed(database, &confirm)).await;
     assert!(old_login(&world, database).await.is_err());
     world.fleet.delete(name).await;
     assert_given_back(&world, name, database).await;
 }
 
 /// The application works as before, and nothing of the tenant is left.
-async fn assert_given_back(world: &World, name: &str, database: &str) {
+pub async fn assert_given_back(world: &World, name: &str, database: &str) {
     let closed = "SELECT status = 'deprovisioned' AND NOT database_exists FROM tenants WHERE slug = $1";
     assert!(world.holds("tenantry_system", closed, name).await);
     assert!(!world.role_exists(&format!("{database}_app")).await);
@@ -222,15 +236,22 @@ async fn killed_at_effects(world_name: &'static str, scenario: Scenario, every: 
         for (moment, letter) in [(Moment::Before, 'b'), (Moment::After, 'a')] {
             let (name, database) = (format!("adopt-{number}-{letter}"), format!("point_{number}_{letter}"));
             application(world, &database).await;
-            world.apply(&name, adopt(&database, None)).await;
+            // Every second one keeps the login of before.
+            let keeps = moment == Moment::After;
+            let until = (Timestamp::now() + SignedDuration::from_hours(24)).to_string();
+            let spec = |confirm: &str| match confirmed(&database, confirm) {
+                spec if keeps => keeping(spec, &database, &until),
+                spec => spec,
+            };
+            world.apply(&name, spec("")).await;
             let confirm = unblock(world, &name, &database).await;
             if scenario == Scenario::Undo {
-                stuck(world, &name, &database, &confirm).await;
+                stuck(world, &name, spec(&confirm)).await;
             }
             let settled = async {
                 match scenario {
                     Scenario::Adopt => {
-                        world.apply(&name, adopt(&database, Some(&confirm))).await;
+                        world.apply(&name, spec(&confirm)).await;
                         drop(world.fleet.ready(&name).await);
                     }
                     Scenario::Undo => world.fleet.delete(&name).await,
@@ -249,7 +270,14 @@ async fn killed_at_effects(world_name: &'static str, scenario: Scenario, every: 
                         .await
                         .unwrap();
                     assert_eq!(count, 2, "{struck:?}");
-                    assert!(old_login(world, &database).await.is_err(), "{struck:?}");
+                    match old_login(world, &database).await {
+                        Ok(mut old) => {
+                            assert!(keeps, "{struck:?}");
+                            old.execute("UPDATE customers SET name = name").await.unwrap();
+                            assert!(old.execute("DROP TABLE customers").await.is_err(), "{struck:?}");
+                        }
+                        Err(error) => assert!(!keeps, "{struck:?}: {error}"),
+                    }
                 }
                 Scenario::Undo => assert_given_back(world, &name, &database).await,
             }

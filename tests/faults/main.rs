@@ -21,6 +21,7 @@ mod fresh;
 mod grace_periods;
 mod health;
 mod invariants;
+mod kept_login;
 mod leaders;
 mod legal_hold;
 mod locks;

@@ -1,5 +1,7 @@
 //! Databases that existed before their tenant: the report, the takeover, and the undo, on 15 and 18.
 
+mod kept_login;
+
 use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -9,7 +11,7 @@ use tenantry::{
         access::AccessLevel,
         modules::ModuleKind,
         record::ModuleVersion,
-        takeover::{Former, FoundDatabase, Intent, Report, baseline_versions},
+        takeover::{Former, FoundDatabase, Intent, KeptLogin, Report, baseline_versions},
         usage::entitlements::Entitlements,
     },
     modules::{Migration, Module, ModuleSet},
@@ -61,6 +63,8 @@ struct Shop<'a> {
     owner: String,
     modules: ModuleSet,
     baseline: Vec<ModuleVersion>,
+    /// The login that should stay usable.
+    kept: Option<KeptLogin>,
 }
 
 impl<'a> Shop<'a> {
@@ -82,7 +86,7 @@ impl<'a> Shop<'a> {
         let modules = modules();
         let wanted = BTreeMap::from([("app".to_owned(), "1".to_owned())]);
         let baseline = baseline_versions(&wanted, &modules.targets(), &modules.of_tools()).unwrap();
-        let shop = Self { postgres, server, tenant, owner, modules, baseline };
+        let shop = Self { postgres, server, tenant, owner, modules, baseline, kept: None };
         shop.old_session(&shop.owner).await.unwrap().execute(APPLICATION).await.unwrap();
         shop
     }
@@ -93,8 +97,9 @@ impl<'a> Shop<'a> {
 
     async fn inspect(&self) -> (FoundDatabase, Report) {
         let placement = &self.tenant.placement;
+        let kept = self.kept.as_ref().map(|kept| kept.name.as_str());
         let (found, parts) =
-            self.server.inspect(&placement.database, &placement.login, None).await.unwrap().unwrap();
+            self.server.inspect(&placement.database, &placement.login, kept, None).await.unwrap().unwrap();
         let mut intent = Intent {
             login: placement.login.clone(),
             modules: self.modules.targets(),
@@ -102,6 +107,7 @@ impl<'a> Shop<'a> {
             of_tools: self.modules.of_tools(),
             missing: vec![],
             collisions: vec![],
+            kept: self.kept.clone(),
         };
         let (recorded, all) = self.server.created_by(&self.modules, &self.baseline).await.unwrap();
         intent.compare(&recorded, &all, &parts);
@@ -357,10 +363,10 @@ async fn what_stands_against_it_is_named_with_the_statement_that_removes_it() {
 
         // What is not a tenant's: the registry, PostgreSQL's own, a template, another tenant's.
         for reserved in ["tenantry_system", "postgres", "template1", database] {
-            let (found, _) = shop.server.inspect(reserved, "x", None).await.unwrap().unwrap();
+            let (found, _) = shop.server.inspect(reserved, "x", None, None).await.unwrap().unwrap();
             assert!(!found.can_be_opened() && found.content.is_none(), "{reserved}");
         }
-        assert!(shop.server.inspect("tenant_adopt_absent", "x", None).await.unwrap().is_none());
+        assert!(shop.server.inspect("tenant_adopt_absent", "x", None, None).await.unwrap().is_none());
     }
 }
 

@@ -205,8 +205,7 @@ async fn renamed_login_keeps_no_access_beside_a_new_one() {
         let recorded = RecordedOids {
             database: facts.database.map(|database| database.oid),
             login: facts.login.map(|login| login.oid),
-            previous_login: None,
-            reader_login: None,
+            ..RecordedOids::default()
         };
         // Another process, or an administrator, made a second login in between.
         stage.superuser("ALTER ROLE {login} RENAME TO old; COMMENT ON ROLE old IS 'mine'").await;

@@ -132,7 +132,8 @@ async fn stored_quoting_of_names_hides_no_schema_from_a_takeover() {
         former.close().await.unwrap();
 
         let placement = Tenant::new("planted_former").placement;
-        let (found, _) = server.inspect(&placement.database, &placement.login, None).await.unwrap().unwrap();
+        let (found, _) =
+            server.inspect(&placement.database, &placement.login, None, None).await.unwrap().unwrap();
         let modules = ModuleSet::new(vec![]);
         let intent = Intent {
             login: placement.login.clone(),
@@ -141,6 +142,7 @@ async fn stored_quoting_of_names_hides_no_schema_from_a_takeover() {
             of_tools: modules.of_tools(),
             missing: vec![],
             collisions: vec![],
+            kept: None,
         };
         let blockers = Report::of(&found, &intent).blockers;
         assert!(blockers.iter().any(|line| line.starts_with("schema tenantry exists")), "{blockers:?}");

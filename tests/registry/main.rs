@@ -6,6 +6,7 @@ mod breaker;
 mod entitlements_and_usage;
 mod failures;
 mod holds_and_states;
+mod kept_login;
 mod legal_holds;
 mod lifecycle;
 mod migrations;

@@ -9,7 +9,7 @@ use crate::{
         placement::Placement,
         record::ModuleVersion,
         subject::Subject,
-        takeover::{FoundDatabase, Intent, Report, TakeoverRefusal, allows, baseline_versions},
+        takeover::{FoundDatabase, Intent, KeptLogin, Report, TakeoverRefusal, allows, baseline_versions},
     },
     modules::ModuleSet,
     postgres::server::Server,
@@ -59,7 +59,8 @@ pub async fn inspect(
         return Ok(Inspection::refused(TakeoverRefusal::Taken { database: database.clone(), tenant }));
     }
     let login = login_name(database);
-    let Some((found, parts)) = server.inspect(database, &login, placement).await? else {
+    let kept = adopt.keep_login.as_ref().map(|kept| kept.name.as_str());
+    let Some((found, parts)) = server.inspect(database, &login, kept, placement).await? else {
         let (server, database) = (name.clone(), database.clone());
         return Ok(Inspection::refused(TakeoverRefusal::Missing { server, database }));
     };
@@ -72,6 +73,11 @@ pub async fn inspect(
         of_tools: modules.of_tools(),
         missing: Vec::new(),
         collisions: Vec::new(),
+        kept: adopt.keep_login.as_ref().map(|kept| KeptLogin {
+            name: kept.name.clone(),
+            until: kept.until.0,
+            now: context.clock.now(),
+        }),
     };
     if found.content.is_some() {
         let (recorded, all) = server.created_by(&modules, &baseline).await?;

@@ -68,6 +68,8 @@ pub enum Mismatch {
     CreateAttributes,
     /// The login has SUPERUSER, REPLICATION or BYPASSRLS.
     SuperuserAttributes(String),
+    /// `tenantry_admin` may not change the login: it existed before the tenant, and a grant was revoked.
+    OutOfReach(String),
     /// The login has another connection limit.
     LoginConnectionLimit {
         /// The limit that was found.
@@ -95,6 +97,7 @@ impl Mismatch {
             | Self::DropInterrupted(_)
             | Self::ForeignLogin
             | Self::SuperuserAttributes(_)
+            | Self::OutOfReach(_)
             | Self::SuperuserSettings(_)
             | Self::SuperuserGrants(_) => None,
             // It is never made again, and has no Secret that could be written.
@@ -159,6 +162,7 @@ impl Mismatch {
             | Self::LoginExpires(_)
             | Self::LoginSettings(_)
             | Self::SuperuserSettings(_)
+            | Self::OutOfReach(_)
             | Self::LoginConnectionLimit { .. } => false,
             Self::DatabaseMissing
             | Self::ForeignDatabase(_)
@@ -247,6 +251,11 @@ impl fmt::Display for Mismatch {
             }
             Self::ForeignMembers(names) => write!(f, "{} had the login's rights", list(names)),
             Self::CreateAttributes => f.write_str("the login had CREATEDB or CREATEROLE"),
+            Self::OutOfReach(login) => write!(
+                f,
+                "tenantry_admin may not change role {login} any more, and can neither restrict nor end it: \
+                 GRANT \"{login}\" TO tenantry_admin WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"
+            ),
             Self::SuperuserAttributes(login) => write!(
                 f,
                 "role {login} has SUPERUSER, REPLICATION or BYPASSRLS, which only a superuser can revoke: \

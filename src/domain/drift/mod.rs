@@ -184,6 +184,7 @@ fn of_login(login: &LoginProperties, expected: &Expected) -> Vec<Mismatch> {
         (!login.foreign_members.is_empty(), Mismatch::ForeignMembers(login.foreign_members.clone())),
         (login.may_create, Mismatch::CreateAttributes),
         (login.has_superuser_attributes, Mismatch::SuperuserAttributes(login.name.clone())),
+        (login.is_out_of_reach, Mismatch::OutOfReach(login.name.clone())),
         (found != connections, Mismatch::LoginConnectionLimit { found, expected: connections }),
         (login.is_revocation_unproven, Mismatch::RevocationUnproven),
     ];

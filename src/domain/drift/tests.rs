@@ -23,8 +23,13 @@ use crate::{
 };
 
 /// The oids of [`healthy`].
-const RECORDED: RecordedOids =
-    RecordedOids { database: Some(1), login: Some(2), previous_login: Some(3), reader_login: Some(4) };
+const RECORDED: RecordedOids = RecordedOids {
+    database: Some(1),
+    login: Some(2),
+    previous_login: Some(3),
+    is_previous_kept: false,
+    reader_login: Some(4),
+};
 const CONNECTIONS: i32 = 20;
 
 fn expected(access: AccessLevel) -> Expected {
@@ -68,6 +73,8 @@ fn healthy(access: AccessLevel) -> TenantFacts {
             has_superuser_attributes: false,
             connection_limit: CONNECTIONS,
             is_revocation_unproven: false,
+            is_kept: false,
+            is_out_of_reach: false,
         }),
         previous: None,
         reader: None,

@@ -2,6 +2,7 @@
 
 use super::found::{DBA, DatabaseContent, FoundDatabase, OWNER, Reach, alter_keyword, new_owner};
 use super::intent::Intent;
+use super::kept::of_kept_login;
 use crate::domain::names::MAX_IDENTIFIER_BYTES;
 
 /// How many objects of one owner are named one by one.
@@ -13,6 +14,7 @@ pub(super) fn blockers(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
     if !found.is_marked && !found.is_reserved() {
         lines.extend(found.content.iter().flat_map(|content| of_content(found, content)));
         lines.extend(of_modules(intent));
+        lines.extend(of_kept_login(found, intent));
     }
     lines
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::found::{DBA, DatabaseContent, FoundDatabase, Reach, alter_keyword, new_owner};
 use super::intent::Intent;
+use super::kept::kept_changes;
 
 /// Everything that would change.
 pub(super) fn changes(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
@@ -28,9 +29,11 @@ pub(super) fn changes(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
         lines.push(format!("database {name}: these lose their rights on it: {}", who.join(", ")));
     }
     lines.push(format!(
-        "only the new login {}, in the Secret of the Tenant, can connect from then on, with the rights of any tenant: it owns nothing and creates nothing",
-        intent.login
+        "only the new login {}, in the Secret of the Tenant, can connect from then on{}, with the rights of any tenant: it owns nothing and creates nothing",
+        intent.login,
+        intent.kept.as_ref().map_or_else(String::new, |kept| format!(", beside {}", kept.name))
     ));
+    lines.extend(kept_changes(found, intent));
     if !found.sessions.is_empty() {
         lines.push(format!("open sessions end: those of {}", found.sessions.join(", ")));
     }
@@ -46,7 +49,7 @@ pub(super) fn changes(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
             found.settings.join(", ")
         ));
     }
-    lines.extend(found.content.iter().flat_map(of_content));
+    lines.extend(found.content.iter().flat_map(|content| of_content(content, intent)));
     lines.push("schema tenantry is created: the migration ledger, the limits and their counters, which begin with the rows that exist".to_owned());
     lines.extend(of_modules(intent));
     lines.push(format!("it stays in {} with {}, as it is; its name stays", found.encoding, found.locale));
@@ -56,7 +59,7 @@ pub(super) fn changes(found: &FoundDatabase, intent: &Intent) -> Vec<String> {
     lines
 }
 
-fn of_content(content: &DatabaseContent) -> Vec<String> {
+fn of_content(content: &DatabaseContent, intent: &Intent) -> Vec<String> {
     let mut lines = Vec::new();
     let mut by_owner: BTreeMap<(&str, &str), BTreeMap<&str, usize>> = BTreeMap::new();
     for object in &content.objects {
@@ -74,6 +77,9 @@ fn of_content(content: &DatabaseContent) -> Vec<String> {
     }
     for grantee in &content.grantees {
         let effect = match grantee.role.as_str() {
+            role if intent.kept.as_ref().is_some_and(|kept| kept.name == role) => {
+                "are revoked: it has those of its access level"
+            }
             "PUBLIC" => "are revoked where a tenant's login would have more by them than by its access level",
             _ => "have no effect any more, since the role cannot connect",
         };

@@ -16,6 +16,22 @@ pub struct FormerObject {
     /// The rights that PUBLIC had on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub public: Vec<String>,
+    /// The rights that the kept login had on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub login: Vec<String>,
+}
+
+/// A kept login, before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerLogin {
+    /// The role, which a later one of its name is not.
+    pub oid: i64,
+    /// Its name.
+    pub name: String,
+    /// Its comment.
+    pub comment: Option<String>,
+    /// The maximum number of its sessions.
+    pub connection_limit: i32,
 }
 
 /// What a database was before. It is recorded before anything is changed.
@@ -33,6 +49,9 @@ pub struct Former {
     pub rights: Vec<FoundRights>,
     /// The owners of the objects in it.
     pub objects: Vec<FormerObject>,
+    /// The login that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<FormerLogin>,
 }
 
 impl Former {
@@ -43,6 +62,7 @@ impl Former {
             oid: object.oid,
             owner: object.owner.clone(),
             public: object.public.clone(),
+            login: object.login.clone(),
         });
         Self {
             oid: found.oid,
@@ -51,6 +71,12 @@ impl Former {
             connection_limit: found.connection_limit,
             rights: found.rights.clone(),
             objects: objects.collect(),
+            login: found.login.as_ref().map(|login| FormerLogin {
+                oid: login.oid,
+                name: login.name.clone(),
+                comment: login.comment.clone(),
+                connection_limit: login.connection_limit,
+            }),
         }
     }
 
@@ -64,9 +90,10 @@ impl Former {
         self.object(catalog, oid).map_or(&self.owner, |object| &object.owner)
     }
 
-    /// The roles that owned something, or had rights on the database.
+    /// The roles that owned something, or had rights on the database, and the kept login.
     pub fn roles(&self) -> Vec<String> {
         let owners = self.objects.iter().map(|object| &object.owner).chain([&self.owner]);
+        let owners = owners.chain(self.login.iter().map(|login| &login.name));
         let mut names: Vec<String> =
             owners.chain(self.rights.iter().filter_map(|rights| rights.role.as_ref())).cloned().collect();
         names.sort_unstable();

@@ -39,6 +39,37 @@ pub struct FoundRights {
     pub privileges: Vec<String>,
 }
 
+/// The role that should be kept, as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundLogin {
+    /// Its oid.
+    pub oid: i64,
+    /// Its name.
+    pub name: String,
+    /// Its name in SQL, quoted by PostgreSQL.
+    pub sql: String,
+    /// Its comment.
+    pub comment: Option<String>,
+    /// Whether it is Tenantry's, or another tenant's, by its name or its comment.
+    pub is_marked: bool,
+    /// Its attributes as CREATE ROLE spells them, as far as no tenant's login has them.
+    pub attributes: Vec<String>,
+    /// The end of the validity of its password.
+    pub valid_until: Option<String>,
+    /// Its maximum number of sessions.
+    pub connection_limit: i32,
+    /// The parameters that are set for it.
+    pub settings: Vec<Obstruction>,
+    /// Whether `tenantry_admin` may change it.
+    pub is_changeable: bool,
+    /// The roles that it is a member of, in SQL.
+    pub member_of: Vec<String>,
+    /// The roles that are members of it, in SQL.
+    pub members: Vec<String>,
+    /// What it has beside the database.
+    pub elsewhere: Vec<Obstruction>,
+}
+
 /// An object in the database, with its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundObject {
@@ -54,6 +85,9 @@ pub struct FoundObject {
     pub owner: String,
     /// The rights of PUBLIC on it.
     pub public: Vec<String>,
+    /// The rights that the login to keep was granted on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub login: Vec<String>,
 }
 
 /// Something that a database may not have when it is taken over, with the statement that removes it.
@@ -144,6 +178,9 @@ pub struct FoundDatabase {
     pub sessions: Vec<String>,
     /// Whether a role has the name of the tenant's login.
     pub is_login_taken: bool,
+    /// The role that should be kept; none where none should be, or it does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<FoundLogin>,
     /// What is in it; none where it was not opened.
     #[serde(default)]
     pub content: Option<DatabaseContent>,

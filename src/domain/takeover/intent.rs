@@ -2,12 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::domain::{
     record::ModuleVersion,
     structure::{PartKind, SchemaPart, schema_mismatches},
 };
+
+/// A login that should be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeptLogin {
+    /// Its name.
+    pub name: String,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Now. The time passes, and is no part of the digest.
+    #[serde(skip)]
+    pub now: Timestamp,
+}
 
 /// What the tenant gets with the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +38,9 @@ pub struct Intent {
     pub missing: Vec<String>,
     /// What the other files of the modules create and the database has already.
     pub collisions: Vec<String>,
+    /// The application's login that stays usable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptLogin>,
 }
 
 /// A baseline that cannot be.

@@ -1,5 +1,7 @@
 //! Reports of databases built by hand.
 
+mod kept;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -14,7 +16,7 @@ fn role(name: &str, reach: Reach) -> FoundRole {
 
 fn object(kind: &str, identity: &str, owner: &str) -> FoundObject {
     let (identity, owner) = (identity.to_owned(), owner.to_owned());
-    FoundObject { catalog: 1259, oid: 1, kind: kind.into(), identity, owner, public: vec![] }
+    FoundObject { catalog: 1259, oid: 1, kind: kind.into(), identity, owner, public: vec![], login: vec![] }
 }
 
 fn shop() -> FoundDatabase {
@@ -41,6 +43,7 @@ fn shop() -> FoundDatabase {
         prepared: vec![],
         sessions: vec!["ada".into()],
         is_login_taken: false,
+        login: None,
         content: Some(DatabaseContent {
             objects: vec![object("schema", "app", "ada"), object("table", "app.orders", "ada")],
             owners: vec![role("ada", Reach::Grantable)],
@@ -65,6 +68,7 @@ fn intent() -> Intent {
         of_tools: vec![],
         missing: vec![],
         collisions: vec![],
+        kept: None,
     }
 }
 

@@ -163,6 +163,7 @@ struct RoleRow {
     valid_until: Option<String>,
     privileged: bool,
     beyond_us: bool,
+    out_of_reach: bool,
     connection_limit: i32,
     member_of: Vec<MembershipRow>,
     members: Vec<MembershipRow>,
@@ -258,8 +259,10 @@ impl RoleRow {
                 .collect(),
             may_create: self.privileged,
             has_superuser_attributes: self.beyond_us,
+            is_out_of_reach: self.out_of_reach,
             connection_limit: self.connection_limit,
             is_revocation_unproven: self.comment.as_deref().is_some_and(ownership::is_revocation_unproven),
+            is_kept: self.comment.as_deref().is_some_and(ownership::is_kept),
         }
     }
 }
@@ -272,6 +275,9 @@ impl RoleRow {
 /// what only a superuser may read.) Values can have any size, since a login stores its own: only what is stored in the row
 /// itself, and not compressed, is read. `pg_column_size` and `pg_column_compression` do not read it. Before 16,
 /// `tenantry_admin` may revoke every membership.
+///
+/// Whether `tenantry_admin` may change a role is read only of those that it did not create, since each look-up reads all its
+/// memberships.
 ///
 /// If all of it has the digest `$5`, which was read before, the databases and the roles are left out.
 const QUERY: &str = "\
@@ -343,6 +349,10 @@ SELECT
       'valid_until', CASE WHEN isfinite(r.rolvaliduntil) THEN r.rolvaliduntil::text END,
       'privileged', r.rolcreatedb OR r.rolcreaterole,
       'beyond_us', r.rolsuper OR r.rolreplication OR r.rolbypassrls,
+      'out_of_reach', CASE
+        WHEN shobj_description(r.oid, 'pg_authid') ~ '^tenantry:tenant:.* kept' THEN
+          current_setting('server_version_num')::int >= 160000 AND NOT pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION')
+        ELSE false END,
       'connection_limit', r.rolconnlimit,
       'member_of', (
         SELECT coalesce(jsonb_agg(jsonb_build_object(

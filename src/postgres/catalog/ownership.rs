@@ -18,6 +18,9 @@ const SCRATCH: &str = "tenantry:scratch:";
 const INSTALLATION: &str = "tenantry:installation:";
 const TEMPLATE_SUFFIX: &str = " template:";
 const NARROWING: &str = " narrowing";
+/// Of a login that existed before its tenant: it is never dropped.
+const KEPT: &str = " kept";
+const KEPT_NARROWING: &str = " kept narrowing";
 
 /// Which tenant a comment names, seen from one tenant.
 pub(in crate::postgres) fn of(comment: Option<&str>, id: TenantId) -> Ownership {
@@ -56,8 +59,28 @@ pub(in crate::postgres) fn login(id: TenantId) -> String {
 
 /// The comment of a tenant's login while rights were revoked, and it is not proven yet that no earlier session still has
 /// them.
-pub(in crate::postgres) fn login_with_unproven_revocation(id: TenantId) -> String {
+fn login_with_unproven_revocation(id: TenantId) -> String {
     format!("{}{NARROWING}", login(id))
+}
+
+/// The comment of a login that existed before its tenant, and is its previous login until a date.
+pub(in crate::postgres) fn kept_login(id: TenantId) -> String {
+    format!("{}{KEPT}", login(id))
+}
+
+/// The comment of one of the tenant's logins once its access level is proven.
+pub(in crate::postgres) fn proven(id: TenantId, is_kept: bool) -> String {
+    if is_kept { kept_login(id) } else { login(id) }
+}
+
+/// The comment of one of the tenant's logins while it is not proven: see [`login_with_unproven_revocation`].
+pub(in crate::postgres) fn unproven(id: TenantId, is_kept: bool) -> String {
+    if is_kept { format!("{}{KEPT_NARROWING}", login(id)) } else { login_with_unproven_revocation(id) }
+}
+
+/// Whether a comment is that of a login that existed before its tenant.
+pub(in crate::postgres) fn is_kept(comment: &str) -> bool {
+    parse(comment).is_some_and(|(_, rest)| [KEPT, KEPT_NARROWING].contains(&rest))
 }
 
 /// The comment of a template.
@@ -116,7 +139,7 @@ pub(in crate::postgres) fn template_digest(comment: &str) -> Option<String> {
 
 /// Whether the comment of a login records a revocation that is not proven yet.
 pub(in crate::postgres) fn is_revocation_unproven(comment: &str) -> bool {
-    parse(comment).is_some_and(|(_, rest)| rest == NARROWING)
+    parse(comment).is_some_and(|(_, rest)| [NARROWING, KEPT_NARROWING].contains(&rest))
 }
 
 fn parse(comment: &str) -> Option<(TenantId, &str)> {
@@ -125,7 +148,7 @@ fn parse(comment: &str) -> Option<(TenantId, &str)> {
     }
     let rest = comment.strip_prefix(TENANT)?;
     let (id, rest) = rest.split_at_checked(36)?;
-    let known = rest.is_empty() || rest == NARROWING || rest.starts_with(TEMPLATE_SUFFIX);
+    let known = ["", NARROWING, KEPT, KEPT_NARROWING].contains(&rest) || rest.starts_with(TEMPLATE_SUFFIX);
     known.then_some(())?;
     Some((TenantId(Uuid::try_parse(id).ok()?), rest))
 }
@@ -148,6 +171,11 @@ mod tests {
         assert_eq!(of(Some(&login_with_unproven_revocation(one)), one), Ownership::Ours);
         assert_eq!(of(Some(&adopting(one)), one), Ownership::Ours);
         assert!(is_adopting(&adopting(one)) && !is_adopting(&comment) && !adopting(one).starts_with(TENANT));
+        for comment in [kept_login(one), unproven(one, true)] {
+            assert!(is_kept(&comment) && of(Some(&comment), one).is_ours(), "{comment}");
+        }
+        assert!(is_revocation_unproven(&unproven(one, true)) && !is_revocation_unproven(&kept_login(one)));
+        assert!(!is_kept(&proven(one, false)) && !is_kept(&unproven(one, false)));
         assert_eq!(of(None, one), Ownership::NoComment);
         for foreign in ["", "hello", "tenantry:tenant:", &template("abc"), &format!("{comment}x")[1..]] {
             assert_eq!(of(Some(foreign), one), Ownership::OtherComment, "{foreign}");

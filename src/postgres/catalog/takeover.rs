@@ -61,7 +61,52 @@ const DATABASE: &str = concat!(
     SELECT coalesce(jsonb_agg(DISTINCT usename), '[]') FROM pg_stat_activity
     WHERE datname = d.datname AND usename IS NOT NULL AND pid <> pg_backend_pid()),
   'is_login_taken', EXISTS (
-    SELECT FROM pg_roles AS r WHERE r.rolname = $2 AND NOT coalesce(starts_with(shobj_description(r.oid, 'pg_authid'), $3), false)))
+    SELECT FROM pg_roles AS r WHERE r.rolname = $2 AND NOT coalesce(starts_with(shobj_description(r.oid, 'pg_authid'), $3), false)),
+  'login', (
+    SELECT jsonb_build_object(
+      'oid', r.oid::bigint, 'name', r.rolname, 'sql', quote_ident(r.rolname), 'comment', rc.comment,
+      'is_marked', r.rolname ~ '^(pg|tenantry)_' OR r.rolname = session_user OR coalesce(starts_with(rc.comment, 'tenantry:'), false),
+      'attributes', array_remove(ARRAY[
+        CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcreatedb THEN 'CREATEDB' END,
+        CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END, CASE WHEN r.rolreplication THEN 'REPLICATION' END,
+        CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN NOT r.rolinherit THEN 'NOINHERIT' END,
+        CASE WHEN NOT r.rolcanlogin THEN 'NOLOGIN' END], NULL),
+      'valid_until', CASE WHEN isfinite(r.rolvaliduntil) THEN r.rolvaliduntil::text END,
+      'connection_limit', r.rolconnlimit,
+      'settings', (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'what', (SELECT string_agg(split_part(entry, '=', 1), ', ') FROM unnest(s.setconfig) AS entry),
+            'statement', format('ALTER ROLE %I %sRESET ALL;', r.rolname,
+              CASE WHEN o.oid IS NOT NULL THEN format('IN DATABASE %I ', o.datname) END)) ORDER BY s.setdatabase), '[]')
+        FROM pg_db_role_setting AS s LEFT JOIN pg_database AS o ON o.oid = s.setdatabase WHERE s.setrole = r.oid),
+      'is_changeable', r.rolsuper OR current_setting('server_version_num')::int < 160000 OR pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION'),
+      'member_of', (
+        SELECT coalesce(jsonb_agg(DISTINCT quote_ident(pg_get_userbyid(m.roleid))), '[]')
+        FROM pg_auth_members AS m WHERE m.member = r.oid),
+      'members', (
+        SELECT coalesce(jsonb_agg(DISTINCT quote_ident(pg_get_userbyid(m.member))), '[]')
+        FROM pg_auth_members AS m WHERE m.roleid = r.oid AND pg_get_userbyid(m.member) <> 'tenantry_admin'),
+      'elsewhere', (
+        SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('what', e.what, 'statement', e.statement)), '[]')
+        FROM (
+          SELECT CASE
+              WHEN s.dbid <> 0 AND s.deptype = 'o' THEN format('objects in database %I', o.datname)
+              WHEN s.dbid <> 0 THEN format('rights on objects in database %I', o.datname)
+              WHEN s.deptype = 'o' THEN pg_describe_object(s.classid, s.objid, s.objsubid)
+              ELSE 'rights on ' || pg_describe_object(s.classid, s.objid, s.objsubid) END AS what,
+            CASE
+              WHEN s.dbid <> 0 AND s.deptype = 'o' THEN format('REASSIGN OWNED BY %I TO …; there', r.rolname)
+              WHEN s.dbid <> 0 THEN format('REVOKE ALL ON … FROM %I; there', r.rolname)
+              WHEN s.classid = 'pg_database'::regclass AND s.deptype = 'o' THEN format('ALTER DATABASE %I OWNER TO …;', t.datname)
+              WHEN s.classid = 'pg_database'::regclass THEN format('REVOKE ALL ON DATABASE %I FROM %I;', t.datname, r.rolname)
+              ELSE format('REVOKE … FROM %I;', r.rolname) END AS statement
+          FROM pg_shdepend AS s
+          LEFT JOIN pg_database AS o ON o.oid = s.dbid
+          LEFT JOIN pg_database AS t ON s.classid = 'pg_database'::regclass AND t.oid = s.objid
+          WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid AND s.dbid <> d.oid
+            AND NOT (s.classid = 'pg_database'::regclass AND s.objid = d.oid)) AS e))
+    FROM pg_roles AS r CROSS JOIN LATERAL (SELECT shobj_description(r.oid, 'pg_authid') AS comment) AS rc
+    WHERE r.rolname = $4))
 FROM pg_database AS d CROSS JOIN LATERAL (SELECT shobj_description(d.oid, 'pg_database') AS comment) AS c
 WHERE d.datname = $1"
 );
@@ -109,7 +154,9 @@ SELECT jsonb_build_object(
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'catalog', o.classid::bigint, 'oid', o.objid::bigint, 'kind', o.kind, 'identity', o.identity,
         'owner', pg_get_userbyid(o.owner),
-        'public', (SELECT coalesce(jsonb_agg(a.privilege_type ORDER BY a.privilege_type), '[]') FROM aclexplode(o.acl) AS a WHERE a.grantee = 0)) ORDER BY o.kind <> 'schema', o.kind, o.identity), '[]') FROM own AS o),
+        'public', (SELECT coalesce(jsonb_agg(a.privilege_type ORDER BY a.privilege_type), '[]') FROM aclexplode(o.acl) AS a WHERE a.grantee = 0),
+        'login', (SELECT coalesce(jsonb_agg(DISTINCT a.privilege_type ORDER BY a.privilege_type), '[]') FROM aclexplode(o.acl) AS a
+                  WHERE a.grantee <> o.owner AND a.grantee <> 0 AND pg_get_userbyid(a.grantee) = $1)) ORDER BY o.kind <> 'schema', o.kind, o.identity), '[]') FROM own AS o),
   'owners', (
     SELECT coalesce(jsonb_agg(",
     role!(),
@@ -144,22 +191,27 @@ SELECT jsonb_build_object(
 );
 
 /// Reads a database in the shared catalogs; none if there is no such database. A role with the name `login` is taken unless
-/// its comment names the tenant.
+/// its comment names the tenant. The role `kept` should stay usable.
 pub(in crate::postgres) async fn read_database(
     session: &mut PgConnection,
     database: &str,
     login: &str,
+    kept: Option<&str>,
     tenant: Option<TenantId>,
 ) -> Result<Option<FoundDatabase>> {
     let own = tenant.map_or_else(|| "tenantry:tenant:none".to_owned(), ownership::login);
-    let query = sqlx::query_scalar(DATABASE).bind(database).bind(login).bind(own).fetch_optional(session);
+    let query = sqlx::query_scalar(DATABASE).bind(database).bind(login).bind(own).bind(kept);
+    let query = query.fetch_optional(session);
     let found = with_timeout(STATEMENT_LIMIT, "read the database in spec.adopt", query).await?;
     Ok(found.map(|Json(found)| found))
 }
 
-/// Reads what is in the session's database.
-pub(in crate::postgres) async fn read_content(session: &mut PgConnection) -> Result<DatabaseContent> {
-    let query = sqlx::query_scalar(CONTENT).fetch_one(session);
+/// Reads what is in the session's database, with the rights of a login that should be kept.
+pub(in crate::postgres) async fn read_content(
+    session: &mut PgConnection,
+    kept: Option<&str>,
+) -> Result<DatabaseContent> {
+    let query = sqlx::query_scalar(CONTENT).bind(kept).fetch_one(session);
     let Json(content) = with_timeout(STATEMENT_LIMIT, "read what the database has", query).await?;
     Ok(content)
 }

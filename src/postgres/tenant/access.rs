@@ -149,8 +149,12 @@ impl Server {
         let memberships = memberships_script(&login, &login_facts);
         let is_changed = !(script.is_empty() && groups.is_empty() && memberships.is_empty());
         if narrows && is_changed {
-            let unproven = ownership::login_with_unproven_revocation(id);
-            let mut first = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
+            let unproven = ownership::unproven(id, login_facts.is_kept);
+            let mut first = Script::new();
+            // Of a role that may not be changed any more, at least the groups are revoked before that is reported.
+            if !login_facts.is_out_of_reach {
+                first.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&unproven)?]);
+            }
             first.append(groups);
             run_restricting(&mut session, "revoke the groups of the login", &first, &login).await?;
         } else {
@@ -203,8 +207,8 @@ impl Server {
             }
         }
         if (narrows && is_changed) || login_facts.is_revocation_unproven {
-            let proven =
-                Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&ownership::login(id))?]);
+            let comment = ownership::proven(id, login_facts.is_kept);
+            let proven = Script::of("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(&comment)?]);
             run_despite_read_only(&mut session, "record that the access level is in force", &proven).await?;
         }
         // Last: a tenant stores settings of any size, and a restriction does not wait until they are read.

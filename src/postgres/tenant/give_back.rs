@@ -7,7 +7,7 @@
 use crate::{
     domain::{
         placement::Placement,
-        takeover::{DatabaseContent, Former, FoundObject, FoundRole, Reach, alter_keyword},
+        takeover::{DatabaseContent, Former, FormerLogin, FoundObject, FoundRole, Reach, alter_keyword},
     },
     postgres::{
         catalog::takeover::{read_closed_schemas, read_content, read_roles},
@@ -35,10 +35,13 @@ impl Server {
     /// Gives a database back. A role that is out of reach now is an error, with the statement that an administrator runs.
     pub async fn give_back(&self, placement: &Placement, former: &Former) -> Result<GivenBack> {
         let name = Ident::database(placement)?;
-        match self.observe(placement).await?.database {
+        let facts = self.observe(placement).await?;
+        match facts.database {
             Some(found) if found.ownership.is_ours() && found.oid == former.oid => {}
             _ => return Ok(GivenBack::Untouched),
         }
+        let kept = facts.previous.and_then(|previous| previous.role).filter(|role| role.ownership.is_ours());
+        let login = former.login.as_ref().filter(|login| kept.is_some_and(|role| role.oid == login.oid));
         let mut session = self.admin().await?;
         let options_known = session.has_grant_options();
         let roles = read_roles(&mut session, &former.roles()).await?;
@@ -52,13 +55,13 @@ impl Server {
                 role.name, role.sql
             )));
         }
-        let undo = Undo { name: &name, former, roles: &roles, options_known };
+        let undo = Undo { name: &name, former, login, roles: &roles, options_known };
         let connect_as = ConnectAs::Admin(name.as_str());
         let mut session =
             self.inner.sessions.single(&connect_as, "connect to give the database back").await?;
         session.learn_pid().await;
         let result = async {
-            let content = read_content(&mut session).await?;
+            let content = read_content(&mut session, None).await?;
             let closed = read_closed_schemas(&mut session, &former.roles()).await?;
             for script in undo.content_scripts(&content, &closed)? {
                 run_on(&mut session, "give the objects back", &script).await?;
@@ -78,6 +81,8 @@ impl Server {
 struct Undo<'a> {
     name: &'a Ident,
     former: &'a Former,
+    /// The kept login, if it is the role of before.
+    login: Option<&'a FormerLogin>,
     roles: &'a [FoundRole],
     options_known: bool,
 }
@@ -134,7 +139,7 @@ impl Undo<'_> {
                 let identity = Quoted::by_postgres(&schema.identity);
                 clean
                     .add("REVOKE ALL ON SCHEMA {} FROM {}, {}, {}, {}", &[&identity, &OWNER, rw, shrink, ro]);
-                self.grant_to_public(&mut clean, schema)?;
+                self.grant_again(&mut clean, schema)?;
             }
         }
         scripts.push(clean);
@@ -144,7 +149,7 @@ impl Undo<'_> {
         Ok(scripts)
     }
 
-    /// Hands objects to their former owners, with the rights that PUBLIC had.
+    /// Hands objects to their former owners, with the rights that PUBLIC and the kept login had.
     fn owner_script(&self, objects: &[&FoundObject]) -> Result<Script> {
         let mut changes = Script::new();
         let mut owners: Vec<&FoundRole> = Vec::new();
@@ -154,7 +159,7 @@ impl Undo<'_> {
             };
             let Some(keyword) = alter_keyword(&object.kind) else { continue };
             if object.kind != "schema" {
-                self.grant_to_public(&mut changes, object)?;
+                self.grant_again(&mut changes, object)?;
             }
             let identity = Quoted::by_postgres(&object.identity);
             changes
@@ -179,10 +184,20 @@ impl Undo<'_> {
         Ok(script)
     }
 
-    /// Grants PUBLIC the rights that it had on an object.
-    fn grant_to_public(&self, script: &mut Script, object: &FoundObject) -> Result<()> {
-        const PRIVILEGES: [&str; 9] =
-            ["SELECT", "INSERT", "UPDATE", "DELETE", "REFERENCES", "TRIGGER", "USAGE", "EXECUTE", "CREATE"];
+    /// Grants PUBLIC and the kept login the rights that they had on an object.
+    fn grant_again(&self, script: &mut Script, object: &FoundObject) -> Result<()> {
+        const PRIVILEGES: [&str; 10] = [
+            "SELECT",
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "TRUNCATE",
+            "REFERENCES",
+            "TRIGGER",
+            "USAGE",
+            "EXECUTE",
+            "CREATE",
+        ];
         let keyword = match object.kind.as_str() {
             "schema" => "SCHEMA",
             "sequence" => "SEQUENCE",
@@ -190,10 +205,31 @@ impl Undo<'_> {
             "table" | "view" | "materialized view" | "foreign table" => "TABLE",
             _ => return Ok(()),
         };
-        let had = self.former.object(object.catalog, object.oid).map_or(&[][..], |object| &object.public);
-        for privilege in PRIVILEGES.into_iter().filter(|known| had.iter().any(|had| had == known)) {
-            let identity = Quoted::by_postgres(&object.identity);
-            script.add("GRANT {} ON {} {} TO PUBLIC", &[&Keyword(privilege), &Keyword(keyword), &identity]);
+        let Some(had) = self.former.object(object.catalog, object.oid) else { return Ok(()) };
+        let (identity, keyword) = (Quoted::by_postgres(&object.identity), Keyword(keyword));
+        for privilege in PRIVILEGES {
+            let is_one_of = |had: &[String]| had.iter().any(|had| had == privilege);
+            if is_one_of(&had.public) {
+                script.add("GRANT {} ON {} {} TO PUBLIC", &[&Keyword(privilege), &keyword, &identity]);
+            }
+            if let Some(login) = self.login.filter(|_| is_one_of(&had.login)) {
+                let login = Ident::new(&login.name)?;
+                script.add("GRANT {} ON {} {} TO {}", &[&Keyword(privilege), &keyword, &identity, &login]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the kept login what it was: no tenant's. It had no settings.
+    fn add_login(&self, script: &mut Script, former: &FormerLogin) -> Result<()> {
+        let login = Ident::new(&former.name)?;
+        let [rw, shrink, ro] = &GROUPS;
+        script.add("REVOKE {}, {}, {} FROM {}", &[rw, shrink, ro, &login]);
+        script.add("ALTER ROLE {} LOGIN CONNECTION LIMIT {}", &[&login, &Number(former.connection_limit)]);
+        script.add("ALTER ROLE {} RESET ALL", &[&login]);
+        match &former.comment {
+            Some(comment) => script.add("COMMENT ON ROLE {} IS {}", &[&login, &Literal::new(comment)?]),
+            None => script.add("COMMENT ON ROLE {} IS NULL", &[&login]),
         }
         Ok(())
     }
@@ -233,6 +269,9 @@ impl Undo<'_> {
                     (None, Some(_)) => {}
                 }
             }
+        }
+        if let Some(login) = self.login {
+            self.add_login(&mut script, login)?;
         }
         script.add("ALTER DATABASE {} CONNECTION LIMIT {}", &[name, &Number(former.connection_limit)]);
         match &former.comment {

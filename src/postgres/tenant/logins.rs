@@ -3,7 +3,11 @@
 use sqlx::Row;
 
 use crate::{
-    domain::{placement::Placement, record::ModuleVersion, tenant_facts::Ownership},
+    domain::{
+        placement::Placement,
+        record::ModuleVersion,
+        tenant_facts::{LoginProperties, Ownership},
+    },
     postgres::{
         catalog::ownership,
         error::{Error, Result, code, describe, is_duplicate, reported},
@@ -59,8 +63,10 @@ impl Server {
     pub async fn drop_login(&self, placement: &Placement) -> Result<()> {
         let login = Ident::login(placement)?;
         let _one = self.lock_tenant(placement.tenant).await;
-        if !self.own_login(placement).await? {
-            return Ok(());
+        match self.own_login_facts(placement).await? {
+            None => return Ok(()),
+            Some(facts) if facts.is_kept => return self.release_login(&login).await,
+            Some(_) => {}
         }
         match self.drop_role(&login).await {
             Err(Error::LoginInUse { .. }) => {
@@ -77,12 +83,39 @@ impl Server {
     pub(super) async fn drop_unused_login(&self, placement: &Placement) -> Result<()> {
         let login = Ident::login(placement)?;
         let _one = self.lock_tenant(placement.tenant).await;
-        match self.own_login(placement).await? {
-            true => match self.drop_role(&login).await {
+        match self.own_login_facts(placement).await? {
+            Some(facts) if facts.is_kept => self.release_login(&login).await,
+            Some(_) => match self.drop_role(&login).await {
                 Err(Error::LoginInUse { .. }) => Ok(()),
                 other => other,
             },
-            false => Ok(()),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves a login that existed before its tenant: without LOGIN, and without its ownership comment. It has lost its access
+    /// before. An administrator may have other plans for the role, so that it is not dropped.
+    async fn release_login(&self, login: &Ident) -> Result<()> {
+        let script = Script::of("ALTER ROLE {} NOLOGIN", &[login])
+            .then("ALTER ROLE {} RESET ALL", &[login])
+            .then("COMMENT ON ROLE {} IS NULL", &[login]);
+        let mut session = self.admin().await?;
+        let released = run_despite_read_only(&mut session, "leave the kept login", &script).await;
+        if released.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
+            session.release();
+        }
+        released
+    }
+
+    /// Gives a login that existed before its tenant LOGIN again, with the password that it has.
+    pub async fn admit_kept_login(&self, placement: &Placement) -> Result<()> {
+        let login = Ident::login(placement)?;
+        let _one = self.lock_tenant(placement.tenant).await;
+        match self.own_login_facts(placement).await? {
+            Some(facts) if facts.is_kept && !facts.can_login => {
+                self.run("admit the kept login", &Script::of("ALTER ROLE {} LOGIN", &[&login])).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -173,12 +206,15 @@ impl Server {
 
     /// As [`Server::check_login`].
     pub(super) async fn own_login(&self, placement: &Placement) -> Result<bool> {
+        Ok(self.own_login_facts(placement).await?.is_some())
+    }
+
+    async fn own_login_facts(&self, placement: &Placement) -> Result<Option<LoginProperties>> {
         let login = Ident::login(placement)?;
         let inventory = self.read(Some((&[], &[login.as_str()]))).await?;
         match inventory.facts(placement).login {
-            None => Ok(false),
-            Some(facts) if facts.ownership.is_ours() => Ok(true),
-            Some(facts) => Err(conflict(&login, facts.ownership)),
+            Some(facts) if !facts.ownership.is_ours() => Err(conflict(&login, facts.ownership)),
+            facts => Ok(facts),
         }
     }
 }

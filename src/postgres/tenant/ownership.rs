@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         placement::Placement,
-        tenant_facts::{Ownership, RecordedOids, StrayRole, TenantFacts},
+        tenant_facts::{OtherKind, Ownership, RecordedOids, StrayRole, TenantFacts},
     },
     postgres::{
         catalog::ownership,
@@ -56,12 +56,16 @@ impl Server {
             );
         }
         // Whether a revocation was under way is no longer known: it is proven again.
-        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
+        let unproven = ownership::unproven(placement.tenant, false);
         if facts.own_login(recorded).is_some_and(|login| is_lost(login.ownership)) {
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::login(placement)?, &Literal::new(&unproven)?]);
         }
-        let others = facts.others().filter_map(|other| other.own_role(recorded));
-        for role in others.filter(|role| is_lost(role.ownership)) {
+        for other in facts.others() {
+            let Some(role) = other.own_role(recorded).filter(|role| is_lost(role.ownership)) else {
+                continue;
+            };
+            let is_kept = other.kind == OtherKind::Previous && recorded.is_previous_kept;
+            let unproven = ownership::unproven(placement.tenant, is_kept);
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&role.name)?, &Literal::new(&unproven)?]);
         }
         for stray in facts.strays.iter().filter(|stray| is_lost(stray.ownership)) {

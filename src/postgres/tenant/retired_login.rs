@@ -1,4 +1,5 @@
-//! The end of a login beside the tenant's login: of a previous one, after a rotation of the credentials, and of a reader login.
+//! The end of a login beside the tenant's login: of a previous one, after a rotation of the credentials or kept by an adoption,
+//! and of a reader login.
 
 use sqlx::Row;
 
@@ -47,7 +48,8 @@ impl Server {
         self.own_login(placement).await
     }
 
-    /// Drops the logins beside the login of a tenant that is purged. A role of another owner under the name of one stays.
+    /// Drops the logins beside the login of a tenant that is purged. A role of another owner under the name of one stays,
+    /// and one that existed before the tenant stays without access.
     pub async fn drop_other_logins(&self, placement: &Placement) -> Result<()> {
         let others = [placement.of_previous_login(), placement.of_reader_login()];
         for other in others.into_iter().flatten() {
@@ -61,7 +63,8 @@ impl Server {
     }
 
     /// Takes all access from such a login (the login of this placement), ends its sessions, and drops it. What a role of
-    /// that name has that is not the tenant's stays. If something depends on it, it stays without access.
+    /// that name has that is not the tenant's stays. If something depends on it, or if it existed before the tenant, it stays
+    /// without access.
     pub async fn retire_login(&self, previous: &Placement) -> Result<LastUse> {
         match self.own_login(previous).await {
             Ok(true) => {}

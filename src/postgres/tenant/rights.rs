@@ -102,12 +102,12 @@ impl Server {
     async fn doubt_sessions(&self, placement: &Placement) -> Result<()> {
         let _one = self.lock_tenant(placement.tenant).await;
         let facts = self.observe(placement).await?;
-        let unproven = ownership::login_with_unproven_revocation(placement.tenant);
         let others = facts.previous.into_iter().chain(facts.reader).filter_map(|other| other.role);
         let mut script = Script::new();
         for found in facts.login.into_iter().chain(others).filter(|login| login.ownership.is_ours()) {
             if !found.groups.iter().map(String::as_str).eq(AccessLevel::ReadWrite.group()) {
                 let name = Ident::new(&found.name)?;
+                let unproven = ownership::unproven(placement.tenant, found.is_kept);
                 script.add("COMMENT ON ROLE {} IS {}", &[&name, &Literal::new(&unproven)?]);
             }
         }

@@ -12,7 +12,10 @@ use crate::{
         placement::Placement,
         record::ModuleVersion,
         structure::SchemaPart,
-        takeover::{DatabaseContent, FoundDatabase, FoundObject, FoundRole, Reach, alter_keyword, new_owner},
+        takeover::{
+            DatabaseContent, FoundDatabase, FoundLogin, FoundObject, FoundRole, Reach, alter_keyword,
+            new_owner,
+        },
         tenant_facts::Ownership,
     },
     modules::{BOOTSTRAP, Migration, Module, ModuleSet},
@@ -43,16 +46,18 @@ const CLAIM: &str = "claim the database";
 
 impl Server {
     /// Reads a database that could be taken over, and what modules may have created there; none if it does not exist. It is
-    /// opened only if nothing stands against that. `placement` is that of the tenant, if it has one.
+    /// opened only if nothing stands against that. `kept` is the login that should stay usable, and `placement` is that of the
+    /// tenant, if it has one.
     pub async fn inspect(
         &self,
         database: &str,
         login: &str,
+        kept: Option<&str>,
         placement: Option<&Placement>,
     ) -> Result<Option<(FoundDatabase, Vec<SchemaPart>)>> {
         let mut session = self.admin().await?;
         let tenant = placement.map(|placement| placement.tenant);
-        let found = read_database(&mut session, database, login, tenant).await?;
+        let found = read_database(&mut session, database, login, kept, tenant).await?;
         session.release();
         let Some(mut found) = found else { return Ok(None) };
         if !found.can_be_opened() {
@@ -62,7 +67,7 @@ impl Server {
         let mut session =
             self.inner.sessions.single(&connect_as, "connect to the database in spec.adopt").await?;
         let read = async {
-            let content = read_content(&mut session).await?;
+            let content = read_content(&mut session, kept).await?;
             Ok((content, read_parts(&mut session).await?))
         };
         let result: Result<_> = read.await;
@@ -206,7 +211,16 @@ async fn claim(
     }
     // Locks the row of the database: another claim fails now, and finds this one's comment when it is tried again.
     first.add("ALTER DATABASE {} CONNECTION LIMIT {}", &[database, &Number(found.connection_limit)]);
+    if let Some(login) = &found.login {
+        first.add(
+            "ALTER ROLE {} CONNECTION LIMIT {}",
+            &[&Ident::new(&login.name)?, &Number(login.connection_limit)],
+        );
+    }
     execute(&mut transaction, &first).await?;
+    if let Some(login) = &found.login {
+        claim_login(&mut transaction, placement, login).await?;
+    }
     // What was granted since the report goes too: from now on, a GRANT of another session waits, and then fails.
     let query = "\
         SELECT d.oid::bigint, shobj_description(d.oid, 'pg_database'), ARRAY(
@@ -249,6 +263,35 @@ async fn claim(
     transaction.commit().await.map_err(Error::sql(CLAIM))
 }
 
+/// Makes the login that stays usable the tenant's, by its comment. Its row is locked. What it may do follows with the access
+/// level; until then it cannot connect.
+async fn claim_login(
+    transaction: &mut sqlx::PgConnection,
+    placement: &Placement,
+    found: &FoundLogin,
+) -> Result<()> {
+    let query = "SELECT oid::bigint, shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
+    let query =
+        sqlx::query_as::<_, (i64, Option<String>)>(query).bind(&found.name).fetch_optional(&mut *transaction);
+    let now = with_timeout(STATEMENT_LIMIT, CLAIM, query).await?;
+    if now.as_ref() != Some(&(found.oid, found.comment.clone())) {
+        let comment = now.as_ref().and_then(|(_, comment)| comment.as_deref());
+        return Err(Error::Conflict {
+            kind: "role",
+            name: found.name.clone(),
+            detail: format!(
+                "it should be kept, and has changed since the report: {}",
+                ownership::of(comment, placement.tenant).describe()
+            ),
+        });
+    }
+    let mark = Script::of(
+        "COMMENT ON ROLE {} IS {}",
+        &[&Ident::new(&found.name)?, &Literal::new(&ownership::kept_login(placement.tenant))?],
+    );
+    execute(transaction, &mark).await
+}
+
 async fn execute(transaction: &mut sqlx::PgConnection, script: &Script) -> Result<()> {
     let query = sqlx::raw_sql(script.sql()).execute(transaction);
     with_timeout(STATEMENT_LIMIT, CLAIM, query).await.map(drop)
@@ -257,7 +300,7 @@ async fn execute(transaction: &mut sqlx::PgConnection, script: &Script) -> Resul
 /// Hands over what is not Tenantry's yet: the schemas first, since the new owner of an object needs CREATE there.
 async fn transfer(session: &mut Session) -> Result<()> {
     let options_known = session.has_grant_options();
-    let content = read_content(session).await?;
+    let content = read_content(session, None).await?;
     let is_schema = |object: &&FoundObject| object.kind == "schema";
     let schemas: Vec<&FoundObject> = content.objects.iter().filter(is_schema).collect();
     let others: Vec<&FoundObject> = content.objects.iter().filter(|object| !is_schema(object)).collect();

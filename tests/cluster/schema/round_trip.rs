@@ -178,6 +178,7 @@ async fn tenant_is_stored_as_written() {
             database: "old".into(),
             confirm: Some("ab12".into()),
             baseline: BTreeMap::from([("core".into(), "2".into())]),
+            keep_login: Some(KeepLogin { name: "shop".into(), until: Time(now()) }),
         }),
         bootstrap: None,
     };

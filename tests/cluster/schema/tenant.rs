@@ -215,6 +215,16 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
         ),
         (json!({"adopt": {}}), "spec.adopt.database", "Required value"),
         (
+            json!({"adopt": {"database": "old", "keepLogin": {"name": "shop"}}}),
+            "spec.adopt.keepLogin.until",
+            "Required value",
+        ),
+        (
+            json!({"adopt": {"database": "old", "keepLogin": {"name": "a\tb", "until": "2027-01-01T00:00:00Z"}}}),
+            "spec.adopt.keepLogin.name",
+            "adopt.keepLogin.name must be the name of a role, without control characters",
+        ),
+        (
             json!({"adopt": {"database": "old", "confirm": "x"}}),
             "spec.adopt.confirm",
             "adopt.confirm must be the digest in status.adoption.digest",

@@ -12,7 +12,10 @@ use crate::{
         holds::{refresh_holds, restore_holds},
         step_context::StepContext,
     },
-    domain::{access::AccessLevel, migration_login::level_ends_migrations, rotation::PreviousState},
+    domain::{
+        access::AccessLevel, migration_login::level_ends_migrations, placement::Placement,
+        rotation::PreviousState,
+    },
     postgres::{Error, server::Server},
 };
 
@@ -55,7 +58,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Gives the previous login and the reader login LOGIN again, with their passwords: their credentials were valid before.
+/// Gives the previous login and the reader login LOGIN again, with their passwords: their credentials were valid before. The
+/// verifier of a login that existed before the tenant is not known; it has its password still.
 async fn allow_other_logins(
     step: &StepContext<'_, '_>,
     server: &Server,
@@ -64,19 +68,25 @@ async fn allow_other_logins(
     let row = step.row()?;
     let rotation = row.rotation(step.tenant(), step.context.clock.now());
     let is_valid = matches!(rotation.previous, PreviousState::Needed | PreviousState::ValidUntil(_));
+    if level <= AccessLevel::Blocked {
+        return Ok(());
+    }
+    let exists = async |login: &Placement| server.check_login(login).await.is_ok_and(|exists| exists);
     let previous = row.credentials.previous.as_ref().filter(|_| is_valid);
-    let reader = row.credentials.reader.as_ref();
-    let others = [
-        (row.placement.of_previous_login(), previous.and_then(|previous| previous.verifier.as_ref())),
-        (row.placement.of_reader_login(), reader.and_then(|reader| reader.verifier.as_ref())),
-    ];
-    for (login, verifier) in others {
-        if level > AccessLevel::Blocked
-            && let (Some(login), Some(verifier)) = (login, verifier)
-            && server.check_login(&login).await.is_ok_and(|exists| exists)
-        {
-            server.set_login(&login, verifier, true).await?;
+    if let (Some(login), Some(previous)) = (row.placement.of_previous_login(), previous)
+        && exists(&login).await
+    {
+        match &previous.verifier {
+            Some(verifier) => server.set_login(&login, verifier, true).await?,
+            None if previous.kept_until.is_some() => server.admit_kept_login(&login).await?,
+            None => {}
         }
+    }
+    let verifier = row.credentials.reader.as_ref().and_then(|reader| reader.verifier.as_ref());
+    if let (Some(login), Some(verifier)) = (row.placement.of_reader_login(), verifier)
+        && exists(&login).await
+    {
+        server.set_login(&login, verifier, true).await?;
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             return Err(StepError::NotAdopted(refusal));
         }
         let found = inspection.found.ok_or(StepError::Missing("the database in spec.adopt"))?;
-        step.replace_record(context.registry.begin_takeover(id, &Former::of(&found)).await?);
+        let (until, now) = (adopt.keep_login.as_ref().map(|kept| kept.until.0), context.clock.now());
+        let begun = context.registry.begin_takeover(id, &Former::of(&found), until, now).await?;
+        step.replace_record(begun);
         server.claim_database(&placement, &found).await?;
     }
     server.transfer_database(&placement, &modules, &baseline).await?;

@@ -90,6 +90,24 @@ fn change_of_the_previous_login_is_repaired_as_one_of_the_login() {
 }
 
 #[test]
+fn kept_login_that_the_operator_may_not_change_waits_for_a_person_and_proves_no_other_level() {
+    for access in AccessLevel::ALL {
+        let mut facts = rotated(access);
+        (role(&mut facts).is_kept, role(&mut facts).is_out_of_reach) = (true, true);
+        let found = mismatches(&facts, &expected(access));
+        let [mismatch] = &found[..] else { panic!("{found:?}") };
+        assert!(
+            mismatch.to_string().contains("GRANT \"tenant_acme_b\" TO tenantry_admin WITH ADMIN TRUE"),
+            "{mismatch}"
+        );
+        assert_eq!(mismatch.repaired_by(), None);
+        assert_eq!(mismatch.reason(), crate::api::reason::Reason::MissingRight);
+        assert_eq!(access_in_force(&facts, RECORDED), Some(access));
+        assert!(matches!(plan(&facts, &expected(access), valid()), NextAction::Blocked(_)));
+    }
+}
+
+#[test]
 fn previous_login_is_ended_after_its_time_or_forgotten_once_it_is_gone() {
     let full = AccessLevel::ReadWrite;
     let over = Expected { is_previous_over: true, ..expected(full) };
