@@ -121,8 +121,8 @@ fn report_repair(
     drift: &[Mismatch],
     context: &SharedContext,
 ) {
-    let repaired: Vec<String> =
-        drift.iter().filter(|mismatch| mismatch.repaired_by().is_some()).map(ToString::to_string).collect();
+    let is_manual = |mismatch: &&Mismatch| mismatch.repaired_by().is_some() && !mismatch.comes_with_time();
+    let repaired: Vec<String> = drift.iter().filter(is_manual).map(ToString::to_string).collect();
     if kind == WorkflowKind::Repair && !repaired.is_empty() && progress.failure().is_none() {
         let note = format!("manual changes were repaired: {}", repaired.join("; "));
         context.events.warning(subject.tenant.object_ref(&()), "Repair", Reason::DriftRepaired, note);

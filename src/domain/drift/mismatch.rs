@@ -88,6 +88,11 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
+    /// Whether it is no change by hand: a time came.
+    pub fn comes_with_time(&self) -> bool {
+        matches!(self, Self::PreviousLoginOver(_))
+    }
+
     /// The step that repairs it; none for what only a person can change.
     pub fn repaired_by(&self) -> Option<Step> {
         match self {

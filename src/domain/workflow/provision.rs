@@ -95,10 +95,14 @@ pub fn plan_provision(
         false if object.paused => NextAction::Blocked(BlockedReason::Paused),
         // The Secret of an active tenant has the new versions after that.
         false => {
-            // A rotation that waited for the end of the one before may be due then.
-            let leads_to_more =
-                |step: &Step| matches!(step, Step::ApplyMigrations | Step::PurgeModules | Step::RetireLogin);
-            let again = tenant.activated && steps.iter().any(leads_to_more);
+            // A rotation that waited for the end of the one before may be due then. A new tenant is not Ready before it has
+            // the reader login that was asked for.
+            let leads_to_more = |step: &Step| match step {
+                Step::ApplyMigrations | Step::PurgeModules | Step::RetireLogin => tenant.activated,
+                Step::Activate => tenant.reader.is_wanted,
+                _ => false,
+            };
+            let again = steps.iter().any(leads_to_more);
             NextAction::Run { kind: tenant.kind(&steps), steps, again }
         }
     }

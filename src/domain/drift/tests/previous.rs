@@ -113,6 +113,8 @@ fn previous_login_is_ended_after_its_time_or_forgotten_once_it_is_gone() {
     let over = Expected { is_previous_over: true, ..expected(full) };
     let found = mismatches(&rotated(full), &over);
     assert_eq!(found, [Mismatch::PreviousLoginOver("tenant_acme_b".into())]);
+    // It is not a change by hand.
+    assert!(found.iter().all(Mismatch::comes_with_time));
     assert!(check(&found, full).needs_reconcile());
     let retire = |action| fixtures::steps(action) == [Step::RetireLogin];
     assert!(retire(plan(&rotated(full), &over, PreviousState::Over)));

@@ -40,8 +40,12 @@ fn reader_login_is_created_once_asked_for_and_removed_once_not() {
 #[test]
 fn reader_login_comes_after_the_activation_and_delays_nothing_of_the_login() {
     let mut observed = registered();
+    let ends = |planned: &NextAction| matches!(planned, NextAction::Run { again: false, .. });
+    assert!(ends(&plan_provision(OBJECT, WANTED, &observed)));
     observed.reader = reader(true, false, false);
-    assert!(!steps(plan_provision(OBJECT, WANTED, &observed)).contains(&Step::PublishReader));
+    let planned = plan_provision(OBJECT, WANTED, &observed);
+    // Not Ready before that.
+    assert!(!ends(&planned) && !steps(planned).contains(&Step::PublishReader));
     let mut busy = active(LoginFacts::Absent, reader(true, false, false));
     let Observation::Known(row) = &mut busy.registry else { unreachable!() };
     (row.rotation_due, row.state_current, row.modules_current) = (true, false, false);
