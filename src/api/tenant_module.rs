@@ -74,7 +74,8 @@ pub struct TenantModuleSpec {
 
     /// Schema of the tenants' databases that the module's objects are in. It is created if it does not exist, and is the
     /// search_path of the files. Defaults to public. It cannot be changed once content was accepted, and cannot be tenantry,
-    /// information_schema or a name that begins with pg_.
+    /// information_schema or a name that begins with pg_. Connections of the application do not have it in their search_path:
+    /// write the schema in front of the name, or set search_path in the application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     #[x_kube(
@@ -305,8 +306,8 @@ pub struct ModuleTenants {
     pub total: i64,
     /// Those at their target version.
     pub current: i64,
-    /// Those that are not.
+    /// Tenants that have the module and are not at their target version yet.
     pub behind: i64,
-    /// Those of them on which a file failed.
+    /// Tenants on which a file failed.
     pub failed: i64,
 }
