@@ -34,7 +34,7 @@ use super::{
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.tenants.failed", priority = 1, description = "Number of those Tenants on which a file failed"),
     printcolumn(name = "Schema", type_ = "string", json_path = ".status.schema", priority = 1, description = "Schema of the tenants' databases that its objects are in"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether the content is accepted, so that tenants get it"),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
