@@ -16,6 +16,8 @@ use tenantry::api::{
 };
 use tenantry_test_support::{Fleet, shared_operator::superuser};
 
+use crate::secrets::event_in;
+
 /// The modules of a test, and a namespace for its tenants.
 pub struct Modules {
     pub fleet: Fleet,
@@ -211,7 +213,9 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     modules.apply("wrong-b", json!({"dependsOn": [name]})).await;
     modules.apply(name, json!({"dependsOn": ["wrong-b"]})).await;
     modules.refused("wrong-b", "SourceNotFound").await;
-    says(&modules.refused(name, "DependencyCycle").await, "wrong depends on wrong-b depends on wrong");
+    let message = modules.refused(name, "DependencyCycle").await;
+    says(&message, "wrong depends on wrong-b depends on wrong");
+    assert_eq!(event_in("default", &modules.fleet, name, "DependencyCycle").await, message);
     modules.delete("wrong-b").await;
     // Of two objects that change together, the operator may see either first. So the files that are accepted below are
     // there before those of another ConfigMap, whose changes it sees afterwards.
