@@ -273,12 +273,17 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
         )
         .await;
     fleet.ready("mod-wrong-2").await;
-    // What is wrong in a new file alone delays no new tenant: it gets what was accepted.
+    // What is wrong in a new file alone delays no new tenant: it gets what was accepted, also of modules that depend on it.
+    modules.files("wrong-b", &[("0001_b.sql", "SELECT 1")]).await;
+    modules.apply("wrong-b", json!({"dependsOn": [name]})).await;
+    modules.accepted("wrong-b", "1").await;
     modules.files(name, &[good[0], good[1], ("0003_bad.sql", "SELECT 1/0")]).await;
     says(&modules.refused(name, "RehearsalFailed").await, "0003_bad.sql line 1");
-    fleet.apply("mod-wrong-3", json!({"modules": [{"name": name}]})).await;
+    modules.refused("wrong-b", "DependencyNotReady").await;
+    fleet.apply("mod-wrong-3", json!({"modules": [{"name": "wrong-b"}]})).await;
     fleet.ready("mod-wrong-3").await;
     modules.at("mod-wrong-3", name, 2).await;
+    modules.at("mod-wrong-3", "wrong-b", 1).await;
     modules.files(name, &good).await;
     // The name of a built-in module belongs to it.
     let taken = json!({"source": {"configMaps": [{"name": name}], "builtIn": null}});

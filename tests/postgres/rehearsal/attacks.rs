@@ -220,4 +220,8 @@ async fn right_is_found_where_it_was_changed() {
     let found: Vec<_> = report.refusals().map(|finding| (finding.line.unwrap(), &*finding.object)).collect();
     let defaults = "of tenantry_owner in app";
     assert_eq!(&found[..4], [(3, "app.q"), (4, "app.q"), (5, "app.pages"), (6, defaults)], "{report:#?}");
+    let report = rehearse(&server, FIRST, "SELECT 1;\nGRANT SELECT ON pages TO no_such_role", false).await;
+    let [finding] = &report.findings[..] else { panic!("{report:#?}") };
+    assert_eq!((finding.class, finding.line), (FAILED, Some(2)));
+    assert!(finding.message.ends_with("Tenantry alone does: remove the GRANT"), "{finding:?}");
 }
