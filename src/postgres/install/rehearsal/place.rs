@@ -1,4 +1,4 @@
-//! Where in a file a finding is: the statement that did it, as far as its words tell.
+//! Where in a file a finding is: the statement that did it, as far as its words show.
 
 use crate::{
     domain::rehearsal::RightsChange,

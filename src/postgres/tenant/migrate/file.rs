@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn right_of_an_unknown_role_is_to_be_removed() {
+    fn right_of_an_unknown_role_is_no_modules_to_grant() {
         let of =
             |sql: &str| remedy("42704", "role \"reporting\" does not exist", statements(sql).first(), "app");
         assert!(of("grant SELECT ON pages TO reporting").unwrap().ends_with("remove the GRANT"));
