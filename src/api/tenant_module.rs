@@ -34,7 +34,7 @@ use super::{
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.tenants.failed", priority = 1, description = "Number of those Tenants on which a file failed"),
     printcolumn(name = "Schema", type_ = "string", json_path = ".status.schema", priority = 1, description = "Schema of the tenants' databases that its objects are in"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether the content is accepted, so that tenants get it"),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -74,7 +74,8 @@ pub struct TenantModuleSpec {
 
     /// Schema of the tenants' databases that the module's objects are in. It is created if it does not exist, and is the
     /// search_path of the files. Defaults to public. It cannot be changed once content was accepted, and cannot be tenantry,
-    /// information_schema or a name that begins with pg_.
+    /// information_schema or a name that begins with pg_. Connections of the application do not have it in their search_path:
+    /// write the schema in front of the name, or set search_path in the application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     #[x_kube(
@@ -305,8 +306,8 @@ pub struct ModuleTenants {
     pub total: i64,
     /// Those at their target version.
     pub current: i64,
-    /// Those that are not.
+    /// Tenants that have the module and are not at their target version yet.
     pub behind: i64,
-    /// Those of them on which a file failed.
+    /// Tenants on which a file failed.
     pub failed: i64,
 }

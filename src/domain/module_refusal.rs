@@ -278,6 +278,22 @@ impl ModuleRefusal {
             Self::Found { reason, .. } => *reason,
         }
     }
+
+    /// Whether only what is new in the source, or in a module that it depends on, is refused: new tenants get what was accepted
+    /// before.
+    pub fn is_of_new_content(&self) -> bool {
+        matches!(
+            self,
+            Self::FileName { .. }
+                | Self::FileUnreadable { .. }
+                | Self::Header { .. }
+                | Self::DuplicateVersion { .. }
+                | Self::Gap { .. }
+                | Self::VersionNotFound { .. }
+                | Self::DependencyNotReady { .. }
+                | Self::Found { .. }
+        )
+    }
 }
 
 /// The least versions that a module needs of others, as its spec has them. (The API server checks that they are numbers.)

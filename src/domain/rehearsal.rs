@@ -68,6 +68,21 @@ pub struct RehearsalFinding {
     pub message: String,
     /// Whether the module is refused for it.
     pub refused: bool,
+    /// Of a right: what a statement must have done to it.
+    pub right: Option<RightsChange>,
+}
+
+/// What a statement did to the rights on an object, or to its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RightsChange {
+    /// It gave rights to this role.
+    Granted(String),
+    /// It took rights from this role.
+    Revoked(String),
+    /// It made this role the owner.
+    Owned(String),
+    /// It changed default privileges.
+    Defaults,
 }
 
 /// What kind of finding it is.
@@ -141,6 +156,7 @@ mod tests {
             object: "public.pages".into(),
             message: "drops table public.pages".into(),
             refused,
+            right: None,
         };
         let allowed = Rehearsal {
             findings: vec![finding(FindingClass::Note, false), finding(FindingClass::Destructive, false)],

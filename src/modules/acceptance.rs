@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use sha2::{Digest, Sha256};
 
-use super::module::{Migration, Module, checksum_of_named, hexadecimal};
+use super::{
+    files::{SourceFile, number},
+    module::{Migration, Module, checksum_of_named, hexadecimal},
+};
 use crate::domain::{
     accepted_module::{AcceptedFile, AcceptedModule},
     module_refusal::ModuleRefusal,
@@ -54,6 +57,23 @@ impl Module {
         }
         let files = self.migrations.iter().filter(|migration| migration.version <= version);
         Self { migrations: files.cloned().collect(), ..self.clone() }
+    }
+
+    /// The accepted content, if a source still has all its files as they were accepted, and the spec (`self`, whose files do
+    /// not count) still has its schema and extensions. What else is in the source does not matter.
+    pub fn as_accepted(&self, files: &[SourceFile], accepted: &AcceptedModule) -> Option<Self> {
+        let migration = |before: &AcceptedFile| {
+            let is_it = |file: &&SourceFile| {
+                number(&file.name) == Some(before.version)
+                    && Sha256::digest(&file.bytes)[..] == before.checksum[..]
+            };
+            let file = files.iter().find(is_it)?;
+            let sql = String::from_utf8(file.bytes.clone()).ok()?;
+            Some(Migration { version: before.version, file: file.name.clone().into(), sql: sql.into() })
+        };
+        let migrations: Option<Vec<Migration>> = accepted.files.iter().map(migration).collect();
+        let module = Self { migrations: migrations?.into(), ..self.clone() };
+        (module.digest() == accepted.digest).then_some(module)
     }
 
     /// The digest of the content: 24 hexadecimal digits.
@@ -184,6 +204,30 @@ mod tests {
         assert_eq!(reason(&module(&["a"]), 2, &accepted), "VersionWentBack", "spec.version is lower");
         let elsewhere = Module { schema: "app".into(), ..module(&["a", "b"]) };
         assert_eq!(reason(&elsewhere, 2, &accepted), "SchemaChanged");
+    }
+
+    #[test]
+    fn accepted_files_are_found_beside_whatever_is_new() {
+        let accepted = module(&["a", "b"]).accepted();
+        let file = |name: &str, sql: &str| SourceFile {
+            origin: "x".into(),
+            name: name.into(),
+            bytes: sql.as_bytes().to_vec(),
+        };
+        let kept = [file("0001_a.sql", "a"), file("0002_a.sql", "b")];
+        let of = |module: &Module, new: &[SourceFile]| {
+            let files: Vec<SourceFile> = kept.iter().chain(new).cloned().collect();
+            module.as_accepted(&files, &accepted)
+        };
+        let spec = module(&[]);
+        for new in [&[][..], &[file("0003_bad.sql", "x")], &[file("3.sql", "")], &[file("0002_b.sql", "y")]] {
+            assert_eq!(of(&spec, new), Some(module(&["a", "b"])), "{new:?}");
+        }
+        assert_eq!(spec.as_accepted(&kept[..1], &accepted), None);
+        let changed = [file("0001_a.sql", "A"), kept[1].clone(), file("0003_a.sql", "c")];
+        assert_eq!(spec.as_accepted(&changed, &accepted), None);
+        assert_eq!(of(&Module { schema: "app".into(), ..spec.clone() }, &[]), None);
+        assert_eq!(of(&Module { kind: ModuleKind::Job, ..spec.clone() }, &[]), None);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn migrations(origin: &str, files: &[SourceFile]) -> Result<Vec<Migration>, 
 }
 
 /// The number of a file named `NNNN_name.sql`.
-fn number(name: &str) -> Option<i32> {
+pub(super) fn number(name: &str) -> Option<i32> {
     let (digits, rest) = name.split_at_checked(4)?;
     let stem = rest.strip_prefix('_')?.strip_suffix(".sql")?;
     let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');

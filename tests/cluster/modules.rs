@@ -16,6 +16,8 @@ use tenantry::api::{
 };
 use tenantry_test_support::{Fleet, shared_operator::superuser};
 
+use crate::secrets::event_in;
+
 /// The modules of a test, and a namespace for its tenants.
 pub struct Modules {
     pub fleet: Fleet,
@@ -211,7 +213,9 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
     modules.apply("wrong-b", json!({"dependsOn": [name]})).await;
     modules.apply(name, json!({"dependsOn": ["wrong-b"]})).await;
     modules.refused("wrong-b", "SourceNotFound").await;
-    says(&modules.refused(name, "DependencyCycle").await, "wrong depends on wrong-b depends on wrong");
+    let message = modules.refused(name, "DependencyCycle").await;
+    says(&message, "wrong depends on wrong-b depends on wrong");
+    assert_eq!(event_in("default", &modules.fleet, name, "DependencyCycle").await, message);
     modules.delete("wrong-b").await;
     // Of two objects that change together, the operator may see either first. So the files that are accepted below are
     // there before those of another ConfigMap, whose changes it sees afterwards.
@@ -269,6 +273,18 @@ async fn mistakes_are_refused_with_a_remedy_and_change_no_tenant() {
         )
         .await;
     fleet.ready("mod-wrong-2").await;
+    // What is wrong in a new file alone delays no new tenant: it gets what was accepted, also of modules that depend on it.
+    modules.files("wrong-b", &[("0001_b.sql", "SELECT 1")]).await;
+    modules.apply("wrong-b", json!({"dependsOn": [name]})).await;
+    modules.accepted("wrong-b", "1").await;
+    modules.files(name, &[good[0], good[1], ("0003_bad.sql", "SELECT 1/0")]).await;
+    says(&modules.refused(name, "RehearsalFailed").await, "0003_bad.sql line 1");
+    modules.refused("wrong-b", "DependencyNotReady").await;
+    fleet.apply("mod-wrong-3", json!({"modules": [{"name": "wrong-b"}]})).await;
+    fleet.ready("mod-wrong-3").await;
+    modules.at("mod-wrong-3", name, 2).await;
+    modules.at("mod-wrong-3", "wrong-b", 1).await;
+    modules.files(name, &good).await;
     // The name of a built-in module belongs to it.
     let taken = json!({"source": {"configMaps": [{"name": name}], "builtIn": null}});
     let patch = Patch::Merge(json!({"spec": taken}));

@@ -53,7 +53,7 @@ async fn module_is_dropped_only_when_nothing_gives_it_to_the_tenant() {
     let rooms_only = json!(["purged-rooms"]);
     let core = json!([{"name": "core"}]);
     let message = refused(&modules, json!({"modules": both, "purgeModules": rooms_only})).await;
-    assert!(message.contains("spec.modules gives it to the tenant"), "{message}");
+    assert!(message.contains("spec.modules gave it to the tenant"), "{message}");
     // The name had its answer: it does not become due by another change.
     let message = refused(&modules, json!({"modules": core, "purgeModules": rooms_only})).await;
     assert!(message.contains("remove the name from spec.purgeModules and write it again"), "{message}");

@@ -26,7 +26,12 @@ async fn wait(fleet: &Fleet, name: &str, what: &str, holds: impl Fn(&Secret) -> 
 
 /// Waits for an Event with this reason on a Tenant.
 pub async fn event(fleet: &Fleet, name: &str, reason: &str) -> String {
-    let events = Api::<Event>::namespaced(fleet.client.clone(), fleet.tenants.namespace().unwrap());
+    event_in(fleet.tenants.namespace().unwrap(), fleet, name, reason).await
+}
+
+/// Waits for an Event in a namespace with this reason on an object; those of the cluster have theirs in `default`.
+pub async fn event_in(namespace: &str, fleet: &Fleet, name: &str, reason: &str) -> String {
+    let events = Api::<Event>::namespaced(fleet.client.clone(), namespace);
     let is_it = |event: &Event| {
         let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
         event.reason.as_deref() == Some(reason) && about == Some(name)

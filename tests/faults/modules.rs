@@ -73,6 +73,18 @@ async fn accepted_content_outlives_the_operator() {
     world.until("the new file is applied", second).await;
     world.fleet.ready("restarted").await;
 
+    // A bad file while the operator is away: a new tenant gets what was accepted.
+    operator.kill().await.unwrap();
+    let second = "CREATE TABLE public.restarted_b ()";
+    let bad = json!({"0001_a.sql": first, "0002_b.sql": second, "0003_c.sql": "SELECT 1/0"});
+    files(&world, "restarted", bad).await;
+    world.delete_lease().await;
+    operator.start().await.unwrap();
+    until(&world, "restarted", "RehearsalFailed").await;
+    world.apply("restarted-2", json!({"modules": [{"name": "restarted"}]})).await;
+    world.fleet.ready("restarted-2").await;
+    assert_eq!(version(&world, "restarted-2", "restarted").await, Some(2));
+
     // A directory, as a volume has it.
     let directory = std::env::temp_dir().join(format!("tenantry-modules-{}", std::process::id()));
     std::fs::create_dir_all(directory.join("..2026_11_30")).unwrap();

@@ -9,7 +9,9 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::domain::{
-    accepted_module::AcceptedModule, module_refusal::ModuleRefusal, module_status::ModuleReport,
+    accepted_module::AcceptedModule,
+    module_refusal::ModuleRefusal,
+    module_status::{ContentState, ModuleReport},
 };
 
 /// A rehearsal whose result stays: of this content, with this permission, on top of these dependencies.
@@ -39,6 +41,8 @@ struct Known {
     reports: BTreeMap<String, ModuleReport>,
     refused: BTreeMap<String, (RehearsedContent, ModuleRefusal)>,
     stopped: BTreeSet<String>,
+    /// The message of the refusal that an Event was published of; none since content was accepted.
+    announced: BTreeMap<String, Option<String>>,
 }
 
 impl ModuleStates {
@@ -94,6 +98,7 @@ impl ModuleStates {
     /// Replaces what became of the content that was read last.
     pub fn report(&self, reports: BTreeMap<String, ModuleReport>) {
         let mut known = self.lock();
+        known.announced.retain(|name, _| reports.contains_key(name));
         if known.reports != reports {
             known.reports = reports;
             self.status_changed.notify_one();
@@ -103,6 +108,26 @@ impl ModuleStates {
     /// What became of a module's content.
     pub fn report_of(&self, name: &str) -> Option<ModuleReport> {
         self.lock().reports.get(name).cloned()
+    }
+
+    /// The refusal of which an Event has to be published: one that is not the last one that was. `shown` is the message in the
+    /// status, of which an earlier process has published one.
+    pub fn announce(&self, name: &str, content: &ContentState, shown: Option<&str>) -> Option<ModuleRefusal> {
+        let mut known = self.lock();
+        let announced = known.announced.entry(name.to_owned()).or_insert_with(|| shown.map(str::to_owned));
+        match content {
+            ContentState::Accepted => *announced = None,
+            ContentState::Refused(refusal) => {
+                let message = Some(refusal.to_string());
+                if *announced != message {
+                    *announced = message;
+                    return Some(refusal.clone());
+                }
+            }
+            // What follows may be the same refusal again.
+            ContentState::Rehearsing(_) | ContentState::Unavailable(_) => {}
+        }
+        None
     }
 
     /// Replaces the modules whose rollout is stopped. Returns those that go on.
@@ -124,5 +149,42 @@ impl ModuleStates {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::reason::Reason;
+
+    #[test]
+    fn refusal_is_announced_once_until_it_is_another() {
+        let refused = |message: &str| {
+            let (reason, message) = (Reason::RehearsalFailed, message.to_owned());
+            ContentState::Refused(ModuleRefusal::Found { reason, message })
+        };
+        let rehearsing = ContentState::Rehearsing("x".into());
+        let states = ModuleStates::default();
+        let announces = |content: &ContentState| states.announce("wiki", content, None).is_some();
+        let steps = [
+            (refused("a"), true),
+            (refused("a"), false),
+            (rehearsing.clone(), false),
+            (refused("a"), false),
+            (refused("b"), true),
+            (ContentState::Accepted, false),
+            (refused("b"), true),
+        ];
+        for (step, (content, is_new)) in steps.iter().enumerate() {
+            assert_eq!(announces(content), *is_new, "{step}");
+        }
+        // A process that follows another one takes what the status shows.
+        let next = ModuleStates::default();
+        for content in [&rehearsing, &refused("b")] {
+            assert_eq!(next.announce("wiki", content, Some("b")), None);
+        }
+        // Deleted, and applied again.
+        next.report(BTreeMap::new());
+        assert!(next.announce("wiki", &refused("b"), None).is_some());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -43,9 +44,11 @@ const DIRECTORY_PERIOD: Duration = Duration::from_secs(60);
 
 /// A TenantModule whose source was read.
 struct Candidate {
-    object: std::sync::Arc<TenantModule>,
+    object: Arc<TenantModule>,
     /// Its content, or what is shown instead.
     source: Result<SourceModule, ContentState>,
+    /// What was accepted before, if the source still has it.
+    accepted: Option<Arc<Module>>,
     report: ModuleReport,
 }
 
@@ -85,7 +88,7 @@ fn has_directories(context: &Context) -> bool {
 async fn forget_deleted(context: &Context) -> bool {
     let mut done = true;
     for name in context.state.modules.accepted_names() {
-        let is_there = |module: &std::sync::Arc<TenantModule>| module.name_any() == name;
+        let is_there = |module: &Arc<TenantModule>| module.name_any() == name;
         if context.modules.built_in(&name).is_some()
             || context.stores.tenant_modules.state().iter().any(is_there)
         {
@@ -147,6 +150,7 @@ async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
     for object in context.stores.tenant_modules.state() {
         let (name, spec) = (object.name_any(), &object.spec);
         let refused = |refusal| Err((ContentState::Refused(refusal), None));
+        let mut still_accepted = None;
         let image = spec.source.image.as_ref().map(|image| context.state.images.state(&name, image));
         let mut read_from = None;
         let source = match (context.modules.built_in(&name), spec.source.built_in.is_some()) {
@@ -171,7 +175,8 @@ async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
                     let accepted = context.state.modules.accepted(&name);
                     let config_maps = &context.stores.config_maps;
                     let read = read(&name, spec, pulled, config_maps, namespace, accepted.as_ref()).await;
-                    read.map_err(|(refusal, newest)| (ContentState::Refused(refusal), newest))
+                    still_accepted = read.accepted.map(Arc::new);
+                    read.newest.map_err(|(refusal, newest)| (ContentState::Refused(refusal), newest))
                 }
             },
         };
@@ -189,7 +194,7 @@ async fn candidates(context: &Context) -> BTreeMap<String, Candidate> {
             content: ContentState::Accepted,
         };
         let source = source.map_err(|(state, _)| state);
-        candidates.insert(name, Candidate { object, source, report });
+        candidates.insert(name, Candidate { object, source, accepted: still_accepted, report });
     }
     candidates
 }
@@ -325,17 +330,27 @@ impl Evaluation<'_> {
     fn publish(&self, order: &[String]) {
         let known = self.context.modules.known();
         let was_accepted = |name: &str| self.context.state.modules.accepted(name).is_some();
+        let built_in_there =
+            self.context.modules.built_in_names().filter(|name| !self.refused_built_in.contains_key(*name));
+        let mut are_there: BTreeSet<String> = built_in_there.map(str::to_owned).collect();
         let offer = |name: &String| {
             let candidate = self.candidates.get(name)?;
-            let source = candidate.source.as_ref().ok();
-            let content = match (self.states.get(name)?, source) {
-                (ContentState::Accepted, Some(source)) => Ok(std::sync::Arc::new(source.module.clone())),
-                // What was accepted before stays while the next version is read and rehearsed.
+            let needs = &candidate.object.spec.depends_on;
+            // What was accepted before stays while the next version is read and rehearsed, and when that is refused.
+            let accepted =
+                || candidate.accepted.clone().filter(|_| needs.iter().all(|name| are_there.contains(name)));
+            let content = match (self.states.get(name)?, &candidate.source) {
+                (ContentState::Accepted, Ok(source)) => Some(Arc::new(source.module.clone())),
                 (ContentState::Rehearsing(_) | ContentState::Unavailable(_), _) => {
-                    known.module(name).cloned().ok_or_else(|| was_accepted(name))
+                    known.module(name).cloned().or_else(accepted)
                 }
-                _ => Err(was_accepted(name)),
+                (ContentState::Refused(refusal), _) if refusal.is_of_new_content() => accepted(),
+                _ => None,
             };
+            if content.is_some() {
+                are_there.insert(name.clone());
+            }
+            let content = content.ok_or_else(|| was_accepted(name));
             let (depends_on, is_default) =
                 (candidate.object.spec.depends_on.clone(), candidate.object.spec.default == Some(true));
             let minimum_versions = minimum_versions(&candidate.object.spec.minimum_versions);

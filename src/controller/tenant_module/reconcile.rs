@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -16,7 +16,10 @@ use super::{
     wake::wake_tenants,
 };
 use crate::{
-    api::tenant_module::TenantModule,
+    api::{
+        conditions::{READY, find_condition},
+        tenant_module::TenantModule,
+    },
     controller::{
         apply_status::apply_status,
         context::{Context, SharedContext},
@@ -86,6 +89,13 @@ async fn reconcile(
     let name = module.name_any();
     // The next evaluation reads it.
     let Some(report) = context.state.modules.report_of(&name) else { return Ok(()) };
+    let conditions = module.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let shown = find_condition(conditions, READY).filter(|ready| ready.status == "False");
+    let shown = shown.map(|ready| ready.message.as_str());
+    if let Some(refusal) = context.state.modules.announce(&name, &report.content, shown) {
+        let about = module.object_ref(&());
+        context.events.warning(about, "CheckContent", refusal.reason(), refusal.to_string());
+    }
     let accepted = context.state.modules.accepted(&name);
     let status = next_status(module, &report, accepted.as_ref(), adoption, context.clock.now());
     if module.status.as_ref().is_some_and(|before| same(before, &status)) {

@@ -40,10 +40,23 @@ pub fn kind(source: &ModuleSource) -> Option<ModuleSourceKind> {
     kinds.into_iter().find_map(|(is_it, kind)| is_it.then_some(kind))
 }
 
+/// What was read of a source.
+#[derive(Debug)]
+pub struct ReadSource {
+    /// The module; or what is wrong with the source, and the newest file in it, if its files could be read.
+    pub newest: Result<SourceModule, (ModuleRefusal, Option<i32>)>,
+    /// The content that was accepted before, if the source still has it.
+    pub accepted: Option<Module>,
+}
+
+impl ReadSource {
+    /// A source without content.
+    pub fn refused(refusal: ModuleRefusal) -> Self {
+        Self { newest: Err((refusal, None)), accepted: None }
+    }
+}
+
 /// Reads a module's source. `image` is that of `source.image`.
-///
-/// # Errors
-/// What is wrong with the source, and the newest file in it, if its files could be read.
 pub async fn read(
     name: &str,
     spec: &TenantModuleSpec,
@@ -51,32 +64,50 @@ pub async fn read(
     config_maps: &Store<ConfigMap>,
     namespace: &str,
     accepted: Option<&AcceptedModule>,
-) -> Result<SourceModule, (ModuleRefusal, Option<i32>)> {
-    let without = |refusal| (refusal, None);
+) -> ReadSource {
     let kind = kind_of(spec);
+    let described = |versions| described(Module { kind, ..Module::new(name.to_owned(), versions) }, spec);
     if kind != ModuleKind::Files {
         let wanted = spec.version.as_deref().unwrap_or_default();
-        let versions = named_versions(wanted, accepted).map_err(without)?;
-        let module = described(Module { kind, ..Module::new(name.to_owned(), versions) }, spec);
-        return Ok(SourceModule { newest: module.target(), module });
+        return match named_versions(wanted, accepted) {
+            Ok(versions) => {
+                let module = described(versions);
+                ReadSource { newest: Ok(SourceModule { newest: module.target(), module }), accepted: None }
+            }
+            Err(refusal) => ReadSource::refused(refusal),
+        };
     }
-    let (origin, files) = match (&spec.source.config_maps, &spec.source.directory, image) {
+    let (origin, files) = match files_of(spec, image, config_maps, namespace).await {
+        Ok(found) => found,
+        Err(refusal) => return ReadSource::refused(refusal),
+    };
+    let at_target = |migrations| {
+        let module = described(migrations);
+        let newest = module.target();
+        let module = module.at_target(spec.version.as_deref()).map_err(|refusal| (refusal, Some(newest)))?;
+        Ok(SourceModule { module, newest })
+    };
+    let accepted = accepted.and_then(|accepted| described(Vec::new()).as_accepted(&files, accepted));
+    let newest = migrations(&origin, &files).map_err(|refusal| (refusal, None)).and_then(at_target);
+    ReadSource { newest, accepted }
+}
+
+/// The files of a source, and where they are.
+async fn files_of(
+    spec: &TenantModuleSpec,
+    image: Option<&PulledImage>,
+    config_maps: &Store<ConfigMap>,
+    namespace: &str,
+) -> Result<(String, Vec<SourceFile>), ModuleRefusal> {
+    Ok(match (&spec.source.config_maps, &spec.source.directory, image) {
         (Some(references), ..) => {
-            let files = read_config_maps(references, config_maps, namespace).map_err(without)?;
+            let files = read_config_maps(references, config_maps, namespace)?;
             ("spec.source.configMaps".to_owned(), files)
         }
-        (None, Some(path), _) => {
-            let files = read_directory(path.clone()).await.map_err(without)?;
-            (format!("directory {path:?}"), files)
-        }
+        (None, Some(path), _) => (format!("directory {path:?}"), read_directory(path.clone()).await?),
         (None, None, Some(image)) => read_image(spec, image),
         (None, None, None) => ("spec.source".to_owned(), Vec::new()),
-    };
-    let migrations = migrations(&origin, &files).map_err(without)?;
-    let module = described(Module::new(name.to_owned(), migrations), spec);
-    let newest = module.target();
-    let module = module.at_target(spec.version.as_deref()).map_err(|refusal| (refusal, Some(newest)))?;
-    Ok(SourceModule { module, newest })
+    })
 }
 
 /// How the versions of a module come into a database.

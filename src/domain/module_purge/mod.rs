@@ -17,11 +17,11 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PurgeRefusal {
     /// The internal module.
-    #[error("it has Tenantry's own tables, which stay")]
+    #[error("it has Tenantry's own tables: remove the name from spec.purgeModules")]
     Internal,
     /// A list gives it to the tenant.
     #[error(
-        "{0} gives it to the tenant: take it off that list, or give the tenant a list of its own in spec.modules"
+        "{0} gave it to the tenant when this was decided: take it off that list if it is still there, or give the tenant a list of its own in spec.modules"
     )]
     Listed(String),
     /// A module that the tenant keeps depends on it.
@@ -54,8 +54,28 @@ pub enum PurgeRefusal {
     Undroppable(Vec<String>),
 }
 
-/// The names that were written again, since a name counts once.
-pub const AGAIN: &str = "then remove the name from spec.purgeModules and write it again; nothing was dropped";
+/// How a name that was refused counts again.
+const AGAIN: &str = "then remove the name from spec.purgeModules and write it again; nothing was dropped";
+
+impl PurgeRefusal {
+    /// The whole message: what to do, and how the name counts again if it can.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Internal => format!("{self}; nothing was dropped"),
+            _ => format!("{self}, {AGAIN}"),
+        }
+    }
+}
+
+/// What is said of a name that the tenant has no module of.
+pub fn absent(name: &str, has: &[ModuleVersion]) -> String {
+    let has: Vec<&str> = has.iter().map(|module| &*module.name).filter(|name| *name != INTERNAL).collect();
+    let has = if has.is_empty() { "no module".to_owned() } else { has.join(", ") };
+    format!(
+        "spec.purgeModules: the tenant has no module {name:?}, so that nothing was dropped; it has {has}: correct the \
+         name, or remove it"
+    )
+}
 
 /// The maximum of objects in a message.
 const SHOWN: usize = 5;
@@ -181,9 +201,9 @@ mod tests {
         assert_eq!(refused("billing", &["core"], &[], &has), None);
         let says =
             |refused: Option<String>, words: &str| assert!(refused.unwrap().contains(words), "{words}");
-        says(refused("billing", &["billing"], &[], &has), "spec.modules gives it");
-        says(refused("billing", &[], &["billing"], &has), "TenantPlan \"gold\" gives it");
-        says(refused("core", &[], &[], &has), "the list of default modules gives it");
+        says(refused("billing", &["billing"], &[], &has), "spec.modules gave it");
+        says(refused("billing", &[], &["billing"], &has), "TenantPlan \"gold\" gave it");
+        says(refused("core", &[], &[], &has), "the list of default modules gave it");
         says(refused("base", &["core"], &[], &has), "module \"billing\" depends on it");
         assert_eq!(refused("base", &["core"], &[], &["core", "base"]), None);
         // Also one whose content is not accepted now, and one that the tenant is to get.
@@ -218,6 +238,22 @@ mod tests {
         let named = names(&["base", "gone", "billing"]);
         assert_eq!(order(&named, &RecordedPurges::new(), &known()), ["gone", "billing", "base"]);
         assert_eq!(order(&named, &refused, &known()), ["gone", "billing"]);
+    }
+
+    #[test]
+    fn message_says_whether_the_name_can_count_again() {
+        let listed = PurgeRefusal::Listed("spec.modules".into()).message();
+        assert!(listed.ends_with("and write it again; nothing was dropped"), "{listed}");
+        let stays =
+            "it has Tenantry's own tables: remove the name from spec.purgeModules; nothing was dropped";
+        assert_eq!(PurgeRefusal::Internal.message(), stays);
+        let has = [INTERNAL, "core", "base"].map(|name| ModuleVersion { name: name.into(), version: 1 });
+        let text = absent("bililng", &has);
+        assert!(
+            text.contains("no module \"bililng\"") && text.contains("it has core, base: correct"),
+            "{text}"
+        );
+        assert!(absent("x", &[]).contains("it has no module"));
     }
 
     #[test]

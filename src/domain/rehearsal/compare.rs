@@ -1,7 +1,7 @@
 //! What a file changed, from the catalogs before and after it. Nothing is read from the SQL itself.
 
 use super::{
-    FindingClass, RehearsalFinding, RewrittenRelation,
+    FindingClass, RehearsalFinding, RewrittenRelation, RightsChange,
     catalog::{CatalogObject, CatalogSnapshot, RowChange},
     narrowing::is_widening,
 };
@@ -46,6 +46,21 @@ struct Findings {
 
 impl Findings {
     fn add(&mut self, class: FindingClass, object: &CatalogObject, message: String, refused: bool) {
+        self.push(class, object, message, refused, None);
+    }
+
+    fn add_right(&mut self, object: &CatalogObject, right: RightsChange, message: String) {
+        self.push(FindingClass::Rights, object, message, true, Some(right));
+    }
+
+    fn push(
+        &mut self,
+        class: FindingClass,
+        object: &CatalogObject,
+        message: String,
+        refused: bool,
+        right: Option<RightsChange>,
+    ) {
         let finding = RehearsalFinding {
             file: String::new(),
             line: None,
@@ -54,6 +69,7 @@ impl Findings {
             object: object.address.clone(),
             message,
             refused,
+            right,
         };
         if !self.found.contains(&finding) {
             self.found.push(finding);
@@ -126,11 +142,10 @@ impl Comparison<'_> {
                 );
                 findings.add(FindingClass::OutsideSchema, object, message, true);
             }
-            None if object.kind == "default privileges" => findings.add(
-                FindingClass::Rights,
+            None if object.kind == "default privileges" => findings.add_right(
                 object,
+                RightsChange::Defaults,
                 "changes default privileges: Tenantry sets those of tenantry_owner; remove ALTER DEFAULT PRIVILEGES".to_owned(),
-                true,
             ),
             None if object.kind == "setting" => findings.add(
                 FindingClass::Rights,
@@ -155,7 +170,7 @@ impl Comparison<'_> {
                 object.label(),
                 object.owner
             );
-            findings.add(FindingClass::Rights, object, message, true);
+            findings.add_right(object, RightsChange::Owned(object.owner.clone()), message);
         }
         let strangers: Vec<&str> = object
             .grantees
@@ -163,14 +178,14 @@ impl Comparison<'_> {
             .map(String::as_str)
             .filter(|grantee| !KNOWN_GRANTEES.contains(grantee))
             .collect();
-        if !strangers.is_empty() {
+        if let Some(first) = strangers.first() {
             let message = format!(
                 "grants rights on {} to {}: a tenant's login has its rights from the group of its access level, and no \
                  other role has any; remove the GRANT",
                 object.label(),
                 strangers.join(", ")
             );
-            findings.add(FindingClass::Rights, object, message, true);
+            findings.add_right(object, RightsChange::Granted((*first).to_owned()), message);
         }
         if object.is_unsafe_definer {
             let message = format!(
@@ -371,6 +386,11 @@ pub fn rights_findings(before: &[RightsMismatch], after: &[RightsMismatch]) -> V
         | RightsMismatch::Missing { object, .. }
         | RightsMismatch::Owned(object)) = mismatch;
         let name = object.name();
+        let right = match mismatch {
+            RightsMismatch::Excess { grantee, .. } => RightsChange::Granted(grantee.clone()),
+            RightsMismatch::Missing { grantee, .. } => RightsChange::Revoked(grantee.clone()),
+            RightsMismatch::Owned(object) => RightsChange::Owned(object.owner.clone()),
+        };
         let message = match mismatch {
             RightsMismatch::Excess { grantee, privileges, .. } => format!(
                 "leaves {grantee} with {} on {name}: Tenantry alone grants rights, by the schema's default privileges, and \
@@ -395,6 +415,7 @@ pub fn rights_findings(before: &[RightsMismatch], after: &[RightsMismatch]) -> V
             object: object.address.clone(),
             message,
             refused: true,
+            right: Some(right),
         }
     };
     after.iter().filter(is_new).filter(|mismatch| !is_default(mismatch)).map(finding).collect()

@@ -1,13 +1,14 @@
 //! The rehearsal of a module: its new files are applied to a scratch database before any tenant has them, and the catalogs
 //! are compared. The comparison reads them in a session of its own, which no file can change.
 
+mod place;
 mod watch;
 
 use std::time::Instant;
 
 use futures::{FutureExt, future::BoxFuture};
 
-use self::watch::Watch;
+use self::{place::place_of, watch::Watch};
 use crate::{
     domain::{
         rehearsal::{
@@ -17,7 +18,7 @@ use crate::{
         },
         rights::{RightsMismatch, rights_mismatches},
     },
-    modules::{Migration, Module, ModuleSet, position_of, statements},
+    modules::{Migration, Module, ModuleSet},
     postgres::{
         MigrationError,
         catalog::{rights::read_rights, snapshot::read_snapshot},
@@ -165,9 +166,11 @@ impl Rehearsing<'_> {
             }
             for finding in &mut findings {
                 finding.file = migration.file.to_string();
-                let place = place_of(&migration.sql, &finding.object);
+                let place = place_of(&migration.sql, &finding.object, finding.right.as_ref());
                 (finding.line, finding.column) = place.unzip();
             }
+            // Those of the whole file come last.
+            findings.sort_by_key(|finding| (finding.line.is_none(), finding.line, finding.column));
             report.findings.extend(findings);
             report.files.push(file);
             before = after;
@@ -231,43 +234,6 @@ fn failed(error: &MigrationError) -> RehearsalFinding {
         object: String::new(),
         message: error.message.clone(),
         refused: true,
-    }
-}
-
-/// Where a file names an object: its first statement that does. SQL that is put together at run time names none.
-fn place_of(sql: &str, address: &str) -> Option<(usize, usize)> {
-    let address = address.split(['(']).next().unwrap_or(address);
-    let address = address.split(" on ").next().unwrap_or(address);
-    let name = address.rsplit('.').next().unwrap_or(address).trim_matches('"').to_lowercase();
-    if name.is_empty() {
-        return None;
-    }
-    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-    let names_it = |text: &str| {
-        let text = text.to_lowercase();
-        text.match_indices(&name)
-            .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + name.len()..].starts_with(is_part))
-    };
-    let statement = statements(sql).into_iter().find(|statement| names_it(statement.text))?;
-    Some(position_of(sql, statement.start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn object_is_found_in_the_statement_that_names_it() {
-        let sql = "CREATE TABLE page (id int);\n  DROP TABLE app.\"Pages\";\nALTER TABLE b DROP c;";
-        for (address, place) in [
-            ("app.\"Pages\"", Some((2, 3))),
-            ("public.page", Some((1, 1))),
-            ("public.b.c", Some((3, 1))),
-            ("public.f(page integer)", None),
-            ("i on public.b", None),
-            ("", None),
-        ] {
-            assert_eq!(place_of(sql, address), place, "{address}");
-        }
+        right: None,
     }
 }

@@ -206,8 +206,11 @@ async fn module_columns_show_versions_and_tenants() {
         .unwrap();
     let text = kubectl.run(&["get", modules]).await.unwrap();
     let (header, row) = table(&text);
-    assert_eq!(header, ["NAME", "SOURCE", "VERSION", "LATEST", "TENANTS", "BEHIND", "READY", "AGE"]);
-    assert_eq!(row[..7], ["one", "ConfigMaps", "7", "8", "30", "2", "True"]);
+    assert_eq!(
+        header,
+        ["NAME", "SOURCE", "VERSION", "LATEST", "TENANTS", "BEHIND", "READY", "REASON", "AGE"]
+    );
+    assert_eq!(row[..8], ["one", "ConfigMaps", "7", "8", "30", "2", "True", "Accepted"]);
 }
 
 #[tokio::test]

@@ -208,3 +208,20 @@ async fn every_attack_is_found_or_impossible() {
         demand_none(&missed);
     }
 }
+
+/// The place of a right is the statement that changed it, not the first one that names the table.
+#[tokio::test]
+async fn right_is_found_where_it_was_changed() {
+    let server = ready(&SERVERS[1]).await;
+    let sql = "ALTER TABLE pages ALTER title SET NOT NULL;\nCREATE TABLE q (id int);\n\
+               REVOKE SELECT ON q FROM tenantry_ro;\nGRANT SELECT ON q TO PUBLIC;\nGRANT SELECT ON pages TO PUBLIC;\n\
+               ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO PUBLIC";
+    let report = rehearse(&server, FIRST, sql, false).await;
+    let found: Vec<_> = report.refusals().map(|finding| (finding.line.unwrap(), &*finding.object)).collect();
+    let defaults = "of tenantry_owner in app";
+    assert_eq!(&found[..4], [(3, "app.q"), (4, "app.q"), (5, "app.pages"), (6, defaults)], "{report:#?}");
+    let report = rehearse(&server, FIRST, "SELECT 1;\nGRANT SELECT ON pages TO no_such_role", false).await;
+    let [finding] = &report.findings[..] else { panic!("{report:#?}") };
+    assert_eq!((finding.class, finding.line), (FAILED, Some(2)));
+    assert!(finding.message.ends_with("Tenantry alone does: remove the GRANT"), "{finding:?}");
+}

@@ -17,7 +17,7 @@ use crate::{
         watch::requeue::requeue_tenant,
     },
     domain::{
-        module_purge::{AGAIN, PurgeRefusal, order, others_there, own_schema, refusal},
+        module_purge::{PurgeRefusal, absent, order, others_there, own_schema, refusal},
         modules::{ChosenModule, version_of, with_applied},
         record::ModuleVersion,
         recorded_purge::RecordedPurge,
@@ -101,8 +101,7 @@ async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), Step
         PurgedModule::Refused { version, why } => refuse(step, module, Some(version), &why).await,
         PurgedModule::Absent => {
             if !was_recorded {
-                let note =
-                    format!("spec.purgeModules: the tenant has no module {module:?}; nothing was dropped");
+                let note = absent(module, &kept);
                 let object = step.tenant().object_ref(&());
                 step.context.events.warning(object, "PurgeModules", Reason::ModuleNotFound, note);
             }
@@ -149,7 +148,7 @@ async fn refuse(
     let (row, correlation) = (step.row()?, step.correlation()?);
     let found = version.map(|version| ModuleVersion { name: module.to_owned(), version });
     let versions = with_applied(&row.module_versions, &Vec::from_iter(found));
-    let why = format!("{why}, {AGAIN}");
+    let why = why.message();
     let registry = &step.context.registry;
     let update = registry.refuse_module_purge(row.id, module, &why, &versions, correlation).await?;
     step.replace_record(update.record);

@@ -179,6 +179,7 @@ fn of_roles(catalog: &str) -> RehearsalFinding {
             "{what}, which is shared by all tenants of the server: a module changes objects in its schema only; remove it"
         ),
         refused: true,
+        right: None,
     }
 }
 
@@ -216,6 +217,7 @@ pub(super) async fn forged_meters(session: &mut PgConnection) -> Result<Vec<Rehe
             "function {function} is in Tenantry's schema, and was not created by tenantry.meter: remove it"
         ),
         refused: true,
+        right: None,
     };
     Ok(found.iter().filter(|one| !made.contains(one)).map(finding).collect())
 }

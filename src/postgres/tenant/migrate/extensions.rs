@@ -72,7 +72,8 @@ pub(super) fn decide(wanted: &Extension, found: Option<&ExtensionState>) -> Resu
     let Some(found) = found else {
         return Err(format!(
             "the server does not have it: install its package there, or enable it at the provider (SELECT * FROM \
-             pg_available_extensions WHERE name = '{}' shows it then), or remove it from spec.extensions",
+             pg_available_extensions WHERE name = '{}' shows it then), or correct its name in spec.extensions, or remove \
+             it there",
             wanted.name
         ));
     };

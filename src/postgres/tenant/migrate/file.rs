@@ -150,7 +150,9 @@ impl<'a> ModuleFile<'a> {
         });
         let byte = reported_byte.or(statement.map(|statement| statement.start));
         let mut message = describe(error);
-        if let Some(remedy) = remedy(error, &self.module.schema) {
+        let words = reported(error).map(|error| (error.code().to_owned(), error.message().to_owned()));
+        let remedy = words.and_then(|(code, text)| remedy(&code, &text, statement, &self.module.schema));
+        if let Some(remedy) = remedy {
             message = format!("{message}: {remedy}");
         }
         let place = byte.map(|byte| position_of(sql, byte));
@@ -198,10 +200,8 @@ fn byte_of(sql: &str, position: usize) -> usize {
 }
 
 /// What a module's author does about an error whose text does not say it.
-fn remedy(error: &sqlx::Error, schema: &str) -> Option<String> {
-    let error = reported(error)?;
-    let message = error.message();
-    match error.code() {
+fn remedy(code: &str, message: &str, statement: Option<&Statement<'_>>, schema: &str) -> Option<String> {
+    match code {
         "25001" => Some("begin the file with `-- tenantry: no-transaction`, a line of its own".to_owned()),
         "42501" if message.starts_with("permission denied to create extension") => {
             Some("name it in spec.extensions of the module, and remove the statement".to_owned())
@@ -210,6 +210,11 @@ fn remedy(error: &sqlx::Error, schema: &str) -> Option<String> {
             "a module's SQL runs as tenantry_owner, which creates objects in schema {schema} and no roles, schemas or \
              temporary tables"
         )),
+        "42704" if message.starts_with("role ") => {
+            let is_of = |verb: &&str| statement.is_some_and(|statement| statement.begins_with(&[*verb]));
+            let verb = ["GRANT", "REVOKE"].into_iter().find(is_of)?;
+            Some(format!("a module grants no rights to roles, Tenantry alone does: remove the {verb}"))
+        }
         _ => None,
     }
 }
@@ -217,6 +222,17 @@ fn remedy(error: &sqlx::Error, schema: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn right_of_an_unknown_role_is_no_modules_to_grant() {
+        let of =
+            |sql: &str| remedy("42704", "role \"reporting\" does not exist", statements(sql).first(), "app");
+        assert!(of("grant SELECT ON pages TO reporting").unwrap().ends_with("remove the GRANT"));
+        assert!(of("REVOKE ALL ON pages FROM reporting").unwrap().ends_with("remove the REVOKE"));
+        assert_eq!(of("ALTER TABLE pages OWNER TO reporting"), None);
+        let of_type = statements("GRANT USAGE ON TYPE state TO tenantry_ro");
+        assert_eq!(remedy("42704", "type \"state\" does not exist", of_type.first(), "app"), None);
+    }
 
     #[test]
     fn positions_in_characters_become_bytes() {
