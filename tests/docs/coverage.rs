@@ -1,0 +1,77 @@
+//! Every command that the README or a page prints is run by a test, or is in the list of those that are only read.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    daily::{
+        is_only_read,
+        situations::{ONLY_READ, PAGES, SITUATIONS},
+    },
+    shell::{blocks, page},
+};
+
+/// Pages whose commands bash only reads, and why they are not run.
+const PAGES_ONLY_READ: [(&str, &str); 1] = [("real-clusters.md", "needs clusters and clouds")];
+
+/// The README and the pages, by their names for `page`.
+fn documents() -> Vec<String> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let names = fs::read_dir(docs).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    let mut documents: Vec<String> = names.filter(|name| name.ends_with(".md")).collect();
+    documents.push("../README.md".to_owned());
+    documents.sort();
+    documents
+}
+
+#[test]
+fn commands_of_every_page_are_run() {
+    let others = [
+        include_str!("how_tos.rs"),
+        include_str!("install.rs"),
+        include_str!("real_clusters.rs"),
+        include_str!("your_application.rs"),
+    ];
+    for name in documents() {
+        if blocks(&page(&name)).is_empty() {
+            continue;
+        }
+        let call = format!("page(\"{name}\")");
+        let covered = PAGES.contains(&name.as_str()) || others.iter().any(|test| test.contains(&call));
+        assert!(covered, "{name} has commands that no test runs: add it to PAGES of tests/docs/daily/situations.rs");
+    }
+    for (name, why) in PAGES_ONLY_READ {
+        assert!(!PAGES.contains(&name), "{name} is run, although it {why}");
+    }
+}
+
+#[test]
+fn bash_reads_every_block() {
+    for name in documents() {
+        let document = page(&name);
+        for line in document.lines().filter(|line| line.trim_start().starts_with("```")) {
+            // Only blocks that begin so are found by the tests.
+            let language = line.trim_start_matches([' ', '`']);
+            let other = ["bash", "shell", "console", "zsh"].contains(&language);
+            assert!(!other && !(line.starts_with(' ') && language == "sh"), "{name}: write ```sh for {line:?}");
+        }
+        for block in blocks(&document) {
+            let read = Command::new("bash").args(["-n", "-c", block]).output().unwrap();
+            assert!(read.status.success() && read.stderr.is_empty(), "{name}\n{block}\n{read:?}");
+        }
+    }
+}
+
+#[test]
+fn lists_name_blocks_that_exist() {
+    let exists = |name: &str, begins: &str| {
+        blocks(&page(name)).iter().any(|block| format!("{block}\n").starts_with(begins))
+    };
+    for situation in SITUATIONS {
+        let (name, begins) = (situation.page, situation.block);
+        assert!(PAGES.contains(&name) && exists(name, begins), "{name}: no block {begins:?}");
+        assert!(!is_only_read(name, begins), "{name}: {begins:?} is not run");
+    }
+    for (name, begins, why) in ONLY_READ {
+        assert!(exists(name, begins) && !why.is_empty(), "{name}: no block {begins:?}");
+    }
+}
