@@ -116,8 +116,9 @@ fn prepare(shell: &mut Shell, environment: &Environment) {
 #[tokio::test]
 #[ignore = "slow: make test-all"]
 async fn every_day_works_as_printed() {
-    let installation =
-        InstallationOptions { arguments: vec!["--log-format=json".to_owned()], ..Default::default() };
+    // As the chart has it; the environments of other tests have the breaker off.
+    let arguments = ["--log-format=json", "--mass-deletion-breaker=on"].map(str::to_owned).into();
+    let installation = InstallationOptions { arguments, ..InstallationOptions::default() };
     let tenantry = PathBuf::from(env!("CARGO_BIN_EXE_tenantry"));
     let options = EnvironmentOptions { tenantry, installation, ..EnvironmentOptions::default() };
     let environment = Environment::start(options).await.unwrap();

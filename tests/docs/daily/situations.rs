@@ -39,16 +39,16 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         page: "../README.md",
         block: "kubectl apply -f examples/quickstart/acme.yaml",
-        shows: &["ReadWrite", "postgresql://acme_app:", r#""credential":"ResetToken""#],
+        shows: &["ReadWrite", "postgresql://tenant_acme_app:", r#""credential":"ResetToken""#],
         ..NONE
     },
     Situation {
         page: "first-login.md",
         block: "kubectl get secret",
-        shows: &[r#"[{"email":"owner@acme.example","credential":"ResetToken","secret":""#],
+        shows: &[r#"[{"credential":"ResetToken","email":"owner@acme.example","expiresAt":"20"#],
         ..NONE
     },
-    Situation { page: "health.md", block: "curl", shows: &[r#""status":"ready""#], ..NONE },
+    Situation { page: "health.md", block: "curl", shows: &[r#""status": "ready""#], ..NONE },
     Situation {
         page: "plans.md",
         block: "kubectl get tenantplans",
@@ -100,7 +100,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         page: "credentials.md",
         block: "kubectl --namespace customers annotate",
-        after: "kubectl wait -n customers --for=jsonpath='{.status.credentials.login}'=acme_b --timeout=60s ten/acme",
+        after: "kubectl wait -n customers --for=jsonpath='{.status.credentials.login}'=tenant_acme_b --timeout=60s ten/acme",
         ..NONE
     },
     Situation {
@@ -210,7 +210,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         page: "runbooks.md",
         block: "kubectl -n tenantry-system get lease tenantry -o jsonpath",
-        shows: &[r#""role":"leader""#],
+        shows: &[r#""role": "leader""#],
         ..NONE
     },
     Situation {
