@@ -100,6 +100,7 @@ fn prepare(shell: &mut Shell, environment: &Environment) {
         ("TENANTRY_HTTP", environment.operator().base_url()),
         ("TENANTRY_ADMIN_URL", server.admin_url("postgres")),
         ("REGISTRY_ADMIN_URL", server.admin_url("tenantry_system")),
+        ("ACME_ADMIN_URL", server.admin_url("tenant_acme")),
         ("TENANTRY_OPERATOR_PASSWORD", password.to_owned()),
         ("TENANTRY_SYSTEM_DATABASE_URL", registry.clone()),
         ("LOG", environment.operator().log().display().to_string()),

@@ -209,7 +209,7 @@ pub const SITUATIONS: &[Situation] = &[
     },
     Situation {
         page: "runbooks.md",
-        block: "kubectl -n tenantry-system get lease tenantry -o jsonpath",
+        block: "POD=$(kubectl",
         shows: &[r#""role": "leader""#],
         ..NONE
     },
@@ -303,7 +303,7 @@ pub const SITUATIONS: &[Situation] = &[
         page: "runbooks.md",
         block: "kubectl -n tenantry-system get secret \"$CA_SECRET\"",
         before: r#"kubectl -n tenantry-system create secret generic "$CA_SECRET" --from-file=ca.crt"#,
-        shows: &["notAfter="],
+        shows: &["Not After : ", "CN"],
         ..NONE
     },
     Situation {
@@ -315,15 +315,30 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         page: "runbooks.md",
         block: "kubectl describe tenantmodule \"$MODULE\"",
-        before: r#"echo 'CREATE TABLE invoices (id bigint PRIMARY KEY);' > 0001_invoices.sql
+        before: r#"echo 'CREATE TABLE invoices (id bigint PRIMARY KEY, total bigint);' > 0001_invoices.sql
             kubectl -n tenantry-system create configmap billing-1 --from-file=0001_invoices.sql \
               --dry-run=client -o yaml | kubectl apply -f -
             kubectl apply -f - <<'END'
 {apiVersion: tenantry.dev/v1alpha1, kind: TenantModule, metadata: {name: billing},
- spec: {source: {configMaps: [{name: billing-1}]}}}
+ spec: {default: true, source: {configMaps: [{name: billing-1}]}}}
 END
-            kubectl wait --for=condition=Ready --timeout=60s tmod/billing"#,
+            kubectl wait --for=condition=Ready --timeout=60s tmod/billing
+            kubectl wait -n customers --timeout=60s ten/acme \
+              --for=jsonpath='{.status.modules[?(@.name=="billing")].version}'=1"#,
         shows: &["billing-1"],
+        ..NONE
+    },
+    Situation {
+        page: "runbooks.md",
+        block: "kubectl get tenants -A -o json | jq -r '.items[] | .metadata as $m | .status.modules",
+        // Data of one tenant on which a file fails that a scratch database takes.
+        before: r#"psql "$ACME_ADMIN_URL" -c 'INSERT INTO invoices SELECT g, 1 FROM generate_series(1, 2) AS g'
+            echo 'CREATE UNIQUE INDEX ON invoices (total);' > 0002_unique.sql
+            kubectl -n tenantry-system create configmap billing-1 --from-file=0001_invoices.sql \
+              --from-file=0002_unique.sql --dry-run=client -o yaml | kubectl replace -f -
+            kubectl wait -n customers --timeout=60s ten/acme \
+              --for=jsonpath='{.status.modules[?(@.name=="billing")].state}'=Failed"#,
+        shows: &["customers\tacme\tbilling\tFailed\t"],
         ..NONE
     },
     Situation {
@@ -334,11 +349,11 @@ END
     },
     Situation {
         page: "uninstall.md",
-        block: "kubectl get ten,hold -A -o name",
+        block: "kubectl get ten,hold -A",
         // No operator runs: see the test.
         before: "kubectl delete ten -n customers acme --wait=false",
         after: "kubectl wait -n customers --for=delete --timeout=30s ten/acme",
-        shows: &["tenant.tenantry.dev/acme"],
+        shows: &["tenant.tenantry.dev/acme", "customers"],
         ..NONE
     },
 ];
