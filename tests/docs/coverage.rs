@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, process::Command};
 
+use tenantry::api::reason::Reason;
+
 use crate::{
     daily::{
         is_only_read,
@@ -11,7 +13,7 @@ use crate::{
 };
 
 /// The README and the pages, by their names for `page`.
-fn documents() -> Vec<String> {
+pub fn documents() -> Vec<String> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let names = fs::read_dir(docs).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
     let mut documents: Vec<String> = names.filter(|name| name.ends_with(".md")).collect();
@@ -35,7 +37,10 @@ fn commands_of_every_page_are_run() {
         }
         let call = format!("page(\"{name}\")");
         let covered = PAGES.contains(&name.as_str()) || others.iter().any(|test| test.contains(&call));
-        assert!(covered, "{name} has commands that no test runs: add it to PAGES of tests/docs/daily/situations.rs");
+        assert!(
+            covered,
+            "{name} has commands that no test runs: add it to PAGES of tests/docs/daily/situations.rs"
+        );
     }
 }
 
@@ -45,11 +50,17 @@ fn bash_reads_every_block() {
         let document = page(&name);
         for line in document.lines().filter(|line| line.trim_start().starts_with("```")) {
             // Only blocks that begin so are found by the tests.
-            let language = line.trim_start_matches([' ', '`']);
-            let other = ["bash", "shell", "console", "zsh"].contains(&language);
-            assert!(!other && !(line.starts_with(' ') && language == "sh"), "{name}: write ```sh for {line:?}");
+            let other = ["bash", "shell", "console", "zsh"].contains(&line.trim_start_matches([' ', '`']));
+            assert!(
+                line == "```sh" || (!other && line.trim_start() != "```sh"),
+                "{name}: write ```sh for {line:?}"
+            );
         }
         for block in blocks(&document) {
+            let reasons = block.split("--field-selector reason=").skip(1);
+            for reason in reasons.filter_map(|rest| rest.split_whitespace().next()) {
+                assert!(Reason::parse(reason).is_some(), "{name}: no Event has the reason {reason}");
+            }
             let read = Command::new("bash").args(["-n", "-c", block]).output().unwrap();
             assert!(read.status.success() && read.stderr.is_empty(), "{name}\n{block}\n{read:?}");
         }
