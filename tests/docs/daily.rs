@@ -114,7 +114,10 @@ fn prepare(shell: &mut Shell, environment: &Environment) {
         ("page/hold.yaml", shown("lifecycle.md", "metadata: {name: billing, namespace: customers}\nspec:")),
         ("page/legal.yaml", shown("offboarding.md", "preserve: true")),
         ("deployment.yaml", deployment.to_owned()),
-        ("ca.crt", Authority::new("private").unwrap().certificate().to_owned()),
+        (
+            "ca.crt",
+            ["old", "new"].map(|name| Authority::new(name).unwrap().certificate().to_owned()).concat(),
+        ),
         // A statement that fails ends psql with an error.
         (".psqlrc", "\\set ON_ERROR_STOP on\n".to_owned()),
     ] {

@@ -79,7 +79,6 @@ pub const SITUATIONS: &[Situation] = &[
             kubectl wait -n customers --for=condition=InForce --timeout=60s hold/billing",
         after: "kubectl wait -n customers --for=jsonpath='{.status.access}'=ReadWrite --timeout=60s ten/acme",
         shows: &["IN FORCE", "True"],
-        ..NONE
     },
     Situation {
         page: "lifecycle.md",
@@ -95,7 +94,6 @@ pub const SITUATIONS: &[Situation] = &[
         after: r#"until_true 'curl -s "$TENANTRY_HTTP/metrics" | grep "^tenantry_mass_deletion_breaker_open 0"'
             until_true '! kubectl get ten -n customers -o name | grep many-'"#,
         shows: &["MassDeletion", "breaker-acknowledged="],
-        ..NONE
     },
     Situation {
         page: "credentials.md",
@@ -276,7 +274,6 @@ pub const SITUATIONS: &[Situation] = &[
         after: r#"kubectl patch ten -n customers acme --type merge -p '{"spec":{"state":"Active"}}'
             kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme"#,
         shows: &["MassDeletion", "acme"],
-        ..NONE
     },
     Situation {
         page: "runbooks.md",
@@ -303,7 +300,7 @@ pub const SITUATIONS: &[Situation] = &[
         page: "runbooks.md",
         block: "kubectl -n tenantry-system get secret \"$CA_SECRET\"",
         before: r#"kubectl -n tenantry-system create secret generic "$CA_SECRET" --from-file=ca.crt"#,
-        shows: &["Not After : ", "CN"],
+        shows: &["Not After : ", "old", "new"],
         ..NONE
     },
     Situation {
@@ -354,7 +351,6 @@ END
         before: "kubectl delete ten -n customers acme --wait=false",
         after: "kubectl wait -n customers --for=delete --timeout=30s ten/acme",
         shows: &["tenant.tenantry.dev/acme", "customers"],
-        ..NONE
     },
 ];
 
