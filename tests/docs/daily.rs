@@ -15,7 +15,6 @@ use crate::{
 
 /// Before each situation: a wait for what is no field of an object.
 const UNTIL: &str = "until_true() {
-  export -f until_true
   timeout 60 bash -euo pipefail -c \"until { $1
   }; do sleep 0.2; done\"
 }
