@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+mod coverage;
+mod daily;
 mod drivers;
 mod external_secrets;
 mod how_tos;

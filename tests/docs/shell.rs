@@ -24,7 +24,8 @@ pub fn yaml_blocks(document: &str) -> Vec<&str> {
     blocks_in(document, "yaml")
 }
 
-fn blocks_in<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+/// Its blocks in a language.
+pub fn blocks_in<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
     let start = format!("\n```{language}\n");
     document.split(&start).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect()
 }
