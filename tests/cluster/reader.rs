@@ -123,11 +123,15 @@ async fn reads(session: &mut PgConnection) -> i64 {
 async fn reader_login_lives_as_long_as_it_is_asked_for_and_is_restricted_with_its_tenant() {
     let stage = Stage::set().await;
     // A new tenant is not Ready before it has the login that was asked for.
-    let spec = json!({"server": NAME, "credentials": {"reader": true}});
-    stage.fleet().apply("reader-new", spec).await;
+    let mut spec = json!({"server": NAME, "credentials": {"reader": true}});
+    stage.fleet().apply("reader-new", spec.clone()).await;
     let new = stage.fleet().ready("reader-new").await;
     assert!(new.status.unwrap().credentials.unwrap().reader.is_some());
     stage.fleet().secrets.get("reader-new-db-ro").await.unwrap();
+    spec["offboarding"] = json!({"gracePeriodSeconds": 0});
+    (spec["state"], spec["stateReason"]) = (json!("Deprovisioned"), json!("left"));
+    stage.fleet().apply("reader-new", spec).await;
+    stage.fleet().reason("reader-new", DEPROVISIONED, "Deprovisioned").await;
 
     stage.apply(false, json!({})).await;
     stage.shown(false).await;
