@@ -85,7 +85,18 @@ async fn twenty_kills_during_creations_and_deletions_lose_nothing() {
 
 #[tokio::test]
 async fn two_operators_without_lease_create_nothing_twice() {
-    let world = World::new("batch-two").await;
+    two_operators("batch-two", 40).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn two_operators_without_lease_create_none_of_a_hundred_twice() {
+    two_operators("batch-two-many", 100).await;
+}
+
+async fn two_operators(name: &'static str, number: usize) {
+    let world = World::new(name).await;
+    let many = i64::try_from(number).unwrap();
     world.installation.operator().stop().await.unwrap();
     let ignoring =
         |options: &mut tenantry_dev::OperatorOptions| options.arguments.push("--test-ignore-lease".into());
@@ -93,15 +104,15 @@ async fn two_operators_without_lease_create_nothing_twice() {
         (world.installation.replica(ignoring).unwrap(), world.installation.replica(ignoring).unwrap());
     one.start().await.unwrap();
     two.start().await.unwrap();
-    let all = names("both", 100);
+    let all = names("both", number);
     let zero = || json!({"offboarding": {"gracePeriodSeconds": 0}});
     join_all(all.iter().map(|name| world.apply(name, zero()))).await;
     join_all(all.iter().map(|name| world.fleet.ready(name))).await;
     let registered = "SELECT count(*) FROM activity WHERE action = 'Registered'";
-    assert_eq!(count(&world, "tenantry_system", registered).await, 100);
+    assert_eq!(count(&world, "tenantry_system", registered).await, many);
     assert_eq!(
         count(&world, "tenantry_system", "SELECT count(*) FROM activity WHERE action = 'Activated'").await,
-        100
+        many
     );
     // With one operator left, all workflows finish.
     one.kill().await.unwrap();
@@ -111,7 +122,7 @@ async fn two_operators_without_lease_create_nothing_twice() {
                 == 0
         })
         .await;
-    is_one_to_one(&world, 100, 0).await;
+    is_one_to_one(&world, many, 0).await;
     world.all_usable(&all).await;
 }
 

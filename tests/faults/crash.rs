@@ -115,7 +115,7 @@ pub async fn killed_at(
 }
 
 /// Every how many effects the gate kills the operator; `make test-all` does so at every one.
-pub const GATE: usize = 7;
+const GATE: usize = 11;
 
 /// Kills at effects of a scenario, each so many after the last, and compares each end with that of an undisturbed run.
 async fn at_effects(name: &'static str, scenario: Scenario, every: usize) {

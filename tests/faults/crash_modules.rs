@@ -11,7 +11,7 @@ use tenantry_dev::interposer::Moment;
 use tenantry_test_support::{Options, World};
 
 use super::{
-    crash::{GATE, killed_at, object},
+    crash::{killed_at, object},
     modules::{apply, files, until},
 };
 
@@ -219,7 +219,7 @@ impl Found {
 }
 
 /// Every how many effects the gate kills the operator here: each run takes seconds.
-const SELDOM: usize = 9 * GATE;
+const SELDOM: usize = 63;
 
 /// Everything that is left of a run, without what differs between any two.
 async fn left_of(world: &World, name: &str) -> BTreeMap<&'static str, Value> {

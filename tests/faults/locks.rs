@@ -59,7 +59,7 @@ async fn tenant_that_locks_everybody_out_is_ended_reported_and_suspended() {
         session.expect("others connect").unwrap();
         slowest = slowest.max(begun.elapsed());
     }
-    world.event("hostile", "SessionsEnded", "which kept a lock on another database").await;
+    world.event("hostile", "SessionsEnded", "which kept a lock on ").await;
     let counted = async || {
         let metrics = world.installation.operator().metrics().await.unwrap_or_default();
         metrics.contains("tenantry_tenant_sessions_ended_total{reason=\"Kept\"}")

@@ -30,8 +30,9 @@ use crate::{
     snapshot::{Subject, snapshots},
 };
 
-/// How many sequences a run has.
-const SEQUENCES: u64 = 100;
+/// How many sequences a run in the gate has, and one of all tests.
+const FEW: u64 = 40;
+const MANY: u64 = 100;
 /// The seed of every run.
 const SEED: u64 = 20_261_121;
 /// How many tenants are changed at once.
@@ -91,16 +92,26 @@ pub struct Run {
 
 #[tokio::test]
 async fn any_sequence_ends_like_fresh_tenant_with_last_spec_and_holds() {
+    end_alike("random", FEW).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn any_of_many_sequences_ends_like_fresh_tenant_with_last_spec_and_holds() {
+    end_alike("random-many", MANY).await;
+}
+
+async fn end_alike(name: &'static str, many: u64) {
     let asked = std::env::var("TENANTRY_RANDOM").unwrap_or_default();
     let (seed, alone) = match asked.split_once('/') {
         Some((seed, number)) => (seed.parse().unwrap(), Some(number.parse().unwrap())),
         None => (asked.parse().unwrap_or(SEED), None),
     };
-    let numbers: Vec<u64> = alone.map_or((0..SEQUENCES).collect(), |number| vec![number]);
+    let numbers: Vec<u64> = alone.map_or((0..many).collect(), |number| vec![number]);
     let sequences: Vec<_> = numbers.into_iter().map(|number| Sequence::new(seed, number)).collect();
     let begun = Instant::now();
     let run = Run {
-        world: World::new("random").await,
+        world: World::new(name).await,
         watched: Watched::new(),
         ahead: AtomicI64::new(0),
         seed,
