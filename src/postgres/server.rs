@@ -250,6 +250,16 @@ impl Server {
         result
     }
 
+    /// As [`Self::run`], also on a server that is set to read-only: see [`run_despite_read_only`].
+    pub(super) async fn run_narrowing(&self, doing: &'static str, script: &Script) -> Result<()> {
+        let mut session = self.admin().await?;
+        let result = run_despite_read_only(&mut session, doing, script).await;
+        if result.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
+            session.release();
+        }
+        result
+    }
+
     /// The lock for changes of one tenant's roles, database and rights.
     pub(super) async fn lock_tenant(&self, id: TenantId) -> OwnedMutexGuard<()> {
         self.inner.tenant_locks.take(id).await

@@ -22,7 +22,7 @@ use crate::{
         catalog::ownership,
         error::{Error, Result},
         identifier::{Ident, Keyword, Literal, MIGRATOR, NO_ATTRIBUTES, Number, Script},
-        server::{Server, run_despite_read_only, run_on},
+        server::{Server, run_on},
         tenant::credentials::{SecretText, generate_password, scram_verifier},
     },
 };
@@ -271,7 +271,7 @@ impl SessionLogin {
     async fn disarm(&self) -> Result<()> {
         let script = Script::of("ALTER ROLE {} NOLOGIN", &[&self.name])
             .then("REVOKE CONNECT ON DATABASE {} FROM {}", &[&self.database, &self.name]);
-        self.run("take the login of a session away", &script).await
+        self.server.run_narrowing("take the login of a session away", &script).await
     }
 
     /// Drops the role, whose session had this process and ends now. None: it may still do something, and is ended.
@@ -287,7 +287,7 @@ impl SessionLogin {
             ],
         )
         .then("DROP ROLE {}", &[&self.name]);
-        match self.run("drop the login of a session", &script).await {
+        match self.server.run_narrowing("drop the login of a session", &script).await {
             Ok(()) => {
                 self.forget();
                 Ok(())
@@ -311,15 +311,6 @@ impl SessionLogin {
     fn forget(mut self) {
         self.is_closed = true;
         lock(&IN_USE).remove(self.name.as_str());
-    }
-
-    async fn run(&self, doing: &'static str, script: &Script) -> Result<()> {
-        let mut session = self.server.admin().await?;
-        let result = run_despite_read_only(&mut session, doing, script).await;
-        if result.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
-            session.release();
-        }
-        result
     }
 
     /// Takes the login away of a session that was given up: once it has ended, or after a time.

@@ -120,13 +120,8 @@ impl Server {
     }
 
     pub(super) async fn drop_role(&self, login: &Ident) -> Result<()> {
-        let mut session = self.admin().await?;
         let drop = Script::of("DROP ROLE {}", &[login]);
-        let dropped = run_despite_read_only(&mut session, "drop the login", &drop).await;
-        if dropped.as_ref().err().is_none_or(|error| error.sql_state().is_some()) {
-            session.release();
-        }
-        match dropped {
+        match self.run_narrowing("drop the login", &drop).await {
             Err(Error::Sql { source, .. }) if code(&source) == Some("2BP01") => {
                 Err(Error::LoginInUse { login: login.to_string(), detail: describe(&source) })
             }

@@ -70,12 +70,14 @@ impl Inventory {
     }
 
     /// The roles with CONNECT on a database, without its owner and the logins of the operator's sessions, which are taken away
-    /// with these; PUBLIC is none.
+    /// with these (in earlier releases, all had the login `tenantry_migrator`); PUBLIC is none.
     pub fn grantees(&self, database: &str) -> impl Iterator<Item = Option<&str>> {
         let row = self.databases.get(database);
         let granted = row.into_iter().flat_map(|row| {
             row.connect.iter().filter(|grantee| {
-                grantee.as_ref().is_none_or(|name| *name != row.owner && !self.is_of_a_session(name))
+                grantee.as_ref().is_none_or(|name| {
+                    *name != row.owner && name != MIGRATOR.as_str() && !self.is_of_a_session(name)
+                })
             })
         });
         granted.map(Option::as_deref)
@@ -83,14 +85,14 @@ impl Inventory {
 
     /// The logins of the operator's sessions, also of those that have ended.
     pub fn session_logins(&self) -> Vec<String> {
-        let names = self.roles.keys().filter(|name| self.is_of_a_session(name) && *name != MIGRATOR.as_str());
+        let names = self.roles.keys().filter(|name| self.is_of_a_session(name));
         names.cloned().collect()
     }
 
-    /// Whether a role is the login of a session, or was that of all sessions, before each had its own.
+    /// Whether a role is the login of one session.
     fn is_of_a_session(&self, name: &str) -> bool {
         let comment = self.roles.get(name).and_then(|role| role.comment.as_deref());
-        comment.is_some_and(|comment| comment.starts_with(ownership::SESSION)) || name == MIGRATOR.as_str()
+        comment.is_some_and(|comment| comment.starts_with(ownership::SESSION))
     }
 
     /// The groups for which settings are stored, and in which database or in all. Before 16, each tenant's login can do
