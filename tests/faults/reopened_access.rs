@@ -44,18 +44,25 @@ async fn reopened_access_is_revoked() {
     }
 }
 
-/// The statements that create a login with a password, a group, and its database, as a restored server has them.
-fn restored(name: &str, id: &str) -> [String; 2] {
+/// The statements that create a login with a password, a group, and its database, as a restored server has them. Without
+/// their comments, they are nothing that the operator looks at.
+fn restored(name: &str) -> [String; 2] {
     let (login, database) = (format!("tenant_{name}_app"), format!("tenant_{name}"));
     [
         format!("CREATE DATABASE {database} OWNER tenantry_dba"),
         format!(
             "CREATE ROLE {login} LOGIN PASSWORD 'secret'; GRANT tenantry_rw TO {login};
-             REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {login};
-             COMMENT ON ROLE {login} IS 'tenantry:tenant:{id}';
-             COMMENT ON DATABASE {database} IS 'tenantry:tenant:{id} template:unknown'"
+             REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {login}"
         ),
     ]
+}
+
+/// The statements that mark them as those of a tenant.
+fn marked(name: &str, id: &str) -> String {
+    format!(
+        "COMMENT ON ROLE tenant_{name}_app IS 'tenantry:tenant:{id}';
+         COMMENT ON DATABASE tenant_{name} IS 'tenantry:tenant:{id} template:unknown'"
+    )
 }
 
 #[tokio::test]
@@ -77,12 +84,15 @@ async fn leftovers_of_former_and_unknown_tenants_lose_their_access_and_are_not_d
     let uri = |name: &str| format!("postgresql://tenant_{name}_app:secret@127.0.0.1:{port}/tenant_{name}");
     let mut superuser = world.superuser("postgres").await;
     // One whose row is closed, and one that the registry never knew.
-    for (name, id) in [("gone", id.as_str()), ("never", "00000000-0000-4000-8000-000000000001")] {
-        for statement in restored(name, id) {
-            superuser.execute(AssertSqlSafe(statement)).await.unwrap();
-        }
+    let leftovers = [("gone", id.as_str()), ("never", "00000000-0000-4000-8000-000000000001")];
+    for statement in leftovers.iter().flat_map(|(name, _)| restored(name)) {
+        superuser.execute(AssertSqlSafe(statement)).await.unwrap();
     }
+    // Connected before the operator can know whose login it is: it revokes its access at once.
     let mut open = login(&uri("gone")).await.unwrap();
+    for (name, id) in leftovers {
+        superuser.execute(AssertSqlSafe(marked(name, id))).await.unwrap();
+    }
     for name in ["gone", "never"] {
         world.until("the login is refused", async || login(&uri(name)).await.is_err()).await;
         assert!(world.database_exists(&format!("tenant_{name}")).await);
