@@ -7,7 +7,7 @@ use tenantry::{
     postgres::{install::rights::MissingRight, server::Server},
 };
 use tenantry_dev::Stop;
-use tenantry_test_support::Wait;
+use tenantry_test_support::{Wait, login};
 use uuid::Uuid;
 
 use crate::servers::{INSTALLATION, Tenant, config, ready, set_up, set_up_as, start};
@@ -91,6 +91,26 @@ async fn server_of_another_installation_is_refused() {
     let server = Server::new(config(&postgres));
     assert_eq!(server.preflight(other).await.unwrap().in_use_by, Some(INSTALLATION.to_string()));
     assert_eq!(server.prepare(other).await.unwrap_err().reason(), Reason::ServerInUse);
+}
+
+/// In earlier releases, all sessions of the operator in databases had the login `tenantry_migrator`.
+#[tokio::test]
+async fn sessions_of_the_earlier_login_are_ended_also_after_an_interrupted_upgrade() {
+    for major in [15, 18] {
+        let postgres = set_up(start(major, vec![]).await).await;
+        ready(&postgres).await;
+        let mut admin = postgres.connect("postgres").await.unwrap();
+        admin
+            .execute("ALTER ROLE tenantry_migrator LOGIN PASSWORD 'x'; GRANT CONNECT ON DATABASE postgres TO tenantry_migrator")
+            .await
+            .unwrap();
+        let uri = format!("postgresql://tenantry_migrator:x@127.0.0.1:{}/postgres", postgres.port());
+        let mut former = login(&uri).await.unwrap();
+        // The operator was killed between the two.
+        admin.execute("ALTER ROLE tenantry_migrator NOLOGIN PASSWORD NULL").await.unwrap();
+        ready(&postgres).await;
+        assert!(former.execute("SELECT 1").await.is_err(), "{major}");
+    }
 }
 
 #[tokio::test]

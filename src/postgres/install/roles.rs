@@ -11,7 +11,7 @@ use crate::postgres::{
     identifier::{ADMIN, DBA, GROUPS, Ident, Keyword, Literal, MIGRATOR, NO_ATTRIBUTES, OWNER, Part, Script},
     server::{Server, run_despite_read_only, run_on},
     session::pool::Session,
-    tenant::migration_login_end::{ROUNDS, end_sessions},
+    tenant::migration_login_end::{ROUNDS, end_sessions, is_connected},
 };
 
 /// How often the shared roles are read again after another process created some of them.
@@ -25,19 +25,20 @@ impl Server {
         let mut session = self.admin().await?;
         claim(&mut session, installation).await?;
         let mut attempt = 1;
-        let found = loop {
+        loop {
             let found = shared_roles(&mut session).await?;
             let script = shared_roles_script(&found, session.has_grant_options());
             match run_despite_read_only(&mut session, "prepare the shared roles", &script).await {
-                Ok(()) => break found,
+                Ok(()) => break,
                 // Another process is creating the same roles: the next read finds them.
                 Err(Error::Sql { source, .. }) if attempt < PREPARE_ATTEMPTS && is_duplicate(&source) => {
                     attempt += 1
                 }
                 Err(error) => return Err(explain_missing_right(error)),
             }
-        };
-        if found.iter().any(|role| role.name == MIGRATOR.as_str() && role.can_login) {
+        }
+        // An operator that took LOGIN away may have been killed before it ended the sessions.
+        if is_connected(&mut session, &MIGRATOR).await? {
             end_sessions(&mut session, &MIGRATOR, &[], ROUNDS).await?;
         }
         let stored = stored_settings(&mut session).await?;
@@ -104,7 +105,6 @@ async fn claim(session: &mut Session, installation: Uuid) -> Result<()> {
 struct SharedRole {
     name: String,
     as_wanted: bool,
-    can_login: bool,
     member_of: Vec<String>,
     admin_has_it: bool,
 }
@@ -115,7 +115,6 @@ async fn shared_roles(session: &mut Session) -> Result<Vec<SharedRole>> {
         "SELECT r.rolname::text AS name,
                 NOT (r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls)
                     AND NOT r.rolcanlogin AND r.rolinherit = (r.rolname <> 'tenantry_migrator') AS as_wanted,
-                r.rolcanlogin AS can_login,
                 ARRAY(SELECT pg_get_userbyid(m.roleid)::text FROM pg_auth_members m WHERE m.member = r.oid) AS member_of,
                 pg_has_role('tenantry_admin', r.oid, 'USAGE') AS admin_has_it
          FROM pg_roles r WHERE r.rolname = ANY ($1)",
@@ -129,7 +128,6 @@ async fn shared_roles(session: &mut Session) -> Result<Vec<SharedRole>> {
             Ok(SharedRole {
                 name: row.try_get("name")?,
                 as_wanted: row.try_get("as_wanted")?,
-                can_login: row.try_get("can_login")?,
                 member_of: row.try_get("member_of")?,
                 admin_has_it: row.try_get("admin_has_it")?,
             })

@@ -23,7 +23,10 @@ use crate::{
         error::{Error, Result},
         identifier::{Ident, Keyword, Literal, MIGRATOR, NO_ATTRIBUTES, Number, Script},
         server::{Server, run_on},
-        tenant::credentials::{SecretText, generate_password, scram_verifier},
+        tenant::{
+            credentials::{SecretText, generate_password, scram_verifier},
+            migration_login_end::is_connected,
+        },
     },
 };
 
@@ -326,10 +329,7 @@ impl SessionLogin {
 
     async fn is_connected(&self) -> Result<bool> {
         let mut session = self.server.admin().await?;
-        let query = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)")
-            .bind(self.name.as_str())
-            .fetch_one(&mut *session);
-        let connected = with_timeout(ANSWER_LIMIT, "look for a session that was given up", query).await?;
+        let connected = is_connected(&mut session, &self.name).await?;
         session.release();
         Ok(connected)
     }

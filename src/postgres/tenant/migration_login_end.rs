@@ -15,7 +15,7 @@ use crate::{
         server::{Server, run_despite_read_only, run_restricting},
         session::{
             blockers::end_as_login,
-            connect::{ConnectAs, STATEMENT_LIMIT, with_timeout},
+            connect::{ANSWER_LIMIT, ConnectAs, STATEMENT_LIMIT, with_timeout},
             pool::Session,
             prepared::Prepared,
         },
@@ -252,6 +252,14 @@ async fn read(session: &mut Session, login: &Ident) -> Result<Option<(LoginUse, 
         None => return Ok(None),
     };
     Ok(Some((login_use, row)))
+}
+
+/// Whether a session has this login.
+pub(in crate::postgres) async fn is_connected(session: &mut Session, login: &Ident) -> Result<bool> {
+    let query = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)")
+        .bind(login.as_str())
+        .fetch_one(&mut **session);
+    with_timeout(ANSWER_LIMIT, "look for sessions of a login", query).await
 }
 
 /// Ends the sessions of a login that can no longer log in, until none is left.
