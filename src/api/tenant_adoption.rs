@@ -7,7 +7,10 @@ use kube::KubeSchema;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{string_enum::string_enum, validation::rule};
+use super::{
+    string_enum::string_enum,
+    validation::{rule, time},
+};
 
 /// A database that exists already and becomes the tenant's.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +55,7 @@ pub struct KeepLogin {
     /// Time at which it ends, at most 90 days after the report, as in 2027-01-31T12:00:00Z: its sessions end, and it loses
     /// LOGIN and every right on the database. It is not dropped. A rotation that is asked for by annotation ends it at
     /// once. After the adoption, an earlier time ends it earlier, and a later one has no effect.
+    #[schemars(schema_with = "time")]
     pub until: Time,
 }
 
