@@ -18,6 +18,7 @@ use tenantry::{
         plan::{TenantPlan, TenantPlanSpec},
         tenant::Tenant,
         tenant_hold::TenantHold,
+        tenant_module::{TenantModule, TenantModuleSpec},
     },
     domain::{
         access::{
@@ -28,6 +29,7 @@ use tenantry::{
             inputs::AccessInputs,
         },
         identity::TenantId,
+        module_schemas::ModuleSchemas,
         names::{DatabaseNaming, login_name},
         offboarding::{PlanGrace, offboarding_policy},
         slug::Slug,
@@ -43,7 +45,7 @@ use generator::Generator;
 const PARALLEL: usize = 16;
 
 /// Of every kind, the smallest valid spec.
-fn kinds() -> [(&'static str, &'static str, bool, Value); 4] {
+fn kinds() -> [(&'static str, &'static str, bool, Value); 5] {
     let server =
         json!({"engine": "PostgreSQL", "host": "db.example", "adminSecretRef": {"name": "db-admin"}});
     [
@@ -51,6 +53,7 @@ fn kinds() -> [(&'static str, &'static str, bool, Value); 4] {
         ("TenantPlan", "tenantplans", false, json!({})),
         ("TenantHold", "tenantholds", true, json!({"tenant": "acme", "reason": "unpaid"})),
         ("DatabaseServer", "databaseservers", false, server),
+        ("TenantModule", "tenantmodules", false, json!({"source": {"configMaps": [{"name": "billing-1"}]}})),
     ]
 }
 
@@ -85,6 +88,7 @@ fn decide(kind: &str, stored: &str) {
         "Tenant" => serde_json::from_str(stored).map(|tenant| decide_on_tenant(&tenant)),
         "TenantPlan" => serde_json::from_str(stored).map(|plan| decide_on_plan(&plan)),
         "TenantHold" => serde_json::from_str(stored).map(|hold| decide_on_hold(&hold)),
+        "TenantModule" => serde_json::from_str(stored).map(|module| decide_on_module(&module)),
         _ => serde_json::from_str(stored).map(|server| decide_on_server(&server)),
     };
     if let Err(error) = read {
@@ -147,6 +151,18 @@ fn decide_on_hold(object: &TenantHold) {
     // As the registry stores it.
     let stored: Hold = serde_json::from_value(serde_json::to_value(&hold).unwrap()).unwrap();
     assert!(stored.is_same_as(&hold));
+}
+
+fn decide_on_module(module: &TenantModule) {
+    let spec = &module.spec;
+    if let Some(schema) = &spec.schema {
+        // The same rule as for the schemas of built-in modules.
+        let schemas = format!("core={schema}").parse::<ModuleSchemas>();
+        assert_eq!(schemas.unwrap().of("core"), schema);
+    }
+    // As the operator compares it with the one that it accepted before.
+    let read: TenantModuleSpec = serde_json::from_value(serde_json::to_value(spec).unwrap()).unwrap();
+    assert_eq!(read, *spec);
 }
 
 fn decide_on_server(server: &DatabaseServer) {
