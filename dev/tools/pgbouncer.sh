@@ -3,6 +3,7 @@
 # which runs on any glibc. It is fetched once per machine, by apt into a directory of its own outside the checkout; nothing is
 # installed. Progress goes to stderr.
 set -eu
+. "$(dirname "$0")/once.sh"
 
 suite=trixie
 
@@ -15,13 +16,7 @@ if [ -n "$own" ]; then
     fi
 fi
 
-cache=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME: PgBouncer is cached there}/.cache}
-cache=$cache/tenantry/tools/pgbouncer-$(sha256sum <"$0" | cut -c 1-24)
-binary=$cache/pgbouncer
-if [ -x "$binary" ]; then
-    echo "$binary"
-    exit
-fi
+once PgBouncer "pgbouncer-$(sha256sum <"$0" | cut -c 1-24)" pgbouncer
 # Where this machine has its own packages from.
 archive=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep '/debian/$' | head -n 1 || true)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -29,14 +24,6 @@ if [ -z "$archive" ] || [ ! -f "$keyring" ]; then
     echo "PgBouncer is missing or too old, and this is not Debian: install PgBouncer 1.19 or newer" >&2
     exit 1
 fi
-mkdir -p "$cache"
-exec 9>"$cache/lock"
-flock 9
-if [ -x "$binary" ]; then
-    echo "$binary"
-    exit
-fi
-
 echo "  fetching PgBouncer from Debian $suite: half a minute, once per machine …" >&2
 apt=$cache/apt root=$cache/root
 rm -rf "$apt" "$root"
@@ -56,22 +43,20 @@ get() {
         -o "Dir::Cache=$apt/cache" -o "Dir::Etc::sourcelist=$apt/debian.sources" -o Dir::Etc::sourceparts=- \
         -o Acquire::Languages=none -o APT::Sandbox::User= -o Debug::NoLocking=1 "$@"
 }
-if ! { get update && get --no-install-recommends --download-only --yes install pgbouncer; } >"$cache/log" 2>&1; then
-    tail -n 15 "$cache/log" >&2
-    echo "fetching PgBouncer failed; the whole log: $cache/log" >&2
-    exit 1
-fi
+fetch() {
+    get update && get --no-install-recommends --download-only --yes install pgbouncer
+}
+logged fetch
 for package in "$apt"/cache/archives/lib*.deb "$apt"/cache/archives/pgbouncer_*.deb; do
     dpkg-deb --extract "$package" "$root"
 done
 rm -rf "$apt"
 # Debian's directory of libraries has a name of its own for each architecture.
 loader=$(find "$root" -name 'ld-linux-*.so.*' -path '*/lib/*-linux-gnu*/*' | head -n 1)
-cat >"$binary.new" <<EOF
+cat >"$new/pgbouncer" <<EOF
 #!/bin/sh
 exec '$loader' --library-path '$(dirname "$loader")' '$root/usr/sbin/pgbouncer' "\$@"
 EOF
-chmod +x "$binary.new"
-"$binary.new" --version >&2
-mv "$binary.new" "$binary"
-echo "$binary"
+chmod +x "$new/pgbouncer"
+"$new/pgbouncer" --version >&2
+finish "$new/pgbouncer"
