@@ -2,10 +2,13 @@
 //! back, also when the operator is killed at any effect.
 
 use k8s_openapi::{
-    api::core::v1::Secret,
+    api::{core::v1::Secret, events::v1::Event},
     jiff::{SignedDuration, Timestamp},
 };
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tenantry::api::{
@@ -148,6 +151,12 @@ async fn existing_database_is_adopted_once_it_is_allowed_reported_and_confirmed(
         .unwrap();
     let error = old_login(&world, database).await.unwrap_err();
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501");
+
+    // What changed was reported before, and is no drift.
+    world.event(name, "Active", "is in use").await;
+    let events = Api::<Event>::namespaced(world.fleet.client.clone(), world.name);
+    let repaired = ListParams::default().fields("reason=DriftRepaired");
+    assert_eq!(events.list(&repaired).await.unwrap().items, []);
 
     // It is one tenant's.
     world.apply("adopt-rival", adopt(database, found.digest.as_deref())).await;

@@ -304,7 +304,7 @@ async fn check_tenant(
         is_retried,
     };
     if let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) {
-        report_rights(&tenant, row, &server, context).await?;
+        report_rights(&tenant, row, row.activated_at.is_some(), &server, context).await?;
     }
     if found.is_empty() {
         requested.remove(&row.id);

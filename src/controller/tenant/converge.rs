@@ -88,12 +88,13 @@ pub async fn converge<'a>(
                 }
                 let (steps, again) = (&steps[..number], again || number < steps.len());
                 let handle = server.clone();
+                let was_active = subject.record.as_ref().is_some_and(|row| row.activated_at.is_some());
                 let execution = Execution { subject, progress, kind, again, server, context, status };
                 (subject, progress) = execute(execution, steps).await;
                 report_repair(&subject, &progress, kind, &drift, context);
                 let mut is_doubted = false;
                 if let (Some(server), Some(row)) = (handle, &subject.record) {
-                    match report_rights(subject.tenant, row, &server, context).await {
+                    match report_rights(subject.tenant, row, was_active, &server, context).await {
                         Ok(Some(row)) => (subject.record, is_doubted) = (Some(row), true),
                         Ok(None) => {}
                         Err(error) => {

@@ -14,14 +14,18 @@ use crate::{
 /// Reports what the last session in a tenant's database found, if something differed. The recorded level is withdrawn if
 /// rights are left that only another role can change, or if sessions may still use what was revoked: the next round, or
 /// reconcile, enforces it or reports why not. Returns the row, if it changed.
+///
+/// `was_active`: whether the tenant was active before that session. In its provisioning, what is repaired are the rights that
+/// an adopted database had, and no drift.
 pub async fn report_rights(
     tenant: &Tenant,
     row: &TenantRecord,
+    was_active: bool,
     server: &Server,
     context: &Context,
 ) -> Result<Option<TenantRecord>, Error> {
     let Some(report) = server.take_rights_report(row.id) else { return Ok(None) };
-    if !report.repaired.is_empty() {
+    if !report.repaired.is_empty() && was_active {
         let note = format!("rights in the database were repaired: {}", report.repaired.join("; "));
         context.events.warning(tenant.object_ref(&()), "Repair", Reason::DriftRepaired, note);
     }
