@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use serde_json::json;
 use tenantry_dev::{PostgresOptions, Stop, interposer::Fault};
-use tenantry_test_support::{World, names};
+use tenantry_test_support::{PATIENCE, World, names};
 
 /// How long an outage lasts, and how many tenants are provisioned.
 #[derive(Clone, Copy)]
@@ -108,11 +108,11 @@ async fn api_server_outage(name: &'static str, outage: Outage) {
     let before = interposer.api().totals();
     outage.pass().await;
     let connections = interposer.api().totals().connections - before.connections;
+    // A leader that cannot renew its Lease exits; the kubelet starts it again. It exits before the outage ends.
+    let operator = world.installation.operator();
+    assert!(operator.service().exits_within(PATIENCE).await, "the leader exits");
     interposer.api().set(Fault::Pass);
     let back = Instant::now();
-    // A leader that cannot renew its Lease exits; the kubelet starts it again.
-    let operator = world.installation.operator();
-    assert!(operator.service().exits_within(Duration::from_secs(10)).await, "the leader exits");
     operator.start_standby().await.unwrap();
     let recovery = outage.recovered(&world, &all, back).await;
     println!(
