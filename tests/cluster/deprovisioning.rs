@@ -28,6 +28,13 @@ async fn deleted_tenant_leaves_only_a_closed_row() {
         ask("tenantry_system", "SELECT count(*) FROM deletion_receipts WHERE tenant_id = $1::uuid", &id)
             .await;
     assert_eq!(receipts, 1);
+    // The object is gone a moment before the workflow ends.
+    let ended = "SELECT EXISTS (SELECT FROM workflows
+                 WHERE tenant_id = $1::uuid AND kind = 'Deprovision' AND finished_at IS NOT NULL)";
+    fleet
+        .until("the workflow has ended")
+        .is_true(async || ask::<bool>("tenantry_system", ended, &id).await)
+        .await;
     let order: Vec<String> = sqlx::query_scalar(
         "SELECT s.name FROM workflow_steps s JOIN workflows w ON w.id = s.workflow_id
          WHERE w.tenant_id = $1::uuid AND w.kind = 'Deprovision' ORDER BY s.started_at",

@@ -154,7 +154,7 @@ async fn unused_plan_has_no_finalizer_and_is_ready() {
     let plans = Plans::new("plans-unused").await;
     let fleet = &plans.fleet;
     plans.apply("plans-unused", json!({"limits": {"usres": 5}})).await;
-    let wait = ["wait", "--for=condition=Ready", "tenantplan/plans-unused", "--timeout=60s"];
+    let wait = ["wait", "--for=condition=Ready", "tenantplan/plans-unused", "--timeout=240s"];
     shared_operator::ENVIRONMENT.control_plane().kubectl().run(&wait).await.unwrap();
     plans.apply("plans-beside", json!({})).await;
     fleet.apply("plans-beside", json!({"plan": "plans-beside"})).await;

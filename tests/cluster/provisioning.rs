@@ -267,7 +267,7 @@ async fn deleted_secret_gets_a_new_password() {
     let old = fleet.secret("prov-lost-db", "uri").await;
     fleet.secrets.delete("prov-lost-db", &Default::default()).await.unwrap();
     let appeared = |secret: Option<&k8s_openapi::api::core::v1::Secret>| secret.is_some();
-    kube::runtime::wait::await_condition(fleet.secrets.clone(), "prov-lost-db", appeared).await.unwrap();
+    fleet.until("the Secret is there again").object(&fleet.secrets, "prov-lost-db", appeared).await;
     fleet
         .wait("prov-lost", "repaired", |tenant: Option<&tenantry::api::tenant::Tenant>| {
             let workflow = tenant.and_then(|t| t.status.as_ref()).and_then(|s| s.workflow.as_ref());

@@ -97,9 +97,12 @@ impl Stage {
             secrets.get_opt(READER).await.unwrap().is_some() && self.uri(READER).await != old
         })
         .await;
-        self.shown(true).await;
+        // The Secret has it before the login does, and the status may be the one of before.
+        let new = self.uri(READER).await;
+        let wait = self.fleet().until("the new password is valid");
+        wait.is_true(async || PgConnection::connect(&new).await.is_ok()).await;
         assert!(PgConnection::connect(old).await.is_err());
-        self.uri(READER).await
+        new
     }
 }
 

@@ -7,7 +7,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tenantry::api::{LABEL_TENANT_ID, conditions::DEPROVISIONED};
-use tenantry_test_support::Fleet;
+use tenantry_test_support::{Fleet, shared_operator::ask};
+
+/// What the registry has of a tenant's seed, with the admins' credentials.
+const RECORDED: &str = "SELECT seed_digest FROM tenants WHERE slug = $1";
 
 async fn change(fleet: &Fleet, name: &str, patch: Value) {
     fleet.secrets.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -101,10 +104,14 @@ async fn admin_secret_that_is_lost_or_damaged_is_issued_again() {
     let note = event(&fleet, "sec-admin", "AdminSecretReplaced").await;
     assert!(note.contains("\"sec-admin-admin\"") && note.contains("ada@acme.example"), "{note}");
 
+    let recorded = async || ask::<String>("tenantry_system", RECORDED, "sec-admin").await;
+    let before = recorded().await;
     change(&fleet, "sec-admin-admin", json!({"data": {"admins.json": "W10=", "theirs": "eA=="}})).await;
     let repaired =
         wait(&fleet, "sec-admin-admin", "is repaired", |secret| content(secret).contains("ada@")).await;
     assert!(repaired.data.unwrap().contains_key("theirs"));
+    // The Secret has a credential before the database does, and the registry after that.
+    fleet.until("the credential is recorded").is_true(async || recorded().await != before).await;
     fleet.ready("sec-admin").await;
     // Its credential is used: a lost Secret is not issued again.
     let mut session = fleet.login("sec-admin").await.unwrap();
@@ -116,9 +123,7 @@ async fn admin_secret_that_is_lost_or_damaged_is_issued_again() {
     let reseeded = "SELECT EXISTS (SELECT FROM tenants WHERE slug = $1 AND seed_digest NOT LIKE '%+%')";
     fleet
         .until("the used credential is not issued again")
-        .is_true(async || {
-            tenantry_test_support::shared_operator::ask("tenantry_system", reseeded, "sec-admin").await
-        })
+        .is_true(async || ask("tenantry_system", reseeded, "sec-admin").await)
         .await;
     assert!(fleet.secrets.get_opt("sec-admin-admin").await.unwrap().is_none());
 }

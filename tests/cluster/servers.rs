@@ -1,7 +1,5 @@
 //! A server's errors are in its conditions before any tenant is changed.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -23,7 +21,7 @@ use tenantry::{
     },
 };
 use tenantry_dev::{Postgres, PostgresOptions, Stop, Version, certificates::Authority};
-use tenantry_test_support::{Fleet, shared_operator::registry_status};
+use tenantry_test_support::{Fleet, PATIENCE, shared_operator::registry_status};
 
 pub const LOGIN: &str = "servers_operator";
 pub const PASSWORD: &str = "servers-password";
@@ -111,7 +109,7 @@ impl FaultyServer {
             })
         };
         let waited = await_condition(self.servers.clone(), self.name, condition);
-        let Ok(found) = tokio::time::timeout(Duration::from_secs(60), waited).await else {
+        let Ok(found) = tokio::time::timeout(PATIENCE, waited).await else {
             let status = self.servers.get(self.name).await.unwrap().status;
             panic!("{type_} is not {reason} with {says:?}: {status:#?}\n{}", self.fleet.operator_log());
         };
@@ -150,7 +148,7 @@ impl FaultyServer {
         self.fleet.delete(self.name).await;
         self.servers.delete(self.name, &DeleteParams::default()).await.unwrap();
         let gone = |server: Option<&DatabaseServer>| server.is_none();
-        await_condition(self.servers.clone(), self.name, gone).await.unwrap();
+        self.fleet.until("the server is released").object(&self.servers, self.name, gone).await;
     }
 }
 

@@ -1,8 +1,8 @@
 //! The commands of `docs/your-application.md`: from an empty directory to a Django application that serves a tenant.
 
-use std::{net::TcpListener, path::PathBuf};
+use std::path::PathBuf;
 
-use tenantry_dev::{Environment, EnvironmentOptions};
+use tenantry_dev::{Environment, EnvironmentOptions, ports};
 
 use crate::shell::{Shell, blocks, page};
 
@@ -21,7 +21,7 @@ async fn django_application_serves_a_tenant_as_printed() {
     let document = page("your-application.md");
     let blocks = blocks(&document);
     assert!(blocks.len() >= 8, "{blocks:?}");
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let free = ports::free().unwrap();
     let commands = [&[end], &blocks[..]].concat().join("\n").replace(PORT, &free.to_string());
     // How this machine reaches a package registry, and what it has of it.
     let own = std::env::vars().filter(|(name, _)| {

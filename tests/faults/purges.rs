@@ -1,12 +1,13 @@
 //! What a purge waits for, and what it verifies.
 
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use sqlx::Executor;
 use tenantry::api::{
+    FINALIZER,
     conditions::{READY, REGISTERED},
     plan::TenantPlan,
     tenant_status::Access,
@@ -94,7 +95,10 @@ async fn deleted_plan_does_not_shorten_grace_periods() {
     let days = "SELECT purge_after = deprovisioned_at + interval '20 days' FROM tenants WHERE slug = $1";
     world.until("twenty days", async || world.holds("tenantry_system", days, "acme").await).await;
 
-    // It is in use: it is deleted only when its finalizer is removed by hand.
+    // It is in use: it is deleted only when its finalizer is removed by hand. It gets that some time after its tenants.
+    let guarded =
+        async || plans.get("purges-plan").await.unwrap().finalizers().iter().any(|name| name == FINALIZER);
+    world.until("the plan has its finalizer", guarded).await;
     plans.delete("purges-plan", &DeleteParams::default()).await.unwrap();
     let free = json!({"metadata": {"finalizers": null}});
     plans.patch("purges-plan", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
@@ -122,33 +126,41 @@ async fn foreign_database_or_login_proves_no_revocation_and_no_drop() {
     let uri = world.fleet.secret("other-db", "uri").await.replace("tenant_other_app", "aside");
     let mut superuser = world.superuser("postgres").await;
 
-    // A foreign database: the tenant's own has another name.
+    // A foreign database: the tenant's own has another name. The two are exchanged in one transaction, here and at the end:
+    // where the tenant's own is seen to be gone, it counts as dropped.
     world.fleet.delete("acme").await;
-    superuser.execute("ALTER DATABASE tenant_acme RENAME TO elsewhere").await.unwrap();
-    superuser.execute("CREATE DATABASE tenant_acme").await.unwrap();
+    superuser.execute("CREATE DATABASE foreign_acme").await.unwrap();
+    let exchange =
+        "ALTER DATABASE tenant_acme RENAME TO elsewhere; ALTER DATABASE foreign_acme RENAME TO tenant_acme";
+    superuser.execute(exchange).await.unwrap();
     world.set_clock_ahead(31 * DAY);
-    let waits = async || world.fleet.operator_log().contains("reason=\"Conflict\"");
+    let waits = async || std::fs::read_to_string(world.fleet.log()).unwrap().contains("reason=\"Conflict\"");
     world.until("the tombstone waits", waits).await;
     assert_eq!(world.status("acme").await.as_deref(), Some("deprovisioning"));
     let kept = "SELECT database_exists AND purge_started_at IS NULL FROM tenants WHERE slug = $1";
     assert!(world.holds("tenantry_system", kept, "acme").await);
-    superuser.execute("DROP DATABASE tenant_acme").await.unwrap();
-    superuser.execute("ALTER DATABASE elsewhere RENAME TO tenant_acme").await.unwrap();
+    let back =
+        "ALTER DATABASE tenant_acme RENAME TO foreign_acme; ALTER DATABASE elsewhere RENAME TO tenant_acme";
+    superuser.execute(back).await.unwrap();
     world.until_status("acme", "deprovisioned").await;
     assert!(!world.database_exists("tenant_acme").await);
 
-    // A foreign login: the tenant's own has another name, and loses its access under that. (SCRAM survives a rename.)
+    // A foreign login: the tenant's own has another name, and loses its access under that. (SCRAM survives a rename.) While the
+    // tenant is active, the operator would give it its name back.
+    world.installation.operator().stop().await.unwrap();
     superuser.execute("ALTER ROLE tenant_other_app RENAME TO aside").await.unwrap();
     login(&uri).await.unwrap();
     superuser.execute("CREATE ROLE tenant_other_app").await.unwrap();
     world.apply("other", deprovisioned(json!({}))).await;
-    // The drift check may have found the conflict before, while the tenant was active.
+    world.installation.operator().start().await.unwrap();
     world.until_status("other", "deprovisioning").await;
     let status = world.fleet.reason("other", READY, "Conflict").await.status.unwrap();
     assert_ne!(status.access, Some(Access::Blocked));
     world.until("the renamed login is refused", async || login(&uri).await.is_err()).await;
-    superuser.execute("DROP ROLE tenant_other_app").await.unwrap();
-    superuser.execute("ALTER ROLE aside RENAME TO tenant_other_app").await.unwrap();
+    superuser
+        .execute("DROP ROLE tenant_other_app; ALTER ROLE aside RENAME TO tenant_other_app")
+        .await
+        .unwrap();
     world.apply("other", deprovisioned(json!({"displayName": "look again"}))).await;
     world.fleet.reason("other", READY, "GracePeriod").await;
     assert!(login(&uri.replace("aside", "tenant_other_app")).await.is_err());

@@ -60,6 +60,13 @@ fn failed_step(tenant: &Tenant) -> String {
         .unwrap_or_default()
 }
 
+/// Waits until the API server admits no Secret: a quota is in force a moment after it exists.
+pub async fn admits_no_secret(world: &World) {
+    let dry = ["create", "secret", "generic", "probe", "-n", world.name, "--dry-run=server"];
+    let refused = async || world.kubectl().run(&dry).await.is_err();
+    world.until("the quota is in force", refused).await;
+}
+
 /// Waits until the `Ready` of a `DatabaseServer` has a reason.
 async fn server_reason(world: &World, server: &str, reason: &'static str) {
     let servers = Api::<DatabaseServer>::all(world.fleet.client.clone());
@@ -101,6 +108,7 @@ async fn exhausted_quota_is_reported_until_raised() {
         .to_string()
     };
     world.kubectl().apply(&quota("0")).await.unwrap();
+    admits_no_secret(&world).await;
     world.apply("acme", json!({})).await;
     let stopped = waits(&world.fleet, "acme", "PublishCredentials", "QuotaExceeded").await;
     world.kubectl().apply(&quota("9")).await.unwrap();
@@ -176,13 +184,22 @@ async fn server_without_connections_is_reported_until_free() {
     superuser.execute(WITH_MIGRATOR).await.unwrap();
     goes_on(&world.fleet, "acme", &stopped).await;
 
-    // Without free connections, the server is not Ready.
+    // Without free connections, the server is not Ready. A session that the operator closes frees one, which is taken too.
     let mut sessions: Vec<PgConnection> = Vec::new();
-    while let Ok(session) = server.connect("postgres").await {
-        sessions.push(session);
-    }
+    let mut take_all = async || {
+        while let Ok(session) = server.connect("postgres").await {
+            sessions.push(session);
+        }
+    };
+    take_all().await;
     world.apply_on("reasons-full-2", "late").await;
-    server_reason(&world, "reasons-full-2", "TooManyConnections").await;
+    tokio::select! {
+        () = server_reason(&world, "reasons-full-2", "TooManyConnections") => {}
+        () = world.until("there is no free connection for ever", async || {
+            take_all().await;
+            false
+        }) => unreachable!(),
+    }
     drop(sessions);
     world.fleet.ready("late").await;
     server_reason(&world, "reasons-full-2", "Connected").await;

@@ -68,6 +68,12 @@ async fn restored_registry_is_not_believed() {
     world.installation.operator().start().await.unwrap();
 
     world.event("forgotten", "RegistryBehind", "never activated").await;
+    // Its status of before says Ready, too.
+    let restored = "SELECT status = 'active' AND access = 'ReadWrite' AND password_verifier IS NOT NULL
+                    FROM tenants WHERE slug = $1";
+    world
+        .until("its row is restored", async || world.holds("tenantry_system", restored, "forgotten").await)
+        .await;
     world.fleet.ready("forgotten").await;
     assert!(has_user(&uri).await, "with its data and its password");
     let grace = "SELECT activated_at IS NOT NULL AND purge_started_at IS NULL

@@ -76,6 +76,10 @@ async fn login_of_a_session_is_taken_away_after_a_crash() {
     };
     let mut administrator = world.superuser("tenant_left").await;
     administrator.execute("BEGIN; LOCK TABLE tenantry.counters").await.unwrap();
+    // Whatever the sampler has seen before, it sees this write, and reads the counters.
+    let mut writing = world.superuser("tenant_left").await;
+    writing.execute("CREATE TABLE public.written AS SELECT generate_series(1, 10)").await.unwrap();
+    writing.close().await.unwrap();
     world.set_clock_ahead(120);
     until_open_is("true").await;
     let operator = world.installation.operator();

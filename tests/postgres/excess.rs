@@ -89,6 +89,14 @@ async fn full_lock_table_is_freed() {
         Wait::until("others connect again")
             .is_true(async || stage.neighbour.session(&stage.postgres).await.is_ok())
             .await;
+        let mut admin = stage.postgres.connect("postgres").await.unwrap();
+        let is_gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)";
+        Wait::until("the ended process is gone")
+            .is_true(async || {
+                let login = &stage.hostile.placement.login;
+                sqlx::query_scalar(is_gone).bind(login).fetch_one(&mut admin).await.unwrap()
+            })
+            .await;
         usual.execute("COMMIT").await.unwrap();
         assert!(stage.end(&Bounds::IN_FORCE).await.is_empty());
     }

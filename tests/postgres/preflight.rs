@@ -145,11 +145,17 @@ async fn operator_connects_to_a_full_server_on_reserved_connections() {
     // Without the right, there is no connection for it.
     let mut admin = postgres.connect("postgres").await.unwrap();
     admin.execute("REVOKE pg_use_reserved_connections FROM tenantry_admin").await.unwrap();
-    while let Ok(session) = tenant.session(&postgres).await {
-        sessions.push(session);
-    }
-    let refused = Server::new(config(&postgres)).preflight(INSTALLATION).await.unwrap_err();
-    assert_eq!(refused.reason(), Reason::TooManyConnections);
+    // Sessions of before that were closed may end only now: what they free is used, too.
+    let refused = Wait::until("there is no connection for it").observe(async || {
+        while let Ok(session) = tenant.session(&postgres).await {
+            sessions.push(session);
+        }
+        match Server::new(config(&postgres)).preflight(INSTALLATION).await {
+            Err(refused) => Ok(refused),
+            Ok(_) => Err("it connected"),
+        }
+    });
+    assert_eq!(refused.await.reason(), Reason::TooManyConnections);
 }
 
 #[tokio::test]

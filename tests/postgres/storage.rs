@@ -138,7 +138,9 @@ async fn whole_server_is_sampled_with_one_query() {
 #[tokio::test]
 async fn missing_template_is_replaced_by_the_nearest() {
     for major in [15, 18] {
-        let postgres = set_up(start(major, vec![]).await).await;
+        // Autovacuum changes sizes at any time.
+        let settings = vec![("autovacuum".to_owned(), "off".to_owned())];
+        let postgres = set_up(start(major, settings).await).await;
         let server = ready(&postgres).await;
         let tenant = Tenant::new("tenant_sampled_otherwise");
         tenant.provision(&server, 1).await;

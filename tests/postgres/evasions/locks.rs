@@ -22,8 +22,8 @@ use crate::servers::{Tenant, access, ready, set_up, start};
 
 use super::stage::{Outcome, as_text};
 
-/// The maximum duration of a suspension.
-const SOON: Duration = Duration::from_secs(5);
+/// The maximum duration of a suspension, on a busy machine: on an idle one, it is a second or two. The locks are held for ever.
+const SOON: Duration = Duration::from_secs(60);
 
 /// How a tenant holds a lock.
 #[derive(Clone, Copy)]
@@ -367,7 +367,7 @@ async fn respect_administrators(postgres: &Postgres, server: &Server) {
     let verifier = scram_verifier(&generate_password());
     let error = server.set_login(&tenant.placement, &verifier, true).await.unwrap_err();
     assert_eq!(error.reason(), tenantry::api::reason::Reason::LockTimeout, "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     administrator.execute("COMMIT").await.unwrap();
     server.set_login(&tenant.placement, &verifier, true).await.unwrap();
 }

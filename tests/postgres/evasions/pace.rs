@@ -57,6 +57,7 @@ async fn fifty_busy_tenants_are_suspended_within_seconds() {
         for tenant in &tenants {
             server.verify_refused(&tenant.placement, &tenant.password).await.unwrap();
         }
-        assert!(all < Duration::from_secs(20), "{all:?}");
+        // On an idle machine, it is two seconds or three.
+        assert!(all < Duration::from_secs(60), "{all:?}");
     }
 }

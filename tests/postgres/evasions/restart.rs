@@ -12,7 +12,7 @@ use super::{locks::own_server, watch::lock_out_of};
 /// How long the control waits.
 const IN_VAIN: Duration = Duration::from_secs(2);
 /// Generous: all of it takes one or two seconds.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn operator_starts_in_spite_of_locks_on_15() {

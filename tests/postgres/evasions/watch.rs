@@ -80,7 +80,7 @@ async fn lock_out(postgres: &Postgres, server: &Server, hostile: &Tenant, other:
             );
             let ended = watch_until_ended(server).await;
             assert!(ended.iter().all(|role| *role == hostile.placement.login), "{ended:?}");
-            assert!(connects(url_of_other, Duration::from_secs(20)).await, "{database}");
+            assert!(connects(url_of_other, Duration::from_secs(60)).await, "{database}");
             drop(holder);
             waiting.await.unwrap();
         }

