@@ -16,8 +16,10 @@ async fn count(world: &World, database: &str, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&mut world.superuser(database).await).await.unwrap()
 }
 
-/// Databases, logins, Secrets and rows match the existing Tenants, one to one.
+/// Databases, logins, Secrets and rows match the existing Tenants, one to one, once all work is done.
 async fn is_one_to_one(world: &World, living: i64, closed: i64) {
+    let open = "SELECT count(*) FROM workflows WHERE finished_at IS NULL";
+    world.until("no workflow is open", async || count(world, "tenantry_system", open).await == 0).await;
     let databases =
         "SELECT count(*) FROM pg_database WHERE datname LIKE 'tenant\\_%' OR datname LIKE 'tenantry\\_new%'";
     assert_eq!(count(world, "postgres", databases).await, living);
@@ -30,7 +32,6 @@ async fn is_one_to_one(world: &World, living: i64, closed: i64) {
     assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'deprovisioned'").await, closed);
     assert_eq!(rows("SELECT count(*) FROM tenants").await, living + closed);
     assert_eq!(rows("SELECT count(*) FROM deletion_receipts").await, closed);
-    assert_eq!(rows("SELECT count(*) FROM workflows WHERE finished_at IS NULL").await, 0);
     let labelled = ListParams::default().labels("tenantry.dev/tenant-id");
     let secrets = world.fleet.secrets.list_metadata(&labelled).await.unwrap().items;
     assert_eq!(secrets.len() as i64, living, "one connection Secret each");
@@ -116,12 +117,6 @@ async fn two_operators(name: &'static str, number: usize) {
     );
     // With one operator left, all workflows finish.
     one.kill().await.unwrap();
-    world
-        .until("no workflow is open", async || {
-            count(&world, "tenantry_system", "SELECT count(*) FROM workflows WHERE finished_at IS NULL").await
-                == 0
-        })
-        .await;
     is_one_to_one(&world, many, 0).await;
     world.all_usable(&all).await;
 }
