@@ -46,7 +46,10 @@ async fn failing_tenants(name: &'static str, others: &'static str, count: usize,
     world.kubectl().apply(&quota.to_string()).await.unwrap();
     // The API server refuses nothing before the quota has been counted.
     let tried = PostParams { dry_run: true, ..PostParams::default() };
-    let secret = Secret { metadata: ObjectMeta { name: Some("tried".into()), ..Default::default() }, ..Default::default() };
+    let secret = Secret {
+        metadata: ObjectMeta { name: Some("tried".into()), ..Default::default() },
+        ..Default::default()
+    };
     let is_refused = async || world.fleet.secrets.create(&tried, &secret).await.is_err();
     world.until("the quota is in force", is_refused).await;
     let failing = names("fails", count);

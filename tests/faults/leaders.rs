@@ -23,7 +23,8 @@ const LONG: [&str; 3] = ["--lease-duration=100", "--lease-renew-deadline=90", "-
 
 async fn world_with_lease(name: &'static str, lease: &[&str]) -> World {
     // No samples of usage, which change a status.
-    let arguments = lease.iter().chain(&["--usage-interval=3600"]).map(|&argument| argument.to_owned()).collect();
+    let arguments =
+        lease.iter().chain(&["--usage-interval=3600"]).map(|&argument| argument.to_owned()).collect();
     World::with(name, Options { arguments, ..Options::default() }).await
 }
 
