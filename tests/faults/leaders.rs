@@ -99,6 +99,8 @@ async fn frozen(name: &'static str, lease: &[&str]) {
     let second = world.installation.replica(|_| {}).unwrap();
     second.start_standby().await.unwrap();
     let names: Vec<String> = (0..12).map(|n| format!("frozen-{n}")).collect();
+    let is_ready = ["wait", "--for=condition=Ready", "--timeout=120s", &format!("databaseserver/{name}")];
+    world.kubectl().run(&is_ready).await.unwrap();
     // In the middle of their steps: none gets its login before the leader is frozen.
     let mut lock = world.superuser("postgres").await;
     lock.execute("BEGIN; LOCK TABLE pg_authid IN EXCLUSIVE MODE").await.unwrap();
