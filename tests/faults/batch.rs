@@ -1,10 +1,15 @@
 //! Failures while many tenants are provisioned.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tenantry_dev::{PostgresOptions, Stop, interposer::Moment, process::Signal};
-use tenantry_test_support::{PATIENCE, World, names};
+use tenantry_test_support::{PATIENCE, World, is_ready, names};
+
+/// How long all tenants of a batch may take: they share a server and, on a busy machine, a fraction of a processor.
+const ALL_READY: Duration = Duration::from_secs(600);
 
 /// A step of a pseudo-random generator with the same numbers in every run (Knuth's MMIX).
 fn next(seed: &mut u64) -> u64 {
@@ -16,8 +21,18 @@ async fn count(world: &World, database: &str, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&mut world.superuser(database).await).await.unwrap()
 }
 
-/// Databases, logins, Secrets and rows match the existing Tenants, one to one.
+async fn all_ready(world: &World, names: &[String]) {
+    join_all(names.iter().map(|name| {
+        let wait = world.fleet.until(format!("{name} is Ready")).within(ALL_READY);
+        wait.object(&world.fleet.tenants, name, is_ready())
+    }))
+    .await;
+}
+
+/// Databases, logins, Secrets and rows match the existing Tenants, one to one, once all work is done.
 async fn is_one_to_one(world: &World, living: i64, closed: i64) {
+    let open = "SELECT count(*) FROM workflows WHERE finished_at IS NULL";
+    world.until("no workflow is open", async || count(world, "tenantry_system", open).await == 0).await;
     let databases =
         "SELECT count(*) FROM pg_database WHERE datname LIKE 'tenant\\_%' OR datname LIKE 'tenantry\\_new%'";
     assert_eq!(count(world, "postgres", databases).await, living);
@@ -30,7 +45,6 @@ async fn is_one_to_one(world: &World, living: i64, closed: i64) {
     assert_eq!(rows("SELECT count(*) FROM tenants WHERE status = 'deprovisioned'").await, closed);
     assert_eq!(rows("SELECT count(*) FROM tenants").await, living + closed);
     assert_eq!(rows("SELECT count(*) FROM deletion_receipts").await, closed);
-    assert_eq!(rows("SELECT count(*) FROM workflows WHERE finished_at IS NULL").await, 0);
     let labelled = ListParams::default().labels("tenantry.dev/tenant-id");
     let secrets = world.fleet.secrets.list_metadata(&labelled).await.unwrap().items;
     assert_eq!(secrets.len() as i64, living, "one connection Secret each");
@@ -77,7 +91,7 @@ async fn twenty_kills_during_creations_and_deletions_lose_nothing() {
     }
     println!("{kills} kills");
     assert_eq!(kills, 20);
-    join_all(made.iter().map(|name| world.fleet.ready(name))).await;
+    all_ready(&world, &made).await;
     join_all(gone.iter().zip(&leaving).map(|(name, tenant)| world.fleet.deleted(name, tenant))).await;
     is_one_to_one(&world, 40, 20).await;
     world.all_usable(&made).await;
@@ -107,7 +121,7 @@ async fn two_operators(name: &'static str, number: usize) {
     let all = names("both", number);
     let zero = || json!({"offboarding": {"gracePeriodSeconds": 0}});
     join_all(all.iter().map(|name| world.apply(name, zero()))).await;
-    join_all(all.iter().map(|name| world.fleet.ready(name))).await;
+    all_ready(&world, &all).await;
     let registered = "SELECT count(*) FROM activity WHERE action = 'Registered'";
     assert_eq!(count(&world, "tenantry_system", registered).await, many);
     assert_eq!(
@@ -116,12 +130,6 @@ async fn two_operators(name: &'static str, number: usize) {
     );
     // With one operator left, all workflows finish.
     one.kill().await.unwrap();
-    world
-        .until("no workflow is open", async || {
-            count(&world, "tenantry_system", "SELECT count(*) FROM workflows WHERE finished_at IS NULL").await
-                == 0
-        })
-        .await;
     is_one_to_one(&world, many, 0).await;
     world.all_usable(&all).await;
 }
@@ -142,6 +150,6 @@ async fn restarts_of_postgresql_and_operator_are_survived() {
     // As during an upgrade of the operator: SIGTERM, and a new process.
     world.installation.operator().stop().await.unwrap();
     world.installation.operator().start().await.unwrap();
-    join_all(all.iter().map(|name| world.fleet.ready(name))).await;
+    all_ready(&world, &all).await;
     world.all_usable(&all).await;
 }

@@ -166,6 +166,9 @@ async fn deleted_crd_purges_no_tenant() {
         assert!(world.database_exists(&format!("tenant_{name}")).await);
     }
     world.install_crds().await;
+    // The API server serves them a moment after it has said so.
+    let serves = async || world.fleet.tenants.list_metadata(&ListParams::default()).await.is_ok();
+    world.until("Tenants are served", serves).await;
     world.apply("one", json!({"offboarding": {"gracePeriodSeconds": 0}})).await;
     world.fleet.ready("one").await;
     acknowledge(&world, &opening).await;

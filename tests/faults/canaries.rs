@@ -105,7 +105,7 @@ async fn readable(world: &World, receiver: &TraceReceiver) -> Vec<(&'static str,
     let dump = "SELECT database_to_xml(true, true, '')::text";
     let mut tenant = world.superuser("tenant_canaries").await;
     vec![
-        ("the operator's log", world.fleet.operator_log()),
+        ("the operator's log", fs::read_to_string(world.fleet.log()).unwrap()),
         ("the spans", receiver.text()),
         ("the metrics", operator.metrics().await.unwrap()),
         ("/health", operator.get("/health").await.unwrap().1),

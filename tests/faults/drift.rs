@@ -216,16 +216,17 @@ async fn restored_database_is_verified_before_it_counts_as_in_force() {
         superuser.execute(AssertSqlSafe(end)).await.unwrap();
         for statement in [
             format!("CREATE DATABASE {database}_copy TEMPLATE {database} OWNER tenantry_dba"),
-            format!("REVOKE ALL ON DATABASE {database}_copy FROM PUBLIC"),
-            format!("GRANT CONNECT ON DATABASE {database}_copy TO {database}_app"),
+            // In one transaction: the operator writes a comment again that is missing.
             format!(
-                "DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE {database}_copy IS %L',
-                     (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}')); END $$"
-            ),
-            format!("COMMENT ON DATABASE {database} IS NULL"),
-            format!(
-                "BEGIN; ALTER DATABASE {database} RENAME TO {database}_old;
-                 ALTER DATABASE {database}_copy RENAME TO {database}; COMMIT"
+                "BEGIN;
+                 REVOKE ALL ON DATABASE {database}_copy FROM PUBLIC;
+                 GRANT CONNECT ON DATABASE {database}_copy TO {database}_app;
+                 DO $$ BEGIN EXECUTE format('COMMENT ON DATABASE {database}_copy IS %L',
+                     (SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}')); END $$;
+                 COMMENT ON DATABASE {database} IS NULL;
+                 ALTER DATABASE {database} RENAME TO {database}_old;
+                 ALTER DATABASE {database}_copy RENAME TO {database};
+                 COMMIT"
             ),
         ] {
             superuser.execute(AssertSqlSafe(statement)).await.unwrap();

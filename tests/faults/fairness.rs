@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::api::PostParams;
 use serde_json::json;
+use sqlx::Executor;
 use tenantry::api::conditions::READY;
 use tenantry_dev::{
     PostgresOptions,
@@ -41,14 +44,23 @@ async fn failing_tenants(name: &'static str, others: &'static str, count: usize,
     let mut quota = objects::no_secrets("none");
     quota["metadata"]["namespace"] = json!(world.name);
     world.kubectl().apply(&quota.to_string()).await.unwrap();
+    // The API server refuses nothing before the quota has been counted.
+    let tried = PostParams { dry_run: true, ..PostParams::default() };
+    let secret = Secret {
+        metadata: ObjectMeta { name: Some("tried".into()), ..Default::default() },
+        ..Default::default()
+    };
+    let is_refused = async || world.fleet.secrets.create(&tried, &secret).await.is_err();
+    world.until("the quota is in force", is_refused).await;
     let failing = names("fails", count);
     let number = i64::try_from(count).unwrap();
     let begun = Instant::now();
     join_all(failing.iter().map(|name| world.apply(name, json!({})))).await;
     let fleet = world.fleet.in_namespace(others);
     let during_creation = new_tenant(&world, &fleet, "rush").await;
-    let failed =
-        "SELECT count(*) >= $1 FROM workflows WHERE failure_reason = 'QuotaExceeded' AND failures > 0";
+    // While one is tried again, it has no reason.
+    let failed = "SELECT count(*) >= $1 FROM workflows
+        WHERE coalesce(failure_reason, 'QuotaExceeded') = 'QuotaExceeded' AND failures > 0";
     world.until("all fail", async || world.holds_number("tenantry_system", failed, number).await).await;
     println!("{count} tenants failed after {:.1} s", begun.elapsed().as_secs_f64());
     let again = "SELECT count(*) >= $1 FROM workflows WHERE failures > 1";
@@ -90,19 +102,22 @@ async fn unresponsive_server(name: &'static str, server: &str, count: usize, lim
     world.apply_on(server, "before").await;
     world.fleet.ready("before").await;
 
-    // Some are in the middle of a step, the others find a server that does not respond.
+    // Some are in the middle of a step, the others find a server that does not respond. They get no further meanwhile.
     let tenants = names("hangs", count);
+    let mut lock = second.connect("postgres").await.unwrap();
+    lock.execute("BEGIN; LOCK TABLE pg_authid IN EXCLUSIVE MODE").await.unwrap();
     join_all(tenants.iter().map(|name| world.apply_on(server, name))).await;
     let some = "SELECT count(*) >= $1 FROM tenants WHERE status = 'provisioning'";
     world.until("some are provisioned", async || world.holds_number("tenantry_system", some, 3).await).await;
     proxy.set(Fault::Hang);
+    lock.execute("ROLLBACK").await.unwrap();
     let first = new_tenant(&world, &world.fleet, "first").await;
     world.fleet.reason(tenants.last().unwrap(), READY, "ServerNotReady").await;
     let later = new_tenant(&world, &world.fleet, "later").await;
     // Drift on the other server is still repaired within a minute.
     let begun = Instant::now();
     let mut superuser = world.superuser("postgres").await;
-    sqlx::Executor::execute(&mut superuser, "ALTER ROLE tenant_first_app CONNECTION LIMIT 3").await.unwrap();
+    superuser.execute("ALTER ROLE tenant_first_app CONNECTION LIMIT 3").await.unwrap();
     let as_planned = "SELECT rolconnlimit = 20 FROM pg_roles WHERE rolname = $1";
     world
         .until("the connection limit is repaired", async || {

@@ -1,17 +1,17 @@
 //! The fresh tenant that another one is compared with: created with the last spec and the last holds, and changed no
 //! more than necessary.
 
+use std::time::{Duration, Instant};
+
 use kube::api::DeleteParams;
 use tenantry::api::tenant::DesiredState;
+use tenantry_test_support::PATIENCE;
 
 use crate::{
     model::{Model, PARTIES},
     random::{Run, Sequence},
     snapshot::{Snapshot, Subject, snapshots},
 };
-
-/// How often all are compared before a difference counts.
-const TRIES: usize = 20;
 
 impl Run {
     /// Creates a tenant with the last spec and the last holds of a sequence.
@@ -76,7 +76,9 @@ impl Run {
         let mut different: Vec<(&str, String)> =
             sequences.iter().map(|sequence| (sequence.name.as_str(), String::new())).collect();
         // A finished workflow may still be recorded: differences are checked again.
-        for _ in 0..TRIES {
+        let begun = Instant::now();
+        let mut changes = self.watched.changes.subscribe();
+        loop {
             let of = |name: &str| sequences.iter().find(|sequence| sequence.name == name);
             let open = different.iter().filter_map(|(name, _)| of(name));
             let pair = |sequence: &Sequence| {
@@ -88,9 +90,10 @@ impl Run {
             let snapshot = snapshots(&self.world, &all).await;
             let unlike = snapshot.chunks(2).zip(open).filter(|(pair, _)| !are_alike(&pair[0], &pair[1]));
             different = unlike.map(|(pair, sequence)| (sequence.name.as_str(), difference(pair))).collect();
-            if different.is_empty() {
+            if different.is_empty() || begun.elapsed() > PATIENCE {
                 break;
             }
+            let _ = tokio::time::timeout(Duration::from_millis(250), changes.changed()).await;
         }
         for (name, difference) in different {
             self.watched.find(name, format!("it is not like its fresh one: {difference}"));

@@ -78,9 +78,8 @@ async fn registry_ends_grace_period_after_restart_without_namespace() {
     let namespaces = Api::<Namespace>::all(world.fleet.client.clone());
     let uid = namespaces.get(world.name).await.unwrap().metadata.uid.unwrap();
     namespaces.delete(world.name, &DeleteParams::default()).await.unwrap();
-    kube::runtime::wait::await_condition(namespaces, world.name, kube::runtime::conditions::is_deleted(&uid))
-        .await
-        .unwrap();
+    let wait = world.fleet.until("the namespace is deleted");
+    wait.object(&namespaces, world.name, kube::runtime::conditions::is_deleted(&uid)).await;
     world.installation.operator().kill().await.unwrap();
     // The Lease of the killed operator is not waited for: that is tested in leaders.rs.
     world.delete_lease().await;

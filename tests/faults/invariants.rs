@@ -112,13 +112,18 @@ impl Watched {
         mut events: BoxStream<'_, watcher::Result<Event<K>>>,
         known: &Mutex<BTreeMap<String, K>>,
     ) {
+        let mut listed = BTreeMap::new();
         while let Some(event) = events.next().await {
-            match event.unwrap() {
-                Event::Apply(object) | Event::InitApply(object) => {
+            match event {
+                Ok(Event::Apply(object)) => {
                     known.lock().unwrap().insert(object.name_any(), object);
                 }
-                Event::Delete(object) => drop(known.lock().unwrap().remove(&object.name_any())),
-                Event::Init | Event::InitDone => {}
+                Ok(Event::Delete(object)) => drop(known.lock().unwrap().remove(&object.name_any())),
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => drop(listed.insert(object.name_any(), object)),
+                Ok(Event::InitDone) => *known.lock().unwrap() = std::mem::take(&mut listed),
+                // A watch that breaks off begins again, with a list.
+                Err(error) => println!("a watch of the invariants broke off: {error}"),
             }
             self.changes.send_modify(|changes| *changes += 1);
         }

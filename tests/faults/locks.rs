@@ -46,11 +46,13 @@ async fn tenant_that_locks_everybody_out_is_ended_reported_and_suspended() {
     }
     attacks.push(attack(hostile.clone(), "BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'x'".to_owned()));
     let is_locked = "SELECT count(*) = 2 FROM pg_locks WHERE database = 0 AND NOT granted AND mode = 'AccessExclusiveLock'";
-    // The control: both databases are locked, and no client connects.
-    Wait::until("both databases are locked")
-        .is_true(async || sqlx::query_scalar(is_locked).fetch_one(&mut superuser).await.unwrap())
+    // The control, between two looks of the operator: both databases are locked, and no client connects.
+    Wait::until("both databases are locked, and a client waits")
+        .is_true(async || {
+            sqlx::query_scalar(is_locked).fetch_one(&mut superuser).await.unwrap()
+                && tokio::time::timeout(Duration::from_millis(500), login(&beside)).await.is_err()
+        })
         .await;
-    assert!(tokio::time::timeout(Duration::from_millis(500), login(&beside)).await.is_err());
 
     let mut slowest = Duration::ZERO;
     for _ in 0..5 {
@@ -119,8 +121,8 @@ async fn session_that_ignores_termination_is_reported_as_such() {
     assert_eq!(condition.status, "False");
     let (revoked, still) = ("is in no group any more", format!("pid {pid} was asked to end and still runs"));
     assert!(condition.message.contains(revoked) && condition.message.contains(&still), "{condition:?}");
-    world.event("deaf", "TerminationIgnored", &format!("(pid {pid})")).await;
     assert!(!search.is_finished(), "the control: it ran all the time");
+    world.event("deaf", "TerminationIgnored", &format!("(pid {pid})")).await;
     search.await.unwrap();
     world.fleet.access("deaf", Access::Blocked).await;
     world.event("deaf", "SessionsEnded", &format!("(pid {pid})")).await;

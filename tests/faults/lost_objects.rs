@@ -73,9 +73,16 @@ async fn finalizer_lost_by_replace_is_added_again() {
         "metadata": {"name": "acme", "namespace": world.name},
         "spec": {"slug": "acme", "displayName": "Acme & Sons", "plan": "starter", "server": world.name},
     });
-    let replaced =
-        world.kubectl().run_with(&["replace", "-f", "-", "-o", "json"], &replacement.to_string()).await;
-    let replaced: tenantry::api::tenant::Tenant = serde_json::from_str(&replaced.unwrap()).unwrap();
+    let kubectl = world.kubectl();
+    // It reads the version that it replaces first: a status that is written just then is a conflict.
+    let replaced = world
+        .fleet
+        .until("it is replaced")
+        .observe(async || {
+            kubectl.run_with(&["replace", "-f", "-", "-o", "json"], &replacement.to_string()).await
+        })
+        .await;
+    let replaced: tenantry::api::tenant::Tenant = serde_json::from_str(&replaced).unwrap();
     assert!(replaced.metadata.finalizers.is_none());
     let back = |tenant: Option<&tenantry::api::tenant::Tenant>| {
         tenant.is_some_and(|t| t.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER))
@@ -164,7 +171,9 @@ async fn vanished_tenants_that_wait_do_not_delay_the_drift_check() {
     let world = World::new("lost-waiting").await;
     world.apply("kept", json!({})).await;
     world.fleet.ready("kept").await;
-    // Together they would keep a check for longer than this test waits: each waits ten seconds for its row.
+    // Together they would keep a check for longer than this test waits: each waits ten seconds for its row. No operator runs
+    // that would write their tombstones before the rows are locked.
+    world.installation.operator().stop().await.unwrap();
     let mut registry = world.superuser("tenantry_system").await;
     let lost = "SET session_replication_role = replica;
         INSERT INTO tenants (id, slug, name, plan, status, activated_at, server, database_name, login_name,
@@ -175,12 +184,13 @@ async fn vanished_tenants_that_wait_do_not_delay_the_drift_check() {
     registry.execute(lost).await.unwrap();
     let locks = "BEGIN; SELECT FROM tenants WHERE starts_with(slug, 'vanished-') FOR UPDATE";
     registry.execute(locks).await.unwrap();
+    world.installation.operator().start().await.unwrap();
     let waits =
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1)";
     let is_waiting = async || world.holds("tenantry_system", waits, "%DeprovisioningBegun%").await;
     world.until("a tombstone waits for its row", is_waiting).await;
     world.superuser("postgres").await.execute("ALTER ROLE tenant_kept_app NOLOGIN").await.unwrap();
     world.event("kept", "DriftRepaired", "NOLOGIN").await;
-    assert!(is_waiting().await);
+    world.until("another one waits", is_waiting).await;
     registry.execute("ROLLBACK").await.unwrap();
 }

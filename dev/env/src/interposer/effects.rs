@@ -168,6 +168,12 @@ impl Effects {
         }
     }
 
+    /// Removes the trigger, and returns whether there was one: it does not occur any more. Otherwise its effect was forwarded, or
+    /// none was armed.
+    pub fn disarm(&self) -> bool {
+        self.state().armed.take().is_some()
+    }
+
     /// The effects since the last reset, in the order of their numbers. One that was stopped with `Moment::Before` is the
     /// last of them.
     pub fn recorded(&self) -> Vec<Effect> {
