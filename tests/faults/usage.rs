@@ -12,6 +12,12 @@ async fn is_counted(world: &World, slug: &str) -> bool {
     world.holds("tenantry_system", query, slug).await
 }
 
+/// Waits until a tenant's database has no session: one has reported its writes, and is counted itself, when it has ended.
+async fn sessions_end(world: &World, database: &str) {
+    let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)";
+    world.until("its sessions have ended", async || world.holds("postgres", ended, database).await).await;
+}
+
 /// How many sessions were ever begun in a tenant's database.
 async fn sessions(world: &World, database: &str) -> i64 {
     let query = "SELECT sessions FROM pg_stat_database WHERE datname = $1";
@@ -30,15 +36,13 @@ async fn restart_reads_no_idle_tenant_and_counts_new_writes() {
     for name in ["idle", "busy"] {
         world.fleet.ready(name).await;
     }
-    // A session has reported all its writes when it has ended.
-    for database in ["tenant_idle", "tenant_busy"] {
-        let ended = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)";
-        world.until("its sessions have ended", async || world.holds("postgres", ended, database).await).await;
-    }
+    sessions_end(&world, "tenant_idle").await;
+    sessions_end(&world, "tenant_busy").await;
     world.set_clock_ahead(120);
     for name in ["idle", "busy"] {
         world.until("counted", async || is_counted(&world, name).await).await;
     }
+    sessions_end(&world, "tenant_idle").await;
     let (idle, operator) = (sessions(&world, "tenant_idle").await, world.installation.operator());
     operator.kill().await.unwrap();
     let mut session = world.fleet.login("busy").await.unwrap();
