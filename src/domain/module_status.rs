@@ -108,6 +108,8 @@ pub struct ModuleFacts<'a> {
     pub version_name: &'a dyn Fn(&str, i32) -> Option<String>,
     /// The Secret with the login of the tenant's pipeline.
     pub migration_secret: &'a str,
+    /// That Secret or its login is missing, and will be made.
+    pub is_login_due: bool,
     /// What the run of a module's tool does in the tenant's database, while there is one.
     pub run: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -144,8 +146,10 @@ fn chosen_status(
     }
     let known = facts.known.iter().find(|known| known.name == *name);
     let failure = facts.failures.iter().find(|failure| failure.module == *name);
+    // The pipeline can begin once its login is there, and not before.
+    let can_report = || !facts.is_login_due || awaited_before(module, facts).is_some();
     if known.is_some_and(|known| known.kind == ModuleKind::External)
-        && failure.is_none_or(|failure| failure.waits)
+        && failure.map_or_else(can_report, |failure| failure.waits)
     {
         return status(ModuleState::AwaitingReport, Some(awaits_report(module, failure, facts)));
     }
@@ -171,13 +175,20 @@ fn chosen_status(
     }
 }
 
+/// The module as the status showed it before, if the tenant waited for a report of the same version.
+fn awaited_before<'a>(module: &ChosenModule, facts: &ModuleFacts<'a>) -> Option<&'a ModuleStatus> {
+    facts.previous.iter().find(|before| {
+        before.name == module.name
+            && before.target == i64::from(module.version)
+            && before.state == Some(ModuleState::AwaitingReport)
+    })
+}
+
 /// What a tenant waits for whose pipeline has not reported a version.
 fn awaits_report(module: &ChosenModule, found: Option<&ModuleFailure>, facts: &ModuleFacts<'_>) -> String {
     let name = &module.name;
-    let before = facts.previous.iter().find(|before| before.name == *name).filter(|before| {
-        before.target == i64::from(module.version) && before.state == Some(ModuleState::AwaitingReport)
-    });
-    if let Some(before) = before.and_then(|before| before.message.clone()).filter(|_| found.is_none()) {
+    let before = awaited_before(module, facts).and_then(|before| before.message.clone());
+    if let Some(before) = before.filter(|_| found.is_none()) {
         return before;
     }
     let version = (facts.version_name)(name, module.version).unwrap_or_default();
@@ -303,6 +314,7 @@ mod tests {
             is_applied: false,
             version_name: &|_, _| None,
             migration_secret: "acme-db-migrate",
+            is_login_due: false,
             run: &|_| None,
         };
         let of = |wiki, pages| {
@@ -340,6 +352,7 @@ mod tests {
             is_applied: true,
             version_name: &|_, version| Some(format!("2026.{version}")),
             migration_secret: "acme-db-migrate",
+            is_login_due: false,
             run: &|_| None,
         };
         let found =
@@ -358,6 +371,11 @@ mod tests {
             (looked[0].version_name.as_deref(), looked[0].target_name.as_deref()),
             (Some("2026.1"), Some("2026.2"))
         );
+        // Before its login is there, the pipeline can do nothing.
+        let early = ModuleFacts { is_login_due: true, is_applied: false, ..facts };
+        assert_eq!(module_statuses(&early, |_| false)[0].state, Some(ModuleState::Pending));
+        let kept = module_statuses(&ModuleFacts { previous: &looked, ..early }, |_| false);
+        assert_eq!(kept, looked);
         // It stays without another look, and a failure is shown as one.
         assert_eq!(
             module_statuses(&ModuleFacts { previous: &looked, failures: &[], ..facts }, |_| false),
@@ -394,6 +412,7 @@ mod tests {
             is_applied: false,
             version_name: &|_, _| None,
             migration_secret: "acme-db-migrate",
+            is_login_due: false,
             run: &|_| None,
         };
         assert_eq!(module_statuses(&facts, |_| false), previous);

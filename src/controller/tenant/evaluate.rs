@@ -218,6 +218,8 @@ pub fn module_statuses(outcome: &Outcome<'_>, context: &Context) -> Vec<ModuleSt
         is_applied: progress.has_done(Step::ApplyMigrations),
         version_name: &|name, version| context.state.modules.version_name(name, version),
         migration_secret: &migration_secret_name(subject.tenant),
+        is_login_due: !level_ends_migrations(subject.wanted_access())
+            && is_pipeline_login_due(subject, record, context),
         run: &|name| context.state.runs.message(record.id, name),
     };
     domain::module_status::module_statuses(&facts, |name| context.state.modules.is_stopped(name))
