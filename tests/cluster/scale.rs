@@ -9,7 +9,7 @@ use futures::{StreamExt, future::join_all};
 use kube::runtime::watcher;
 use serde_json::json;
 use sqlx::PgConnection;
-use tenantry_test_support::{Fleet, Wait, is_ready, names, shared_operator::superuser};
+use tenantry_test_support::{Fleet, Wait, names, shared_operator::superuser};
 
 /// The operator's default for the sessions on one server.
 const CAP: i64 = 11;
@@ -28,11 +28,7 @@ async fn hundred_tenants_need_no_retry_and_stay_under_session_maximum() {
     let begun = Instant::now();
     let work = async {
         join_all(names.iter().map(|name| fleet.apply(name, json!({})))).await;
-        join_all(names.iter().map(async |name| {
-            let wait = fleet.until(format!("{name} is Ready")).within(PATIENCE);
-            wait.object(&fleet.tenants, name, is_ready()).await.unwrap()
-        }))
-        .await
+        fleet.all_ready(&names, PATIENCE).await
     };
     tokio::pin!(work);
     let mut samples = tokio::time::interval(Duration::from_millis(20));

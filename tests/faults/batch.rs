@@ -6,9 +6,9 @@ use futures::future::join_all;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tenantry_dev::{PostgresOptions, Stop, interposer::Moment, process::Signal};
-use tenantry_test_support::{PATIENCE, World, is_ready, names};
+use tenantry_test_support::{PATIENCE, World, names};
 
-/// How long all tenants of a batch may take: they share a server and, on a busy machine, a fraction of a processor.
+/// How long all tenants of a batch may take.
 const ALL_READY: Duration = Duration::from_secs(600);
 
 /// A step of a pseudo-random generator with the same numbers in every run (Knuth's MMIX).
@@ -19,14 +19,6 @@ fn next(seed: &mut u64) -> u64 {
 
 async fn count(world: &World, database: &str, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&mut world.superuser(database).await).await.unwrap()
-}
-
-async fn all_ready(world: &World, names: &[String]) {
-    join_all(names.iter().map(|name| {
-        let wait = world.fleet.until(format!("{name} is Ready")).within(ALL_READY);
-        wait.object(&world.fleet.tenants, name, is_ready())
-    }))
-    .await;
 }
 
 /// Databases, logins, Secrets and rows match the existing Tenants, one to one, once all work is done.
@@ -91,7 +83,7 @@ async fn twenty_kills_during_creations_and_deletions_lose_nothing() {
     }
     println!("{kills} kills");
     assert_eq!(kills, 20);
-    all_ready(&world, &made).await;
+    world.fleet.all_ready(&made, ALL_READY).await;
     join_all(gone.iter().zip(&leaving).map(|(name, tenant)| world.fleet.deleted(name, tenant))).await;
     is_one_to_one(&world, 40, 20).await;
     world.all_usable(&made).await;
@@ -121,7 +113,7 @@ async fn two_operators(name: &'static str, number: usize) {
     let all = names("both", number);
     let zero = || json!({"offboarding": {"gracePeriodSeconds": 0}});
     join_all(all.iter().map(|name| world.apply(name, zero()))).await;
-    all_ready(&world, &all).await;
+    world.fleet.all_ready(&all, ALL_READY).await;
     let registered = "SELECT count(*) FROM activity WHERE action = 'Registered'";
     assert_eq!(count(&world, "tenantry_system", registered).await, many);
     assert_eq!(
@@ -150,6 +142,6 @@ async fn restarts_of_postgresql_and_operator_are_survived() {
     // As during an upgrade of the operator: SIGTERM, and a new process.
     world.installation.operator().stop().await.unwrap();
     world.installation.operator().start().await.unwrap();
-    all_ready(&world, &all).await;
+    world.fleet.all_ready(&all, ALL_READY).await;
     world.all_usable(&all).await;
 }

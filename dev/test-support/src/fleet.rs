@@ -1,7 +1,11 @@
 //! The tenants of one namespace: applied, watched, deleted.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client,
@@ -88,6 +92,16 @@ impl Fleet {
     /// Waits until a Tenant is Ready for its current generation.
     pub async fn ready(&self, name: &str) -> Tenant {
         self.wait(name, "Ready", is_ready()).await
+    }
+
+    /// Waits until these Tenants are Ready, each within this time: many share a server and, on a busy machine, a fraction of a
+    /// processor.
+    pub async fn all_ready(&self, names: &[String], within: Duration) -> Vec<Tenant> {
+        join_all(names.iter().map(async |name| {
+            let wait = self.until(format!("{name} is Ready")).within(within);
+            wait.object(&self.tenants, name, is_ready()).await.unwrap()
+        }))
+        .await
     }
 
     /// Waits until a condition of a Tenant has a reason.
