@@ -35,4 +35,25 @@ impl<K: Hash + Eq> KeyedLock<K> {
         };
         lock.lock_owned().await
     }
+
+    /// Whether the lock of a key is held, or waited for.
+    pub fn is_taken(&self, key: &K) -> bool {
+        let locks = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.get(key).is_some_and(|lock| lock.strong_count() > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn key_is_taken_while_its_guard_lives() {
+        let locks = KeyedLock::default();
+        assert!(!locks.is_taken(&1));
+        let guard = locks.take(1).await;
+        assert!(locks.is_taken(&1) && !locks.is_taken(&2));
+        drop(guard);
+        assert!(!locks.is_taken(&1));
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
-        tenant::{failure::StepError, rights::report_rights, secrets},
+        tenant::{failure::StepError, rights::report_rights_between_reconciles, secrets},
         watch::requeue::requeue_tenant,
     },
     domain::{
@@ -78,7 +78,7 @@ async fn check(id: TenantId, tenant: &Tenant, context: &SharedContext) -> Result
         return Ok(());
     }
     server.settle_rights(&row.placement).await?;
-    report_rights(tenant, &row, row.activated_at.is_some(), &server, context).await?;
+    report_rights_between_reconciles(tenant, &row, &server, context).await?;
     let name = connection_secret_name(tenant);
     let Some(secret) = context.stores.scopes.secret(&row.resource_namespace, &name) else { return Ok(()) };
     let Some(password) = secrets::password(&secret) else { return Ok(()) };

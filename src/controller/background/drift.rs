@@ -26,7 +26,7 @@ use crate::{
         context::{Context, SharedContext},
         database_server::preflight::restored,
         state::servers::ServerState,
-        tenant::{evaluate, rights::report_rights},
+        tenant::{evaluate, rights::report_rights_between_reconciles},
         watch::requeue::requeue_tenant,
     },
     domain::{
@@ -304,7 +304,7 @@ async fn check_tenant(
         is_retried,
     };
     if let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) {
-        report_rights(&tenant, row, row.activated_at.is_some(), &server, context).await?;
+        report_rights_between_reconciles(&tenant, row, &server, context).await?;
     }
     if found.is_empty() {
         requested.remove(&row.id);

@@ -43,6 +43,21 @@ pub async fn report_rights(
     Ok(Some(doubted))
 }
 
+/// The same for what is no reconcile. What is found while a reconcile works is left to it: its status says which level is in
+/// force, and it has read the row before.
+pub async fn report_rights_between_reconciles(
+    tenant: &Tenant,
+    row: &TenantRecord,
+    server: &Server,
+    context: &Context,
+) -> Result<(), Error> {
+    let key = (row.resource_namespace.clone(), row.resource_name.clone());
+    if context.state.tenant_locks.is_taken(&key) {
+        return Ok(());
+    }
+    report_rights(tenant, row, row.activated_at.is_some(), server, context).await.map(drop)
+}
+
 /// Whether sessions of the login may still have rights that were revoked. What cannot be read is not proven.
 async fn is_unproven(row: &TenantRecord, server: &Server) -> bool {
     match server.observe(&row.placement).await {

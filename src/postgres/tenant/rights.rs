@@ -92,7 +92,11 @@ impl Server {
             self.doubt_sessions(placement).await?;
         }
         if !report.is_clean() {
-            lock(&self.inner.rights).insert(placement.tenant, report.clone());
+            // What an earlier session repaired may not be reported yet.
+            let mut reports = lock(&self.inner.rights);
+            let kept = reports.entry(placement.tenant).or_default();
+            kept.repaired.extend(report.repaired.iter().cloned());
+            kept.left.clone_from(&report.left);
         }
         Ok(report)
     }
