@@ -48,6 +48,25 @@ pub fn temporary_root() -> Result<PathBuf> {
     private_root(&std::env::temp_dir())
 }
 
+/// The root of data in memory that is removed with its run; none where memory is scarce.
+fn memory_root() -> Option<PathBuf> {
+    let shared = Path::new("/dev/shm");
+    let files = rustix::fs::statfs(shared).ok().filter(|files| files.f_type == TMPFS)?;
+    let free = files.f_bavail.saturating_mul(files.f_bsize.unsigned_abs());
+    // A tmpfs may be larger than what is free.
+    let information = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let available = information.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = available.trim().strip_suffix(" kB")?.parse().ok()?;
+    let is_enough = free.min(kilobytes.saturating_mul(1024)) >= MEMORY_LEFT;
+    is_enough.then(|| private_root(shared).ok()).flatten()
+}
+
+/// `f_type` of a tmpfs (`TMPFS_MAGIC`, statfs(2)).
+const TMPFS: i64 = 0x0102_1994;
+
+/// What must be free in memory, in bytes, before a run takes some: the tests of a gate together take less than half of it.
+const MEMORY_LEFT: u64 = 8 << 30;
+
 /// `tenantry-<uid>` below a directory that every user may write to: refused when another user created it first.
 fn private_root(parent: &Path) -> Result<PathBuf> {
     let uid = user_id()?;
@@ -133,13 +152,22 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Creates a directory, and removes those whose owners are dead.
     pub fn new() -> Result<Self> {
+        Self::below(&temporary_root()?)
+    }
+
+    /// A directory in memory, where there is enough: for data that many files are created and deleted in, and that has to
+    /// survive no crash of the machine.
+    pub fn in_memory() -> Result<Self> {
+        memory_root().map_or_else(Self::new, |root| Self::below(&root))
+    }
+
+    fn below(root: &Path) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let root = temporary_root()?;
         let gate = root.join("lock");
         let gate_file = File::create(&gate).at("opening", &gate)?;
         // Locked until the new directory's own lock is held, so that no other run sweeps it away.
         gate_file.lock().at("locking", &gate)?;
-        sweep(&root);
+        sweep(root);
         let name = format!("run-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = directory(root.join(name), private_mode()?)?;
         let lock = owner_lock(&path)?;
