@@ -39,6 +39,10 @@ pub const ANNOTATION_ADOPT_ROW: &str = "tenantry.dev/adopt-row";
 /// Annotation of a Tenant: a new value asks for a rotation of its credentials.
 pub const ANNOTATION_ROTATE_CREDENTIALS: &str = "tenantry.dev/rotate-credentials";
 
+/// Annotation of every kind with a spec: who changed it last, written by the admission policies of the chart
+/// (docs/actors.md).
+pub const ANNOTATION_CHANGES: &str = "tenantry.dev/changes";
+
 /// Annotation of a DatabaseServer: the system identifier of a PostgreSQL server that replaced the previous one on
 /// purpose.
 pub const ANNOTATION_ACCEPT_SERVER: &str = "tenantry.dev/accept-server";

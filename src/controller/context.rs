@@ -21,6 +21,7 @@ use super::{
         breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
         leftovers::Leftovers, login_use::PreviousLoginUse, migration_runs::MigrationRuns,
         modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
+        recorded_users::RecordedUsers,
         registry_reads::RegistryReads, reports::AwaitedReports, retries::Retries, scopes::Scopes,
         server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
         snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
@@ -133,6 +134,8 @@ pub struct State {
     pub conflicts: Mutex<HashSet<String>>,
     /// Tenants whose usage was recorded by a reconcile, not by the sampler.
     pub usage_recorded: RecordedUsage,
+    /// Whether the annotation that names users can be believed.
+    pub recorded_users: RecordedUsers,
     /// Which limits each tenant was warned about.
     pub warned_limits: WarnedLimitsByTenant,
     /// When previous logins were last seen in use.

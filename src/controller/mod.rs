@@ -1,6 +1,7 @@
 //! Reconciles: one folder per kind, which observes, plans (purely, in `domain`), executes and writes a status; watches;
 //! background loops; and process memory. Apart from leader election, only this module talks to the Kubernetes API.
 
+pub mod actors;
 pub mod apply_status;
 pub mod background;
 mod breaker;

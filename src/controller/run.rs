@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    background,
+    actors, background,
     clock::Clock,
     context::{Config, Context, Leader, SharedContext, State, Stores},
     database_server,
@@ -34,6 +34,7 @@ use super::{
         modules::ModuleStates,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
+        recorded_users::RecordedUsers,
         registry_reads::RegistryReads,
         reports::AwaitedReports,
         retries::Retries,
@@ -150,7 +151,8 @@ pub async fn run(
     let (config_maps, config_map_writer) = reflector::store();
     let (scopes, inputs) = scopes(&options.watch_namespaces);
     let stores = Stores { plans, database_servers, tenant_modules, config_maps, scopes };
-    let context = Arc::new(context(resources, options, stores, former_leaders));
+    let recorded_users = RecordedUsers::new(actors::is_old_kubernetes(&resources.client).await);
+    let context = Arc::new(context(resources, options, stores, former_leaders, recorded_users));
     let mut supervisor = Supervisor::new(shutdown.clone());
     supervisor.spawn("watch on TenantPlans", watch::plans::run(context.clone(), plan_writer));
     for (namespace, writer) in inputs.secrets {
@@ -267,6 +269,7 @@ fn context(
     options: Options,
     stores: Stores,
     former_leaders: Vec<String>,
+    recorded_users: RecordedUsers,
 ) -> Context {
     Context {
         events: Events::new(resources.client.clone(), &options.identity),
@@ -299,6 +302,7 @@ fn context(
             plans_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
             usage_recorded: RecordedUsage::default(),
+            recorded_users,
             warned_limits: WarnedLimitsByTenant::default(),
             previous_login_use: PreviousLoginUse::default(),
         },

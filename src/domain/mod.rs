@@ -5,10 +5,12 @@
 
 pub mod accepted_module;
 pub mod access;
+pub mod attribution;
 pub mod backoff;
 pub mod breaker;
 pub mod claims;
 pub mod daily;
+pub mod declaration;
 pub mod drift;
 pub mod due_modules;
 pub mod endings;

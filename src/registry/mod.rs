@@ -13,6 +13,7 @@
 mod activity;
 mod breaker;
 mod claim;
+mod declarations;
 mod error;
 mod holds;
 mod inactivity;

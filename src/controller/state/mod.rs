@@ -12,6 +12,7 @@ pub mod migration_runs;
 pub mod modules;
 pub mod plan_rollout;
 pub mod recorded_usage;
+pub mod recorded_users;
 pub mod registry_reads;
 pub mod reports;
 pub mod retries;

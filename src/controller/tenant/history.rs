@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tracing::Span;
+use tracing::{Span, warn};
 
-use super::{failure::StepError, step_context::Execution};
+use super::{declaration::record_changes, failure::StepError, step_context::Execution};
 use crate::{
     api::tenant::OnFailure,
     api::tenant_status::WorkflowKind,
@@ -40,7 +40,11 @@ pub async fn join_workflow(execution: &mut Execution<'_, '_>, first_step: usize)
     if retries_provisioning {
         execution.subject.record = Some(registry.retry(id, workflow.id).await?.record);
     }
+    let correlation = workflow.id;
     execution.progress.workflow = Some(WorkflowRun { kind, record: workflow, first_step });
+    if let Err(error) = record_changes(&mut execution.subject, Some(correlation), execution.context).await {
+        warn!(%error, "could not record the changes of the spec; the end of this reconcile does");
+    }
     Ok(())
 }
 
