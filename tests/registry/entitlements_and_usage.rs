@@ -35,7 +35,7 @@ async fn plan_change_logs_old_and_new_entitlements() {
         let (small, large) = (plan("starter", Some(20)), plan("professional", None));
         let used = amounts(&[("users", 3)]);
         let new =
-            |entitlements| NewPlan { entitlements, usage: &used, at: Timestamp::UNIX_EPOCH, actor: "ada" };
+            |entitlements| NewPlan { entitlements, usage: &used, at: Timestamp::UNIX_EPOCH, actor: "ada", generation: Some(2) };
         assert!(registry.record_entitlements(id, &new(&small), run).await.unwrap().changed);
         assert!(!registry.record_entitlements(id, &new(&small), run).await.unwrap().changed);
         // A database that is lost while it is being built loses its limits.
@@ -80,6 +80,7 @@ async fn each_changed_gate_is_logged() {
                 retain: false,
                 gates,
                 gates_done_at: None,
+                gates_changed_by: "ada",
             };
             registry.update_declared(row.id, &declared).await.unwrap().changed
         };
@@ -129,6 +130,7 @@ async fn activation_without_open_gates_sets_gates_done_at() {
             retain: false,
             gates: &gates,
             gates_done_at: None,
+                gates_changed_by: "ada",
         };
         registry.update_declared(gated.id, &declared).await.unwrap();
         for (row, done) in [(free, true), (gated, false)] {
