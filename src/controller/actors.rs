@@ -58,10 +58,9 @@ where
             debug!("no admission policy protects the record of users: they are unknown");
             Some(false)
         }
-        Err(kube::Error::Api(answer)) => {
-            (answer.message.contains(ANNOTATION_CHANGES) && answer.message.contains("denied request"))
-                .then_some(true)
-        }
+        Err(kube::Error::Api(answer)) => (answer.message.contains(ANNOTATION_CHANGES)
+            && answer.message.contains("denied request"))
+        .then_some(true),
         Err(error) => {
             debug!(%error, "could not check whether users are recorded");
             None

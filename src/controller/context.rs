@@ -21,11 +21,10 @@ use super::{
         breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
         leftovers::Leftovers, login_use::PreviousLoginUse, migration_runs::MigrationRuns,
         modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
-        recorded_users::RecordedUsers,
-        registry_reads::RegistryReads, reports::AwaitedReports, retries::Retries, scopes::Scopes,
-        server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
-        warned_limits::WarnedLimitsByTenant,
+        recorded_users::RecordedUsers, registry_reads::RegistryReads, reports::AwaitedReports,
+        retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
+        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
+        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{

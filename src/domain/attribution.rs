@@ -128,7 +128,7 @@ pub struct RecordedChanges {
 impl RecordedChanges {
     /// Those of an object of this generation with this annotation, which the policies protect.
     pub fn of(annotation: &str, generation: i64) -> Self {
-        let parsed = annotation.lines().filter_map(SpecChange::parse);
+        let parsed = annotation.split('\n').filter_map(SpecChange::parse);
         let mut list: Vec<SpecChange> = parsed.filter(|change| change.generation <= generation).collect();
         list.sort_by_key(|change| std::cmp::Reverse(change.generation));
         list.dedup_by_key(|change| change.generation);
@@ -157,8 +157,9 @@ impl RecordedChanges {
 
     /// The last change of any of these fields after a generation.
     fn newest(&self, fields: &[&str], since: i64) -> Option<Actor> {
-        let touching =
-            |change: &&SpecChange| change.generation > since && fields.iter().any(|field| change.touches(field));
+        let touching = |change: &&SpecChange| {
+            change.generation > since && fields.iter().any(|field| change.touches(field))
+        };
         self.list.iter().find(touching).map(|change| Actor::User(change.user.clone()))
     }
 
@@ -188,7 +189,12 @@ impl RecordedChanges {
     /// the actor of a change of its holds since then.
     ///
     /// A date that passed is the operator's, even if a user wrote it.
-    pub fn of_state(&self, evaluation: &AccessEvaluation, since: Option<i64>, hold: Option<&str>) -> StateActor {
+    pub fn of_state(
+        &self,
+        evaluation: &AccessEvaluation,
+        since: Option<i64>,
+        hold: Option<&str>,
+    ) -> StateActor {
         if evaluation.is_automatic() {
             return StateActor::Of(Actor::Tenantry);
         }
@@ -196,7 +202,8 @@ impl RecordedChanges {
         let since = since.filter(|since| *since <= self.generation).unwrap_or(self.generation - 1);
         let by_hold = hold.map(|hold| StateActor::Recorded(hold.to_owned()));
         let by_state = self.newest(&STATE_FIELDS, since).map(StateActor::Of);
-        let restricts = |cause: &RestrictionCause| evaluation.restrictions.iter().any(|one| one.cause == *cause);
+        let restricts =
+            |cause: &RestrictionCause| evaluation.restrictions.iter().any(|one| one.cause == *cause);
         let direct = match restricts(&RestrictionCause::SpecState) || evaluation.restrictions.is_empty() {
             true => by_state.or(by_hold),
             false => by_hold.or(by_state),

@@ -87,7 +87,11 @@ fn kept(name: &str, value: Value, key: &[u8]) -> Value {
         }
         _ => {
             let bytes = value.to_string().len();
-            if bytes > MAX_VALUE_BYTES { json!({"bytes": bytes, "digest": digest(&value, key)}) } else { value }
+            if bytes > MAX_VALUE_BYTES {
+                json!({"bytes": bytes, "digest": digest(&value, key)})
+            } else {
+                value
+            }
         }
     }
 }
@@ -160,8 +164,11 @@ pub fn change_rows(
         let entry = Entry { generation, actor: changes.missing(), names: left, is_certain: true };
         if created { entries.insert(0, entry) } else { entries.push(entry) }
     }
-    let last_of: BTreeMap<&String, usize> =
-        entries.iter().enumerate().flat_map(|(at, entry)| entry.names.iter().map(move |name| (name, at))).collect();
+    let last_of: BTreeMap<&String, usize> = entries
+        .iter()
+        .enumerate()
+        .flat_map(|(at, entry)| entry.names.iter().map(move |name| (name, at)))
+        .collect();
     let mut seen = BTreeSet::new();
     let mut rows = Vec::new();
     for (at, entry) in entries.iter().enumerate() {

@@ -32,7 +32,7 @@ impl Registry {
         changes: &[ChangeRow],
         correlation: Option<Uuid>,
     ) -> Result<Option<TenantRecord>> {
-        let before = row.declaration.as_ref().map(|before| (&before.object, before.generation));
+        let before = row.declaration.as_ref().map(|before| (before.object.as_str(), before.generation));
         let record = sqlx::query_as(concat!(
             "WITH changed AS (
                  UPDATE tenants SET declaration = $2

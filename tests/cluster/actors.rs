@@ -2,7 +2,11 @@
 
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use tenantry::api::{ANNOTATION_CHANGES, tenant::Tenant, tenant_status::{Access, TenantState}};
+use tenantry::api::{
+    ANNOTATION_CHANGES,
+    tenant::Tenant,
+    tenant_status::{Access, TenantState},
+};
 use tenantry_test_support::{
     Fleet, objects,
     shared_operator::{ENVIRONMENT, superuser},
@@ -54,7 +58,8 @@ async fn each_transition_is_named_for_its_user() {
 
     let log = log("actors-life").await;
     let named = |actor: &str, actions: &[&str]| {
-        let expected: Vec<_> = actions.iter().map(|action| ((*action).to_owned(), actor.to_owned())).collect();
+        let expected: Vec<_> =
+            actions.iter().map(|action| ((*action).to_owned(), actor.to_owned())).collect();
         assert_eq!(actors(&log, actions), expected, "{log:#?}");
     };
     named("alice", &["Created", "Registered"]);
@@ -100,14 +105,16 @@ async fn actor_cannot_be_forged() {
     let forged = |text: &str| json!({"metadata": {"annotations": {ANNOTATION_CHANGES: text}}});
     let mut object = objects::tenant("actors-forged", json!({}));
     object["metadata"]["annotations"] = forged("1 * root")["metadata"]["annotations"].clone();
-    let created = mallory.tenants.create(&PostParams::default(), &serde_json::from_value(object.clone()).unwrap());
+    let created =
+        mallory.tenants.create(&PostParams::default(), &serde_json::from_value(object.clone()).unwrap());
     assert_eq!(stamp(&created.await.unwrap()), "1 * mallory");
     let changed = alice.apply("actors-forged", json!({"displayName": "Forged"})).await;
     let genuine = "2 displayName alice\n1 * mallory";
     assert_eq!(stamp(&changed), genuine);
 
     let merge = PatchParams::default();
-    let edit = async |patch: Value| mallory.tenants.patch("actors-forged", &merge, &Patch::Merge(patch)).await;
+    let edit =
+        async |patch: Value| mallory.tenants.patch("actors-forged", &merge, &Patch::Merge(patch)).await;
     for text in ["1 * root", "2 displayName root\n1 * mallory", &format!("3 * root\n{genuine}")] {
         let error = edit(forged(text)).await.unwrap_err().to_string();
         assert!(error.contains("leave it out"), "{text:?}: {error}");
@@ -159,7 +166,10 @@ async fn long_and_reserved_names_are_safe() {
     assert!(line.starts_with("2 displayName CN=uuu") && line.ends_with(",O=acme"), "{line}");
     assert!(line.contains('…') && line.chars().count() < 300, "{line}");
     for n in 0..15 {
-        by(&fleet, &format!("user-{n}")).await.apply("actors-names", json!({"displayName": format!("{n}")})).await;
+        by(&fleet, &format!("user-{n}"))
+            .await
+            .apply("actors-names", json!({"displayName": format!("{n}")}))
+            .await;
     }
     let last = fleet.tenants.get("actors-names").await.unwrap();
     assert_eq!(stamp(&last).lines().count(), 10, "{}", stamp(&last));
@@ -180,7 +190,10 @@ async fn applying_again_names_no_one() {
     for _ in 0..5 {
         for client in [&tool, &other] {
             let again = client.apply("actors-again", json!({})).await;
-            assert_eq!((stamp(&again), again.metadata.generation), (stamp(&first), first.metadata.generation));
+            assert_eq!(
+                (stamp(&again), again.metadata.generation),
+                (stamp(&first), first.metadata.generation)
+            );
         }
     }
     // A change that is seen after them.
@@ -229,7 +242,10 @@ async fn hold_is_named_for_its_user() {
     let fleet = Fleet::new("actors-hold").await;
     fleet.apply("actors-hold", json!({})).await;
     fleet.ready("actors-hold").await;
-    by(&fleet, "billing-bot").await.apply_hold("actors-billing", "actors-hold", json!({"mode": "ReadOnly"})).await;
+    by(&fleet, "billing-bot")
+        .await
+        .apply_hold("actors-billing", "actors-hold", json!({"mode": "ReadOnly"}))
+        .await;
     let hold = fleet.hold_reason("actors-billing", "Verified").await;
     assert_eq!(hold.status.unwrap().placed_by.as_deref(), Some("billing-bot"));
     let status = fleet.access("actors-hold", Access::ReadOnly).await.status.unwrap();
@@ -257,5 +273,25 @@ async fn hold_is_named_for_its_user() {
     assert_eq!(actors(&log, &actions), expected);
     // Why it was placed is not why it was lifted.
     let lifted = log.iter().find(|row| row.action == "HoldLifted").unwrap();
-    assert_eq!((lifted.reason.as_deref(), &lifted.details["placedFor"]), (None, &json!("held by actors-billing")));
+    assert_eq!(
+        (lifted.reason.as_deref(), &lifted.details["placedFor"]),
+        (None, &json!("held by actors-billing"))
+    );
+}
+
+#[tokio::test]
+async fn new_limits_are_named_for_the_user_who_changed_the_plan() {
+    let fleet = Fleet::new("actors-plan").await;
+    fleet.apply_plan("actors-plan", json!({"limits": {"users": 5}})).await;
+    by(&fleet, "alice").await.apply("actors-plan", json!({"plan": "actors-plan"})).await;
+    fleet.ready("actors-plan").await;
+    by(&fleet, "erin").await.apply_plan("actors-plan", json!({"limits": {"users": 7}})).await;
+    let wait = fleet.until("the change of the plan is logged");
+    let changed = wait
+        .observe(async || {
+            let found = actors(&log("actors-plan").await, &["PlanChanged"]);
+            if found.is_empty() { Err(found) } else { Ok(found) }
+        })
+        .await;
+    assert_eq!(changed, [("PlanChanged".to_owned(), "erin".to_owned())]);
 }

@@ -98,7 +98,7 @@ async fn registry_and_activity_log_record_the_tenant() {
             .fetch_all(&mut registry)
             .await
             .unwrap();
-    assert_eq!(actions, ["Registered", "Activated"]);
+    assert_eq!(actions, ["Created", "Registered", "Activated"]);
 }
 
 #[tokio::test]

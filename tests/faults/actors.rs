@@ -56,7 +56,11 @@ async fn changes_without_an_operator_are_attributed_when_it_is_back() {
     let forged = json!({"metadata": {"annotations": {ANNOTATION_CHANGES: "0 * root"}}});
     let forge = async || {
         let patch = Patch::Merge(&forged);
-        fleet.tenants.patch("actors-new", &PatchParams { dry_run: true, ..merge.clone() }, &patch).await.is_ok()
+        fleet
+            .tenants
+            .patch("actors-new", &PatchParams { dry_run: true, ..merge.clone() }, &patch)
+            .await
+            .is_ok()
     };
     world.until("the policies are not in force", forge).await;
     // This process would believe for some minutes that they are.

@@ -86,7 +86,13 @@ async fn holds_change_only_if_unchanged_since_read() {
         assert!(put(now.clone(), "abuse").await);
         let both = registry.by_id(row.id).await.unwrap().unwrap().holds;
         let left = without(&both, "billing").unwrap();
-        let change = HoldChange { before: &both, after: &left, hold: &hold("billing"), actor: "unknown", placed_by: None };
+        let change = HoldChange {
+            before: &both,
+            after: &left,
+            hold: &hold("billing"),
+            actor: "unknown",
+            placed_by: None,
+        };
         assert!(registry.change_holds(row.id, &change).await.unwrap().is_some());
         assert_eq!(registry.by_id(row.id).await.unwrap().unwrap().holds, [hold("abuse")]);
     }

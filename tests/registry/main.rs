@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod actors;
 mod breaker;
 mod entitlements_and_usage;
 mod failures;

@@ -221,8 +221,14 @@ async fn only_changes_are_written_and_notified() {
         let verifier = "SCRAM-SHA-256$4096:salt$stored:server";
         for expected in [true, false] {
             let level = tenantry::domain::access::AccessLevel::ReadWrite;
-            let declared =
-                Declared { name: "Acme", settings: &settings, retain: true, gates: &[], gates_done_at: None, gates_changed_by: "ada" };
+            let declared = Declared {
+                name: "Acme",
+                settings: &settings,
+                retain: true,
+                gates: &[],
+                gates_done_at: None,
+                gates_changed_by: "ada",
+            };
             assert_eq!(registry.update_declared(id, &declared).await.unwrap().changed, expected);
             assert_eq!(registry.set_access(id, Some(level)).await.unwrap().changed, expected);
             assert_eq!(

@@ -11,8 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgCo
 use tenantry::{
     domain::{
         access::AccessLevel, declaration::Declaration, identity::TenantId, names::DatabaseNaming,
-        observed::RegistryStatus,
-        record::TenantRecord, slug::Slug,
+        observed::RegistryStatus, record::TenantRecord, slug::Slug,
     },
     postgres::{
         install::setup::{SetupOptions, server_setup},
@@ -123,7 +122,11 @@ pub fn tenant(slug: &str) -> NewTenant {
         resource_uid: format!("uid-of-{slug}"),
         retain: false,
         actor: "ada".to_owned(),
-        declaration: Declaration { object: format!("uid-of-{slug}"), generation: 1, spec: serde_json::Map::new() },
+        declaration: Declaration {
+            object: format!("uid-of-{slug}"),
+            generation: 1,
+            spec: serde_json::Map::new(),
+        },
         created: Vec::new(),
         correlation: None,
     }

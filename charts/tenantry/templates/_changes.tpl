@@ -55,7 +55,7 @@ resourceRules:
     request.userInfo.username.size() <= 256 ? request.userInfo.username.replace('\n', ' ')
     : request.userInfo.username.substring(0, 128).replace('\n', ' ') + '…'
     + request.userInfo.username.substring(request.userInfo.username.size() - 127).replace('\n', ' ')
-# The fields of spec that differ; * where it cannot be told, as in a new object.
+# The fields of spec that differ; * for a new object, or where none is known.
 - name: fields
   expression: >-
     oldObject == null || !has(object.spec) || !has(oldObject.spec) ? ['*'] :

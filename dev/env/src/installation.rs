@@ -124,8 +124,7 @@ pub async fn install_user_records(kubectl: &Kubectl) -> Result<()> {
     let forge = ["annotate", "--dry-run=server", "tenantplan", "free", "tenantry.dev/changes=forged"];
     let started = Instant::now();
     loop {
-        let (recorded, forged) =
-            tokio::join!(kubectl.run_with(&record, &plan), kubectl.run(&forge));
+        let (recorded, forged) = tokio::join!(kubectl.run_with(&record, &plan), kubectl.run(&forge));
         let is_recorded = recorded.as_ref().is_ok_and(|found| found.contains("tenantry.dev/changes"));
         let is_refused = forged.as_ref().is_err_and(|error| error.to_string().contains("denied request"));
         if is_recorded && is_refused {

@@ -20,7 +20,11 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
-        tenant::{evaluate, failure::StepError, holds::{Placer, place}},
+        tenant::{
+            evaluate,
+            failure::StepError,
+            holds::{Placer, place},
+        },
         watch::requeue::requeue_tenant,
     },
     domain::{

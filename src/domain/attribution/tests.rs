@@ -30,7 +30,8 @@ fn evaluation(causes: &[RestrictionCause]) -> AccessEvaluation {
     }
 }
 
-const CHANGES: &str = "5 displayName bob\n4 state,stateReason alice\n1 * system:serviceaccount:flux:kustomize controller";
+const CHANGES: &str =
+    "5 displayName bob\n4 state,stateReason alice\n1 * system:serviceaccount:flux:kustomize controller";
 
 #[test]
 fn each_change_is_read_with_its_user() {
@@ -46,7 +47,9 @@ fn each_change_is_read_with_its_user() {
 
 #[test]
 fn what_is_no_change_of_this_object_is_ignored() {
-    for wrong in ["", "\n", "x", "4", "4 state", "4 state ", "-1 * root", "0 * root", "9 * root", "a state root"] {
+    for wrong in
+        ["", "\n", "x", "4", "4 state", "4 state ", "-1 * root", "0 * root", "9 * root", "a state root"]
+    {
         let changes = RecordedChanges::of(wrong, 5);
         assert_eq!(changes.last_of_all(), Actor::Unknown(UnknownActor::NotRecorded), "{wrong:?}");
     }
@@ -69,7 +72,8 @@ fn state_is_attributed_to_what_changed_it() {
     let changes = RecordedChanges::of(CHANGES, 5);
     let suspended = evaluation(&[RestrictionCause::SpecState]);
     let active = evaluation(&[]);
-    let of = |evaluation: &AccessEvaluation, since, hold| changes.of_state(evaluation, since, hold).to_string();
+    let of =
+        |evaluation: &AccessEvaluation, since, hold| changes.of_state(evaluation, since, hold).to_string();
     // bob's change came later, and did not change the state.
     assert_eq!(of(&suspended, Some(1), None), "alice");
     assert_eq!(of(&active, Some(1), None), "alice");

@@ -110,7 +110,8 @@ async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), Step
             end(step, module, &dropped).await
         }
         PurgedModule::Dropped { version, objects, limits } => {
-            let dropped = DroppedModule { version: Some(version), objects: &objects, limits: &limits, actor: &by };
+            let dropped =
+                DroppedModule { version: Some(version), objects: &objects, limits: &limits, actor: &by };
             end(step, module, &dropped).await
         }
     }

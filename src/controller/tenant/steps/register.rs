@@ -18,8 +18,14 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         let done = !gates.is_empty() && open(&gates).is_empty();
         let gates_done_at = row.gates_done_at.or(done.then(|| step.context.clock.now()));
         let by = step.subject.changes.last(&["gates"]).to_string();
-        let declared =
-            Declared { name: &name, settings: &desired.settings, retain, gates: &gates, gates_done_at, gates_changed_by: &by };
+        let declared = Declared {
+            name: &name,
+            settings: &desired.settings,
+            retain,
+            gates: &gates,
+            gates_done_at,
+            gates_changed_by: &by,
+        };
         step.replace_record(step.context.registry.update_declared(row.id, &declared).await?.record);
         return Ok(());
     }

@@ -7,7 +7,9 @@ use crate::{
         tenant::{failure::StepError, plan::policy, step_context::StepContext},
         watch::requeue::requeue_tenants_with_slug,
     },
-    domain::{access::AccessLevel, attribution::OFFBOARDING_FIELDS, observed::RegistryStatus, workflow::step::Step},
+    domain::{
+        access::AccessLevel, attribution::OFFBOARDING_FIELDS, observed::RegistryStatus, workflow::step::Step,
+    },
     registry::Tombstone,
 };
 
