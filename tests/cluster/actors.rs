@@ -22,7 +22,12 @@ async fn log(slug: &str) -> Vec<LoggedActivity> {
 }
 
 fn stamp(tenant: &Tenant) -> &str {
-    tenant.metadata.annotations.as_ref().and_then(|found| found.get(ANNOTATION_CHANGES)).map_or("", |s| s)
+    tenant
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|found| found.get(ANNOTATION_CHANGES))
+        .map_or("", String::as_str)
 }
 
 /// Waits until the status names this user.
@@ -105,9 +110,9 @@ async fn actor_cannot_be_forged() {
     let forged = |text: &str| json!({"metadata": {"annotations": {ANNOTATION_CHANGES: text}}});
     let mut object = objects::tenant("actors-forged", json!({}));
     object["metadata"]["annotations"] = forged("1 * root")["metadata"]["annotations"].clone();
-    let created =
-        mallory.tenants.create(&PostParams::default(), &serde_json::from_value(object.clone()).unwrap());
-    assert_eq!(stamp(&created.await.unwrap()), "1 * mallory");
+    let object: Tenant = serde_json::from_value(object).unwrap();
+    let created = mallory.tenants.create(&PostParams::default(), &object).await.unwrap();
+    assert_eq!(stamp(&created), "1 * mallory");
     let changed = alice.apply("actors-forged", json!({"displayName": "Forged"})).await;
     let genuine = "2 displayName alice\n1 * mallory";
     assert_eq!(stamp(&changed), genuine);
@@ -212,11 +217,11 @@ async fn two_users_are_named_each_for_their_own_change() {
     let (alice, bob) = (by(&fleet, "alice").await, by(&fleet, "bob").await);
     // Before the operator can have seen the first.
     let merge = PatchParams::default();
-    let state = json!({"spec": {"state": "Suspended", "stateReason": "unpaid"}});
-    let name = json!({"spec": {"displayName": "Two", "settings": {"token": "s3cret"}}});
+    let state = Patch::Merge(json!({"spec": {"state": "Suspended", "stateReason": "unpaid"}}));
+    let name = Patch::Merge(json!({"spec": {"displayName": "Two", "settings": {"token": "s3cret"}}}));
     let (one, two) = tokio::join!(
-        alice.tenants.patch("actors-two", &merge, &Patch::Merge(state)),
-        bob.tenants.patch("actors-two", &merge, &Patch::Merge(name))
+        alice.tenants.patch("actors-two", &merge, &state),
+        bob.tenants.patch("actors-two", &merge, &name)
     );
     assert_ne!(one.unwrap().metadata.generation, two.unwrap().metadata.generation);
     fleet.access("actors-two", Access::Blocked).await;
