@@ -211,6 +211,7 @@ mod tests {
             preserve: None,
             trigger: None,
             reason: Some("unpaid".into()),
+            placed_by: None,
             since: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::constant(1, 0))),
         };
         let now = Timestamp::constant(9, 0);
