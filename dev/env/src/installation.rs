@@ -121,7 +121,8 @@ pub async fn install_user_records(kubectl: &Kubectl) -> Result<()> {
     })
     .to_string();
     let record = ["create", "--dry-run=server", "-o", "jsonpath={.metadata.annotations}", "-f", "-"];
-    let forge = ["annotate", "--dry-run=server", "tenantplan", "free", "tenantry.dev/changes=forged"];
+    let forge =
+        ["annotate", "--overwrite", "--dry-run=server", "tenantplan", "free", "tenantry.dev/changes=forged"];
     let started = Instant::now();
     loop {
         let (recorded, forged) = tokio::join!(kubectl.run_with(&record, &plan), kubectl.run(&forge));
