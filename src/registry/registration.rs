@@ -41,7 +41,7 @@ pub struct NewTenant {
     pub retain: bool,
     /// Who requested it.
     pub actor: String,
-    /// The correlation id for the activity log, if there is one already.
+    /// The correlation id of the provisioning, if there is one already.
     pub correlation: Option<Uuid>,
 }
 
@@ -89,6 +89,8 @@ impl Registry {
         let exists = matches!(new.naming, DatabaseNaming::Existing { .. });
         let takeover = exists.then_some(Takeover::Pending);
         let logins: Vec<String> = databases.iter().map(|name| login_name(name)).collect();
+        // The first workflow of the tenant gets the same id.
+        let correlation = new.correlation.unwrap_or_else(Uuid::new_v4);
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
             let created: Option<Created> = sqlx::query_as(concat!(
@@ -107,9 +109,11 @@ impl Registry {
                      ON CONFLICT DO NOTHING RETURNING *),
                  logged AS (
                      INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
-                     SELECT id, 'Registered', $13, $14,
-                         jsonb_build_object('slug', slug, 'server', server, 'database', database_name)
-                     FROM created)
+                     SELECT id, action, $13, $14, details FROM created, LATERAL (VALUES
+                         (1, 'Requested', jsonb_build_object('object', resource_namespace || '/' || resource_name,
+                             'plan', plan)),
+                         (2, 'Registered', jsonb_build_object('slug', slug, 'server', server, 'database', database_name))
+                     ) AS entry (number, action, details) ORDER BY number)
                  SELECT ",
                 columns!(),
                 ", former_id, former_object, former_closed_at, former_database
@@ -134,7 +138,7 @@ impl Registry {
             .bind(&databases)
             .bind(&logins)
             .bind(&new.actor)
-            .bind(new.correlation)
+            .bind(correlation)
             .bind(takeover.map(Takeover::as_str))
             .fetch_optional(&self.pool)
             .await?;
