@@ -13,9 +13,10 @@ ALTER TABLE activity_archive
     ADD COLUMN previous_hash bytea,
     ADD COLUMN hash bytea;
 
-CREATE UNIQUE INDEX activity_chain
+-- Not unique: the lock of the head keeps positions apart, and a head that was tampered with must not stop what is logged.
+CREATE INDEX activity_chain
     ON activity (coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'), position);
-CREATE UNIQUE INDEX activity_archive_chain
+CREATE INDEX activity_archive_chain
     ON activity_archive (coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'), position);
 
 -- The end of each chain, so that appending locks one narrow row, and a chain that lacks its end is found.
@@ -65,7 +66,14 @@ BEGIN
     LOOP
         SELECT * INTO head FROM activity_heads WHERE chain = of_chain FOR UPDATE;
         EXIT WHEN FOUND;
-        INSERT INTO activity_heads (chain) VALUES (of_chain) ON CONFLICT DO NOTHING;
+        -- A new chain; or one whose head is lost, which goes on after its last row.
+        INSERT INTO activity_heads (chain, position, hash)
+            (SELECT of_chain, a.position, coalesce(a.hash, '') FROM activity a
+             WHERE coalesce(a.tenant_id, '00000000-0000-0000-0000-000000000000') = of_chain AND a.position IS NOT NULL
+             ORDER BY a.position DESC LIMIT 1)
+            UNION ALL (SELECT of_chain, 0, decode(repeat('00', 32), 'hex'))
+            ORDER BY 2 DESC LIMIT 1
+            ON CONFLICT DO NOTHING;
     END LOOP;
     IF TG_OP = 'INSERT' AND head.pending THEN
         RETURN NEW;

@@ -245,6 +245,26 @@ async fn each_kind_of_tampering_is_found() {
 }
 
 #[tokio::test]
+async fn log_goes_on_whatever_was_done_to_its_heads() {
+    for system in System::both().await {
+        let (registry, acme, other) = prepared(&system).await;
+        let stored = heads(&registry).await;
+        let tampering = format!(
+            "DELETE FROM activity_heads WHERE chain = '{acme}';
+             UPDATE activity_heads SET position = 3 WHERE chain = '{other}'"
+        );
+        sqlx::raw_sql(AssertSqlSafe(tampering)).execute(&mut without_triggers(&system).await).await.unwrap();
+        note(&registry, Some(acme), 2).await;
+        note(&registry, Some(other), 1).await;
+        let (found, summary) = verified(&registry, stored).await;
+        assert_eq!(summary.rows, 20);
+        let of_other = |line: &String| line.starts_with("tenant other");
+        assert!(!found.is_empty() && found.iter().all(of_other), "acme goes on after its last row: {found:#?}");
+        assert!(found.iter().any(|line| line.contains("its position 4 belongs to another row")), "{found:#?}");
+    }
+}
+
+#[tokio::test]
 async fn chain_written_again_differs_from_stored_heads_alone() {
     for system in System::both().await {
         let (registry, acme, _) = prepared(&system).await;

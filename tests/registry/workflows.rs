@@ -325,6 +325,6 @@ async fn provisioning_that_a_killed_process_left_is_completed_once() {
         let id = created(&registry, &tenant("deleted")).await.id;
         registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
         registry.begin_workflow(id, WorkflowKind::Deprovision).await.unwrap();
-        assert_eq!(completed(id).await, []);
+        assert!(completed(id).await.is_empty());
     }
 }
