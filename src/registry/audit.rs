@@ -16,7 +16,8 @@ const ROWS: i32 = 1000;
 macro_rules! logged_columns {
     ($archived:literal) => {
         concat!(
-            "id, tenant_id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS at,
+            "id, tenant_id,
+             coalesce(to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), at::text) AS at,
              CASE WHEN isfinite(at) THEN (extract(epoch FROM at) * 1000000)::bigint END AS at_micros,
              action, actor, reason, details::text AS details, correlation_id, position, previous_hash, hash, ",
             $archived,

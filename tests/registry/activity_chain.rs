@@ -259,8 +259,14 @@ async fn log_goes_on_whatever_was_done_to_its_heads() {
         let (found, summary) = verified(&registry, stored).await;
         assert_eq!(summary.rows, 20);
         let of_other = |line: &String| line.starts_with("tenant other");
-        assert!(!found.is_empty() && found.iter().all(of_other), "acme goes on after its last row: {found:#?}");
-        assert!(found.iter().any(|line| line.contains("its position 4 belongs to another row")), "{found:#?}");
+        assert!(
+            !found.is_empty() && found.iter().all(of_other),
+            "acme goes on after its last row: {found:#?}"
+        );
+        assert!(
+            found.iter().any(|line| line.contains("its position 4 belongs to another row")),
+            "{found:#?}"
+        );
     }
 }
 
