@@ -212,6 +212,7 @@ async fn spawn_background(
     supervisor.spawn("controller of TenantModules", modules);
     supervisor.spawn("server rollout", background::server_rollout::run(context.clone()));
     supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
+    supervisor.spawn("linking of activity", background::activity_links::run(context.clone()));
     supervisor.spawn("removal of outdated rows", background::retention::run(context.clone()));
     let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
     supervisor.spawn("controller of TenantPlans", plans);

@@ -11,6 +11,7 @@
 //! workflow.
 
 mod activity;
+mod audit;
 mod breaker;
 mod claim;
 mod declarations;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     activity::Activity,
+    audit::{ActivityFilter, AuditSnapshot},
     breaker::{Count, Opening},
     error::Error,
     holds::HoldChange,

@@ -46,7 +46,7 @@ pub struct NewTenant {
     pub declaration: Declaration,
     /// The rows of the activity log about that.
     pub created: Vec<ChangeRow>,
-    /// The correlation id for the activity log, if there is one already.
+    /// The correlation id of the provisioning, if there is one already.
     pub correlation: Option<Uuid>,
 }
 
@@ -94,6 +94,8 @@ impl Registry {
         let exists = matches!(new.naming, DatabaseNaming::Existing { .. });
         let takeover = exists.then_some(Takeover::Pending);
         let logins: Vec<String> = databases.iter().map(|name| login_name(name)).collect();
+        // The first workflow of the tenant gets the same id.
+        let correlation = new.correlation.unwrap_or_else(Uuid::new_v4);
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
             let created: Option<Created> = sqlx::query_as(concat!(
@@ -119,9 +121,12 @@ impl Registry {
                 change_rows!("$17"),
                 "
                          UNION ALL
-                         SELECT id, 'Registered', $13, NULL,
-                             jsonb_build_object('slug', slug, 'server', server, 'database', database_name), 1000
-                         FROM created) AS rows
+                         SELECT id, action, $13, NULL, details, number FROM created, LATERAL (VALUES
+                             (1000, 'Requested', jsonb_build_object('object', resource_namespace || '/' || resource_name,
+                                 'plan', plan)),
+                             (1001, 'Registered',
+                                 jsonb_build_object('slug', slug, 'server', server, 'database', database_name))
+                         ) AS entry (number, action, details)) AS rows
                      ORDER BY number)
                  SELECT ",
                 columns!(),
@@ -147,7 +152,7 @@ impl Registry {
             .bind(&databases)
             .bind(&logins)
             .bind(&new.actor)
-            .bind(new.correlation)
+            .bind(correlation)
             .bind(takeover.map(Takeover::as_str))
             .bind(Json(&new.declaration))
             .bind(Json(&new.created))

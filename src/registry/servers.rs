@@ -56,11 +56,14 @@ impl Registry {
                  FROM written, before),
              doubted AS (
                  UPDATE tenants SET verification_required = true FROM replaced
-                 WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required AND replaced.is_it),
+                 WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required AND replaced.is_it
+                 RETURNING id),
              logged AS (
                  INSERT INTO activity (action, actor, details)
                  SELECT 'ServerReplaced', $5, jsonb_build_object('server', $1, 'from', former, 'to', $2::text)
-                 FROM replaced WHERE by_another)
+                 FROM replaced
+                 -- Last: all rows without a tenant have one chain.
+                 WHERE by_another AND (SELECT count(*) FROM doubted) >= 0)
              SELECT (SELECT system_identifier FROM before
                      WHERE system_identifier <> $2 AND NOT EXISTS (SELECT FROM written)),
                  coalesce((SELECT is_it FROM replaced), false)",

@@ -61,7 +61,10 @@ async fn suspension_and_resumption_are_logged() {
                 .fetch_all(&mut session)
                 .await
                 .unwrap();
-        assert_eq!(log, ["Registered", "Activated", "Suspended", "SuspensionChanged", "Resumed"]);
+        assert_eq!(
+            log,
+            ["Requested", "Registered", "Activated", "Suspended", "SuspensionChanged", "Resumed"]
+        );
     }
 }
 

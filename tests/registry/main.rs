@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 mod actors;
+mod activity_chain;
+mod activity_links;
+mod audit_command;
 mod breaker;
 mod entitlements_and_usage;
 mod failures;

@@ -1,6 +1,7 @@
 //! Loops that run beside the controllers while this process leads. Each has one function `run`, which `run.rs` starts under
 //! the supervisor.
 
+pub mod activity_links;
 pub mod breaker;
 pub mod daily_check;
 pub mod drift;

@@ -58,7 +58,7 @@ pub async fn record_failure(
     let Some(workflow) = &execution.progress.workflow else { return Ok(()) };
     let message = format!("{step}: {}", failure.message);
     if let Some(next) = execution.progress.next_attempt_at {
-        registry.postpone_workflow(&workflow.record, failure.reason, &message, next).await?;
+        registry.postpone_workflow(&workflow.record, Some(step), failure.reason, &message, next).await?;
     }
     let provisioning = execution.subject.recorded_status() == Some(RegistryStatus::Provisioning);
     let Some(record) = execution.subject.record.as_ref().filter(|_| provisioning) else { return Ok(()) };
@@ -98,7 +98,7 @@ pub async fn record_steps(execution: &Execution<'_, '_>) -> Result<(), StepError
         && let (Some((_, failure)), Some(next)) = (progress.failure(), progress.next_attempt_at)
     {
         // The failure that led to the rollback is retried like any other.
-        registry.postpone_workflow(&workflow.record, failure.reason, &failure.message, next).await?;
+        registry.postpone_workflow(&workflow.record, None, failure.reason, &failure.message, next).await?;
     }
     if done && !execution.again {
         registry.finish_workflow(&workflow.record, WorkflowOutcome::Succeeded).await?;
