@@ -23,7 +23,7 @@ use super::{
         modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
         registry_reads::RegistryReads, reports::AwaitedReports, retries::Retries, scopes::Scopes,
         server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
+        snapshot::StartupSnapshot, support::SupportsInForce, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
     },
 };
@@ -81,7 +81,7 @@ pub struct Stores {
     pub tenant_modules: Store<TenantModule>,
     /// The ConfigMaps of the operator's namespace.
     pub config_maps: Store<ConfigMap>,
-    /// Tenants, TenantHolds and Secrets, by watched namespace.
+    /// Tenants, TenantHolds, SupportAccesses and Secrets, by watched namespace.
     pub scopes: Scopes,
 }
 
@@ -135,6 +135,8 @@ pub struct State {
     pub usage_recorded: RecordedUsage,
     /// Which limits each tenant was warned about.
     pub warned_limits: WarnedLimitsByTenant,
+    /// The support accesses in force.
+    pub supports: SupportsInForce,
     /// When previous logins were last seen in use.
     pub previous_login_use: PreviousLoginUse,
 }

@@ -48,6 +48,7 @@ mod secret_keys;
 mod sequence;
 mod snapshot;
 mod throttling;
+mod support_access;
 mod tools;
 mod traces;
 mod upgrade;

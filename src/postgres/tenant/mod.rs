@@ -21,6 +21,7 @@ pub mod seed;
 mod settings;
 pub mod storage;
 mod structure;
+pub mod support_login;
 mod tables;
 pub mod takeover;
 pub mod usage;

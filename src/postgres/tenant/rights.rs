@@ -1,6 +1,7 @@
 //! The rights in a tenant's database: read whenever a session of the migrator works there, and brought to what they should
 //! be. What only another role can change is reported.
 
+use super::support_login::support_scripts;
 use crate::{
     domain::{
         access::AccessLevel,
@@ -62,25 +63,29 @@ impl Server {
         let mut attempted: Vec<RightsMismatch> = Vec::new();
         let logins: Vec<&str> = placement.logins().collect();
         for round in 1..=ROUNDS {
-            let objects = read_rights(session, &logins).await?;
-            let found = rights_mismatches(&objects, &logins);
+            let read = read_rights(session, Some(placement.tenant), &logins).await?;
+            let found = rights_mismatches(&read.objects, &logins);
             // Repaired is what is not found again: a REVOKE of what another role granted is a mere warning.
             let repaired = attempted.extract_if(.., |done| !found.contains(done));
             report.repaired.extend(repaired.map(|done| done.to_string()));
             let (repairable, stuck): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|mismatch| mismatch.is_repairable() && round < ROUNDS);
             report.left = stuck.iter().map(ToString::to_string).collect();
-            if repairable.is_empty() {
+            let (support_by_owner, support_by_dba) = support_scripts(&read)?;
+            let is_settled = support_by_owner.is_empty() && support_by_dba.is_empty();
+            if repairable.is_empty() && (is_settled || round == ROUNDS) {
                 break;
             }
             let (by_dba, by_owner): (Vec<_>, Vec<_>) = repairable.iter().partition(|found| needs_dba(found));
             let doing = "repair the rights in the database";
             run_on(session, doing, &owner_script(&by_owner)?).await?;
-            if !by_dba.is_empty() {
+            run_on(session, "set the rights of support logins", &support_by_owner).await?;
+            if !(by_dba.is_empty() && support_by_dba.is_empty()) {
                 let connect_as = ConnectAs::Admin(placement.database.as_str());
                 // It waits for no session, since it holds one.
                 let mut admin = self.inner.sessions.single_at_once(&connect_as, doing).await?;
-                let script = dba_script(&by_dba, admin.has_grant_options())?;
+                let mut script = dba_script(&by_dba, admin.has_grant_options())?;
+                script.append(support_by_dba);
                 let done = run_despite_read_only(&mut admin, doing, &script).await;
                 admin.close().await;
                 done?;
@@ -139,12 +144,12 @@ fn owner_script(mismatches: &[&RightsMismatch]) -> Result<Script> {
         match mismatch {
             RightsMismatch::Excess { object, grantee, privileges } => {
                 for privilege in privileges {
-                    add(&mut script, object, privilege, grantee, true)?;
+                    add_right(&mut script, object, privilege, grantee, true)?;
                 }
             }
             RightsMismatch::Missing { object, grantee, privileges } => {
                 for privilege in privileges {
-                    add(&mut script, object, privilege, grantee, false)?;
+                    add_right(&mut script, object, privilege, grantee, false)?;
                 }
             }
             RightsMismatch::Owned(_) => {}
@@ -189,7 +194,13 @@ fn dba_script(mismatches: &[&RightsMismatch], options_known: bool) -> Result<Scr
 }
 
 /// Adds the statement that grants or revokes one right.
-fn add(script: &mut Script, object: &Object, privilege: &str, grantee: &str, revokes: bool) -> Result<()> {
+pub(super) fn add_right(
+    script: &mut Script,
+    object: &Object,
+    privilege: &str,
+    grantee: &str,
+    revokes: bool,
+) -> Result<()> {
     // PostgreSQL's own names of rights: a right of a later version is left, and reported.
     const PRIVILEGES: [&str; 11] = [
         "SELECT",
