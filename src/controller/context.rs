@@ -23,8 +23,8 @@ use super::{
         modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
         registry_reads::RegistryReads, reports::AwaitedReports, retries::Retries, scopes::Scopes,
         server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
-        snapshot::StartupSnapshot, support::SupportsInForce, timers::Timers, tombstones::Tombstones, waiting::Waiting,
-        warned_limits::WarnedLimitsByTenant,
+        snapshot::StartupSnapshot, support::SupportsInForce, timers::Timers, tombstones::Tombstones,
+        waiting::Waiting, warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{

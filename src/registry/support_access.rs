@@ -27,12 +27,9 @@ impl FromRow<'_, PgRow> for SupportRecord {
             Ok(row.try_get::<Option<jiff_sqlx::Timestamp>, _>(column)?.map(jiff_sqlx::Timestamp::to_jiff))
         };
         let grant = match (time("granted_at")?, time("expires_at")?) {
-            (Some(at), Some(expires_at)) => Some(Grant {
-                at,
-                expires_at,
-                server: row.try_get("server")?,
-                login: row.try_get("login")?,
-            }),
+            (Some(at), Some(expires_at)) => {
+                Some(Grant { at, expires_at, server: row.try_get("server")?, login: row.try_get("login")? })
+            }
             _ => None,
         };
         let end_reason: Option<String> = row.try_get("end_reason")?;

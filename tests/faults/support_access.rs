@@ -180,7 +180,10 @@ async fn approved_access_reads_a_suspended_tenant_until_its_time() {
     let granted = stage.state("look", SupportState::Granted).await;
     let status = granted.status.clone().unwrap();
     let (from, until) = (status.granted_at.unwrap().0, status.expires_at.unwrap().0);
-    assert_eq!((until.duration_since(from).as_secs(), status.secret_name.as_deref()), (3600, Some("look-support")));
+    assert_eq!(
+        (until.duration_since(from).as_secs(), status.secret_name.as_deref()),
+        (3600, Some("look-support"))
+    );
     assert!(refusal(stage.approve("grace", "look", "henry").await).contains("cannot be changed"));
 
     let mut session = stage.session("look").await.unwrap();
@@ -190,11 +193,12 @@ async fn approved_access_reads_a_suspended_tenant_until_its_time() {
         assert!(session.execute(sql).await.is_err());
     }
     assert!(world.fleet.login("support").await.is_err(), "the tenant stays suspended");
-    world.until("the first use is recorded", async || {
-        let found = stage.accesses().get("look").await.unwrap();
-        found.status.unwrap().first_used_at.is_some()
-    })
-    .await;
+    world
+        .until("the first use is recorded", async || {
+            let found = stage.accesses().get("look").await.unwrap();
+            found.status.unwrap().first_used_at.is_some()
+        })
+        .await;
 
     world.set_clock_ahead(3500);
     session.execute("SELECT 1").await.unwrap();
@@ -250,7 +254,8 @@ async fn access_ends_with_its_object_its_tenant_and_after_the_operator_was_away(
     // Its object vanishes while no operator runs: PostgreSQL has its end, and the next operator takes it away.
     let role = away.status.as_ref().unwrap().login.clone().unwrap();
     world.installation.operator().stop().await.unwrap();
-    let until = "SELECT rolvaliduntil BETWEEN now() AND now() + interval '10 min' FROM pg_roles WHERE rolname = $1";
+    let until =
+        "SELECT rolvaliduntil BETWEEN now() AND now() + interval '10 min' FROM pg_roles WHERE rolname = $1";
     assert!(world.holds("postgres", until, &role).await);
     let unguarded = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     stage.accesses().patch("away", &PatchParams::default(), &unguarded).await.unwrap();

@@ -12,7 +12,10 @@ use crate::{
     api::{reason::Reason, support_access::SupportAccess},
     controller::{
         context::{Context, SharedContext},
-        state::{servers::ServerState, support::HeldSupport},
+        state::{
+            servers::ServerState,
+            support::{HeldSupport, SupportPart},
+        },
         support_access::{end::Ending, secret_name},
     },
     domain::support::{EndReason, login::stale_support_logins},
@@ -55,7 +58,7 @@ async fn look(context: &SharedContext) {
             Some(object) if object.uid() == Some(id.to_string()) => {
                 let name = secret_name(&held.name);
                 let is_there = context.stores.scopes.secret(&held.namespace, &name).is_some();
-                if context.state.supports.looked(id, is_there) {
+                if context.state.supports.looked(id, SupportPart::Secret, is_there) {
                     make_again(id, &held, "its Secret was deleted", context).await;
                 }
             }
@@ -104,7 +107,9 @@ async fn end_without_object(id: Uuid, held: &HeldSupport, context: &SharedContex
     let ending = Ending { id, namespace, name, grant: Some(&held.grant), reason: EndReason::Deleted };
     match timeout(TIME_LIMIT, ending.run(context)).await {
         Ok(Ok(None)) => {}
-        Ok(Ok(Some((_, why)))) => warn!(access = name, why, "could not end a support access without an object"),
+        Ok(Ok(Some((_, why)))) => {
+            warn!(access = name, why, "could not end a support access without an object")
+        }
         Ok(Err(error)) => warn!(access = name, %error, "could not end a support access without an object"),
         Err(_) => warn!(access = name, "could not end a support access without an object: no answer in time"),
     }
@@ -130,7 +135,7 @@ pub(super) async fn check(server: &str, inventory: &Inventory, context: &SharedC
     for (id, held) in context.state.supports.all() {
         let is_here = held.grant.server == server;
         let is_there = found.iter().any(|login| login.access == id);
-        if is_here && context.state.supports.looked(id, is_there) {
+        if is_here && context.state.supports.looked(id, SupportPart::Login, is_there) {
             make_again(id, &held, "its login was dropped", context).await;
         }
     }

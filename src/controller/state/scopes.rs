@@ -164,13 +164,17 @@ impl Scopes {
     pub fn requeue_supports_of(&self, tenant: &Tenant) {
         let (namespace, name) = (tenant.namespace(), tenant.name_any());
         for scope in &self.0 {
-            scope.requeue_supports(|access| access.spec.tenant == name && access.meta().namespace == namespace);
+            scope.requeue_supports(|access| {
+                access.spec.tenant == name && access.meta().namespace == namespace
+            });
         }
     }
 
     /// Whether all SupportAccesses are known: in an empty store, each would look deleted.
     pub fn support_is_known(&self) -> bool {
-        self.0.iter().all(|scope| scope.supports.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok()))
+        self.0
+            .iter()
+            .all(|scope| scope.supports.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok()))
     }
 
     /// Waits until all Tenants are known: in an empty store, each would look deleted. Returns false if `shutdown` comes

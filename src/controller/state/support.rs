@@ -28,11 +28,21 @@ pub struct HeldSupport {
     pub is_used: bool,
 }
 
+/// What an access has, and can lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SupportPart {
+    /// Its login.
+    Login,
+    /// Its Secret.
+    Secret,
+}
+
 struct Entry {
     held: HeldSupport,
     /// Its end was requested.
     end_requested: bool,
-    missing: u8,
+    /// How many looks in a row missed each part.
+    missing: [u8; 2],
 }
 
 /// The support accesses that were granted and have not ended, by the uid of their object.
@@ -58,7 +68,7 @@ impl SupportsInForce {
         };
         let mut entries = self.lock();
         if entries.get(&id).is_none_or(|entry| entry.held != held) {
-            entries.insert(id, Entry { held, end_requested: false, missing: 0 });
+            entries.insert(id, Entry { held, end_requested: false, missing: [0; 2] });
         }
     }
 
@@ -112,12 +122,13 @@ impl SupportsInForce {
         }
     }
 
-    /// Records whether a look found what one has. Returns whether it is lost.
-    pub fn looked(&self, id: Uuid, is_there: bool) -> bool {
+    /// Records whether a look found a part of one. Returns whether it is lost.
+    pub fn looked(&self, id: Uuid, part: SupportPart, is_there: bool) -> bool {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(&id).filter(|entry| entry.held.is_published) else { return false };
-        entry.missing = if is_there { 0 } else { entry.missing.saturating_add(1) };
-        entry.missing == MISSING_LOOKS
+        let missing = &mut entry.missing[part as usize];
+        *missing = if is_there { 0 } else { missing.saturating_add(1) };
+        *missing == MISSING_LOOKS
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
@@ -190,10 +201,12 @@ mod tests {
         let held = SupportsInForce::default();
         held.set(&record());
         let id = Uuid::from_u128(1);
-        assert!(!held.looked(id, false));
-        assert!(!held.looked(id, true) && !held.looked(id, false));
-        assert!(held.looked(id, false) && !held.looked(id, false), "once");
+        let looked = |is_there| held.looked(id, SupportPart::Login, is_there);
+        assert!(!looked(false));
+        assert!(!looked(true) && !looked(false));
+        held.looked(id, SupportPart::Secret, true);
+        assert!(looked(false) && !looked(false), "once");
         held.set(&SupportRecord { published_at: None, ..record() });
-        assert!(!held.looked(id, false) && !held.looked(id, false), "it is being made");
+        assert!(!looked(false) && !looked(false), "it is being made");
     }
 }

@@ -62,7 +62,12 @@ impl Ending<'_> {
     pub async fn record(&self, left: Option<&str>, context: &Context) -> Result<(), StepError> {
         context.registry.end_support(self.id, context.clock.now(), self.reason, left).await?;
         context.state.supports.remove(self.id);
-        info!(access = self.name, namespace = self.namespace, reason = self.reason.as_str(), "support access ended");
+        info!(
+            access = self.name,
+            namespace = self.namespace,
+            reason = self.reason.as_str(),
+            "support access ended"
+        );
         Ok(())
     }
 

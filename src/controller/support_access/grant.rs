@@ -68,7 +68,16 @@ pub async fn publish(
     // Known before the login exists: what looks for logins that were left does not take it for one.
     context.state.supports.set(record);
     let (placement, password) = (&row.placement, generate_password());
-    SupportSecret { object, placement, grant, password: &password, server: &server }.write(context).await?;
+    let secret = SupportSecret { object, placement, grant, password: &password, server: &server };
+    match secret.write(context).await {
+        Err(StepError::SecretConflict { name, .. }) => {
+            let message = format!(
+                "Secret {name:?} exists and is another's; it is not changed: delete or rename it, or create the SupportAccess under another name"
+            );
+            return Ok(Some((Reason::SecretConflict, message)));
+        }
+        written => written?,
+    }
     let verifier = scram_verifier(&password);
     let wanted = SupportLogin {
         access: record.request.id,
@@ -79,7 +88,12 @@ pub async fn publish(
     server.open_support_login(placement, &wanted).await?;
     server.verify_support_login(placement, &grant.login, &password).await?;
     context.registry.publish_support(record.request.id, context.clock.now()).await?;
-    info!(access = object.name_any(), tenant = object.spec.tenant, login = grant.login, "support access granted");
+    info!(
+        access = object.name_any(),
+        tenant = object.spec.tenant,
+        login = grant.login,
+        "support access granted"
+    );
     let note = format!(
         "login {} of Secret {:?} reads the data of Tenant {:?} until {:.0}",
         grant.login,

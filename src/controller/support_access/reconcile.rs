@@ -41,10 +41,7 @@ const RELEASED_AFTER: SignedDuration = SignedDuration::from_secs(60);
 const STEPS: u32 = 4;
 
 /// Reconciles a SupportAccess.
-pub async fn reconcile(
-    object: Arc<SupportAccess>,
-    context: SharedContext,
-) -> Result<Action, StepError> {
+pub async fn reconcile(object: Arc<SupportAccess>, context: SharedContext) -> Result<Action, StepError> {
     let ours = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     if object.metadata.deletion_timestamp.is_some() {
         return if ours { release(&object, &context).await } else { Ok(Action::await_change()) };
@@ -59,8 +56,11 @@ pub async fn reconcile(
             Ok(shown.action())
         }
         Err(error) => {
-            let shown = failed(&error);
-            write_status(&object, record.as_ref(), &shown, &context).await?;
+            // Without its row, nothing new is known of one that has a status.
+            let has_state = object.status.as_ref().is_some_and(|status| status.state.is_some());
+            if record.is_some() || !has_state {
+                write_status(&object, record.as_ref(), &failed(&error), &context).await?;
+            }
             Err(error)
         }
     }

@@ -83,10 +83,10 @@ impl ShownSupport {
 
     /// The login could not be taken away yet.
     pub fn ending(ends: EndReason, expires_at: Option<Timestamp>, why: (Reason, &str)) -> Self {
-        let until =
-            expires_at.map(|at| format!("; PostgreSQL accepts its password until {at:.0}")).unwrap_or_default();
-        let message =
-            format!("{}, and the login is not gone yet: {}{until}", ends.describe(), why.1);
+        let until = expires_at
+            .map(|at| format!("; PostgreSQL accepts its password until {at:.0}"))
+            .unwrap_or_default();
+        let message = format!("{}, and the login is not gone yet: {}{until}", ends.describe(), why.1);
         Self {
             state: SupportState::Ending,
             reason: why.0,
@@ -150,7 +150,8 @@ pub async fn write_status(
     if same {
         return Ok(());
     }
-    let api = Api::<SupportAccess>::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
+    let api =
+        Api::<SupportAccess>::namespaced(context.client.clone(), &object.namespace().unwrap_or_default());
     apply_status(&api, object, &status).await.map(drop)
 }
 

@@ -124,7 +124,9 @@ async fn what_a_later_migration_adds_is_hidden_until_it_is_known_to_be_no_secret
             assert_eq!(refused(&mut session, sql).await.unwrap().0, "42501", "{sql}");
         }
         stage.migrate("COMMENT ON COLUMN orders.card IS 'tenantry:secret'; CREATE TABLE later (b int)").await;
-        for sql in ["SELECT id, item FROM shop.orders", "SELECT a FROM shop.fresh", "SELECT b FROM shop.later"] {
+        for sql in
+            ["SELECT id, item FROM shop.orders", "SELECT a FROM shop.fresh", "SELECT b FROM shop.later"]
+        {
             assert_eq!(refused(&mut session, sql).await, None, "{sql}");
         }
         assert_eq!(refused(&mut session, "SELECT card FROM shop.orders").await.unwrap().0, "42501");
