@@ -12,6 +12,7 @@ mod crash_jobs;
 mod crash_modules;
 mod crash_reader;
 mod crash_rotation;
+mod crash_support;
 mod crd;
 mod deadlines;
 mod drift;

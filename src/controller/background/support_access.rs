@@ -16,7 +16,7 @@ use crate::{
             servers::ServerState,
             support::{HeldSupport, SupportPart},
         },
-        support_access::{end::Ending, secret_name},
+        support_access::{end::SupportEnding, secret_name},
     },
     domain::support::{EndReason, login::stale_support_logins},
     postgres::catalog::inventory::Inventory,
@@ -104,7 +104,7 @@ async fn record_first_use(context: &SharedContext) -> Result<(), registry::Error
 /// Ends an access whose object is gone.
 async fn end_without_object(id: Uuid, held: &HeldSupport, context: &SharedContext) {
     let (namespace, name) = (&held.namespace, &held.name);
-    let ending = Ending { id, namespace, name, grant: Some(&held.grant), reason: EndReason::Deleted };
+    let ending = SupportEnding { id, namespace, name, grant: Some(&held.grant), reason: EndReason::Deleted };
     match timeout(TIME_LIMIT, ending.run(context)).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some((_, why)))) => {

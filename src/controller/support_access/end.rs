@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An access that ends.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a> {
+pub struct SupportEnding<'a> {
     /// The uid of its object.
     pub id: Uuid,
     /// The namespace of its object.
@@ -35,7 +35,7 @@ pub struct Ending<'a> {
 /// Why an access could not be ended.
 pub type NotEnded = (Reason, String);
 
-impl Ending<'_> {
+impl SupportEnding<'_> {
     /// Takes the login away, deletes the Secret and records the end; or returns why the login is not gone yet.
     pub async fn run(&self, context: &Context) -> Result<Option<NotEnded>, StepError> {
         if let Some(not_ended) = self.take_away(context).await? {

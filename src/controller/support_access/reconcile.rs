@@ -9,7 +9,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    end::Ending,
+    end::SupportEnding,
     grant::{grant, publish},
     status::{ShownSupport, write_status},
 };
@@ -159,7 +159,7 @@ async fn end(
 ) -> Result<Option<ShownSupport>, StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let grant = record.grant.as_ref();
-    let ending = Ending { id: record.request.id, namespace: &namespace, name: &name, grant, reason };
+    let ending = SupportEnding { id: record.request.id, namespace: &namespace, name: &name, grant, reason };
     let not_ended = match ending.run(context).await {
         Ok(not_ended) => not_ended,
         Err(StepError::Postgres(error)) => Some((error.reason(), error.to_string())),
@@ -186,7 +186,7 @@ async fn release(object: &SupportAccess, context: &Context) -> Result<Action, St
             if let Some(held) = context.state.supports.get(id) {
                 let (namespace, name) = (&held.namespace, &held.name);
                 let (grant, reason) = (Some(&held.grant), EndReason::Deleted);
-                Ending { id, namespace, name, grant, reason }.take_away(context).await?;
+                SupportEnding { id, namespace, name, grant, reason }.take_away(context).await?;
             }
             return Err(error.into());
         }
@@ -194,7 +194,7 @@ async fn release(object: &SupportAccess, context: &Context) -> Result<Action, St
     if let Some(record) = record.filter(|record| record.ended.is_none()) {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let (grant, reason) = (record.grant.as_ref(), EndReason::Deleted);
-        let ending = Ending { id, namespace: &namespace, name: &name, grant, reason };
+        let ending = SupportEnding { id, namespace: &namespace, name: &name, grant, reason };
         let not_ended = match ending.run(context).await {
             Ok(not_ended) => not_ended,
             Err(StepError::Postgres(error)) => Some((error.reason(), error.to_string())),

@@ -77,7 +77,7 @@ pub enum EndReason {
     /// The SupportAccess was deleted.
     Deleted,
     /// The tenant is being deprovisioned, or is.
-    TenantLeaving,
+    TenantGone,
     /// The Tenant of this name is another tenant than when the access was requested.
     TenantReplaced,
     /// It was not granted within a day.
@@ -91,7 +91,7 @@ impl EndReason {
     pub const ALL: [Self; 6] = [
         Self::Expired,
         Self::Deleted,
-        Self::TenantLeaving,
+        Self::TenantGone,
         Self::TenantReplaced,
         Self::Lapsed,
         Self::RecordLost,
@@ -102,7 +102,7 @@ impl EndReason {
         match self {
             Self::Expired => "Expired",
             Self::Deleted => "Deleted",
-            Self::TenantLeaving => "TenantLeaving",
+            Self::TenantGone => "TenantGone",
             Self::TenantReplaced => "TenantReplaced",
             Self::Lapsed => "Lapsed",
             Self::RecordLost => "RecordLost",
@@ -119,7 +119,7 @@ impl EndReason {
         match self {
             Self::Expired => "its time was over",
             Self::Deleted => "the SupportAccess was deleted",
-            Self::TenantLeaving => {
+            Self::TenantGone => {
                 "the tenant is being deprovisioned, or its Tenant is no longer here, which ends all access to its data: once it is back, create another SupportAccess"
             }
             Self::TenantReplaced => {
@@ -203,14 +203,14 @@ pub fn next_step(
         let is_leaving =
             matches!(status, RegistryStatus::Deprovisioning | RegistryStatus::Deprovisioned) || is_deleted;
         if is_leaving {
-            return SupportStep::End(EndReason::TenantLeaving);
+            return SupportStep::End(EndReason::TenantGone);
         }
     }
     if let Some(grant) = record.and_then(|record| record.grant.as_ref()) {
         // The row of the tenant outlives its object: without one, the tenant is leaving.
         return match tenant {
             _ if grant.expires_at <= now => SupportStep::End(EndReason::Expired),
-            SupportedTenant::Missing => SupportStep::End(EndReason::TenantLeaving),
+            SupportedTenant::Missing => SupportStep::End(EndReason::TenantGone),
             _ if record.is_some_and(|record| record.published_at.is_none()) => SupportStep::Publish,
             _ => SupportStep::InForce,
         };
@@ -325,7 +325,7 @@ mod tests {
             },
         ] {
             let ends = step(tenant, Some(&granted), REQUESTED);
-            assert_eq!(ends, SupportStep::End(EndReason::TenantLeaving), "{tenant:?}");
+            assert_eq!(ends, SupportStep::End(EndReason::TenantGone), "{tenant:?}");
         }
         let another = SupportRecord { tenant: TenantId(Uuid::from_u128(2)), ..granted.clone() };
         let ends = step(active, Some(&another), REQUESTED);

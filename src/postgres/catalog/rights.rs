@@ -33,7 +33,7 @@ WITH RECURSIVE grantees AS (
     AND d.description ~ '^tenantry:secret(\\W|$)'
   UNION
   SELECT a.attrelid, a.attname FROM pg_attribute AS a
-  WHERE a.attrelid = to_regclass('tenantry.admins') AND a.attname = 'token_hash'
+  WHERE EXISTS (SELECT FROM support) AND a.attrelid = to_regclass('tenantry.admins') AND a.attname = 'token_hash'
 ), secret (relation, name) AS (
   SELECT attrelid, attname FROM marked
   UNION

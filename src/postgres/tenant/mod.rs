@@ -4,6 +4,7 @@ mod access;
 pub mod credentials;
 pub mod databases;
 pub mod give_back;
+mod grants;
 mod large_objects;
 mod leftovers;
 mod limits;

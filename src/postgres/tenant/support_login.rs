@@ -8,7 +8,10 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::credentials::{SecretText, is_verifier};
+use super::{
+    credentials::{SecretText, is_verifier},
+    grants::add_right,
+};
 use crate::{
     domain::{
         placement::Placement,
@@ -26,8 +29,6 @@ use crate::{
         session::connect::{ANSWER_LIMIT, ConnectAs, STATEMENT_LIMIT, with_timeout},
     },
 };
-
-use super::rights::add_right;
 
 const DOING: &str = "create the support login";
 
