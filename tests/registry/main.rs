@@ -21,6 +21,7 @@ mod returned_rows;
 mod rights;
 mod rotation;
 mod servers;
+mod support_access;
 mod system;
 mod tombstones;
 mod workflows;
