@@ -70,7 +70,7 @@ async fn each_change_is_recorded_once_and_nothing_is_taken_back() {
         let found = registry.support_access(id).await.unwrap().unwrap();
         assert_eq!((found.grant, found.published_at), (Some(granted), None));
         assert!(registry.use_support(id, at).await.unwrap());
-        assert!(!registry.use_support(id, at + SignedDuration::SECOND).await.unwrap());
+        assert!(!registry.use_support(id, at + SignedDuration::from_secs(1)).await.unwrap());
         for reason in [EndReason::Expired, EndReason::Deleted] {
             registry.end_support(id, at, reason, Some("it is unreachable")).await.unwrap();
         }

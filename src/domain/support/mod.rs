@@ -312,7 +312,10 @@ mod tests {
         let active = registered(RegistryStatus::Active);
         let granted = record(true);
         let expires = REQUESTED + DEFAULT_DURATION;
-        assert_eq!(step(active, Some(&granted), expires - SignedDuration::SECOND), SupportStep::InForce);
+        assert_eq!(
+            step(active, Some(&granted), expires - SignedDuration::from_secs(1)),
+            SupportStep::InForce
+        );
         assert_eq!(step(active, Some(&granted), expires), SupportStep::End(EndReason::Expired));
         for tenant in [
             SupportedTenant::Missing,
