@@ -15,6 +15,7 @@ pub mod module_job;
 pub mod plan;
 pub mod reason;
 mod string_enum;
+pub mod support_access;
 pub mod tenant;
 pub mod tenant_adoption;
 pub mod tenant_credentials;
@@ -56,7 +57,7 @@ pub const GROUP: &str = "tenantry.dev";
 /// The `apiVersion` of every kind.
 pub const API_VERSION: &str = "tenantry.dev/v1alpha1";
 
-/// The finalizer of Tenants, TenantHolds and DatabaseServers, and of a TenantPlan while a Tenant uses it.
+/// The finalizer of Tenants, TenantHolds, SupportAccesses and DatabaseServers, and of a TenantPlan while a Tenant uses it.
 pub const FINALIZER: &str = "tenantry.dev/deprovision";
 
 /// The label with the registry's id of the tenant. Secrets without it are never read, changed or deleted.
@@ -64,6 +65,9 @@ pub const LABEL_TENANT_ID: &str = "tenantry.dev/tenant-id";
 
 /// The label with the name of the Tenant that a Secret belongs to.
 pub const LABEL_TENANT: &str = "tenantry.dev/tenant";
+
+/// The label with the name of the SupportAccess that a Secret belongs to.
+pub const LABEL_SUPPORT_ACCESS: &str = "tenantry.dev/support-access";
 
 /// The label with the manager of an object; its value is [`MANAGED_BY`].
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -23,8 +23,9 @@ use super::{
         modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
         recorded_users::RecordedUsers, registry_reads::RegistryReads, reports::AwaitedReports,
         retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
-        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot, timers::Timers,
-        tombstones::Tombstones, waiting::Waiting, warned_limits::WarnedLimitsByTenant,
+        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot,
+        support::SupportsInForce, timers::Timers, tombstones::Tombstones, waiting::Waiting,
+        warned_limits::WarnedLimitsByTenant,
     },
 };
 use crate::{
@@ -81,7 +82,7 @@ pub struct Stores {
     pub tenant_modules: Store<TenantModule>,
     /// The ConfigMaps of the operator's namespace.
     pub config_maps: Store<ConfigMap>,
-    /// Tenants, TenantHolds and Secrets, by watched namespace.
+    /// Tenants, TenantHolds, SupportAccesses and Secrets, by watched namespace.
     pub scopes: Scopes,
 }
 
@@ -137,6 +138,8 @@ pub struct State {
     pub recorded_users: RecordedUsers,
     /// Which limits each tenant was warned about.
     pub warned_limits: WarnedLimitsByTenant,
+    /// The support accesses in force.
+    pub supports: SupportsInForce,
     /// When previous logins were last seen in use.
     pub previous_login_use: PreviousLoginUse,
 }

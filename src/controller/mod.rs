@@ -15,6 +15,7 @@ mod finalizers;
 pub mod run;
 pub mod state;
 pub mod supervisor;
+pub mod support_access;
 pub mod tenant;
 pub mod tenant_hold;
 pub mod tenant_module;

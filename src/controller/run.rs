@@ -43,13 +43,14 @@ use super::{
         server_rollout::ServerRollouts,
         servers::Servers,
         snapshot::StartupSnapshot,
+        support::SupportsInForce,
         timers::Timers,
         tombstones::Tombstones,
         waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
     },
     supervisor::{LoopEnded, Supervisor},
-    tenant, tenant_hold, tenant_module, tenant_plan,
+    support_access, tenant, tenant_hold, tenant_module, tenant_plan,
     watch::{self, ready},
 };
 use crate::{
@@ -173,10 +174,15 @@ pub async fn run(
     supervisor.wait_for(ready::servers_are_checked(&context)).await;
     // Before anything looks for migration logins that were left.
     tenant_module::runs::resume(&context).await?;
+    support_access::controller::resume(&context).await?;
     spawn_background(&mut supervisor, &context, &shutdown).await;
     for input in inputs.holds {
         let holds = tenant_hold::controller::run(context.clone(), input, shutdown.clone());
         supervisor.spawn_graceful("controller of TenantHolds", holds);
+    }
+    for input in inputs.supports {
+        let supports = support_access::controller::run(context.clone(), input, shutdown.clone());
+        supervisor.spawn_graceful("controller of SupportAccesses", supports);
     }
     for input in inputs.tenants {
         let tenants = tenant::controller::run(context.clone(), input, shutdown.clone());
@@ -201,6 +207,7 @@ async fn spawn_background(
     supervisor.spawn_graceful("purge of tombstones", purge);
     supervisor.spawn("lock watch", background::lock_watch::run(context.clone()));
     supervisor.spawn("timers", background::timers::run(context.clone()));
+    supervisor.spawn("support accesses", background::support_access::run(context.clone()));
     supervisor.spawn("daily check", background::daily_check::run(context.clone()));
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
@@ -223,6 +230,7 @@ async fn spawn_background(
 struct Inputs {
     secrets: Vec<(Option<String>, Writer<Secret>)>,
     holds: Vec<tenant_hold::controller::HoldInput>,
+    supports: Vec<support_access::controller::SupportInput>,
     tenants: Vec<tenant::controller::TenantInput>,
 }
 
@@ -251,6 +259,13 @@ fn scopes(watched: &[String]) -> (Scopes, Inputs) {
             writer: hold_writer,
             requests,
         });
+        let (supports, writer) = reflector::store();
+        let (support_requests, requests) = mpsc::unbounded_channel();
+        inputs.supports.push(support_access::controller::SupportInput {
+            namespace: namespace.clone(),
+            writer,
+            requests,
+        });
         inputs.secrets.push((namespace.clone(), secret_writer));
         scopes.push(Scope {
             namespace,
@@ -260,6 +275,8 @@ fn scopes(watched: &[String]) -> (Scopes, Inputs) {
             holds,
             tenant_requests,
             hold_requests,
+            supports,
+            support_requests,
         });
     }
     (Scopes(scopes), inputs)
@@ -305,6 +322,7 @@ fn context(
             usage_recorded: RecordedUsage::default(),
             recorded_users,
             warned_limits: WarnedLimitsByTenant::default(),
+            supports: SupportsInForce::default(),
             previous_login_use: PreviousLoginUse::default(),
         },
         config: Config {

@@ -55,6 +55,7 @@ pub mod status;
 pub mod stored_run;
 pub mod structure;
 pub mod subject;
+pub mod support;
 pub mod takeover;
 pub mod tenant_facts;
 pub mod usage;

@@ -31,6 +31,7 @@ mod retention;
 mod rotation;
 mod row_changes;
 mod servers;
+mod support_access;
 mod takeover;
 mod tenants;
 mod tombstones;

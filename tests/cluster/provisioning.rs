@@ -138,7 +138,10 @@ async fn step_that_fails_at_every_attempt_is_logged_once() {
     .await
     .unwrap();
     let actions: Vec<&str> = logged.iter().map(|(action, ..)| action.as_str()).collect();
-    assert_eq!(actions, ["Created", "Requested", "Registered", "Started", "StepFailed", "Activated", "Completed"]);
+    assert_eq!(
+        actions,
+        ["Created", "Requested", "Registered", "Started", "StepFailed", "Activated", "Completed"]
+    );
     let failure = (logged[4].1.as_deref(), logged[4].2.as_deref());
     assert_eq!(failure, (Some("PublishCredentials"), Some("SecretConflict")));
 }

@@ -19,6 +19,7 @@ pub mod reclaim;
 pub mod reopened_access;
 pub mod retention;
 pub mod server_rollout;
+pub mod support_access;
 pub mod timers;
 pub mod usage;
 pub mod vanished;

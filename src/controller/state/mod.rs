@@ -21,6 +21,7 @@ pub mod server_credentials;
 pub mod server_rollout;
 pub mod servers;
 pub mod snapshot;
+pub mod support;
 pub mod timers;
 pub mod tombstones;
 pub mod waiting;
