@@ -153,7 +153,6 @@ async fn shutdown_does_not_wait_for_idle_clients() {
     let served = tokio::time::timeout(Duration::from_secs(60), running.serving).await;
     served.expect("it ends in time").unwrap().unwrap();
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "its connection is closed");
-    assert!(TcpStream::connect(running.address).await.is_err());
 }
 
 #[tokio::test]
