@@ -29,7 +29,11 @@ struct Running {
 }
 
 async fn running() -> Running {
-    let server = WebServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    running_at("127.0.0.1:0").await
+}
+
+async fn running_at(address: &str) -> Running {
+    let server = WebServer::bind(address.parse().unwrap()).await.unwrap();
     let address = server.address().unwrap();
     let (readiness, metrics, shutdown) = (Readiness::default(), Metrics::new(), CancellationToken::new());
     let health = Health::default();
@@ -140,7 +144,8 @@ async fn root_lists_paths_and_other_paths_do_not_exist() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_idle_clients() {
-    let running = running().await;
+    // An address of its own: on that of the other tests, one of them may get the port as soon as it is free.
+    let running = running_at("127.0.0.2:0").await;
     // As Prometheus does: one request, and the connection stays open.
     let mut idle = BufReader::new(TcpStream::connect(running.address).await.unwrap());
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -153,6 +158,7 @@ async fn shutdown_does_not_wait_for_idle_clients() {
     let served = tokio::time::timeout(Duration::from_secs(60), running.serving).await;
     served.expect("it ends in time").unwrap().unwrap();
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "its connection is closed");
+    assert!(TcpStream::connect(running.address).await.is_err());
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ fn memory_root() -> Option<PathBuf> {
 /// `f_type` of a tmpfs (`TMPFS_MAGIC`, statfs(2)).
 const TMPFS: i64 = 0x0102_1994;
 
-/// What must be free in memory, in bytes, before a run takes some: the tests of a gate together take less than half of it.
+/// What must be free in memory, in bytes, before a run takes some.
 const MEMORY_LEFT: u64 = 8 << 30;
 
 /// `tenantry-<uid>` below a directory that every user may write to: refused when another user created it first.

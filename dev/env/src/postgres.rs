@@ -65,7 +65,7 @@ impl Postgres {
         let binaries = binaries::find(options.version).await?;
         let step = progress::step(format!("PostgreSQL {}", binaries.version));
         let outcome = async {
-            // ext4 searches for a free inode for long where many files were deleted just now: a database has some 300. With
+            // ext4 searches for a free inode for long where many files were deleted just now: a tenant's database has about 370. With
             // fsync, the disk is what is measured.
             let run =
                 if options.fsync { paths::RunDirectory::new() } else { paths::RunDirectory::in_memory() }?;
