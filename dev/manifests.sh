@@ -18,7 +18,10 @@ render() {
             --set image.repository=tenantry --set crds.install=false "$@" | sed '/^# Source: /d; /^$/d'
     } >"$to/new"
 }
-render
+render --set admission.recordUsers=false
 mv "$to/new" "$to/tenantry.yaml"
-render --set watch.clusterWide=true
+render --set admission.recordUsers=false --set watch.clusterWide=true
 mv "$to/new" "$to/cluster-wide.yaml"
+# Apart: an API server before Kubernetes 1.36 does not know the kinds.
+render --set admission.recordUsers=true --show-only templates/changes.yaml
+mv "$to/new" "$to/actors.yaml"

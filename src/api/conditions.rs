@@ -38,6 +38,8 @@ constants! { TYPES:
     WITHIN_LIMITS = "WithinLimits";
     /// TenantHold: the hold is in force in PostgreSQL.
     IN_FORCE = "InForce";
+    /// SupportAccess: the login is valid.
+    GRANTED = "Granted";
     /// Tenant, during deprovisioning: database and login are dropped, the Secrets deleted, and the row is closed.
     DEPROVISIONED = "Deprovisioned";
     /// TenantPlan: every limit is enforced by Tenantry or listed as published.

@@ -7,16 +7,23 @@ use kube::CustomResourceExt;
 use serde_json::json;
 
 use super::{
-    database_server::DatabaseServer, plan::TenantPlan, tenant::Tenant, tenant_hold::TenantHold,
-    tenant_module::TenantModule,
+    database_server::DatabaseServer, plan::TenantPlan, support_access::SupportAccess, tenant::Tenant,
+    tenant_hold::TenantHold, tenant_module::TenantModule,
 };
 
 /// The CRDs of all kinds, as they are installed. `Tenant::crd()` and the like lack what the derive cannot express.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [Tenant::crd(), TenantPlan::crd(), TenantHold::crd(), DatabaseServer::crd(), TenantModule::crd()]
-        .into_iter()
-        .map(finish)
-        .collect()
+    [
+        Tenant::crd(),
+        TenantPlan::crd(),
+        TenantHold::crd(),
+        DatabaseServer::crd(),
+        TenantModule::crd(),
+        SupportAccess::crd(),
+    ]
+    .into_iter()
+    .map(finish)
+    .collect()
 }
 
 /// The CRDs as files: the name and the YAML of each.
@@ -71,8 +78,8 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
 #[cfg(test)]
 mod tests {
     use crate::api::{
-        database_server::*, plan::*, tenant::*, tenant_hold::*, tenant_lifecycle::*, tenant_module::*,
-        tenant_status::*,
+        database_server::*, plan::*, support_access::*, tenant::*, tenant_hold::*, tenant_lifecycle::*,
+        tenant_module::*, tenant_status::*,
     };
 
     macro_rules! assert_serialized {
@@ -109,6 +116,8 @@ mod tests {
             SslMode,
             ModuleSourceKind,
             ModuleState,
+            SupportApproval,
+            SupportState,
         );
     }
 }

@@ -15,6 +15,7 @@ pub mod module_job;
 pub mod plan;
 pub mod reason;
 mod string_enum;
+pub mod support_access;
 pub mod tenant;
 pub mod tenant_adoption;
 pub mod tenant_credentials;
@@ -39,6 +40,10 @@ pub const ANNOTATION_ADOPT_ROW: &str = "tenantry.dev/adopt-row";
 /// Annotation of a Tenant: a new value asks for a rotation of its credentials.
 pub const ANNOTATION_ROTATE_CREDENTIALS: &str = "tenantry.dev/rotate-credentials";
 
+/// Annotation of every kind with a spec: who changed it last, written by the admission policies of the chart
+/// (docs/actors.md).
+pub const ANNOTATION_CHANGES: &str = "tenantry.dev/changes";
+
 /// Annotation of a DatabaseServer: the system identifier of a PostgreSQL server that replaced the previous one on
 /// purpose.
 pub const ANNOTATION_ACCEPT_SERVER: &str = "tenantry.dev/accept-server";
@@ -52,7 +57,7 @@ pub const GROUP: &str = "tenantry.dev";
 /// The `apiVersion` of every kind.
 pub const API_VERSION: &str = "tenantry.dev/v1alpha1";
 
-/// The finalizer of Tenants, TenantHolds and DatabaseServers, and of a TenantPlan while a Tenant uses it.
+/// The finalizer of Tenants, TenantHolds, SupportAccesses and DatabaseServers, and of a TenantPlan while a Tenant uses it.
 pub const FINALIZER: &str = "tenantry.dev/deprovision";
 
 /// The label with the registry's id of the tenant. Secrets without it are never read, changed or deleted.
@@ -60,6 +65,9 @@ pub const LABEL_TENANT_ID: &str = "tenantry.dev/tenant-id";
 
 /// The label with the name of the Tenant that a Secret belongs to.
 pub const LABEL_TENANT: &str = "tenantry.dev/tenant";
+
+/// The label with the name of the SupportAccess that a Secret belongs to.
+pub const LABEL_SUPPORT_ACCESS: &str = "tenantry.dev/support-access";
 
 /// The label with the manager of an object; its value is [`MANAGED_BY`].
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -29,8 +29,12 @@ macro_rules! reasons {
 reasons! {
     /// TenantModule: the content was checked and recorded: tenants get it.
     Accepted,
+    /// SupportAccess: the login is gone, and its sessions are ended.
+    AccessEnded,
     /// Event: the finalizer was released before revocation of access was verified.
     AccessNotCut,
+    /// Event: a session of the login of a SupportAccess was seen first.
+    AccessUsed,
     /// The tenant has full access.
     Active,
     /// Something stands against the adoption of a database.
@@ -109,6 +113,8 @@ reasons! {
     GracePeriod,
     /// Event: the grace of too many tenants was made shorter at once.
     GraceShortened,
+    /// SupportAccess: the login is valid.
+    Granted,
     /// The plan is being deleted while tenants use it.
     InUse,
     /// Event: the tenant was not used for a long time.
@@ -193,6 +199,8 @@ reasons! {
     Paused,
     /// The plan in the spec does not exist.
     PlanNotFound,
+    /// SupportAccess: the admission policy that checks who requests and who approves is missing.
+    PolicyMissing,
     /// A prepared transaction blocks the operation.
     PreparedTransaction,
     /// Event: the login before a rotation of the credentials is ended.
@@ -363,6 +371,8 @@ reasons! {
     VersionWentBack,
     /// Something that this step needs is not there yet, changed meanwhile, or this process lost the Lease: it is tried again.
     Waiting,
+    /// SupportAccess: it waits until another user has approved it.
+    WaitingForApproval,
     /// Usage is within the limits.
     WithinLimits,
     /// Event: the annotation that acknowledges the breaker has another token than that of its opening.

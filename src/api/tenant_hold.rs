@@ -119,6 +119,9 @@ pub struct TenantHoldStatus {
     /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Who placed the hold: the user who created it; unknown, with the reason, where the user is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed_by: Option<String>,
     /// Conditions of the hold, by type: InForce, and Ready, which has the same status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]

@@ -92,7 +92,8 @@ pub struct TenantStatus {
     /// Time of the last change of state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_updated_at: Option<Time>,
-    /// Who changed the state last: tenantry for automatic changes, unknown where the user is not known.
+    /// Who changed the state last: a user; tenantry for automatic changes; unknown, with the reason, where the user is not
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_updated_by: Option<String>,
     /// The workflow that runs for this tenant, or that ran last.
@@ -257,6 +258,9 @@ pub struct HoldStatus {
     /// Reason for the hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who placed the hold: a user, or tenantry for the operator's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed_by: Option<String>,
     /// Time since which the hold is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,

@@ -51,6 +51,14 @@ pub fn one_line(field: &str) -> Rule {
     )
 }
 
+/// The name of a user, as the API server has it.
+pub fn user_name(field: &str) -> Rule {
+    rule(
+        r"self != '' && !self.matches('[\\x00-\\x1f\\x7f-\\x{9f}\\x{2028}\\x{2029}]')",
+        &format!("{field} must be the name of a user, as `kubectl auth whoami` shows it"),
+    )
+}
+
 const NAME: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')";
 
 /// The name of another object of a kind.

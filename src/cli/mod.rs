@@ -1,5 +1,6 @@
 //! The command line: one file per command. Every flag has an environment variable; nothing secret is ever a flag.
 
+pub mod audit;
 pub mod crds;
 mod output;
 pub mod probe;
@@ -42,6 +43,8 @@ pub enum Command {
     Crds(crds::Arguments),
     /// Prepare a PostgreSQL server and the registry with the rights of an administrator; idempotent
     ServerSetup(server_setup::Arguments),
+    /// Check and export the activity log
+    Audit(audit::Arguments),
     /// Ask an operator's HTTP endpoint, such as /readyz; fails unless it answers 200
     Probe(probe::Arguments),
 }
@@ -56,10 +59,16 @@ pub async fn main() -> ExitCode {
         Command::Run(arguments) => run::run(*arguments).await.map_err(Into::into),
         Command::Crds(arguments) => crds::crds(arguments).map_err(Into::into),
         Command::ServerSetup(arguments) => server_setup::server_setup(arguments).await.map_err(Into::into),
+        Command::Audit(arguments) => return end(audit::audit(arguments).await),
         Command::Probe(arguments) => probe::probe(arguments).await.map_err(Into::into),
     };
+    end(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+/// The exit code of a command, and the message of its failure.
+fn end(outcome: Result<ExitCode, impl std::fmt::Display>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(io::stderr(), "tenantry: {error}");
             ExitCode::FAILURE

@@ -21,9 +21,10 @@ use super::{
         breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
         leftovers::Leftovers, login_use::PreviousLoginUse, migration_runs::MigrationRuns,
         modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
-        registry_reads::RegistryReads, reports::AwaitedReports, retries::Retries, scopes::Scopes,
-        server_credentials::ServerCredentials, server_rollout::ServerRollouts, servers::Servers,
-        snapshot::StartupSnapshot, timers::Timers, tombstones::Tombstones, waiting::Waiting,
+        recorded_users::RecordedUsers, registry_reads::RegistryReads, reports::AwaitedReports,
+        retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
+        server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot,
+        support::SupportsInForce, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
     },
 };
@@ -81,7 +82,7 @@ pub struct Stores {
     pub tenant_modules: Store<TenantModule>,
     /// The ConfigMaps of the operator's namespace.
     pub config_maps: Store<ConfigMap>,
-    /// Tenants, TenantHolds and Secrets, by watched namespace.
+    /// Tenants, TenantHolds, SupportAccesses and Secrets, by watched namespace.
     pub scopes: Scopes,
 }
 
@@ -133,8 +134,12 @@ pub struct State {
     pub conflicts: Mutex<HashSet<String>>,
     /// Tenants whose usage was recorded by a reconcile, not by the sampler.
     pub usage_recorded: RecordedUsage,
+    /// Whether the annotation that names users can be believed.
+    pub recorded_users: RecordedUsers,
     /// Which limits each tenant was warned about.
     pub warned_limits: WarnedLimitsByTenant,
+    /// The support accesses in force.
+    pub supports: SupportsInForce,
     /// When previous logins were last seen in use.
     pub previous_login_use: PreviousLoginUse,
 }

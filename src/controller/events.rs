@@ -29,7 +29,7 @@ type Topic = ([Option<String>; 4], String);
 const MAX_TOPICS: usize = 10_000;
 
 /// `note` of an Event may have 1 kB.
-const MAX_NOTE_BYTES: usize = 1000;
+pub const MAX_NOTE_BYTES: usize = 1000;
 
 impl Events {
     /// An Event source that signs as `tenantry`, instance `identity`.

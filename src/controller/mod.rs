@@ -1,6 +1,7 @@
 //! Reconciles: one folder per kind, which observes, plans (purely, in `domain`), executes and writes a status; watches;
 //! background loops; and process memory. Apart from leader election, only this module talks to the Kubernetes API.
 
+pub mod actors;
 pub mod apply_status;
 pub mod background;
 mod breaker;
@@ -14,6 +15,7 @@ mod finalizers;
 pub mod run;
 pub mod state;
 pub mod supervisor;
+pub mod support_access;
 pub mod tenant;
 pub mod tenant_hold;
 pub mod tenant_module;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    background,
+    actors, background,
     clock::Clock,
     context::{Config, Context, Leader, SharedContext, State, Stores},
     database_server,
@@ -34,6 +34,7 @@ use super::{
         modules::ModuleStates,
         plan_rollout::PlanRollout,
         recorded_usage::RecordedUsage,
+        recorded_users::RecordedUsers,
         registry_reads::RegistryReads,
         reports::AwaitedReports,
         retries::Retries,
@@ -42,13 +43,14 @@ use super::{
         server_rollout::ServerRollouts,
         servers::Servers,
         snapshot::StartupSnapshot,
+        support::SupportsInForce,
         timers::Timers,
         tombstones::Tombstones,
         waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
     },
     supervisor::{LoopEnded, Supervisor},
-    tenant, tenant_hold, tenant_module, tenant_plan,
+    support_access, tenant, tenant_hold, tenant_module, tenant_plan,
     watch::{self, ready},
 };
 use crate::{
@@ -150,7 +152,8 @@ pub async fn run(
     let (config_maps, config_map_writer) = reflector::store();
     let (scopes, inputs) = scopes(&options.watch_namespaces);
     let stores = Stores { plans, database_servers, tenant_modules, config_maps, scopes };
-    let context = Arc::new(context(resources, options, stores, former_leaders));
+    let recorded_users = RecordedUsers::new(actors::is_old_kubernetes(&resources.client).await);
+    let context = Arc::new(context(resources, options, stores, former_leaders, recorded_users));
     let mut supervisor = Supervisor::new(shutdown.clone());
     supervisor.spawn("watch on TenantPlans", watch::plans::run(context.clone(), plan_writer));
     for (namespace, writer) in inputs.secrets {
@@ -171,10 +174,15 @@ pub async fn run(
     supervisor.wait_for(ready::servers_are_checked(&context)).await;
     // Before anything looks for migration logins that were left.
     tenant_module::runs::resume(&context).await?;
+    support_access::controller::resume(&context).await?;
     spawn_background(&mut supervisor, &context, &shutdown).await;
     for input in inputs.holds {
         let holds = tenant_hold::controller::run(context.clone(), input, shutdown.clone());
         supervisor.spawn_graceful("controller of TenantHolds", holds);
+    }
+    for input in inputs.supports {
+        let supports = support_access::controller::run(context.clone(), input, shutdown.clone());
+        supervisor.spawn_graceful("controller of SupportAccesses", supports);
     }
     for input in inputs.tenants {
         let tenants = tenant::controller::run(context.clone(), input, shutdown.clone());
@@ -199,6 +207,7 @@ async fn spawn_background(
     supervisor.spawn_graceful("purge of tombstones", purge);
     supervisor.spawn("lock watch", background::lock_watch::run(context.clone()));
     supervisor.spawn("timers", background::timers::run(context.clone()));
+    supervisor.spawn("support accesses", background::support_access::run(context.clone()));
     supervisor.spawn("daily check", background::daily_check::run(context.clone()));
     supervisor.spawn("inactivity check", background::inactivity::run(context.clone()));
     supervisor.spawn("usage sampling", background::usage::run(context.clone()));
@@ -210,6 +219,7 @@ async fn spawn_background(
     supervisor.spawn("controller of TenantModules", modules);
     supervisor.spawn("server rollout", background::server_rollout::run(context.clone()));
     supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
+    supervisor.spawn("linking of activity", background::activity_links::run(context.clone()));
     supervisor.spawn("removal of outdated rows", background::retention::run(context.clone()));
     let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
     supervisor.spawn("controller of TenantPlans", plans);
@@ -220,6 +230,7 @@ async fn spawn_background(
 struct Inputs {
     secrets: Vec<(Option<String>, Writer<Secret>)>,
     holds: Vec<tenant_hold::controller::HoldInput>,
+    supports: Vec<support_access::controller::SupportInput>,
     tenants: Vec<tenant::controller::TenantInput>,
 }
 
@@ -248,6 +259,13 @@ fn scopes(watched: &[String]) -> (Scopes, Inputs) {
             writer: hold_writer,
             requests,
         });
+        let (supports, writer) = reflector::store();
+        let (support_requests, requests) = mpsc::unbounded_channel();
+        inputs.supports.push(support_access::controller::SupportInput {
+            namespace: namespace.clone(),
+            writer,
+            requests,
+        });
         inputs.secrets.push((namespace.clone(), secret_writer));
         scopes.push(Scope {
             namespace,
@@ -257,6 +275,8 @@ fn scopes(watched: &[String]) -> (Scopes, Inputs) {
             holds,
             tenant_requests,
             hold_requests,
+            supports,
+            support_requests,
         });
     }
     (Scopes(scopes), inputs)
@@ -267,6 +287,7 @@ fn context(
     options: Options,
     stores: Stores,
     former_leaders: Vec<String>,
+    recorded_users: RecordedUsers,
 ) -> Context {
     Context {
         events: Events::new(resources.client.clone(), &options.identity),
@@ -299,7 +320,9 @@ fn context(
             plans_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
             usage_recorded: RecordedUsage::default(),
+            recorded_users,
             warned_limits: WarnedLimitsByTenant::default(),
+            supports: SupportsInForce::default(),
             previous_login_use: PreviousLoginUse::default(),
         },
         config: Config {

@@ -5,10 +5,13 @@
 
 pub mod accepted_module;
 pub mod access;
+pub mod activity_chain;
+pub mod attribution;
 pub mod backoff;
 pub mod breaker;
 pub mod claims;
 pub mod daily;
+pub mod declaration;
 pub mod drift;
 pub mod due_modules;
 pub mod endings;
@@ -52,6 +55,7 @@ pub mod status;
 pub mod stored_run;
 pub mod structure;
 pub mod subject;
+pub mod support;
 pub mod takeover;
 pub mod tenant_facts;
 pub mod usage;

@@ -68,9 +68,9 @@ pub fn offboarding_policy(tenant: &Tenant, plan: PlanGrace<'_>) -> OffboardingPo
     let trigger = offboarding.and_then(|o| o.trigger).unwrap_or(OffboardingTrigger::CustomerRequest);
     let own = offboarding.and_then(|o| o.grace_period_seconds);
     let reason = offboarding.and_then(|o| o.reason.clone()).filter(|reason| !reason.is_empty());
-    // A text that was left behind by a suspension that ended is no reason for a deletion.
-    let active = tenant.spec.state.unwrap_or_default() == DesiredState::Active;
-    let of_state = tenant.spec.state_reason.clone().filter(|_| !active);
+    // The reason of another state, in force or ended, is none for a deletion.
+    let deprovisioned = tenant.spec.state == Some(DesiredState::Deprovisioned);
+    let of_state = tenant.spec.state_reason.clone().filter(|_| deprovisioned);
     OffboardingPolicy {
         trigger,
         reason: reason.or(of_state).filter(|reason| !reason.is_empty()),
@@ -142,11 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn reason_of_an_ended_suspension_is_not_that_of_a_deletion() {
+    fn reason_of_a_suspension_is_not_that_of_a_deletion() {
         let reason = |spec| of(spec, None).reason;
         assert_eq!(reason(json!({"stateReason": "unpaid"})), None);
         assert_eq!(reason(json!({"state": "Active", "stateReason": "unpaid"})), None);
-        assert_eq!(reason(json!({"state": "Suspended", "stateReason": "unpaid"})).as_deref(), Some("unpaid"));
+        assert_eq!(reason(json!({"state": "Suspended", "stateReason": "unpaid"})), None);
         let left = json!({"state": "Deprovisioned", "stateReason": "left"});
         assert_eq!(reason(left.clone()).as_deref(), Some("left"));
         let own = json!({"stateReason": "unpaid", "offboarding": {"reason": "contract ended"}});

@@ -13,9 +13,10 @@ use super::{
     access::{
         AccessLevel,
         gates::EffectiveGate,
-        holds::{Hold, describe_legal_holds},
+        holds::{Hold, HoldActor, describe_legal_holds},
     },
     breaker::Vanished,
+    declaration::Declaration,
     identity::TenantId,
     observed::{RegistryStatus, Takeover},
     offboarding::PurgeTerms,
@@ -115,6 +116,16 @@ pub struct TenantRecord {
     pub verification_required: bool,
     /// What became of the names in `spec.purgeModules`.
     pub module_purges: RecordedPurges,
+    /// What the Tenant declared when its changes were last recorded; absent before the first.
+    pub declaration: Option<Declaration>,
+    /// The generation of the Tenant up to which its status accounts for its spec.
+    pub status_generation: Option<i64>,
+    /// The generation up to which its entitlements do.
+    pub entitlements_generation: Option<i64>,
+    /// Who changed its holds since its status was recorded.
+    pub holds_changed_by: Option<String>,
+    /// Who placed its holds, by name.
+    pub hold_actors: BTreeMap<String, HoldActor>,
 }
 
 impl TenantRecord {
@@ -132,6 +143,12 @@ impl TenantRecord {
     /// A legal hold on the tenant, if it has one: no purge begins.
     pub fn legal_hold(&self) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.preserve.is_some())
+    }
+
+    /// Who placed a hold, as it was recorded; absent if it was placed by a release that did not record it.
+    pub fn placed_by(&self, hold: &Hold) -> Option<&str> {
+        let actor = self.hold_actors.get(&hold.name)?;
+        (actor.since == hold.since).then_some(actor.by.as_str())
     }
 
     /// All legal holds on the tenant, by name, for messages; none if it has none.
@@ -209,6 +226,11 @@ impl TenantRecord {
             warned_limits: WarnedLimits::new(),
             verification_required: false,
             module_purges: RecordedPurges::new(),
+            declaration: None,
+            status_generation: None,
+            entitlements_generation: None,
+            holds_changed_by: None,
+            hold_actors: BTreeMap::new(),
         }
     }
 }

@@ -81,6 +81,12 @@ pub struct ObjectRights {
     pub object: Object,
     /// The rights of the tenant's roles and of everybody.
     pub granted: Vec<Granted>,
+    /// Those of its support logins.
+    #[serde(default)]
+    pub support: Vec<Granted>,
+    /// Support logins must not read it: a module marks it as secret, or it is no column.
+    #[serde(default)]
+    pub hidden: bool,
 }
 
 /// A difference inside a tenant's database. Its `Display` is the phrase of Events and messages.
@@ -126,7 +132,7 @@ impl RightsReport {
 
 impl Object {
     /// Whether it was made as Tenantry makes objects, so that its rights can be set.
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         match self.kind {
             ObjectKind::Schema => SCHEMA_OWNERS.contains(&self.owner.as_str()),
             _ => self.owner == OWNER,
@@ -142,7 +148,7 @@ impl Object {
     }
 
     /// Whether its schema is one for modules: `public`, or one that was created for a module.
-    fn is_of_modules(&self) -> bool {
+    pub(super) fn is_of_modules(&self) -> bool {
         match self.schema.as_str() {
             INTERNAL => false,
             "public" => true,
@@ -266,7 +272,11 @@ impl fmt::Display for RightsMismatch {
 /// Every difference between the rights in a tenant's database and what they should be.
 pub fn rights_mismatches(objects: &[ObjectRights], logins: &[&str]) -> Vec<RightsMismatch> {
     let mut found = Vec::new();
-    for ObjectRights { object, granted } in objects {
+    for ObjectRights { object, granted, .. } in objects {
+        // A column without rights of its own is listed for support logins only.
+        if object.kind == ObjectKind::Column && granted.is_empty() {
+            continue;
+        }
         if logins.contains(&object.owner.as_str()) || GROUPS.contains(&object.owner.as_str()) {
             found.push(RightsMismatch::Owned(object.clone()));
             continue;
@@ -328,7 +338,7 @@ mod tests {
             privileges: privileges.iter().map(|name| (*name).to_owned()).collect(),
             grantable: false,
         });
-        ObjectRights { object, granted: granted.collect() }
+        ObjectRights { object, granted: granted.collect(), support: Vec::new(), hidden: false }
     }
 
     const TABLE: [(&str, &[&str]); 3] = [

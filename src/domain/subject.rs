@@ -3,6 +3,7 @@
 
 use super::{
     access::{AccessLevel, evaluate::AccessEvaluation},
+    attribution::{Actor, RecordedChanges},
     observed::RegistryStatus,
     record::TenantRecord,
     spec::DesiredTenant,
@@ -43,6 +44,8 @@ pub struct Subject<'a> {
     pub elsewhere: Option<Box<TenantRecord>>,
     /// Absent only for a tenant whose object does not exist any more.
     pub evaluation: Option<Evaluation>,
+    /// Who changed the object, as far as that was read.
+    pub changes: RecordedChanges,
 }
 
 impl Subject<'_> {
@@ -74,6 +77,14 @@ impl Subject<'_> {
     pub fn must_narrow(&self) -> bool {
         let record = self.record.as_ref().filter(|_| !self.is_deprovisioning());
         record.is_some_and(|record| must_narrow(record, self.wanted_access()))
+    }
+
+    /// Who began to deprovision it: the user who wrote it in the spec, or who deleted the object.
+    pub fn deprovisioned_by(&self) -> Actor {
+        match self.tenant.spec.state {
+            Some(DesiredState::Deprovisioned) => self.changes.last(&["state"]),
+            _ => Actor::of_deletion(),
+        }
     }
 
     /// Whether its access must be restricted, or is not known to be revoked although it is being deprovisioned.

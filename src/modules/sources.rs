@@ -48,6 +48,7 @@ const BUILT_IN: &[BuiltIn] = &[
         foreign_tables: &[],
         files: migrations!(
             "identity": "0001_users.sql", "0002_roles.sql", "0003_credentials.sql", "0004_meter.sql", "0005_admins.sql",
+            "0006_secrets.sql",
         ),
     },
     BuiltIn {

@@ -171,7 +171,7 @@ impl Part for Number {
 }
 
 /// Parts with commas between them.
-struct PartList<'a>(&'a [&'a dyn Part]);
+pub struct PartList<'a>(pub &'a [&'a dyn Part]);
 
 impl Part for PartList<'_> {
     fn write(&self, sql: &mut String) {

@@ -236,13 +236,17 @@ impl Registry {
                                  AND t.deprovisioned_at > c.opened_at - make_interval(secs => $4))
                          THEN t.purge_after ELSE t.purge_acknowledged END
                  FROM closed c
-                 WHERE t.frozen_by IS NOT NULL AND t.status = 'deprovisioning'),
+                 WHERE t.frozen_by IS NOT NULL AND t.status = 'deprovisioning'
+                 RETURNING t.id),
              vanished AS (
                  UPDATE tenants t SET vanished = 'Acknowledged' FROM closed c
-                 WHERE t.vanished = 'Held' AND t.status NOT IN ('deprovisioning', 'deprovisioned')),
+                 WHERE t.vanished = 'Held' AND t.status NOT IN ('deprovisioning', 'deprovisioned')
+                 RETURNING t.id),
              logged AS (
                  INSERT INTO activity (action, actor, details)
-                 SELECT 'BreakerAcknowledged', $2, jsonb_build_object('opening', id, 'token', token) FROM closed)
+                 SELECT 'BreakerAcknowledged', $2, jsonb_build_object('opening', id, 'token', token) FROM closed
+                 -- Last: all rows without a tenant have one chain.
+                 WHERE (SELECT count(*) FROM freed) + (SELECT count(*) FROM vanished) >= 0)
              SELECT EXISTS (SELECT FROM closed)",
         )
         .bind(token)

@@ -6,7 +6,11 @@ use serde_json::json;
 use sqlx::types::Json;
 
 use super::{Error, Registry, Result, record::*};
-use crate::domain::{access::holds::Hold, identity::TenantId, record::TenantRecord};
+use crate::domain::{
+    access::holds::{Hold, HoldActor},
+    identity::TenantId,
+    record::TenantRecord,
+};
 
 /// A change of a tenant's holds.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,8 @@ pub struct HoldChange<'a> {
     pub hold: &'a Hold,
     /// Who changes it.
     pub actor: &'a str,
+    /// Who placed it, if it is placed.
+    pub placed_by: Option<&'a str>,
 }
 
 /// The holds of each column: those that restrict access, and the others.
@@ -32,13 +38,23 @@ impl Registry {
     pub async fn change_holds(&self, id: TenantId, change: &HoldChange<'_>) -> Result<Option<TenantRecord>> {
         let placed = change.after.iter().any(|hold| hold.name == change.hold.name);
         let action = if placed { "HoldPlaced" } else { "HoldLifted" };
-        let details = json!({"hold": change.hold.name, "mode": change.hold.mode, "trigger": change.hold.trigger,
+        let mut details = json!({"hold": change.hold.name, "mode": change.hold.mode, "trigger": change.hold.trigger,
                 "preserve": change.hold.preserve.is_some()});
+        if !placed {
+            // It is why the hold was placed, and not why it is lifted.
+            details["placedFor"] = json!(change.hold.reason);
+        }
+        let recorded = change.after.iter().find(|hold| hold.name == change.hold.name);
+        let placed_by = recorded.zip(change.placed_by);
+        let placed_by = placed_by.map(|(hold, by)| Json(HoldActor { by: by.to_owned(), since: hold.since }));
         let (before, before_unrestricting) = columns_of(change.before);
         let (after, after_unrestricting) = columns_of(change.after);
         let record = sqlx::query_as(concat!(
             "WITH changed AS (
-                 UPDATE tenants SET holds = $3, unrestricting_holds = $9
+                 UPDATE tenants SET holds = $3, unrestricting_holds = $9,
+                     hold_actors = CASE WHEN $12::jsonb IS NULL THEN hold_actors - $11::text
+                         ELSE hold_actors || jsonb_build_object($11::text, $12::jsonb) END,
+                     holds_changed_by = CASE WHEN $13 THEN $5 ELSE holds_changed_by END
                  WHERE id = $1 AND holds = $2 AND unrestricting_holds = $8 AND status <> 'deprovisioned'
                    AND (purge_started_at IS NULL OR NOT $10) RETURNING *),
              logged AS (
@@ -53,11 +69,14 @@ impl Registry {
         .bind(Json(after))
         .bind(action)
         .bind(change.actor)
-        .bind(&change.hold.reason)
+        .bind(placed.then_some(&change.hold.reason))
         .bind(details)
         .bind(Json(before_unrestricting))
         .bind(Json(after_unrestricting))
         .bind(placed && change.hold.preserve.is_some())
+        .bind(&change.hold.name)
+        .bind(placed_by)
+        .bind(!change.hold.is_unrestricting())
         .fetch_optional(&self.pool)
         .await?;
         Ok(record)

@@ -25,6 +25,8 @@ pub struct NewState<'a> {
     pub access: AccessLevel,
     /// Who changed the status.
     pub actor: &'a str,
+    /// The Tenant's generation, up to which the status accounts for its spec.
+    pub generation: Option<i64>,
     /// When.
     pub at: Timestamp,
 }
@@ -43,7 +45,8 @@ impl Registry {
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET status = $2, status_reason = $3, status_updated_by = 'tenantry',
-                     suspended_at = CASE WHEN $2 = 'suspended' THEN $4 END, activated_at = $4,
+                     suspended_at = CASE WHEN $2 = 'suspended' THEN $4 END, activated_at = $4, status_generation = $7,
+                     holds_changed_by = NULL,
                      default_gates = to_jsonb($6::text[]),
                      -- A tenant without an open gate has done them all: a gate that is added later starts no trial.
                      gates_done_at = coalesce(gates_done_at,
@@ -60,6 +63,7 @@ impl Registry {
         .bind(new.at.to_sqlx())
         .bind(correlation)
         .bind(default_gates)
+        .bind(new.generation)
         .fetch_optional(&self.pool)
         .await?;
         settle(id, Active, &[Active, Trial, Suspended], update)
@@ -72,7 +76,8 @@ impl Registry {
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET status = $2, status_reason = $3, status_updated_by = $5,
-                     suspended_at = CASE WHEN $2 = 'suspended' THEN coalesce(suspended_at, $4) END
+                     suspended_at = CASE WHEN $2 = 'suspended' THEN coalesce(suspended_at, $4) END,
+                     status_generation = $8, holds_changed_by = NULL
                  WHERE id = $1 AND status IN ('trial', 'active', 'suspended')
                    AND (status, status_reason) IS DISTINCT FROM ($2, $3) RETURNING *),
              logged AS (
@@ -91,6 +96,7 @@ impl Registry {
         .bind(new.actor)
         .bind(correlation)
         .bind(new.access.as_str())
+        .bind(new.generation)
         .fetch_optional(&self.pool)
         .await?;
         settle(id, Active, &[Active, Trial, Suspended], update)

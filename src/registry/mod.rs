@@ -11,8 +11,10 @@
 //! workflow.
 
 mod activity;
+mod audit;
 mod breaker;
 mod claim;
+mod declarations;
 mod error;
 mod holds;
 mod inactivity;
@@ -29,6 +31,7 @@ mod retention;
 mod rotation;
 mod row_changes;
 mod servers;
+mod support_access;
 mod takeover;
 mod tenants;
 mod tombstones;
@@ -47,6 +50,7 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     activity::Activity,
+    audit::{ActivityFilter, AuditSnapshot},
     breaker::{Count, Opening},
     error::Error,
     holds::HoldChange,

@@ -50,7 +50,7 @@ impl Registry {
              measured AS (UPDATE usage SET amounts = amounts - $4::text[] WHERE tenant_id = $1),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
-                 SELECT id, 'ModulePurged', 'unknown', $5, $6 FROM changed)",
+                 SELECT id, 'ModulePurged', $7, $5, $6 FROM changed)",
             select_updated_row!()
         ))
         .bind(id.0)
@@ -59,6 +59,7 @@ impl Registry {
         .bind(dropped.limits)
         .bind(correlation)
         .bind(json!({"module": module, "version": dropped.version, "objects": dropped.objects}))
+        .bind(dropped.actor)
         .fetch_optional(&self.pool)
         .await?;
         update.ok_or(Error::NotFound(id))
@@ -123,4 +124,6 @@ pub struct DroppedModule<'a> {
     pub objects: &'a [String],
     /// The limits of which no table is counted any more.
     pub limits: &'a [String],
+    /// Who requested it.
+    pub actor: &'a str,
 }

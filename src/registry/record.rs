@@ -12,6 +12,7 @@ use crate::{
     domain::{
         access::{AccessLevel, holds::Hold},
         breaker::Vanished,
+        declaration::Declaration,
         identity::TenantId,
         observed::{RegistryStatus, Takeover},
         placement::Placement,
@@ -32,7 +33,8 @@ macro_rules! own_columns {
          default_gates, gates_done_at, verification_required, purge_hastened_at, vanished, \
          module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, \
          previous_login_until, credentials_issued_at, rotation_request, reader_login, reader_login_oid, \
-         reader_verifier, reader_digest, reader_issued_at, "
+         reader_verifier, reader_digest, reader_issued_at, declaration, status_generation, \
+         entitlements_generation, holds_changed_by, hold_actors, "
     };
 }
 pub(super) use own_columns;
@@ -205,6 +207,11 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
                 .unwrap_or_default(),
             verification_required: row.try_get("verification_required")?,
             module_purges: row.try_get::<Json<_>, _>("module_purges")?.0,
+            declaration: declaration(row)?,
+            status_generation: row.try_get("status_generation")?,
+            entitlements_generation: row.try_get("entitlements_generation")?,
+            holds_changed_by: row.try_get("holds_changed_by")?,
+            hold_actors: row.try_get::<Json<_>, _>("hold_actors")?.0,
         })
     }
 }
@@ -257,6 +264,12 @@ fn holds(row: &PgRow) -> sqlx::Result<Vec<Hold>> {
     holds.extend(row.try_get::<Json<Vec<Hold>>, _>("unrestricting_holds")?.0);
     holds.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(holds)
+}
+
+/// One of a later release that this one cannot read is as if it were absent.
+fn declaration(row: &PgRow) -> sqlx::Result<Option<Declaration>> {
+    let recorded: Option<Value> = row.try_get("declaration")?;
+    Ok(recorded.and_then(|recorded| serde_json::from_value(recorded).ok()))
 }
 
 fn offboarding_trigger(row: &PgRow) -> sqlx::Result<Option<OffboardingTrigger>> {

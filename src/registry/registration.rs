@@ -6,8 +6,9 @@ use serde_json::Value;
 use sqlx::{FromRow, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Registry, Result, deletion_policy, record::*};
+use super::{Error, Registry, Result, declarations::change_rows, deletion_policy, record::*};
 use crate::domain::{
+    declaration::{ChangeRow, Declaration},
     identity::TenantId,
     names::{DatabaseNaming, login_name},
     observed::Takeover,
@@ -41,7 +42,11 @@ pub struct NewTenant {
     pub retain: bool,
     /// Who requested it.
     pub actor: String,
-    /// The correlation id for the activity log, if there is one already.
+    /// What its Tenant declares.
+    pub declaration: Declaration,
+    /// The rows of the activity log about that.
+    pub created: Vec<ChangeRow>,
+    /// The correlation id of the provisioning, if there is one already.
     pub correlation: Option<Uuid>,
 }
 
@@ -89,6 +94,8 @@ impl Registry {
         let exists = matches!(new.naming, DatabaseNaming::Existing { .. });
         let takeover = exists.then_some(Takeover::Pending);
         let logins: Vec<String> = databases.iter().map(|name| login_name(name)).collect();
+        // The first workflow of the tenant gets the same id.
+        let correlation = new.correlation.unwrap_or_else(Uuid::new_v4);
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
             let created: Option<Created> = sqlx::query_as(concat!(
@@ -101,15 +108,26 @@ impl Registry {
                      ORDER BY n.occurrence LIMIT 1),
                  created AS (
                      INSERT INTO tenants (id, slug, name, plan, settings, server, database_name, login_name,
-                         resource_namespace, resource_name, resource_uid, deletion_policy, status_updated_by, takeover)
-                     SELECT $1, $2, $3, $4, $5, $6, free.database, free.login, $7, $8, $9, $10, $13, $15 FROM free
+                         resource_namespace, resource_name, resource_uid, deletion_policy, status_updated_by, takeover,
+                         declaration)
+                     SELECT $1, $2, $3, $4, $5, $6, free.database, free.login, $7, $8, $9, $10, $13, $15, $16 FROM free
                      WHERE NOT EXISTS (SELECT FROM tenants WHERE resource_uid = $9)
                      ON CONFLICT DO NOTHING RETURNING *),
                  logged AS (
-                     INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
-                     SELECT id, 'Registered', $13, $14,
-                         jsonb_build_object('slug', slug, 'server', server, 'database', database_name)
-                     FROM created)
+                     INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
+                     SELECT id, action, actor, reason, $14, details
+                     FROM (
+                         SELECT c.id, r.* FROM created c, ",
+                change_rows!("$17"),
+                "
+                         UNION ALL
+                         SELECT id, action, $13, NULL, details, number FROM created, LATERAL (VALUES
+                             (1000, 'Requested', jsonb_build_object('object', resource_namespace || '/' || resource_name,
+                                 'plan', plan)),
+                             (1001, 'Registered',
+                                 jsonb_build_object('slug', slug, 'server', server, 'database', database_name))
+                         ) AS entry (number, action, details)) AS rows
+                     ORDER BY number)
                  SELECT ",
                 columns!(),
                 ", former_id, former_object, former_closed_at, former_database
@@ -134,8 +152,10 @@ impl Registry {
             .bind(&databases)
             .bind(&logins)
             .bind(&new.actor)
-            .bind(new.correlation)
+            .bind(correlation)
             .bind(takeover.map(Takeover::as_str))
+            .bind(Json(&new.declaration))
+            .bind(Json(&new.created))
             .fetch_optional(&self.pool)
             .await?;
             if let Some(Created(row, former)) = created {
@@ -173,7 +193,8 @@ impl Registry {
         // The object was lost or deleted, and recreated: the tenant is the same.
         let rebound = sqlx::query_as(concat!(
             "WITH rebound AS (
-                 UPDATE tenants SET resource_uid = $3, vanished = NULL
+                 UPDATE tenants SET resource_uid = $3, vanished = NULL, status_generation = NULL,
+                     entitlements_generation = NULL
                  WHERE id = $1 AND resource_uid = $2 AND status <> 'deprovisioned' AND purge_started_at IS NULL
                  RETURNING *),
              logged AS (

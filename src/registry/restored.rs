@@ -10,6 +10,7 @@ use super::{
 };
 use crate::domain::{
     access::holds::Hold,
+    attribution::Actor,
     identity::TenantId,
     observed::RegistryStatus::{Deprovisioning, Suspended},
     placement::Placement,
@@ -156,11 +157,11 @@ impl Registry {
         let adopted = sqlx::query_as(concat!(
             "WITH adopted AS (
                  UPDATE tenants SET status = 'suspended', activated_at = $2, suspended_at = $2,
-                     status_updated_by = 'unknown'
+                     status_updated_by = $3
                  WHERE id = $1 RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, details)
-                 SELECT id, 'RowAdopted', 'unknown',
+                 SELECT id, 'RowAdopted', $3,
                      jsonb_build_object('slug', slug, 'server', server, 'database', database_name)
                  FROM adopted)
              SELECT ",
@@ -169,6 +170,7 @@ impl Registry {
         ))
         .bind(id.0)
         .bind(at.to_sqlx())
+        .bind(Actor::by_annotation().to_string())
         .fetch_one(&mut *transaction)
         .await?;
         transaction.commit().await?;
@@ -190,7 +192,7 @@ impl Registry {
                  WHERE id = $1 AND updated_at = $2 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, details)
-                 SELECT id, 'Moved', 'unknown', jsonb_build_object('from', $6::text, 'to', $3 || '/' || $4) FROM taken)
+                 SELECT id, 'Moved', $7, jsonb_build_object('from', $6::text, 'to', $3 || '/' || $4) FROM taken)
              SELECT ",
             columns!(),
             " FROM taken AS tenants"
@@ -201,6 +203,7 @@ impl Registry {
         .bind(name)
         .bind(uid)
         .bind(format!("{}/{}", row.resource_namespace, row.resource_name))
+        .bind(Actor::by_annotation().to_string())
         .fetch_optional(&self.pool)
         .await?;
         Ok(taken)
@@ -256,7 +259,7 @@ async fn close_superseded(
     .await?;
     // A row is closed in two transitions.
     let leaving = sqlx::query(
-        "UPDATE tenants SET status = 'deprovisioning', status_reason = $3, status_updated_by = 'unknown',
+        "UPDATE tenants SET status = 'deprovisioning', status_reason = $3, status_updated_by = $5,
              offboarding_trigger = coalesce(offboarding_trigger, 'CustomerRequest'), rolling_back = false,
              deprovisioned_at = coalesce(deprovisioned_at, $4), purge_after = coalesce(purge_after, $4)
          WHERE id = $1 AND updated_at = $2",
@@ -265,6 +268,7 @@ async fn close_superseded(
     .bind(row.updated_at.to_sqlx())
     .bind(format!("nothing is left of it, and tenant {by} has its slug: the registry was restored"))
     .bind(at.to_sqlx())
+    .bind(Actor::by_annotation().to_string())
     .execute(&mut *transaction)
     .await?;
     if leaving.rows_affected() == 0 {
@@ -283,7 +287,7 @@ async fn close_superseded(
              SELECT id, slug, server, database_name, schema_name, false, offboarding_trigger, status_updated_by,
                  status_reason, deprovisioned_at FROM closed)
          INSERT INTO activity (tenant_id, action, actor, reason, details)
-         SELECT id, 'RowSuperseded', 'unknown', status_reason, jsonb_build_object('by', $2::text) FROM closed",
+         SELECT id, 'RowSuperseded', status_updated_by, status_reason, jsonb_build_object('by', $2::text) FROM closed",
     )
     .bind(row.id.0)
     .bind(by.to_string())

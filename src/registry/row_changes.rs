@@ -30,6 +30,8 @@ pub struct Declared<'a> {
     pub gates: &'a [EffectiveGate],
     /// The current time if there are gates and all are done. The first such time is kept.
     pub gates_done_at: Option<Timestamp>,
+    /// Who changed the gates, if they changed.
+    pub gates_changed_by: &'a str,
 }
 
 /// A plan that was put in force.
@@ -43,6 +45,8 @@ pub struct NewPlan<'a> {
     pub at: Timestamp,
     /// Who changed the plan.
     pub actor: &'a str,
+    /// The Tenant's generation.
+    pub generation: Option<i64>,
 }
 
 /// A statement that sets columns of the tenant `$1` if they differ.
@@ -87,13 +91,6 @@ impl Registry {
                      gates_done_at = coalesce(gates_done_at, $6)
                  WHERE id = $1 AND (name, settings, deletion_policy, gates) IS DISTINCT FROM ($2, $3, $4, $5)
                  RETURNING *),
-             fields AS (
-                 -- The names of the fields, not their values: settings may hold the customer's secrets.
-                 SELECT to_jsonb(array_remove(ARRAY[
-                     CASE WHEN name <> $2 THEN 'name' END,
-                     CASE WHEN settings <> $3 THEN 'settings' END,
-                     CASE WHEN deletion_policy <> $4 THEN 'deletionPolicy' END], NULL)) AS fields
-                 FROM before WHERE EXISTS (SELECT FROM changed)),
              gates AS (
                  SELECT name, o.done AS before, n.done AS after
                  FROM (SELECT g.* FROM before, jsonb_to_recordset(before.gates) AS g (name text, done boolean)) AS o
@@ -101,10 +98,7 @@ impl Registry {
                  WHERE o.done IS DISTINCT FROM n.done AND EXISTS (SELECT FROM changed)),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, details)
-                 SELECT $1, 'DeclarationChanged', 'unknown', jsonb_build_object('fields', fields)
-                 FROM fields WHERE fields <> '[]'
-                 UNION ALL
-                 SELECT $1, 'GateChanged', 'unknown',
+                 SELECT $1, 'GateChanged', $7,
                      jsonb_build_object('gate', name, 'from', before, 'to', after) FROM gates)",
             select_updated_row!()
         ))
@@ -114,6 +108,7 @@ impl Registry {
         .bind(deletion_policy(declared.retain))
         .bind(Json(declared.gates))
         .bind(declared.gates_done_at.map(ToSqlx::to_sqlx))
+        .bind(declared.gates_changed_by)
         .fetch_optional(&self.pool)
         .await?;
         update.ok_or(Error::NotFound(id))
@@ -190,7 +185,7 @@ impl Registry {
         let update = sqlx::query_as(concat!(
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
-                 UPDATE tenants SET plan = $2, entitlements = $3
+                 UPDATE tenants SET plan = $2, entitlements = $3, entitlements_generation = $8
                  WHERE id = $1 AND (plan, entitlements) IS DISTINCT FROM ($2, $3) RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
@@ -205,6 +200,7 @@ impl Registry {
         .bind(Json(new.usage))
         .bind(new.at.to_sqlx())
         .bind(new.actor)
+        .bind(new.generation)
         .fetch_optional(&self.pool)
         .await?;
         update.ok_or(Error::NotFound(id))

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Registry, Result};
-use crate::domain::identity::TenantId;
+use crate::domain::{attribution::Actor, identity::TenantId};
 
 impl Registry {
     /// Records that this process leads, and returns the identities of the leaders of the last 30 days before it,
@@ -56,11 +56,14 @@ impl Registry {
                  FROM written, before),
              doubted AS (
                  UPDATE tenants SET verification_required = true FROM replaced
-                 WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required AND replaced.is_it),
+                 WHERE server = $1 AND status <> 'deprovisioned' AND NOT verification_required AND replaced.is_it
+                 RETURNING id),
              logged AS (
                  INSERT INTO activity (action, actor, details)
-                 SELECT 'ServerReplaced', 'unknown', jsonb_build_object('server', $1, 'from', former, 'to', $2::text)
-                 FROM replaced WHERE by_another)
+                 SELECT 'ServerReplaced', $5, jsonb_build_object('server', $1, 'from', former, 'to', $2::text)
+                 FROM replaced
+                 -- Last: all rows without a tenant have one chain.
+                 WHERE by_another AND (SELECT count(*) FROM doubted) >= 0)
              SELECT (SELECT system_identifier FROM before
                      WHERE system_identifier <> $2 AND NOT EXISTS (SELECT FROM written)),
                  coalesce((SELECT is_it FROM replaced), false)",
@@ -69,6 +72,7 @@ impl Registry {
         .bind(&found.identifier)
         .bind(accepted)
         .bind(found.timeline)
+        .bind(Actor::by_annotation().to_string())
         .fetch_one(&self.pool)
         .await?;
         Ok(match other {

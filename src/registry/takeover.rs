@@ -33,6 +33,7 @@ impl Registry {
         former: &Former,
         kept_until: Option<Timestamp>,
         at: Timestamp,
+        actor: &str,
     ) -> Result<TenantRecord> {
         let kept = former.login.as_ref().zip(kept_until);
         let row = sqlx::query_as(concat!(
@@ -42,7 +43,7 @@ impl Registry {
                  WHERE id = $1 AND takeover = 'pending' AND activated_at IS NULL RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, details)
-                 SELECT id, 'TakeoverBegun', 'unknown', jsonb_build_object('database', database_name, 'owner', $3::text)
+                 SELECT id, 'TakeoverBegun', $7, jsonb_build_object('database', database_name, 'owner', $3::text)
                  FROM changed)
              SELECT ",
             columns!(),
@@ -54,6 +55,7 @@ impl Registry {
         .bind(kept.map(|(login, _)| &login.name))
         .bind(kept.map(|(_, until)| until.to_sqlx()))
         .bind(at.to_sqlx())
+        .bind(actor)
         .fetch_optional(&self.pool)
         .await?;
         row.ok_or(Error::NotFound(id))

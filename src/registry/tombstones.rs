@@ -35,6 +35,8 @@ pub struct Tombstone {
     pub terms: PurgeTerms,
     /// Who requested it.
     pub actor: String,
+    /// The Tenant's generation, if it exists.
+    pub generation: Option<i64>,
 }
 
 /// The registry's answer to a request that a tombstone's terms must allow.
@@ -76,7 +78,8 @@ impl Registry {
                  UPDATE tenants SET status = 'deprovisioning', status_reason = $2, offboarding_trigger = $3,
                      deprovisioned_at = greatest($4, now()),
                      purge_after = greatest($5, now() + ($5::timestamptz - $4::timestamptz)),
-                     deletion_policy = $6, status_updated_by = $7, purge_held = $9, rolling_back = false
+                     deletion_policy = $6, status_updated_by = $7, purge_held = $9, rolling_back = false,
+                     status_generation = $10, holds_changed_by = NULL
                  WHERE id = $1 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
@@ -94,13 +97,20 @@ impl Registry {
         .bind(&tombstone.actor)
         .bind(correlation)
         .bind(tombstone.terms.held.then_some(HELD_BY_SPEC))
+        .bind(tombstone.generation)
         .fetch_optional(&self.pool)
         .await?;
         settle(id, Deprovisioning, &[Deprovisioning], update)
     }
 
     /// Changes the terms of a tombstone whose purge has not begun.
-    pub async fn change_terms(&self, id: TenantId, terms: PurgeTerms, correlation: Uuid) -> Result<Update> {
+    pub async fn change_terms(
+        &self,
+        id: TenantId,
+        terms: PurgeTerms,
+        actor: &str,
+        correlation: Uuid,
+    ) -> Result<Update> {
         let update = sqlx::query_as(concat!(
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
@@ -109,7 +119,7 @@ impl Registry {
                    AND (purge_after, deletion_policy, purge_held) IS DISTINCT FROM ($2, $3, $4) RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
-                 SELECT id, 'TermsChanged', 'unknown', $5, jsonb_build_object(
+                 SELECT id, 'TermsChanged', $6, $5, jsonb_build_object(
                      'purgeAfter', purge_after, 'deletionPolicy', deletion_policy, 'heldBy', purge_held)
                  FROM changed)",
             select_updated_row!()
@@ -119,6 +129,7 @@ impl Registry {
         .bind(deletion_policy(terms.retain))
         .bind(terms.held.then_some(HELD_BY_SPEC))
         .bind(correlation)
+        .bind(actor)
         .fetch_optional(&self.pool)
         .await?;
         settle(id, Deprovisioning, &[Deprovisioning], update)
@@ -143,23 +154,24 @@ impl Registry {
 
     /// Removes the tombstone: the tenant is suspended until its access is evaluated, or is provisioned on if it was never
     /// activated. Refused once the purge has begun.
-    pub async fn reinstate(&self, id: TenantId, correlation: Uuid) -> Result<Update> {
+    pub async fn reinstate(&self, id: TenantId, actor: &str, correlation: Uuid) -> Result<Update> {
         let update = sqlx::query_as(concat!(
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET
                      status = CASE WHEN activated_at IS NULL THEN 'provisioning' ELSE 'suspended' END,
                      suspended_at = CASE WHEN activated_at IS NOT NULL THEN deprovisioned_at END,
-                     status_reason = NULL, status_updated_by = 'unknown', offboarding_trigger = NULL,
-                     deprovisioned_at = NULL, purge_after = NULL, purge_held = NULL
+                     status_reason = NULL, status_updated_by = $3, offboarding_trigger = NULL,
+                     deprovisioned_at = NULL, purge_after = NULL, purge_held = NULL, status_generation = NULL
                  WHERE id = $1 AND status = 'deprovisioning' RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, correlation_id, details)
-                 SELECT id, 'Reinstated', 'unknown', $2, jsonb_build_object('status', status) FROM changed)",
+                 SELECT id, 'Reinstated', $3, $2, jsonb_build_object('status', status) FROM changed)",
             select_updated_row!()
         ))
         .bind(id.0)
         .bind(correlation)
+        .bind(actor)
         .fetch_optional(&self.pool)
         .await?;
         settle(id, Active, &[Active, Trial, Suspended, Provisioning], update)

@@ -11,8 +11,14 @@ use uuid::Uuid;
 use super::{Error, Registry, Result, record::one_of};
 use crate::{
     api::{reason::Reason, tenant_status::WorkflowKind},
-    domain::{identity::TenantId, workflow::attempt::WorkflowRecord},
+    domain::{
+        identity::TenantId,
+        workflow::{attempt::WorkflowRecord, step::Step},
+    },
 };
+
+/// The maximum number of failures of one provisioning in the activity log.
+const FAILURES_LOGGED: i64 = 20;
 
 /// How a workflow ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +83,28 @@ impl Registry {
                  superseded AS (
                      UPDATE workflows w SET finished_at = now(), outcome = 'Superseded'
                      FROM running r WHERE w.id = r.id AND r.kind <> $2 AND NOT r.elsewhere
-                     RETURNING w.id),
+                     RETURNING w.id, w.kind),
                  begun AS (
-                     INSERT INTO workflows (tenant_id, kind, holder, claim)
-                     SELECT $1, $2, current_setting('application_name'), $3 FROM mine
+                     INSERT INTO workflows (id, tenant_id, kind, holder, claim)
+                     -- The first one has the correlation id of the registration.
+                     SELECT coalesce(
+                             (SELECT a.correlation_id FROM activity a
+                              WHERE a.tenant_id = $1 AND a.action = 'Registered' AND $2 = 'Provision'
+                                AND NOT EXISTS (SELECT FROM workflows w WHERE w.tenant_id = $1)
+                              ORDER BY a.at LIMIT 1),
+                             gen_random_uuid()),
+                         $1, $2, current_setting('application_name'), $3
+                     FROM mine
                      WHERE mine.held AND NOT EXISTS (SELECT FROM running r WHERE r.elsewhere OR r.kind = $2)
                          -- Forces that update to run first: a unique index allows one running workflow per tenant.
                          AND (SELECT count(*) FROM superseded) >= 0
-                     RETURNING id, attempt, started_at, failures)
+                     RETURNING id, attempt, started_at, failures),
+                 logged AS (
+                     INSERT INTO activity (tenant_id, action, actor, correlation_id)
+                     -- A process that was killed may have activated the tenant.
+                     SELECT t.id, 'Completed', 'tenantry', s.id FROM superseded s JOIN tenants t ON t.id = $1
+                     WHERE s.kind = 'Provision' AND t.activated_at IS NOT NULL
+                     UNION ALL SELECT $1, 'Started', 'tenantry', id FROM begun WHERE $2 = 'Provision')
                  SELECT mine.held, (SELECT holder FROM running WHERE elsewhere) AS elsewhere, w.*
                  FROM mine LEFT JOIN (SELECT * FROM resumed UNION ALL SELECT * FROM begun) w ON true",
             )
@@ -168,27 +188,46 @@ impl Registry {
         Ok(steps)
     }
 
-    /// A run has failed, and the workflow will be tried again at `next` or later. Its claim ends: any leader may try it then.
+    /// A run has failed, at this step, and the workflow will be tried again at `next` or later. Its claim ends: any leader
+    /// may try it then. Each different failure of a provisioning has a row in the activity log: what differs from an earlier
+    /// one in numbers only is the same failure.
     pub async fn postpone_workflow(
         &self,
         workflow: &WorkflowRecord,
+        step: Option<Step>,
         reason: Reason,
         message: &str,
         next: Timestamp,
     ) -> Result<()> {
-        let written = sqlx::query(
-            "UPDATE workflows SET failures = failures + 1, failure_reason = $3, failure_message = $4,
-                 next_attempt_at = $5, claim = 0
-             WHERE id = $1 AND attempt = $2 AND finished_at IS NULL",
+        let postponed: bool = sqlx::query_scalar(
+            "WITH postponed AS (
+                 UPDATE workflows SET failures = failures + 1, failure_reason = $3, failure_message = $4,
+                     next_attempt_at = $5, claim = 0
+                 WHERE id = $1 AND attempt = $2 AND finished_at IS NULL RETURNING id, tenant_id, kind, started_at),
+             before AS (
+                 SELECT a.details, regexp_replace(a.reason, '[0-9]+', '0', 'g') AS message
+                 FROM activity a JOIN postponed p ON p.tenant_id = a.tenant_id AND p.id = a.correlation_id
+                 WHERE p.kind = 'Provision' AND a.action = 'StepFailed' AND a.at >= p.started_at),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
+                 SELECT tenant_id, 'StepFailed', 'tenantry', $4, id, jsonb_build_object('step', $6::text, 'reason', $3::text)
+                 FROM postponed
+                 WHERE kind = 'Provision' AND $6 IS NOT NULL AND (SELECT count(*) FROM before) < $7
+                   AND NOT EXISTS (
+                     SELECT FROM before WHERE details = jsonb_build_object('step', $6::text, 'reason', $3::text)
+                         AND message = regexp_replace($4, '[0-9]+', '0', 'g')))
+             SELECT EXISTS (SELECT FROM postponed)",
         )
         .bind(workflow.id)
         .bind(workflow.attempt)
         .bind(reason.as_str())
         .bind(message)
         .bind(next.to_sqlx())
-        .execute(&self.pool)
+        .bind(step.map(Step::as_str))
+        .bind(FAILURES_LOGGED)
+        .fetch_one(&self.pool)
         .await?;
-        if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
+        if postponed { Ok(()) } else { Err(Error::TakenOver) }
     }
 
     /// Ends the workflow that a terminated process left open although all its steps were done. Returns the tenant's last
@@ -198,7 +237,11 @@ impl Registry {
             "WITH settled AS (
                  UPDATE workflows SET finished_at = now(), outcome = 'Succeeded', next_attempt_at = NULL
                  WHERE tenant_id = $1 AND finished_at IS NULL
-                   AND (holder = current_setting('application_name') OR NOT claim_held(claim)))
+                   AND (holder = current_setting('application_name') OR NOT claim_held(claim))
+                 RETURNING id, kind),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id)
+                 SELECT $1, 'Completed', 'tenantry', id FROM settled WHERE kind = 'Provision')
              SELECT id, kind, attempt, started_at, failures FROM workflows
              WHERE tenant_id = $1 ORDER BY started_at DESC LIMIT 1",
         )
@@ -212,16 +255,23 @@ impl Registry {
 
     /// Ends a workflow. The tenant's next workflow is a new one.
     pub async fn finish_workflow(&self, workflow: &WorkflowRecord, outcome: WorkflowOutcome) -> Result<()> {
-        let written = sqlx::query(
-            "UPDATE workflows SET finished_at = coalesce(finished_at, now()), outcome = $3
-             WHERE id = $1 AND attempt = $2 AND (finished_at IS NULL OR outcome = $3)",
+        let finished: bool = sqlx::query_scalar(
+            "WITH finished AS (
+                 UPDATE workflows SET finished_at = coalesce(finished_at, now()), outcome = $3
+                 WHERE id = $1 AND attempt = $2 AND (finished_at IS NULL OR outcome = $3)
+                 RETURNING id, tenant_id, kind, finished_at = now() AS is_new),
+             logged AS (
+                 INSERT INTO activity (tenant_id, action, actor, correlation_id)
+                 SELECT tenant_id, 'Completed', 'tenantry', id FROM finished
+                 WHERE is_new AND kind = 'Provision' AND $3 = 'Succeeded')
+             SELECT EXISTS (SELECT FROM finished)",
         )
         .bind(workflow.id)
         .bind(workflow.attempt)
         .bind(outcome.as_str())
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
-        if written.rows_affected() == 1 { Ok(()) } else { Err(Error::TakenOver) }
+        if finished { Ok(()) } else { Err(Error::TakenOver) }
     }
 }
 

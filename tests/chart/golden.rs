@@ -44,7 +44,7 @@ async fn plain_manifests_are_current() {
     fs::create_dir_all(&rendered).unwrap();
     let made = Command::new(root.join("dev/manifests.sh")).arg(&rendered).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    for name in ["tenantry.yaml", "cluster-wide.yaml"] {
+    for name in ["tenantry.yaml", "cluster-wide.yaml", "actors.yaml"] {
         let [there, wanted] = [root.join("manifests"), rendered.clone()]
             .map(|folder| fs::read_to_string(folder.join(name)).unwrap());
         assert!(there == wanted, "manifests/{name} is stale: run `make manifests`");

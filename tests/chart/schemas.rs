@@ -77,8 +77,10 @@ async fn api_server_knows_every_field() {
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let golden = ["everything", "smallest"].map(|set| file(&format!("golden/{set}.yaml")));
-    let plain = ["manifests/tenantry.yaml", "manifests/cluster-wide.yaml"].map(|name| root.join(name));
-    let examples = ["examples/plans", "examples/quickstart", "examples/gitops/repository"];
+    let plain = ["manifests/tenantry.yaml", "manifests/cluster-wide.yaml", "manifests/actors.yaml"]
+        .map(|name| root.join(name));
+    let examples =
+        ["examples/plans", "examples/quickstart", "examples/support", "examples/gitops/repository"];
     let examples = examples.map(|name| root.join(name));
     let all: Vec<PathBuf> = golden.into_iter().chain(plain).chain(examples).collect();
     for manifests in &all {

@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use tenantry_dev::helm::{Helm, chart};
 
 /// A wrong value, as after `--set`, and what the error must contain.
-const WRONG: [(&str, &str); 61] = [
+const WRONG: [(&str, &str); 62] = [
     ("replica=2", "'replica' not allowed"),
     ("replicas=0", "/replicas"),
     ("replicas=two", "/replicas"),
@@ -51,6 +51,7 @@ const WRONG: [(&str, &str); 61] = [
     ("http.port=80", "/http/port"),
     ("crds.instal=true", "'instal' not allowed"),
     ("crds.keep=1", "/crds/keep"),
+    ("admission.recordUsers=maybe", "/admission/recordUsers"),
     ("plans.install=free", "/plans/install"),
     ("networkPolicy.metricsFrom=monitoring", "/networkPolicy/metricsFrom"),
     ("networkPolicy.metricsFrom[0].namespace=monitoring", "'namespace' not allowed"),

@@ -1,9 +1,12 @@
 //! From `kubectl apply` to Ready, and what exists then.
 
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use sqlx::{Executor, Row};
 use tenantry::api::{
     conditions::{READY, RECONCILING, STALLED, find_condition},
+    tenant::Tenant,
     tenant_status::{Access, StepState, TenantState},
 };
 use tenantry_test_support::{
@@ -73,7 +76,8 @@ async fn new_tenant_becomes_ready_and_status_lists_its_steps() {
 async fn registry_and_activity_log_record_the_tenant() {
     let fleet = Fleet::new("provision-registry").await;
     fleet.apply("prov-reg", json!({"settings": {"theme": "dark"}})).await;
-    let id = fleet.ready("prov-reg").await.status.unwrap().tenant_id.unwrap();
+    let status = fleet.ready("prov-reg").await.status.unwrap();
+    let id = status.tenant_id.unwrap();
     let mut registry = superuser("tenantry_system").await;
     let row =
         sqlx::query("SELECT id::text, status, settings, access, server FROM tenants WHERE slug = 'prov-reg'")
@@ -92,13 +96,54 @@ async fn registry_and_activity_log_record_the_tenant() {
     )
     .await;
     assert_eq!(steps, 12);
-    let actions: Vec<String> =
-        sqlx::query_scalar("SELECT action FROM activity WHERE tenant_id = $1::uuid ORDER BY at, id")
-            .bind(&id)
-            .fetch_all(&mut registry)
-            .await
+    let logged: Vec<(String, Option<String>)> = sqlx::query_as(
+        "SELECT action, correlation_id::text FROM activity WHERE tenant_id = $1::uuid ORDER BY position",
+    )
+    .bind(&id)
+    .fetch_all(&mut registry)
+    .await
+    .unwrap();
+    let actions: Vec<&str> = logged.iter().map(|(action, _)| action.as_str()).collect();
+    assert_eq!(actions, ["Created", "Requested", "Registered", "Started", "Activated", "Completed"]);
+    let workflow = status.workflow.unwrap().id;
+    assert!(logged.iter().all(|(_, by)| by.as_deref() == Some(workflow.as_str())), "{workflow}: {logged:?}");
+}
+
+#[tokio::test]
+async fn step_that_fails_at_every_attempt_is_logged_once() {
+    let fleet = Fleet::new("provision-failed").await;
+    let secret: Secret =
+        serde_json::from_value(json!({"metadata": {"name": "prov-fail-db"}, "stringData": {"mine": "yes"}}))
             .unwrap();
-    assert_eq!(actions, ["Registered", "Activated"]);
+    fleet.secrets.create(&PostParams::default(), &secret).await.unwrap();
+    fleet.apply("prov-fail", json!({})).await;
+    fleet.reason("prov-fail", READY, "SecretConflict").await;
+    // A change of the spec leads to an attempt at once.
+    fleet.apply("prov-fail", json!({"displayName": "Again"})).await;
+    let failed_again = |tenant: Option<&Tenant>| {
+        let workflow = tenant.and_then(|tenant| tenant.status.as_ref()?.workflow.as_ref());
+        workflow.is_some_and(|workflow| {
+            workflow.attempt > 1 && workflow.steps.iter().any(|step| step.state == StepState::Failed)
+        })
+    };
+    fleet.wait("prov-fail", "failed again", failed_again).await;
+    fleet.secrets.delete("prov-fail-db", &DeleteParams::default()).await.unwrap();
+    let workflow = fleet.ready("prov-fail").await.status.unwrap().workflow.unwrap().id;
+    let logged: Vec<(String, Option<String>, Option<String>)> = sqlx::query_as(
+        "SELECT action, details->>'step', details->>'reason' FROM tenant_activity
+         WHERE slug = 'prov-fail' AND correlation_id = $1::uuid AND action NOT IN ('Failed', 'Retried') ORDER BY id",
+    )
+    .bind(&workflow)
+    .fetch_all(&mut superuser("tenantry_system").await)
+    .await
+    .unwrap();
+    let actions: Vec<&str> = logged.iter().map(|(action, ..)| action.as_str()).collect();
+    assert_eq!(
+        actions,
+        ["Created", "Requested", "Registered", "Started", "StepFailed", "Activated", "Completed"]
+    );
+    let failure = (logged[4].1.as_deref(), logged[4].2.as_deref());
+    assert_eq!(failure, (Some("PublishCredentials"), Some("SecretConflict")));
 }
 
 #[tokio::test]

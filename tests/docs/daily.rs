@@ -80,6 +80,7 @@ async fn query_registry(shell: &Shell) {
         "deletion_receipts",
         "activity",
         "activity_archive",
+        "tenant_activity",
         "schema_",
     ];
     let mut run_here = 0;

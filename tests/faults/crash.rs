@@ -247,8 +247,16 @@ async fn left_of(world: &World, name: &str) -> BTreeMap<String, Value> {
         )
         .await,
     );
-    left.insert("activity".into(), rows("tenantry_system", "
-        SELECT concat_ws(' ', action, count(*)) FROM activity WHERE tenant_id = $2 AND $1 <> '' GROUP BY action ORDER BY 1").await);
+    left.insert(
+        "activity".into(),
+        rows(
+            "tenantry_system",
+            "
+        SELECT concat_ws(' ', action, count(*)) FROM activity
+        WHERE tenant_id = $2 AND $1 <> '' AND action <> 'StepFailed' GROUP BY action ORDER BY 1",
+        )
+        .await,
+    );
     left.insert("receipts".into(), rows("tenantry_system", "
         SELECT concat_ws(' ', slug, database_retained) FROM deletion_receipts WHERE tenant_id = $2 AND $1 <> ''").await);
     left.insert("made".into(), json!(made(world, &id.simple().to_string(), &underscored)));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+mod actors;
 mod adopting;
 mod batch;
 mod breaker;
@@ -12,6 +13,7 @@ mod crash_jobs;
 mod crash_modules;
 mod crash_reader;
 mod crash_rotation;
+mod crash_support;
 mod crd;
 mod deadlines;
 mod drift;
@@ -47,6 +49,7 @@ mod rollback;
 mod secret_keys;
 mod sequence;
 mod snapshot;
+mod support_access;
 mod throttling;
 mod tools;
 mod traces;

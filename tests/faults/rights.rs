@@ -126,6 +126,17 @@ async fn apply_tool(world: &World, version: &str) {
     modules.patch("rights-tool", &PatchParams::apply("tests").force(), &Patch::Apply(module)).await.unwrap();
 }
 
+/// Requests a support access, for which the operator looks for the policy.
+async fn request_support_access(world: &World) {
+    let kubectl = world.kubectl();
+    let user = ["auth", "whoami", "--output=jsonpath={.status.userInfo.username}"];
+    let user = kubectl.run(&user).await.unwrap();
+    let access = json!({"apiVersion": API_VERSION, "kind": "SupportAccess",
+        "metadata": {"name": "rights", "namespace": world.name},
+        "spec": {"tenant": "rights-a", "reason": "rights", "requestedBy": user.trim()}});
+    kubectl.apply(&access.to_string()).await.unwrap();
+}
+
 #[tokio::test]
 async fn rights_used_are_rights_granted() {
     let world = World::with("rights", Options { breaker: Some(1), ..Options::default() }).await;
@@ -140,6 +151,7 @@ async fn rights_used_are_rights_granted() {
     apply_undecodable(&world, "one").await;
     world.fleet.ready("rights-a").await;
     apply_module(&world).await;
+    request_support_access(&world).await;
     apply_tool(&world, "1").await;
     world.fleet.apply_hold("rights-hold", "rights-a", json!({})).await;
     world.fleet.hold_reason("rights-hold", "Verified").await;

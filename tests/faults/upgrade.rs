@@ -87,6 +87,9 @@ async fn upgrade_and_rollback_in_the_middle_of_workflows_lose_nothing() {
             is_true(&world, "SELECT NOT EXISTS (SELECT FROM workflows WHERE finished_at IS NULL)").await
         })
         .await;
+    let linked = "SELECT NOT EXISTS (SELECT FROM activity_heads WHERE pending)
+                  AND NOT EXISTS (SELECT FROM activity WHERE position IS NULL)";
+    world.until("all activity is linked", async || is_true(&world, linked).await).await;
     let once =
         "SELECT count(*) = 50 AND count(DISTINCT tenant_id) = 50 FROM activity WHERE action = 'Registered'";
     assert!(is_true(&world, once).await);

@@ -33,6 +33,7 @@ mod servers;
 mod storage;
 mod stored_settings;
 mod structure;
+mod support;
 mod temp_files;
 mod templates;
 mod tls;

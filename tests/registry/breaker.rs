@@ -89,7 +89,7 @@ async fn breaker_opens_above_the_larger_threshold() {
             assert_eq!((refused.reason(), refused.is_permanent()), (Reason::PurgesFrozen, false));
         }
         assert!(passed(&purge(&registry, never, "never-used").await.unwrap()));
-        registry.reinstate(ids[0], Uuid::new_v4()).await.unwrap();
+        registry.reinstate(ids[0], "ada", Uuid::new_v4()).await.unwrap();
         assert_eq!(registry.by_id(ids[0]).await.unwrap().unwrap().frozen_by, None);
 
         let now = Timestamp::now();
@@ -167,7 +167,7 @@ async fn purges_that_come_due_together_open_the_breaker() {
         assert_eq!(opening_at(&registry, LIMITS, hours(24 * 45)).await, None);
         // Unless it comes due earlier than acknowledged.
         for id in &ids[..3] {
-            registry.change_terms(*id, terms(1), Uuid::new_v4()).await.unwrap();
+            registry.change_terms(*id, terms(1), "ada", Uuid::new_v4()).await.unwrap();
         }
         let open = opening_at(&registry, LIMITS, hours(1)).await.expect("they are hastened");
         assert_eq!(open.cause, "GraceShortened");
@@ -184,7 +184,7 @@ async fn graces_that_are_made_shorter_together_open_the_breaker() {
         }
         let later = Timestamp::now() + SignedDuration::from_mins(11);
         let shorten =
-            async |id, terms| registry.change_terms(id, terms, Uuid::new_v4()).await.unwrap().record;
+            async |id, terms| registry.change_terms(id, terms, "ada", Uuid::new_v4()).await.unwrap().record;
         let hastened = async |id, terms| shorten(id, terms).await.purge_hastened_at.is_some();
         assert!(!hastened(ids[0], PurgeTerms { held: true, ..terms(20) }).await, "it is held");
         assert!(hastened(ids[0], terms(20)).await, "it is not held any more");

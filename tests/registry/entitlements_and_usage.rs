@@ -34,8 +34,13 @@ async fn plan_change_logs_old_and_new_entitlements() {
         let (id, run) = (created(&registry, &tenant("acme")).await.id, Uuid::new_v4());
         let (small, large) = (plan("starter", Some(20)), plan("professional", None));
         let used = amounts(&[("users", 3)]);
-        let new =
-            |entitlements| NewPlan { entitlements, usage: &used, at: Timestamp::UNIX_EPOCH, actor: "ada" };
+        let new = |entitlements| NewPlan {
+            entitlements,
+            usage: &used,
+            at: Timestamp::UNIX_EPOCH,
+            actor: "ada",
+            generation: Some(2),
+        };
         assert!(registry.record_entitlements(id, &new(&small), run).await.unwrap().changed);
         assert!(!registry.record_entitlements(id, &new(&small), run).await.unwrap().changed);
         // A database that is lost while it is being built loses its limits.
@@ -80,6 +85,7 @@ async fn each_changed_gate_is_logged() {
                 retain: false,
                 gates,
                 gates_done_at: None,
+                gates_changed_by: "ada",
             };
             registry.update_declared(row.id, &declared).await.unwrap().changed
         };
@@ -90,7 +96,7 @@ async fn each_changed_gate_is_logged() {
         assert!(declare(&[gate("contract", true)]).await);
         let mut session = system.session().await;
         let log: Vec<(String, Value)> = sqlx::query_as(
-            "SELECT action, details FROM activity WHERE tenant_id = $1 AND action <> 'Registered'
+            "SELECT action, details FROM activity WHERE tenant_id = $1 AND action NOT IN ('Requested', 'Registered')
              ORDER BY id, details ->> 'gate'",
         )
         .bind(row.id.0)
@@ -129,6 +135,7 @@ async fn activation_without_open_gates_sets_gates_done_at() {
             retain: false,
             gates: &gates,
             gates_done_at: None,
+            gates_changed_by: "ada",
         };
         registry.update_declared(gated.id, &declared).await.unwrap();
         for (row, done) in [(free, true), (gated, false)] {

@@ -41,6 +41,7 @@ async fn suspension_and_resumption_are_logged() {
             why: Some("unpaid"),
             access: AccessLevel::Blocked,
             actor: "unknown",
+            generation: Some(1),
             at,
         };
         assert!(registry.record_state(id, &suspended, run).await.unwrap().changed);
@@ -60,7 +61,10 @@ async fn suspension_and_resumption_are_logged() {
                 .fetch_all(&mut session)
                 .await
                 .unwrap();
-        assert_eq!(log, ["Registered", "Activated", "Suspended", "SuspensionChanged", "Resumed"]);
+        assert_eq!(
+            log,
+            ["Requested", "Registered", "Activated", "Suspended", "SuspensionChanged", "Resumed"]
+        );
     }
 }
 
@@ -73,7 +77,7 @@ async fn holds_change_only_if_unchanged_since_read() {
             let (registry, after) = (registry.clone(), with(&before, hold(name)).unwrap());
             async move {
                 let (hold, actor) = (&hold(name), "unknown");
-                let change = HoldChange { before: &before, after: &after, hold, actor };
+                let change = HoldChange { before: &before, after: &after, hold, actor, placed_by: None };
                 registry.change_holds(row.id, &change).await.unwrap().is_some()
             }
         };
@@ -85,7 +89,13 @@ async fn holds_change_only_if_unchanged_since_read() {
         assert!(put(now.clone(), "abuse").await);
         let both = registry.by_id(row.id).await.unwrap().unwrap().holds;
         let left = without(&both, "billing").unwrap();
-        let change = HoldChange { before: &both, after: &left, hold: &hold("billing"), actor: "unknown" };
+        let change = HoldChange {
+            before: &both,
+            after: &left,
+            hold: &hold("billing"),
+            actor: "unknown",
+            placed_by: None,
+        };
         assert!(registry.change_holds(row.id, &change).await.unwrap().is_some());
         assert_eq!(registry.by_id(row.id).await.unwrap().unwrap().holds, [hold("abuse")]);
     }

@@ -36,7 +36,7 @@ async fn adoption_records_the_kept_login_and_an_undo_or_its_end_forgets_it() {
         let until = at + SignedDuration::from_hours(24);
         for _ in 0..2 {
             // Its oid is recorded only once its comment says whose it is.
-            let row = registry.begin_takeover(id, &former(), Some(until), at).await.unwrap();
+            let row = registry.begin_takeover(id, &former(), Some(until), at, "ada").await.unwrap();
             assert_eq!(row.placement.previous_login.as_deref(), Some("shop"));
             let previous = row.credentials.previous.unwrap();
             assert_eq!((previous.kept_until, previous.since, previous.oid), (Some(until), Some(at), None));
@@ -46,7 +46,7 @@ async fn adoption_records_the_kept_login_and_an_undo_or_its_end_forgets_it() {
             let row = registry.record_given_back(id).await.unwrap();
             assert!(row.placement.previous_login.is_none() && row.credentials.previous.is_none());
         }
-        registry.begin_takeover(id, &former(), Some(until), at).await.unwrap();
+        registry.begin_takeover(id, &former(), Some(until), at, "ada").await.unwrap();
         let ended = registry.end_rotation(id, 1, Uuid::from_u128(7)).await.unwrap();
         assert!(ended.changed && ended.record.credentials.previous.is_none());
         // Nor does the login of a later rotation have its date.
@@ -57,7 +57,7 @@ async fn adoption_records_the_kept_login_and_an_undo_or_its_end_forgets_it() {
         let naming = DatabaseNaming::Existing { database: "kept_none".to_owned() };
         let id = created(&registry, &NewTenant { naming, ..tenant("kept-none") }).await.id;
         let without = Former { login: None, ..former() };
-        let row = registry.begin_takeover(id, &without, None, at).await.unwrap();
+        let row = registry.begin_takeover(id, &without, None, at, "ada").await.unwrap();
         assert_eq!(row.credentials.previous, None);
         assert_eq!(registry.finish_takeover(id, &[]).await.unwrap().takeover, Some(Takeover::Done));
     }

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use tenantry::{
     api::{reason::Reason, tenant::OffboardingTrigger},
     domain::{lifecycle::is_possible, observed::RegistryStatus, record::TenantRecord},
-    registry::{Activity, Error, Registry},
+    registry::{Activity, Error, NewTenant, Registry},
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ async fn lifecycle_is_recorded_in_activity_log_and_receipt() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let (up, down) = (Uuid::new_v4(), Uuid::new_v4());
-        let row = created(&registry, &tenant("acme")).await;
+        let row = created(&registry, &NewTenant { correlation: Some(up), ..tenant("acme") }).await;
         let id = row.id;
         assert!(registry.fail(id, "MigrationFailed", false, up).await.unwrap().changed);
         assert!(!registry.fail(id, "MigrationFailed", false, up).await.unwrap().changed);
@@ -82,7 +82,8 @@ async fn lifecycle_is_recorded_in_activity_log_and_receipt() {
         assert_eq!(
             log,
             [
-                ("Registered", "ada", None),
+                ("Requested", "ada", Some(up)),
+                ("Registered", "ada", Some(up)),
                 ("Failed", "tenantry", Some(up)),
                 ("Retried", "tenantry", Some(up)),
                 ("Activated", "tenantry", Some(up)),

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod activity_chain;
+mod activity_links;
+mod actors;
+mod audit_command;
 mod breaker;
 mod entitlements_and_usage;
 mod failures;
@@ -21,6 +25,7 @@ mod returned_rows;
 mod rights;
 mod rotation;
 mod servers;
+mod support_access;
 mod system;
 mod tombstones;
 mod workflows;

@@ -73,7 +73,7 @@ async fn purged_module_has_one_answer_and_no_version() {
             .unwrap();
         registry.begin_module_purge(id, "wiki", &begun).await.unwrap();
         let (objects, limits) = (["table public.pages".to_owned()], ["pages".to_owned()]);
-        let dropped = DroppedModule { version: Some(1), objects: &objects, limits: &limits };
+        let dropped = DroppedModule { version: Some(1), objects: &objects, limits: &limits, actor: "ada" };
         let row = registry.end_module_purge(id, "wiki", &dropped, id.0).await.unwrap().record;
         assert_eq!(row.module_purges["wiki"], RecordedPurge::Purged);
         let logged: (String, serde_json::Value) =
@@ -126,7 +126,7 @@ async fn schema_of_a_built_in_module_is_in_use_while_a_tenant_may_have_it() {
         let begun = RecordedPurge::Begun { schema: Some("two".into()) };
         registry.begin_module_purge(id, "core", &begun).await.unwrap();
         assert_eq!(in_use().await.as_deref(), Some("two"));
-        let dropped = DroppedModule { version: Some(4), objects: &[], limits: &[] };
+        let dropped = DroppedModule { version: Some(4), objects: &[], limits: &[], actor: "ada" };
         registry.end_module_purge(id, "core", &dropped, id.0).await.unwrap();
         assert_eq!(in_use().await, None);
     }

@@ -82,13 +82,13 @@ async fn last_failure_is_recorded_until_the_next_attempt() {
         assert_eq!(last_failure().await, None);
         let next = Timestamp::now() + SignedDuration::from_mins(5);
         registry
-            .postpone_workflow(&workflow, Reason::SecretConflict, "Secret is not ours", next)
+            .postpone_workflow(&workflow, None, Reason::SecretConflict, "Secret is not ours", next)
             .await
             .unwrap();
         assert_eq!(last_failure().await, Some(Reason::SecretConflict));
         let workflow = begin().await;
         assert_eq!(last_failure().await, None);
-        registry.postpone_workflow(&workflow, Reason::SchemaBehind, "older", next).await.unwrap();
+        registry.postpone_workflow(&workflow, None, Reason::SchemaBehind, "older", next).await.unwrap();
         assert_eq!(last_failure().await, Some(Reason::SchemaBehind));
         // A newer version may have recorded a reason that this one does not know.
         sqlx::query("UPDATE workflows SET failure_reason = 'OfTomorrow'")

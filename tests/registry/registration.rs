@@ -24,6 +24,7 @@ pub fn tombstone(retain: bool) -> Tombstone {
         at: now,
         terms: PurgeTerms { purge_after: now, retain, held: false },
         actor: "ada".to_owned(),
+        generation: Some(1),
     }
 }
 
@@ -220,8 +221,14 @@ async fn only_changes_are_written_and_notified() {
         let verifier = "SCRAM-SHA-256$4096:salt$stored:server";
         for expected in [true, false] {
             let level = tenantry::domain::access::AccessLevel::ReadWrite;
-            let declared =
-                Declared { name: "Acme", settings: &settings, retain: true, gates: &[], gates_done_at: None };
+            let declared = Declared {
+                name: "Acme",
+                settings: &settings,
+                retain: true,
+                gates: &[],
+                gates_done_at: None,
+                gates_changed_by: "ada",
+            };
             assert_eq!(registry.update_declared(id, &declared).await.unwrap().changed, expected);
             assert_eq!(registry.set_access(id, Some(level)).await.unwrap().changed, expected);
             assert_eq!(

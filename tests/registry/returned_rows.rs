@@ -40,8 +40,14 @@ async fn provision(registry: &Registry, id: TenantId, run: Uuid) {
     let gates = [EffectiveGate { name: "contract".into(), done: true }];
     let now = Timestamp::now();
     let settings = [("theme".to_owned(), json!("light"))].into();
-    let declared =
-        Declared { name: "Acme", settings: &settings, retain: true, gates: &gates, gates_done_at: Some(now) };
+    let declared = Declared {
+        name: "Acme",
+        settings: &settings,
+        retain: true,
+        gates: &gates,
+        gates_done_at: Some(now),
+        gates_changed_by: "ada",
+    };
     twice!(registry.update_declared(id, &declared));
     twice!(registry.record_database_exists(id, true));
     twice!(registry.set_modules(id, &[ModuleVersion { name: "core".into(), version: 2 }]));
@@ -51,7 +57,8 @@ async fn provision(registry: &Registry, id: TenantId, run: Uuid) {
     assert_stored(registry, "forget_contents", forgotten).await;
     let entitlements = Entitlements { plan: "large".into(), ..Entitlements::default() };
     let usage = [("storageBytes".to_owned(), 7)].into();
-    let plan = NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor: "ada" };
+    let plan =
+        NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor: "ada", generation: Some(2) };
     twice!(registry.record_entitlements(id, &plan, run));
     twice!(registry.set_credential(id, Some("SCRAM-SHA-256$x"), Some(b"d")));
     twice!(registry.set_verification_required(id, true));
@@ -85,7 +92,8 @@ async fn every_update_returns_the_stored_row() {
             party: Party::TenantHold,
         };
         let after = with(&[], hold.clone()).unwrap();
-        let change = HoldChange { before: &[], after: &after, hold: &hold, actor: "ada" };
+        let change =
+            HoldChange { before: &[], after: &after, hold: &hold, actor: "ada", placed_by: Some("ada") };
         let held = registry.change_holds(id, &change).await.unwrap().unwrap();
         assert_stored(&registry, "change_holds", held).await;
     }
@@ -102,10 +110,10 @@ async fn every_step_of_offboarding_returns_the_stored_row() {
         let (run, uid, zero) = (workflow.id, "uid-of-acme", SignedDuration::ZERO);
         let terms = tombstone(false).terms;
         twice!(registry.begin_deprovisioning(id, &tombstone(false), Some(run)));
-        twice!(registry.reinstate(id, run));
+        twice!(registry.reinstate(id, "ada", run));
         registry.begin_deprovisioning(id, &tombstone(true), Some(run)).await.unwrap();
-        twice!(registry.change_terms(id, PurgeTerms { held: true, ..terms }, run));
-        registry.change_terms(id, terms, run).await.unwrap();
+        twice!(registry.change_terms(id, PurgeTerms { held: true, ..terms }, "ada", run));
+        registry.change_terms(id, terms, "ada", run).await.unwrap();
         let doubted = registry.doubt_revocation(id).await.unwrap().unwrap();
         assert_stored(&registry, "doubt_revocation", doubted).await;
         for what in ["may_close", "begin_purge", "begin_purge again", "close", "close again"] {

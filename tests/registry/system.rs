@@ -10,8 +10,8 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, postgres::PgConnectOptions};
 use tenantry::{
     domain::{
-        access::AccessLevel, identity::TenantId, names::DatabaseNaming, observed::RegistryStatus,
-        record::TenantRecord, slug::Slug,
+        access::AccessLevel, declaration::Declaration, identity::TenantId, names::DatabaseNaming,
+        observed::RegistryStatus, record::TenantRecord, slug::Slug,
     },
     postgres::{
         install::setup::{SetupOptions, server_setup},
@@ -122,6 +122,12 @@ pub fn tenant(slug: &str) -> NewTenant {
         resource_uid: format!("uid-of-{slug}"),
         retain: false,
         actor: "ada".to_owned(),
+        declaration: Declaration {
+            object: format!("uid-of-{slug}"),
+            generation: 1,
+            spec: serde_json::Map::new(),
+        },
+        created: Vec::new(),
         correlation: None,
     }
 }
@@ -151,7 +157,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 /// The usual status at activation.
 pub fn in_use() -> NewState<'static> {
     let (to, access) = (RegistryStatus::Active, AccessLevel::ReadWrite);
-    NewState { to, why: None, access, actor: "tenantry", at: jiff::Timestamp::now() }
+    NewState { to, why: None, access, actor: "tenantry", generation: Some(1), at: jiff::Timestamp::now() }
 }
 
 /// Closes a tenant's row, with the uid of its current object.

@@ -24,8 +24,8 @@ async fn tombstone_is_reinstated_until_purge_begins() {
         let (id, run) = (row.id, Uuid::new_v4());
         registry.activate(id, &in_use(), &[], run).await.unwrap();
         registry.begin_deprovisioning(id, &tombstone(false), Some(run)).await.unwrap();
-        assert!(registry.reinstate(id, run).await.unwrap().changed);
-        assert!(!registry.reinstate(id, run).await.unwrap().changed);
+        assert!(registry.reinstate(id, "ada", run).await.unwrap().changed);
+        assert!(!registry.reinstate(id, "ada", run).await.unwrap().changed);
         let back = registry.by_id(id).await.unwrap().unwrap();
         // Suspended until its access is evaluated.
         assert_eq!(
@@ -38,9 +38,9 @@ async fn tombstone_is_reinstated_until_purge_begins() {
         assert!(passed(&purge));
         let again = registry.begin_purge(id, "uid-of-acme", SignedDuration::ZERO, run).await.unwrap();
         assert!(passed(&again));
-        assert_eq!(registry.reinstate(id, run).await.unwrap_err().reason(), Reason::TransitionRefused);
+        assert_eq!(registry.reinstate(id, "ada", run).await.unwrap_err().reason(), Reason::TransitionRefused);
         let changed = PurgeTerms { retain: true, ..tombstone(false).terms };
-        assert!(!registry.change_terms(id, changed, run).await.unwrap().changed);
+        assert!(!registry.change_terms(id, changed, "ada", run).await.unwrap().changed);
     }
 }
 
@@ -51,7 +51,7 @@ async fn tenant_never_activated_is_reinstated_to_provisioning() {
         let row = created(&registry, &tenant("acme")).await;
         let run = Uuid::new_v4();
         registry.begin_deprovisioning(row.id, &tombstone(false), Some(run)).await.unwrap();
-        registry.reinstate(row.id, run).await.unwrap();
+        registry.reinstate(row.id, "ada", run).await.unwrap();
         let back = registry.by_id(row.id).await.unwrap().unwrap();
         assert_eq!(back.status, RegistryStatus::Provisioning);
     }
@@ -70,13 +70,13 @@ async fn purge_needs_due_time_no_hold_and_same_object() {
 
         // The operator's clock alone does not decide: the registry's must agree.
         let later = PurgeTerms { purge_after: now.purge_after + hour, ..now };
-        assert!(registry.change_terms(id, later, run).await.unwrap().changed);
+        assert!(registry.change_terms(id, later, "ada", run).await.unwrap().changed);
         assert_eq!(begin(uid, SignedDuration::ZERO).await.unwrap(), Deadline::NotDue);
         for terms in [PurgeTerms { held: true, ..now }, PurgeTerms { retain: true, ..now }] {
-            assert!(registry.change_terms(id, terms, run).await.unwrap().changed);
+            assert!(registry.change_terms(id, terms, "ada", run).await.unwrap().changed);
             assert_eq!(begin(uid, SignedDuration::ZERO).await.unwrap(), Deadline::Changed);
         }
-        registry.change_terms(id, later, run).await.unwrap();
+        registry.change_terms(id, later, "ada", run).await.unwrap();
         assert_eq!(begin("uid-of-another", hour).await.unwrap(), Deadline::Changed);
         assert!(passed(&begin(uid, hour).await.unwrap()));
     }
@@ -141,12 +141,12 @@ async fn close_follows_the_rules_of_a_purge() {
             may
         };
         let later = PurgeTerms { purge_after: now.purge_after + hour, ..now };
-        registry.change_terms(id, later, run).await.unwrap();
+        registry.change_terms(id, later, "ada", run).await.unwrap();
         assert_eq!(both(uid, zero).await, Deadline::NotDue);
         assert_eq!(both("uid-of-another", hour).await, Deadline::Changed);
-        registry.change_terms(id, PurgeTerms { held: true, ..now }, run).await.unwrap();
+        registry.change_terms(id, PurgeTerms { held: true, ..now }, "ada", run).await.unwrap();
         assert_eq!(both(uid, zero).await, Deadline::Changed);
-        registry.change_terms(id, later, run).await.unwrap();
+        registry.change_terms(id, later, "ada", run).await.unwrap();
         assert!(passed(&both(uid, hour).await));
         assert!(passed(&registry.close(id, uid, hour, run).await.unwrap()));
     }

@@ -5,10 +5,14 @@ use jiff::Timestamp;
 use sqlx::Executor;
 use tenantry::{
     api::{reason::Reason, tenant_status::WorkflowKind},
-    domain::workflow::attempt::WorkflowRecord,
+    domain::{
+        identity::TenantId,
+        workflow::{attempt::WorkflowRecord, step::Step},
+    },
     registry::{Error, StepHistory, WorkflowOutcome},
 };
 use tenantry_dev::Stop;
+use uuid::Uuid;
 
 use crate::{
     registration::tombstone,
@@ -38,7 +42,7 @@ async fn unfinished_workflow_is_resumed() {
         let steps = [step("Register", "Succeeded", 1), step("CreateDatabase", "Failed", 2)];
         registry.record_steps(&first, &steps).await.unwrap();
         let next = Timestamp::now() + jiff::SignedDuration::from_secs(3);
-        registry.postpone_workflow(&first, Reason::DiskFull, "no room", next).await.unwrap();
+        registry.postpone_workflow(&first, None, Reason::DiskFull, "no room", next).await.unwrap();
 
         let second = registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
         let expected = WorkflowRecord { attempt: 2, failures: 1, ..first.clone() };
@@ -55,7 +59,7 @@ async fn unfinished_workflow_is_resumed() {
         let taken_over = [
             registry.record_steps(&first, &steps).await.unwrap_err(),
             registry.finish_workflow(&first, WorkflowOutcome::Succeeded).await.unwrap_err(),
-            registry.postpone_workflow(&first, Reason::StepFailed, "x", next).await.unwrap_err(),
+            registry.postpone_workflow(&first, None, Reason::StepFailed, "x", next).await.unwrap_err(),
         ];
         for error in taken_over {
             assert!(matches!(error, Error::TakenOver), "{error:?}");
@@ -215,4 +219,112 @@ async fn process_resumes_after_server_crash() {
         assert!(matches!(refused, Error::Claimed { .. }), "{refused:?}");
     }))
     .await;
+}
+
+/// The activity of a tenant: what was done, why, and by which workflow.
+async fn activity(system: &System<'_>, id: TenantId) -> Vec<(String, Option<String>, Option<Uuid>)> {
+    sqlx::query_as("SELECT action, reason, correlation_id FROM activity WHERE tenant_id = $1 ORDER BY id")
+        .bind(id.0)
+        .fetch_all(&mut system.session().await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn provisioning_leaves_activity_with_one_correlation_id() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let id = created(&registry, &tenant("acme")).await.id;
+        let mut workflow = registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
+        let next = Timestamp::now();
+        let create = Some(Step::CreateDatabase);
+        let failures = [
+            (create, Reason::DiskFull, "CreateDatabase: no room for 17 MB"),
+            // The same, with another number.
+            (create, Reason::DiskFull, "CreateDatabase: no room for 8 MB"),
+            (create, Reason::DatabaseUnreachable, "CreateDatabase: no answer"),
+            (create, Reason::DiskFull, "CreateDatabase: no room for 17 MB"),
+            // Of another step, and another message.
+            (Some(Step::Seed), Reason::DiskFull, "Seed: no room"),
+            (Some(Step::Seed), Reason::DiskFull, "Seed: no room in the index"),
+            // The rollback that follows is not a failed step.
+            (None, Reason::DiskFull, "no room"),
+        ];
+        for (step, reason, message) in failures {
+            registry.postpone_workflow(&workflow, step, reason, message, next).await.unwrap();
+            workflow = registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
+        }
+        registry.activate(id, &in_use(), &[], workflow.id).await.unwrap();
+        registry.finish_workflow(&workflow, WorkflowOutcome::Succeeded).await.unwrap();
+        registry.finish_workflow(&workflow, WorkflowOutcome::Succeeded).await.unwrap();
+        // Workflows of other kinds have their own rows, such as Suspended.
+        let repair = registry.begin_workflow(id, WorkflowKind::Repair).await.unwrap();
+        registry.postpone_workflow(&repair, create, Reason::DiskFull, "no room", next).await.unwrap();
+        let repair = registry.begin_workflow(id, WorkflowKind::Repair).await.unwrap();
+        registry.finish_workflow(&repair, WorkflowOutcome::Succeeded).await.unwrap();
+
+        let logged = activity(&system, id).await;
+        let shown: Vec<_> =
+            logged.iter().map(|(action, why, _)| (action.as_str(), why.as_deref().unwrap_or(""))).collect();
+        let expected = [
+            ("Requested", ""),
+            ("Registered", ""),
+            ("Started", ""),
+            ("StepFailed", "CreateDatabase: no room for 17 MB"),
+            ("StepFailed", "CreateDatabase: no answer"),
+            ("StepFailed", "Seed: no room"),
+            ("StepFailed", "Seed: no room in the index"),
+            ("Activated", ""),
+            ("Completed", ""),
+        ];
+        assert_eq!(shown, expected);
+        assert!(logged.iter().all(|(.., by)| *by == Some(workflow.id)), "{logged:?}");
+    }
+}
+
+#[tokio::test]
+async fn failures_of_one_provisioning_have_a_maximum_of_rows() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let id = created(&registry, &tenant("acme")).await.id;
+        for letter in 'a'..='z' {
+            let workflow = registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
+            let (step, message) = (Some(Step::Seed), format!("Seed: {letter}"));
+            let next = Timestamp::now();
+            registry.postpone_workflow(&workflow, step, Reason::StepFailed, &message, next).await.unwrap();
+        }
+        let logged = activity(&system, id).await;
+        assert_eq!(logged.iter().filter(|(action, ..)| action == "StepFailed").count(), 20);
+    }
+}
+
+#[tokio::test]
+async fn provisioning_that_a_killed_process_left_is_completed_once() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let completed = async |id| {
+            let logged = activity(&system, id).await;
+            let of_this = logged.iter().filter(|(action, ..)| action == "Completed");
+            of_this.map(|(.., by)| by.unwrap()).collect::<Vec<_>>()
+        };
+        // All steps were done, and the next leader finds nothing to do.
+        let id = created(&registry, &tenant("settled")).await.id;
+        let workflow = registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
+        registry.activate(id, &in_use(), &[], workflow.id).await.unwrap();
+        for _ in 0..2 {
+            registry.settle_workflow(id).await.unwrap();
+            assert_eq!(completed(id).await, [workflow.id]);
+        }
+        // It finds other work.
+        let id = created(&registry, &tenant("superseded")).await.id;
+        let workflow = registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
+        registry.activate(id, &in_use(), &[], workflow.id).await.unwrap();
+        registry.begin_workflow(id, WorkflowKind::Update).await.unwrap();
+        assert_eq!(completed(id).await, [workflow.id]);
+        // The tenant is deleted before it is activated.
+        let id = created(&registry, &tenant("deleted")).await.id;
+        registry.begin_workflow(id, WorkflowKind::Provision).await.unwrap();
+        registry.begin_workflow(id, WorkflowKind::Deprovision).await.unwrap();
+        assert!(completed(id).await.is_empty());
+    }
 }

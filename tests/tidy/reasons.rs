@@ -23,7 +23,8 @@ const PARSED: [&str; 2] = ["src/registry/record.rs", "src/controller/breaker.rs"
 
 /// Where a text is no decision on a status: whether one has to be written at all, and the error of an API server, which
 /// has no better mark.
-const COMPARED: [&str; 2] = ["src/api/conditions.rs", "src/controller/tenant/failure.rs"];
+const COMPARED: [&str; 3] =
+    ["src/api/conditions.rs", "src/controller/actors.rs", "src/controller/tenant/failure.rs"];
 
 /// Where the field `reason` of a status is compared, and why that decides on nothing but a message.
 const REASONS_COMPARED: [&str; 2] = [

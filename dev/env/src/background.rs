@@ -135,6 +135,9 @@ impl Background {
                 }
                 if !state.installed {
                     installation::install_plans(&kubectl).await?;
+                    if !existing {
+                        installation::install_user_records(&kubectl).await?;
+                    }
                     let (names, password) = (Names::default(), &state.operator_password);
                     installation::install_server(
                         &kubectl,

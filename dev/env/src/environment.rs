@@ -41,6 +41,8 @@ pub struct InstallationOptions {
     pub arguments: Vec<String>,
     /// Additional environment variables for it.
     pub environment: Vec<(String, String)>,
+    /// Whether the API server records which users change objects. Only if the CRDs are not installed yet.
+    pub records_users: bool,
     /// The cluster has the CRDs and the plans already.
     pub crds_installed: bool,
     /// Labels of the `DatabaseServer`.
@@ -93,6 +95,9 @@ impl Installation {
                 );
                 server.and(crds)?;
                 installation::install_plans(kubectl).await?;
+                if options.records_users {
+                    installation::install_user_records(kubectl).await?;
+                }
             }
             let scope = rights::Scope {
                 namespace: &options.names.namespace,

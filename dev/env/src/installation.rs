@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::kubectl::Kubectl;
 use crate::postgres::Postgres;
 use crate::{paths, process, rights};
@@ -16,6 +17,9 @@ pub const OPERATOR_LOGIN: &str = "tenantry_operator";
 pub const SYSTEM_DATABASE: &str = "tenantry_system";
 /// The namespace of the examples, and of most tests that run one operator.
 pub const CUSTOMERS: &str = "customers";
+/// Longer than the API server needs for new policies.
+const IN_FORCE: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The names of one installation's objects: several installations can share a cluster.
 #[derive(Clone, Debug)]
@@ -104,6 +108,34 @@ pub async fn install_server(
         },
     });
     kubectl.apply(&list(&[secret, server])).await.map(drop)
+}
+
+/// Applies the admission policies that record users, and waits until they are in force: for some seconds after the CRDs are
+/// created, the API server cannot apply them. The plans exist.
+pub async fn install_user_records(kubectl: &Kubectl) -> Result<()> {
+    let manifests = paths::checkout().join("manifests/actors.yaml");
+    let text = std::fs::read_to_string(&manifests).at("reading", &manifests)?;
+    kubectl.apply(&text).await?;
+    let plan = json!({
+        "apiVersion": "tenantry.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": "recorded"}, "spec": {"limits": {"users": 1}},
+    })
+    .to_string();
+    let record = ["create", "--dry-run=server", "-o", "jsonpath={.metadata.annotations}", "-f", "-"];
+    let forge =
+        ["annotate", "--overwrite", "--dry-run=server", "tenantplan", "free", "tenantry.dev/changes=forged"];
+    let started = Instant::now();
+    loop {
+        let (recorded, forged) = tokio::join!(kubectl.run_with(&record, &plan), kubectl.run(&forge));
+        let is_recorded = recorded.as_ref().is_ok_and(|found| found.contains("tenantry.dev/changes"));
+        let is_refused = forged.as_ref().is_err_and(|error| error.to_string().contains("denied request"));
+        if is_recorded && is_refused {
+            return Ok(());
+        }
+        if started.elapsed() > IN_FORCE {
+            return Err(Error::message(format!("users are not recorded: {recorded:?}, {forged:?}")));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
 }
 
 fn list(items: &[Value]) -> String {

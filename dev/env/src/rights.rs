@@ -20,8 +20,17 @@ use crate::{installation, paths};
 pub const ACCOUNT: &str = "tenantry";
 /// The release's namespace in the manifests.
 const RELEASE_NAMESPACE: &str = "tenantry-system";
-/// The kinds that have to do with rights. `ServiceAccount` comes first: a token needs it.
-const KINDS: [&str; 5] = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+/// The kinds that have to do with rights. `ServiceAccount` comes first: a token needs it. The admission policy of support
+/// accesses is the cluster's: without it, none is granted.
+const KINDS: [&str; 7] = [
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
 
 /// Longer than authorization ever takes to see new rights.
 const IN_FORCE: Duration = Duration::from_secs(60);

@@ -12,6 +12,7 @@ pub mod objects;
 mod postgres;
 pub mod shared_operator;
 pub mod traces;
+pub mod users;
 mod wait;
 mod world;
 

@@ -17,6 +17,7 @@ use crate::{
 pub static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
     let mut options = EnvironmentOptions { tenantry: crate::tenantry(), ..EnvironmentOptions::default() };
     options.installation.arguments.push(QUICK_DRIFT_CHECK.to_owned());
+    options.installation.records_users = true;
     options.control_plane = audited();
     Environment::start_blocking(options).unwrap()
 });

@@ -63,6 +63,8 @@ pub struct Options {
     pub also_watches: Option<&'static str>,
     /// It has a control plane of its own.
     pub own_plane: bool,
+    /// That control plane records which users change objects.
+    pub records_users: bool,
     /// The mass-deletion breaker is on, and tolerates this many deletions.
     pub breaker: Option<u32>,
     /// Neither drift checks nor samples of usage, for a test that counts effects.
@@ -129,6 +131,7 @@ impl World {
             arguments,
             interposed: options.interposed,
             crds_installed: own_plane.is_none(),
+            records_users: options.records_users,
             ..InstallationOptions::default()
         };
         let binary = options.binary.unwrap_or_else(crate::tenantry);

@@ -22,6 +22,7 @@ use crate::{
         context::{Context, SharedContext},
         watch::source::watch_config,
     },
+    domain::attribution::Actor,
     registry,
 };
 
@@ -98,7 +99,7 @@ async fn evaluate_crd(
     let Some(opening) = registry.breaker().await? else { return Ok(()) };
     let acknowledged = crd.annotations().get(ANNOTATION_BREAKER_ACKNOWLEDGED);
     if acknowledged == Some(&opening.token) {
-        registry.acknowledge_breaker(&opening.token, "unknown", now).await?;
+        registry.acknowledge_breaker(&opening.token, &Actor::by_annotation().to_string(), now).await?;
         info!(opening = opening.id, "the breaker of mass deletions is acknowledged: purges continue");
         set(None, context);
     } else {

@@ -17,7 +17,7 @@ use tracing::warn;
 use super::{
     leftovers, migration_logins,
     moves::requeue_moved,
-    reopened_access,
+    reopened_access, support_access,
     vanished::{self, vanished},
 };
 use crate::{
@@ -170,6 +170,7 @@ async fn check(
         transactions.insert((*server).to_owned(), now);
         close_session_logins(server, inventory, context);
         migration_logins::close_stale(server, inventory, context);
+        support_access::check(server, inventory, context).await;
         reset_group_settings(server, inventory, context);
     }
     let mut oids = Vec::new();

@@ -20,7 +20,11 @@ use crate::{
     controller::{
         context::{Context, SharedContext},
         state::servers::ServerState,
-        tenant::{evaluate, failure::StepError, holds::place},
+        tenant::{
+            evaluate,
+            failure::StepError,
+            holds::{Placer, place},
+        },
         watch::requeue::requeue_tenant,
     },
     domain::{
@@ -174,7 +178,7 @@ async fn hold(
     let Some(mut row) = context.registry.by_id(row.id).await?.filter(|now| now.status == row.status) else {
         return Ok(());
     };
-    place(&mut row, hold, context).await?;
+    place(&mut row, hold, Placer::Operator, context).await?;
     info!(tenant = tenant.name_any(), %used_at, "an inactive tenant is held");
     requeue_tenant(&row.resource_namespace, &row.resource_name, context);
     Ok(())

@@ -1,6 +1,7 @@
 //! Loops that run beside the controllers while this process leads. Each has one function `run`, which `run.rs` starts under
 //! the supervisor.
 
+pub mod activity_links;
 pub mod breaker;
 pub mod daily_check;
 pub mod drift;
@@ -18,6 +19,7 @@ pub mod reclaim;
 pub mod reopened_access;
 pub mod retention;
 pub mod server_rollout;
+pub mod support_access;
 pub mod timers;
 pub mod usage;
 pub mod vanished;

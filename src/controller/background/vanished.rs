@@ -158,6 +158,7 @@ async fn write_tombstone(row: &TenantRecord, context: &SharedContext) {
         at,
         terms: PurgeTerms { purge_after: purge_after(at, grace), retain: row.retain, held: false },
         actor: ACTOR.into(),
+        generation: None,
     };
     let written = async {
         context.registry.begin_deprovisioning(row.id, &tombstone, None).await?;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Resource, ResourceExt,
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::invalid_objects::InvalidObjects;
 use crate::{
-    api::{tenant::Tenant, tenant_hold::TenantHold},
+    api::{support_access::SupportAccess, tenant::Tenant, tenant_hold::TenantHold},
     controller::{tenant::object_match::is_object_of, watch::guarded::StatusTenant},
     domain::claims::Claims,
 };
@@ -32,6 +33,10 @@ pub struct Scope {
     pub secrets: Store<Secret>,
     /// Its TenantHolds.
     pub holds: Store<TenantHold>,
+    /// Its SupportAccesses.
+    pub supports: Store<SupportAccess>,
+    /// Requests to the controller of SupportAccesses.
+    pub support_requests: mpsc::UnboundedSender<ObjectRef<SupportAccess>>,
     /// Requests to the controller of TenantHolds.
     pub hold_requests: mpsc::UnboundedSender<ObjectRef<TenantHold>>,
     /// Requests to the controller of Tenants.
@@ -49,6 +54,15 @@ impl Scope {
         for hold in self.holds.state_filter(wanted) {
             // A closed channel means that the process is shutting down.
             let _ = self.hold_requests.send(ObjectRef::from_obj(hold.as_ref()));
+        }
+    }
+}
+
+impl Scope {
+    /// Requests the reconcile of some of its support accesses.
+    pub fn requeue_supports(&self, wanted: impl Fn(&SupportAccess) -> bool) {
+        for access in self.supports.state_filter(wanted) {
+            let _ = self.support_requests.send(ObjectRef::from_obj(access.as_ref()));
         }
     }
 }
@@ -131,6 +145,36 @@ impl Scopes {
         for scope in &self.0 {
             scope.requeue_holds(|hold| hold.spec.tenant == name && hold.meta().namespace == namespace);
         }
+    }
+
+    /// The SupportAccess of this name.
+    pub fn support_access(&self, namespace: &str, name: &str) -> Option<Arc<SupportAccess>> {
+        let reference = ObjectRef::new(name).within(namespace);
+        self.0.iter().find_map(|scope| scope.supports.get(&reference))
+    }
+
+    /// Requests the reconcile of a SupportAccess.
+    pub fn requeue_support(&self, reference: ObjectRef<SupportAccess>) {
+        for scope in self.0.iter().filter(|scope| scope.supports.get(&reference).is_some()) {
+            let _ = scope.support_requests.send(reference.clone());
+        }
+    }
+
+    /// Requests the reconcile of a Tenant's support accesses.
+    pub fn requeue_supports_of(&self, tenant: &Tenant) {
+        let (namespace, name) = (tenant.namespace(), tenant.name_any());
+        for scope in &self.0 {
+            scope.requeue_supports(|access| {
+                access.spec.tenant == name && access.meta().namespace == namespace
+            });
+        }
+    }
+
+    /// Whether all SupportAccesses are known: in an empty store, each would look deleted.
+    pub fn support_is_known(&self) -> bool {
+        self.0
+            .iter()
+            .all(|scope| scope.supports.wait_until_ready().now_or_never().is_some_and(|ready| ready.is_ok()))
     }
 
     /// Waits until all Tenants are known: in an empty store, each would look deleted. Returns false if `shutdown` comes

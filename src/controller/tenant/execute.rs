@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::tenant_status::WorkflowKind,
-    controller::watch::secrets::watch_conflict,
+    controller::{actors::recorded_changes, watch::secrets::watch_conflict},
     domain::{
         backoff,
         status::Outcome,
@@ -35,6 +35,10 @@ pub async fn execute<'a>(mut execution: Execution<'a, '_>, steps: &[Step]) -> (S
     let context = execution.context;
     // What was read at start-up is outdated once a step has run.
     context.state.snapshot.forget(&execution.subject.tenant.uid().unwrap_or_default());
+    // The steps record who caused what they do.
+    if execution.subject.object.state != ObjectState::Deleted {
+        execution.subject.changes = recorded_changes(execution.subject.tenant, context).await;
+    }
     let progress = &mut execution.progress;
     let first = progress.steps.len();
     // Steps of another kind are another workflow.

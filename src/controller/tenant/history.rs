@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use tracing::Span;
+use tracing::{Span, warn};
 
-use super::{failure::StepError, step_context::Execution};
+use super::{declaration::record_changes, failure::StepError, step_context::Execution};
 use crate::{
     api::tenant::OnFailure,
     api::tenant_status::WorkflowKind,
@@ -40,7 +40,11 @@ pub async fn join_workflow(execution: &mut Execution<'_, '_>, first_step: usize)
     if retries_provisioning {
         execution.subject.record = Some(registry.retry(id, workflow.id).await?.record);
     }
+    let correlation = workflow.id;
     execution.progress.workflow = Some(WorkflowRun { kind, record: workflow, first_step });
+    if let Err(error) = record_changes(&mut execution.subject, Some(correlation), execution.context).await {
+        warn!(%error, "could not record the changes of the spec; the end of this reconcile does");
+    }
     Ok(())
 }
 
@@ -54,7 +58,7 @@ pub async fn record_failure(
     let Some(workflow) = &execution.progress.workflow else { return Ok(()) };
     let message = format!("{step}: {}", failure.message);
     if let Some(next) = execution.progress.next_attempt_at {
-        registry.postpone_workflow(&workflow.record, failure.reason, &message, next).await?;
+        registry.postpone_workflow(&workflow.record, Some(step), failure.reason, &message, next).await?;
     }
     let provisioning = execution.subject.recorded_status() == Some(RegistryStatus::Provisioning);
     let Some(record) = execution.subject.record.as_ref().filter(|_| provisioning) else { return Ok(()) };
@@ -94,7 +98,7 @@ pub async fn record_steps(execution: &Execution<'_, '_>) -> Result<(), StepError
         && let (Some((_, failure)), Some(next)) = (progress.failure(), progress.next_attempt_at)
     {
         // The failure that led to the rollback is retried like any other.
-        registry.postpone_workflow(&workflow.record, failure.reason, &failure.message, next).await?;
+        registry.postpone_workflow(&workflow.record, None, failure.reason, &failure.message, next).await?;
     }
     if done && !execution.again {
         registry.finish_workflow(&workflow.record, WorkflowOutcome::Succeeded).await?;

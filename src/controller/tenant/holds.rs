@@ -5,9 +5,10 @@ use kube::{Api, Resource, ResourceExt, api::ListParams};
 use super::failure::StepError;
 use crate::{
     api::{reason::Reason, tenant::Tenant, tenant_hold::TenantHold, tenant_status::TenantStatus},
-    controller::context::Context,
+    controller::{actors::recorded_changes, context::Context},
     domain::{
         access::holds::{self, Hold, LegalHold, Party, QUOTA, is_lifted},
+        attribution::Actor,
         observed::RegistryStatus,
         record::TenantRecord,
         spec::is_paused,
@@ -44,7 +45,7 @@ pub async fn refresh_holds(
 ) -> Result<(), StepError> {
     for object in holds_on(&tenant.namespace().unwrap_or_default(), &tenant.name_any(), context).await? {
         let hold = hold_of(&object, record, context);
-        place(record, hold, context).await?;
+        place(record, hold, Placer::Object(&object), context).await?;
     }
     Ok(())
 }
@@ -60,7 +61,7 @@ pub async fn record_legal_holds(
     let mut placed = false;
     for object in holds_on(namespace, name, context).await?.iter().filter(|object| object.preserves()) {
         let hold = hold_of(object, record, context);
-        placed |= place(record, hold, context).await?;
+        placed |= place(record, hold, Placer::Object(object), context).await?;
     }
     Ok(placed)
 }
@@ -84,37 +85,63 @@ pub async fn restore_holds(
     let known: Vec<String> = record.holds.iter().map(|hold| hold.name.clone()).collect();
     for shown in status.holds.iter().filter(|shown| !known.contains(&shown.name)) {
         let Some(hold) = holds::shown(shown, context.clock.now()) else { continue };
+        let placer = Placer::Shown(shown.placed_by.as_deref());
         let note = format!(
             "hold {:?}, which the status shows and the registry does not know, is recorded again, since the registry may have been restored to an older state: to lift it, apply and delete a TenantHold of this name",
             hold.name
         );
-        place(record, hold, context).await?;
+        place(record, hold, placer, context).await?;
         context.events.warning(tenant.object_ref(&()), "EnforceAccess", Reason::RegistryBehind, note);
     }
     Ok(())
 }
 
+/// Whose hold is placed.
+#[derive(Clone, Copy)]
+pub enum Placer<'a> {
+    /// That of a TenantHold.
+    Object(&'a TenantHold),
+    /// The operator's own.
+    Operator,
+    /// One that a status shows, with who placed it.
+    Shown(Option<&'a str>),
+}
+
 /// Records a hold, unless it is recorded already; returns whether it was not.
-pub async fn place(row: &mut TenantRecord, hold: Hold, context: &Context) -> Result<bool, StepError> {
+pub async fn place(
+    row: &mut TenantRecord,
+    hold: Hold,
+    placer: Placer<'_>,
+    context: &Context,
+) -> Result<bool, StepError> {
     let Some(after) = holds::with(&row.holds, hold.clone()) else { return Ok(false) };
-    change(row, after, &hold, actor(&hold), context).await?;
+    let recorded = row.holds.iter().find(|recorded| recorded.name == hold.name);
+    let recorded = recorded.map(|recorded| row.placed_by(recorded).map(str::to_owned));
+    let (actor, first) = match placer {
+        Placer::Object(object) => {
+            let changes = recorded_changes(object, context).await;
+            (changes.last_of_all().to_string(), Some(changes.creator().to_string()))
+        }
+        Placer::Operator => (Actor::Tenantry.to_string(), Some(Actor::Tenantry.to_string())),
+        Placer::Shown(by) => (Actor::Tenantry.to_string(), by.map(str::to_owned)),
+    };
+    // Another user may change a hold; it stays that of the user who placed it.
+    let placed_by = recorded.unwrap_or(first);
+    change(row, after, &hold, &actor, placed_by.as_deref(), context).await?;
     Ok(true)
 }
 
 /// Lifts a hold, if it is recorded; returns whether it was.
-pub async fn lift(row: &mut TenantRecord, name: &str, context: &Context) -> Result<bool, StepError> {
+pub async fn lift(
+    row: &mut TenantRecord,
+    name: &str,
+    actor: &Actor,
+    context: &Context,
+) -> Result<bool, StepError> {
     let Some(hold) = row.holds.iter().find(|hold| hold.name == name).cloned() else { return Ok(false) };
     let Some(after) = holds::without(&row.holds, name) else { return Ok(false) };
-    let by = if hold.quota().is_some() { "tenantry" } else { "unknown" };
-    change(row, after, &hold, by, context).await?;
+    change(row, after, &hold, &actor.to_string(), None, context).await?;
     Ok(true)
-}
-
-fn actor(hold: &Hold) -> &'static str {
-    match hold.party {
-        Party::TenantHold => "unknown",
-        Party::Tenantry { .. } | Party::Quota { .. } => "tenantry",
-    }
 }
 
 async fn change(
@@ -122,10 +149,11 @@ async fn change(
     after: Vec<Hold>,
     hold: &Hold,
     actor: &str,
+    placed_by: Option<&str>,
     context: &Context,
 ) -> Result<(), StepError> {
     context.state.snapshot.forget(&row.resource_uid);
-    let change = HoldChange { before: &row.holds, after: &after, hold, actor };
+    let change = HoldChange { before: &row.holds, after: &after, hold, actor, placed_by };
     let changed = context.registry.change_holds(row.id, &change).await?;
     *row = changed.ok_or(StepError::Changed("the registry row"))?;
     Ok(())
@@ -140,10 +168,15 @@ pub async fn settle_own_holds(
     let tenant = subject.tenant;
     let Some(mut record) = subject.record.clone() else { return Ok(None) };
     let mut changed = false;
-    let ended: Vec<String> =
-        record.holds.iter().filter(|hold| is_lifted(hold, tenant)).map(|hold| hold.name.clone()).collect();
-    for name in ended {
-        changed |= lift(&mut record, &name, context).await?;
+    let ended: Vec<Hold> = record.holds.iter().filter(|hold| is_lifted(hold, tenant)).cloned().collect();
+    for hold in ended {
+        let by = match &hold.party {
+            Party::Tenantry { plan, .. } if *plan != tenant.spec.plan => {
+                recorded_changes(tenant, context).await.last(&["plan"])
+            }
+            _ => Actor::by_annotation(),
+        };
+        changed |= lift(&mut record, &hold.name, &by, context).await?;
     }
     // A spec that cannot be acted on does not lift what is in force.
     let entitlements = subject.entitlements().or(record.entitlements.as_ref());
@@ -153,14 +186,14 @@ pub async fn settle_own_holds(
     let held = record.holds.iter().find_map(Hold::quota);
     match quota_hold_change(held, limits, &record.usage) {
         QuotaHoldChange::Keep => {}
-        QuotaHoldChange::Lift => changed |= lift(&mut record, QUOTA, context).await?,
+        QuotaHoldChange::Lift => changed |= lift(&mut record, QUOTA, &Actor::Tenantry, context).await?,
         QuotaHoldChange::Place { .. } if !record.status.was_active() || is_paused(tenant) => {}
         QuotaHoldChange::Place { maximum, reason } => {
             let since = context.clock.now();
             let name = QUOTA.to_owned();
             let party = Party::Quota { maximum };
             let hold = Hold { name, mode: None, preserve: None, trigger: None, reason, since, party };
-            changed |= place(&mut record, hold, context).await?;
+            changed |= place(&mut record, hold, Placer::Operator, context).await?;
         }
     }
     Ok(changed.then_some(record))

@@ -15,6 +15,7 @@ use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
     controller::context::SharedContext,
     domain::{
+        attribution::RecordedChanges,
         identity::TenantId,
         named_row::NamedRow,
         record::TenantRecord,
@@ -71,6 +72,10 @@ pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &Shared
         evaluation: Some(evaluate(tenant, record.as_ref(), context)),
         record,
         elsewhere: None,
+        changes: RecordedChanges::unknown(
+            tenant.metadata.generation.unwrap_or_default(),
+            context.state.recorded_users.absent(),
+        ),
     };
     report_ignored_change(&subject, context);
     if was_registered && subject.record.is_none() && registry_error.is_none() {

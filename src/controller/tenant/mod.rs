@@ -7,6 +7,7 @@ pub mod claims;
 pub mod connection_uris;
 pub mod controller;
 pub mod converge;
+mod declaration;
 pub mod evaluate;
 pub mod execute;
 pub mod failure;

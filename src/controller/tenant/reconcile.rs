@@ -12,6 +12,7 @@ use tracing::{Instrument, warn};
 
 use super::{
     converge::{Converged, converge},
+    declaration::record_changes,
     failure::{api_reason, retry_after},
     load::{Loaded, load, tenant_object},
     requeue::{conflict_is_resolved, next_reconcile, next_tombstone_reconcile, requeue_at, set_timer},
@@ -73,7 +74,11 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
     }
 
     let mut status = StatusWriter::new(loaded.subject.previous.clone());
-    let converged = act(loaded, &mut slot, context, &mut status).await;
+    let mut converged = act(loaded, &mut slot, context, &mut status).await;
+    // Changes that led to no work too.
+    if let Err(error) = record_changes(&mut converged.subject, None, context).await {
+        warn!(%error, "could not record the changes of the spec; the next reconcile does");
+    }
 
     let outcome = converged.outcome();
     let summary = Summary::of(&outcome);

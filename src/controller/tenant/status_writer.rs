@@ -14,7 +14,7 @@ use crate::{
         tenant::Tenant,
         tenant_status::{Access, TenantState, TenantStatus},
     },
-    controller::{apply_status::apply_status, context::SharedContext},
+    controller::{apply_status::apply_status, context::SharedContext, events::MAX_NOTE_BYTES},
     domain::{
         access::{AccessLevel, inputs::past_trial_end},
         observed::RegistryStatus,
@@ -143,6 +143,7 @@ fn report_access(status: &TenantStatus, outcome: &Outcome<'_>, context: &SharedC
     };
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     let note = format!("access is {access}, and was {before}{why}");
+    let note = with_actor(note, outcome.subject.record.as_ref());
     context.events.normal(outcome.subject.tenant.object_ref(&()), "ChangeAccess", state.into(), note);
 }
 
@@ -211,7 +212,7 @@ fn report_transition(
     let about = subject.tenant.object_ref(&());
     if before != Some(after) {
         info!(from = before.map(|state| state.as_str()), to = after.as_str(), "state changed");
-        let note = transition_note(subject.record.as_ref(), after);
+        let note = with_actor(transition_note(subject.record.as_ref(), after), subject.record.as_ref());
         context.events.normal(about.clone(), "Transition", after.into(), note);
     }
     if before != Some(after)
@@ -229,6 +230,14 @@ fn report_transition(
             context.events.warning(about, "Reconcile", reason, message.to_owned());
         }
     }
+}
+
+/// A note with who changed the status on record. The actor is not what is cut off from a long one.
+fn with_actor(mut note: String, record: Option<&TenantRecord>) -> String {
+    let Some(record) = record else { return note };
+    let actor = format!("; changed by {}", record.status_updated_by);
+    note.truncate(note.floor_char_boundary(MAX_NOTE_BYTES.saturating_sub(actor.len())));
+    note + &actor
 }
 
 fn transition_note(record: Option<&TenantRecord>, state: TenantState) -> String {

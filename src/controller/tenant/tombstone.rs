@@ -14,6 +14,7 @@ use crate::{
         state::{servers::Slot, tombstones::Entry},
     },
     domain::{
+        attribution::{RecordedChanges, UnknownActor},
         observed::RegistryStatus,
         record::TenantRecord,
         status::Summary,
@@ -49,6 +50,7 @@ pub async fn reconcile_tombstone(entry: &Entry, slot: &mut Slot, context: &Share
         record: Some(record),
         elsewhere: None,
         evaluation: None,
+        changes: RecordedChanges::unknown(0, UnknownActor::Deletion),
     };
     let converged = converge(subject, slot, context, &mut StatusWriter::silent()).await;
     let outcome = converged.outcome();

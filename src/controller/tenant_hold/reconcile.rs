@@ -21,12 +21,15 @@ use crate::{
         finalizers,
         tenant::{
             failure::StepError,
-            holds::{hold_of, lift, place},
+            holds::{Placer, hold_of, lift, place},
             load::read_record,
         },
         watch::{guarded::Guarded, requeue::requeue_tenant},
     },
-    domain::{backoff, identity::TenantId, observed::RegistryStatus, record::TenantRecord, spec::is_paused},
+    domain::{
+        attribution::Actor, backoff, identity::TenantId, observed::RegistryStatus, record::TenantRecord,
+        spec::is_paused,
+    },
 };
 
 /// When a hold is reconciled again whose tenant is not registered yet. A change of the Tenant requests it earlier.
@@ -44,15 +47,16 @@ pub async fn reconcile(object: Arc<TenantHold>, context: SharedContext) -> Resul
     if !ours {
         finalizers::claim(&holds(&object, &context), &object).await?;
     }
-    let state = match place_hold(&object, &context).await {
+    let mut placed_by = None;
+    let state = match place_hold(&object, &mut placed_by, &context).await {
         Ok(state) => state,
         Err(error) => {
             // Reported, and tried again.
-            write_status(&object, &HoldState::Failed(&error), &context).await?;
+            write_status(&object, &HoldState::Failed(&error), placed_by, &context).await?;
             return Err(error);
         }
     };
-    write_status(&object, &state, &context).await?;
+    write_status(&object, &state, placed_by, &context).await?;
     Ok(match state {
         HoldState::NotRegistered
         | HoldState::InvalidTenant
@@ -68,8 +72,12 @@ pub fn after_error(object: Arc<TenantHold>, error: &StepError, _: SharedContext)
     Action::requeue(backoff::temporary(3, rand::random()))
 }
 
-/// Records the hold, and returns whether it is in force.
-async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<HoldState<'static>, StepError> {
+/// Records the hold, and returns whether it is in force. `placed_by` is who placed it, once it is recorded.
+async fn place_hold(
+    object: &TenantHold,
+    placed_by: &mut Option<String>,
+    context: &SharedContext,
+) -> Result<HoldState<'static>, StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), &object.spec.tenant);
     let tenant = context.stores.scopes.tenant(&namespace, name);
     let _lock = context.state.tenant_locks.take((namespace.clone(), name.clone())).await;
@@ -81,6 +89,7 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
     };
     // A closed row says nothing of a Tenant that exists.
     let newest = rows.first().filter(|row| tenant.is_none() || row.closed_at.is_none());
+    *placed_by = own.as_ref().or(newest).and_then(|row| recorded_placer(object, row));
     if let Some(state) = own.as_ref().or(newest).and_then(|row| preservation(object, row)) {
         return Ok(state);
     }
@@ -93,7 +102,8 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
         return Ok(HoldState::Deprovisioned);
     }
     let hold = hold_of(object, &row, context);
-    if place(&mut row, hold, context).await? {
+    if place(&mut row, hold, Placer::Object(object), context).await? {
+        *placed_by = recorded_placer(object, &row);
         info!(hold = object.name_any(), tenant = name, "a hold is placed");
         requeue_tenant(&namespace, name, context);
         return Ok(HoldState::Enforcing);
@@ -117,6 +127,12 @@ async fn place_hold(object: &TenantHold, context: &SharedContext) -> Result<Hold
         None if is_paused(&tenant) => HoldState::Paused { is_recorded: true },
         None => HoldState::Enforcing,
     })
+}
+
+/// Who placed the hold of this object, as the row has it.
+fn recorded_placer(object: &TenantHold, row: &TenantRecord) -> Option<String> {
+    let recorded = row.holds.iter().find(|hold| hold.name == object.name_any())?;
+    row.placed_by(recorded).map(str::to_owned)
 }
 
 /// The state of a hold on a Tenant that has no row.
@@ -143,7 +159,7 @@ async fn preserve_all(object: &TenantHold, context: &SharedContext) -> Result<Ve
     for row in &mut rows {
         let is_open = row.status != RegistryStatus::Deprovisioned && row.purge_started_at.is_none();
         let hold = hold_of(object, row, context);
-        if is_open && place(row, hold, context).await? {
+        if is_open && place(row, hold, Placer::Object(object), context).await? {
             info!(hold = object.name_any(), tenant = name, id = %row.id, "a legal hold is placed");
             context.state.tombstones.record(row, None);
             requeue_tenant(&namespace, name, context);
@@ -188,7 +204,7 @@ async fn release(object: &TenantHold, context: &SharedContext) -> Result<(), Ste
                 row = context.registry.former(&namespace, tenant, slug).await?;
             }
             if let Some(mut row) = row.filter(|row| row.status != RegistryStatus::Deprovisioned)
-                && lift(&mut row, &name, context).await?
+                && lift(&mut row, &name, &Actor::of_deletion(), context).await?
             {
                 info!(hold = name, tenant = object.spec.tenant, "a hold is lifted");
                 requeue_tenant(&namespace, &object.spec.tenant, context);
@@ -218,7 +234,7 @@ async fn release_tombstones(
             row.holds.iter().find(|hold| hold.name == name).and_then(|hold| hold.preserve.as_ref());
         let applied_to_it =
             recorded.is_some_and(|hold| hold.applied_to_tombstone && Some(&hold.object) == uid.as_ref());
-        if alone && applied_to_it && lift(row, &name, context).await? {
+        if alone && applied_to_it && lift(row, &name, &Actor::of_deletion(), context).await? {
             info!(hold = name, tenant = object.spec.tenant, id = %row.id, "a legal hold is lifted");
             context.state.tombstones.record(row, None);
         } else {

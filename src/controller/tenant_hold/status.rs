@@ -156,6 +156,7 @@ impl HoldState<'_> {
 pub async fn write_status(
     hold: &TenantHold,
     state: &HoldState<'_>,
+    placed_by: Option<String>,
     context: &Context,
 ) -> Result<(), StepError> {
     let before = hold.status.clone().unwrap_or_default();
@@ -175,7 +176,10 @@ pub async fn write_status(
             condition(type_, ConditionStatus::True, reason, message, generation, now),
         );
     }
-    if before.observed_generation == generation && same_ignoring_times(&before.conditions, &conditions) {
+    // While the tenant has no row, and after a failure, what was shown before stays.
+    let placed_by = placed_by.or(before.placed_by.clone());
+    let is_same = before.observed_generation == generation && before.placed_by == placed_by;
+    if is_same && same_ignoring_times(&before.conditions, &conditions) {
         return Ok(());
     }
     let api = Api::<TenantHold>::namespaced(context.client.clone(), &hold.namespace().unwrap_or_default());
@@ -183,7 +187,7 @@ pub async fn write_status(
         let (_, reason, note) = state.condition(hold);
         context.events.warning(hold.object_ref(&()), "Place", reason, note);
     }
-    let status = TenantHoldStatus { observed_generation: generation, conditions };
+    let status = TenantHoldStatus { observed_generation: generation, placed_by, conditions };
     apply_status(&api, hold, &status).await?;
     Ok(())
 }

@@ -58,19 +58,21 @@ pub fn requeue_tenants_with_slug(slug: &str, former_owner_uid: &str, context: &C
     requeue_tenants_where(waits, context);
 }
 
-/// Requests the reconcile of the holds of a Tenant that changed or was deleted, and of the plans.
+/// Requests the reconcile of the holds and support accesses of a Tenant that changed or was deleted, and of the plans.
 pub fn requeue_holds_and_plans_of(tenant: &Tenant, context: &Context) {
     context.state.plans_changed.notify_one();
     context.state.modules.status_changed.notify_one();
     context.stores.scopes.requeue_holds_of(tenant);
+    context.stores.scopes.requeue_supports_of(tenant);
 }
 
-/// Requests the reconcile of all holds and of the plans, after a list: Tenants may have been created or deleted while the
+/// Requests the reconcile of all holds, of all support accesses and of the plans, after a list: Tenants may have been created or deleted while the
 /// watch was down.
 pub fn requeue_all_holds_and_plans(context: &Context) {
     context.state.plans_changed.notify_one();
     context.state.modules.status_changed.notify_one();
     for scope in &context.stores.scopes.0 {
         scope.requeue_holds(|_| true);
+        scope.requeue_supports(|_| true);
     }
 }

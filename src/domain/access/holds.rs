@@ -40,6 +40,15 @@ pub enum Party {
     },
 }
 
+/// Who placed a hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldActor {
+    /// As it was recorded.
+    pub by: String,
+    /// The time of the hold that it is about.
+    pub since: Timestamp,
+}
+
 /// A legal hold: no purge begins while it is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LegalHold {
@@ -202,6 +211,7 @@ mod tests {
             preserve: None,
             trigger: None,
             reason: Some("unpaid".into()),
+            placed_by: None,
             since: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::constant(1, 0))),
         };
         let now = Timestamp::constant(9, 0);

@@ -77,6 +77,7 @@ pub(super) fn holds(outcome: &Outcome<'_>) -> Option<Vec<HoldStatus>> {
             preserve: hold.preserve.as_ref().map(|_| true),
             trigger: hold.trigger,
             reason: Some(hold.reason.clone()),
+            placed_by: record.placed_by(hold).map(str::to_owned),
             since: Some(whole_seconds(hold.since)),
         })
     });

@@ -14,6 +14,7 @@ use crate::{
     },
     domain::{
         access::AccessLevel,
+        attribution::{RecordedChanges, UnknownActor},
         record::TenantRecord,
         usage::{entitlements::Amounts, thresholds::WarnedLimits},
         workflow::{
@@ -37,7 +38,16 @@ fn tenant(more: serde_json::Value) -> Tenant {
 
 fn subject<'a>(tenant: &'a Tenant, previous: TenantStatus, record: Option<TenantRecord>) -> Subject<'a> {
     let object = TenantObject { has_finalizer: true, ..TenantObject::default() };
-    Subject { tenant, object, previous, desired: None, record, elsewhere: None, evaluation: None }
+    Subject {
+        tenant,
+        object,
+        previous,
+        desired: None,
+        record,
+        elsewhere: None,
+        evaluation: None,
+        changes: RecordedChanges::unknown(1, UnknownActor::NoPolicy),
+    }
 }
 
 /// Access and message of a tenant whose spec says Deprovisioned.

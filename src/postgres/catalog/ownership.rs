@@ -12,6 +12,8 @@ const TEMPLATE: &str = "tenantry:template:";
 const ADOPTING: &str = "tenantry:adopting:";
 /// Not that of a tenant's roles: nothing that looks for those takes a migration login for one.
 const MIGRATION: &str = "tenantry:migration:";
+/// Not that of a tenant's roles: what restricts the tenant does not restrict a support login.
+pub(in crate::postgres) const SUPPORT: &str = "tenantry:support:";
 /// The start of the comment of the login of one session: that and the database.
 pub(in crate::postgres) const SESSION: &str = "tenantry:session:";
 const SCRATCH: &str = "tenantry:scratch:";
@@ -115,6 +117,22 @@ pub(in crate::postgres) fn migration_login_of(comment: &str) -> Option<(Migratio
     Some((owner, Uuid::try_parse(run).ok()?))
 }
 
+/// The start of the comments of a tenant's support logins.
+pub(in crate::postgres) fn support_logins_of(id: TenantId) -> String {
+    format!("{SUPPORT}{id}:")
+}
+
+/// The comment of a support login: whose data it reads, and for which SupportAccess.
+pub(in crate::postgres) fn support_login(id: TenantId, access: Uuid) -> String {
+    format!("{}{access}", support_logins_of(id))
+}
+
+/// What the comment of a support login says.
+pub(in crate::postgres) fn support_login_of(comment: &str) -> Option<(TenantId, Uuid)> {
+    let (id, access) = comment.strip_prefix(SUPPORT)?.split_once(':')?;
+    Some((TenantId(Uuid::try_parse(id).ok()?), Uuid::try_parse(access).ok()?))
+}
+
 /// The comment of a scratch database.
 pub(in crate::postgres) fn scratch(digest: &str) -> String {
     format!("{SCRATCH}{digest}")
@@ -182,6 +200,19 @@ mod tests {
         }
         assert_eq!(of(Some(&format!("tenantry:tenant:{one} and more")), one), Ownership::OtherComment);
     }
+
+    #[test]
+    fn comment_of_a_support_login_is_none_of_a_tenants_role() {
+        let (id, access) = (TenantId(Uuid::from_u128(1)), Uuid::from_u128(7));
+        let comment = support_login(id, access);
+        assert_eq!((tenant_of(&comment), migration_login_of(&comment)), (None, None));
+        assert!(!comment.starts_with(TENANT) && comment.starts_with(&support_logins_of(id)));
+        assert_eq!(support_login_of(&comment), Some((id, access)));
+        for other in ["", SUPPORT, "tenantry:support:x:y", &format!("{comment} and more")] {
+            assert_eq!(support_login_of(other), None, "{other}");
+        }
+    }
+
     #[test]
     fn comment_of_a_migration_login_is_none_of_a_tenants_role() {
         let run = Uuid::from_u128(7);

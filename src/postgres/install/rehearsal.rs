@@ -181,7 +181,7 @@ impl Rehearsing<'_> {
     async fn look(&mut self) -> Result<Shown> {
         let catalog = read_snapshot(&mut self.observer).await?;
         // No login of a tenant is here.
-        let rights = rights_mismatches(&read_rights(&mut self.observer, &[]).await?, &[]);
+        let rights = rights_mismatches(&read_rights(&mut self.observer, None, &[]).await?.objects, &[]);
         Ok(Shown { catalog, rights })
     }
 

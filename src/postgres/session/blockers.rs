@@ -2,7 +2,7 @@
 //! database waits for, and for any time: in an open transaction, in a prepared one, or in a session that is still starting.
 //! While such a statement waits, the standing session finds what blocks it and ends that.
 //!
-//! Only sessions of tenants' logins are ended: roles with the ownership comment of a tenant. Those of administrators and of
+//! Only sessions of tenants' logins and of support logins are ended: roles with their comments. Those of administrators and of
 //! the operator itself are waited for, and those of an application's migration, unless it is its login that is taken away.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -62,7 +62,7 @@ SELECT 'session' AS what, a.pid, shobj_description(r.oid, 'pg_authid') AS commen
     a.pid IN (SELECT chain.pid FROM chain) AS blocks
 FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid
 WHERE (a.pid IN (SELECT chain.pid FROM chain) OR r.rolname = $3) AND NOT r.rolsuper
-    AND (starts_with(coalesce(shobj_description(r.oid, 'pg_authid'), ''), 'tenantry:tenant:')
+    AND (coalesce(shobj_description(r.oid, 'pg_authid'), '') ^@ ANY (ARRAY['tenantry:tenant:', 'tenantry:support:'])
         OR r.rolname = $3 AND starts_with(shobj_description(r.oid, 'pg_authid'), 'tenantry:migration:'))
 UNION ALL
 SELECT 'starting', l.pid, s.description, pg_get_userbyid(s.objoid)::text, NULL, NULL, NULL, true

@@ -1,4 +1,4 @@
-//! The end of a migration login, and of the login of a session that was left. It loses LOGIN and its rights first, then its sessions are ended until PostgreSQL shows
+//! The end of a migration login, of a support login, and of the login of a session that was left. It loses LOGIN and its rights first, then its sessions are ended until PostgreSQL shows
 //! none, also none that was just starting: a session keeps the role that it has become. Then the role is dropped. Each step
 //! may be the last before an interruption; the next attempt begins with the first again.
 
@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    domain::migration_login::MigrationOwner,
+    domain::{identity::TenantId, migration_login::MigrationOwner},
     postgres::{
         catalog::ownership,
         error::{Error, Result},
@@ -118,7 +118,22 @@ impl Server {
         self.close_login(&login).await
     }
 
-    /// As [`Server::close_migration_login`], for the holder of the lock of the login's owner; also for the login of a session.
+    /// As [`Server::close_migration_login`], for a support login.
+    ///
+    /// # Errors
+    /// PostgreSQL's. [`Error::SessionsInTheWay`]: a session ignores termination, and reads until it is done.
+    pub async fn close_support_login(&self, name: &str) -> Result<()> {
+        let login = Ident::new(name)?;
+        let mut session = self.admin().await?;
+        let found = read(&mut session, &login).await?;
+        session.release();
+        let Some((LoginUse::Support(tenant), _)) = found else { return Ok(()) };
+        let _one = self.lock_tenant(tenant).await;
+        self.close_login(&login).await.map(drop)
+    }
+
+    /// As [`Server::close_migration_login`], for the holder of the lock of the login's owner; also for a support login
+    /// and the login of a session.
     pub(in crate::postgres) async fn close_login(&self, login: &Ident) -> Result<Vec<String>> {
         let mut session = self.admin().await?;
         let Some((own, login_use, row)) = disarm(&mut session, login).await? else {
@@ -207,6 +222,7 @@ async fn disarm(session: &mut Session, login: &Ident) -> Result<Option<(Vec<Stri
     let Some((login_use, row)) = read(session, login).await? else { return Ok(None) };
     let query = match &login_use {
         LoginUse::Migration(owner) => sqlx::query_scalar(DATABASES).bind(ownership::database_of(owner)),
+        LoginUse::Support(tenant) => sqlx::query_scalar(DATABASES).bind(ownership::login(*tenant)),
         LoginUse::Session => sqlx::query_scalar(DATABASES_OF_SESSION).bind(login.to_string()),
     };
     let query = query.fetch_all(&mut **session);
@@ -235,6 +251,8 @@ async fn disarm(session: &mut Session, login: &Ident) -> Result<Option<(Vec<Stri
 enum LoginUse {
     /// An application's own tool migrates a database of this owner.
     Migration(MigrationOwner),
+    /// A person reads the data of this tenant.
+    Support(TenantId),
     /// The operator itself had one session.
     Session,
 }
@@ -249,7 +267,10 @@ async fn read(session: &mut Session, login: &Ident) -> Result<Option<(LoginUse, 
     let login_use = match ownership::migration_login_of(comment) {
         Some((owner, _)) => LoginUse::Migration(owner),
         None if comment.starts_with(ownership::SESSION) => LoginUse::Session,
-        None => return Ok(None),
+        None => match ownership::support_login_of(comment) {
+            Some((tenant, _)) => LoginUse::Support(tenant),
+            None => return Ok(None),
+        },
     };
     Ok(Some((login_use, row)))
 }

@@ -1,17 +1,18 @@
 //! The rights in a tenant's database: read whenever a session of the migrator works there, and brought to what they should
 //! be. What only another role can change is reported.
 
+use super::{grants::add_right, support_login::support_scripts};
 use crate::{
     domain::{
         access::AccessLevel,
         identity::TenantId,
         placement::Placement,
-        rights::{Object, ObjectKind, PUBLIC, RightsMismatch, RightsReport, rights_mismatches},
+        rights::{ObjectKind, RightsMismatch, RightsReport, rights_mismatches},
     },
     postgres::{
         catalog::{ownership, rights::read_rights},
         error::Result,
-        identifier::{ADMIN, DBA, Ident, Keyword, Literal, OWNER, Part, Quoted, Script},
+        identifier::{ADMIN, DBA, Ident, Keyword, Literal, OWNER, Quoted, Script},
         server::{Server, run_despite_read_only, run_on},
         session::{
             connect::ConnectAs,
@@ -62,25 +63,29 @@ impl Server {
         let mut attempted: Vec<RightsMismatch> = Vec::new();
         let logins: Vec<&str> = placement.logins().collect();
         for round in 1..=ROUNDS {
-            let objects = read_rights(session, &logins).await?;
-            let found = rights_mismatches(&objects, &logins);
+            let read = read_rights(session, Some(placement.tenant), &logins).await?;
+            let found = rights_mismatches(&read.objects, &logins);
             // Repaired is what is not found again: a REVOKE of what another role granted is a mere warning.
             let repaired = attempted.extract_if(.., |done| !found.contains(done));
             report.repaired.extend(repaired.map(|done| done.to_string()));
             let (repairable, stuck): (Vec<_>, Vec<_>) =
                 found.into_iter().partition(|mismatch| mismatch.is_repairable() && round < ROUNDS);
             report.left = stuck.iter().map(ToString::to_string).collect();
-            if repairable.is_empty() {
+            let (support_by_owner, support_by_dba) = support_scripts(&read)?;
+            let is_settled = support_by_owner.is_empty() && support_by_dba.is_empty();
+            if repairable.is_empty() && (is_settled || round == ROUNDS) {
                 break;
             }
             let (by_dba, by_owner): (Vec<_>, Vec<_>) = repairable.iter().partition(|found| needs_dba(found));
             let doing = "repair the rights in the database";
             run_on(session, doing, &owner_script(&by_owner)?).await?;
-            if !by_dba.is_empty() {
+            run_on(session, "set the rights of support logins", &support_by_owner).await?;
+            if !(by_dba.is_empty() && support_by_dba.is_empty()) {
                 let connect_as = ConnectAs::Admin(placement.database.as_str());
                 // It waits for no session, since it holds one.
                 let mut admin = self.inner.sessions.single_at_once(&connect_as, doing).await?;
-                let script = dba_script(&by_dba, admin.has_grant_options())?;
+                let mut script = dba_script(&by_dba, admin.has_grant_options())?;
+                script.append(support_by_dba);
                 let done = run_despite_read_only(&mut admin, doing, &script).await;
                 admin.close().await;
                 done?;
@@ -139,12 +144,12 @@ fn owner_script(mismatches: &[&RightsMismatch]) -> Result<Script> {
         match mismatch {
             RightsMismatch::Excess { object, grantee, privileges } => {
                 for privilege in privileges {
-                    add(&mut script, object, privilege, grantee, true)?;
+                    add_right(&mut script, object, privilege, grantee, true)?;
                 }
             }
             RightsMismatch::Missing { object, grantee, privileges } => {
                 for privilege in privileges {
-                    add(&mut script, object, privilege, grantee, false)?;
+                    add_right(&mut script, object, privilege, grantee, false)?;
                 }
             }
             RightsMismatch::Owned(_) => {}
@@ -186,72 +191,4 @@ fn dba_script(mismatches: &[&RightsMismatch], options_known: bool) -> Result<Scr
         script.append(rest);
     }
     Ok(script)
-}
-
-/// Adds the statement that grants or revokes one right.
-fn add(script: &mut Script, object: &Object, privilege: &str, grantee: &str, revokes: bool) -> Result<()> {
-    // PostgreSQL's own names of rights: a right of a later version is left, and reported.
-    const PRIVILEGES: [&str; 11] = [
-        "SELECT",
-        "INSERT",
-        "UPDATE",
-        "DELETE",
-        "TRUNCATE",
-        "REFERENCES",
-        "TRIGGER",
-        "MAINTAIN",
-        "USAGE",
-        "EXECUTE",
-        "CREATE",
-    ];
-    let Some(privilege) = PRIVILEGES.into_iter().find(|known| *known == privilege) else { return Ok(()) };
-    let privilege = Keyword(privilege);
-    let role = Ident::new(grantee)?;
-    let role: &dyn Part = if grantee == PUBLIC { &Keyword("PUBLIC") } else { &role };
-    let address = Quoted::by_postgres(&object.address);
-    let plural = match object.kind {
-        ObjectKind::DefaultTables => Some("TABLES"),
-        ObjectKind::DefaultSequences => Some("SEQUENCES"),
-        ObjectKind::DefaultFunctions => Some("ROUTINES"),
-        _ => None,
-    };
-    if let Some(plural) = plural.map(Keyword) {
-        match (object.schema.is_empty(), revokes) {
-            (true, true) => script.add(
-                "ALTER DEFAULT PRIVILEGES REVOKE {} ON {} FROM {} CASCADE",
-                &[&privilege, &plural, role],
-            ),
-            (true, false) => {
-                script.add("ALTER DEFAULT PRIVILEGES GRANT {} ON {} TO {}", &[&privilege, &plural, role]);
-            }
-            (false, true) => script.add(
-                "ALTER DEFAULT PRIVILEGES IN SCHEMA {} REVOKE {} ON {} FROM {} CASCADE",
-                &[&address, &privilege, &plural, role],
-            ),
-            (false, false) => script.add(
-                "ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {} ON {} TO {}",
-                &[&address, &privilege, &plural, role],
-            ),
-        }
-        return Ok(());
-    }
-    let kind = Keyword(match object.kind {
-        ObjectKind::Function | ObjectKind::Definer => "ROUTINE",
-        ObjectKind::Schema => "SCHEMA",
-        ObjectKind::Sequence => "SEQUENCE",
-        _ => "TABLE",
-    });
-    let column = object.column.as_deref().map(Quoted::by_postgres);
-    match (column, revokes) {
-        (Some(column), true) => script
-            .add("REVOKE {} ({}) ON {} {} FROM {} CASCADE", &[&privilege, &column, &kind, &address, role]),
-        (Some(column), false) => {
-            script.add("GRANT {} ({}) ON {} {} TO {}", &[&privilege, &column, &kind, &address, role]);
-        }
-        (None, true) => {
-            script.add("REVOKE {} ON {} {} FROM {} CASCADE", &[&privilege, &kind, &address, role]);
-        }
-        (None, false) => script.add("GRANT {} ON {} {} TO {}", &[&privilege, &kind, &address, role]),
-    }
-    Ok(())
 }

@@ -91,6 +91,7 @@ fn tenant_status() -> TenantStatus {
             mode: HoldMode::ShrinkOnly,
             trigger: Some(SuspensionTrigger::PaymentFailure),
             reason: Some("unpaid".into()),
+            placed_by: Some("ada".into()),
             since: time(),
         }],
         trial_ends_at: time(),

@@ -1,7 +1,7 @@
 //! What the commands of the pages need: the situation that their text describes, and what they then show.
 
 /// The pages whose commands are run, in this order.
-pub const PAGES: [&str; 13] = [
+pub const PAGES: [&str; 14] = [
     "../README.md",
     "conditions.md",
     "first-login.md",
@@ -9,6 +9,7 @@ pub const PAGES: [&str; 13] = [
     "plans.md",
     "lifecycle.md",
     "credentials.md",
+    "audit.md",
     "server-setup.md",
     "offboarding.md",
     "upgrades.md",

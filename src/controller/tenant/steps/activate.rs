@@ -30,7 +30,9 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.server()?.finish_takeover(&row.placement).await?;
     }
     let why = evaluation.summary();
-    let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor: "tenantry", at };
+    let generation = step.tenant().metadata.generation;
+    let new =
+        NewState { to, why: why.as_deref(), access: evaluation.access, actor: "tenantry", generation, at };
     let plan = context.plan(&step.tenant().spec.plan).ok_or(StepError::Missing("the plan"))?;
     let gates: Vec<String> = plan.spec.gates.iter().map(|gate| gate.name.clone()).collect();
     step.replace_record(context.registry.activate(id, &new, &gates, correlation).await?.record);

@@ -5,8 +5,14 @@
 //! changed by hand is restored without a session in the tenant's database.
 
 use crate::{
-    controller::tenant::{failure::StepError, step_context::StepContext},
-    domain::usage::entitlements::Amounts,
+    controller::{
+        actors::recorded_changes,
+        tenant::{failure::StepError, step_context::StepContext},
+    },
+    domain::{
+        attribution::Actor,
+        usage::entitlements::{Amounts, Entitlements},
+    },
     registry::NewPlan,
 };
 
@@ -29,10 +35,26 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     // Last: the drift check compares it with the recorded entitlements.
     limit_login.await?;
     let now = context.clock.now();
-    // A plan other than the spec's was put in force automatically, at the end of a trial.
-    let actor = if step.tenant().spec.plan == entitlements.plan { "unknown" } else { "tenantry" };
-    let new = NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor };
+    let actor = changed_by(step, &entitlements).await?.to_string();
+    let generation = step.tenant().metadata.generation;
+    let new = NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor: &actor, generation };
     step.replace_record(context.registry.record_entitlements(id, &new, correlation).await?.record);
     context.state.usage_recorded.add(id);
     Ok(())
+}
+
+/// Who caused the new entitlements: a user of the Tenant, or of its plan. A plan other than the spec's comes into force at the
+/// end of a trial.
+async fn changed_by(step: &StepContext<'_, '_>, new: &Entitlements) -> Result<Actor, StepError> {
+    let row = step.row()?;
+    if step.tenant().spec.plan != new.plan {
+        return Ok(Actor::Tenantry);
+    }
+    let changes = &step.subject.changes;
+    let renamed = row.entitlements.as_ref().is_some_and(|recorded| recorded.plan != new.plan);
+    if let Some(actor) = changes.of_entitlements(row.entitlements_generation, renamed) {
+        return Ok(actor);
+    }
+    let plan = step.context.plan(&new.plan).ok_or(StepError::Missing("the plan"))?;
+    Ok(recorded_changes(plan.as_ref(), step.context).await.last_of_all())
 }

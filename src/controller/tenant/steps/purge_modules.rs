@@ -97,6 +97,7 @@ async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), Step
         modules: &modules,
         kept_extensions: &extensions_of(&kept, &known),
     };
+    let by = step.subject.changes.last(&["purgeModules"]).to_string();
     match step.server()?.purge_module(&row.placement, &purge).await? {
         PurgedModule::Refused { version, why } => refuse(step, module, Some(version), &why).await,
         PurgedModule::Absent => {
@@ -105,11 +106,12 @@ async fn answer(step: &mut StepContext<'_, '_>, module: &str) -> Result<(), Step
                 let object = step.tenant().object_ref(&());
                 step.context.events.warning(object, "PurgeModules", Reason::ModuleNotFound, note);
             }
-            let dropped = DroppedModule { version: None, objects: &[], limits: &[] };
+            let dropped = DroppedModule { version: None, objects: &[], limits: &[], actor: &by };
             end(step, module, &dropped).await
         }
         PurgedModule::Dropped { version, objects, limits } => {
-            let dropped = DroppedModule { version: Some(version), objects: &objects, limits: &limits };
+            let dropped =
+                DroppedModule { version: Some(version), objects: &objects, limits: &limits, actor: &by };
             end(step, module, &dropped).await
         }
     }

@@ -13,8 +13,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let to = state_after(row.status, Event::AccessEvaluated, |guard| evaluation.satisfies(guard))
         .ok_or(StepError::Changed("the recorded status of the tenant"))?;
     let why = evaluation.summary();
-    let actor = if evaluation.is_automatic() { "tenantry" } else { "unknown" };
-    let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor, at };
+    let (row, changes) = (step.row()?, &step.subject.changes);
+    let actor = changes.of_state(&evaluation, row.status_generation, row.holds_changed_by.as_deref());
+    let (actor, generation) = (actor.to_string(), Some(changes.generation()));
+    let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor: &actor, generation, at };
     step.replace_record(step.context.registry.record_state(id, &new, correlation).await?.record);
     Ok(())
 }

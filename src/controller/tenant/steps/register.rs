@@ -5,7 +5,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::{
     api::reason::Reason,
-    controller::tenant::{failure::StepError, step_context::StepContext},
+    controller::tenant::{declaration::new_declaration, failure::StepError, step_context::StepContext},
     domain::{access::gates::open, names::DatabaseNaming, slug_owner::describe_owner},
     registry::{Declared, NewTenant, Registration},
 };
@@ -17,8 +17,15 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         let (name, retain, gates) = (desired.display_name, desired.retain, step.access()?.gates.clone());
         let done = !gates.is_empty() && open(&gates).is_empty();
         let gates_done_at = row.gates_done_at.or(done.then(|| step.context.clock.now()));
-        let declared =
-            Declared { name: &name, settings: &desired.settings, retain, gates: &gates, gates_done_at };
+        let by = step.subject.changes.last(&["gates"]).to_string();
+        let declared = Declared {
+            name: &name,
+            settings: &desired.settings,
+            retain,
+            gates: &gates,
+            gates_done_at,
+            gates_changed_by: &by,
+        };
         step.replace_record(step.context.registry.update_declared(row.id, &declared).await?.record);
         return Ok(());
     }
@@ -28,6 +35,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         Some(adopt) => DatabaseNaming::Existing { database: adopt.database.clone() },
         None => step.context.naming_on(&desired.server),
     };
+    let (declaration, created) = new_declaration(step.subject, step.context);
     let new = NewTenant {
         slug: desired.slug.clone(),
         name: desired.display_name,
@@ -39,7 +47,9 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         resource_name: step.tenant().name_any(),
         resource_uid: step.tenant().uid().unwrap_or_default(),
         retain: desired.retain,
-        actor: "unknown".to_owned(),
+        actor: step.subject.changes.creator().to_string(),
+        declaration,
+        created,
         correlation: None,
     };
     match step.context.registry.register(&new).await? {

@@ -8,7 +8,9 @@ use crate::controller::{
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let (id, correlation) = (step.row()?.id, step.correlation()?);
-    step.replace_record(step.context.registry.reinstate(id, correlation).await?.record);
+    // The same Tenant applied again, or its state set back.
+    let by = step.subject.changes.last(&["state"]).to_string();
+    step.replace_record(step.context.registry.reinstate(id, &by, correlation).await?.record);
     // Tenants that want the slug show that it is in use again.
     requeue_tenants_with_slug(&step.row()?.slug, &step.row()?.resource_uid, step.context);
     Ok(())

@@ -28,7 +28,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         }
         let found = inspection.found.ok_or(StepError::Missing("the database in spec.adopt"))?;
         let (until, now) = (adopt.keep_login.as_ref().map(|kept| kept.until.0), context.clock.now());
-        let begun = context.registry.begin_takeover(id, &Former::of(&found), until, now).await?;
+        let by = step.subject.changes.last(&["adopt"]).to_string();
+        let begun = context.registry.begin_takeover(id, &Former::of(&found), until, now, &by).await?;
         step.replace_record(begun);
         server.claim_database(&placement, &found).await?;
     }

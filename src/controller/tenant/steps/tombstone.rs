@@ -7,7 +7,9 @@ use crate::{
         tenant::{failure::StepError, plan::policy, step_context::StepContext},
         watch::requeue::requeue_tenants_with_slug,
     },
-    domain::{access::AccessLevel, observed::RegistryStatus, workflow::step::Step},
+    domain::{
+        access::AccessLevel, attribution::OFFBOARDING_FIELDS, observed::RegistryStatus, workflow::step::Step,
+    },
     registry::Tombstone,
 };
 
@@ -19,7 +21,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     let terms = offboarding.terms(began, row.activated_at.is_some(), row.terms());
     let correlation = step.correlation()?;
     if row.status == RegistryStatus::Deprovisioning {
-        step.replace_record(step.context.registry.change_terms(id, terms, correlation).await?.record);
+        let by = step.subject.changes.last(&OFFBOARDING_FIELDS).to_string();
+        step.replace_record(step.context.registry.change_terms(id, terms, &by, correlation).await?.record);
         step.context.state.breaker.request_count();
     } else {
         let tombstone = Tombstone {
@@ -27,7 +30,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             trigger: offboarding.trigger,
             at: began,
             terms,
-            actor: "unknown".to_owned(),
+            actor: step.subject.deprovisioned_by().to_string(),
+            generation: step.tenant().metadata.generation,
         };
         let begun = step.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
         step.replace_record(begun.record);

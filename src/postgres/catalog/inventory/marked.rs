@@ -10,6 +10,7 @@ use crate::{
         identity::TenantId,
         leftovers::{FormerOwner, Leftover, LeftoverObject},
         migration_login::{FoundMigrationLogin, MigrationOwner},
+        support::login::FoundSupportLogin,
     },
     postgres::{
         catalog::ownership,
@@ -56,6 +57,23 @@ impl Inventory {
             Some(FoundMigrationLogin { name: role.name.clone(), owner, run, members, is_restricted })
         });
         let mut found: Vec<FoundMigrationLogin> = found.collect();
+        found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        found
+    }
+
+    /// The support logins on the server.
+    pub fn support_logins(&self) -> Vec<FoundSupportLogin> {
+        let found = self.roles.values().filter_map(|role| {
+            let (tenant, access) = ownership::support_login_of(role.comment.as_deref()?)?;
+            let is_widened = role.privileged
+                || role.beyond_us
+                || role.inherits
+                || role.valid_until.is_none()
+                || !role.members.is_empty()
+                || !role.member_of.is_empty();
+            Some(FoundSupportLogin { name: role.name.clone(), tenant, access, is_widened })
+        });
+        let mut found: Vec<FoundSupportLogin> = found.collect();
         found.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         found
     }
