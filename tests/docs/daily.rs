@@ -81,6 +81,7 @@ async fn query_registry(shell: &Shell) {
         "activity",
         "activity_archive",
         "tenant_activity",
+        "object_activity",
         "schema_",
     ];
     let mut run_here = 0;

@@ -22,12 +22,12 @@ async fn each_change_of_an_object_is_recorded_once() {
         let registry = system.registry("one").await;
         let object = ObjectName { kind: "TenantPlan".into(), name: "starter".into() };
         let (first, second) = (declared(1, 10), declared(2, 20));
+        let created = object_rows(&object, None, &first, None, &RecordedChanges::of("1 * ada", 1));
         let changes = RecordedChanges::of("2 rank bob\n1 * ada", 2);
-        let created = object_rows(&object, None, &first, None, &changes);
         let updated = object_rows(&object, Some(&first), &second, None, &changes);
-        registry.record_object(&object, &first, &created[..1]).await.unwrap();
+        registry.record_object(&object, &first, &created).await.unwrap();
         // Another process was faster.
-        registry.record_object(&object, &first, &created[..1]).await.unwrap();
+        registry.record_object(&object, &first, &created).await.unwrap();
         registry.record_object(&object, &second, &updated).await.unwrap();
         registry.record_object(&object, &first, &created).await.unwrap();
         let recorded = RecordedObject { object, declaration: second };

@@ -73,7 +73,8 @@ async fn record_all(recorded: &mut Option<Recorded>, context: &Context) -> Resul
         record(server.as_ref(), &server.spec, recorded, context).await?;
     }
     record_deleted::<TenantPlan>(|uid| is_in(&stores.plans.state(), uid), recorded, context).await?;
-    record_deleted::<TenantModule>(|uid| is_in(&stores.tenant_modules.state(), uid), recorded, context).await?;
+    record_deleted::<TenantModule>(|uid| is_in(&stores.tenant_modules.state(), uid), recorded, context)
+        .await?;
     record_deleted::<DatabaseServer>(|uid| is_in(&stores.database_servers.state(), uid), recorded, context)
         .await
 }

@@ -90,8 +90,7 @@ mod tests {
     fn rows_name_the_object_its_users_and_its_values() {
         let at = Timestamp::constant(1_800_000_000, 0);
         let first = declared(1, json!({"rank": 10}));
-        let created =
-            object_rows(&plan(), None, &first, Some(at), &RecordedChanges::of("1 * ada", 1));
+        let created = object_rows(&plan(), None, &first, Some(at), &RecordedChanges::of("1 * ada", 1));
         let expected = json!({
             "kind": "TenantPlan", "name": "starter", "generation": 1, "createdAt": "2027-01-15T08:00:00Z",
             "fields": {"rank": {"to": 10}},
