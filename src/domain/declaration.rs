@@ -1,4 +1,4 @@
-//! What a Tenant declares, as the registry keeps it, and the rows of the activity log for its changes: old and new values,
+//! What an object declares, as the registry keeps it, and the rows of the activity log for its changes: old and new values,
 //! each with its user.
 //!
 //! Settings may hold the customer's secrets, and admins are people: of both, the registry keeps digests that only this
@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hmac::{Hmac, KeyInit, Mac};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
@@ -14,16 +15,18 @@ use sha2::Sha256;
 use super::attribution::{Actor, RecordedChanges};
 use crate::api::tenant::{DesiredState, Tenant};
 
+pub mod objects;
+
 /// The longest value, as JSON text, that is kept.
 const MAX_VALUE_BYTES: usize = 512;
 
 /// The most names of settings or admins that one row has.
 const MAX_NAMES: usize = 50;
 
-/// What a Tenant declared when it was last recorded.
+/// What an object declared when it was last recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Declaration {
-    /// The Tenant's uid.
+    /// The object's uid.
     pub object: String,
     /// Its generation.
     pub generation: i64,
@@ -34,7 +37,7 @@ pub struct Declaration {
 /// A row of the activity log about a change of the spec.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangeRow {
-    /// `Created` or `Updated`.
+    /// `Created`, `Updated` or `Deleted`.
     pub action: &'static str,
     /// Who changed it.
     pub actor: String,
@@ -47,11 +50,16 @@ pub struct ChangeRow {
 impl Declaration {
     /// Of a Tenant. `key` is that of the installation's digests.
     pub fn of(tenant: &Tenant, key: &[u8]) -> Self {
-        let spec = serde_json::to_value(&tenant.spec).unwrap_or_default();
+        Self::of_object(&tenant.metadata, &tenant.spec, key)
+    }
+
+    /// Of any object.
+    pub fn of_object(metadata: &ObjectMeta, spec: &impl Serialize, key: &[u8]) -> Self {
+        let spec = serde_json::to_value(spec).unwrap_or_default();
         let fields = spec.as_object().cloned().unwrap_or_default().into_iter();
         Self {
-            object: tenant.metadata.uid.clone().unwrap_or_default(),
-            generation: tenant.metadata.generation.unwrap_or_default(),
+            object: metadata.uid.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
             spec: fields.map(|(name, value)| (name.clone(), kept(&name, value, key))).collect(),
         }
     }
@@ -130,6 +138,16 @@ pub fn change_rows(
     tenant: &Tenant,
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
+    rows_with_reasons(before, now, changes, |changed| reason(tenant, changed))
+}
+
+/// The same for any object. `reason`: the reason that was given with a change of these fields.
+fn rows_with_reasons(
+    before: Before<'_>,
+    now: &Declaration,
+    changes: &RecordedChanges,
+    reason: impl Fn(&BTreeSet<&str>) -> Option<String>,
+) -> Vec<ChangeRow> {
     let nothing = Map::new();
     let (old, since) = match before {
         Before::Nothing => (&nothing, 0),
@@ -187,7 +205,7 @@ pub fn change_rows(
         rows.push(ChangeRow {
             action: if is_new && entry.generation == 1 { "Created" } else { "Updated" },
             actor: entry.actor.to_string(),
-            reason: reason(tenant, &last),
+            reason: reason(&last),
             details: json!({"generation": entry.generation, "fields": fields}),
         });
     }

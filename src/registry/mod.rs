@@ -15,6 +15,7 @@ mod audit;
 mod breaker;
 mod claim;
 mod declarations;
+mod declared_objects;
 mod error;
 mod holds;
 mod inactivity;

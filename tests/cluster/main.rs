@@ -13,6 +13,7 @@ mod limits;
 mod migration_run;
 mod migrations;
 mod modules;
+mod object_activity;
 mod own_application;
 mod plans;
 mod property;

@@ -83,6 +83,7 @@ async fn query_registry(shell: &Shell) {
         "activity",
         "activity_archive",
         "tenant_activity",
+        "object_activity",
         "schema_",
     ];
     let mut run_here = 0;
