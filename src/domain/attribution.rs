@@ -168,6 +168,12 @@ impl RecordedChanges {
         self.newest(fields, 0).unwrap_or(self.missing())
     }
 
+    /// Whether two fields were last changed together, as far as that is known.
+    pub fn are_together(&self, one: &str, other: &str) -> bool {
+        let last = |field| self.list.iter().find(|change| change.touches(field));
+        last(one).zip(last(other)).is_none_or(|(one, other)| one.generation == other.generation)
+    }
+
     /// Who last changed the object.
     pub fn last_of_all(&self) -> Actor {
         self.list.first().map_or(self.missing(), |change| Actor::User(change.user.clone()))

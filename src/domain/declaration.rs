@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
-use super::attribution::{Actor, RecordedChanges};
+use super::{
+    attribution::{Actor, RecordedChanges},
+    state_reason::{SlugReason, slug_reason},
+};
 use crate::api::tenant::{DesiredState, Tenant};
 
 /// The longest value, as JSON text, that is kept.
@@ -29,6 +32,9 @@ pub struct Declaration {
     pub generation: i64,
     /// Its spec: values, and digests of what is not shown.
     pub spec: Map<String, Value>,
+    /// What its `stateReason` is, if that was given with a change of the slug.
+    #[serde(default, rename = "slugReason", skip_serializing_if = "Option::is_none")]
+    pub slug_reason: Option<SlugReason>,
 }
 
 /// A row of the activity log about a change of the spec.
@@ -45,14 +51,15 @@ pub struct ChangeRow {
 }
 
 impl Declaration {
-    /// Of a Tenant. `key` is that of the installation's digests.
-    pub fn of(tenant: &Tenant, key: &[u8]) -> Self {
+    /// Of a Tenant, after what was on record `before`. `key` is that of the installation's digests.
+    pub fn of(tenant: &Tenant, key: &[u8], before: Option<&Self>) -> Self {
         let spec = serde_json::to_value(&tenant.spec).unwrap_or_default();
         let fields = spec.as_object().cloned().unwrap_or_default().into_iter();
         Self {
             object: tenant.metadata.uid.clone().unwrap_or_default(),
             generation: tenant.metadata.generation.unwrap_or_default(),
             spec: fields.map(|(name, value)| (name.clone(), kept(&name, value, key))).collect(),
+            slug_reason: before.and_then(|before| slug_reason(tenant, before)),
         }
     }
 
@@ -85,6 +92,8 @@ fn kept(name: &str, value: Value, key: &[u8]) -> Value {
             });
             Value::Object(digests.collect())
         }
+        // The reason of a state may be asked for after it was overwritten. It is in the log anyway.
+        ("stateReason", _) => value,
         _ => {
             let bytes = value.to_string().len();
             if bytes > MAX_VALUE_BYTES {
@@ -242,7 +251,8 @@ fn reason(tenant: &Tenant, changed: &BTreeSet<&str>) -> Option<String> {
     let spec = &tenant.spec;
     let of_state = spec.state_reason.as_ref().filter(|_| {
         let is_given = changed.contains("stateReason") || changed.contains("state");
-        is_given && spec.state.unwrap_or_default() != DesiredState::Active
+        let is_asked_for = spec.state.unwrap_or_default() != DesiredState::Active || changed.contains("slug");
+        is_given && is_asked_for
     });
     let of_offboarding = spec.offboarding.as_ref().and_then(|offboarding| offboarding.reason.as_ref());
     let reason = of_state.or(of_offboarding.filter(|_| changed.contains("offboarding")));

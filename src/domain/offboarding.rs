@@ -3,6 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::{declaration::Declaration, state_reason::state_reason};
 use crate::api::{
     plan::GraceSeconds,
     tenant::{DeletionPolicy, DesiredState, OffboardingTrigger, Tenant},
@@ -61,8 +62,12 @@ impl OffboardingPolicy {
     }
 }
 
-/// The policy of a Tenant.
-pub fn offboarding_policy(tenant: &Tenant, plan: PlanGrace<'_>) -> OffboardingPolicy {
+/// The policy of a Tenant. `declared` is what it declared when that was recorded last.
+pub fn offboarding_policy(
+    tenant: &Tenant,
+    declared: Option<&Declaration>,
+    plan: PlanGrace<'_>,
+) -> OffboardingPolicy {
     let offboarding = tenant.spec.offboarding.as_ref();
     // A bare `kubectl delete` counts as the customer's request.
     let trigger = offboarding.and_then(|o| o.trigger).unwrap_or(OffboardingTrigger::CustomerRequest);
@@ -70,7 +75,7 @@ pub fn offboarding_policy(tenant: &Tenant, plan: PlanGrace<'_>) -> OffboardingPo
     let reason = offboarding.and_then(|o| o.reason.clone()).filter(|reason| !reason.is_empty());
     // The reason of another state, in force or ended, is none for a deletion.
     let deprovisioned = tenant.spec.state == Some(DesiredState::Deprovisioned);
-    let of_state = tenant.spec.state_reason.clone().filter(|_| deprovisioned);
+    let of_state = state_reason(tenant, declared).filter(|_| deprovisioned);
     OffboardingPolicy {
         trigger,
         reason: reason.or(of_state).filter(|reason| !reason.is_empty()),
@@ -128,7 +133,7 @@ mod tests {
         let tenant = serde_json::from_value(json!({
             "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": all,
         }));
-        offboarding_policy(&tenant.unwrap(), plan)
+        offboarding_policy(&tenant.unwrap(), None, plan)
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod retention;
 mod rotation;
 mod row_changes;
 mod servers;
+mod slugs;
 mod support_access;
 mod takeover;
 mod tenants;
@@ -64,6 +65,7 @@ pub use self::{
     rotation::NewCredentials,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
+    slugs::{SlugChange, SlugChanged},
     tenants::KnownTenant,
     tombstones::{Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},

@@ -179,6 +179,7 @@ fn evaluate(tenant: &Tenant, plan: Option<&TenantPlanSpec>, holds: &[Hold]) -> A
     let now = now();
     let inputs = AccessInputs {
         tenant,
+        declared: None,
         plan,
         holds,
         activated_at: Some(now),
@@ -193,7 +194,7 @@ fn evaluate(tenant: &Tenant, plan: Option<&TenantPlanSpec>, holds: &[Hold]) -> A
 fn decide_on_tenant(tenant: &Tenant) {
     let now = now();
     evaluate(tenant, None, &[]);
-    let _ = offboarding_policy(tenant, PlanGrace::NoPlan).terms(now, true, None);
+    let _ = offboarding_policy(tenant, None, PlanGrace::NoPlan).terms(now, true, None);
     if let Ok(desired) = desired_tenant(tenant, &Everything) {
         let _ = desired.seed_digest();
     }

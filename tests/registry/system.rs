@@ -126,6 +126,7 @@ pub fn tenant(slug: &str) -> NewTenant {
             object: format!("uid-of-{slug}"),
             generation: 1,
             spec: serde_json::Map::new(),
+            slug_reason: None,
         },
         created: Vec::new(),
         correlation: None,

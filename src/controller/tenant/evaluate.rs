@@ -56,6 +56,7 @@ pub fn access(
     let plan = context.plan(&tenant.spec.plan);
     let inputs = AccessInputs {
         tenant,
+        declared: record.and_then(|record| record.declaration.as_ref()),
         plan: plan.as_ref().map(|plan| &plan.spec),
         holds: record.map_or(&[], |record| record.holds.as_slice()),
         activated_at: activated_at.or(record.and_then(|record| record.activated_at)),

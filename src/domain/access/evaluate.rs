@@ -12,11 +12,14 @@ use super::{
 };
 use crate::{
     api::tenant::{DesiredState, SuspensionTrigger},
-    domain::{lifecycle::Guard, observed::RegistryStatus},
+    domain::{lifecycle::Guard, observed::RegistryStatus, state_reason::state_reason},
 };
 
 /// A warning is published this long before an expiry, or after half of the time if that is less.
 const WARNING: SignedDuration = SignedDuration::from_hours(72);
+
+/// The reason of a suspension for which none was given: `spec.stateReason` is that of a change of the slug.
+const NO_REASON: &str = "no reason was given";
 
 /// What restricts a tenant's access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +135,7 @@ fn suspension(inputs: AccessInputs<'_>) -> Option<Restriction> {
         cause: RestrictionCause::SpecState,
         level: inputs.level(suspension.and_then(|suspension| suspension.mode), trigger),
         trigger,
-        reason: spec.state_reason.clone().unwrap_or_default(),
+        reason: state_reason(inputs.tenant, inputs.declared).unwrap_or_else(|| NO_REASON.to_owned()),
     })
 }
 

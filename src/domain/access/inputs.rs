@@ -8,10 +8,13 @@ use super::{
     gates::{self, EffectiveGate},
     holds::{Hold, Party},
 };
-use crate::api::{
-    plan::{TenantPlanSpec, TrialEndAction},
-    tenant::{SuspensionMode, SuspensionTrigger, Tenant},
-    tenant_hold::TenantHoldMode,
+use crate::{
+    api::{
+        plan::{TenantPlanSpec, TrialEndAction},
+        tenant::{SuspensionMode, SuspensionTrigger, Tenant},
+        tenant_hold::TenantHoldMode,
+    },
+    domain::declaration::Declaration,
 };
 
 /// What an access evaluation is based on.
@@ -19,6 +22,8 @@ use crate::api::{
 pub struct AccessInputs<'a> {
     /// The Tenant.
     pub tenant: &'a Tenant,
+    /// What it declared when that was recorded last.
+    pub declared: Option<&'a Declaration>,
     /// The plan that it names, if that exists.
     pub plan: Option<&'a TenantPlanSpec>,
     /// The holds in the registry.

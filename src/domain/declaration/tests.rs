@@ -17,10 +17,10 @@ fn tenant(generation: i64, spec: Value) -> Tenant {
 
 /// The rows of a change from one spec to another.
 fn rows(before: (i64, Value), now: (i64, Value), annotation: &str) -> Vec<ChangeRow> {
-    let before = Declaration::of(&tenant(before.0, before.1), KEY);
+    let before = Declaration::of(&tenant(before.0, before.1), KEY, None);
     let now = tenant(now.0, now.1);
     let changes = RecordedChanges::of(annotation, now.metadata.generation.unwrap());
-    change_rows(Before::Recorded(&before), &Declaration::of(&now, KEY), &now, &changes)
+    change_rows(Before::Recorded(&before), &Declaration::of(&now, KEY, None), &now, &changes)
 }
 
 fn actors(rows: &[ChangeRow]) -> Vec<(&str, &str)> {
@@ -30,13 +30,13 @@ fn actors(rows: &[ChangeRow]) -> Vec<(&str, &str)> {
 #[test]
 fn new_tenant_is_created_by_its_creator() {
     let now = tenant(1, json!({}));
-    let declaration = Declaration::of(&now, KEY);
+    let declaration = Declaration::of(&now, KEY, None);
     let created = change_rows(Before::Nothing, &declaration, &now, &RecordedChanges::of("1 * ada", 1));
     assert_eq!(actors(&created), [("Created", "ada")]);
     assert_eq!(created[0].details["fields"]["plan"], json!({"to": "starter"}));
     // Without a record of the creation, what is known of later changes stays.
     let now = tenant(3, json!({}));
-    let declaration = Declaration::of(&now, KEY);
+    let declaration = Declaration::of(&now, KEY, None);
     let late = change_rows(Before::Nothing, &declaration, &now, &RecordedChanges::of("3 plan bob", 3));
     assert_eq!(actors(&late), [("Created", "unknown (not recorded)"), ("Updated", "bob")]);
     assert!(late[0].details["fields"].get("plan").is_none());
@@ -81,7 +81,7 @@ fn change_without_record_is_that_of_an_unknown_user() {
 #[test]
 fn tenant_of_an_earlier_release_has_no_old_values() {
     let now = tenant(4, json!({"plan": "free"}));
-    let declaration = Declaration::of(&now, KEY);
+    let declaration = Declaration::of(&now, KEY, None);
     let of = |since, changes: &RecordedChanges| {
         change_rows(Before::NotRecorded(since), &declaration, &now, changes)
     };
@@ -96,10 +96,10 @@ fn tenant_of_an_earlier_release_has_no_old_values() {
 
 #[test]
 fn recreated_object_is_no_new_tenant() {
-    let before = Declaration { object: "former".into(), ..Declaration::of(&tenant(7, json!({})), KEY) };
+    let before = Declaration { object: "former".into(), ..Declaration::of(&tenant(7, json!({})), KEY, None) };
     let of = |now: &Tenant| {
         let changes = RecordedChanges::of("1 * ada", 1);
-        change_rows(Before::Recorded(&before), &Declaration::of(now, KEY), now, &changes)
+        change_rows(Before::Recorded(&before), &Declaration::of(now, KEY, None), now, &changes)
     };
     assert!(of(&tenant(1, json!({}))).is_empty());
     let changed = of(&tenant(1, json!({"plan": "free"})));
@@ -110,7 +110,7 @@ fn recreated_object_is_no_new_tenant() {
 #[test]
 fn secrets_people_and_long_values_are_digests() {
     let settings = |token: &str| json!({"settings": {"token": token, "theme": "dark"}});
-    let declaration = Declaration::of(&tenant(1, settings("s3cret")), KEY);
+    let declaration = Declaration::of(&tenant(1, settings("s3cret")), KEY, None);
     let other = Declaration::of(&tenant(1, settings("s3cret")), b"another key");
     assert_ne!(declaration.spec["settings"], other.spec["settings"], "anyone could guess the values");
     let found = rows((1, settings("s3cret")), (2, settings("n3w")), "2 settings bob");
@@ -124,7 +124,7 @@ fn secrets_people_and_long_values_are_digests() {
     assert!(!text.contains("s3cret") && !text.contains("ada@") && !text.contains("Lovelace"), "{text}");
     assert!(text.contains("a…@acme.example #") && text.contains("b…@acme.example #"), "{text}");
     let long = json!({"gates": (0..20).map(|n| json!({"name": format!("gate-{n}-{}", "x".repeat(40))})).collect::<Vec<_>>()});
-    let kept = &Declaration::of(&tenant(1, long), KEY).spec["gates"];
+    let kept = &Declaration::of(&tenant(1, long), KEY, None).spec["gates"];
     assert!(kept["bytes"].as_u64().unwrap() > 512 && kept.to_string().len() < 100, "{kept}");
 }
 
