@@ -102,7 +102,10 @@ mod tests {
             assert!(taken.contains(part), "{taken}");
         }
         let reserved = describe_refusal(&owner, &slug("former"), "hooli");
-        assert!(reserved.contains("\"former\" is reserved: it is a former slug of Tenant customers/acme"), "{reserved}");
+        assert!(
+            reserved.contains("\"former\" is reserved: it is a former slug of Tenant customers/acme"),
+            "{reserved}"
+        );
     }
 
     #[test]
@@ -131,10 +134,14 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             party: Party::TenantHold,
         });
-        assert!(describe_owner(&row, &slug("acme")).contains("its data is kept by legal hold \"legal\": to restore"));
+        assert!(
+            describe_owner(&row, &slug("acme"))
+                .contains("its data is kept by legal hold \"legal\": to restore")
+        );
         row.purge_started_at = Some(Timestamp::constant(86_400, 0));
         assert!(
-            describe_owner(&row, &slug("acme")).contains("its purge began at 1970-01-02T00:00:00Z and cannot be undone")
+            describe_owner(&row, &slug("acme"))
+                .contains("its purge began at 1970-01-02T00:00:00Z and cannot be undone")
         );
     }
 

@@ -30,7 +30,8 @@ pub fn slug_reason(tenant: &Tenant, recorded: &Declaration) -> Option<SlugReason
     let text = |field: &str| recorded.spec.get(field).and_then(|value| value.as_str());
     let state = tenant.spec.state.unwrap_or_default();
     let is_same_state = text("state").unwrap_or(DesiredState::default().as_str()) == state.as_str();
-    let renamed = text("slug").is_some_and(|slug| slug != tenant.spec.slug) && text("stateReason") != Some(given);
+    let renamed =
+        text("slug").is_some_and(|slug| slug != tenant.spec.slug) && text("stateReason") != Some(given);
     if renamed {
         let before = match &recorded.slug_reason {
             Some(earlier) => earlier.of_state.clone(),
@@ -96,7 +97,8 @@ mod tests {
             ("hooli", suspended("still unpaid")),
         ]);
         let unpaid = Some("unpaid".to_owned());
-        let expected = [unpaid.clone(), unpaid.clone(), unpaid.clone(), unpaid, Some("still unpaid".to_owned())];
+        let expected =
+            [unpaid.clone(), unpaid.clone(), unpaid.clone(), unpaid, Some("still unpaid".to_owned())];
         assert_eq!(found, expected);
     }
 

@@ -28,7 +28,8 @@ pub async fn change_slug(
         SlugChanged::Outdated => return Err(StepError::Changed("the registry row")),
     };
     step.replace_record(*changed);
-    let note = format!("the slug is {to}, and was {from}, which stays reserved for this tenant; changed by {actor}");
+    let note =
+        format!("the slug is {to}, and was {from}, which stays reserved for this tenant; changed by {actor}");
     let about = step.tenant().object_ref(&());
     step.context.events.normal(about, "ChangeSlug", Reason::SlugChanged, note);
     // They say who has it.
