@@ -1,13 +1,14 @@
 //! What the commands of the pages need: the situation that their text describes, and what they then show.
 
 /// The pages whose commands are run, in this order.
-pub const PAGES: [&str; 14] = [
+pub const PAGES: [&str; 15] = [
     "../README.md",
     "conditions.md",
     "first-login.md",
     "health.md",
     "plans.md",
     "lifecycle.md",
+    "renaming.md",
     "credentials.md",
     "audit.md",
     "server-setup.md",
@@ -95,6 +96,14 @@ pub const SITUATIONS: &[Situation] = &[
         after: r#"until_true 'curl -s "$TENANTRY_HTTP/metrics" | grep "^tenantry_mass_deletion_breaker_open 0"'
             until_true '! kubectl get ten -n customers -o name | grep many-'"#,
         shows: &["MassDeletion", "breaker-acknowledged="],
+    },
+    Situation {
+        page: "renaming.md",
+        block: "kubectl patch ten -n customers acme",
+        // The other pages have its name.
+        after: r#"kubectl patch ten -n customers acme --type merge -p '{"spec":{"slug":"acme","stateReason":"it stays"}}'
+            kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme"#,
+        ..NONE
     },
     Situation {
         page: "credentials.md",
