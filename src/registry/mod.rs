@@ -67,7 +67,7 @@ pub use self::{
     servers::{ServerIdentity, ServerMatch},
     slugs::{SlugChange, SlugChanged},
     tenants::KnownTenant,
-    tombstones::{Deadline, Tombstone},
+    tombstones::{Closing, Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };
 use crate::{

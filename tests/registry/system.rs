@@ -168,7 +168,8 @@ pub async fn close(
     correlation: Uuid,
 ) -> tenantry::registry::Result<Deadline> {
     let uid = registry.by_id(id).await.unwrap().unwrap().resource_uid;
-    registry.close(id, &uid, SignedDuration::ZERO, correlation).await
+    let closing = registry.close(id, &uid, SignedDuration::ZERO, correlation).await;
+    closing.map(|closing| closing.deadline)
 }
 
 /// Whether the registry allowed what a tombstone's terms must allow.
