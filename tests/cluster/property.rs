@@ -121,7 +121,7 @@ fn decide_on_plan(plan: &TenantPlan) {
     let tenant = plain_tenant();
     for activated in [true, false] {
         let grace = PlanGrace::Plan(plan.spec.grace_seconds.as_ref());
-        let terms = offboarding_policy(&tenant, grace).terms(now(), activated, None);
+        let terms = offboarding_policy(&tenant, None, grace).terms(now(), activated, None);
         assert!(terms.purge_after >= now(), "no grace ends before it begins");
     }
     if let Some(policy) = &plan.spec.inactivity {

@@ -17,11 +17,12 @@ async fn left() -> (Vec<Value>, Vec<String>) {
          WHERE slug = $1 OR id IN (SELECT tenant_id FROM slug_history WHERE slug = $1)",
     )
     .bind(SLUG)
-    .fetch_all(&mut superuser("tenantry_system").await);
+    .fetch_all(&mut superuser("tenantry_system").await)
+    .await;
     let databases =
         sqlx::query_scalar("SELECT datname FROM pg_database WHERE datname LIKE 'tenant_same_slug%'");
     let databases = databases.fetch_all(&mut superuser("postgres").await).await.unwrap();
-    (rows.await.unwrap(), databases)
+    (rows.unwrap(), databases)
 }
 
 #[tokio::test]
