@@ -7,7 +7,11 @@
 
 use std::fmt;
 
-use super::access::evaluate::{AccessEvaluation, RestrictionCause};
+use super::{
+    access::evaluate::{AccessEvaluation, RestrictionCause},
+    state_reason::given,
+};
+use crate::api::tenant::Tenant;
 
 /// The fields of a Tenant's spec that say directly which state is wanted.
 pub const STATE_FIELDS: [&str; 3] = ["state", "stateReason", "suspension"];
@@ -168,10 +172,12 @@ impl RecordedChanges {
         self.newest(fields, 0).unwrap_or(self.missing())
     }
 
-    /// Whether two fields were last changed together, as far as that is known.
-    pub fn are_together(&self, one: &str, other: &str) -> bool {
+    /// The reason that was given with the last change of the slug; none if another change has overwritten it.
+    pub fn reason_of_slug<'a>(&self, tenant: &'a Tenant) -> Option<&'a str> {
         let last = |field| self.list.iter().find(|change| change.touches(field));
-        last(one).zip(last(other)).is_none_or(|(one, other)| one.generation == other.generation)
+        let change = last("slug").zip(last("stateReason"));
+        let is_together = change.is_none_or(|(slug, reason)| slug.generation == reason.generation);
+        given(&tenant.spec).filter(|_| is_together)
     }
 
     /// Who last changed the object.

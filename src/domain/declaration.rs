@@ -13,7 +13,7 @@ use sha2::Sha256;
 
 use super::{
     attribution::{Actor, RecordedChanges},
-    state_reason::{SlugReason, slug_reason},
+    state_reason::{DeclaredReason, SlugReason, slug_reason, state_reason},
 };
 use crate::api::tenant::{DesiredState, Tenant};
 
@@ -59,8 +59,17 @@ impl Declaration {
             object: tenant.metadata.uid.clone().unwrap_or_default(),
             generation: tenant.metadata.generation.unwrap_or_default(),
             spec: fields.map(|(name, value)| (name.clone(), kept(&name, value, key))).collect(),
-            slug_reason: before.and_then(|before| slug_reason(tenant, before)),
+            slug_reason: before.and_then(|before| slug_reason(&tenant.spec, before.reason())),
         }
+    }
+
+    /// The reason of the state that a Tenant declares. `recorded` is what it declared when that was recorded last.
+    pub fn state_reason(tenant: &Tenant, recorded: Option<&Self>) -> Option<String> {
+        state_reason(&tenant.spec, recorded.map(Self::reason))
+    }
+
+    fn reason(&self) -> DeclaredReason<'_> {
+        DeclaredReason { spec: &self.spec, of_slug: self.slug_reason.as_ref() }
     }
 
     /// Whether it is of this state of a Tenant, or of a later one.

@@ -179,7 +179,7 @@ fn evaluate(tenant: &Tenant, plan: Option<&TenantPlanSpec>, holds: &[Hold]) -> A
     let now = now();
     let inputs = AccessInputs {
         tenant,
-        declared: None,
+        state_reason: tenant.spec.state_reason.as_deref(),
         plan,
         holds,
         activated_at: Some(now),

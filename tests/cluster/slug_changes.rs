@@ -82,7 +82,7 @@ async fn slug_needs_the_verb_and_a_new_reason_and_everything_else_stays() {
     let renamed = slug("slug-verb-new", "new brand");
     let error = refused(&clerk, renamed.clone()).await;
     assert!(error.contains("you need the verb rename on this Tenant"), "{error}");
-    // Whoever may, gives a reason, and another one than is there.
+    // Who may, gives a reason, and another one than is there.
     let error = refused(&fleet, json!({"slug": "slug-verb-new"})).await;
     assert!(error.contains("slug can be changed only together with stateReason"), "{error}");
     grant(&fleet, "clerk", &["rename"]).await;
@@ -161,7 +161,7 @@ async fn taken_slug_leaves_the_tenant_as_it_is_until_it_is_free() {
     for name in ["slug-one", "slug-two"] {
         fleet.ready(name).await;
     }
-    // A swap is refused, whoever is first: both slugs have an owner.
+    // A swap is refused, in whatever order: both slugs have an owner.
     fleet.apply("slug-one", slug("slug-two", "swap")).await;
     fleet.apply("slug-two", slug("slug-one", "swap")).await;
     for name in ["slug-one", "slug-two"] {
@@ -187,7 +187,7 @@ async fn taken_slug_leaves_the_tenant_as_it_is_until_it_is_free() {
         find_condition(&conditions, REGISTERED)
             .is_some_and(|found| found.message.contains("it is a former slug of Tenant slug-taken/slug-one"))
     };
-    fleet.wait("slug-two", "told who has the slug", is_reserved).await;
+    fleet.wait("slug-two", "reported as reserved", is_reserved).await;
     fleet.apply("slug-new", json!({"slug": "slug-one"})).await;
     fleet.reason("slug-new", REGISTERED, "SlugTaken").await;
     fleet.tenants.delete("slug-new", &DeleteParams::default()).await.unwrap();

@@ -8,6 +8,7 @@ use crate::{
     controller::context::SharedContext,
     domain::{
         breaker::PurgeContext,
+        declaration::Declaration,
         observed::RegistryStatus,
         offboarding::{OffboardingPolicy, PurgeTerms, offboarding_policy},
         record::TenantRecord,
@@ -44,7 +45,8 @@ pub fn plan(observed: &Observed<'_>, progress: &Progress, context: &SharedContex
 pub fn policy(subject: &Subject<'_>, context: &SharedContext) -> OffboardingPolicy {
     let declared = subject.record.as_ref().and_then(|record| record.declaration.as_ref());
     context.with_plan_grace(&subject.tenant.spec.plan, |grace| {
-        offboarding_policy(subject.tenant, declared, grace)
+        let reason = Declaration::state_reason(subject.tenant, declared);
+        offboarding_policy(subject.tenant, reason, grace)
     })
 }
 

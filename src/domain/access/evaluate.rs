@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::tenant::{DesiredState, SuspensionTrigger},
-    domain::{lifecycle::Guard, observed::RegistryStatus, state_reason::state_reason},
+    domain::{lifecycle::Guard, observed::RegistryStatus},
 };
 
 /// A warning is published this long before an expiry, or after half of the time if that is less.
@@ -135,7 +135,7 @@ fn suspension(inputs: AccessInputs<'_>) -> Option<Restriction> {
         cause: RestrictionCause::SpecState,
         level: inputs.level(suspension.and_then(|suspension| suspension.mode), trigger),
         trigger,
-        reason: state_reason(inputs.tenant, inputs.declared).unwrap_or_else(|| NO_REASON.to_owned()),
+        reason: inputs.state_reason.unwrap_or(NO_REASON).to_owned(),
     })
 }
 

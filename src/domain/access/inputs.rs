@@ -8,13 +8,10 @@ use super::{
     gates::{self, EffectiveGate},
     holds::{Hold, Party},
 };
-use crate::{
-    api::{
-        plan::{TenantPlanSpec, TrialEndAction},
-        tenant::{SuspensionMode, SuspensionTrigger, Tenant},
-        tenant_hold::TenantHoldMode,
-    },
-    domain::declaration::Declaration,
+use crate::api::{
+    plan::{TenantPlanSpec, TrialEndAction},
+    tenant::{SuspensionMode, SuspensionTrigger, Tenant},
+    tenant_hold::TenantHoldMode,
 };
 
 /// What an access evaluation is based on.
@@ -22,8 +19,8 @@ use crate::{
 pub struct AccessInputs<'a> {
     /// The Tenant.
     pub tenant: &'a Tenant,
-    /// What it declared when that was recorded last.
-    pub declared: Option<&'a Declaration>,
+    /// The reason of the state that it declares.
+    pub state_reason: Option<&'a str>,
     /// The plan that it names, if that exists.
     pub plan: Option<&'a TenantPlanSpec>,
     /// The holds in the registry.

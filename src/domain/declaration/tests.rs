@@ -111,7 +111,7 @@ fn recreated_object_is_no_new_tenant() {
 fn secrets_people_and_long_values_are_digests() {
     let settings = |token: &str| json!({"settings": {"token": token, "theme": "dark"}});
     let declaration = Declaration::of(&tenant(1, settings("s3cret")), KEY, None);
-    let other = Declaration::of(&tenant(1, settings("s3cret")), b"another key");
+    let other = Declaration::of(&tenant(1, settings("s3cret")), b"another key", None);
     assert_ne!(declaration.spec["settings"], other.spec["settings"], "anyone could guess the values");
     let found = rows((1, settings("s3cret")), (2, settings("n3w")), "2 settings bob");
     assert_eq!(
@@ -134,4 +134,67 @@ fn names_are_bounded() {
     let found = rows((1, json!({})), (2, json!({"settings": settings})), "2 settings bob");
     let added = found[0].details["fields"]["settings"]["added"].as_array().unwrap();
     assert_eq!((added.len(), added.last().unwrap()), (51, &json!("and 150 more")));
+}
+
+/// A Tenant with this slug.
+fn with_slug(slug: &str, more: &Value) -> Tenant {
+    let mut spec = more.clone();
+    spec["slug"] = json!(slug);
+    tenant(1, spec)
+}
+
+/// The reason of the state after each of these specs, each recorded before the next.
+fn reasons(specs: &[(&str, Value)]) -> Vec<Option<String>> {
+    let mut recorded: Option<Declaration> = None;
+    let mut reasons = Vec::new();
+    for (slug, spec) in specs {
+        let tenant = with_slug(slug, spec);
+        let reason = Declaration::state_reason(&tenant, recorded.as_ref());
+        let declaration = Declaration::of(&tenant, KEY, recorded.as_ref());
+        // The same before and after it is recorded.
+        assert_eq!(Declaration::state_reason(&tenant, Some(&declaration)), reason, "{slug} {spec}");
+        reasons.push(reason);
+        recorded = Some(declaration);
+    }
+    reasons
+}
+
+#[test]
+fn reason_of_a_slug_change_is_not_that_of_the_suspension_before_it() {
+    let suspended = |reason: &str| json!({"state": "Suspended", "stateReason": reason});
+    let found = reasons(&[
+        ("acme", suspended("unpaid")),
+        ("initech", suspended("new brand")),
+        ("initech", json!({"state": "Suspended", "stateReason": "new brand", "plan": "free"})),
+        ("hooli", suspended("newer brand")),
+        ("hooli", suspended("still unpaid")),
+    ]);
+    let unpaid = Some("unpaid".to_owned());
+    let expected = [unpaid.clone(), unpaid.clone(), unpaid.clone(), unpaid, Some("still unpaid".to_owned())];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn reason_of_a_slug_change_is_not_that_of_a_later_state() {
+    let found = reasons(&[
+        ("acme", json!({})),
+        ("initech", json!({"stateReason": "new brand"})),
+        ("initech", json!({"state": "Suspended", "stateReason": "new brand"})),
+        ("initech", json!({"state": "Suspended", "stateReason": "unpaid"})),
+    ]);
+    assert_eq!(found, [None, None, None, Some("unpaid".to_owned())]);
+}
+
+#[test]
+fn reason_of_a_slug_and_a_state_at_once_is_that_of_both() {
+    let both = json!({"state": "Suspended", "stateReason": "sold to initech"});
+    let found = reasons(&[("acme", json!({})), ("initech", both)]);
+    assert_eq!(found[1].as_deref(), Some("sold to initech"));
+}
+
+#[test]
+fn without_a_record_the_reason_is_as_given() {
+    let found = reasons(&[("acme", json!({"state": "Suspended", "stateReason": "unpaid"}))]);
+    assert_eq!(found[0].as_deref(), Some("unpaid"));
+    assert_eq!(reasons(&[("acme", json!({"stateReason": ""}))]), [None]);
 }
