@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
-use super::attribution::{Actor, RecordedChanges};
+use super::{
+    attribution::{Actor, RecordedChanges},
+    state_reason::{DeclaredReason, SlugReason, slug_reason, state_reason},
+};
 use crate::api::tenant::{DesiredState, Tenant};
 
 pub mod objects;
@@ -32,6 +35,9 @@ pub struct Declaration {
     pub generation: i64,
     /// Its spec: values, and digests of what is not shown.
     pub spec: Map<String, Value>,
+    /// What its `stateReason` is, if that was given with a change of the slug.
+    #[serde(default, rename = "slugReason", skip_serializing_if = "Option::is_none")]
+    pub slug_reason: Option<SlugReason>,
 }
 
 /// A row of the activity log about a change of the spec.
@@ -48,9 +54,11 @@ pub struct ChangeRow {
 }
 
 impl Declaration {
-    /// Of a Tenant. `key` is that of the installation's digests.
-    pub fn of(tenant: &Tenant, key: &[u8]) -> Self {
-        Self::of_object(&tenant.metadata, &tenant.spec, key)
+    /// Of a Tenant, after what was on record `before`. `key` is that of the installation's digests.
+    pub fn of(tenant: &Tenant, key: &[u8], before: Option<&Self>) -> Self {
+        let declaration = Self::of_object(&tenant.metadata, &tenant.spec, key);
+        let slug_reason = before.and_then(|before| slug_reason(&tenant.spec, before.reason()));
+        Self { slug_reason, ..declaration }
     }
 
     /// Of any object.
@@ -61,7 +69,17 @@ impl Declaration {
             object: metadata.uid.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             spec: fields.map(|(name, value)| (name.clone(), kept(&name, value, key))).collect(),
+            slug_reason: None,
         }
+    }
+
+    /// The reason of the state that a Tenant declares. `recorded` is what it declared when that was recorded last.
+    pub fn state_reason(tenant: &Tenant, recorded: Option<&Self>) -> Option<String> {
+        state_reason(&tenant.spec, recorded.map(Self::reason))
+    }
+
+    fn reason(&self) -> DeclaredReason<'_> {
+        DeclaredReason { spec: &self.spec, of_slug: self.slug_reason.as_ref() }
     }
 
     /// Whether it is of this state of a Tenant, or of a later one.
@@ -93,6 +111,8 @@ fn kept(name: &str, value: Value, key: &[u8]) -> Value {
             });
             Value::Object(digests.collect())
         }
+        // The reason of a state may be asked for after it was overwritten. It is in the log anyway.
+        ("stateReason", _) => value,
         _ => {
             let bytes = value.to_string().len();
             if bytes > MAX_VALUE_BYTES {
@@ -260,7 +280,8 @@ fn reason(tenant: &Tenant, changed: &BTreeSet<&str>) -> Option<String> {
     let spec = &tenant.spec;
     let of_state = spec.state_reason.as_ref().filter(|_| {
         let is_given = changed.contains("stateReason") || changed.contains("state");
-        is_given && spec.state.unwrap_or_default() != DesiredState::Active
+        let is_asked_for = spec.state.unwrap_or_default() != DesiredState::Active || changed.contains("slug");
+        is_given && is_asked_for
     });
     let of_offboarding = spec.offboarding.as_ref().and_then(|offboarding| offboarding.reason.as_ref());
     let reason = of_state.or(of_offboarding.filter(|_| changed.contains("offboarding")));

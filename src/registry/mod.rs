@@ -32,6 +32,7 @@ mod retention;
 mod rotation;
 mod row_changes;
 mod servers;
+mod slugs;
 mod support_access;
 mod takeover;
 mod tenants;
@@ -65,8 +66,9 @@ pub use self::{
     rotation::NewCredentials,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
+    slugs::{SlugChange, SlugChanged},
     tenants::KnownTenant,
-    tombstones::{Deadline, Tombstone},
+    tombstones::{Closing, Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };
 use crate::{

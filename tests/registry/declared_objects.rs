@@ -13,7 +13,7 @@ use crate::system::System;
 
 fn declared(generation: i64, rank: i64) -> Declaration {
     let spec = Map::from_iter([("rank".to_owned(), json!(rank))]);
-    Declaration { object: "one".into(), generation, spec }
+    Declaration { object: "one".into(), generation, spec, slug_reason: None }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod returned_rows;
 mod rights;
 mod rotation;
 mod servers;
+mod slugs;
 mod support_access;
 mod system;
 mod tombstones;

@@ -83,7 +83,7 @@ mod tests {
 
     fn declared(generation: i64, spec: Value) -> Declaration {
         let spec = spec.as_object().unwrap().clone();
-        Declaration { object: "one".into(), generation, spec }
+        Declaration { object: "one".into(), generation, spec, slug_reason: None }
     }
 
     #[test]

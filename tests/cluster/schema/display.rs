@@ -73,7 +73,7 @@ async fn tenant_columns() {
     };
     let status = json!({"status": {
         "observedGeneration": 1, "state": "Active", "plan": "starter", "access": "ReadWrite",
-        "server": "default", "database": "tenant_acme", "openGates": ["contract", "go-live"],
+        "server": "default", "database": "tenant_acme", "slug": "acme-old", "openGates": ["contract", "go-live"],
         "conditions": [condition("Registered", "True", "Provisioned"), condition("Ready", "False", "Waiting")],
     }});
     let status = status.to_string();
@@ -97,10 +97,10 @@ async fn tenant_columns() {
         header,
         [
             "NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "DATABASE", "SERVER",
-            "REASON", "PAUSED", "AGE"
+            "PRESENT", "SLUG", "REASON", "PAUSED", "AGE"
         ]
     );
-    assert_eq!(row[7..10], ["tenant_acme", "default", "Waiting"]);
+    assert_eq!(row[7..11], ["tenant_acme", "default", "acme-old", "Waiting"]);
 
     for (selector, found) in [
         ("spec.plan=starter", true),

@@ -8,6 +8,7 @@ pub const PAGES: [&str; 15] = [
     "health.md",
     "plans.md",
     "lifecycle.md",
+    "renaming.md",
     "credentials.md",
     "audit.md",
     "support-access.md",
@@ -96,6 +97,14 @@ pub const SITUATIONS: &[Situation] = &[
         after: r#"until_true 'curl -s "$TENANTRY_HTTP/metrics" | grep "^tenantry_mass_deletion_breaker_open 0"'
             until_true '! kubectl get ten -n customers -o name | grep many-'"#,
         shows: &["MassDeletion", "breaker-acknowledged="],
+    },
+    Situation {
+        page: "renaming.md",
+        block: "kubectl patch ten -n customers acme",
+        // The other pages have its name.
+        after: r#"kubectl patch ten -n customers acme --type merge -p '{"spec":{"slug":"acme","stateReason":"it stays"}}'
+            kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme"#,
+        ..NONE
     },
     Situation {
         page: "credentials.md",
