@@ -11,8 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::attribution::{Actor, RecordedChanges};
-use crate::api::tenant::{DesiredState, Tenant};
+use crate::api::{
+    tenant::{DesiredState, Tenant},
+    tenant_account::TenantAccount,
+};
 
 /// The longest value, as JSON text, that is kept.
 const MAX_VALUE_BYTES: usize = 512;
@@ -20,10 +25,10 @@ const MAX_VALUE_BYTES: usize = 512;
 /// The most names of settings or admins that one row has.
 const MAX_NAMES: usize = 50;
 
-/// What a Tenant declared when it was last recorded.
+/// What a Tenant, or a TenantAccount, declared when it was last recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Declaration {
-    /// The Tenant's uid.
+    /// The object's uid.
     pub object: String,
     /// Its generation.
     pub generation: i64,
@@ -34,7 +39,7 @@ pub struct Declaration {
 /// A row of the activity log about a change of the spec.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangeRow {
-    /// `Created` or `Updated`.
+    /// `Created` or `Updated`; of an account `AccountUpdated`.
     pub action: &'static str,
     /// Who changed it.
     pub actor: String,
@@ -47,19 +52,27 @@ pub struct ChangeRow {
 impl Declaration {
     /// Of a Tenant. `key` is that of the installation's digests.
     pub fn of(tenant: &Tenant, key: &[u8]) -> Self {
-        let spec = serde_json::to_value(&tenant.spec).unwrap_or_default();
+        Self::of_spec(&tenant.metadata, serde_json::to_value(&tenant.spec).unwrap_or_default(), key)
+    }
+
+    /// Of a TenantAccount.
+    pub fn of_account(account: &TenantAccount, key: &[u8]) -> Self {
+        Self::of_spec(&account.metadata, serde_json::to_value(&account.spec).unwrap_or_default(), key)
+    }
+
+    fn of_spec(metadata: &ObjectMeta, spec: Value, key: &[u8]) -> Self {
         let fields = spec.as_object().cloned().unwrap_or_default().into_iter();
         Self {
-            object: tenant.metadata.uid.clone().unwrap_or_default(),
-            generation: tenant.metadata.generation.unwrap_or_default(),
+            object: metadata.uid.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
             spec: fields.map(|(name, value)| (name.clone(), kept(&name, value, key))).collect(),
         }
     }
 
-    /// Whether it is of this state of a Tenant, or of a later one.
-    pub fn includes(&self, tenant: &Tenant) -> bool {
-        Some(&self.object) == tenant.metadata.uid.as_ref()
-            && tenant.metadata.generation.is_none_or(|generation| generation <= self.generation)
+    /// Whether it is of this state of an object, or of a later one.
+    pub fn includes(&self, metadata: &ObjectMeta) -> bool {
+        Some(&self.object) == metadata.uid.as_ref()
+            && metadata.generation.is_none_or(|generation| generation <= self.generation)
     }
 
     /// The fields that differ from an earlier declaration.
@@ -130,6 +143,27 @@ pub fn change_rows(
     tenant: &Tenant,
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
+    rows_between(before, now, changes, &|changed| reason(tenant, changed))
+}
+
+/// The rows for the changes of a TenantAccount. The operator creates it with what is on record: no change.
+pub fn account_rows(
+    recorded: Option<&Declaration>,
+    now: &Declaration,
+    changes: &RecordedChanges,
+) -> Vec<ChangeRow> {
+    let as_created = Declaration { object: now.object.clone(), generation: 1, spec: Map::new() };
+    let before = Before::Recorded(recorded.unwrap_or(&as_created));
+    let rows = rows_between(before, now, changes, &|_| None).into_iter();
+    rows.map(|row| ChangeRow { action: "AccountUpdated", ..row }).collect()
+}
+
+fn rows_between(
+    before: Before<'_>,
+    now: &Declaration,
+    changes: &RecordedChanges,
+    reason: &dyn Fn(&BTreeSet<&str>) -> Option<String>,
+) -> Vec<ChangeRow> {
     let nothing = Map::new();
     let (old, since) = match before {
         Before::Nothing => (&nothing, 0),
@@ -187,7 +221,7 @@ pub fn change_rows(
         rows.push(ChangeRow {
             action: if is_new && entry.generation == 1 { "Created" } else { "Updated" },
             actor: entry.actor.to_string(),
-            reason: reason(tenant, &last),
+            reason: reason(&last),
             details: json!({"generation": entry.generation, "fields": fields}),
         });
     }

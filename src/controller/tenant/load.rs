@@ -1,7 +1,7 @@
 //! The first phase of a reconcile: reads the registry's row, validates the spec and evaluates access. Its only
 //! writes are the operator's own holds, which follow from what is loaded.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use kube::{Resource, ResourceExt};
 use tokio::time::timeout;
@@ -13,8 +13,15 @@ use super::{
 };
 use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
-    controller::context::SharedContext,
+    controller::{
+        context::SharedContext,
+        tenant_account::{
+            in_force::{in_force, with_account},
+            settle::settle,
+        },
+    },
     domain::{
+        account::{AccountView, account_namespace},
         attribution::RecordedChanges,
         identity::TenantId,
         named_row::NamedRow,
@@ -53,10 +60,52 @@ pub fn tenant_object(tenant: &Tenant) -> TenantObject {
     }
 }
 
-/// Loads a tenant.
-pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &SharedContext) -> Loaded<'a> {
+/// What was read of a tenant.
+pub struct ReadTenant {
+    /// The row, if the registry could be read.
+    row: Result<Option<TenantRecord>, registry::Error>,
+    account: Option<AccountView>,
+}
+
+/// Reads the row of a Tenant, and settles its account. Returns the Tenant with what its customer's administrator changed.
+pub async fn read_tenant<'t>(tenant: &'t Tenant, context: &SharedContext) -> (Cow<'t, Tenant>, ReadTenant) {
+    let mut row = read_record(tenant, context).await;
+    let mut account = None;
+    let counted = match &mut row {
+        Ok(Some(row)) => {
+            account = settle(tenant, row, context).await;
+            in_force(tenant, Some(row), context)
+        }
+        Ok(None) => with_former_account(tenant, context).await,
+        Err(_) => Cow::Borrowed(tenant),
+    };
+    (counted, ReadTenant { row, account })
+}
+
+/// A Tenant that restores a tombstone counts as it did before, with the account of that.
+async fn with_former_account<'t>(tenant: &'t Tenant, context: &SharedContext) -> Cow<'t, Tenant> {
+    let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
+    let former = context.state.tombstones.of_object(&namespace, &name, &tenant.spec.slug);
+    let Some(id) = former.filter(|_| account_namespace(tenant).is_some()) else {
+        return Cow::Borrowed(tenant);
+    };
+    match timeout(REGISTRY_TIMEOUT, context.registry.by_id(id)).await {
+        Ok(Ok(Some(row))) => with_account(tenant, &row.account, None, context),
+        // The next reconcile, which has the row, makes up for it.
+        _ => Cow::Borrowed(tenant),
+    }
+}
+
+/// Loads a tenant. `tenant` is `declared` with what its customer's administrator changed.
+pub async fn load<'a>(
+    read: ReadTenant,
+    tenant: &'a Tenant,
+    declared: &'a Tenant,
+    object: TenantObject,
+    context: &SharedContext,
+) -> Loaded<'a> {
     let previous = context.state.latest_status.newest(tenant);
-    let (record, mut registry_error) = match read_record(tenant, context).await {
+    let (record, mut registry_error) = match read.row {
         Ok(record) => (record, None),
         Err(error) => (None, Some(error)),
     };
@@ -66,6 +115,8 @@ pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &Shared
         was_registered && tenant.annotations().get(ANNOTATION_ADOPT_ROW) == previous.tenant_id.as_ref();
     let mut subject = Subject {
         tenant,
+        declared,
+        account: read.account,
         object: TenantObject { was_registered, was_activated, adopts_row, ..object },
         previous,
         desired: None,
