@@ -79,8 +79,8 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
 #[cfg(test)]
 mod tests {
     use crate::api::{
-        database_server::*, plan::*, support_access::*, tenant::*, tenant_account::*, tenant_hold::*, tenant_lifecycle::*,
-        tenant_module::*, tenant_status::*,
+        database_server::*, plan::*, support_access::*, tenant::*, tenant_account::*, tenant_hold::*,
+        tenant_lifecycle::*, tenant_module::*, tenant_status::*,
     };
 
     macro_rules! assert_serialized {

@@ -146,7 +146,8 @@ async fn use_account(world: &World) {
     kubectl.run(&["label", "namespace", world.name, &allow]).await.unwrap();
     let accounts = Api::<TenantAccount>::namespaced(world.fleet.client.clone(), world.name);
     let labels = async || accounts.get_opt("rights-a").await.unwrap().map(|found| found.metadata.labels);
-    let is_labelled = async || labels().await.flatten().is_some_and(|found| found.contains_key(LABEL_TENANT_ID));
+    let is_labelled =
+        async || labels().await.flatten().is_some_and(|found| found.contains_key(LABEL_TENANT_ID));
     world.until("the account is created", is_labelled).await;
     let remove = json!({"metadata": {"labels": {LABEL_TENANT_ID: null}}});
     accounts.patch("rights-a", &PatchParams::default(), &Patch::Merge(remove)).await.unwrap();

@@ -67,10 +67,8 @@ pub async fn restore_label(
         "apiVersion": API_VERSION, "kind": "TenantAccount",
         "metadata": {"name": account.name_any(), "uid": account.uid(), "labels": {LABEL_TENANT_ID: id}},
     });
-    let accounts = Api::<TenantAccount>::namespaced(
-        context.client.clone(),
-        &account.namespace().unwrap_or_default(),
-    );
+    let accounts =
+        Api::<TenantAccount>::namespaced(context.client.clone(), &account.namespace().unwrap_or_default());
     let params = PatchParams::apply(MANAGER).force();
     accounts.patch_metadata(&account.name_any(), &params, &Patch::Apply(patch)).await.map(drop)
 }

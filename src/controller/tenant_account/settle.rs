@@ -16,8 +16,8 @@ use crate::{
     },
     domain::{
         account::{
-            AccountPlace, AccountRecord, AccountSituation, AccountView, Allowed, PlanAnswer, Refusal,
-            accept, account_namespace, fits,
+            AccountPlace, AccountRecord, AccountSituation, AccountView, Allowed, PlanAnswer, Refusal, accept,
+            account_namespace, fits,
         },
         declaration::{ChangeRow, Declaration, account_rows},
         observed::RegistryStatus,
@@ -51,8 +51,8 @@ async fn bring(
     context: &Context,
 ) -> Result<Option<AccountView>, StepError> {
     let name = row.slug.clone();
-    let wanted = account_namespace(tenant)
-        .map(|namespace| AccountPlace { namespace: namespace.to_owned(), name });
+    let wanted =
+        account_namespace(tenant).map(|namespace| AccountPlace { namespace: namespace.to_owned(), name });
     let is_open = wanted.as_ref().is_some_and(|place| context.stores.accounts.is_open(&place.namespace));
     let elsewhere = |place: &AccountPlace| !is_open || Some(place) != wanted.as_ref();
     if let Some(old) = row.account.place.clone().filter(elsewhere) {
@@ -199,7 +199,8 @@ fn report(tenant: &Tenant, before: &AccountRecord, after: &AccountRecord, contex
         );
         context.events.normal(about.clone(), "Request", Reason::PlanRequested, note);
     }
-    if let Some(name) = after.export_request.as_ref().filter(|_| before.export_request != after.export_request)
+    if let Some(name) =
+        after.export_request.as_ref().filter(|_| before.export_request != after.export_request)
     {
         let note = format!("the customer's administrator asks for an export: {name:?}");
         context.events.normal(about, "Request", Reason::ExportRequested, note);

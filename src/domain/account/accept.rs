@@ -31,10 +31,16 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotEditable(key) => {
-                write!(f, "settings.{key} cannot be edited with this plan: remove it, or see status.editableSettings")
+                write!(
+                    f,
+                    "settings.{key} cannot be edited with this plan: remove it, or see status.editableSettings"
+                )
             }
             Self::Impossible(key) => {
-                write!(f, "settings.{key} has a null, the character U+0000 or an integer beyond 2^53: write another value")
+                write!(
+                    f,
+                    "settings.{key} has a null, the character U+0000 or an integer beyond 2^53: write another value"
+                )
             }
             Self::TooLarge => f.write_str("settings take too much room together: write shorter values"),
             Self::Export => f.write_str("exportRequest is not possible with this plan: remove it"),

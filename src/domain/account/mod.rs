@@ -148,7 +148,10 @@ impl AccountRecord {
         TenantAccountSpec {
             display_name: self.display_name.clone(),
             settings: self.settings.clone(),
-            plan_request: self.plan_request.as_ref().map(|request| PlanRequest { plan: request.plan.clone() }),
+            plan_request: self
+                .plan_request
+                .as_ref()
+                .map(|request| PlanRequest { plan: request.plan.clone() }),
             export_request: self.export_request.clone().map(|name| ExportRequest { name }),
         }
     }

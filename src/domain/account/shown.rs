@@ -80,9 +80,11 @@ fn ready(refusals: &[Refusal], is_in_force: bool) -> (ConditionStatus, Reason, S
         return (ConditionStatus::False, Reason::NotAllowed, texts.join("; "));
     }
     match is_in_force {
-        true => {
-            (ConditionStatus::True, Reason::AccountCurrent, "what can be edited is in force as written".into())
-        }
+        true => (
+            ConditionStatus::True,
+            Reason::AccountCurrent,
+            "what can be edited is in force as written".into(),
+        ),
         false => (
             ConditionStatus::False,
             Reason::AccountPending,

@@ -149,10 +149,8 @@ fn granted_plan_counts_until_the_tenant_names_another() {
 
 #[test]
 fn plan_that_is_too_small_does_not_fit() {
-    let offered = |maximum| Entitlements {
-        limits: [("users".to_owned(), maximum)].into(),
-        ..Entitlements::default()
-    };
+    let offered =
+        |maximum| Entitlements { limits: [("users".to_owned(), maximum)].into(), ..Entitlements::default() };
     let usage = Amounts::from([("users".to_owned(), 5), ("projects".to_owned(), 9)]);
     assert!(fits(&offered(Some(5)), &usage) && fits(&offered(None), &usage));
     assert!(!fits(&offered(Some(4)), &usage));
@@ -185,7 +183,8 @@ fn changes_of_the_account_are_rows_with_their_users() {
     assert_eq!(found[0].details["fields"]["displayName"], json!({"to": "Acme Inc"}));
     assert!(!json!(found).to_string().contains("s3cret"));
     let renamed = account(3, json!({"displayName": "Acme Ltd", "settings": {"token": "s3cret"}}));
-    let found = rows(Some(&edited), &renamed, "3 displayName boss\n2 displayName,settings owner\n1 * operator");
+    let found =
+        rows(Some(&edited), &renamed, "3 displayName boss\n2 displayName,settings owner\n1 * operator");
     assert_eq!(&*found[0].actor, "boss");
     assert_eq!(found[0].details["fields"], json!({"displayName": {"from": "Acme Inc", "to": "Acme Ltd"}}));
 }

@@ -24,7 +24,11 @@ pub(super) fn condition(outcome: &Outcome<'_>) -> Option<ConditionUpdate> {
                 true => (True, Reason::AccountCurrent, "the TenantAccount is there".to_owned()),
                 false => {
                     let requests = requests.join(", ");
-                    (True, Reason::AccountRequest, format!("the customer's administrator asks for {requests}"))
+                    (
+                        True,
+                        Reason::AccountRequest,
+                        format!("the customer's administrator asks for {requests}"),
+                    )
                 }
             }
         }
