@@ -248,6 +248,14 @@ mod tests {
     }
 
     #[test]
+    fn granted_plan_is_wanted_instead_of_the_one_in_the_spec() {
+        let mut status = with_free();
+        status["grantedPlan"] = json!("free");
+        let granted = tenant("granted", json!({"plan": "gold"}), status);
+        assert_counts(&[granted], &[("free", 1, 0), ("gold", 1, 0)]);
+    }
+
+    #[test]
     fn tenant_not_reconciled_since_plan_change_is_pending() {
         let waits = tenant("waits", json!({"displayName": "waits"}), with_free());
         assert_counts(&[waits, tenant("has", json!({}), with_free())], &[("free", 2, 1)]);

@@ -1,7 +1,7 @@
 //! The first phase of a reconcile: reads the registry's row, validates the spec and evaluates access. Its only
 //! writes are the operator's own holds, which follow from what is loaded.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use kube::{Resource, ResourceExt};
 use tokio::time::timeout;
@@ -13,15 +13,9 @@ use super::{
 };
 use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
-    controller::{
-        context::SharedContext,
-        tenant_account::{
-            in_force::{in_force, with_account},
-            settle::settle,
-        },
-    },
+    controller::context::SharedContext,
     domain::{
-        account::{AccountView, account_namespace},
+        account::AccountView,
         attribution::RecordedChanges,
         identity::TenantId,
         named_row::NamedRow,
@@ -63,37 +57,9 @@ pub fn tenant_object(tenant: &Tenant) -> TenantObject {
 /// What was read of a tenant.
 pub struct ReadTenant {
     /// The row, if the registry could be read.
-    row: Result<Option<TenantRecord>, registry::Error>,
-    account: Option<AccountView>,
-}
-
-/// Reads the row of a Tenant, and settles its account. Returns the Tenant with what its customer's administrator changed.
-pub async fn read_tenant<'t>(tenant: &'t Tenant, context: &SharedContext) -> (Cow<'t, Tenant>, ReadTenant) {
-    let mut row = read_record(tenant, context).await;
-    let mut account = None;
-    let counted = match &mut row {
-        Ok(Some(row)) => {
-            account = settle(tenant, row, context).await;
-            in_force(tenant, Some(row), context)
-        }
-        Ok(None) => with_former_account(tenant, context).await,
-        Err(_) => Cow::Borrowed(tenant),
-    };
-    (counted, ReadTenant { row, account })
-}
-
-/// A Tenant that restores a tombstone counts as it did before, with the account of that.
-async fn with_former_account<'t>(tenant: &'t Tenant, context: &SharedContext) -> Cow<'t, Tenant> {
-    let (namespace, name) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
-    let former = context.state.tombstones.of_object(&namespace, &name, &tenant.spec.slug);
-    let Some(id) = former.filter(|_| account_namespace(tenant).is_some()) else {
-        return Cow::Borrowed(tenant);
-    };
-    match timeout(REGISTRY_TIMEOUT, context.registry.by_id(id)).await {
-        Ok(Ok(Some(row))) => with_account(tenant, &row.account, None, context),
-        // The next reconcile, which has the row, makes up for it.
-        _ => Cow::Borrowed(tenant),
-    }
+    pub row: Result<Option<TenantRecord>, registry::Error>,
+    /// How far its account is.
+    pub account: Option<AccountView>,
 }
 
 /// Loads a tenant. `tenant` is `declared` with what its customer's administrator changed.

@@ -1,4 +1,4 @@
-//! The Tenant as it counts: its spec, with what its customer's administrator changed. Computed anew wherever a Tenant and its
+//! The Tenant as it counts: its spec, with what its customer's administrator changed. Computed wherever a Tenant and its
 //! row meet; the object itself is never written.
 
 use std::borrow::Cow;

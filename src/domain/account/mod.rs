@@ -23,6 +23,7 @@ use super::{
 };
 use crate::api::{
     plan::SelfService,
+    reason::Reason,
     tenant::Tenant,
     tenant_account::{ExportRequest, PlanRequest, TenantAccount, TenantAccountSpec},
 };
@@ -173,7 +174,7 @@ impl AccountRecord {
             instead_of: tenant.spec.plan.clone(),
             by: by.clone(),
         });
-        ChangeRow { action: "PlanGranted", actor: by, reason: None, details }
+        ChangeRow { action: Reason::PlanGranted.as_str(), actor: by, reason: None, details }
     }
 
     /// What waits for a platform operator, for messages.

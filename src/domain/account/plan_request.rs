@@ -8,7 +8,7 @@ use crate::domain::usage::entitlements::{Amounts, Entitlements};
 pub enum PlanAnswer {
     /// Nothing is left to decide.
     Nothing,
-    /// The plan is in force: whoever decided that has granted it.
+    /// The plan is in force: that is as good as granted.
     InForce,
     /// The plan in force allows it.
     Grant,

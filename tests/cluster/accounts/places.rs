@@ -71,7 +71,7 @@ async fn object_of_another_owner_is_left_alone() {
     let stage = Stage::new("acc-foreign").await;
     let foreign = TenantAccount::new(
         "acc-foreign",
-        serde_json::from_value(json!({"displayName": "Somebody else's"})).unwrap(),
+        serde_json::from_value(json!({"displayName": "Another one's"})).unwrap(),
     );
     let foreign = stage.accounts.create(&PostParams::default(), &foreign).await.unwrap();
     stage.apply(json!({}), json!({})).await;
