@@ -182,7 +182,7 @@ async fn account_is_edited_and_wins_while_the_tenant_is_applied_again() {
     assert_eq!(updates[1].details["fields"]["settings"]["removed"], json!(["region"]));
 
     // A plan that allows less, and the Tenant without the field.
-    stage.fleet.apply_plan("acc-edit", json!({"selfService": {}})).await;
+    stage.fleet.apply_plan("acc-edit", json!({"selfService": {"settings": ["region"]}})).await;
     stage.counts("Acme Inc", &json!("light")).await;
     stage.fleet.apply_plan("acc-edit", json!({"selfService": {"settings": ["theme"]}})).await;
     stage.counts("Acme Inc", &json!("dark")).await;
