@@ -48,7 +48,7 @@ fn stream_contains_every_crd() {
     let stream = api::crds_yaml();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&stream).unwrap();
     let wanted: Vec<Value> = api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
-    assert_eq!(wanted.len(), 6);
+    assert_eq!(wanted.len(), 7);
     assert_eq!(documents, wanted);
 }
 

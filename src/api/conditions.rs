@@ -40,6 +40,8 @@ constants! { TYPES:
     IN_FORCE = "InForce";
     /// SupportAccess: the login is valid.
     GRANTED = "Granted";
+    /// Tenant with an accountNamespace: the TenantAccount is there.
+    ACCOUNT_SHOWN = "AccountShown";
     /// Tenant, during deprovisioning: database and login are dropped, the Secrets deleted, and the row is closed.
     DEPROVISIONED = "Deprovisioned";
     /// TenantPlan: every limit is enforced by Tenantry or listed as published.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     database_server::DatabaseServer, plan::TenantPlan, support_access::SupportAccess, tenant::Tenant,
-    tenant_hold::TenantHold, tenant_module::TenantModule,
+    tenant_account::TenantAccount, tenant_hold::TenantHold, tenant_module::TenantModule,
 };
 
 /// The CRDs of all kinds, as they are installed. `Tenant::crd()` and the like lack what the derive cannot express.
@@ -20,6 +20,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         DatabaseServer::crd(),
         TenantModule::crd(),
         SupportAccess::crd(),
+        TenantAccount::crd(),
     ]
     .into_iter()
     .map(finish)
@@ -78,8 +79,8 @@ fn forbid_null(schema: &mut JSONSchemaProps) {
 #[cfg(test)]
 mod tests {
     use crate::api::{
-        database_server::*, plan::*, support_access::*, tenant::*, tenant_hold::*, tenant_lifecycle::*,
-        tenant_module::*, tenant_status::*,
+        database_server::*, plan::*, support_access::*, tenant::*, tenant_account::*, tenant_hold::*,
+        tenant_lifecycle::*, tenant_module::*, tenant_status::*,
     };
 
     macro_rules! assert_serialized {
@@ -118,6 +119,7 @@ mod tests {
             ModuleState,
             SupportApproval,
             SupportState,
+            RequestState,
         );
     }
 }

@@ -17,6 +17,7 @@ pub mod reason;
 mod string_enum;
 pub mod support_access;
 pub mod tenant;
+pub mod tenant_account;
 pub mod tenant_adoption;
 pub mod tenant_credentials;
 pub mod tenant_hold;
@@ -60,7 +61,7 @@ pub const API_VERSION: &str = "tenantry.dev/v1alpha1";
 /// The finalizer of Tenants, TenantHolds, SupportAccesses and DatabaseServers, and of a TenantPlan while a Tenant uses it.
 pub const FINALIZER: &str = "tenantry.dev/deprovision";
 
-/// The label with the registry's id of the tenant. Secrets without it are never read, changed or deleted.
+/// The label with the registry's id of the tenant. Secrets and TenantAccounts without it are never read, changed or deleted.
 pub const LABEL_TENANT_ID: &str = "tenantry.dev/tenant-id";
 
 /// The label with the name of the Tenant that a Secret belongs to.
@@ -68,6 +69,9 @@ pub const LABEL_TENANT: &str = "tenantry.dev/tenant";
 
 /// The label with the name of the SupportAccess that a Secret belongs to.
 pub const LABEL_SUPPORT_ACCESS: &str = "tenantry.dev/support-access";
+
+/// The label of a namespace in which TenantAccounts may be created; its value is `true`.
+pub const LABEL_ACCOUNTS: &str = "tenantry.dev/accounts";
 
 /// The label with the manager of an object; its value is [`MANAGED_BY`].
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -13,8 +13,8 @@ use super::{
     tenant::{Gate, OnFailure},
     tenant_lifecycle::{SuspensionMode, SuspensionTrigger},
     validation::{
-        conditions, connections_at_least_one, connections_possible, limit_names, limits, not_yet,
-        resource_name, rule, temp_files_possible,
+        conditions, connections_at_least_one, connections_possible, limit_names, limits, resource_name, rule,
+        temp_files_possible,
     },
 };
 
@@ -170,9 +170,9 @@ pub struct TenantPlanSpec {
     )]
     pub gates: Vec<Gate>,
 
-    /// What the customer's own administrator may change. Not supported yet: every value is refused.
+    /// What the customer's own administrator may change in the TenantAccount, apart from the display name. Defaults to
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = not_yet("selfService"))]
     pub self_service: Option<SelfService>,
 }
 
@@ -287,15 +287,19 @@ pub struct Inactivity {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SelfService {
-    /// Keys of settings that the administrator may change.
+    /// Names of the settings that the administrator may change, at most 50. The administrator's value of such a setting
+    /// replaces that of the Tenant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 200), inner(length(max = 63)))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub settings: Vec<String>,
-    /// Plans that the administrator may change to.
+    /// Names of the TenantPlans that the administrator may change to without asking, at most 50. The change is in force
+    /// until the Tenant's own spec.plan changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(max = 63)))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub plans: Vec<String>,
-    /// Whether the administrator may request an export.
+    /// Whether the administrator may ask for an export. Defaults to false. A platform operator makes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<bool>,
 }

@@ -35,6 +35,16 @@ reasons! {
     AccessNotCut,
     /// Event: a session of the login of a SupportAccess was seen first.
     AccessUsed,
+    /// Another object has the name of the TenantAccount.
+    AccountConflict,
+    /// The TenantAccount is there.
+    AccountCurrent,
+    /// The namespace of the TenantAccount does not exist, is being deleted, or lacks the label that allows accounts.
+    AccountNamespaceClosed,
+    /// The TenantAccount waits for another object to be deleted, or could not be written: it is tried again.
+    AccountPending,
+    /// The TenantAccount is there, and asks for what a platform operator decides.
+    AccountRequest,
     /// The tenant has full access.
     Active,
     /// Something stands against the adoption of a database.
@@ -105,6 +115,8 @@ reasons! {
     EncodingMismatch,
     /// TenantHold, TenantPlan: recorded; PostgreSQL does not enforce it for every tenant yet.
     Enforcing,
+    /// Event: the customer's administrator asks for an export.
+    ExportRequested,
     /// An extension that a module needs is not on the server, or only a superuser can create it.
     ExtensionNotFound,
     /// Event: the first provisioning failed.
@@ -183,6 +195,8 @@ reasons! {
     NoFiles,
     /// A password verifier is not SCRAM-SHA-256.
     NotAVerifier,
+    /// TenantAccount: something in its spec is not allowed, and is not in force.
+    NotAllowed,
     /// Usage is not measured yet.
     NotMeasured,
     /// Not checked yet.
@@ -197,8 +211,12 @@ reasons! {
     PasswordReplaced,
     /// `spec.paused` stops all work.
     Paused,
+    /// Event: the customer's administrator changed to another plan, as the plan's selfService allows.
+    PlanGranted,
     /// The plan in the spec does not exist.
     PlanNotFound,
+    /// Event: the customer's administrator asks for another plan.
+    PlanRequested,
     /// SupportAccess: the admission policy that checks who requests and who approves is missing.
     PolicyMissing,
     /// A prepared transaction blocks the operation.

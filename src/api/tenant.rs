@@ -248,10 +248,15 @@ pub struct TenantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioning: Option<Provisioning>,
 
-    /// Namespace in which the customer's own view of the tenant is shown. Not supported yet: must be empty or absent.
+    /// Namespace in which the customer's administrator sees the tenant, and may change what its plan allows: as the
+    /// TenantAccount with the slug's name. The namespace must have the label tenantry.dev/accounts: "true"; while it has
+    /// not, AccountShown is False. What was changed there counts as long as this field is set. Can be changed at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    #[x_kube(validation = rule("self == ''", "accountNamespace is not supported yet: leave it out"))]
+    #[x_kube(validation = rule(
+        "self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        "accountNamespace must be the name of a namespace: a-z, 0-9 and '-', with a letter or a digit at both ends",
+    ))]
     pub account_namespace: Option<String>,
 
     /// Takes over a database that exists on the server already, instead of creating one. First status.adoption reports what

@@ -30,6 +30,10 @@ pub struct TenantStatus {
     /// Name of the plan in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// Plan that the customer's administrator changed to in the TenantAccount, as the plan's selfService allows: it counts
+    /// instead of spec.plan, until spec.plan changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_plan: Option<String>,
     /// Access level of the tenant's own logins, as verified in PostgreSQL. Unknown while it cannot be verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
@@ -237,7 +241,7 @@ pub struct Usage {
 }
 
 /// A structural schema cannot describe named properties beside arbitrary ones, so that the amounts are free-form.
-fn usage(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn usage(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "properties": {"measuredAt": {"type": "string", "format": "date-time", "description": "Time of the measurement."}},

@@ -18,11 +18,11 @@ use super::{
     database_server::prefix::naming,
     events::Events,
     state::{
-        breaker::Breaker, failed_lists::FailedLists, images::Images, latest_status::LatestStatus,
-        leftovers::Leftovers, login_use::PreviousLoginUse, migration_runs::MigrationRuns,
-        modules::ModuleStates, plan_rollout::PlanRollout, recorded_usage::RecordedUsage,
-        recorded_users::RecordedUsers, registry_reads::RegistryReads, reports::AwaitedReports,
-        retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
+        accounts::Accounts, breaker::Breaker, failed_lists::FailedLists, images::Images,
+        latest_status::LatestStatus, leftovers::Leftovers, login_use::PreviousLoginUse,
+        migration_runs::MigrationRuns, modules::ModuleStates, plan_rollout::PlanRollout,
+        recorded_usage::RecordedUsage, recorded_users::RecordedUsers, registry_reads::RegistryReads,
+        reports::AwaitedReports, retries::Retries, scopes::Scopes, server_credentials::ServerCredentials,
         server_rollout::ServerRollouts, servers::Servers, snapshot::StartupSnapshot,
         support::SupportsInForce, timers::Timers, tombstones::Tombstones, waiting::Waiting,
         warned_limits::WarnedLimitsByTenant,
@@ -82,6 +82,8 @@ pub struct Stores {
     pub tenant_modules: Store<TenantModule>,
     /// The ConfigMaps of the operator's namespace.
     pub config_maps: Store<ConfigMap>,
+    /// The TenantAccounts.
+    pub accounts: Accounts,
     /// Tenants, TenantHolds, SupportAccesses and Secrets, by watched namespace.
     pub scopes: Scopes,
 }

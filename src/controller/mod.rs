@@ -17,6 +17,7 @@ pub mod state;
 pub mod supervisor;
 pub mod support_access;
 pub mod tenant;
+pub mod tenant_account;
 pub mod tenant_hold;
 pub mod tenant_module;
 pub mod tenant_plan;

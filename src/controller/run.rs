@@ -23,6 +23,7 @@ use super::{
     database_server,
     events::Events,
     state::{
+        accounts::Accounts,
         breaker::Breaker,
         failed_lists::FailedLists,
         images::Images,
@@ -150,8 +151,11 @@ pub async fn run(
     let (database_servers, server_writer) = reflector::store();
     let (tenant_modules, module_writer) = reflector::store();
     let (config_maps, config_map_writer) = reflector::store();
+    let (accounts, account_writer) = reflector::store();
+    let (namespaces, namespace_writer) = reflector::store();
+    let accounts = Accounts { accounts, namespaces };
     let (scopes, inputs) = scopes(&options.watch_namespaces);
-    let stores = Stores { plans, database_servers, tenant_modules, config_maps, scopes };
+    let stores = Stores { plans, database_servers, tenant_modules, config_maps, accounts, scopes };
     let recorded_users = RecordedUsers::new(actors::is_old_kubernetes(&resources.client).await);
     let context = Arc::new(context(resources, options, stores, former_leaders, recorded_users));
     let mut supervisor = Supervisor::new(shutdown.clone());
@@ -159,6 +163,9 @@ pub async fn run(
     for (namespace, writer) in inputs.secrets {
         supervisor.spawn("watch on Secrets", watch::secrets::run(context.clone(), namespace, writer));
     }
+    supervisor.spawn("watch on TenantAccounts", watch::accounts::run(context.clone(), account_writer));
+    let namespaces = watch::accounts::run_namespaces(context.clone(), namespace_writer);
+    supervisor.spawn("watch on namespaces of accounts", namespaces);
     supervisor.spawn("watch on TenantModules", watch::modules::run(context.clone(), module_writer));
     let config_maps = watch::modules::run_config_maps(context.clone(), config_map_writer);
     supervisor.spawn("watch on ConfigMaps", config_maps);

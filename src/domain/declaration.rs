@@ -16,7 +16,10 @@ use super::{
     attribution::{Actor, RecordedChanges},
     state_reason::{DeclaredReason, SlugReason, slug_reason, state_reason},
 };
-use crate::api::tenant::{DesiredState, Tenant};
+use crate::api::{
+    tenant::{DesiredState, Tenant},
+    tenant_account::TenantAccount,
+};
 
 pub mod objects;
 
@@ -43,7 +46,7 @@ pub struct Declaration {
 /// A row of the activity log about a change of the spec.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangeRow {
-    /// `Created`, `Updated` or `Deleted`.
+    /// `Created`, `Updated` or `Deleted`; of an account `AccountUpdated`.
     pub action: &'static str,
     /// Who changed it.
     pub actor: String,
@@ -59,6 +62,11 @@ impl Declaration {
         let declaration = Self::of_object(&tenant.metadata, &tenant.spec, key);
         let slug_reason = before.and_then(|before| slug_reason(&tenant.spec, before.reason()));
         Self { slug_reason, ..declaration }
+    }
+
+    /// Of a TenantAccount.
+    pub fn of_account(account: &TenantAccount, key: &[u8]) -> Self {
+        Self::of_object(&account.metadata, &account.spec, key)
     }
 
     /// Of any object.
@@ -82,10 +90,10 @@ impl Declaration {
         DeclaredReason { spec: &self.spec, of_slug: self.slug_reason.as_ref() }
     }
 
-    /// Whether it is of this state of a Tenant, or of a later one.
-    pub fn includes(&self, tenant: &Tenant) -> bool {
-        Some(&self.object) == tenant.metadata.uid.as_ref()
-            && tenant.metadata.generation.is_none_or(|generation| generation <= self.generation)
+    /// Whether it is of this state of an object, or of a later one.
+    pub fn includes(&self, metadata: &ObjectMeta) -> bool {
+        Some(&self.object) == metadata.uid.as_ref()
+            && metadata.generation.is_none_or(|generation| generation <= self.generation)
     }
 
     /// The fields that differ from an earlier declaration.
@@ -159,6 +167,18 @@ pub fn change_rows(
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
     rows_with_reasons(before, now, changes, |changed| reason(tenant, changed))
+}
+
+/// The rows for the changes of a TenantAccount. The operator creates it with what is on record: no change.
+pub fn account_rows(
+    recorded: Option<&Declaration>,
+    now: &Declaration,
+    changes: &RecordedChanges,
+) -> Vec<ChangeRow> {
+    let as_created = Declaration { object: now.object.clone(), generation: 1, spec: Map::new(), slug_reason: None };
+    let before = Before::Recorded(recorded.unwrap_or(&as_created));
+    let rows = rows_with_reasons(before, now, changes, |_| None).into_iter();
+    rows.map(|row| ChangeRow { action: "AccountUpdated", ..row }).collect()
 }
 
 /// The same for any object. `reason`: the reason that was given with a change of these fields.

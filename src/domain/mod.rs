@@ -5,6 +5,7 @@
 
 pub mod accepted_module;
 pub mod access;
+pub mod account;
 pub mod activity_chain;
 pub mod attribution;
 pub mod backoff;

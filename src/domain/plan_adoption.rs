@@ -89,13 +89,13 @@ pub fn adoption_by_plan<'a>(
     by_plan
 }
 
-/// The plan that a tenant should have: the one in its spec, or the one that follows its trial.
+/// The plan that a tenant should have: the one in its spec, the one that was granted instead, or the one that follows its trial.
 fn wanted<'a>(
     tenant: &'a Tenant,
     status: &'a TenantStatus,
     plans: &BTreeMap<String, &TenantPlanSpec>,
 ) -> &'a str {
-    let named = &tenant.spec.plan;
+    let named = status.granted_plan.as_ref().unwrap_or(&tenant.spec.plan);
     let follows = plans.get(named).and_then(|plan| plan.trial_end.as_ref()?.plan.as_ref());
     match &status.plan {
         Some(in_force) if status.trial_ends_at.is_some() && Some(in_force) == follows => in_force,
@@ -245,6 +245,14 @@ mod tests {
         assert_counts(&[tenant("other", other, status.clone())], &[("gold", 1, 1)]);
         // A limit that is not set prevents the plan from being applied.
         assert_counts(&[tenant("missing", json!({"plan": "gold"}), status)], &[("gold", 1, 1)]);
+    }
+
+    #[test]
+    fn granted_plan_is_wanted_instead_of_the_one_in_the_spec() {
+        let mut status = with_free();
+        status["grantedPlan"] = json!("free");
+        let granted = tenant("granted", json!({"plan": "gold"}), status);
+        assert_counts(&[granted], &[("free", 1, 0), ("gold", 1, 0)]);
     }
 
     #[test]

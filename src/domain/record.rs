@@ -15,6 +15,7 @@ use super::{
         gates::EffectiveGate,
         holds::{Hold, HoldActor, describe_legal_holds},
     },
+    account::AccountRecord,
     breaker::Vanished,
     declaration::Declaration,
     identity::TenantId,
@@ -126,6 +127,8 @@ pub struct TenantRecord {
     pub holds_changed_by: Option<String>,
     /// Who placed its holds, by name.
     pub hold_actors: BTreeMap<String, HoldActor>,
+    /// What its customer's administrator changed in the TenantAccount.
+    pub account: AccountRecord,
 }
 
 impl TenantRecord {
@@ -231,6 +234,7 @@ impl TenantRecord {
             entitlements_generation: None,
             holds_changed_by: None,
             hold_actors: BTreeMap::new(),
+            account: AccountRecord::default(),
         }
     }
 }

@@ -59,13 +59,17 @@ pub fn check(settings: &BTreeMap<String, Value>) -> Result<(), SettingsError> {
             return Err(SettingsError::Nul { key: key.clone() });
         }
     }
-    // `Value` is displayed as compact JSON; the object adds two braces, and quotes, a colon and a comma per entry.
-    let bytes =
-        2 + settings.iter().map(|(key, value)| key.len() + 4 + value.to_string().len()).sum::<usize>();
+    let bytes = bytes(settings);
     if bytes > MAX_BYTES {
         return Err(SettingsError::TooLarge { bytes });
     }
     Ok(())
+}
+
+/// How much settings take as compact JSON, in bytes.
+pub fn bytes(settings: &BTreeMap<String, Value>) -> usize {
+    // `Value` is displayed as compact JSON; the object adds two braces, and quotes, a colon and a comma per entry.
+    2 + settings.iter().map(|(key, value)| key.len() + 4 + value.to_string().len()).sum::<usize>()
 }
 
 /// Whether a predicate holds for a value or for any value inside it.

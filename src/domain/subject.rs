@@ -3,6 +3,7 @@
 
 use super::{
     access::{AccessLevel, evaluate::AccessEvaluation},
+    account::AccountView,
     attribution::{Actor, RecordedChanges},
     observed::RegistryStatus,
     record::TenantRecord,
@@ -30,8 +31,10 @@ pub struct Evaluation {
 /// A tenant under reconcile.
 #[derive(Clone, Debug)]
 pub struct Subject<'a> {
-    /// The object, as it was read.
+    /// The object, with what its customer's administrator changed in the TenantAccount.
     pub tenant: &'a Tenant,
+    /// The object, as it was read.
+    pub declared: &'a Tenant,
     /// What is read from the object, whether or not its spec is valid.
     pub object: TenantObject,
     /// The newest status known, which may be newer than the object's copy.
@@ -46,6 +49,8 @@ pub struct Subject<'a> {
     pub evaluation: Option<Evaluation>,
     /// Who changed the object, as far as that was read.
     pub changes: RecordedChanges,
+    /// How far the tenant's account is; absent if it has none.
+    pub account: Option<AccountView>,
 }
 
 impl Subject<'_> {

@@ -10,6 +10,7 @@
 //! name is the holder of its workflows: the database refuses to change a tenant while another live process runs its
 //! workflow.
 
+mod accounts;
 mod activity;
 mod audit;
 mod breaker;

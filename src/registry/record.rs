@@ -11,6 +11,7 @@ use crate::{
     },
     domain::{
         access::{AccessLevel, holds::Hold},
+        account::AccountRecord,
         breaker::Vanished,
         declaration::Declaration,
         identity::TenantId,
@@ -34,7 +35,7 @@ macro_rules! own_columns {
          module_purges, previous_login, previous_login_oid, previous_verifier, previous_login_since, \
          previous_login_until, credentials_issued_at, rotation_request, reader_login, reader_login_oid, \
          reader_verifier, reader_digest, reader_issued_at, declaration, status_generation, \
-         entitlements_generation, holds_changed_by, hold_actors, "
+         entitlements_generation, holds_changed_by, hold_actors, account, "
     };
 }
 pub(super) use own_columns;
@@ -212,6 +213,7 @@ impl<'r> FromRow<'r, PgRow> for TenantRecord {
             entitlements_generation: row.try_get("entitlements_generation")?,
             holds_changed_by: row.try_get("holds_changed_by")?,
             hold_actors: row.try_get::<Json<_>, _>("hold_actors")?.0,
+            account: account(row)?,
         })
     }
 }
@@ -270,6 +272,10 @@ fn holds(row: &PgRow) -> sqlx::Result<Vec<Hold>> {
 fn declaration(row: &PgRow) -> sqlx::Result<Option<Declaration>> {
     let recorded: Option<Value> = row.try_get("declaration")?;
     Ok(recorded.and_then(|recorded| serde_json::from_value(recorded).ok()))
+}
+
+fn account(row: &PgRow) -> sqlx::Result<AccountRecord> {
+    Ok(row.try_get::<Option<Json<_>>, _>("account")?.map(|Json(found)| found).unwrap_or_default())
 }
 
 fn offboarding_trigger(row: &PgRow) -> sqlx::Result<Option<OffboardingTrigger>> {

@@ -11,7 +11,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Request},
 };
 use serde_json::json;
-use tenantry::api::{API_VERSION, tenant_module::TenantModule};
+use tenantry::api::{
+    API_VERSION, LABEL_ACCOUNTS, LABEL_TENANT_ID, tenant_account::TenantAccount, tenant_module::TenantModule,
+};
 use tenantry_test_support::{
     Options, World,
     audit::{AuditedRequest, requests},
@@ -137,6 +139,21 @@ async fn request_support_access(world: &World) {
     kubectl.apply(&access.to_string()).await.unwrap();
 }
 
+/// Allows accounts in the world's own namespace, and removes the label of the one that the operator creates there.
+async fn use_account(world: &World) {
+    let kubectl = world.kubectl();
+    let allow = format!("{LABEL_ACCOUNTS}=true");
+    kubectl.run(&["label", "namespace", world.name, &allow]).await.unwrap();
+    let accounts = Api::<TenantAccount>::namespaced(world.fleet.client.clone(), world.name);
+    let labels = async || accounts.get_opt("rights-a").await.unwrap().map(|found| found.metadata.labels);
+    let is_labelled =
+        async || labels().await.flatten().is_some_and(|found| found.contains_key(LABEL_TENANT_ID));
+    world.until("the account is created", is_labelled).await;
+    let remove = json!({"metadata": {"labels": {LABEL_TENANT_ID: null}}});
+    accounts.patch("rights-a", &PatchParams::default(), &Patch::Merge(remove)).await.unwrap();
+    world.until("the label is back", is_labelled).await;
+}
+
 #[tokio::test]
 async fn rights_used_are_rights_granted() {
     let world = World::with("rights", Options { breaker: Some(1), ..Options::default() }).await;
@@ -147,9 +164,11 @@ async fn rights_used_are_rights_granted() {
         assert!(!secrets_of_the_cluster, "{}", grant.text());
     }
 
-    world.apply("rights-a", json!({"offboarding": {"gracePeriodSeconds": 0}})).await;
+    let account = json!({"offboarding": {"gracePeriodSeconds": 0}, "accountNamespace": world.name});
+    world.apply("rights-a", account.clone()).await;
     apply_undecodable(&world, "one").await;
     world.fleet.ready("rights-a").await;
+    use_account(&world).await;
     apply_module(&world).await;
     request_support_access(&world).await;
     apply_tool(&world, "1").await;
@@ -158,7 +177,9 @@ async fn rights_used_are_rights_granted() {
     world.fleet.delete_hold("rights-hold").await;
     apply_undecodable(&world, "two").await;
     // Another plan has other limits, which the Secret shows.
-    world.apply("rights-a", json!({"plan": "free", "offboarding": {"gracePeriodSeconds": 0}})).await;
+    let mut free = account;
+    free["plan"] = json!("free");
+    world.apply("rights-a", free).await;
     world.fleet.ready("rights-a").await;
     world.fleet.delete("rights-a").await;
     // Too many: the breaker opens, which is an Event about the CRD.

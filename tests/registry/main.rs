@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod accounts;
 mod activity_chain;
 mod activity_links;
 mod actors;

@@ -31,6 +31,16 @@ What the operator may do: exactly what it uses. tests/faults/rights.rs compares 
 - apiGroups: [tenantry.dev]
   resources: [tenants/status, tenantholds/status, supportaccesses/status]
   verbs: [patch]
+{{/* The accounts of tenants, in the namespaces of customers that have the label for it. */ -}}
+- apiGroups: [tenantry.dev]
+  resources: [tenantaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [tenantry.dev]
+  resources: [tenantaccounts/status]
+  verbs: [patch]
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
 {{/* Whether the policy is in force that proves who requests a SupportAccess. */ -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]

@@ -27,6 +27,7 @@ use crate::{
         database_server::preflight::restored,
         state::servers::ServerState,
         tenant::{evaluate, rights::report_rights_between_reconciles},
+        tenant_account::in_force::in_force,
         watch::requeue::requeue_tenant,
     },
     domain::{
@@ -288,31 +289,33 @@ async fn check_tenant(
     }
     let tenant = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name);
     let Some(tenant) = tenant.filter(|_| row.status.was_active()) else { return Ok(None) };
+    let tenant = in_force(&tenant, Some(row), context);
+    let tenant = tenant.as_ref();
     let facts = inventory.facts_recorded(&row.placement, RecordedOids::of(row));
-    let evaluation = evaluate::access(&tenant, Some(row), None, context);
+    let evaluation = evaluate::access(tenant, Some(row), None, context);
     let access = evaluation.access;
-    let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant.as_ref()));
-    let found = mismatches(&facts, &Expected::of(row, access, &row.rotation(&tenant, context.clock.now())));
+    let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant));
+    let found = mismatches(&facts, &Expected::of(row, access, &row.rotation(tenant, context.clock.now())));
     let is_retried = failure.is_some() && requested.get(&row.id) == Some(&found);
     let check = DriftCheck {
         mismatches: &found,
         access,
         recorded_access: row.access,
-        is_paused: is_paused(&tenant),
-        has_valid_spec: desired_tenant(&tenant, context.as_ref()).is_ok()
+        is_paused: is_paused(tenant),
+        has_valid_spec: desired_tenant(tenant, context.as_ref()).is_ok()
             && context.plan(&evaluation.plan).is_some(),
         is_reported: failure.is_some_and(|reason| REPORTED.contains(&reason)),
         is_retried,
     };
     if let ServerState::Ready(server) = context.state.servers.get(&row.placement.server) {
-        report_rights_between_reconciles(&tenant, row, &server, context).await?;
+        report_rights_between_reconciles(tenant, row, &server, context).await?;
     }
     if found.is_empty() {
         requested.remove(&row.id);
     }
     if check.needs_reconcile() {
         if check.is_access_regained() {
-            context.state.waiting.access_regained(ObjectRef::from_obj(tenant.as_ref()));
+            context.state.waiting.access_regained(ObjectRef::from_obj(tenant));
         }
         // The startup snapshot is older than this.
         context.state.snapshot.forget(&row.resource_uid);

@@ -2,6 +2,7 @@
 //! one query per server. A tenant that is idle for long is reported, then held.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
@@ -25,6 +26,7 @@ use crate::{
             failure::StepError,
             holds::{Placer, place},
         },
+        tenant_account::in_force::in_force,
         watch::requeue::requeue_tenant,
     },
     domain::{
@@ -124,6 +126,12 @@ async fn watched(context: &Context) -> Result<Vec<Watched>, StepError> {
     let watched = rows.into_iter().filter(|row| row.status.was_active()).filter_map(|row| {
         let policy = policy(&row)?;
         let tenant = context.stores.scopes.tenant(&row.resource_namespace, &row.resource_name)?;
+        // A plan that was granted to the customer counts.
+        let counted = match in_force(&tenant, Some(&row), context) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(counted) => Some(Arc::new(counted)),
+        };
+        let tenant = counted.unwrap_or(tenant);
         let has_access = evaluate::access(&tenant, Some(&row), None, context).access > AccessLevel::Blocked;
         has_access.then_some(Watched { tenant, row, policy })
     });

@@ -1,5 +1,6 @@
 //! What this process remembers. Nothing here knows the Context, and everything can be read again after a restart.
 
+pub mod accounts;
 pub mod breaker;
 pub mod failed_lists;
 pub mod fingerprint;

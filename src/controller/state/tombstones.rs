@@ -141,6 +141,20 @@ impl Tombstones {
         .collect()
     }
 
+    /// Whether a tenant is a tombstone.
+    pub fn contains(&self, id: TenantId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// The tombstone that a new Tenant of this namespace, name and slug restores.
+    pub fn of_object(&self, namespace: &str, name: &str, slug: &str) -> Option<TenantId> {
+        let by_id = self.lock();
+        let is_its = |entry: &&Entry| {
+            !entry.purging && (&*entry.namespace, &*entry.name, &*entry.slug) == (namespace, name, slug)
+        };
+        by_id.values().find(is_its).map(|entry| entry.id)
+    }
+
     /// Claims a tombstone to work on, unless it is being worked on already.
     pub fn claim(&self, id: TenantId) -> Option<Claim> {
         let claimed = self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(id);

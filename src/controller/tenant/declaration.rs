@@ -16,8 +16,8 @@ use crate::{
 
 /// What a new Tenant declares, and the rows about its creation.
 pub fn new_declaration(subject: &Subject<'_>, context: &Context) -> (Declaration, Vec<ChangeRow>) {
-    let declaration = Declaration::of(subject.tenant, &context.installation.digest_key, None);
-    let rows = change_rows(Before::Nothing, &declaration, subject.tenant, &subject.changes);
+    let declaration = Declaration::of(subject.declared, &context.installation.digest_key, None);
+    let rows = change_rows(Before::Nothing, &declaration, subject.declared, &subject.changes);
     (declaration, rows)
 }
 
@@ -27,10 +27,10 @@ pub async fn record_changes(
     correlation: Option<Uuid>,
     context: &Context,
 ) -> Result<(), StepError> {
-    let tenant = subject.tenant;
+    let tenant = subject.declared;
     let Some(row) = &subject.record else { return Ok(()) };
     let before = match &row.declaration {
-        Some(recorded) if recorded.includes(tenant) => return Ok(()),
+        Some(recorded) if recorded.includes(&tenant.metadata) => return Ok(()),
         Some(recorded) => Before::Recorded(recorded),
         // Registered by an earlier release.
         None => match (subject.object.state, subject.previous.observed_generation) {

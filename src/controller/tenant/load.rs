@@ -15,6 +15,7 @@ use crate::{
     api::{ANNOTATION_ADOPT_ROW, FINALIZER, reason::Reason, tenant::Tenant, tenant_status::TenantState},
     controller::context::SharedContext,
     domain::{
+        account::AccountView,
         attribution::RecordedChanges,
         identity::TenantId,
         named_row::NamedRow,
@@ -53,10 +54,24 @@ pub fn tenant_object(tenant: &Tenant) -> TenantObject {
     }
 }
 
-/// Loads a tenant.
-pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &SharedContext) -> Loaded<'a> {
+/// What was read of a tenant.
+pub struct ReadTenant {
+    /// The row, if the registry could be read.
+    pub row: Result<Option<TenantRecord>, registry::Error>,
+    /// How far its account is.
+    pub account: Option<AccountView>,
+}
+
+/// Loads a tenant. `tenant` is `declared` with what its customer's administrator changed.
+pub async fn load<'a>(
+    read: ReadTenant,
+    tenant: &'a Tenant,
+    declared: &'a Tenant,
+    object: TenantObject,
+    context: &SharedContext,
+) -> Loaded<'a> {
     let previous = context.state.latest_status.newest(tenant);
-    let (record, mut registry_error) = match read_record(tenant, context).await {
+    let (record, mut registry_error) = match read.row {
         Ok(record) => (record, None),
         Err(error) => (None, Some(error)),
     };
@@ -66,6 +81,8 @@ pub async fn load<'a>(tenant: &'a Tenant, object: TenantObject, context: &Shared
         was_registered && tenant.annotations().get(ANNOTATION_ADOPT_ROW) == previous.tenant_id.as_ref();
     let mut subject = Subject {
         tenant,
+        declared,
+        account: read.account,
         object: TenantObject { was_registered, was_activated, adopts_row, ..object },
         previous,
         desired: None,

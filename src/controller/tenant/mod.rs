@@ -20,6 +20,7 @@ pub mod observe;
 pub mod pipeline_login;
 pub mod plan;
 pub mod purge_guard;
+pub mod read;
 pub mod reconcile;
 pub mod requeue;
 pub mod rights;

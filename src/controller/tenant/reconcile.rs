@@ -4,7 +4,10 @@
 //! outcome. Everything is planned from what was observed, never from what a status
 //! shows.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
@@ -15,6 +18,7 @@ use super::{
     declaration::record_changes,
     failure::{api_reason, retry_after},
     load::{Loaded, load, tenant_object},
+    read::read_tenant,
     requeue::{conflict_is_resolved, next_reconcile, next_tombstone_reconcile, requeue_at, set_timer},
     slots::wait_for_slot,
     span,
@@ -22,10 +26,14 @@ use super::{
 };
 use crate::{
     api::tenant::Tenant,
-    controller::{context::SharedContext, state::servers::Slot},
+    controller::{
+        context::SharedContext,
+        state::servers::Slot,
+        tenant_account::{in_force::in_force, settle::settle, show::show},
+    },
     domain::{
         backoff,
-        status::{Obstacle, Summary},
+        status::{Obstacle, Outcome, Summary},
         workflow::{BlockedReason, ObjectState, attempt::Progress},
     },
     telemetry::tenant_span,
@@ -67,7 +75,8 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
         return Ok(Action::await_change());
     }
 
-    let loaded = load(tenant, object, context).await;
+    let (counted, read) = read_tenant(tenant, context).await;
+    let loaded = load(read, &counted, tenant, object, context).await;
     if let Some(at) = postponed_until(&loaded, context).await {
         set_timer(&loaded.subject, context).await;
         return Ok(requeue_at(at, context.clock.now()));
@@ -78,6 +87,10 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
     // Changes that led to no work too.
     if let Err(error) = record_changes(&mut converged.subject, None, context).await {
         warn!(%error, "could not record the changes of the spec; the next reconcile does");
+    }
+    // A tenant has one from its activation on.
+    if let (None, Some(row)) = (&converged.subject.account, &mut converged.subject.record) {
+        converged.subject.account = settle(tenant, row, context).await;
     }
 
     let outcome = converged.outcome();
@@ -97,8 +110,28 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
     if let Some(reason) = failure {
         context.metrics.reconcile_failed(reason.as_str());
     }
+    let next = next_reconcile(&outcome, &summary, context.clock.now());
+    let after_account = show_account(&outcome, &counted, context).await;
     written?;
-    Ok(next_reconcile(&outcome, &summary, context.clock.now()))
+    Ok(if next == Action::await_change() { after_account } else { next })
+}
+
+/// Shows the tenant in its account. Returns when a tenant is reconciled again of which nothing else is left to do: if its
+/// account is not there yet, or counts only since its row is known.
+async fn show_account(outcome: &Outcome<'_>, counted: &Tenant, context: &SharedContext) -> Action {
+    let subject = outcome.subject;
+    let shown = show(outcome, context).await;
+    if let Err(error) = &shown {
+        warn!(%error, "could not write the status of a TenantAccount; it is tried again");
+    }
+    let account = subject.account.as_ref();
+    if shown.is_err() || account.is_some_and(|account| account.situation.is_pending()) {
+        return Action::requeue(backoff::temporary(5, rand::random()));
+    }
+    match in_force(subject.declared, subject.record.as_ref(), context).spec == counted.spec {
+        true => Action::await_change(),
+        false => Action::requeue(Duration::from_millis(100)),
+    }
 }
 
 /// Until when a failed tenant waits. Restricting access waits for nothing.

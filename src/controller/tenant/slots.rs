@@ -12,6 +12,7 @@ use crate::{
     controller::{
         context::SharedContext,
         state::servers::{Slot, SlotRequest},
+        tenant_account::in_force::in_force,
     },
     domain::{
         spec::DEFAULT_SERVER,
@@ -115,7 +116,8 @@ async fn work_of(tenant: &Tenant, context: &SharedContext) -> Work {
     }
     match read_record(tenant, context).await {
         Ok(record) => {
-            let wanted = access(tenant, record.as_ref(), None, context).access;
+            let counted = in_force(tenant, record.as_ref(), context);
+            let wanted = access(&counted, record.as_ref(), None, context).access;
             let narrows = record.is_some_and(|record| must_narrow(&record, wanted));
             if narrows { Work::Restrictions } else { Work::Tenants }
         }

@@ -44,6 +44,8 @@ pub async fn reconcile_tombstone(entry: &Entry, slot: &mut Slot, context: &Share
     let tenant = recorded_tenant(&record);
     let subject = Subject {
         tenant: &tenant,
+        declared: &tenant,
+        account: None,
         object: TenantObject { state: ObjectState::Deleted, ..TenantObject::default() },
         previous: TenantStatus::default(),
         desired: None,

@@ -1,5 +1,6 @@
 //! The watches, and which reconciles a change requests.
 
+pub mod accounts;
 pub mod decode;
 pub mod follow;
 pub mod guarded;

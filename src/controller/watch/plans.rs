@@ -47,8 +47,10 @@ fn roll_out(plan: &TenantPlan, change: Change, context: &Context) {
         |tenant: &Tenant| context.plan(&tenant.spec.plan)?.spec.trial_end.as_ref()?.plan.clone();
     let mut count = 0_usize;
     for tenant in context.stores.scopes.tenants() {
-        let in_force = tenant.status.as_ref().and_then(|status| status.plan.clone());
-        if tenant.spec.plan == name || is_it(in_force) || is_it(after_trial(&tenant)) {
+        let status = tenant.status.as_ref();
+        let in_force = status.and_then(|status| status.plan.clone());
+        let granted = status.and_then(|status| status.granted_plan.clone());
+        if tenant.spec.plan == name || is_it(in_force) || is_it(granted) || is_it(after_trial(&tenant)) {
             let failure = context.state.retries.failure(&ObjectRef::from_obj(tenant.as_ref()));
             rollout.add(&tenant, failure == Some(Reason::PlanNotFound));
             count += 1;

@@ -23,10 +23,12 @@ const REPORT_PERIOD: Duration = Duration::from_secs(5);
 /// How long tenants wait for the first check of their servers. A server that does not respond must not delay the others.
 const FIRST_CHECKS: Duration = Duration::from_secs(5);
 
-/// Waits for the plans, the servers and the Secrets: without them, a first reconcile would take them for missing.
+/// Waits for the plans, the servers, the accounts and the Secrets: without them, a first reconcile would take them for missing.
 pub async fn stores_are_filled(context: &Context) {
     is_filled(&context.stores.plans, "tenantplans").await;
     is_filled(&context.stores.database_servers, "databaseservers").await;
+    is_filled(&context.stores.accounts.accounts, "tenantaccounts").await;
+    is_filled(&context.stores.accounts.namespaces, "namespaces").await;
     for scope in &context.stores.scopes.0 {
         is_filled(&scope.secrets, "secrets").await;
     }

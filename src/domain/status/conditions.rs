@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Obstacle, Outcome, Summary, access, condition_update::ConditionUpdate, usage};
+use super::{Obstacle, Outcome, Summary, access, account, condition_update::ConditionUpdate, usage};
 use crate::{
     api::{
         conditions::{
@@ -16,6 +16,7 @@ use crate::{
     },
     domain::{
         access::{AccessLevel, inputs::past_trial_end},
+        account::account_namespace,
         module_status::describe_behind,
         observed::RegistryStatus,
         spec,
@@ -66,6 +67,7 @@ pub(super) fn updates(
         report_behind(&mut updates, modules);
         report_awaited(&mut updates, modules);
     }
+    updates.extend(account::condition(outcome));
     updates
 }
 
@@ -109,6 +111,9 @@ pub(super) fn merge(
     });
     if !outcome.subject.is_deprovisioning() {
         remove_condition(&mut before, api::DEPROVISIONED);
+    }
+    if account_namespace(outcome.subject.declared).is_none() {
+        remove_condition(&mut before, api::ACCOUNT_SHOWN);
     }
     for update in updates {
         set_condition(&mut before, update.into_condition(outcome.subject.tenant.metadata.generation, now));

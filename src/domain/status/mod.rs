@@ -1,6 +1,7 @@
 //! The status of a Tenant, computed from what a reconcile read, decided and did. Pure.
 
 mod access;
+mod account;
 mod condition_update;
 mod conditions;
 mod summary;
@@ -103,6 +104,9 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         observed_generation: subject.tenant.metadata.generation,
         state: Some(state),
         plan: plan(outcome).or(before.plan),
+        granted_plan: record.map_or(before.granted_plan, |record| {
+            record.account.granted_plan(subject.declared).map(|grant| grant.plan.clone())
+        }),
         access: Some(access::level(outcome, before.access)),
         tenant_id: record.map(|record| record.id.to_string()).or(before.tenant_id),
         slug: match record {

@@ -40,6 +40,8 @@ fn subject<'a>(tenant: &'a Tenant, previous: TenantStatus, record: Option<Tenant
     let object = TenantObject { has_finalizer: true, ..TenantObject::default() };
     Subject {
         tenant,
+        declared: tenant,
+        account: None,
         object,
         previous,
         desired: None,

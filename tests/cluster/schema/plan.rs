@@ -132,10 +132,11 @@ async fn every_refusal_names_field_and_remedy() {
         (json!({"limits": {"tempFileBytes": "2Ti"}}), "spec.limits", "tempFileBytes must be less than 2Ti"),
         (json!({"limits": {"tempFileBytes": 2199023255552_i64}}), "spec.limits", "must be less than 2Ti"),
         (
-            json!({"selfService": {"settings": ["theme"]}}),
-            "spec.selfService",
-            "selfService is not supported yet",
+            json!({"selfService": {"settings": ["theme", "theme"]}}),
+            "spec.selfService.settings",
+            "Duplicate value",
         ),
+        (json!({"selfService": {"plans": [""]}}), "spec.selfService.plans", "at least 1 chars long"),
     ] {
         assert_refused(&spec, plans.try_create("trial", &spec).await, field, words);
     }

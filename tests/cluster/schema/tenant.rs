@@ -209,9 +209,9 @@ fn refusals() -> Vec<(Value, &'static str, &'static str)> {
             r#"supported values: "Resume", "Rollback""#,
         ),
         (
-            json!({"accountNamespace": "acme"}),
+            json!({"accountNamespace": "Acme"}),
             "spec.accountNamespace",
-            "accountNamespace is not supported yet: leave it out",
+            "accountNamespace must be the name of a namespace",
         ),
         (json!({"adopt": {}}), "spec.adopt.database", "Required value"),
         (
@@ -301,6 +301,7 @@ fn acceptances() -> Vec<Value> {
         json!({"provisioning": {"onFailure": "Resume"}}),
         json!({"provisioning": {"onFailure": "Rollback"}}),
         json!({"accountNamespace": ""}),
+        json!({"accountNamespace": "acme"}),
         json!({"connectionSecretName": "acme.database-1"}),
         json!({"paused": true}),
     ]

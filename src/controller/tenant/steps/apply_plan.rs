@@ -35,7 +35,7 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     // Last: the drift check compares it with the recorded entitlements.
     limit_login.await?;
     let now = context.clock.now();
-    let actor = changed_by(step, &entitlements).await?.to_string();
+    let actor = changed_by(step, &entitlements).await?;
     let generation = step.tenant().metadata.generation;
     let new = NewPlan { entitlements: &entitlements, usage: &usage, at: now, actor: &actor, generation };
     step.replace_record(context.registry.record_entitlements(id, &new, correlation).await?.record);
@@ -43,18 +43,22 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Who caused the new entitlements: a user of the Tenant, or of its plan. A plan other than the spec's comes into force at the
+/// Who caused the new entitlements: a user of the Tenant, of its account, or of its plan. A plan other than the spec's comes into force at the
 /// end of a trial.
-async fn changed_by(step: &StepContext<'_, '_>, new: &Entitlements) -> Result<Actor, StepError> {
+async fn changed_by(step: &StepContext<'_, '_>, new: &Entitlements) -> Result<String, StepError> {
     let row = step.row()?;
     if step.tenant().spec.plan != new.plan {
-        return Ok(Actor::Tenantry);
+        return Ok(Actor::Tenantry.to_string());
     }
     let changes = &step.subject.changes;
     let renamed = row.entitlements.as_ref().is_some_and(|recorded| recorded.plan != new.plan);
+    let granted = row.account.granted_plan(step.subject.declared);
+    if let Some(granted) = granted.filter(|granted| renamed && granted.plan == new.plan) {
+        return Ok(granted.by.clone());
+    }
     if let Some(actor) = changes.of_entitlements(row.entitlements_generation, renamed) {
-        return Ok(actor);
+        return Ok(actor.to_string());
     }
     let plan = step.context.plan(&new.plan).ok_or(StepError::Missing("the plan"))?;
-    Ok(recorded_changes(plan.as_ref(), step.context).await.last_of_all())
+    Ok(recorded_changes(plan.as_ref(), step.context).await.last_of_all().to_string())
 }

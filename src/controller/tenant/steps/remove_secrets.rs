@@ -1,4 +1,4 @@
-//! RemoveSecrets: deletes the tenant's Secrets, found by the label with its id. One of its names that lost the label is
+//! RemoveSecrets: deletes the tenant's account, and its Secrets, found by the label with its id. One of its names that lost the label is
 //! deleted too, if its content proves whose it is; never by name alone. Other Secrets are left as they are. Those of a
 //! namespace that is deleted are deleted with it.
 
@@ -18,6 +18,7 @@ use crate::{
             secrets::{self, Found},
             step_context::StepContext,
         },
+        tenant_account::object,
     },
     domain::{seed_record::SeedRecord, spec},
 };
@@ -25,6 +26,9 @@ use crate::{
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     pass_deadline(step).await?;
     let id = step.row()?.id;
+    if let Some(place) = &step.row()?.account.place {
+        object::remove(place, id, step.context).await?;
+    }
     let api = Api::<Secret>::namespaced(step.context.client.clone(), &step.namespace());
     let labelled = ListParams::default().labels(&format!("{LABEL_TENANT_ID}={id}"));
     let listed = match api.list_metadata(&labelled).await {

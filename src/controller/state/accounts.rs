@@ -1,0 +1,37 @@
+//! The TenantAccounts of the cluster, and the namespaces that may have them.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use crate::{api::tenant_account::TenantAccount, domain::account::AccountPlace};
+
+/// What the watches keep up to date.
+pub struct Accounts {
+    /// All TenantAccounts.
+    pub accounts: Store<TenantAccount>,
+    /// The namespaces with the label that allows accounts.
+    pub namespaces: Store<Namespace>,
+}
+
+impl Accounts {
+    /// The object at a place.
+    pub fn get(&self, place: &AccountPlace) -> Option<Arc<TenantAccount>> {
+        self.accounts.get(&ObjectRef::new(&place.name).within(&place.namespace))
+    }
+
+    /// Whether accounts may be created in a namespace.
+    pub fn is_open(&self, namespace: &str) -> bool {
+        let found = self.namespaces.get(&ObjectRef::new(namespace));
+        found.is_some_and(|found| found.metadata.deletion_timestamp.is_none())
+    }
+
+    /// All accounts in a namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<TenantAccount>> {
+        self.accounts.state_filter(|account| account.namespace().as_deref() == Some(namespace))
+    }
+}
