@@ -175,7 +175,8 @@ pub fn account_rows(
     now: &Declaration,
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
-    let as_created = Declaration { object: now.object.clone(), generation: 1, spec: Map::new(), slug_reason: None };
+    let as_created =
+        Declaration { object: now.object.clone(), generation: 1, spec: Map::new(), slug_reason: None };
     let before = Before::Recorded(recorded.unwrap_or(&as_created));
     let rows = rows_with_reasons(before, now, changes, |_| None).into_iter();
     rows.map(|row| ChangeRow { action: "AccountUpdated", ..row }).collect()
