@@ -97,7 +97,7 @@ Who may do what: docs/access.md. Verbs beside Kubernetes' own are checked by the
   verbs: [create, update, patch, delete, deletecollection, hold]
 {{- end -}}
 
-{{/* CEL: whether the user has a verb on the object of the request; a list of resource and verb. */}}
+{{/* CEL: whether the user has a verb on the object of the request, which has a namespace; a list of resource and verb. */}}
 {{- define "tenantry.access.may" -}}
 authorizer.group('tenantry.dev').resource('{{ index . 0 }}').namespace(request.namespace).name(request.name).check('{{ index . 1 }}').allowed()
 {{- end -}}
