@@ -62,6 +62,7 @@ async fn every_cell_is_true(document: &str, program: &program::Running, stage: &
     }
     for row in rows.iter().filter(|row| row.state != "stale") {
         stage.prepare(&row.state).await;
+        program.until_state(&row.state).await;
         for column in Columns::ALL {
             let expected = &row.cells[column as usize];
             let found = program.answer(&row.state, column).await;

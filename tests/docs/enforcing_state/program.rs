@@ -134,6 +134,17 @@ impl Running {
             .await
     }
 
+    /// Waits until the application knows the state of a tenant that has its name.
+    pub async fn until_state(&self, state: &str) {
+        let header = format!("tenant-state: {state}");
+        Wait::until(format!("the application knows {state}"))
+            .observe(async || {
+                let head = self.ask(state, "GET", &[]).await.head;
+                if head.lines().any(|line| line == header) { Ok(()) } else { Err(head) }
+            })
+            .await;
+    }
+
     /// An answer as the table writes it.
     pub async fn answer(&self, slug: &str, column: Columns) -> String {
         const STAFF: [&str; 2] = ["support:ada", "platform:grace"];
