@@ -217,14 +217,15 @@ async fn module_columns_show_versions_and_tenants() {
 async fn short_names_category_and_manual_work() {
     let kubectl = shared_operator::ENVIRONMENT.control_plane().kubectl();
     kubectl.run(&["create", "namespace", "display-words"]).await.unwrap();
-    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tmod", "tenantry"] {
+    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tmod", "supp", "tenantry"] {
         eventually(&kubectl, &["-n", "display-words", "get", name]).await;
     }
 
     let resources = kubectl.run(&["api-resources", "--categories=tenantry", "--no-headers"]).await.unwrap();
     let mut kinds: Vec<&str> = resources.lines().filter_map(|line| line.split_whitespace().last()).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantHold", "TenantModule", "TenantPlan"]);
+    let expected = ["DatabaseServer", "SupportAccess", "Tenant", "TenantHold", "TenantModule", "TenantPlan"];
+    assert_eq!(kinds, expected);
 
     for (path, words) in [
         ("tenant", "A Tenant is a customer with a PostgreSQL database of its own."),

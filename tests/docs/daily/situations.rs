@@ -1,7 +1,7 @@
 //! What the commands of the pages need: the situation that their text describes, and what they then show.
 
 /// The pages whose commands are run, in this order.
-pub const PAGES: [&str; 15] = [
+pub const PAGES: [&str; 16] = [
     "../README.md",
     "conditions.md",
     "first-login.md",
@@ -10,6 +10,7 @@ pub const PAGES: [&str; 15] = [
     "lifecycle.md",
     "credentials.md",
     "audit.md",
+    "support-access.md",
     "access.md",
     "server-setup.md",
     "offboarding.md",
@@ -116,6 +117,25 @@ pub const SITUATIONS: &[Situation] = &[
         after: "kubectl delete clusterrolebinding platform-team support-team
             kubectl delete rolebinding -n customers billing",
         shows: &["yes"],
+        ..NONE
+    },
+    Situation {
+        page: "support-access.md",
+        block: "kubectl apply -f ticket-4711.yaml",
+        // Its reader writes the own name.
+        before: r#"kubectl auth whoami -o jsonpath='{.status.userInfo.username}' > whoami
+            sed "s/ada@example.com/$(cat whoami)/" page/ticket.yaml > ticket-4711.yaml"#,
+        after: "kubectl delete supp -n customers ticket-4711",
+        shows: &["postgresql://tenant_acme_support_"],
+    },
+    Situation {
+        page: "support-access.md",
+        block: "kubectl --namespace customers patch supp",
+        before: r#"sed "s/approval: NotRequired/approval: Required/" page/ticket.yaml |
+              kubectl --as=ada@example.com --as-group=system:masters apply -f -
+            kubectl wait -n customers --for=jsonpath='{.status.state}'=WaitingForApproval --timeout=60s supp/ticket-4711"#,
+        after: "kubectl wait -n customers --for=condition=Granted --timeout=60s supp/ticket-4711
+            kubectl delete supp -n customers ticket-4711",
         ..NONE
     },
     Situation {
@@ -356,7 +376,7 @@ END
     },
     Situation {
         page: "uninstall.md",
-        block: "kubectl get ten,hold -A",
+        block: "kubectl get ten,hold,supp -A",
         // No operator runs: see the test.
         before: "kubectl delete ten -n customers acme --wait=false",
         after: "kubectl wait -n customers --for=delete --timeout=30s ten/acme",
