@@ -87,9 +87,9 @@ async fn table_has_every_role_and_every_verb() {
         ROLES.iter().map(|role| role.name).filter(|name| name.starts_with("tenantry-")).collect();
     assert_eq!(ours, columns);
 
-    let operator = all.iter().find(|role| {
-        role.metadata.name.as_deref() == Some("tenantry-aggregate-to-platform-operator")
-    });
+    let operator = all
+        .iter()
+        .find(|role| role.metadata.name.as_deref() == Some("tenantry-aggregate-to-platform-operator"));
     let rules = operator.unwrap().rules.iter().flatten();
     let verbs: BTreeSet<&str> = rules.flat_map(|rule| rule.verbs.iter().map(String::as_str)).collect();
     let own = verbs.iter().filter(|verb| !STANDARD.contains(verb) && !WITHOUT_ACT.contains(verb));

@@ -84,7 +84,8 @@ fn reading() -> Vec<Act> {
 }
 
 fn tenants() -> Vec<Act> {
-    let requested = |name: &'static str, key: &str| change(name, "tenants/target", annotation(key, "now-ROLE"));
+    let requested =
+        |name: &'static str, key: &str| change(name, "tenants/target", annotation(key, "now-ROLE"));
     let spec = |spec: Value| json!({"spec": spec});
     vec![
         create(
@@ -94,7 +95,11 @@ fn tenants() -> Vec<Act> {
         ),
         change("change a Tenant", "tenants/target", spec(json!({"displayName": "by ROLE"}))).really(),
         change("suspend a Tenant", "tenants/target", spec(json!({"state": "Suspended", "stateReason": "x"}))),
-        change("lengthen the grace", "tenants/target", spec(json!({"offboarding": {"gracePeriodSeconds": 5184000}}))),
+        change(
+            "lengthen the grace",
+            "tenants/target",
+            spec(json!({"offboarding": {"gracePeriodSeconds": 5184000}})),
+        ),
         requested("rotate the credentials", ANNOTATION_ROTATE_CREDENTIALS),
         change(
             "deprovision a Tenant (`state`)",
@@ -106,7 +111,11 @@ fn tenants() -> Vec<Act> {
         requested("lift the hold `inactivity`", ANNOTATION_RESUME_REQUESTED_AT),
         requested("have a lost registry row written again", ANNOTATION_ADOPT_ROW),
         change("confirm an adoption", "tenants/adopting", spec(json!({"adopt": {"confirm": "abc"}}))),
-        change("write the status of a Tenant", "tenants/target/status", json!({"status": {"state": "Active"}})),
+        change(
+            "write the status of a Tenant",
+            "tenants/target/status",
+            json!({"status": {"state": "Active"}}),
+        ),
     ]
 }
 
@@ -171,7 +180,11 @@ fn platform() -> Vec<Act> {
     let module = json!({"apiVersion": API_VERSION, "kind": "TenantModule", "metadata": {"name": "new-ROLE"},
         "spec": {"source": {"external": {}}, "version": "1"}});
     vec![
-        change("change a TenantPlan", format!("{CLUSTER}/tenantplans/free"), json!({"spec": {"sla": "99.9"}})),
+        change(
+            "change a TenantPlan",
+            format!("{CLUSTER}/tenantplans/free"),
+            json!({"spec": {"sla": "99.9"}}),
+        ),
         Act::new("create a TenantModule", Method::POST, format!("{CLUSTER}/tenantmodules"), module),
         change(
             "change a DatabaseServer",

@@ -49,7 +49,9 @@ impl Program {
         let own: String = std::env::vars()
             .filter(|(name, _)| {
                 let name = name.to_lowercase();
-                ["pip_", "ssl_", "pyenv_", "npm_config_", "node_"].iter().any(|begins| name.starts_with(begins))
+                ["pip_", "ssl_", "pyenv_", "npm_config_", "node_"]
+                    .iter()
+                    .any(|begins| name.starts_with(begins))
                     || name.ends_with("_proxy")
             })
             .map(|(name, value)| format!("export {name}={}\n", quoted(&value)))
