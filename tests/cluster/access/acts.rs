@@ -171,6 +171,11 @@ fn support() -> Vec<Act> {
     vec![
         create("request a support access", "supportaccesses", request).really(),
         change("approve another user's support access", "supportaccesses/waiting", approval),
+        change(
+            "remove the finalizer of a support access",
+            "supportaccesses/waiting",
+            json!({"metadata": {"finalizers": null}}),
+        ),
         delete("end a support access", "supportaccesses/waiting"),
     ]
 }

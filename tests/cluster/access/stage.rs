@@ -91,7 +91,8 @@ impl Stage {
     /// A support access of another user, which waits for an approval.
     async fn request_access(&self) {
         let requester = self.fleet.by(ENVIRONMENT.control_plane(), "requester").await;
-        let access = json!({"apiVersion": API_VERSION, "kind": "SupportAccess", "metadata": {"name": "waiting"},
+        let access = json!({"apiVersion": API_VERSION, "kind": "SupportAccess",
+            "metadata": {"name": "waiting", "finalizers": [FINALIZER]},
             "spec": {"tenant": "target", "reason": "ticket 4711", "requestedBy": "requester",
                 "approval": "Required"}});
         let path = format!("/apis/{API_VERSION}/namespaces/{}/supportaccesses", self.namespace);
