@@ -81,7 +81,7 @@ async fn another_release_of_the_cluster_can_leave_them_out() {
         let ours = named.filter(|name| {
             ["tenants", "finalizers", "holds", "servers", "breaker"]
                 .iter()
-                .any(|part| *name == &format!("tenantry-{part}"))
+                .any(|part| *name == format!("tenantry-{part}"))
         });
         (labelled(objects, OWN).len(), ours.count())
     };

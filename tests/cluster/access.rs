@@ -49,11 +49,11 @@ async fn table_of_access_is_true() {
 
     // A cell that is changed by hand is found, and so is a row that is removed, renamed or added.
     for row in 0..table.len() {
-        for cell in 0..ROLES.len() {
+        for (cell, role) in ROLES.iter().enumerate() {
             let mut changed = table.clone();
             let other = if changed[row].cells[cell] == "yes" { "no" } else { "yes" };
             changed[row].cells[cell] = other.to_owned();
-            assert_eq!(differences(&changed, &tried).len(), 1, "{} | {}", table[row].act, ROLES[cell].name);
+            assert_eq!(differences(&changed, &tried).len(), 1, "{} | {}", table[row].act, role.name);
         }
         let mut changed = table.clone();
         let removed = changed.remove(row);
