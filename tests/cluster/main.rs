@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+mod access;
 mod accounts;
 mod actors;
 mod conditions;

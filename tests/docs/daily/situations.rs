@@ -1,7 +1,7 @@
 //! What the commands of the pages need: the situation that their text describes, and what they then show.
 
 /// The pages whose commands are run, in this order.
-pub const PAGES: [&str; 15] = [
+pub const PAGES: [&str; 17] = [
     "../README.md",
     "conditions.md",
     "first-login.md",
@@ -12,6 +12,7 @@ pub const PAGES: [&str; 15] = [
     "credentials.md",
     "audit.md",
     "support-access.md",
+    "access.md",
     "server-setup.md",
     "offboarding.md",
     "upgrades.md",
@@ -117,6 +118,14 @@ pub const SITUATIONS: &[Situation] = &[
         block: "kubectl --namespace customers delete secret",
         after: "kubectl wait -n customers --for=create --timeout=60s secret/acme-db
             kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme",
+        ..NONE
+    },
+    Situation {
+        page: "access.md",
+        block: "kubectl create clusterrolebinding",
+        after: "kubectl delete clusterrolebinding platform-team support-team
+            kubectl delete rolebinding -n customers billing",
+        shows: &["yes"],
         ..NONE
     },
     Situation {
