@@ -95,6 +95,8 @@ pub struct Options {
     pub default_modules: Vec<String>,
     /// The schemas of the built-in modules.
     pub module_schemas: ModuleSchemas,
+    /// Whether a webhook of this process records who deletes objects.
+    pub records_deletions: bool,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -336,6 +338,7 @@ fn context(
             retention: options.retention,
             retention_interval: options.retention_interval,
             max_connections: options.max_connections,
+            records_deletions: options.records_deletions,
         },
         leader: Leader {
             leadership: resources.leadership,

@@ -11,10 +11,12 @@
 //! workflow.
 
 mod activity;
+mod admission;
 mod audit;
 mod breaker;
 mod claim;
 mod declarations;
+mod deletions;
 mod error;
 mod holds;
 mod inactivity;
@@ -50,8 +52,10 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     activity::Activity,
+    admission::AdmissionRegistry,
     audit::{ActivityFilter, AuditSnapshot},
     breaker::{Count, Opening},
+    deletions::DeletedObject,
     error::Error,
     holds::HoldChange,
     inactivity::SessionSample,
