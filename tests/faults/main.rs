@@ -55,3 +55,4 @@ mod tools;
 mod traces;
 mod upgrade;
 mod usage;
+mod webhook;

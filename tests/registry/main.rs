@@ -7,6 +7,7 @@ mod activity_links;
 mod actors;
 mod audit_command;
 mod breaker;
+mod deletions;
 mod entitlements_and_usage;
 mod failures;
 mod holds_and_states;
