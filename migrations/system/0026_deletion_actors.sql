@@ -4,7 +4,7 @@
 
 CREATE TABLE deletion_actors (
     object_uid text        PRIMARY KEY CHECK (octet_length(object_uid) BETWEEN 1 AND 64),
-    actor      text        NOT NULL CHECK (actor <> '' AND length(actor) <= 600),
+    actor      text        NOT NULL CHECK (actor <> '' AND length(actor) <= 4000),
     at         timestamptz NOT NULL DEFAULT now()
 );
 

@@ -327,7 +327,12 @@ async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Re
     info!("waiting for the Lease");
     tokio::select! {
         () = leadership.wait() => {}
-        () = shutdown.cancelled() => return Ok(()),
+        () = shutdown.cancelled() => {
+            if let Some(webhook) = webhook {
+                webhook.stop().await;
+            }
+            return Ok(());
+        }
     }
     let current = leadership.clone();
     fence.set(move || current.is_current());

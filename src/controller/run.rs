@@ -154,7 +154,8 @@ pub async fn run(
     let (config_maps, config_map_writer) = reflector::store();
     let (scopes, inputs) = scopes(&options.watch_namespaces);
     let stores = Stores { plans, database_servers, tenant_modules, config_maps, scopes };
-    let recorded_users = RecordedUsers::new(actors::is_old_kubernetes(&resources.client).await);
+    let is_old = actors::is_old_kubernetes(&resources.client).await;
+    let recorded_users = RecordedUsers::new(is_old, options.records_deletions);
     let context = Arc::new(context(resources, options, stores, former_leaders, recorded_users));
     let mut supervisor = Supervisor::new(shutdown.clone());
     supervisor.spawn("watch on TenantPlans", watch::plans::run(context.clone(), plan_writer));

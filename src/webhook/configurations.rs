@@ -27,25 +27,25 @@ impl WebhookList for MutatingWebhookConfiguration {
     }
 }
 
-/// What is missing, as a strategic merge patch of `webhooks`; none: nothing is.
+/// What is missing, as a strategic merge patch of `webhooks`; none: nothing is. The path is no part of what the chart installs: two
+/// field managers would take it from each other. The name of a webhook begins with what it asks.
 pub fn missing(list: &impl WebhookList, authorities: &str, word: &str) -> Option<Value> {
     let bundle = ByteString(authorities.as_bytes().to_vec());
     let mut patches = Vec::new();
     for (name, client) in list.clients() {
+        let question = name.split('.').next().unwrap_or_default();
+        let path = format!("/{question}/{word}");
         let mut patch = json!({});
         if client.ca_bundle.as_ref() != Some(&bundle) {
             patch["caBundle"] = json!(bundle);
         }
-        if let Some(path) = client.service.as_ref().and_then(|service| service.path.as_deref()) {
-            let wanted = with_word(path, word);
-            if wanted != path {
-                patch["service"] = json!({"path": wanted});
-            }
+        if client.service.as_ref().is_some_and(|service| service.path.as_ref() != Some(&path)) {
+            patch["service"] = json!({"path": path});
         }
-        if let Some((origin, path)) = client.url.as_deref().and_then(split_url) {
-            let wanted = with_word(path, word);
-            if wanted != path {
-                patch["url"] = json!(format!("{origin}{wanted}"));
+        if let Some(url) = &client.url {
+            let wanted = format!("{}{path}", origin(url));
+            if wanted != *url {
+                patch["url"] = json!(wanted);
             }
         }
         if patch != json!({}) {
@@ -55,17 +55,10 @@ pub fn missing(list: &impl WebhookList, authorities: &str, word: &str) -> Option
     (!patches.is_empty()).then(|| json!(patches))
 }
 
-/// A path with its first part, which says what is asked, and the word.
-fn with_word(path: &str, word: &str) -> String {
-    let question = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    format!("/{question}/{word}")
-}
-
-/// The origin and the path of a URL.
-fn split_url(url: &str) -> Option<(&str, &str)> {
-    let host = url.find("://")? + 3;
-    let path = url[host..].find('/')? + host;
-    Some(url.split_at(path))
+/// A URL without its path.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    url[host..].find('/').map_or(url, |at| &url[..host + at])
 }
 
 #[cfg(test)]
@@ -73,34 +66,38 @@ mod tests {
     use super::*;
 
     fn list(clients: Value) -> ValidatingWebhookConfiguration {
-        let hook = |(number, client): (usize, &Value)| {
-            json!({"name": format!("{number}.tenantry.dev"), "clientConfig": client, "sideEffects": "None",
+        let hook = |(name, client): (&String, &Value)| {
+            json!({"name": format!("{name}.tenantry.dev"), "clientConfig": client, "sideEffects": "None",
                 "admissionReviewVersions": ["v1"]})
         };
-        let hooks: Vec<Value> = clients.as_array().unwrap().iter().enumerate().map(hook).collect();
+        let hooks: Vec<Value> = clients.as_object().unwrap().iter().map(hook).collect();
         serde_json::from_value(json!({"metadata": {}, "webhooks": hooks})).unwrap()
     }
 
     #[test]
     fn what_is_missing_is_written_and_nothing_else() {
         let bundle = json!(ByteString(b"pem".to_vec()));
-        let service = json!({"name": "tenantry", "namespace": "system", "path": "/slugs"});
-        let fresh = list(json!([{"service": service}, {"url": "https://127.0.0.1:9443/holds"}]));
+        let service = json!({"name": "tenantry", "namespace": "system"});
+        let fresh = list(json!({"holds": {"url": "https://127.0.0.1:9443"}, "slugs": {"service": service}}));
         assert_eq!(
             missing(&fresh, "pem", "word"),
             Some(json!([
-                {"name": "0.tenantry.dev", "clientConfig": {"caBundle": bundle, "service": {"path": "/slugs/word"}}},
-                {"name": "1.tenantry.dev",
+                {"name": "holds.tenantry.dev",
                     "clientConfig": {"caBundle": bundle, "url": "https://127.0.0.1:9443/holds/word"}},
+                {"name": "slugs.tenantry.dev",
+                    "clientConfig": {"caBundle": bundle, "service": {"path": "/slugs/word"}}},
             ]))
         );
-        let complete = list(json!([
-            {"caBundle": bundle, "url": "https://127.0.0.1:9443/holds/word"},
-        ]));
+        let service = json!({"name": "tenantry", "namespace": "system", "path": "/slugs/word"});
+        let complete = list(json!({
+            "holds": {"caBundle": bundle, "url": "https://127.0.0.1:9443/holds/word"},
+            "slugs": {"caBundle": bundle, "service": service},
+        }));
         assert_eq!(missing(&complete, "pem", "word"), None);
         // Another word, another authority.
         let patch = missing(&complete, "pem", "other").unwrap();
         assert_eq!(patch[0]["clientConfig"], json!({"url": "https://127.0.0.1:9443/holds/other"}));
+        assert_eq!(patch[1]["clientConfig"], json!({"service": {"path": "/slugs/other"}}));
         let patch = missing(&complete, "pem2", "word").unwrap();
         assert_eq!(patch[0]["clientConfig"].as_object().unwrap().keys().collect::<Vec<_>>(), ["caBundle"]);
     }

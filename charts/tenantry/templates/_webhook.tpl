@@ -1,6 +1,6 @@
 {{/*
-The admission webhook: docs/webhook.md. The operator writes the authority of its certificate, and a word behind the path that no
-other client knows, into the configurations.
+The admission webhook: docs/webhook.md. The operator writes the authority of its certificate, and a path that no other client
+knows, into the configurations; the path begins with the first part of the name.
 */}}
 
 {{/* The name of both configurations: a DNS name, apart from those of other releases. */}}
@@ -15,7 +15,6 @@ clientConfig:
     name: {{ include "tenantry.name" .root }}
     namespace: {{ .root.Release.Namespace }}
     port: 443
-    path: /{{ .path }}
 admissionReviewVersions: [v1]
 sideEffects: {{ .effects }}
 failurePolicy: Ignore

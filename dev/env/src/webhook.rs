@@ -39,8 +39,7 @@ pub async fn install(
     for object in &mut objects {
         replace(object, RELEASE_NAMESPACE, scope.namespace);
         for hook in object["webhooks"].as_array_mut().into_iter().flatten() {
-            let path = hook["clientConfig"]["service"]["path"].as_str().unwrap_or_default().to_owned();
-            hook["clientConfig"] = json!({"url": format!("https://127.0.0.1:{port}{path}")});
+            hook["clientConfig"] = json!({"url": format!("https://127.0.0.1:{port}")});
             if hook.get("namespaceSelector").is_some() && scope.watched.is_empty() {
                 hook["namespaceSelector"] = json!({});
             } else if let Some(values) = hook.pointer_mut("/namespaceSelector/matchExpressions/0/values") {
