@@ -20,9 +20,7 @@ use tenantry_dev::{
     Environment, EnvironmentOptions, InstalledWebhook, Stop, installation::CUSTOMERS, webhook::configuration,
 };
 use tenantry_test_support::{
-    Fleet, Options, Wait, World,
-    audit::audited,
-    objects,
+    Fleet, Options, Wait, World, objects,
     users::{activity, actors},
 };
 
@@ -153,7 +151,7 @@ fn stamp(tenant: &Tenant) -> &str {
 /// As on Kubernetes before 1.36: no MutatingAdmissionPolicy, and the policy that refuses a forged annotation.
 #[tokio::test]
 async fn users_are_named_without_policies_and_nothing_depends_on_the_webhook() {
-    let mut options = EnvironmentOptions { control_plane: audited(), ..EnvironmentOptions::default() };
+    let mut options = EnvironmentOptions::default();
     options.tenantry = env!("CARGO_BIN_EXE_tenantry").into();
     options.installation.records_users = true;
     options.installation.webhook = InstalledWebhook::Stamps;
@@ -295,8 +293,8 @@ async fn certificate_is_renewed_and_its_authority_put_back_while_requests_run() 
         let (origin, _) = url.split_at(url.rfind("/").unwrap());
         hook.client_config.url = Some(origin.rsplit_once('/').unwrap().0.to_owned());
     }
-    reset.metadata.resource_version = None;
-    configurations.replace(&name, &PostParams::default(), &reset).await.unwrap();
+    let reset = Patch::Merge(json!({"webhooks": reset.webhooks}));
+    configurations.patch(&name, &PatchParams::default(), &reset).await.unwrap();
     let wait = fleet.until("the authority is put back");
     wait.is_true(async || configurations.get(&name).await.unwrap().webhooks == complete.webhooks).await;
 
