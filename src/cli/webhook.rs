@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-use crate::webhook::Settings;
+use crate::webhook::WebhookSettings;
 
 /// How the admission webhook is served.
 #[derive(Args)]
@@ -39,9 +39,9 @@ pub struct WebhookArguments {
 
 impl WebhookArguments {
     /// How it is served; none: it is not.
-    pub fn settings(&self, namespace: &str) -> Option<Settings> {
+    pub fn settings(&self, namespace: &str) -> Option<WebhookSettings> {
         let default = || vec![format!("tenantry.{namespace}.svc")];
-        Some(Settings {
+        Some(WebhookSettings {
             address: self.webhook_address?,
             names: if self.webhook_names.is_empty() { default() } else { self.webhook_names.clone() },
             configuration: self.webhook_configuration.clone(),

@@ -10,7 +10,7 @@ use crate::api::plan::TenantPlanSpec;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AdmissionDecision {
     /// Allowed.
     Allowed,
     /// Allowed, with a warning that kubectl shows.
@@ -37,9 +37,9 @@ pub struct MeteringModule {
 
 /// A Tenant of this namespace and name that wants a slug, which this row has. The former tenant of the same name is taken up
 /// again by it.
-pub fn of_slug(owner: Option<&TenantRecord>, namespace: &str, name: &str) -> Verdict {
+pub fn of_slug(owner: Option<&TenantRecord>, namespace: &str, name: &str) -> AdmissionDecision {
     let other = owner.filter(|row| (&*row.resource_namespace, &*row.resource_name) != (namespace, name));
-    other.map_or(Verdict::Allowed, |row| Verdict::Refused {
+    other.map_or(AdmissionDecision::Allowed, |row| AdmissionDecision::Refused {
         code: 409,
         reason: "AlreadyExists",
         message: describe_owner(row),
@@ -47,10 +47,10 @@ pub fn of_slug(owner: Option<&TenantRecord>, namespace: &str, name: &str) -> Ver
 }
 
 /// A TenantHold on a Tenant of its namespace.
-pub fn of_hold(tenant: &str, exists: bool) -> Verdict {
+pub fn of_hold(tenant: &str, exists: bool) -> AdmissionDecision {
     match exists {
-        true => Verdict::Allowed,
-        false => Verdict::Warned(format!(
+        true => AdmissionDecision::Allowed,
+        false => AdmissionDecision::Warned(format!(
             "there is no Tenant {tenant:?} in this namespace: the hold restricts nothing until there is one"
         )),
     }
@@ -63,12 +63,12 @@ pub fn of_plan(
     plan: &TenantPlanSpec,
     before: Option<&TenantPlanSpec>,
     modules: &[MeteringModule],
-) -> Verdict {
+) -> AdmissionDecision {
     let is_named = |module: &&MeteringModule| plan.modules.is_empty() || plan.modules.contains(&module.name);
     let missing = plan.modules.iter().any(|name| modules.iter().all(|module| module.name != *name));
     let is_uncertain = modules.iter().filter(is_named).any(|module| module.limits.is_none());
     if modules.is_empty() || missing || is_uncertain {
-        return Verdict::Allowed;
+        return AdmissionDecision::Allowed;
     }
     let mut metered: Vec<String> =
         modules.iter().flat_map(|module| module.limits.clone().unwrap_or_default()).collect();
@@ -81,10 +81,10 @@ pub fn of_plan(
     let mut unknown = unknown_limits(plan, &metered);
     unknown.retain(|limit| !was_there(limit));
     if unknown.is_empty() {
-        return Verdict::Allowed;
+        return AdmissionDecision::Allowed;
     }
     let described: Vec<String> = unknown.iter().map(UnknownLimit::describe).collect();
-    Verdict::Refused {
+    AdmissionDecision::Refused {
         code: 422,
         reason: "Invalid",
         message: format!(
@@ -105,10 +105,11 @@ mod tests {
     #[test]
     fn slug_of_another_tenant_is_refused_and_of_the_same_name_is_not() {
         let row = TenantRecord::example(RegistryStatus::Active);
-        assert_eq!(of_slug(None, "customers", "acme"), Verdict::Allowed);
-        assert_eq!(of_slug(Some(&row), "customers", "acme"), Verdict::Allowed);
+        assert_eq!(of_slug(None, "customers", "acme"), AdmissionDecision::Allowed);
+        assert_eq!(of_slug(Some(&row), "customers", "acme"), AdmissionDecision::Allowed);
         for (namespace, name) in [("customers", "other"), ("others", "acme")] {
-            let Verdict::Refused { code, reason, message } = of_slug(Some(&row), namespace, name) else {
+            let AdmissionDecision::Refused { code, reason, message } = of_slug(Some(&row), namespace, name)
+            else {
                 panic!("{namespace}/{name}")
             };
             assert_eq!((code, reason), (409, "AlreadyExists"));
@@ -118,9 +119,9 @@ mod tests {
 
     #[test]
     fn hold_for_no_tenant_is_warned_of() {
-        assert_eq!(of_hold("acme", true), Verdict::Allowed);
+        assert_eq!(of_hold("acme", true), AdmissionDecision::Allowed);
         assert!(
-            matches!(of_hold("acme", false), Verdict::Warned(text) if text.contains("no Tenant \"acme\""))
+            matches!(of_hold("acme", false), AdmissionDecision::Warned(text) if text.contains("no Tenant \"acme\""))
         );
     }
 
@@ -137,7 +138,8 @@ mod tests {
     fn limit_that_nothing_meters_is_refused_with_a_hint() {
         let modules = [module("core", Some(&["users"])), module("projects", Some(&["projects"]))];
         let wrong = plan(json!({"limits": {"usres": 5, "connections": 3, "projects": 1}}));
-        let Verdict::Refused { code: 422, reason: "Invalid", message } = of_plan(&wrong, None, &modules)
+        let AdmissionDecision::Refused { code: 422, reason: "Invalid", message } =
+            of_plan(&wrong, None, &modules)
         else {
             panic!("allowed")
         };
@@ -145,7 +147,7 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         let published = plan(json!({"limits": {"usres": 5}, "published": ["usres"]}));
-        assert_eq!(of_plan(&published, None, &modules), Verdict::Allowed);
+        assert_eq!(of_plan(&published, None, &modules), AdmissionDecision::Allowed);
     }
 
     #[test]
@@ -153,25 +155,25 @@ mod tests {
         let modules = [module("core", Some(&["users"]))];
         let before = plan(json!({"limits": {"usres": 5}}));
         let after = plan(json!({"limits": {"usres": 6, "users": 3}}));
-        assert_eq!(of_plan(&after, Some(&before), &modules), Verdict::Allowed);
+        assert_eq!(of_plan(&after, Some(&before), &modules), AdmissionDecision::Allowed);
         let worse = plan(json!({"limits": {"usres": 6, "seats": 3}}));
         assert!(matches!(of_plan(&worse, Some(&before), &modules),
-            Verdict::Refused { message, .. } if message.contains("seats") && !message.contains("usres")));
+            AdmissionDecision::Refused { message, .. } if message.contains("seats") && !message.contains("usres")));
         // It is not published any more.
         let before = plan(json!({"limits": {"usres": 5}, "published": ["usres"]}));
-        assert!(matches!(of_plan(&after, Some(&before), &modules), Verdict::Refused { .. }));
+        assert!(matches!(of_plan(&after, Some(&before), &modules), AdmissionDecision::Refused { .. }));
     }
 
     #[test]
     fn plan_whose_modules_are_not_all_known_is_allowed() {
         let wrong = json!({"limits": {"seats": 5}});
         let known = module("core", Some(&["users"]));
-        assert_eq!(of_plan(&plan(wrong.clone()), None, &[]), Verdict::Allowed);
+        assert_eq!(of_plan(&plan(wrong.clone()), None, &[]), AdmissionDecision::Allowed);
         let pending = [known.clone(), module("shop", None)];
-        assert_eq!(of_plan(&plan(wrong), None, &pending), Verdict::Allowed);
+        assert_eq!(of_plan(&plan(wrong), None, &pending), AdmissionDecision::Allowed);
         // A module that the plan does not name may be in any state.
         let named = |modules: &[&str]| plan(json!({"limits": {"seats": 5}, "modules": modules}));
-        assert!(matches!(of_plan(&named(&["core"]), None, &pending), Verdict::Refused { .. }));
-        assert_eq!(of_plan(&named(&["core", "later"]), None, &[known]), Verdict::Allowed);
+        assert!(matches!(of_plan(&named(&["core"]), None, &pending), AdmissionDecision::Refused { .. }));
+        assert_eq!(of_plan(&named(&["core", "later"]), None, &[known]), AdmissionDecision::Allowed);
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         tenant_module::TenantModule,
     },
     domain::{
-        admission::{MeteringModule, Verdict, of_hold, of_plan, of_slug},
+        admission::{AdmissionDecision, MeteringModule, of_hold, of_plan, of_slug},
         attribution::{
             Actor,
             stamp::{ObservedChange, short_name},
@@ -40,7 +40,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// What is asked: the first part of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// The user of a change of `spec` is to be recorded in the object.
+    /// Which user changes `spec`, for the object's annotation.
     Changes,
     /// An object is deleted.
     Deletions,
@@ -67,18 +67,18 @@ impl Question {
 
     /// Its answer.
     pub async fn answer(self, request: &ReviewRequest, knowledge: &Knowledge) -> Answer {
-        let verdict = match self {
+        let decision = match self {
             Self::Changes => return stamped(request),
             Self::Deletions => {
                 record_deletion(request, knowledge).await;
-                Verdict::Allowed
+                AdmissionDecision::Allowed
             }
-            Self::Slugs => of_tenant(request, knowledge).await.unwrap_or(Verdict::Allowed),
-            Self::Holds => of_new_hold(request, knowledge).await.unwrap_or(Verdict::Allowed),
-            Self::Plans => of_changed_plan(request, knowledge).await.unwrap_or(Verdict::Allowed),
+            Self::Slugs => of_tenant(request, knowledge).await.unwrap_or(AdmissionDecision::Allowed),
+            Self::Holds => of_new_hold(request, knowledge).await.unwrap_or(AdmissionDecision::Allowed),
+            Self::Plans => of_changed_plan(request, knowledge).await.unwrap_or(AdmissionDecision::Allowed),
         };
-        debug!(question = ?self, namespace = request.namespace, name = request.name, ?verdict, "admission");
-        Answer::verdict(request, &verdict)
+        debug!(question = ?self, namespace = request.namespace, name = request.name, ?decision, "admission");
+        Answer::decision(request, &decision)
     }
 }
 
@@ -102,7 +102,7 @@ fn stamped(request: &ReviewRequest) -> Answer {
     };
     match change.stamp() {
         Some(text) => Answer::annotated(request, ANNOTATION_CHANGES, &text),
-        None => Answer::verdict(request, &Verdict::Allowed),
+        None => Answer::decision(request, &AdmissionDecision::Allowed),
     }
 }
 
@@ -121,7 +121,7 @@ async fn record_deletion(request: &ReviewRequest, knowledge: &Knowledge) {
 }
 
 /// Whether a Tenant can have its slug. None: that cannot be known now.
-async fn of_tenant(request: &ReviewRequest, knowledge: &Knowledge) -> Option<Verdict> {
+async fn of_tenant(request: &ReviewRequest, knowledge: &Knowledge) -> Option<AdmissionDecision> {
     let adopts = !request.object["metadata"]["annotations"][ANNOTATION_ADOPT_ROW].is_null();
     if adopts {
         // It takes up the row that has the slug.
@@ -134,13 +134,13 @@ async fn of_tenant(request: &ReviewRequest, knowledge: &Knowledge) -> Option<Ver
 }
 
 /// Whether there is a Tenant for a hold.
-async fn of_new_hold(request: &ReviewRequest, knowledge: &Knowledge) -> Option<Verdict> {
+async fn of_new_hold(request: &ReviewRequest, knowledge: &Knowledge) -> Option<AdmissionDecision> {
     let spec: TenantHoldSpec = spec_of(&request.object)?;
     let tenants = Api::<Tenant>::namespaced(knowledge.client.clone(), &request.namespace);
     let found = timeout(ANSWER, tenants.get_metadata_opt(&spec.tenant)).await.ok()?;
     let found: Option<PartialObjectMeta<Tenant>> = known(found)?;
     if found.is_some() {
-        return Some(Verdict::Allowed);
+        return Some(AdmissionDecision::Allowed);
     }
     // A legal hold also keeps the data of a tenant whose object does not exist any more.
     let keeps = match spec.preserve.is_some() {
@@ -151,7 +151,7 @@ async fn of_new_hold(request: &ReviewRequest, knowledge: &Knowledge) -> Option<V
 }
 
 /// Whether something enforces the limits of a plan.
-async fn of_changed_plan(request: &ReviewRequest, knowledge: &Knowledge) -> Option<Verdict> {
+async fn of_changed_plan(request: &ReviewRequest, knowledge: &Knowledge) -> Option<AdmissionDecision> {
     let plan: TenantPlanSpec = spec_of(&request.object)?;
     let before = present(&request.old_object).and_then(spec_of);
     let modules = Api::<TenantModule>::all(knowledge.client.clone());

@@ -1,4 +1,4 @@
-//! The admission webhook: what only a program can tell the API server about a request. It records who deletes an object, names the
+//! The admission webhook: what only a program can know about a request to the API server. It records who deletes an object, names the
 //! user of a change where the API server has no policies for that, and refuses a slug that is taken. Every replica serves it.
 //!
 //! Nothing depends on it: the API server goes on without it when it does not answer (`failurePolicy: Ignore`), and whatever it
@@ -26,7 +26,7 @@ use crate::registry::AdmissionRegistry;
 
 /// How the webhook is served.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WebhookSettings {
     /// The address.
     pub address: SocketAddr,
     /// The names by which the API server reaches it: those of the certificate.
@@ -58,7 +58,7 @@ pub struct Webhook {
 
 impl Webhook {
     /// Serves as soon as there is a certificate.
-    pub fn start(settings: Settings, client: Client) -> Self {
+    pub fn start(settings: WebhookSettings, client: Client) -> Self {
         let (registry, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
         let knowledge = Knowledge { client, registry: registry.clone() };
         let upkeep = tokio::spawn(upkeep::run(settings, knowledge, stop.clone()));

@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::domain::admission::Verdict;
+use crate::domain::admission::AdmissionDecision;
 
 /// A question.
 #[derive(Debug, Deserialize)]
@@ -33,7 +33,7 @@ pub struct ReviewRequest {
     /// The object as it is; null: it is new.
     #[serde(default)]
     pub old_object: Value,
-    /// Nothing is to be changed.
+    /// A dry run: it changes nothing.
     #[serde(default)]
     pub dry_run: Option<bool>,
 }
@@ -61,12 +61,12 @@ impl Answer {
     }
 
     /// The request is allowed, refused, or allowed with a warning.
-    pub fn verdict(request: &ReviewRequest, verdict: &Verdict) -> Self {
+    pub fn decision(request: &ReviewRequest, decision: &AdmissionDecision) -> Self {
         let mut response = json!({"uid": request.uid, "allowed": true});
-        match verdict {
-            Verdict::Allowed => {}
-            Verdict::Warned(text) => response["warnings"] = json!([text]),
-            Verdict::Refused { code, reason, message } => {
+        match decision {
+            AdmissionDecision::Allowed => {}
+            AdmissionDecision::Warned(text) => response["warnings"] = json!([text]),
+            AdmissionDecision::Refused { code, reason, message } => {
                 response["allowed"] = json!(false);
                 response["status"] =
                     json!({"status": "Failure", "code": code, "reason": reason, "message": message});
@@ -104,12 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_in_the_words_of_the_api_server() {
+    fn decisions_are_in_the_words_of_the_api_server() {
         let request = request(json!({}));
-        let answer = |verdict: &Verdict| response(&Answer::verdict(&request, verdict));
-        assert_eq!(answer(&Verdict::Allowed), json!({"uid": "u", "allowed": true}));
-        assert_eq!(answer(&Verdict::Warned("look".into()))["warnings"], json!(["look"]));
-        let refused = Verdict::Refused { code: 409, reason: "AlreadyExists", message: "taken".into() };
+        let answer = |decision: &AdmissionDecision| response(&Answer::decision(&request, decision));
+        assert_eq!(answer(&AdmissionDecision::Allowed), json!({"uid": "u", "allowed": true}));
+        assert_eq!(answer(&AdmissionDecision::Warned("look".into()))["warnings"], json!(["look"]));
+        let refused =
+            AdmissionDecision::Refused { code: 409, reason: "AlreadyExists", message: "taken".into() };
         let refused = answer(&refused);
         assert_eq!((&refused["allowed"], &refused["status"]["code"]), (&json!(false), &json!(409)));
         assert_eq!(refused["status"]["reason"], "AlreadyExists");

@@ -50,7 +50,7 @@ struct Asked {
 }
 
 impl Serving {
-    /// Listens and serves with a certificate, to whoever knows the word.
+    /// Listens and serves with a certificate, to clients that know the word.
     ///
     /// # Errors
     /// The address is not available, or the certificate cannot be used.

@@ -1,4 +1,4 @@
-//! Keeps the Secret, the webhook configurations and the server in agreement. Every replica does: whoever is first creates or
+//! Keeps the Secret, the webhook configurations and the server in agreement. Every replica does: the first one creates or
 //! renews the keys, and the others read them. Nothing is requested while nothing changes.
 
 use std::{
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    Knowledge, Settings,
+    Knowledge, WebhookSettings,
     certificate::CertificateError,
     configurations::{WebhookList, missing},
     keys::Keys,
@@ -72,7 +72,7 @@ struct Places {
 }
 
 /// Runs until `stop`: then open requests are answered.
-pub async fn run(settings: Settings, knowledge: Knowledge, stop: CancellationToken) {
+pub async fn run(settings: WebhookSettings, knowledge: Knowledge, stop: CancellationToken) {
     let mut serving = None;
     stop.run_until_cancelled(keep_up(&settings, &knowledge, &mut serving)).await;
     if let Some((server, _)) = serving {
@@ -80,7 +80,7 @@ pub async fn run(settings: Settings, knowledge: Knowledge, stop: CancellationTok
     }
 }
 
-async fn keep_up(settings: &Settings, knowledge: &Knowledge, serving: &mut Option<(Serving, Keys)>) {
+async fn keep_up(settings: &WebhookSettings, knowledge: &Knowledge, serving: &mut Option<(Serving, Keys)>) {
     let client = &knowledge.client;
     let places = Places {
         secrets: Api::namespaced(client.clone(), &settings.namespace),
@@ -123,7 +123,7 @@ where
 /// Brings the Secret, the configurations and the server into agreement, in this order: the API server trusts the authority of a
 /// certificate before that is served.
 async fn settle(
-    settings: &Settings,
+    settings: &WebhookSettings,
     knowledge: &Knowledge,
     places: &Places,
     seen: &mut Seen,
@@ -149,7 +149,7 @@ async fn settle(
 
 /// The keys in the Secret, which are created or renewed if they have to be. None: the Secret was not read yet.
 async fn agreed(
-    settings: &Settings,
+    settings: &WebhookSettings,
     secrets: &Api<Secret>,
     seen: &mut Seen,
 ) -> Result<Option<Keys>, UpkeepError> {
@@ -174,7 +174,7 @@ async fn agreed(
                 info!(secret = settings.secret, "the admission webhook has a new certificate");
                 *found = Some(written);
             }
-            // Another replica was faster, or somebody deleted it.
+            // Another replica was faster, or a user deleted it.
             Err(kube::Error::Api(answer)) if answer.is_conflict() || answer.is_already_exists() => {
                 *found = timeout(ANSWER, secrets.get_opt(&settings.secret)).await??;
             }

@@ -38,7 +38,7 @@ async fn warnings(fleet: &Fleet, tenant: &str) -> Vec<String> {
 /// Waits until the API server asks the webhook.
 async fn in_force(fleet: &Fleet) {
     let wait = fleet.until("the API server asks the webhook");
-    wait.is_true(async || !warnings(fleet, "nobody").await.is_empty()).await;
+    wait.is_true(async || !warnings(fleet, "absent").await.is_empty()).await;
 }
 
 async fn with_webhook(name: &'static str, arguments: &[&str]) -> World {
@@ -75,7 +75,7 @@ async fn webhook_names_who_deletes_and_refuses_a_slug_that_is_taken() {
 
     // A hold for a tenant that does not exist is a warning; it is admitted.
     assert_eq!(warnings(fleet, "hooked").await, [""; 0]);
-    let warned = warnings(fleet, "nobody").await;
+    let warned = warnings(fleet, "absent").await;
     assert!(warned[0].contains("there is no Tenant"), "{warned:?}");
 
     // A slug that is taken.
@@ -251,7 +251,7 @@ async fn certificate_is_renewed_and_its_authority_put_back_while_requests_run() 
         while !done.load(Ordering::Relaxed) {
             asked.fetch_add(1, Ordering::Relaxed);
             // Not answered in time on a busy machine: then the next one is.
-            if warnings(fleet, "nobody").await.is_empty() && warnings(fleet, "nobody").await.is_empty() {
+            if warnings(fleet, "absent").await.is_empty() && warnings(fleet, "absent").await.is_empty() {
                 missed.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -282,7 +282,7 @@ async fn certificate_is_renewed_and_its_authority_put_back_while_requests_run() 
     wait.is_true(async || std::fs::read_to_string(&log).unwrap().contains("serving the admission webhook"))
         .await;
 
-    // Helm, or somebody, takes the authority and the path away.
+    // A client takes the authority and the path away.
     let configurations = Api::<ValidatingWebhookConfiguration>::all(fleet.client.clone());
     let name = configuration(&own);
     let complete = configurations.get(&name).await.unwrap();
