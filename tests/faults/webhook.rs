@@ -151,8 +151,8 @@ fn stamp(tenant: &Tenant) -> &str {
 /// As on Kubernetes before 1.36: no MutatingAdmissionPolicy, and the policy that refuses a forged annotation.
 #[tokio::test]
 async fn users_are_named_without_policies_and_nothing_depends_on_the_webhook() {
-    let mut options = EnvironmentOptions::default();
-    options.tenantry = env!("CARGO_BIN_EXE_tenantry").into();
+    let tenantry = env!("CARGO_BIN_EXE_tenantry").into();
+    let mut options = EnvironmentOptions { tenantry, ..EnvironmentOptions::default() };
     options.installation.records_users = true;
     options.installation.webhook = InstalledWebhook::Stamps;
     let environment = Environment::start(options).await.unwrap();
