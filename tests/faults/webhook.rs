@@ -310,7 +310,7 @@ async fn certificate_is_renewed_and_its_authority_put_back_while_requests_run() 
     in_force(fleet).await;
 }
 
-/// Whoever does not know the word in the path is not the API server.
+/// A client that does not know the word in the path is not the API server.
 #[tokio::test]
 async fn only_the_api_server_is_answered() {
     let world = with_webhook("webhook-word", &[]).await;
