@@ -25,3 +25,6 @@ mv "$to/new" "$to/cluster-wide.yaml"
 # Apart: an API server before Kubernetes 1.36 does not know the kinds.
 render --set admission.recordUsers=true --show-only templates/changes.yaml
 mv "$to/new" "$to/actors.yaml"
+# For such a one: the webhook records users instead.
+render --set admission.recordUsers=webhook --show-only templates/changes.yaml
+mv "$to/new" "$to/actors-webhook.yaml"

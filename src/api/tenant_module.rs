@@ -259,6 +259,10 @@ pub struct TenantModuleStatus {
     /// Digest of the content that was accepted last: files, schema and extensions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The limits that the module meters, in the content that tenants get; absent while that is not known, and where a tool
+    /// applies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Vec<String>>,
     /// The rehearsal of the newest content on a scratch database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<RehearsalStatus>,

@@ -7,6 +7,7 @@ pub mod probe;
 pub mod retention;
 pub mod run;
 pub mod server_setup;
+pub mod webhook;
 
 use std::{
     io::{self, Write},

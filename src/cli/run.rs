@@ -8,7 +8,7 @@ use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::retention::RetentionArguments;
+use super::{retention::RetentionArguments, webhook::WebhookArguments};
 use crate::{
     controller::{
         client::client as fenced_client,
@@ -26,6 +26,7 @@ use crate::{
     telemetry::{self, LogFormat, Statements},
     traces::{self, Traces},
     web,
+    webhook::Webhook,
 };
 
 /// Flags of `tenantry run`.
@@ -101,6 +102,9 @@ pub struct Arguments {
     #[arg(long, env = "TENANTRY_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "ADDRESS:PORT")]
     http_address: SocketAddr,
 
+    #[command(flatten)]
+    webhook: WebhookArguments,
+
     /// Maximum number of Tenants of one DatabaseServer that are reconciled at once
     #[arg(long, env = "TENANTRY_CONCURRENCY", default_value_t = 16, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -112,7 +116,7 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(4..=1000))]
     max_connections_per_server: u32,
 
-    /// Maximum number of sessions in the registry
+    /// Maximum number of sessions in the registry, besides two of the admission webhook
     #[arg(long, env = "TENANTRY_REGISTRY_CONNECTIONS", default_value_t = 5, value_name = "N",
           value_parser = clap::value_parser!(u32).range(2..=1000))]
     registry_connections: u32,
@@ -294,6 +298,8 @@ async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Re
     let fence = Fence::default();
     let config = Config::infer().await?;
     let client = Client::try_from(config.clone())?;
+    let webhook = arguments.webhook.settings(&arguments.operator_namespace);
+    let webhook = webhook.map(|settings| Webhook::start(settings, client.clone()));
     let url = arguments.system_database_url.expose();
     let connecting = async {
         let registry =
@@ -305,6 +311,9 @@ async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Re
     // The registry may be on a server with tenants: no lock of theirs keeps the operator from starting.
     let registry = while_let_in(url, &identity, connecting).await?;
     registry_gate.open();
+    if let Some(webhook) = &webhook {
+        webhook.set_registry(registry.for_admission());
+    }
 
     let election = Election {
         namespace: arguments.operator_namespace.clone(),
@@ -318,7 +327,12 @@ async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Re
     info!("waiting for the Lease");
     tokio::select! {
         () = leadership.wait() => {}
-        () = shutdown.cancelled() => return Ok(()),
+        () = shutdown.cancelled() => {
+            if let Some(webhook) = webhook {
+                webhook.stop().await;
+            }
+            return Ok(());
+        }
     }
     let current = leadership.clone();
     fence.set(move || current.is_current());
@@ -370,6 +384,7 @@ async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Re
             percent: arguments.mass_deletion_percent,
         }),
         max_connections: arguments.max_connections_per_server,
+        records_deletions: webhook.is_some(),
         identity,
         clock: arguments.test_clock.as_deref().map_or_else(Clock::default, Clock::ahead_by),
     };
@@ -386,6 +401,9 @@ async fn operate(arguments: Arguments, identity: String, metrics: Metrics) -> Re
     }
     shutdown.cancel();
     let _ = serving.await;
+    if let Some(webhook) = webhook {
+        webhook.stop().await;
+    }
     info!("stopped");
     outcome
 }

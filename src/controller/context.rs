@@ -170,6 +170,8 @@ pub struct Config {
     pub lock_watch_interval: Duration,
     /// The maximum of sessions on one server.
     pub max_connections: u32,
+    /// Whether a webhook of this process records who deletes objects.
+    pub records_deletions: bool,
 }
 
 /// The leadership of this process.

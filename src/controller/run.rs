@@ -96,6 +96,8 @@ pub struct Options {
     pub default_modules: Vec<String>,
     /// The schemas of the built-in modules.
     pub module_schemas: ModuleSchemas,
+    /// Whether a webhook of this process records who deletes objects.
+    pub records_deletions: bool,
     /// The identity of this process.
     pub identity: String,
     /// The clock by which deadlines are kept.
@@ -156,7 +158,8 @@ pub async fn run(
     let accounts = Accounts { accounts, namespaces };
     let (scopes, inputs) = scopes(&options.watch_namespaces);
     let stores = Stores { plans, database_servers, tenant_modules, config_maps, accounts, scopes };
-    let recorded_users = RecordedUsers::new(actors::is_old_kubernetes(&resources.client).await);
+    let is_old = actors::is_old_kubernetes(&resources.client).await;
+    let recorded_users = RecordedUsers::new(is_old, options.records_deletions);
     let context = Arc::new(context(resources, options, stores, former_leaders, recorded_users));
     let mut supervisor = Supervisor::new(shutdown.clone());
     supervisor.spawn("watch on TenantPlans", watch::plans::run(context.clone(), plan_writer));
@@ -345,6 +348,7 @@ fn context(
             retention: options.retention,
             retention_interval: options.retention_interval,
             max_connections: options.max_connections,
+            records_deletions: options.records_deletions,
         },
         leader: Leader {
             leadership: resources.leadership,

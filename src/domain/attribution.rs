@@ -5,6 +5,8 @@
 //! that differed (`*`: all, or not known which), and the user. An entry belongs to one generation, so that a change that was
 //! overwritten before the operator saw it is still that of its user.
 
+pub mod stamp;
+
 use std::fmt;
 
 use super::{
@@ -48,8 +50,10 @@ pub enum UnknownActor {
     NoPolicy,
     /// The policies are in force, and the change was made before that, or too many changes followed.
     NotRecorded,
-    /// A deletion leaves no annotation.
+    /// A deletion leaves no annotation, and no webhook records it.
     Deletion,
+    /// The webhook that records deletions was not reached, or not the registry by it.
+    NoWebhook,
     /// It was requested by an annotation, which is not recorded.
     Annotation,
 }
@@ -62,6 +66,7 @@ impl UnknownActor {
             Self::NoPolicy => "no admission policy",
             Self::NotRecorded => "not recorded",
             Self::Deletion => "deletion",
+            Self::NoWebhook => "webhook not reached",
             Self::Annotation => "annotation",
         }
     }
@@ -73,9 +78,10 @@ impl Actor {
         Self::Unknown(UnknownActor::Annotation)
     }
 
-    /// The user who deleted an object. The place for the webhook that will record deletions: until then, nothing does.
-    pub fn of_deletion() -> Self {
-        Self::Unknown(UnknownActor::Deletion)
+    /// The user who deleted an object, if the registry has no record of it. `webhook`: it is recorded by the webhook, where
+    /// that is reached.
+    pub fn of_deletion(webhook: bool) -> Self {
+        Self::Unknown(if webhook { UnknownActor::NoWebhook } else { UnknownActor::Deletion })
     }
 }
 
@@ -106,6 +112,11 @@ impl SpecChange {
     /// Whether it may have changed this field.
     pub fn touches(&self, field: &str) -> bool {
         self.fields.as_ref().is_none_or(|fields| fields.iter().any(|changed| changed == field))
+    }
+
+    /// The generation that a line begins with.
+    fn generation_of(line: &str) -> Option<i64> {
+        line.split(' ').next()?.parse().ok()
     }
 
     fn parse(line: &str) -> Option<Self> {

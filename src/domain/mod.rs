@@ -7,6 +7,7 @@ pub mod accepted_module;
 pub mod access;
 pub mod account;
 pub mod activity_chain;
+pub mod admission;
 pub mod attribution;
 pub mod backoff;
 pub mod breaker;

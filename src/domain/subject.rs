@@ -84,12 +84,10 @@ impl Subject<'_> {
         record.is_some_and(|record| must_narrow(record, self.wanted_access()))
     }
 
-    /// Who began to deprovision it: the user who wrote it in the spec, or who deleted the object.
-    pub fn deprovisioned_by(&self) -> Actor {
-        match self.tenant.spec.state {
-            Some(DesiredState::Deprovisioned) => self.changes.last(&["state"]),
-            _ => Actor::of_deletion(),
-        }
+    /// Who began to deprovision it: the user who wrote it in the spec; none: who deleted the object.
+    pub fn deprovisioned_by(&self) -> Option<Actor> {
+        let by_spec = self.tenant.spec.state == Some(DesiredState::Deprovisioned);
+        by_spec.then(|| self.changes.last(&["state"]))
     }
 
     /// Whether its access must be restricted, or is not known to be revoked although it is being deprovisioned.

@@ -51,12 +51,15 @@ impl Registry {
         Ok(())
     }
 
-    /// Records that an object is gone. Writes nothing if that is on record.
+    /// Records that an object is gone, by the user whom the webhook recorded, if it did. Writes nothing if that is on
+    /// record.
     pub async fn record_deleted_object(&self, uid: &str, row: &ChangeRow) -> Result<()> {
         sqlx::query(concat!(
             "WITH gone AS (DELETE FROM declared_objects WHERE uid = $1 RETURNING uid)
              INSERT INTO activity (action, actor, reason, details)
-             SELECT r.action, r.actor, r.reason, r.details FROM gone, ",
+             SELECT r.action, coalesce((SELECT actor FROM deletion_actors WHERE object_uid = $1), r.actor), r.reason,
+                 r.details
+             FROM gone, ",
             change_rows!("$2")
         ))
         .bind(uid)

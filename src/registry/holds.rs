@@ -5,7 +5,11 @@ use jiff_sqlx::ToSqlx;
 use serde_json::json;
 use sqlx::types::Json;
 
-use super::{Error, Registry, Result, record::*};
+use super::{
+    Error, Registry, Result,
+    deletions::{DeletedObject, is_of_deletion},
+    record::*,
+};
 use crate::domain::{
     access::holds::{Hold, HoldActor},
     identity::TenantId,
@@ -21,8 +25,10 @@ pub struct HoldChange<'a> {
     pub after: &'a [Hold],
     /// The hold that is placed or lifted.
     pub hold: &'a Hold,
-    /// Who changes it.
+    /// Who changes it, unless the webhook recorded who deleted the object.
     pub actor: &'a str,
+    /// The TenantHold whose deletion lifts it.
+    pub deletion: Option<&'a DeletedObject>,
     /// Who placed it, if it is placed.
     pub placed_by: Option<&'a str>,
 }
@@ -50,16 +56,20 @@ impl Registry {
         let (before, before_unrestricting) = columns_of(change.before);
         let (after, after_unrestricting) = columns_of(change.after);
         let record = sqlx::query_as(concat!(
-            "WITH changed AS (
+            "WITH who AS (
+                 SELECT coalesce((SELECT actor FROM deletion_actors WHERE ",
+            is_of_deletion!("$14", "$15"),
+            "), $5) AS actor),
+             changed AS (
                  UPDATE tenants SET holds = $3, unrestricting_holds = $9,
                      hold_actors = CASE WHEN $12::jsonb IS NULL THEN hold_actors - $11::text
                          ELSE hold_actors || jsonb_build_object($11::text, $12::jsonb) END,
-                     holds_changed_by = CASE WHEN $13 THEN $5 ELSE holds_changed_by END
+                     holds_changed_by = CASE WHEN $13 THEN (SELECT actor FROM who) ELSE holds_changed_by END
                  WHERE id = $1 AND holds = $2 AND unrestricting_holds = $8 AND status <> 'deprovisioned'
                    AND (purge_started_at IS NULL OR NOT $10) RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, details)
-                 SELECT id, $4, $5, $6, $7 FROM changed)
+                 SELECT id, $4, who.actor, $6, $7 FROM changed, who)
              SELECT ",
             columns!(),
             " FROM changed AS tenants"
@@ -77,6 +87,8 @@ impl Registry {
         .bind(&change.hold.name)
         .bind(placed_by)
         .bind(!change.hold.is_unrestricting())
+        .bind(change.deletion.map(|deleted| &deleted.uid))
+        .bind(change.deletion.and_then(DeletedObject::time))
         .fetch_optional(&self.pool)
         .await?;
         Ok(record)

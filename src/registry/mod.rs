@@ -12,11 +12,13 @@
 
 mod accounts;
 mod activity;
+mod admission;
 mod audit;
 mod breaker;
 mod claim;
 mod declarations;
 mod declared_objects;
+mod deletions;
 mod error;
 mod holds;
 mod inactivity;
@@ -53,8 +55,10 @@ use uuid::Uuid;
 use self::claim::Claim;
 pub use self::{
     activity::Activity,
+    admission::AdmissionRegistry,
     audit::{ActivityFilter, AuditSnapshot},
     breaker::{Count, Opening},
+    deletions::DeletedObject,
     error::Error,
     holds::HoldChange,
     inactivity::SessionSample,

@@ -182,7 +182,9 @@ impl Registry {
              INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
              SELECT tenant_id,
                  CASE WHEN granted_at IS NULL THEN 'SupportAccessRefused' ELSE 'SupportAccessEnded' END,
-                 'tenantry', reason, id, jsonb_build_object('cause', end_reason, 'login', login) || $4
+                 coalesce((SELECT actor FROM deletion_actors WHERE object_uid = ended.id::text AND $3 = 'Deleted'),
+                     'tenantry'),
+                 reason, id, jsonb_build_object('cause', end_reason, 'login', login) || $4
              FROM ended",
         )
         .bind(id)

@@ -5,7 +5,12 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{FromRow, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Error, Registry, Result, deletion_policy, lifecycle::settle, record::*};
+use super::{
+    Error, Registry, Result, deletion_policy,
+    deletions::{DeletedObject, is_of_deletion},
+    lifecycle::settle,
+    record::*,
+};
 use crate::{
     api::tenant::OffboardingTrigger,
     domain::{
@@ -33,8 +38,10 @@ pub struct Tombstone {
     pub at: Timestamp,
     /// When, and whether, the database may be dropped.
     pub terms: PurgeTerms,
-    /// Who requested it.
+    /// Who requested it, unless the webhook recorded who deleted the object.
     pub actor: String,
+    /// The object whose deletion is the request.
+    pub deletion: Option<DeletedObject>,
     /// The Tenant's generation, if it exists.
     pub generation: Option<i64>,
 }
@@ -83,16 +90,20 @@ impl Registry {
     ) -> Result<Update> {
         let update = sqlx::query_as(concat!(
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
+             recorded AS (DELETE FROM deletion_actors WHERE ",
+            is_of_deletion!("$11", "$12"),
+            " RETURNING actor),
              changed AS (
                  UPDATE tenants SET status = 'deprovisioning', status_reason = $2, offboarding_trigger = $3,
                      deprovisioned_at = greatest($4, now()),
                      purge_after = greatest($5, now() + ($5::timestamptz - $4::timestamptz)),
-                     deletion_policy = $6, status_updated_by = $7, purge_held = $9, rolling_back = false,
+                     deletion_policy = $6, status_updated_by = coalesce((SELECT actor FROM recorded), $7),
+                     purge_held = $9, rolling_back = false,
                      status_generation = $10, holds_changed_by = NULL
                  WHERE id = $1 AND status NOT IN ('deprovisioning', 'deprovisioned') RETURNING *),
              logged AS (
                  INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
-                 SELECT id, 'DeprovisioningBegun', $7, $2, $8, jsonb_build_object(
+                 SELECT id, 'DeprovisioningBegun', status_updated_by, $2, $8, jsonb_build_object(
                      'trigger', offboarding_trigger, 'purgeAfter', purge_after, 'deletionPolicy', deletion_policy)
                  FROM changed)",
             select_updated_row!()
@@ -107,6 +118,8 @@ impl Registry {
         .bind(correlation)
         .bind(tombstone.terms.held.then_some(HELD_BY_SPEC))
         .bind(tombstone.generation)
+        .bind(tombstone.deletion.as_ref().map(|deleted| &deleted.uid))
+        .bind(tombstone.deletion.as_ref().and_then(DeletedObject::time))
         .fetch_optional(&self.pool)
         .await?;
         settle(id, Deprovisioning, &[Deprovisioning], update)

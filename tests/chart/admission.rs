@@ -13,25 +13,35 @@ fn records_users(name: &&Value) -> bool {
     name.as_str().unwrap().ends_with(".changes")
 }
 
+/// What records users.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Recorder {
+    Policy,
+    Webhook,
+    None,
+}
+
 #[tokio::test]
-async fn policies_depend_on_the_api_server_and_on_the_value() {
+async fn users_are_recorded_as_the_api_server_can_and_the_value_says() {
     let helm = Helm::new(None).await.unwrap();
     let image = ["--set", "image.repository=tenantry", "--set", "crds.install=false"];
-    let set = |value: &'static str| match value {
-        "true" => ["--set", "admission.recordUsers=true"],
-        "false" => ["--set", "admission.recordUsers=false"],
-        _ => ["--set", "admission.recordUsers=auto"],
-    };
-    for (arguments, installed) in [
-        (V1.to_vec(), true),
-        (BETA.to_vec(), false),
-        (vec![], false),
-        ([V1, set("auto")].concat(), true),
-        ([V1, set("false")].concat(), false),
-        (set("true").to_vec(), true),
+    let without = ["--set", "webhook.enabled=false"];
+    for (arguments, recorder) in [
+        (V1.to_vec(), Recorder::Policy),
+        (BETA.to_vec(), Recorder::Webhook),
+        (vec![], Recorder::Webhook),
+        (without.to_vec(), Recorder::None),
+        ([V1, ["--set", "admission.recordUsers=auto"]].concat(), Recorder::Policy),
+        ([V1, ["--set", "admission.recordUsers=false"]].concat(), Recorder::None),
+        ([V1, ["--set", "admission.recordUsers=webhook"]].concat(), Recorder::Webhook),
+        (["--set", "admission.recordUsers=true"].to_vec(), Recorder::Policy),
     ] {
         let objects = render(&helm, &[&image[..], &arguments].concat()).await;
-        for kind in ["MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"] {
+        let recorded = recorder != Recorder::None;
+        for (kind, installed) in [
+            ("MutatingAdmissionPolicy", recorder == Recorder::Policy),
+            ("ValidatingAdmissionPolicy", recorded),
+        ] {
             let (policies, bindings) =
                 (of_kind(&objects, kind), of_kind(&objects, &format!("{kind}Binding")));
             // Support access has a policy of its own, for every version.
@@ -40,6 +50,46 @@ async fn policies_depend_on_the_api_server_and_on_the_value() {
             let bound: Vec<_> =
                 bindings.iter().map(|binding| &binding["spec"]["policyName"]).filter(records_users).collect();
             assert_eq!((names.len(), &names), (usize::from(installed), &bound), "{arguments:?}");
+        }
+        let webhooks = of_kind(&objects, "MutatingWebhookConfiguration").len();
+        assert_eq!(webhooks, usize::from(recorder == Recorder::Webhook), "{arguments:?}");
+        let checks = of_kind(&objects, "ValidatingWebhookConfiguration").len();
+        assert_eq!(checks, usize::from(arguments != without), "{arguments:?}");
+    }
+}
+
+/// Nothing depends on the webhook, and it is asked about what is the operator's only.
+#[tokio::test]
+async fn webhooks_are_ignored_when_they_do_not_answer() {
+    let helm = Helm::new(None).await.unwrap();
+    let arguments = [
+        "--set",
+        "image.repository=tenantry",
+        "--set",
+        "admission.recordUsers=webhook",
+        "--set",
+        "watch.namespaces={eu,us}",
+    ];
+    let objects = render(&helm, &arguments).await;
+    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+        for hook in of_kind(&objects, kind)[0]["webhooks"].as_array().unwrap() {
+            let name = &hook["name"];
+            assert_eq!(
+                (&hook["failurePolicy"], &hook["timeoutSeconds"]),
+                (&json!("Ignore"), &json!(3)),
+                "{name}"
+            );
+            for rule in hook["rules"].as_array().unwrap() {
+                let resources = rule["resources"].as_array().unwrap();
+                assert!(
+                    resources.iter().all(|it| !it.as_str().unwrap().contains('/')),
+                    "{name}: {resources:?}"
+                );
+            }
+            if name != "plans.tenantry.dev" {
+                let values = &hook["namespaceSelector"]["matchExpressions"][0]["values"];
+                assert_eq!(values, &json!(["eu", "us"]), "{name}");
+            }
         }
     }
 }

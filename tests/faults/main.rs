@@ -56,3 +56,4 @@ mod tools;
 mod traces;
 mod upgrade;
 mod usage;
+mod webhook;

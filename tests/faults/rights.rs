@@ -14,6 +14,7 @@ use serde_json::json;
 use tenantry::api::{
     API_VERSION, LABEL_ACCOUNTS, LABEL_TENANT_ID, tenant_account::TenantAccount, tenant_module::TenantModule,
 };
+use tenantry_dev::InstalledWebhook;
 use tenantry_test_support::{
     Options, World,
     audit::{AuditedRequest, requests},
@@ -156,7 +157,15 @@ async fn use_account(world: &World) {
 
 #[tokio::test]
 async fn rights_used_are_rights_granted() {
-    let world = World::with("rights", Options { breaker: Some(1), ..Options::default() }).await;
+    let options = Options {
+        breaker: Some(1),
+        own_plane: true,
+        webhook: InstalledWebhook::Stamps,
+        // Its certificate is renewed meanwhile.
+        arguments: vec!["--test-webhook-lifetime=45".to_owned()],
+        ..Options::default()
+    };
+    let world = World::with("rights", options).await;
     let granted = granted(&world).await;
     for grant in &granted {
         assert!(![&grant.group, &grant.resource, &grant.verb].contains(&&"*".to_owned()), "{}", grant.text());

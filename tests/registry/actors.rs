@@ -74,11 +74,24 @@ async fn placer_belongs_to_one_hold() {
             party: Party::TenantHold,
         };
         let after = with(&[], hold.clone()).unwrap();
-        let change =
-            HoldChange { before: &[], after: &after, hold: &hold, actor: "ada", placed_by: Some("ada") };
+        let change = HoldChange {
+            before: &[],
+            after: &after,
+            hold: &hold,
+            actor: "ada",
+            deletion: None,
+            placed_by: Some("ada"),
+        };
         let held = registry.change_holds(row.id, &change).await.unwrap().unwrap();
         assert_eq!((held.placed_by(&hold), held.holds_changed_by.as_deref()), (Some("ada"), Some("ada")));
-        let lifted = HoldChange { before: &after, after: &[], hold: &hold, actor: "bob", placed_by: None };
+        let lifted = HoldChange {
+            before: &after,
+            after: &[],
+            hold: &hold,
+            actor: "bob",
+            deletion: None,
+            placed_by: None,
+        };
         let free = registry.change_holds(row.id, &lifted).await.unwrap().unwrap();
         assert!(free.hold_actors.is_empty());
         assert_eq!(free.holds_changed_by.as_deref(), Some("bob"));

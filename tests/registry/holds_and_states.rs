@@ -77,7 +77,14 @@ async fn holds_change_only_if_unchanged_since_read() {
             let (registry, after) = (registry.clone(), with(&before, hold(name)).unwrap());
             async move {
                 let (hold, actor) = (&hold(name), "unknown");
-                let change = HoldChange { before: &before, after: &after, hold, actor, placed_by: None };
+                let change = HoldChange {
+                    before: &before,
+                    after: &after,
+                    hold,
+                    actor,
+                    deletion: None,
+                    placed_by: None,
+                };
                 registry.change_holds(row.id, &change).await.unwrap().is_some()
             }
         };
@@ -94,6 +101,7 @@ async fn holds_change_only_if_unchanged_since_read() {
             after: &left,
             hold: &hold("billing"),
             actor: "unknown",
+            deletion: None,
             placed_by: None,
         };
         assert!(registry.change_holds(row.id, &change).await.unwrap().is_some());

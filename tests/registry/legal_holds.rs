@@ -39,7 +39,8 @@ async fn change(
     after: &[Hold],
     hold: &Hold,
 ) -> Option<TenantRecord> {
-    let change = HoldChange { before: &row.holds, after, hold, actor: "unknown", placed_by: None };
+    let change =
+        HoldChange { before: &row.holds, after, hold, actor: "unknown", deletion: None, placed_by: None };
     registry.change_holds(row.id, &change).await.unwrap()
 }
 

@@ -9,6 +9,7 @@ mod actors;
 mod audit_command;
 mod breaker;
 mod declared_objects;
+mod deletions;
 mod entitlements_and_usage;
 mod failures;
 mod holds_and_states;

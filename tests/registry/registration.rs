@@ -24,6 +24,7 @@ pub fn tombstone(retain: bool) -> Tombstone {
         at: now,
         terms: PurgeTerms { purge_after: now, retain, held: false },
         actor: "ada".to_owned(),
+        deletion: None,
         generation: Some(1),
     }
 }

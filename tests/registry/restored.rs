@@ -113,8 +113,14 @@ async fn lost_row_is_written_once_and_never_over_another() {
         for hold in &row.holds {
             let read = registry.by_id(row.id).await.unwrap().unwrap();
             let after: Vec<_> = read.holds.iter().filter(|other| other.name != hold.name).cloned().collect();
-            let change =
-                HoldChange { before: &read.holds, after: &after, hold, actor: "unknown", placed_by: None };
+            let change = HoldChange {
+                before: &read.holds,
+                after: &after,
+                hold,
+                actor: "unknown",
+                deletion: None,
+                placed_by: None,
+            };
             assert!(registry.change_holds(row.id, &change).await.unwrap().is_some(), "{}", hold.name);
         }
         let again = registry.adopt_row(&lost_row("aaa", 1, now), &[], now).await.unwrap();

@@ -92,8 +92,14 @@ async fn every_update_returns_the_stored_row() {
             party: Party::TenantHold,
         };
         let after = with(&[], hold.clone()).unwrap();
-        let change =
-            HoldChange { before: &[], after: &after, hold: &hold, actor: "ada", placed_by: Some("ada") };
+        let change = HoldChange {
+            before: &[],
+            after: &after,
+            hold: &hold,
+            actor: "ada",
+            deletion: None,
+            placed_by: Some("ada"),
+        };
         let held = registry.change_holds(id, &change).await.unwrap().unwrap();
         assert_stored(&registry, "change_holds", held).await;
     }

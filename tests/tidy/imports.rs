@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// The modules of `src`, and the others that each may use. `cli` combines all of them; only `main` uses `cli`.
-const MODULES: [(&str, &[&str]); 16] = [
+const MODULES: [(&str, &[&str]); 17] = [
     ("api", &[]),
     ("domain", &["api"]),
     ("fence", &[]),
@@ -21,6 +21,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     ("telemetry", &["traces"]),
     ("traces", &[]),
     ("web", &["api", "domain", "metrics"]),
+    ("webhook", &["api", "domain", "registry"]),
     (
         "controller",
         &[
@@ -52,12 +53,13 @@ const MODULES: [(&str, &[&str]); 16] = [
             "telemetry",
             "traces",
             "web",
+            "webhook",
         ],
     ),
 ];
 
 /// Libraries that are used in one module only.
-const LIBRARIES: [(&str, &[&str]); 8] = [
+const LIBRARIES: [(&str, &[&str]); 10] = [
     (
         "sqlx",
         &[
@@ -70,7 +72,9 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
         ],
     ),
     ("jiff_sqlx", &["src/postgres/", "src/registry/"]),
-    ("axum", &["src/web/"]),
+    ("axum", &["src/web/", "src/webhook/"]),
+    ("axum_server", &["src/webhook/"]),
+    ("rcgen", &["src/webhook/"]),
     ("prometheus_client", &["src/metrics/"]),
     ("oci_client", &["src/images/"]),
     ("opentelemetry", &["src/traces/"]),
@@ -82,7 +86,7 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
 const DESCRIPTION: [&str; 5] = ["CustomResource", "CustomResourceExt", "KubeSchema", "CELSchema", "core"];
 
 /// The users of the Kubernetes API. `cli/run.rs` creates the client.
-const CLIENTS: [&str; 3] = ["src/controller/", "src/leader/", "src/cli/run.rs"];
+const CLIENTS: [&str; 4] = ["src/controller/", "src/leader/", "src/webhook/", "src/cli/run.rs"];
 
 /// The readers of the environment: the command line, and the log for NO_COLOR. Other modules get values passed in.
 const ENVIRONMENT: [&str; 2] = ["src/cli/", "src/telemetry.rs"];

@@ -1,13 +1,18 @@
 {{/*
 Who changed an object's spec: docs/actors.md. Both policies compute the same, so that the second one refuses whatever the first
-one has not written.
+one has not written. The webhook computes it too: src/domain/attribution/stamp.rs.
 */}}
 
-{{/* Whether the policies are installed. */}}
+{{/* What records users: "policy", where the API server has such policies; else "webhook", the operator's; or nothing. */}}
 {{- define "tenantry.recordsUsers" -}}
 {{- $wanted := .Values.admission.recordUsers | toString -}}
 {{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
-{{- if or (eq $wanted "true") (and (eq $wanted "auto") $served) }}true{{ end -}}
+{{- if and (eq $wanted "webhook") (not .Values.webhook.enabled) -}}
+{{- fail "admission.recordUsers: webhook needs webhook.enabled" -}}
+{{- end -}}
+{{- if or (eq $wanted "true") (and (eq $wanted "auto") $served) }}policy
+{{- else if or (eq $wanted "webhook") (and (eq $wanted "auto") .Values.webhook.enabled) }}webhook
+{{- end -}}
 {{- end -}}
 
 {{/* The name of both: a DNS name, apart from those of other releases. */}}
@@ -18,13 +23,17 @@ one has not written.
 {{/* What they look at: every kind of ours with a spec. */}}
 {{- define "tenantry.changesConstraints" -}}
 resourceRules:
-  - apiGroups: [tenantry.dev]
-    apiVersions: ["*"]
-    operations: [CREATE, UPDATE]
-    resources:
-      {{- range $path, $content := .Files.Glob "files/crds/*.yaml" }}
-      - {{ ($content | toString | fromYaml).spec.names.plural }}
-      {{- end }}
+  {{- include "tenantry.changesRules" . | nindent 2 }}
+{{- end -}}
+
+{{- define "tenantry.changesRules" -}}
+- apiGroups: [tenantry.dev]
+  apiVersions: ["*"]
+  operations: [CREATE, UPDATE]
+  resources:
+    {{- range $path, $content := .Files.Glob "files/crds/*.yaml" }}
+    - {{ ($content | toString | fromYaml).spec.names.plural }}
+    {{- end }}
 {{- end -}}
 
 {{/* The names of the fields of all specs. */}}

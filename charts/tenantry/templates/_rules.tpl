@@ -46,6 +46,13 @@ What the operator may do: exactly what it uses. tests/faults/rights.rs compares 
   resources: [validatingadmissionpolicies, validatingadmissionpolicybindings]
   resourceNames: [tenantry-support-access]
   verbs: [get]
+{{- if .Values.webhook.enabled }}
+{{/* The authority of the webhook's certificate is written there. */ -}}
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]
+  resourceNames: [{{ include "tenantry.webhookName" . }}]
+  verbs: [list, watch, patch]
+{{- end }}
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
   resourceNames: [tenants.tenantry.dev, tenantholds.tenantry.dev]
@@ -97,6 +104,16 @@ What the operator may do: exactly what it uses. tests/faults/rights.rs compares 
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch]
+{{- if .Values.webhook.enabled }}
+{{/* The webhook's certificate: a Secret that is created cannot be named. */ -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ .Values.webhook.secretName }}]
+  verbs: [update]
+{{- end }}
 {{/* With the files of modules. */ -}}
 - apiGroups: [""]
   resources: [configmaps]

@@ -17,6 +17,7 @@ use crate::kubectl::Kubectl;
 use crate::operator::{Operator, OperatorOptions};
 use crate::postgres::{self, Postgres, PostgresOptions};
 use crate::process::{Lifetime, ProcessRecord, Signal};
+use crate::webhook::{self, InstalledWebhook};
 use crate::{paths, ports, progress, rights};
 
 /// The properties of an environment. Its processes are recorded in a pid file each, beside their logs.
@@ -25,6 +26,9 @@ struct State {
     control_plane: ControlPlanePorts,
     postgres: u16,
     operator: u16,
+    /// The port of the admission webhook. An environment of an earlier checkout has none.
+    #[serde(default)]
+    webhook: Option<u16>,
     superuser_password: String,
     operator_password: String,
     /// A digest of the binary from which the operator was last started.
@@ -111,6 +115,8 @@ impl Background {
             kubeconfig: if existing { kubectl.kubeconfig()?.to_owned() } else { own.clone() },
             registry_url: postgres.url(OPERATOR_LOGIN, &state.operator_password, SYSTEM_DATABASE),
             namespace: Names::default().namespace,
+            // The API server of another cluster does not reach this machine.
+            webhook: state.webhook.filter(|_| !existing),
             environment: if existing { existing_cluster::environment() } else { Vec::new() },
             ..Default::default()
         };
@@ -132,6 +138,9 @@ impl Background {
                     installation::install_rights(&kubectl, scope).await?;
                     let administrator = kubectl.kubeconfig()?;
                     rights::write_kubeconfig(administrator, &namespace, rights::ACCOUNT, &own).await?;
+                    if let Some(port) = state.webhook {
+                        webhook::install(&kubectl, scope, port, InstalledWebhook::Checks).await?;
+                    }
                 }
                 if !state.installed {
                     installation::install_plans(&kubectl).await?;
@@ -277,6 +286,7 @@ impl State {
             control_plane: ControlPlanePorts::pick()?,
             postgres: ports::free()?,
             operator: ports::free()?,
+            webhook: Some(ports::free()?),
             superuser_password: postgres::password(),
             operator_password: postgres::password(),
             operator_digest: String::new(),

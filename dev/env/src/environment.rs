@@ -13,6 +13,7 @@ use crate::operator::{Operator, OperatorOptions};
 use crate::paths::RunDirectory;
 use crate::postgres::{self, Postgres, PostgresOptions};
 use crate::process::Lifetime;
+use crate::webhook::{self, InstalledWebhook};
 use crate::{ports, progress, rights};
 
 /// How an environment is started.
@@ -43,6 +44,8 @@ pub struct InstallationOptions {
     pub environment: Vec<(String, String)>,
     /// Whether the API server records which users change objects. Only if the CRDs are not installed yet.
     pub records_users: bool,
+    /// What is asked of the operator's admission webhook.
+    pub webhook: InstalledWebhook,
     /// The cluster has the CRDs and the plans already.
     pub crds_installed: bool,
     /// Labels of the `DatabaseServer`.
@@ -95,8 +98,10 @@ impl Installation {
                 );
                 server.and(crds)?;
                 installation::install_plans(kubectl).await?;
-                if options.records_users {
-                    installation::install_user_records(kubectl).await?;
+                match (options.records_users, options.webhook) {
+                    (true, InstalledWebhook::Stamps) => webhook::install_policy(kubectl).await?,
+                    (true, _) => installation::install_user_records(kubectl).await?,
+                    (false, _) => {}
                 }
             }
             let scope = rights::Scope {
@@ -105,6 +110,14 @@ impl Installation {
                 lease: options.lease_name.as_deref(),
             };
             installation::install_rights(kubectl, scope).await?;
+            let webhook_port = match options.webhook {
+                InstalledWebhook::None => None,
+                asked => {
+                    let port = ports::free()?;
+                    webhook::install(kubectl, scope, port, asked).await?;
+                    Some(port)
+                }
+            };
             let run = RunDirectory::new()?;
             let own = run.path().join("kubeconfig");
             rights::write_kubeconfig(kubectl.kubeconfig()?, scope.namespace, rights::ACCOUNT, &own).await?;
@@ -127,6 +140,7 @@ impl Installation {
                 namespace: options.names.namespace,
                 watch_namespaces: options.watch_namespaces,
                 lease_name: options.lease_name,
+                webhook: webhook_port,
                 arguments: options.arguments,
                 environment: options.environment,
             };
@@ -166,6 +180,8 @@ impl Installation {
     /// Another replica of the operator, not started; `change` may change its options.
     pub fn replica(&self, change: impl FnOnce(&mut OperatorOptions)) -> Result<Operator> {
         let mut options = self.options.clone();
+        // The API server asks the first one.
+        options.webhook = options.webhook.map(|_| ports::free()).transpose()?;
         change(&mut options);
         let port = ports::free()?;
         let directory = crate::paths::directory(self.run.path().join(format!("replica-{port}")), 0o700)?;

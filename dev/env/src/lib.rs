@@ -31,6 +31,7 @@ pub mod rights;
 pub mod service;
 mod tenants;
 pub mod tools;
+pub mod webhook;
 
 pub use control_plane::{ControlPlane, ControlPlaneOptions};
 pub use environment::{Environment, EnvironmentOptions, Installation, InstallationOptions};
@@ -38,3 +39,4 @@ pub use error::{Error, Result};
 pub use operator::{Operator, OperatorOptions};
 pub use postgres::binaries::Version;
 pub use postgres::{Postgres, PostgresOptions, Stop};
+pub use webhook::InstalledWebhook;

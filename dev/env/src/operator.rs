@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use crate::error::{Context, Error, Result};
 use crate::process::{End, Launch, Lifetime, Signal};
 use crate::service::Service;
+use crate::webhook;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -27,6 +28,8 @@ pub struct OperatorOptions {
     pub watch_namespaces: Vec<String>,
     /// The Lease's name, if not the default.
     pub lease_name: Option<String>,
+    /// The port of its admission webhook, if it serves one.
+    pub webhook: Option<u16>,
     /// Additional arguments for `tenantry run`.
     pub arguments: Vec<String>,
     /// Additional environment variables.
@@ -49,6 +52,11 @@ impl OperatorOptions {
             arguments.push(format!("--watch-namespaces={}", self.watch_namespaces.join(",")));
         }
         arguments.extend(self.lease_name.iter().map(|name| format!("--lease-name={name}")));
+        if let Some(port) = self.webhook {
+            arguments.push(format!("--webhook-address=127.0.0.1:{port}"));
+            arguments.push("--webhook-names=127.0.0.1".to_owned());
+            arguments.push(format!("--webhook-configuration={}", webhook::configuration(&self.namespace)));
+        }
         arguments.extend(self.arguments.iter().cloned());
         let mut environment: Vec<_> =
             DEVELOPMENT_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

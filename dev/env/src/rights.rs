@@ -19,7 +19,7 @@ use crate::{installation, paths};
 /// The ServiceAccount, and the release whose objects the manifests are.
 pub const ACCOUNT: &str = "tenantry";
 /// The release's namespace in the manifests.
-const RELEASE_NAMESPACE: &str = "tenantry-system";
+pub(crate) const RELEASE_NAMESPACE: &str = "tenantry-system";
 /// The kinds that have to do with rights. `ServiceAccount` comes first: a token needs it. The admission policy of support
 /// accesses is the cluster's: without it, none is granted.
 const KINDS: [&str; 7] = [
@@ -82,7 +82,7 @@ pub fn objects(scope: Scope<'_>) -> Result<Vec<Value>> {
 }
 
 /// Replaces a part of every text in a value.
-fn replace(value: &mut Value, from: &str, to: &str) {
+pub(crate) fn replace(value: &mut Value, from: &str, to: &str) {
     match value {
         Value::String(text) => *text = text.replace(from, to),
         Value::Array(items) => items.iter_mut().for_each(|item| replace(item, from, to)),
@@ -97,6 +97,7 @@ pub async fn wait_in_force(administrator: &Path, scope: Scope<'_>) -> Result<()>
     let mut needed = vec![
         ("list", "tenantry.dev", "tenantplans", None),
         ("create", "coordination.k8s.io", "leases", Some(scope.namespace)),
+        ("create", "", "secrets", Some(scope.namespace)),
     ];
     if scope.watched.is_empty() {
         needed.push(("list", "", "secrets", None));

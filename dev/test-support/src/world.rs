@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use tenantry::api::tenant::Tenant;
 use tenantry_dev::{
-    ControlPlane, Installation, InstallationOptions, Postgres, PostgresOptions,
+    ControlPlane, Installation, InstallationOptions, InstalledWebhook, Postgres, PostgresOptions,
     environment::on_a_thread,
     installation::{Names, install_crds, install_plans},
     kubectl::Kubectl,
@@ -65,6 +65,8 @@ pub struct Options {
     pub own_plane: bool,
     /// That control plane records which users change objects.
     pub records_users: bool,
+    /// What is asked of its admission webhook; anything needs a control plane of its own.
+    pub webhook: InstalledWebhook,
     /// The mass-deletion breaker is on, and tolerates this many deletions.
     pub breaker: Option<u32>,
     /// Neither drift checks nor samples of usage, for a test that counts effects.
@@ -132,6 +134,7 @@ impl World {
             interposed: options.interposed,
             crds_installed: own_plane.is_none(),
             records_users: options.records_users,
+            webhook: options.webhook,
             ..InstallationOptions::default()
         };
         let binary = options.binary.unwrap_or_else(crate::tenantry);

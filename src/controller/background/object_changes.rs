@@ -134,7 +134,7 @@ where
         if listed.iter().any(|found| found.metadata.uid.as_ref() == Some(uid)) {
             continue;
         }
-        let row = deletion_row(&object, &Actor::of_deletion());
+        let row = deletion_row(&object, &Actor::of_deletion(context.config.records_deletions));
         context.registry.record_deleted_object(uid, &row).await?;
         recorded.remove(uid);
     }

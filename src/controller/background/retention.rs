@@ -35,6 +35,7 @@ pub async fn run(context: SharedContext) {
 async fn go_through(context: &Context, removed: &mut Removed) -> Result<(), registry::Error> {
     let (registry, keep) = (&context.registry, &context.config.retention);
     registry.remove_outdated_openings(context.clock.now()).await?;
+    registry.remove_outdated_deletions().await?;
     let mut last = None;
     loop {
         let tenants = registry.tenants_after(last).await?;

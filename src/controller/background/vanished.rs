@@ -158,6 +158,7 @@ async fn write_tombstone(row: &TenantRecord, context: &SharedContext) {
         at,
         terms: PurgeTerms { purge_after: purge_after(at, grace), retain: row.retain, held: false },
         actor: ACTOR.into(),
+        deletion: None,
         generation: None,
     };
     let written = async {

@@ -13,22 +13,26 @@ const IN_FORCE_FOR: Duration = Duration::from_secs(600);
 const ABSENT_FOR: Duration = Duration::from_secs(10);
 
 /// What is known of the policies.
-#[derive(Default)]
 pub struct RecordedUsers {
-    /// The API server has no policies of this kind.
-    old_kubernetes: bool,
+    /// Why an object without the annotation has no known user.
+    absent: UnknownActor,
     checked: Mutex<Option<(Instant, bool)>>,
 }
 
 impl RecordedUsers {
-    /// Under an API server whose Kubernetes is too old for the policies, or not.
-    pub fn new(old_kubernetes: bool) -> Self {
-        Self { old_kubernetes, checked: Mutex::default() }
+    /// Under an API server whose Kubernetes is too old for the policies, or not; beside a webhook, or not.
+    pub fn new(old_kubernetes: bool, webhook: bool) -> Self {
+        let absent = match (old_kubernetes, webhook) {
+            (true, true) => UnknownActor::NoWebhook,
+            (true, false) => UnknownActor::OldKubernetes,
+            (false, _) => UnknownActor::NoPolicy,
+        };
+        Self { absent, checked: Mutex::default() }
     }
 
     /// Why an object without the annotation has no known user.
     pub fn absent(&self) -> UnknownActor {
-        if self.old_kubernetes { UnknownActor::OldKubernetes } else { UnknownActor::NoPolicy }
+        self.absent
     }
 
     /// Whether the policies are in force. `check` asks the API server; none: it did not answer, and what was known before
@@ -56,12 +60,13 @@ mod tests {
 
     #[tokio::test]
     async fn answer_counts_for_a_while_and_survives_an_outage() {
-        let users = RecordedUsers::new(false);
+        let users = RecordedUsers::new(false, true);
         assert!(!users.are_protected(async { None }).await, "nothing is known");
         assert!(users.are_protected(async { Some(true) }).await);
         assert!(users.are_protected(async { panic!("it is known") }).await);
-        let users = RecordedUsers::new(true);
+        let users = RecordedUsers::new(true, false);
         assert!(!users.are_protected(async { Some(false) }).await);
         assert_eq!(users.absent(), UnknownActor::OldKubernetes);
+        assert_eq!(RecordedUsers::new(true, true).absent(), UnknownActor::NoWebhook);
     }
 }

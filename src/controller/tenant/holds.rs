@@ -15,7 +15,7 @@ use crate::{
         subject::Subject,
         usage::thresholds::{QuotaHoldChange, quota_hold_change},
     },
-    registry::HoldChange,
+    registry::{DeletedObject, HoldChange},
 };
 
 /// The hold that a TenantHold asks for on a tenant.
@@ -127,36 +127,65 @@ pub async fn place(
     };
     // Another user may change a hold; it stays that of the user who placed it.
     let placed_by = recorded.unwrap_or(first);
-    change(row, after, &hold, &actor, placed_by.as_deref(), context).await?;
+    let change = HoldChange {
+        before: &row.holds,
+        after: &after,
+        hold: &hold,
+        actor: &actor,
+        deletion: None,
+        placed_by: placed_by.as_deref(),
+    };
+    let changed = record(&change, row, context).await?;
+    *row = changed;
     Ok(true)
+}
+
+/// Who lifts a hold.
+#[derive(Clone, Copy)]
+pub enum Lifter<'a> {
+    /// Known, or not.
+    Actor(&'a Actor),
+    /// Who deleted its object.
+    Deletion(&'a TenantHold),
 }
 
 /// Lifts a hold, if it is recorded; returns whether it was.
 pub async fn lift(
     row: &mut TenantRecord,
     name: &str,
-    actor: &Actor,
+    lifter: Lifter<'_>,
     context: &Context,
 ) -> Result<bool, StepError> {
-    let Some(hold) = row.holds.iter().find(|hold| hold.name == name).cloned() else { return Ok(false) };
+    let Some(hold) = row.holds.iter().find(|hold| hold.name == name) else { return Ok(false) };
     let Some(after) = holds::without(&row.holds, name) else { return Ok(false) };
-    change(row, after, &hold, &actor.to_string(), None, context).await?;
+    let (actor, deletion) = match lifter {
+        Lifter::Actor(actor) => (actor.to_string(), None),
+        Lifter::Deletion(object) => {
+            let unknown = Actor::of_deletion(context.config.records_deletions);
+            (unknown.to_string(), Some(DeletedObject::of(&object.metadata)))
+        }
+    };
+    let change = HoldChange {
+        before: &row.holds,
+        after: &after,
+        hold,
+        actor: &actor,
+        deletion: deletion.as_ref(),
+        placed_by: None,
+    };
+    let changed = record(&change, row, context).await?;
+    *row = changed;
     Ok(true)
 }
 
-async fn change(
-    row: &mut TenantRecord,
-    after: Vec<Hold>,
-    hold: &Hold,
-    actor: &str,
-    placed_by: Option<&str>,
+async fn record(
+    change: &HoldChange<'_>,
+    row: &TenantRecord,
     context: &Context,
-) -> Result<(), StepError> {
+) -> Result<TenantRecord, StepError> {
     context.state.snapshot.forget(&row.resource_uid);
-    let change = HoldChange { before: &row.holds, after: &after, hold, actor, placed_by };
-    let changed = context.registry.change_holds(row.id, &change).await?;
-    *row = changed.ok_or(StepError::Changed("the registry row"))?;
-    Ok(())
+    let changed = context.registry.change_holds(row.id, change).await?;
+    changed.ok_or(StepError::Changed("the registry row"))
 }
 
 /// Places and lifts the operator's own holds: those that another plan, or a request to resume, has ended; the hold on a
@@ -176,7 +205,7 @@ pub async fn settle_own_holds(
             }
             _ => Actor::by_annotation(),
         };
-        changed |= lift(&mut record, &hold.name, &by, context).await?;
+        changed |= lift(&mut record, &hold.name, Lifter::Actor(&by), context).await?;
     }
     // A spec that cannot be acted on does not lift what is in force.
     let entitlements = subject.entitlements().or(record.entitlements.as_ref());
@@ -186,7 +215,9 @@ pub async fn settle_own_holds(
     let held = record.holds.iter().find_map(Hold::quota);
     match quota_hold_change(held, limits, &record.usage) {
         QuotaHoldChange::Keep => {}
-        QuotaHoldChange::Lift => changed |= lift(&mut record, QUOTA, &Actor::Tenantry, context).await?,
+        QuotaHoldChange::Lift => {
+            changed |= lift(&mut record, QUOTA, Lifter::Actor(&Actor::Tenantry), context).await?;
+        }
         QuotaHoldChange::Place { .. } if !record.status.was_active() || is_paused(tenant) => {}
         QuotaHoldChange::Place { maximum, reason } => {
             let since = context.clock.now();

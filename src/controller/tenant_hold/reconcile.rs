@@ -21,15 +21,12 @@ use crate::{
         finalizers,
         tenant::{
             failure::StepError,
-            holds::{Placer, hold_of, lift, place},
+            holds::{Lifter, Placer, hold_of, lift, place},
             load::read_record,
         },
         watch::{guarded::Guarded, requeue::requeue_tenant},
     },
-    domain::{
-        attribution::Actor, backoff, identity::TenantId, observed::RegistryStatus, record::TenantRecord,
-        spec::is_paused,
-    },
+    domain::{backoff, identity::TenantId, observed::RegistryStatus, record::TenantRecord, spec::is_paused},
 };
 
 /// When a hold is reconciled again whose tenant is not registered yet. A change of the Tenant requests it earlier.
@@ -204,7 +201,7 @@ async fn release(object: &TenantHold, context: &SharedContext) -> Result<(), Ste
                 row = context.registry.former(&namespace, tenant, slug).await?;
             }
             if let Some(mut row) = row.filter(|row| row.status != RegistryStatus::Deprovisioned)
-                && lift(&mut row, &name, &Actor::of_deletion(), context).await?
+                && lift(&mut row, &name, Lifter::Deletion(object), context).await?
             {
                 info!(hold = name, tenant = object.spec.tenant, "a hold is lifted");
                 requeue_tenant(&namespace, &object.spec.tenant, context);
@@ -234,7 +231,7 @@ async fn release_tombstones(
             row.holds.iter().find(|hold| hold.name == name).and_then(|hold| hold.preserve.as_ref());
         let applied_to_it =
             recorded.is_some_and(|hold| hold.applied_to_tombstone && Some(&hold.object) == uid.as_ref());
-        if alone && applied_to_it && lift(row, &name, &Actor::of_deletion(), context).await? {
+        if alone && applied_to_it && lift(row, &name, Lifter::Deletion(object), context).await? {
             info!(hold = name, tenant = object.spec.tenant, id = %row.id, "a legal hold is lifted");
             context.state.tombstones.record(row, None);
         } else {

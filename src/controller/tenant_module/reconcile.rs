@@ -97,7 +97,8 @@ async fn reconcile(
         context.events.warning(about, "CheckContent", refusal.reason(), refusal.to_string());
     }
     let accepted = context.state.modules.accepted(&name);
-    let status = next_status(module, &report, accepted.as_ref(), adoption, context.clock.now());
+    let metered = context.modules.known().module(&name).map(|module| module.metered_limits());
+    let status = next_status(module, &report, accepted.as_ref(), metered, adoption, context.clock.now());
     if module.status.as_ref().is_some_and(|before| same(before, &status)) {
         return Ok(());
     }

@@ -30,6 +30,7 @@ pub fn next_status(
     module: &TenantModule,
     report: &ModuleReport,
     accepted: Option<&AcceptedModule>,
+    metered: Option<Vec<String>>,
     adoption: &ModuleAdoption,
     now: Timestamp,
 ) -> TenantModuleStatus {
@@ -128,6 +129,7 @@ pub fn next_status(
         }),
         schema: accepted.map(|accepted| accepted.schema.clone()),
         digest: accepted.map(|accepted| accepted.digest.clone()),
+        limits: metered.filter(|_| !is_of_tool),
         rehearsal: accepted.and_then(|accepted| accepted.rehearsal.clone()),
         tenants: Some(adoption.tenants),
         conditions,
@@ -203,7 +205,7 @@ mod tests {
         let kind = Some(ModuleSourceKind::ConfigMaps);
         let report = ModuleReport { generation: Some(3), kind, latest: Some(2), image: None, content };
         let accepted = AcceptedModule { version: 2, digest: "d".into(), ..AcceptedModule::default() };
-        next_status(&module(), &report, Some(&accepted), adoption, Timestamp::UNIX_EPOCH)
+        next_status(&module(), &report, Some(&accepted), None, adoption, Timestamp::UNIX_EPOCH)
     }
 
     fn shown(status: &TenantModuleStatus) -> Vec<(&str, &str, &str)> {
@@ -241,7 +243,7 @@ mod tests {
             let content = ContentState::Unavailable(ModuleRefusal::Found { reason, message: "x".into() });
             let report =
                 ModuleReport { generation: Some(3), kind: Some(kind), latest: None, image: None, content };
-            next_status(&module, &report, None, &ModuleAdoption::default(), Timestamp::UNIX_EPOCH)
+            next_status(&module, &report, None, None, &ModuleAdoption::default(), Timestamp::UNIX_EPOCH)
         };
         let away = after(Reason::SourceUnreachable, ModuleSourceKind::Image);
         assert_eq!(

@@ -61,7 +61,8 @@ fn what_is_no_change_of_this_object_is_ignored() {
 fn unknown_actor_says_why_and_is_no_user() {
     let changes = RecordedChanges::unknown(3, UnknownActor::OldKubernetes);
     assert_eq!(changes.last(&STATE_FIELDS).to_string(), "unknown (Kubernetes before 1.36)");
-    assert_eq!(Actor::of_deletion().to_string(), "unknown (deletion)");
+    assert_eq!(Actor::of_deletion(false).to_string(), "unknown (deletion)");
+    assert_eq!(Actor::of_deletion(true).to_string(), "unknown (webhook not reached)");
     assert_eq!(user("unknown (deletion)").to_string(), r#""unknown (deletion)""#);
     assert_eq!(user("tenantry").to_string(), r#""tenantry""#);
     assert_eq!((user("ada").to_string().as_str(), Actor::Tenantry.to_string().as_str()), ("ada", "tenantry"));

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn deletion_has_the_last_values() {
         let recorded = RecordedObject { object: plan(), declaration: declared(3, json!({"rank": 20})) };
-        let row = deletion_row(&recorded, &Actor::of_deletion());
+        let row = deletion_row(&recorded, &Actor::of_deletion(false));
         assert_eq!((row.action, row.actor.as_str()), ("Deleted", "unknown (deletion)"));
         let expected = json!({"kind": "TenantPlan", "name": "starter", "fields": {"rank": {"from": 20}}});
         assert_eq!(row.details, expected);

@@ -8,10 +8,13 @@ use crate::{
         watch::requeue::requeue_tenants_with_slug,
     },
     domain::{
-        access::AccessLevel, attribution::OFFBOARDING_FIELDS, observed::RegistryStatus, slug::Slug,
+        access::AccessLevel,
+        attribution::{Actor, OFFBOARDING_FIELDS},
+        observed::RegistryStatus,
+        slug::Slug,
         workflow::step::Step,
     },
-    registry::Tombstone,
+    registry::{DeletedObject, Tombstone},
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
@@ -27,12 +30,16 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         step.replace_record(step.context.registry.change_terms(id, terms, &by, correlation).await?.record);
         step.context.state.breaker.request_count();
     } else {
+        let by_spec = step.subject.deprovisioned_by();
+        let deletion = by_spec.is_none().then(|| DeletedObject::of(&step.tenant().metadata));
+        let actor = by_spec.unwrap_or(Actor::of_deletion(step.context.config.records_deletions));
         let tombstone = Tombstone {
             reason: offboarding.reason,
             trigger: offboarding.trigger,
             at: began,
             terms,
-            actor: step.subject.deprovisioned_by().to_string(),
+            actor: actor.to_string(),
+            deletion,
             generation: step.tenant().metadata.generation,
         };
         let begun = step.context.registry.begin_deprovisioning(id, &tombstone, Some(correlation)).await?;
