@@ -75,10 +75,17 @@ impl Prepared {
         self.helm.run(&[&release[..], &["--set", "image.repository=tenantry"], more].concat()).await
     }
 
+    /// For some seconds after the CRDs are created, the API server cannot apply the policies that record users.
     async fn declare_server(&self) {
         let names = Names::default();
         let (kubectl, port) = (self.plane.kubectl(), self.postgres.port());
-        installation::install_server(&kubectl, &names, &BTreeMap::new(), port, PASSWORD).await.unwrap();
+        let wait = Wait::until("the API server takes a DatabaseServer");
+        let declare = async || {
+            let declared =
+                installation::install_server(&kubectl, &names, &BTreeMap::new(), port, PASSWORD).await;
+            declared.map_err(|error| error.to_string())
+        };
+        wait.observe(declare).await;
     }
 
     async fn deployment(&self) -> Deployment {

@@ -79,17 +79,16 @@ async fn table_has_every_role_and_every_verb() {
     let roles = Api::<ClusterRole>::all(stage.fleet.client.clone());
     let all = roles.list(&ListParams::default()).await.unwrap();
     let ours = all.iter().filter(|role| {
-        let name = role.metadata.name.as_deref().unwrap();
-        name.starts_with("tenantry-") && role.aggregation_rule.is_some()
+        let labels = role.metadata.labels.iter().flatten();
+        labels.into_iter().any(|(label, _)| label.starts_with("tenantry.dev/aggregate-to-"))
     });
     let ours: BTreeSet<&str> = ours.map(|role| role.metadata.name.as_deref().unwrap()).collect();
     let columns: BTreeSet<&str> =
         ROLES.iter().map(|role| role.name).filter(|name| name.starts_with("tenantry-")).collect();
     assert_eq!(ours, columns);
 
-    let operator = all
-        .iter()
-        .find(|role| role.metadata.name.as_deref() == Some("tenantry-aggregate-to-platform-operator"));
+    let operator =
+        all.iter().find(|role| role.metadata.name.as_deref() == Some("tenantry-platform-operator"));
     let rules = operator.unwrap().rules.iter().flatten();
     let verbs: BTreeSet<&str> = rules.flat_map(|rule| rule.verbs.iter().map(String::as_str)).collect();
     let own = verbs.iter().filter(|verb| !STANDARD.contains(verb) && !WITHOUT_ACT.contains(verb));
