@@ -319,9 +319,11 @@ reasons! {
     SessionsInTheWay,
     /// The settings are larger than 64 KiB.
     SettingsTooLarge,
+    /// Event: the tenant has another slug.
+    SlugChanged,
     /// Event: the slug belonged to another tenant, which is deprovisioned; this one starts empty.
     SlugReused,
-    /// Another tenant has the slug.
+    /// Another tenant has the slug, or had it before.
     SlugTaken,
     /// TenantModule: a ConfigMap, the directory or the image of the source does not exist.
     SourceNotFound,

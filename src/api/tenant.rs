@@ -47,6 +47,7 @@ use super::{
     printcolumn(name = "Open Gates", type_ = "string", json_path = ".status.openGates", description = "Gates that are not done yet; access is Blocked while there are any"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database", priority = 1, description = "Name of the tenant's database"),
     printcolumn(name = "Server", type_ = "string", json_path = ".status.server", priority = 1, description = "DatabaseServer that hosts the database"),
+    printcolumn(name = "Present Slug", type_ = "string", json_path = ".status.slug", priority = 1, description = "Slug in force, while it is not the one of the spec"),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, priority = 1, description = "Reason of the condition Ready"),
     printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused", priority = 1, description = "Whether spec.paused stops the operator's work on the tenant"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -57,6 +58,14 @@ use super::{
         "!has(self.state) || self.state == 'Active' || (has(self.stateReason) && self.stateReason != '')",
         "stateReason is required unless state is Active: write the reason for the state, for the audit trail",
     ).field_path(".stateReason"),
+    validation = rule(
+        "self.slug == oldSelf.slug || (has(self.stateReason) && self.stateReason != '' && (!has(oldSelf.stateReason) || self.stateReason != oldSelf.stateReason))",
+        "slug can be changed only together with stateReason: write the reason of this change there, for the audit trail",
+    ).field_path(".slug"),
+    validation = rule(
+        "self.slug == oldSelf.slug || !has(self.state) || self.state != 'Deprovisioned'",
+        "slug cannot be changed while state is Deprovisioned: restore the tenant first",
+    ).field_path(".slug"),
     validation = immutable("server", "server cannot be added, changed or removed, because moving a tenant is not supported yet: write the value that the Tenant was created with"),
     validation = rule("!has(self.adopt) || has(oldSelf.adopt)", "adopt can be given only when the Tenant is created: delete the Tenant, and apply it with adopt").field_path(".adopt"),
     validation = immutable("connectionSecretName", "connectionSecretName cannot be added, changed or removed: write the value that the Tenant was created with"),
@@ -66,8 +75,9 @@ pub struct TenantSpec {
     /// the end and without two dashes in a row. The names of the database and of its login are derived from it. The
     /// names postgres, template0, template1, tenantry, public, information-schema and pg-catalog are reserved. A slug
     /// is unique among all tenants of the installation that are not deprovisioned, across namespaces: while another
-    /// tenant has it, the condition Registered is False with the reason SlugTaken. Cannot be changed (not supported
-    /// yet).
+    /// tenant has it, or had it before, the condition Registered is False with the reason SlugTaken. Changing it needs
+    /// the verb rename on the Tenant, and another stateReason in the same change. The database, its logins and the
+    /// Secrets keep their names, and the former slug stays reserved for this tenant.
     #[schemars(length(max = 40))]
     #[x_kube(
         validation = rule(
@@ -78,7 +88,6 @@ pub struct TenantSpec {
             "!(self in ['postgres', 'template0', 'template1', 'tenantry', 'public', 'information-schema', 'pg-catalog'])",
             "slug is reserved, because PostgreSQL or Tenantry uses this name: choose another slug",
         ),
-        validation = rule("self == oldSelf", "slug cannot be changed, which is not supported yet: write the slug that the Tenant was created with"),
     )]
     pub slug: String,
 
@@ -104,7 +113,7 @@ pub struct TenantSpec {
     pub state: Option<DesiredState>,
 
     /// Reason for the state, recorded in the audit trail: one line, at most 1000 characters. Required unless state is
-    /// Active.
+    /// Active. A change of the slug needs another one, which is the reason of that change only: the state keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     #[x_kube(validation = one_line("stateReason"))]

@@ -41,6 +41,10 @@ pub struct TenantStatus {
     /// tenant's Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
+    /// Slug in force, while it is not the one of the spec: the change is not recorded yet, or another tenant has that slug.
+    /// Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slug: Option<String>,
     /// Name of the DatabaseServer that hosts the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,

@@ -132,6 +132,8 @@ pub struct State {
     pub leftovers: Leftovers,
     /// Notified when the status of a TenantPlan may have to change.
     pub plans_changed: Notify,
+    /// Notified when a plan, a module or a server was changed or deleted.
+    pub objects_changed: Notify,
     /// Uids of Secrets that conflict with a tenant's, and are watched until they are deleted.
     pub conflicts: Mutex<HashSet<String>>,
     /// Tenants whose usage was recorded by a reconcile, not by the sampler.

@@ -226,6 +226,7 @@ async fn spawn_background(
     supervisor.spawn("controller of TenantModules", modules);
     supervisor.spawn("server rollout", background::server_rollout::run(context.clone()));
     supervisor.spawn("drop of old templates", background::old_templates::run(context.clone()));
+    supervisor.spawn("record of changed objects", background::object_changes::run(context.clone()));
     supervisor.spawn("linking of activity", background::activity_links::run(context.clone()));
     supervisor.spawn("removal of outdated rows", background::retention::run(context.clone()));
     let plans = tenant_plan::reconcile::run(context.clone(), shutdown.clone());
@@ -325,6 +326,7 @@ fn context(
             reports: AwaitedReports::default(),
             leftovers: Leftovers::default(),
             plans_changed: Notify::new(),
+            objects_changed: Notify::new(),
             conflicts: Mutex::new(HashSet::new()),
             usage_recorded: RecordedUsage::default(),
             recorded_users,

@@ -7,7 +7,11 @@
 
 use std::fmt;
 
-use super::access::evaluate::{AccessEvaluation, RestrictionCause};
+use super::{
+    access::evaluate::{AccessEvaluation, RestrictionCause},
+    state_reason::given,
+};
+use crate::api::tenant::Tenant;
 
 /// The fields of a Tenant's spec that say directly which state is wanted.
 pub const STATE_FIELDS: [&str; 3] = ["state", "stateReason", "suspension"];
@@ -166,6 +170,14 @@ impl RecordedChanges {
     /// Who last changed one of these fields.
     pub fn last(&self, fields: &[&str]) -> Actor {
         self.newest(fields, 0).unwrap_or(self.missing())
+    }
+
+    /// The reason that was given with the last change of the slug; none if another change has overwritten it.
+    pub fn reason_of_slug<'a>(&self, tenant: &'a Tenant) -> Option<&'a str> {
+        let last = |field| self.list.iter().find(|change| change.touches(field));
+        let change = last("slug").zip(last("stateReason"));
+        let is_together = change.is_none_or(|(slug, reason)| slug.generation == reason.generation);
+        given(&tenant.spec).filter(|_| is_together)
     }
 
     /// Who last changed the object.

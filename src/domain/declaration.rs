@@ -1,4 +1,4 @@
-//! What a Tenant declares, as the registry keeps it, and the rows of the activity log for its changes: old and new values,
+//! What an object declares, as the registry keeps it, and the rows of the activity log for its changes: old and new values,
 //! each with its user.
 //!
 //! Settings may hold the customer's secrets, and admins are people: of both, the registry keeps digests that only this
@@ -7,17 +7,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hmac::{Hmac, KeyInit, Mac};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use super::attribution::{Actor, RecordedChanges};
+use super::{
+    attribution::{Actor, RecordedChanges},
+    state_reason::{DeclaredReason, SlugReason, slug_reason, state_reason},
+};
 use crate::api::{
     tenant::{DesiredState, Tenant},
     tenant_account::TenantAccount,
 };
+
+pub mod objects;
 
 /// The longest value, as JSON text, that is kept.
 const MAX_VALUE_BYTES: usize = 512;
@@ -25,7 +29,7 @@ const MAX_VALUE_BYTES: usize = 512;
 /// The most names of settings or admins that one row has.
 const MAX_NAMES: usize = 50;
 
-/// What a Tenant, or a TenantAccount, declared when it was last recorded.
+/// What an object declared when it was last recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Declaration {
     /// The object's uid.
@@ -34,12 +38,15 @@ pub struct Declaration {
     pub generation: i64,
     /// Its spec: values, and digests of what is not shown.
     pub spec: Map<String, Value>,
+    /// What its `stateReason` is, if that was given with a change of the slug.
+    #[serde(default, rename = "slugReason", skip_serializing_if = "Option::is_none")]
+    pub slug_reason: Option<SlugReason>,
 }
 
 /// A row of the activity log about a change of the spec.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangeRow {
-    /// `Created` or `Updated`; of an account `AccountUpdated`.
+    /// `Created`, `Updated` or `Deleted`; of an account `AccountUpdated`.
     pub action: &'static str,
     /// Who changed it.
     pub actor: String,
@@ -50,23 +57,37 @@ pub struct ChangeRow {
 }
 
 impl Declaration {
-    /// Of a Tenant. `key` is that of the installation's digests.
-    pub fn of(tenant: &Tenant, key: &[u8]) -> Self {
-        Self::of_spec(&tenant.metadata, serde_json::to_value(&tenant.spec).unwrap_or_default(), key)
+    /// Of a Tenant, after what was on record `before`. `key` is that of the installation's digests.
+    pub fn of(tenant: &Tenant, key: &[u8], before: Option<&Self>) -> Self {
+        let declaration = Self::of_object(&tenant.metadata, &tenant.spec, key);
+        let slug_reason = before.and_then(|before| slug_reason(&tenant.spec, before.reason()));
+        Self { slug_reason, ..declaration }
     }
 
     /// Of a TenantAccount.
     pub fn of_account(account: &TenantAccount, key: &[u8]) -> Self {
-        Self::of_spec(&account.metadata, serde_json::to_value(&account.spec).unwrap_or_default(), key)
+        Self::of_object(&account.metadata, &account.spec, key)
     }
 
-    fn of_spec(metadata: &ObjectMeta, spec: Value, key: &[u8]) -> Self {
+    /// Of any object.
+    pub fn of_object(metadata: &ObjectMeta, spec: &impl Serialize, key: &[u8]) -> Self {
+        let spec = serde_json::to_value(spec).unwrap_or_default();
         let fields = spec.as_object().cloned().unwrap_or_default().into_iter();
         Self {
             object: metadata.uid.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             spec: fields.map(|(name, value)| (name.clone(), kept(&name, value, key))).collect(),
+            slug_reason: None,
         }
+    }
+
+    /// The reason of the state that a Tenant declares. `recorded` is what it declared when that was recorded last.
+    pub fn state_reason(tenant: &Tenant, recorded: Option<&Self>) -> Option<String> {
+        state_reason(&tenant.spec, recorded.map(Self::reason))
+    }
+
+    fn reason(&self) -> DeclaredReason<'_> {
+        DeclaredReason { spec: &self.spec, of_slug: self.slug_reason.as_ref() }
     }
 
     /// Whether it is of this state of an object, or of a later one.
@@ -98,6 +119,8 @@ fn kept(name: &str, value: Value, key: &[u8]) -> Value {
             });
             Value::Object(digests.collect())
         }
+        // The reason of a state may be asked for after it was overwritten. It is in the log anyway.
+        ("stateReason", _) => value,
         _ => {
             let bytes = value.to_string().len();
             if bytes > MAX_VALUE_BYTES {
@@ -143,7 +166,7 @@ pub fn change_rows(
     tenant: &Tenant,
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
-    rows_between(before, now, changes, &|changed| reason(tenant, changed))
+    rows_with_reasons(before, now, changes, |changed| reason(tenant, changed))
 }
 
 /// The rows for the changes of a TenantAccount. The operator creates it with what is on record: no change.
@@ -152,17 +175,19 @@ pub fn account_rows(
     now: &Declaration,
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
-    let as_created = Declaration { object: now.object.clone(), generation: 1, spec: Map::new() };
+    let as_created =
+        Declaration { object: now.object.clone(), generation: 1, spec: Map::new(), slug_reason: None };
     let before = Before::Recorded(recorded.unwrap_or(&as_created));
-    let rows = rows_between(before, now, changes, &|_| None).into_iter();
+    let rows = rows_with_reasons(before, now, changes, |_| None).into_iter();
     rows.map(|row| ChangeRow { action: "AccountUpdated", ..row }).collect()
 }
 
-fn rows_between(
+/// The same for any object. `reason`: the reason that was given with a change of these fields.
+fn rows_with_reasons(
     before: Before<'_>,
     now: &Declaration,
     changes: &RecordedChanges,
-    reason: &dyn Fn(&BTreeSet<&str>) -> Option<String>,
+    reason: impl Fn(&BTreeSet<&str>) -> Option<String>,
 ) -> Vec<ChangeRow> {
     let nothing = Map::new();
     let (old, since) = match before {
@@ -276,7 +301,8 @@ fn reason(tenant: &Tenant, changed: &BTreeSet<&str>) -> Option<String> {
     let spec = &tenant.spec;
     let of_state = spec.state_reason.as_ref().filter(|_| {
         let is_given = changed.contains("stateReason") || changed.contains("state");
-        is_given && spec.state.unwrap_or_default() != DesiredState::Active
+        let is_asked_for = spec.state.unwrap_or_default() != DesiredState::Active || changed.contains("slug");
+        is_given && is_asked_for
     });
     let of_offboarding = spec.offboarding.as_ref().and_then(|offboarding| offboarding.reason.as_ref());
     let reason = of_state.or(of_offboarding.filter(|_| changed.contains("offboarding")));

@@ -52,6 +52,7 @@ pub mod settings;
 pub mod slug;
 pub mod slug_owner;
 pub mod spec;
+pub mod state_reason;
 pub mod status;
 pub mod stored_run;
 pub mod structure;

@@ -119,6 +119,10 @@ pub struct RegistryFacts {
     pub purges_current: bool,
     /// Whether name, settings and gates are mirrored as the spec has them.
     pub declared_current: bool,
+    /// Whether the tenant has the slug of the spec.
+    pub slug_current: bool,
+    /// Whether the last attempt failed because another tenant has that slug.
+    pub slug_refused: bool,
     /// Whether the plan's entitlements are recorded as in force.
     pub plan_current: bool,
     /// Whether any entitlements are recorded as in force: the database has limits.

@@ -61,8 +61,12 @@ impl OffboardingPolicy {
     }
 }
 
-/// The policy of a Tenant.
-pub fn offboarding_policy(tenant: &Tenant, plan: PlanGrace<'_>) -> OffboardingPolicy {
+/// The policy of a Tenant. `state_reason` is the reason of the state that it declares.
+pub fn offboarding_policy(
+    tenant: &Tenant,
+    state_reason: Option<String>,
+    plan: PlanGrace<'_>,
+) -> OffboardingPolicy {
     let offboarding = tenant.spec.offboarding.as_ref();
     // A bare `kubectl delete` counts as the customer's request.
     let trigger = offboarding.and_then(|o| o.trigger).unwrap_or(OffboardingTrigger::CustomerRequest);
@@ -70,7 +74,7 @@ pub fn offboarding_policy(tenant: &Tenant, plan: PlanGrace<'_>) -> OffboardingPo
     let reason = offboarding.and_then(|o| o.reason.clone()).filter(|reason| !reason.is_empty());
     // The reason of another state, in force or ended, is none for a deletion.
     let deprovisioned = tenant.spec.state == Some(DesiredState::Deprovisioned);
-    let of_state = tenant.spec.state_reason.clone().filter(|_| deprovisioned);
+    let of_state = state_reason.filter(|_| deprovisioned);
     OffboardingPolicy {
         trigger,
         reason: reason.or(of_state).filter(|reason| !reason.is_empty()),
@@ -125,10 +129,11 @@ mod tests {
     fn under(spec: Value, plan: PlanGrace<'_>) -> OffboardingPolicy {
         let mut all = json!({"slug": "acme", "displayName": "Acme", "plan": "starter"});
         all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        let tenant = serde_json::from_value(json!({
+        let tenant: Tenant = serde_json::from_value(json!({
             "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"}, "spec": all,
-        }));
-        offboarding_policy(&tenant.unwrap(), plan)
+        }))
+        .unwrap();
+        offboarding_policy(&tenant, tenant.spec.state_reason.clone(), plan)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{identity::TenantId, observed::RegistryStatus, record::TenantRecord};
+use super::{identity::TenantId, observed::RegistryStatus, record::TenantRecord, slug::Slug};
 
 /// The last tenant that had a slug, was in use, and is deprovisioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +31,15 @@ impl FormerTenant {
     }
 }
 
-/// Why a Tenant does not get the slug of another tenant, and what to do.
-pub fn describe_owner(row: &TenantRecord) -> String {
+/// Why a Tenant does not get the slug `wanted`, which another tenant has, or had before, and what to do.
+pub fn describe_owner(row: &TenantRecord, wanted: &Slug) -> String {
     let (slug, namespace, name) = (&row.slug, &row.resource_namespace, &row.resource_name);
+    if wanted.as_str() != slug {
+        let wanted = wanted.as_str();
+        return format!(
+            "slug {wanted:?} is reserved: it is a former slug of Tenant {namespace}/{name}, which has {slug:?} now: choose another; to apply that Tenant again, write its present slug; no other tenant gets a former slug before that tenant is deprovisioned"
+        );
+    }
     if row.status != RegistryStatus::Deprovisioning {
         let status = row.status.as_str();
         return format!(
@@ -58,18 +64,57 @@ pub fn describe_owner(row: &TenantRecord) -> String {
     )
 }
 
+/// Why a tenant keeps its `present` slug, although its Tenant asks for the slug `wanted`.
+pub fn describe_refusal(owner: &TenantRecord, wanted: &Slug, present: &str) -> String {
+    let (namespace, name) = (&owner.resource_namespace, &owner.resource_name);
+    let why = match owner.slug == wanted.as_str() {
+        true => format!("is taken by Tenant {namespace}/{name} ({})", owner.status.as_str()),
+        false => format!("is reserved: it is a former slug of Tenant {namespace}/{name}"),
+    };
+    format!(
+        "slug {:?} {why}: this tenant keeps its slug {present:?}, with everything else as its spec says; write another slug, or {present:?} again, with a new stateReason; the slug is changed once that tenant is deprovisioned",
+        wanted.as_str()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::access::holds::{Hold, LegalHold, Party};
 
+    fn slug(text: &str) -> Slug {
+        Slug::parse(text).unwrap()
+    }
+
+    #[test]
+    fn former_slug_is_described_with_the_present_one() {
+        let row = TenantRecord { slug: "initech".into(), ..TenantRecord::example(RegistryStatus::Active) };
+        let former = describe_owner(&row, &slug("acme"));
+        let start = "slug \"acme\" is reserved: it is a former slug of Tenant customers/acme, which has \"initech\" now";
+        assert!(former.starts_with(start), "{former}");
+    }
+
+    #[test]
+    fn refused_change_says_which_slug_stays() {
+        let owner = TenantRecord::example(RegistryStatus::Active);
+        let taken = describe_refusal(&owner, &slug("acme"), "hooli");
+        for part in ["slug \"acme\" is taken by Tenant customers/acme (active)", "keeps its slug \"hooli\""] {
+            assert!(taken.contains(part), "{taken}");
+        }
+        let reserved = describe_refusal(&owner, &slug("former"), "hooli");
+        assert!(
+            reserved.contains("\"former\" is reserved: it is a former slug of Tenant customers/acme"),
+            "{reserved}"
+        );
+    }
+
     #[test]
     fn owner_is_described_with_dates_and_the_way_back() {
-        let active = describe_owner(&TenantRecord::example(RegistryStatus::Active));
+        let active = describe_owner(&TenantRecord::example(RegistryStatus::Active), &slug("acme"));
         assert!(active.starts_with("slug \"acme\" is taken by Tenant customers/acme (active)"), "{active}");
         let mut row = TenantRecord::example(RegistryStatus::Deprovisioning);
         row.purge_after = Some(Timestamp::constant(86_400, 0));
-        let tombstone = describe_owner(&row);
+        let tombstone = describe_owner(&row, &slug("acme"));
         for part in [
             "which is being deprovisioned since 1970-01-01T00:00:00Z",
             "its data is kept until 1970-01-02T00:00:00Z",
@@ -79,7 +124,7 @@ mod tests {
             assert!(tombstone.contains(part), "{tombstone}");
         }
         row.purge_held = Some("Paused".into());
-        assert!(describe_owner(&row).contains("while its spec.paused holds the purge"));
+        assert!(describe_owner(&row, &slug("acme")).contains("while its spec.paused holds the purge"));
         row.holds.push(Hold {
             name: "legal".into(),
             mode: None,
@@ -89,10 +134,14 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             party: Party::TenantHold,
         });
-        assert!(describe_owner(&row).contains("its data is kept by legal hold \"legal\": to restore"));
+        assert!(
+            describe_owner(&row, &slug("acme"))
+                .contains("its data is kept by legal hold \"legal\": to restore")
+        );
         row.purge_started_at = Some(Timestamp::constant(86_400, 0));
         assert!(
-            describe_owner(&row).contains("its purge began at 1970-01-02T00:00:00Z and cannot be undone")
+            describe_owner(&row, &slug("acme"))
+                .contains("its purge began at 1970-01-02T00:00:00Z and cannot be undone")
         );
     }
 

@@ -16,6 +16,7 @@ mod audit;
 mod breaker;
 mod claim;
 mod declarations;
+mod declared_objects;
 mod error;
 mod holds;
 mod inactivity;
@@ -32,6 +33,7 @@ mod retention;
 mod rotation;
 mod row_changes;
 mod servers;
+mod slugs;
 mod support_access;
 mod takeover;
 mod tenants;
@@ -65,8 +67,9 @@ pub use self::{
     rotation::NewCredentials,
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
+    slugs::{SlugChange, SlugChanged},
     tenants::KnownTenant,
-    tombstones::{Deadline, Tombstone},
+    tombstones::{Closing, Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},
 };
 use crate::{

@@ -6,7 +6,9 @@ use serde_json::Value;
 use sqlx::{FromRow, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-use super::{Error, Registry, Result, declarations::change_rows, deletion_policy, record::*};
+use super::{
+    Error, Registry, Result, declarations::change_rows, deletion_policy, record::*, slugs::is_slug_conflict,
+};
 use crate::domain::{
     declaration::{ChangeRow, Declaration},
     identity::TenantId,
@@ -62,7 +64,7 @@ pub enum Registration {
     },
     /// The row existed: this Tenant was registered before, or one of the same namespace, name and slug.
     Existing(TenantRecord),
-    /// Another tenant, with this row, has the slug.
+    /// Another tenant, with this row, has the slug, or had it before.
     SlugTaken(Box<TenantRecord>),
 }
 
@@ -87,7 +89,7 @@ impl<'r> FromRow<'r, PgRow> for Created {
 impl Registry {
     /// Registers a tenant, and reserves its slug and the names of its database and login. For a Tenant that was registered
     /// before, the row is returned, even if it is closed. A recreated Tenant of the same namespace, name and slug takes
-    /// over the open row, even a tombstone, unless its purge has begun.
+    /// over the open row, even a tombstone, unless its purge has begun. A former slug of another tenant is taken too.
     pub async fn register(&self, new: &NewTenant) -> Result<Registration> {
         let id = TenantId(Uuid::new_v4());
         let databases = new.naming.candidates(&new.slug, id);
@@ -98,7 +100,7 @@ impl Registry {
         let correlation = new.correlation.unwrap_or_else(Uuid::new_v4);
         // The row that blocked the insert may be closed before it is read: then the insert is tried again.
         for _ in 0..5 {
-            let created: Option<Created> = sqlx::query_as(concat!(
+            let created: sqlx::Result<Option<Created>> = sqlx::query_as(concat!(
                 "WITH free AS (
                      SELECT n.database, n.login
                      FROM unnest($11::text[], $12::text[]) WITH ORDINALITY AS n (database, login, occurrence)
@@ -112,6 +114,7 @@ impl Registry {
                          declaration)
                      SELECT $1, $2, $3, $4, $5, $6, free.database, free.login, $7, $8, $9, $10, $13, $15, $16 FROM free
                      WHERE NOT EXISTS (SELECT FROM tenants WHERE resource_uid = $9)
+                       AND NOT EXISTS (SELECT FROM slug_history WHERE slug = $2 AND reserved)
                      ON CONFLICT DO NOTHING RETURNING *),
                  logged AS (
                      INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
@@ -157,7 +160,12 @@ impl Registry {
             .bind(Json(&new.declaration))
             .bind(Json(&new.created))
             .fetch_optional(&self.pool)
-            .await?;
+            .await;
+            let created = match created {
+                // Another tenant got the slug at the same moment.
+                Err(error) if is_slug_conflict(&error) => None,
+                other => other?,
+            };
             if let Some(Created(row, former)) = created {
                 return Ok(Registration::Created { row, former });
             }
@@ -174,6 +182,7 @@ impl Registry {
             "SELECT ",
             columns!(),
             " FROM tenants WHERE resource_uid = $1 OR slug = $2 AND status <> 'deprovisioned'
+                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $2 AND reserved)
               ORDER BY resource_uid = $1 DESC, status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
         .bind(&new.resource_uid)
@@ -183,11 +192,12 @@ impl Registry {
         let Some(row) = row else { return Ok(None) };
         let same_name =
             row.resource_namespace == new.resource_namespace && row.resource_name == new.resource_name;
+        let same_slug = row.slug == new.slug.as_str();
         // A row that was moved keeps the uid of the former object until the new one is registered.
         if same_name && row.resource_uid == new.resource_uid {
             return Ok(Some(Registration::Existing(row)));
         }
-        if !same_name || row.purge_started_at.is_some() {
+        if !same_name || !same_slug || row.purge_started_at.is_some() {
             return Ok(Some(Registration::SlugTaken(Box::new(row))));
         }
         // The object was lost or deleted, and recreated: the tenant is the same.

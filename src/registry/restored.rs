@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Registration, Registry, Result, deletion_policy, holds::columns_of, lifecycle::settle, record::*,
+    slugs::is_slug_conflict,
 };
 use crate::domain::{
     access::holds::Hold,
@@ -98,6 +99,7 @@ impl Registry {
             "SELECT ",
             columns!(),
             " FROM tenants WHERE id <> $1 AND (slug = $2 AND status <> 'deprovisioned'
+                  OR id = (SELECT tenant_id FROM slug_history WHERE slug = $2 AND reserved)
                   OR (server, database_name, coalesce(schema_name, '')) = ($3, $4, coalesce($5, ''))
                       AND (database_exists OR status <> 'deprovisioned'))"
         ))
@@ -150,8 +152,14 @@ impl Registry {
         .bind(Json(holds))
         .bind(Json(unrestricting_holds))
         .execute(&mut *transaction)
-        .await?;
-        if inserted.rows_affected() == 0 {
+        .await;
+        let is_written = match inserted {
+            // It is a former slug of another tenant.
+            Err(error) if is_slug_conflict(&error) => false,
+            other => other?.rows_affected() > 0,
+        };
+        if !is_written {
+            transaction.rollback().await?;
             return self.blocking_row(*id, &lost.slug).await;
         }
         let adopted = sqlx::query_as(concat!(
@@ -230,7 +238,9 @@ impl Registry {
         let row: Option<TenantRecord> = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            " FROM tenants WHERE id = $1 OR slug = $2 AND status <> 'deprovisioned' ORDER BY id = $1 DESC LIMIT 1"
+            " FROM tenants WHERE id = $1 OR slug = $2 AND status <> 'deprovisioned'
+                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $2 AND reserved)
+              ORDER BY id = $1 DESC LIMIT 1"
         ))
         .bind(id.0)
         .bind(slug.as_str())

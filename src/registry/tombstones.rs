@@ -5,7 +5,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{FromRow, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Registry, Result, deletion_policy, lifecycle::settle, record::*};
+use super::{Error, Registry, Result, deletion_policy, lifecycle::settle, record::*};
 use crate::{
     api::tenant::OffboardingTrigger,
     domain::{
@@ -55,6 +55,15 @@ struct Attempt {
     update: Update,
     /// Whether the grace period is over by the registry's clock.
     due: bool,
+}
+
+/// What became of the end of a tenant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Closing {
+    /// Whether its row is closed.
+    pub deadline: Deadline,
+    /// The slugs that were reserved for it, its own and its former ones: free once the row is closed.
+    pub slugs: Vec<String>,
 }
 
 impl<'r> FromRow<'r, PgRow> for Attempt {
@@ -241,8 +250,8 @@ impl Registry {
         uid: &str,
         ahead: SignedDuration,
         correlation: Uuid,
-    ) -> Result<Deadline> {
-        let attempt: Option<Attempt> = sqlx::query_as(concat!(
+    ) -> Result<Closing> {
+        let row: Option<PgRow> = sqlx::query(concat!(
             "WITH before AS (SELECT * FROM tenants WHERE id = $1 FOR UPDATE),
              changed AS (
                  UPDATE tenants SET status = 'deprovisioned', closed_at = now(), access = 'Blocked',
@@ -271,7 +280,9 @@ impl Registry {
                      jsonb_build_object('database', database_name, 'retained', database_exists)
                  FROM changed)
              SELECT changed, purge_started_at IS NOT NULL
-                 OR coalesce(purge_after <= now() + make_interval(secs => $4), true) AS due, ",
+                 OR coalesce(purge_after <= now() + make_interval(secs => $4), true) AS due,
+                 -- As this statement's snapshot has it: before the row is closed.
+                 ARRAY(SELECT h.slug FROM slug_history h WHERE h.tenant_id = $1 AND h.reserved) AS slugs, ",
             own_columns!(),
             // This statement's snapshot does not show that it ends the workflow.
             workflow_columns!(" AND NOT changed"),
@@ -284,13 +295,14 @@ impl Registry {
         .bind(allowance(ahead))
         .fetch_optional(&self.pool)
         .await?;
-        if let Some(Attempt { update, due }) = &attempt
-            && update.record.status == Deprovisioning
-        {
-            return Ok(if *due { Deadline::Changed } else { Deadline::NotDue });
+        let Some(row) = row else { return Err(Error::NotFound(id)) };
+        let (Attempt { update, due }, slugs) = (Attempt::from_row(&row)?, row.try_get("slugs")?);
+        if update.record.status == Deprovisioning {
+            let deadline = if due { Deadline::Changed } else { Deadline::NotDue };
+            return Ok(Closing { deadline, slugs });
         }
-        let update = settle(id, Deprovisioned, &[Deprovisioned], attempt.map(|attempt| attempt.update))?;
-        Ok(Deadline::Passed(Box::new(update.record)))
+        let update = settle(id, Deprovisioned, &[Deprovisioned], Some(update))?;
+        Ok(Closing { deadline: Deadline::Passed(Box::new(update.record)), slugs })
     }
 }
 

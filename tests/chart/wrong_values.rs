@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 use tenantry_dev::helm::{Helm, chart};
 
 /// A wrong value, as after `--set`, and what the error must contain.
-const WRONG: [(&str, &str); 62] = [
+const WRONG: [(&str, &str); 64] = [
     ("replica=2", "'replica' not allowed"),
     ("replicas=0", "/replicas"),
     ("replicas=two", "/replicas"),
@@ -31,6 +31,8 @@ const WRONG: [(&str, &str); 62] = [
     ("moduleSchemas.billing=app", "'billing' not allowed"),
     ("moduleSchemas.core=App", "/moduleSchemas/core"),
     ("moduleSchemas.identity=pg_users", "/moduleSchemas/identity"),
+    ("access.roles=some", "/access/roles"),
+    ("access.aggregateTo.operator=true", "'operator' not allowed"),
     ("lease.durationSeconds=1", "/lease/durationSeconds"),
     ("lease.durationSeconds=10", "lease.durationSeconds must be longer than lease.renewDeadlineSeconds"),
     ("lease.retryPeriodSeconds=6", "at least twice lease.retryPeriodSeconds"),

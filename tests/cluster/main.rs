@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+mod access;
 mod accounts;
 mod actors;
 mod conditions;
@@ -14,6 +15,7 @@ mod limits;
 mod migration_run;
 mod migrations;
 mod modules;
+mod object_activity;
 mod own_application;
 mod plans;
 mod property;
@@ -21,10 +23,12 @@ mod provisioning;
 mod purged_modules;
 mod reader;
 mod rotation;
+mod same_slug;
 mod scale;
 mod schema;
 mod secrets;
 mod seeds;
 mod servers;
+mod slug_changes;
 mod suspension;
 mod undecodable;

@@ -121,7 +121,7 @@ fn decide_on_plan(plan: &TenantPlan) {
     let tenant = plain_tenant();
     for activated in [true, false] {
         let grace = PlanGrace::Plan(plan.spec.grace_seconds.as_ref());
-        let terms = offboarding_policy(&tenant, grace).terms(now(), activated, None);
+        let terms = offboarding_policy(&tenant, None, grace).terms(now(), activated, None);
         assert!(terms.purge_after >= now(), "no grace ends before it begins");
     }
     if let Some(policy) = &plan.spec.inactivity {
@@ -179,6 +179,7 @@ fn evaluate(tenant: &Tenant, plan: Option<&TenantPlanSpec>, holds: &[Hold]) -> A
     let now = now();
     let inputs = AccessInputs {
         tenant,
+        state_reason: tenant.spec.state_reason.as_deref(),
         plan,
         holds,
         activated_at: Some(now),
@@ -193,7 +194,7 @@ fn evaluate(tenant: &Tenant, plan: Option<&TenantPlanSpec>, holds: &[Hold]) -> A
 fn decide_on_tenant(tenant: &Tenant) {
     let now = now();
     evaluate(tenant, None, &[]);
-    let _ = offboarding_policy(tenant, PlanGrace::NoPlan).terms(now, true, None);
+    let _ = offboarding_policy(tenant, None, PlanGrace::NoPlan).terms(now, true, None);
     if let Ok(desired) = desired_tenant(tenant, &Everything) {
         let _ = desired.seed_digest();
     }

@@ -140,7 +140,7 @@ async fn step_that_fails_at_every_attempt_is_logged_once() {
     let actions: Vec<&str> = logged.iter().map(|(action, ..)| action.as_str()).collect();
     assert_eq!(
         actions,
-        ["Created", "Requested", "Registered", "Started", "StepFailed", "Activated", "Completed"]
+        ["Created", "Requested", "Registered", "Started", "StepFailed", "Updated", "Activated", "Completed"]
     );
     let failure = (logged[4].1.as_deref(), logged[4].2.as_deref());
     assert_eq!(failure, (Some("PublishCredentials"), Some("SecretConflict")));

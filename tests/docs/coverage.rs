@@ -26,6 +26,7 @@ pub fn documents() -> Vec<String> {
 fn commands_of_every_page_are_run() {
     // Of those, real_clusters.rs only reads: its page needs clusters and clouds.
     let others = [
+        include_str!("enforcing_state.rs"),
         include_str!("how_tos.rs"),
         include_str!("install.rs"),
         include_str!("real_clusters.rs"),

@@ -21,10 +21,12 @@ const UNTIL: &str = "until_true() {
 ";
 
 /// What the page leaves to its reader, and what is different here.
-const HERE: [(&str, &str); 5] = [
+const HERE: [(&str, &str); 6] = [
     ("'postgresql://postgres:…@db.example:5432/postgres?sslmode=verify-full'", "\"$TENANTRY_ADMIN_URL\""),
     ("TENANTRY_OPERATOR_PASSWORD='…'", "TENANTRY_OPERATOR_PASSWORD=\"$TENANTRY_OPERATOR_PASSWORD\""),
     ("localhost:8080/", "\"$TENANTRY_HTTP\"/"),
+    // Inside of single quotes.
+    ("grace@example.com", "'\"$(cat whoami)\"'"),
     ("=3f9c2a71", "=\"$(cat token)\""),
     ("=7430000000000000000", "=\"$(cat identifier)\""),
 ];
@@ -81,6 +83,7 @@ async fn query_registry(shell: &Shell) {
         "activity",
         "activity_archive",
         "tenant_activity",
+        "object_activity",
         "schema_",
     ];
     let mut run_here = 0;
@@ -112,6 +115,7 @@ fn prepare(shell: &mut Shell, environment: &Environment) {
     for (name, content) in [
         ("page/plan.yaml", shown("plans.md", "metadata: {name: gold}")),
         ("page/hold.yaml", shown("lifecycle.md", "metadata: {name: billing, namespace: customers}\nspec:")),
+        ("page/ticket.yaml", shown("support-access.md", "kind: SupportAccess")),
         ("page/legal.yaml", shown("offboarding.md", "preserve: true")),
         ("deployment.yaml", deployment.to_owned()),
         (

@@ -5,6 +5,7 @@
 mod coverage;
 mod daily;
 mod drivers;
+mod enforcing_state;
 mod external_secrets;
 mod how_tos;
 mod install;

@@ -1,8 +1,12 @@
 //! Who changed a tenant while no operator ran; and where nothing records it.
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
 use serde_json::json;
-use tenantry::api::{ANNOTATION_CHANGES, tenant_status::Access};
+use sqlx::PgConnection;
+use tenantry::api::{ANNOTATION_CHANGES, plan::TenantPlan, tenant_status::Access};
 use tenantry_dev::ControlPlane;
 use tenantry_test_support::{
     Fleet, Options, World,
@@ -13,6 +17,25 @@ async fn by(fleet: &Fleet, plane: &ControlPlane, user: &str) -> Fleet {
     fleet.by(plane, user).await
 }
 
+/// Waits for these rows of the test's plans, and returns their actors.
+async fn plan_log(world: &World, registry: &mut PgConnection, expected: &[(&str, &str)]) -> Vec<String> {
+    let expected: Vec<_> =
+        expected.iter().map(|(name, action)| ((*name).to_owned(), (*action).to_owned())).collect();
+    let wait = world.fleet.until("the changes of plans are logged");
+    wait.observe(async || {
+        let rows: Vec<(String, String, String)> = sqlx::query_as(
+            "SELECT name, action, actor FROM object_activity WHERE name LIKE 'actors-%' ORDER BY name, id",
+        )
+        .fetch_all(&mut *registry)
+        .await
+        .unwrap();
+        let (found, users): (Vec<_>, Vec<_>) =
+            rows.into_iter().map(|(name, action, user)| ((name, action), user)).unzip();
+        if found == expected { Ok(users) } else { Err(found) }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn changes_without_an_operator_are_attributed_when_it_is_back() {
     let options = Options { own_plane: true, records_users: true, ..Options::default() };
@@ -20,7 +43,15 @@ async fn changes_without_an_operator_are_attributed_when_it_is_back() {
     let (fleet, plane) = (&world.fleet, world.plane());
     world.apply("actors-back", json!({})).await;
     fleet.ready("actors-back").await;
+    fleet.apply_plan("actors-gone", json!({})).await;
+    let mut registry = world.superuser("tenantry_system").await;
+    plan_log(&world, &mut registry, &[("actors-gone", "Created")]).await;
     world.installation.operator().stop().await.unwrap();
+    Api::<TenantPlan>::all(fleet.client.clone())
+        .delete("actors-gone", &DeleteParams::default())
+        .await
+        .unwrap();
+    by(fleet, plane, "erin").await.apply_plan("actors-made", json!({})).await;
     let merge = PatchParams::default();
     for (user, spec) in [
         ("alice", json!({"displayName": "First"})),
@@ -37,7 +68,13 @@ async fn changes_without_an_operator_are_attributed_when_it_is_back() {
     fleet.access("actors-back", Access::Blocked).await;
     fleet.ready("actors-new").await;
 
-    let mut registry = world.superuser("tenantry_system").await;
+    let log = plan_log(
+        &world,
+        &mut registry,
+        &[("actors-gone", "Created"), ("actors-gone", "Deleted"), ("actors-made", "Created")],
+    )
+    .await;
+    assert_eq!((log[1].as_str(), log[2].as_str()), ("unknown (deletion)", "erin"));
     let log = activity(&mut registry, "actors-back").await;
     let updates: Vec<_> = log.iter().filter(|row| row.action == "Updated").collect();
     let users: Vec<_> = updates.iter().map(|row| row.actor.as_str()).collect();

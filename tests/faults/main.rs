@@ -13,6 +13,7 @@ mod crash_jobs;
 mod crash_modules;
 mod crash_reader;
 mod crash_rotation;
+mod crash_slug;
 mod crash_support;
 mod crd;
 mod deadlines;

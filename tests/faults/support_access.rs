@@ -18,8 +18,6 @@ use tenantry::api::{
 };
 use tenantry_test_support::{World, login};
 
-const ROLES: &str = include_str!("../../examples/support/roles.yaml");
-
 /// An operator, and what users may do with support accesses in its namespace.
 struct Stage {
     world: World,
@@ -46,7 +44,6 @@ impl Stage {
             bind("henry", "tests-patch-support"),
         ];
         let list = json!({"apiVersion": "v1", "kind": "List", "items": bindings});
-        world.kubectl().apply(ROLES).await.unwrap();
         world.kubectl().apply(&list.to_string()).await.unwrap();
         policy_is_in_force(&world).await;
         Self { world }

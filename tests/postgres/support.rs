@@ -227,7 +227,7 @@ async fn found_logins_name_their_access_and_what_an_administrator_added() {
         let _session = stage.session(&support).await.unwrap();
         assert_eq!(
             stage.server.support_logins_in_use(&[&support.name]).await.unwrap(),
-            [support.name.clone()]
+            std::slice::from_ref(&support.name)
         );
         stage.superuser(&format!("GRANT tenantry_rw TO {}", support.name)).await;
         assert!(found().await.unwrap().is_widened);

@@ -19,7 +19,8 @@ async fn account_is_recorded_with_its_changes() {
         let placed = AccountRecord { place: Some(place), ..AccountRecord::default() };
         let before = registry.record_account(&new, &placed, &[]).await.unwrap().unwrap();
         assert_eq!(before.account, placed);
-        let declaration = Declaration { object: "uid".into(), generation: 2, spec: Map::new() };
+        let declaration =
+            Declaration { object: "uid".into(), generation: 2, spec: Map::new(), slug_reason: None };
         let changed = AccountRecord {
             declaration: Some(declaration),
             display_name: Some("Acme Inc".into()),

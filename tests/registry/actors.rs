@@ -49,12 +49,13 @@ async fn each_change_is_recorded_once() {
         let expected = [
             ("Created", "ada"),
             ("Updated", "bob"),
+            ("Requested", "ada"),
             ("Registered", "ada"),
             ("Updated", "carol"),
             ("Updated", "unknown (not recorded)"),
         ];
         assert_eq!(logged, expected);
-        assert_eq!((log[3].2.as_deref(), log[3].3, log[2].2.as_deref()), (Some("because"), Some(run), None));
+        assert_eq!((log[4].2.as_deref(), log[4].3, log[3].2.as_deref()), (Some("because"), Some(run), None));
     }
 }
 

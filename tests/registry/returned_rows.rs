@@ -119,7 +119,9 @@ async fn every_step_of_offboarding_returns_the_stored_row() {
         for what in ["may_close", "begin_purge", "begin_purge again", "close", "close again"] {
             let answer = match what {
                 "may_close" => registry.may_close(id, uid, zero).await,
-                "close" | "close again" => registry.close(id, uid, zero, run).await,
+                "close" | "close again" => {
+                    registry.close(id, uid, zero, run).await.map(|closing| closing.deadline)
+                }
                 _ => registry.begin_purge(id, uid, zero, run).await,
             };
             let Deadline::Passed(record) = answer.unwrap() else { panic!("{what} was refused") };

@@ -126,6 +126,7 @@ pub fn tenant(slug: &str) -> NewTenant {
             object: format!("uid-of-{slug}"),
             generation: 1,
             spec: serde_json::Map::new(),
+            slug_reason: None,
         },
         created: Vec::new(),
         correlation: None,
@@ -167,7 +168,8 @@ pub async fn close(
     correlation: Uuid,
 ) -> tenantry::registry::Result<Deadline> {
     let uid = registry.by_id(id).await.unwrap().unwrap().resource_uid;
-    registry.close(id, &uid, SignedDuration::ZERO, correlation).await
+    let closing = registry.close(id, &uid, SignedDuration::ZERO, correlation).await;
+    closing.map(|closing| closing.deadline)
 }
 
 /// Whether the registry allowed what a tombstone's terms must allow.

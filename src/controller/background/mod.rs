@@ -11,6 +11,7 @@ pub mod lock_watch;
 mod migration_logins;
 pub mod module_rollout;
 pub mod moves;
+pub mod object_changes;
 pub mod old_templates;
 pub mod overview;
 pub mod plan_rollout;

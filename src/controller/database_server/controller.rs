@@ -89,12 +89,16 @@ fn requeue_tenants_of_changed(context: SharedContext) -> impl FnMut(&ServerEvent
             let (name, generation) = (server.name_any(), server.metadata.generation);
             if generations.insert(name.clone(), generation) != Some(generation) {
                 requeue_tenants_on(&name, &context);
+                context.state.objects_changed.notify_one();
             }
         }
         Ok(watcher::Event::Delete(server)) => {
             generations.remove(&server.name_any());
             requeue_tenants_on(&server.name_any(), &context);
+            context.state.objects_changed.notify_one();
         }
-        Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => {}
+        // Those that were deleted while the watch was down are missing in the list.
+        Ok(watcher::Event::InitDone) => context.state.objects_changed.notify_one(),
+        Ok(watcher::Event::Init) | Err(_) => {}
     }
 }

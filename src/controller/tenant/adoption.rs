@@ -92,7 +92,11 @@ pub async fn superseded_rows(
         let owner = format!("tenant {} of Tenant {}/{}", row.id, row.resource_namespace, row.resource_name);
         if row.slug != lost.slug.as_str() || row.status == RegistryStatus::Deprovisioned {
             let (slug, status) = (&row.slug, row.status.as_str());
-            return refuse(step, format!("{owner} ({status}, slug {slug:?}) has its database name"));
+            let has = match row.placement.database == lost.placement.database {
+                true => "has its database name",
+                false => "had the slug before",
+            };
+            return refuse(step, format!("{owner} ({status}, slug {slug:?}) {has}"));
         }
         refuse_existing_owner(step, row).await?;
         if let Some(holds) = row.legal_holds() {

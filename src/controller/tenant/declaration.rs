@@ -16,7 +16,7 @@ use crate::{
 
 /// What a new Tenant declares, and the rows about its creation.
 pub fn new_declaration(subject: &Subject<'_>, context: &Context) -> (Declaration, Vec<ChangeRow>) {
-    let declaration = Declaration::of(subject.declared, &context.installation.digest_key);
+    let declaration = Declaration::of(subject.declared, &context.installation.digest_key, None);
     let rows = change_rows(Before::Nothing, &declaration, subject.declared, &subject.changes);
     (declaration, rows)
 }
@@ -43,7 +43,7 @@ pub async fn record_changes(
     if subject.object.state == ObjectState::Deleted || row.status == RegistryStatus::Deprovisioned {
         return Ok(());
     }
-    let declaration = Declaration::of(tenant, &context.installation.digest_key);
+    let declaration = Declaration::of(tenant, &context.installation.digest_key, row.declaration.as_ref());
     subject.changes = recorded_changes(tenant, context).await;
     let rows = change_rows(before, &declaration, tenant, &subject.changes);
     // A deletion raises the generation too.

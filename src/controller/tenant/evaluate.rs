@@ -17,6 +17,7 @@ use crate::{
             evaluate::{AccessEvaluation, evaluate_access},
             inputs::AccessInputs,
         },
+        declaration::Declaration,
         due_modules::due_modules,
         migration_login::level_ends_migrations,
         module_status::ModuleFacts,
@@ -54,8 +55,11 @@ pub fn access(
     context: &Context,
 ) -> AccessEvaluation {
     let plan = context.plan(&tenant.spec.plan);
+    let declared = record.and_then(|record| record.declaration.as_ref());
+    let reason = Declaration::state_reason(tenant, declared);
     let inputs = AccessInputs {
         tenant,
+        state_reason: reason.as_deref(),
         plan: plan.as_ref().map(|plan| &plan.spec),
         holds: record.map_or(&[], |record| record.holds.as_slice()),
         activated_at: activated_at.or(record.and_then(|record| record.activated_at)),

@@ -26,6 +26,7 @@ pub mod requeue;
 pub mod rights;
 pub mod secrets;
 pub mod slots;
+mod slug_change;
 mod span;
 pub mod status_writer;
 pub mod step_context;

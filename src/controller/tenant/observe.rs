@@ -198,6 +198,8 @@ fn registry_facts(record: &TenantRecord, subject: &Subject<'_>, context: &Shared
         modules_current: !migrates_now(subject, record, context),
         purges_current: !is_due(&subject.tenant.spec.purge_modules, &record.module_purges),
         declared_current,
+        slug_current: record.slug == subject.tenant.spec.slug,
+        slug_refused: record.last_failure == Some(Reason::SlugTaken),
         plan_current: subject.entitlements().is_none()
             || record.entitlements.as_ref() == subject.entitlements(),
         plan_recorded: record.entitlements.is_some(),

@@ -8,6 +8,7 @@ use crate::{
     controller::context::SharedContext,
     domain::{
         breaker::PurgeContext,
+        declaration::Declaration,
         observed::RegistryStatus,
         offboarding::{OffboardingPolicy, PurgeTerms, offboarding_policy},
         record::TenantRecord,
@@ -42,7 +43,11 @@ pub fn plan(observed: &Observed<'_>, progress: &Progress, context: &SharedContex
 
 /// How the tenant is deprovisioned, by its spec and its plan.
 pub fn policy(subject: &Subject<'_>, context: &SharedContext) -> OffboardingPolicy {
-    context.with_plan_grace(&subject.tenant.spec.plan, |grace| offboarding_policy(subject.tenant, grace))
+    let declared = subject.record.as_ref().and_then(|record| record.declaration.as_ref());
+    context.with_plan_grace(&subject.tenant.spec.plan, |grace| {
+        let reason = Declaration::state_reason(subject.tenant, declared);
+        offboarding_policy(subject.tenant, reason, grace)
+    })
 }
 
 /// The object with what this reconcile has changed on it.

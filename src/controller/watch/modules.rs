@@ -31,6 +31,7 @@ pub async fn run(context: SharedContext, writer: Writer<TenantModule>) {
         match event {
             Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => {
                 context.state.modules.sources_changed.notify_one();
+                context.state.objects_changed.notify_one();
                 context.state.images.wanted.notify_one();
                 // A status that another client changed, or that is missing on a new object.
                 context.state.modules.status_changed.notify_one();

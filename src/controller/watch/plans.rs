@@ -27,6 +27,7 @@ pub async fn run(context: SharedContext, writer: Writer<TenantPlan>) {
     let on_change = |plan: &TenantPlan, change| {
         roll_out(plan, change, &context);
         context.state.plans_changed.notify_one();
+        context.state.objects_changed.notify_one();
     };
     follow(events, fingerprint::of_plan, on_change).await;
 }

@@ -18,6 +18,9 @@ use crate::{
 /// A warning is published this long before an expiry, or after half of the time if that is less.
 const WARNING: SignedDuration = SignedDuration::from_hours(72);
 
+/// The reason of a suspension for which none was given: `spec.stateReason` is that of a change of the slug.
+const NO_REASON: &str = "no reason was given";
+
 /// What restricts a tenant's access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestrictionCause {
@@ -132,7 +135,7 @@ fn suspension(inputs: AccessInputs<'_>) -> Option<Restriction> {
         cause: RestrictionCause::SpecState,
         level: inputs.level(suspension.and_then(|suspension| suspension.mode), trigger),
         trigger,
-        reason: spec.state_reason.clone().unwrap_or_default(),
+        reason: inputs.state_reason.unwrap_or(NO_REASON).to_owned(),
     })
 }
 

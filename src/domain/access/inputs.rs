@@ -19,6 +19,8 @@ use crate::api::{
 pub struct AccessInputs<'a> {
     /// The Tenant.
     pub tenant: &'a Tenant,
+    /// The reason of the state that it declares.
+    pub state_reason: Option<&'a str>,
     /// The plan that it names, if that exists.
     pub plan: Option<&'a TenantPlanSpec>,
     /// The holds in the registry.

@@ -17,10 +17,10 @@ fn tenant(generation: i64, spec: Value) -> Tenant {
 
 /// The rows of a change from one spec to another.
 fn rows(before: (i64, Value), now: (i64, Value), annotation: &str) -> Vec<ChangeRow> {
-    let before = Declaration::of(&tenant(before.0, before.1), KEY);
+    let before = Declaration::of(&tenant(before.0, before.1), KEY, None);
     let now = tenant(now.0, now.1);
     let changes = RecordedChanges::of(annotation, now.metadata.generation.unwrap());
-    change_rows(Before::Recorded(&before), &Declaration::of(&now, KEY), &now, &changes)
+    change_rows(Before::Recorded(&before), &Declaration::of(&now, KEY, None), &now, &changes)
 }
 
 fn actors(rows: &[ChangeRow]) -> Vec<(&str, &str)> {
@@ -30,13 +30,13 @@ fn actors(rows: &[ChangeRow]) -> Vec<(&str, &str)> {
 #[test]
 fn new_tenant_is_created_by_its_creator() {
     let now = tenant(1, json!({}));
-    let declaration = Declaration::of(&now, KEY);
+    let declaration = Declaration::of(&now, KEY, None);
     let created = change_rows(Before::Nothing, &declaration, &now, &RecordedChanges::of("1 * ada", 1));
     assert_eq!(actors(&created), [("Created", "ada")]);
     assert_eq!(created[0].details["fields"]["plan"], json!({"to": "starter"}));
     // Without a record of the creation, what is known of later changes stays.
     let now = tenant(3, json!({}));
-    let declaration = Declaration::of(&now, KEY);
+    let declaration = Declaration::of(&now, KEY, None);
     let late = change_rows(Before::Nothing, &declaration, &now, &RecordedChanges::of("3 plan bob", 3));
     assert_eq!(actors(&late), [("Created", "unknown (not recorded)"), ("Updated", "bob")]);
     assert!(late[0].details["fields"].get("plan").is_none());
@@ -81,7 +81,7 @@ fn change_without_record_is_that_of_an_unknown_user() {
 #[test]
 fn tenant_of_an_earlier_release_has_no_old_values() {
     let now = tenant(4, json!({"plan": "free"}));
-    let declaration = Declaration::of(&now, KEY);
+    let declaration = Declaration::of(&now, KEY, None);
     let of = |since, changes: &RecordedChanges| {
         change_rows(Before::NotRecorded(since), &declaration, &now, changes)
     };
@@ -96,10 +96,10 @@ fn tenant_of_an_earlier_release_has_no_old_values() {
 
 #[test]
 fn recreated_object_is_no_new_tenant() {
-    let before = Declaration { object: "former".into(), ..Declaration::of(&tenant(7, json!({})), KEY) };
+    let before = Declaration { object: "former".into(), ..Declaration::of(&tenant(7, json!({})), KEY, None) };
     let of = |now: &Tenant| {
         let changes = RecordedChanges::of("1 * ada", 1);
-        change_rows(Before::Recorded(&before), &Declaration::of(now, KEY), now, &changes)
+        change_rows(Before::Recorded(&before), &Declaration::of(now, KEY, None), now, &changes)
     };
     assert!(of(&tenant(1, json!({}))).is_empty());
     let changed = of(&tenant(1, json!({"plan": "free"})));
@@ -110,8 +110,8 @@ fn recreated_object_is_no_new_tenant() {
 #[test]
 fn secrets_people_and_long_values_are_digests() {
     let settings = |token: &str| json!({"settings": {"token": token, "theme": "dark"}});
-    let declaration = Declaration::of(&tenant(1, settings("s3cret")), KEY);
-    let other = Declaration::of(&tenant(1, settings("s3cret")), b"another key");
+    let declaration = Declaration::of(&tenant(1, settings("s3cret")), KEY, None);
+    let other = Declaration::of(&tenant(1, settings("s3cret")), b"another key", None);
     assert_ne!(declaration.spec["settings"], other.spec["settings"], "anyone could guess the values");
     let found = rows((1, settings("s3cret")), (2, settings("n3w")), "2 settings bob");
     assert_eq!(
@@ -124,7 +124,7 @@ fn secrets_people_and_long_values_are_digests() {
     assert!(!text.contains("s3cret") && !text.contains("ada@") && !text.contains("Lovelace"), "{text}");
     assert!(text.contains("a…@acme.example #") && text.contains("b…@acme.example #"), "{text}");
     let long = json!({"gates": (0..20).map(|n| json!({"name": format!("gate-{n}-{}", "x".repeat(40))})).collect::<Vec<_>>()});
-    let kept = &Declaration::of(&tenant(1, long), KEY).spec["gates"];
+    let kept = &Declaration::of(&tenant(1, long), KEY, None).spec["gates"];
     assert!(kept["bytes"].as_u64().unwrap() > 512 && kept.to_string().len() < 100, "{kept}");
 }
 
@@ -134,4 +134,67 @@ fn names_are_bounded() {
     let found = rows((1, json!({})), (2, json!({"settings": settings})), "2 settings bob");
     let added = found[0].details["fields"]["settings"]["added"].as_array().unwrap();
     assert_eq!((added.len(), added.last().unwrap()), (51, &json!("and 150 more")));
+}
+
+/// A Tenant with this slug.
+fn with_slug(slug: &str, more: &Value) -> Tenant {
+    let mut spec = more.clone();
+    spec["slug"] = json!(slug);
+    tenant(1, spec)
+}
+
+/// The reason of the state after each of these specs, each recorded before the next.
+fn reasons(specs: &[(&str, Value)]) -> Vec<Option<String>> {
+    let mut recorded: Option<Declaration> = None;
+    let mut reasons = Vec::new();
+    for (slug, spec) in specs {
+        let tenant = with_slug(slug, spec);
+        let reason = Declaration::state_reason(&tenant, recorded.as_ref());
+        let declaration = Declaration::of(&tenant, KEY, recorded.as_ref());
+        // The same before and after it is recorded.
+        assert_eq!(Declaration::state_reason(&tenant, Some(&declaration)), reason, "{slug} {spec}");
+        reasons.push(reason);
+        recorded = Some(declaration);
+    }
+    reasons
+}
+
+#[test]
+fn reason_of_a_slug_change_is_not_that_of_the_suspension_before_it() {
+    let suspended = |reason: &str| json!({"state": "Suspended", "stateReason": reason});
+    let found = reasons(&[
+        ("acme", suspended("unpaid")),
+        ("initech", suspended("new brand")),
+        ("initech", json!({"state": "Suspended", "stateReason": "new brand", "plan": "free"})),
+        ("hooli", suspended("newer brand")),
+        ("hooli", suspended("still unpaid")),
+    ]);
+    let unpaid = Some("unpaid".to_owned());
+    let expected = [unpaid.clone(), unpaid.clone(), unpaid.clone(), unpaid, Some("still unpaid".to_owned())];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn reason_of_a_slug_change_is_not_that_of_a_later_state() {
+    let found = reasons(&[
+        ("acme", json!({})),
+        ("initech", json!({"stateReason": "new brand"})),
+        ("initech", json!({"state": "Suspended", "stateReason": "new brand"})),
+        ("initech", json!({"state": "Suspended", "stateReason": "unpaid"})),
+    ]);
+    assert_eq!(found, [None, None, None, Some("unpaid".to_owned())]);
+}
+
+#[test]
+fn reason_of_a_slug_and_a_state_at_once_is_that_of_both() {
+    let both = json!({"state": "Suspended", "stateReason": "sold to initech"});
+    let found = reasons(&[("acme", json!({})), ("initech", both)]);
+    assert_eq!(found[1].as_deref(), Some("sold to initech"));
+}
+
+#[test]
+fn without_a_record_the_reason_is_as_given() {
+    let found = reasons(&[("acme", json!({"state": "Suspended", "stateReason": "unpaid"}))]);
+    assert_eq!(found[0].as_deref(), Some("unpaid"));
+    assert_eq!(reasons(&[("acme", json!({"stateReason": ""}))]), [None]);
 }

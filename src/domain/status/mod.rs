@@ -109,6 +109,11 @@ pub fn next_status(outcome: &Outcome<'_>, modules: Vec<ModuleStatus>, now: Times
         }),
         access: Some(access::level(outcome, before.access)),
         tenant_id: record.map(|record| record.id.to_string()).or(before.tenant_id),
+        slug: match record {
+            // What is deprovisioned keeps its slug, whatever the spec says.
+            Some(record) => Some(record.slug.clone()).filter(|slug| *slug != subject.tenant.spec.slug),
+            None => before.slug,
+        },
         server: record.map(|record| record.placement.server.clone()).or(before.server),
         database: record.map(|record| record.placement.database.clone()).or(before.database),
         adoption: adoption(outcome, before.adoption),

@@ -170,6 +170,8 @@ pub(super) mod fixtures {
             modules_current: true,
             purges_current: true,
             declared_current: true,
+            slug_current: true,
+            slug_refused: false,
             plan_current: true,
             plan_recorded: true,
             has_verifier: true,

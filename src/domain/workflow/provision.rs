@@ -99,7 +99,7 @@ pub fn plan_provision(
             // the reader login that was asked for.
             let leads_to_more = |step: &Step| match step {
                 Step::ApplyMigrations | Step::PurgeModules | Step::RetireLogin => tenant.activated,
-                Step::Activate => tenant.reader.is_wanted,
+                Step::Activate => tenant.reader.is_wanted || !row.slug_current,
                 _ => false,
             };
             let again = steps.iter().any(leads_to_more);
@@ -182,6 +182,8 @@ impl RegisteredTenant<'_> {
         // Without recorded limits, its plan can be applied only after the migrations, and its Secret be written after that.
         let migrates_last = activated && row.plan_recorded;
         let rotates = self.rotates_login();
+        // A tenant that is made keeps the slug that it was registered with until it is in use.
+        let renames = activated && !row.slug_current;
         select([
             (Step::ClaimFinalizer, !self.object.has_finalizer),
             (Step::Reinstate, self.restoring),
@@ -210,12 +212,15 @@ impl RegisteredTenant<'_> {
             (Step::RetireLogin, self.retires_login()),
             (Step::Activate, !activated),
             (Step::RecordState, activated && (self.restoring || !row.state_current)),
+            (Step::ChangeSlug, renames && !row.slug_refused),
             (Step::RemoveReader, activated && self.reader.is_recorded && !self.reader.is_wanted),
             (Step::PublishReader, self.publishes_reader()),
             (Step::ApplyMigrations, migrate && migrates_last),
             // Last for an active tenant: an admin who exceeds a limit must not delay access and credentials.
             (Step::Seed, seed && activated),
             (Step::PurgeModules, activated && !self.restoring && !row.purges_current),
+            // Another tenant had the slug at the last attempt: nothing else waits for that.
+            (Step::ChangeSlug, renames && row.slug_refused),
         ])
     }
 
@@ -335,6 +340,7 @@ impl RegisteredTenant<'_> {
                     matches!(
                         step,
                         Step::Register
+                            | Step::ChangeSlug
                             | Step::Seed
                             | Step::PurgeModules
                             | Step::RotateLogin

@@ -18,6 +18,8 @@ pub enum Step {
     ClaimFinalizer,
     /// Write the registry row, which reserves the slug.
     Register,
+    /// Give the tenant another slug.
+    ChangeSlug,
     /// Create the tenant's login, without LOGIN and without a password.
     CreateRoles,
     /// Clone the template under the building name.
@@ -84,6 +86,7 @@ impl Step {
         match self {
             Self::ClaimFinalizer => "ClaimFinalizer",
             Self::Register => "Register",
+            Self::ChangeSlug => "ChangeSlug",
             Self::CreateRoles => "CreateRoles",
             Self::CreateDatabase => "CreateDatabase",
             Self::TakeOver => "TakeOver",
@@ -131,6 +134,7 @@ impl Step {
             | Self::DropDatabase => LONG,
             Self::ClaimFinalizer
             | Self::Register
+            | Self::ChangeSlug
             | Self::CreateRoles
             | Self::ApplyPlan
             | Self::PublishDatabase
@@ -159,7 +163,7 @@ impl Step {
     /// The type of the Tenant's condition that shows the step's outcome, if there is one beside Ready.
     pub fn condition(self) -> Option<&'static str> {
         match self {
-            Self::ClaimFinalizer | Self::Register | Self::AdoptRow => Some(REGISTERED),
+            Self::ClaimFinalizer | Self::Register | Self::ChangeSlug | Self::AdoptRow => Some(REGISTERED),
             Self::CreateDatabase | Self::TakeOver | Self::PublishDatabase => Some(DATABASE_READY),
             Self::ApplyMigrations => Some(MIGRATIONS_APPLIED),
             Self::Seed => Some(SEEDED),

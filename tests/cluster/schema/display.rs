@@ -73,7 +73,7 @@ async fn tenant_columns() {
     };
     let status = json!({"status": {
         "observedGeneration": 1, "state": "Active", "plan": "starter", "access": "ReadWrite",
-        "server": "default", "database": "tenant_acme", "openGates": ["contract", "go-live"],
+        "server": "default", "database": "tenant_acme", "slug": "acme-old", "openGates": ["contract", "go-live"],
         "conditions": [condition("Registered", "True", "Provisioned"), condition("Ready", "False", "Waiting")],
     }});
     let status = status.to_string();
@@ -97,10 +97,10 @@ async fn tenant_columns() {
         header,
         [
             "NAME", "SLUG", "PLAN", "STATE", "ACCESS", "READY", "OPEN", "GATES", "DATABASE", "SERVER",
-            "REASON", "PAUSED", "AGE"
+            "PRESENT", "SLUG", "REASON", "PAUSED", "AGE"
         ]
     );
-    assert_eq!(row[7..10], ["tenant_acme", "default", "Waiting"]);
+    assert_eq!(row[7..11], ["tenant_acme", "default", "acme-old", "Waiting"]);
 
     for (selector, found) in [
         ("spec.plan=starter", true),
@@ -217,14 +217,15 @@ async fn module_columns_show_versions_and_tenants() {
 async fn short_names_category_and_manual_work() {
     let kubectl = shared_operator::ENVIRONMENT.control_plane().kubectl();
     kubectl.run(&["create", "namespace", "display-words"]).await.unwrap();
-    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tmod", "tenantry"] {
+    for name in ["ten", "tenant", "tenantplan", "hold", "dbs", "databaseserver", "tmod", "supp", "tenantry"] {
         eventually(&kubectl, &["-n", "display-words", "get", name]).await;
     }
 
     let resources = kubectl.run(&["api-resources", "--categories=tenantry", "--no-headers"]).await.unwrap();
     let mut kinds: Vec<&str> = resources.lines().filter_map(|line| line.split_whitespace().last()).collect();
     kinds.sort_unstable();
-    assert_eq!(kinds, ["DatabaseServer", "Tenant", "TenantHold", "TenantModule", "TenantPlan"]);
+    let expected = ["DatabaseServer", "SupportAccess", "Tenant", "TenantHold", "TenantModule", "TenantPlan"];
+    assert_eq!(kinds, expected);
 
     for (path, words) in [
         ("tenant", "A Tenant is a customer with a PostgreSQL database of its own."),

@@ -44,6 +44,7 @@ fn tenant_status() -> TenantStatus {
         granted_plan: Some("gold".into()),
         access: Some(Access::ReadWrite),
         tenant_id: Some("6f0c1f6e-7d7b-4b8e-9f0a-0123456789ab".into()),
+        slug: Some("acme-old".into()),
         server: Some("default".into()),
         database: Some("tenant_acme".into()),
         adoption: Some(AdoptionStatus {

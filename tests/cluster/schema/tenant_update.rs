@@ -15,11 +15,18 @@ async fn immutable_fields_are_refused_by_name() {
     tenants.create("bare", &with(&tenant(), &json!({"slug": "bare", "paused": true}))).await;
     tenants.create("full", &with(&with(&tenant(), &full), &json!({"slug": "full"}))).await;
     for (name, change, field, words) in [
+        ("bare", json!({"slug": "other"}), "spec.slug", "slug can be changed only together with stateReason"),
         (
             "bare",
-            json!({"slug": "other"}),
+            json!({"slug": "other", "stateReason": ""}),
             "spec.slug",
-            "slug cannot be changed, which is not supported yet: write",
+            "write the reason of this change there",
+        ),
+        (
+            "bare",
+            json!({"slug": "other", "state": "Deprovisioned", "stateReason": "left"}),
+            "spec.slug",
+            "slug cannot be changed while state is Deprovisioned",
         ),
         (
             "bare",
@@ -89,6 +96,8 @@ async fn mutable_fields_can_be_added_and_removed() {
         ("bare", json!({"demoData": true})),
         ("full", json!({"demoData": null})),
         ("full", json!({"provisioning": null, "isolation": null})),
+        ("bare", json!({"slug": "bare-new", "stateReason": "new brand"})),
+        ("bare", json!({"slug": "bare-newer", "state": "Suspended", "stateReason": "sold"})),
         ("full", json!({"paused": false})),
         ("full", json!({"paused": null})),
     ] {

@@ -1,15 +1,18 @@
 //! What the commands of the pages need: the situation that their text describes, and what they then show.
 
 /// The pages whose commands are run, in this order.
-pub const PAGES: [&str; 14] = [
+pub const PAGES: [&str; 17] = [
     "../README.md",
     "conditions.md",
     "first-login.md",
     "health.md",
     "plans.md",
     "lifecycle.md",
+    "renaming.md",
     "credentials.md",
     "audit.md",
+    "support-access.md",
+    "access.md",
     "server-setup.md",
     "offboarding.md",
     "upgrades.md",
@@ -97,6 +100,14 @@ pub const SITUATIONS: &[Situation] = &[
         shows: &["MassDeletion", "breaker-acknowledged="],
     },
     Situation {
+        page: "renaming.md",
+        block: "kubectl patch ten -n customers acme",
+        // The other pages have its name.
+        after: r#"kubectl patch ten -n customers acme --type merge -p '{"spec":{"slug":"acme","stateReason":"it stays"}}'
+            kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme"#,
+        ..NONE
+    },
+    Situation {
         page: "credentials.md",
         block: "kubectl --namespace customers annotate",
         after: "kubectl wait -n customers --for=jsonpath='{.status.credentials.login}'=tenant_acme_b --timeout=60s ten/acme",
@@ -107,6 +118,33 @@ pub const SITUATIONS: &[Situation] = &[
         block: "kubectl --namespace customers delete secret",
         after: "kubectl wait -n customers --for=create --timeout=60s secret/acme-db
             kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme",
+        ..NONE
+    },
+    Situation {
+        page: "access.md",
+        block: "kubectl create clusterrolebinding",
+        after: "kubectl delete clusterrolebinding platform-team support-team
+            kubectl delete rolebinding -n customers billing",
+        shows: &["yes"],
+        ..NONE
+    },
+    Situation {
+        page: "support-access.md",
+        block: "kubectl apply -f ticket-4711.yaml",
+        // Its reader writes the own name.
+        before: r#"kubectl auth whoami -o jsonpath='{.status.userInfo.username}' > whoami
+            sed "s/ada@example.com/$(cat whoami)/" page/ticket.yaml > ticket-4711.yaml"#,
+        after: "kubectl delete supp -n customers ticket-4711",
+        shows: &["postgresql://tenant_acme_support_"],
+    },
+    Situation {
+        page: "support-access.md",
+        block: "kubectl --namespace customers patch supp",
+        before: r#"sed "s/approval: NotRequired/approval: Required/" page/ticket.yaml |
+              kubectl --as=ada@example.com --as-group=system:masters apply -f -
+            kubectl wait -n customers --for=jsonpath='{.status.state}'=WaitingForApproval --timeout=60s supp/ticket-4711"#,
+        after: "kubectl wait -n customers --for=condition=Granted --timeout=60s supp/ticket-4711
+            kubectl delete supp -n customers ticket-4711",
         ..NONE
     },
     Situation {
@@ -347,7 +385,7 @@ END
     },
     Situation {
         page: "uninstall.md",
-        block: "kubectl get ten,hold -A",
+        block: "kubectl get ten,hold,supp -A",
         // No operator runs: see the test.
         before: "kubectl delete ten -n customers acme --wait=false",
         after: "kubectl wait -n customers --for=delete --timeout=30s ten/acme",

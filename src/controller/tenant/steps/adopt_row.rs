@@ -72,7 +72,9 @@ async fn write_again(step: &StepContext<'_, '_>) -> Result<(TenantRecord, String
     let (registry, now) = (&step.context.registry, step.context.clock.now());
     let row = match registry.adopt_row(&lost, &superseded, now).await? {
         Registration::Created { row, .. } | Registration::Existing(row) => row,
-        Registration::SlugTaken(owner) => return Err(StepError::SlugTaken(describe_owner(&owner))),
+        Registration::SlugTaken(owner) => {
+            return Err(StepError::SlugTaken(describe_owner(&owner, &lost.slug)));
+        }
     };
     let closed: Vec<String> = superseded.iter().map(|row| row.id.to_string()).collect();
     let closed = match closed.is_empty() {

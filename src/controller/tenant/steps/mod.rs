@@ -5,6 +5,7 @@ mod activate;
 mod adopt_row;
 mod apply_migrations;
 mod apply_plan;
+mod change_slug;
 mod claim_finalizer;
 mod close;
 mod create_database;
@@ -41,6 +42,7 @@ pub async fn run(name: Step, step: &mut StepContext<'_, '_>) -> Result<(), StepE
     match name {
         Step::ClaimFinalizer => claim_finalizer::run(step).await,
         Step::Register => register::run(step).await,
+        Step::ChangeSlug => change_slug::run(step).await,
         Step::CreateRoles => create_roles::run(step).await,
         Step::CreateDatabase => create_database::run(step).await,
         Step::TakeOver => take_over::run(step).await,

@@ -66,6 +66,6 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
             step.replace_record(row);
             Ok(())
         }
-        Registration::SlugTaken(owner) => Err(StepError::SlugTaken(describe_owner(&owner))),
+        Registration::SlugTaken(owner) => Err(StepError::SlugTaken(describe_owner(&owner, &desired.slug))),
     }
 }

@@ -4,16 +4,18 @@
 
 use crate::{
     controller::{
-        tenant::{failure::StepError, plan::policy, step_context::StepContext},
+        tenant::{failure::StepError, plan::policy, slug_change::change_slug, step_context::StepContext},
         watch::requeue::requeue_tenants_with_slug,
     },
     domain::{
-        access::AccessLevel, attribution::OFFBOARDING_FIELDS, observed::RegistryStatus, workflow::step::Step,
+        access::AccessLevel, attribution::OFFBOARDING_FIELDS, observed::RegistryStatus, slug::Slug,
+        workflow::step::Step,
     },
     registry::Tombstone,
 };
 
 pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    rename(step).await?;
     let offboarding = policy(step.subject, step.context);
     let now = step.context.clock.now();
     let row = step.row()?;
@@ -42,6 +44,17 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     if !step.progress.has_done(Step::CutAccess) && step.row()?.access != Some(AccessLevel::Blocked) {
         // Access has to be revoked, and that is not verified yet.
         step.replace_record(step.context.registry.set_access(id, None).await?.record);
+    }
+    Ok(())
+}
+
+/// Records a change of the slug that was made before the deletion and not seen: the same Tenant, applied again, has that slug.
+/// One that another tenant has does not delay the deletion.
+async fn rename(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
+    let (row, wanted) = (step.row()?, &step.tenant().spec.slug);
+    let is_due = row.slug != *wanted && row.activated_at.is_some() && row.purge_started_at.is_none();
+    if let (true, Ok(to)) = (is_due, Slug::parse(wanted)) {
+        change_slug(step, &to).await?;
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ fn hold(name: &str, mode: Option<TenantHoldMode>) -> Hold {
 fn inputs<'a>(tenant: &'a Tenant, plan: Option<&'a TenantPlanSpec>) -> AccessInputs<'a> {
     AccessInputs {
         tenant,
+        state_reason: tenant.spec.state_reason.as_deref(),
         plan,
         holds: &[],
         activated_at: None,

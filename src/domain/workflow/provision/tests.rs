@@ -408,3 +408,37 @@ fn tenant_whose_takeover_is_refused_is_not_registered() {
     let paused = NextAction::Blocked(BlockedReason::Paused);
     assert_eq!(paused.clone().unless_refused(refusal()), paused);
 }
+
+/// An active tenant whose spec has another slug.
+fn renamed(refused: bool, change: impl FnOnce(&mut RegistryFacts)) -> ObservedFacts {
+    let mut observed = whole(RegistryStatus::Active);
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    (row.slug_current, row.slug_refused) = (false, refused);
+    change(row);
+    observed
+}
+
+#[test]
+fn slug_is_changed_and_nothing_else_waits_for_one_that_is_taken() {
+    let update = |steps| NextAction::Run { kind: WorkflowKind::Update, steps, again: false };
+    assert_eq!(plan_provision(OBJECT, WANTED, &renamed(false, |_| {})), update(vec![Step::ChangeSlug]));
+    let more = |row: &mut RegistryFacts| row.seed_digest = None;
+    let first = plan_provision(OBJECT, WANTED, &renamed(false, more));
+    assert_eq!(first, update(vec![Step::ChangeSlug, Step::Seed]));
+    let last = plan_provision(OBJECT, WANTED, &renamed(true, more));
+    assert_eq!(last, update(vec![Step::Seed, Step::ChangeSlug]));
+}
+
+#[test]
+fn tenant_that_is_made_keeps_its_slug_until_it_is_in_use() {
+    let mut observed = registered();
+    let Observation::Known(row) = &mut observed.registry else { unreachable!() };
+    row.slug_current = false;
+    let NextAction::Run { steps, again, .. } = plan_provision(OBJECT, WANTED, &observed) else {
+        panic!("not provisioned");
+    };
+    assert!(
+        !steps.contains(&Step::ChangeSlug) && steps.last() == Some(&Step::Activate) && again,
+        "{steps:?}"
+    );
+}

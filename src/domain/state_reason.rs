@@ -1,0 +1,58 @@
+//! The reason of a tenant's state. `spec.stateReason` goes with the change that it was given for: one that was given with a
+//! change of the slug is the reason of that, and of no state.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::api::tenant::{DesiredState, TenantSpec};
+
+/// A `stateReason` that was given with a change of the slug, as long as the spec has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlugReason {
+    /// What was given.
+    pub given: String,
+    /// The reason of the state, from before; none if none was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_state: Option<String>,
+}
+
+/// What a Tenant declared before: its spec, and what its `stateReason` was, if that was given with a change of the slug.
+#[derive(Clone, Copy, Debug)]
+pub struct DeclaredReason<'a> {
+    /// The spec, as it was recorded.
+    pub spec: &'a Map<String, Value>,
+    /// What its `stateReason` was.
+    pub of_slug: Option<&'a SlugReason>,
+}
+
+/// The reason of the state that a spec declares, after what was declared `before`.
+pub fn state_reason(spec: &TenantSpec, before: Option<DeclaredReason<'_>>) -> Option<String> {
+    match before.and_then(|before| slug_reason(spec, before)) {
+        Some(of_slug) => of_slug.of_state,
+        None => given(spec).map(str::to_owned),
+    }
+}
+
+/// What the `stateReason` of a spec is, if it was given with a change of the slug.
+pub fn slug_reason(spec: &TenantSpec, before: DeclaredReason<'_>) -> Option<SlugReason> {
+    let given = given(spec)?;
+    let text = |field: &str| before.spec.get(field).and_then(Value::as_str);
+    let state = spec.state.unwrap_or_default();
+    let is_same_state = text("state").unwrap_or(DesiredState::default().as_str()) == state.as_str();
+    let renamed = text("slug").is_some_and(|slug| slug != spec.slug) && text("stateReason") != Some(given);
+    if renamed {
+        let of_state = match before.of_slug {
+            Some(earlier) => earlier.of_state.clone(),
+            None => text("stateReason").filter(|reason| !reason.is_empty()).map(str::to_owned),
+        };
+        // Given with another state too, it is the reason of both.
+        return is_same_state.then(|| SlugReason { given: given.to_owned(), of_state });
+    }
+    let kept = before.of_slug.filter(|kept| kept.given == given)?;
+    Some(SlugReason { of_state: kept.of_state.clone().filter(|_| is_same_state), ..kept.clone() })
+}
+
+/// The `stateReason` of a spec, if it has one.
+pub fn given(spec: &TenantSpec) -> Option<&str> {
+    spec.state_reason.as_deref().filter(|reason| !reason.is_empty())
+}
