@@ -2,7 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use tenantry::{
-    domain::access::holds::{Hold, Party, with},
+    domain::{
+        access::holds::{Hold, Party, with},
+        slug::Slug,
+    },
     registry::{DeletedObject, HoldChange, Tombstone},
 };
 
@@ -123,15 +126,15 @@ async fn owner_of_a_slug_is_found_until_it_is_closed() {
     for system in System::both().await {
         let registry = system.registry("one").await;
         let admission = registry.for_admission();
-        assert_eq!(admission.slug_owner("acme").await.unwrap(), None);
+        assert_eq!(admission.slug_owner(&Slug::parse("acme").unwrap()).await.unwrap(), None);
         let new = tenant("acme");
         let row = created(&registry, &new).await;
         registry.begin_deprovisioning(row.id, &tombstone(false), None).await.unwrap();
-        let owner = admission.slug_owner("acme").await.unwrap().unwrap();
+        let owner = admission.slug_owner(&Slug::parse("acme").unwrap()).await.unwrap().unwrap();
         assert_eq!((owner.id, &owner.resource_name), (row.id, &new.resource_name));
         let has = async |name: &str| admission.has_tenant(&new.resource_namespace, name).await.unwrap();
         assert!(has(&new.resource_name).await && !has("another").await);
         admission.close().await;
-        assert!(admission.slug_owner("acme").await.is_err());
+        assert!(admission.slug_owner(&Slug::parse("acme").unwrap()).await.is_err());
     }
 }

@@ -4,7 +4,7 @@ Who may do what: docs/access.md. Verbs beside Kubernetes' own are checked by the
 
 {{/* The plural names of all kinds, but not their status: only the operator writes that. */}}
 {{- define "tenantry.access.kinds" -}}
-{{- $kinds := list "tenantaccounts" -}}
+{{- $kinds := list -}}
 {{- range $path, $content := .Files.Glob "files/crds/*.yaml" -}}
 {{- $kinds = append $kinds ($content | toString | fromYaml).spec.names.plural -}}
 {{- end -}}

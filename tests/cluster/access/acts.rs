@@ -65,6 +65,7 @@ pub fn acts() -> Vec<Act> {
     acts.extend(what_destroys());
     acts.extend(holds());
     acts.extend(support());
+    acts.extend(accounts());
     acts.extend(platform());
     acts
 }
@@ -160,6 +161,20 @@ fn holds() -> Vec<Act> {
         ),
         delete("lift a hold of billing", "tenantholds/billing"),
         delete("lift another hold", "tenantholds/security"),
+    ]
+}
+
+fn accounts() -> Vec<Act> {
+    let account = json!({"apiVersion": API_VERSION, "kind": "TenantAccount", "metadata": {"name": "new-ROLE"},
+        "spec": {}});
+    let name = json!({"spec": {"displayName": "Edited by ROLE"}});
+    let state = json!({"status": {"displayName": "Forged"}});
+    vec![
+        read("read TenantAccounts", &format!("{NAMESPACED}/tenantaccounts")),
+        change("edit a TenantAccount", "tenantaccounts/account", name).really(),
+        create("create a TenantAccount", "tenantaccounts", account),
+        delete("delete a TenantAccount", "tenantaccounts/account"),
+        change("write the status of a TenantAccount", "tenantaccounts/account/status", state),
     ]
 }
 

@@ -4,9 +4,12 @@ use std::fmt;
 
 use futures::{StreamExt, stream};
 use http::{Method, Request};
-use kube::{Client, api::PostParams};
+use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
-use tenantry::api::{API_VERSION, FINALIZER};
+use tenantry::api::{
+    API_VERSION, FINALIZER,
+    tenant_account::{TenantAccount, TenantAccountSpec},
+};
 use tenantry_test_support::{Fleet, objects, shared_operator::ENVIRONMENT};
 
 use super::acts::Act;
@@ -83,6 +86,9 @@ impl Stage {
             let hold = serde_json::from_value(hold).unwrap();
             fleet.holds.create(&PostParams::default(), &hold).await.unwrap();
         }
+        let accounts = Api::namespaced(fleet.client.clone(), namespace);
+        let account = TenantAccount::new("account", TenantAccountSpec::default());
+        accounts.create(&PostParams::default(), &account).await.unwrap();
         let stage = Self { fleet, namespace };
         stage.request_access().await;
         stage

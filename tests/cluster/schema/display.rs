@@ -224,7 +224,15 @@ async fn short_names_category_and_manual_work() {
     let resources = kubectl.run(&["api-resources", "--categories=tenantry", "--no-headers"]).await.unwrap();
     let mut kinds: Vec<&str> = resources.lines().filter_map(|line| line.split_whitespace().last()).collect();
     kinds.sort_unstable();
-    let expected = ["DatabaseServer", "SupportAccess", "Tenant", "TenantHold", "TenantModule", "TenantPlan"];
+    let expected = [
+        "DatabaseServer",
+        "SupportAccess",
+        "Tenant",
+        "TenantAccount",
+        "TenantHold",
+        "TenantModule",
+        "TenantPlan",
+    ];
     assert_eq!(kinds, expected);
 
     for (path, words) in [

@@ -133,10 +133,10 @@ async fn every_refusal_names_field_and_remedy() {
         (json!({"limits": {"tempFileBytes": 2199023255552_i64}}), "spec.limits", "must be less than 2Ti"),
         (
             json!({"selfService": {"settings": ["theme", "theme"]}}),
-            "spec.selfService.settings",
+            "spec.selfService.settings[1]",
             "Duplicate value",
         ),
-        (json!({"selfService": {"plans": [""]}}), "spec.selfService.plans", "at least 1 chars long"),
+        (json!({"selfService": {"plans": [""]}}), "spec.selfService.plans[0]", "at least 1 chars long"),
     ] {
         assert_refused(&spec, plans.try_create("trial", &spec).await, field, words);
     }
