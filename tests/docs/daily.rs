@@ -5,7 +5,9 @@ pub mod situations;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use tenantry_dev::{Environment, EnvironmentOptions, InstallationOptions, certificates::Authority};
+use tenantry_dev::{
+    Environment, EnvironmentOptions, InstallationOptions, InstalledWebhook, certificates::Authority,
+};
 
 use crate::{
     coverage::documents,
@@ -158,7 +160,12 @@ async fn every_day_works_as_printed() {
     let arguments = ["--log-format=json", "--mass-deletion-breaker=on"].map(str::to_owned).into();
     let installation = InstallationOptions { arguments, ..InstallationOptions::default() };
     let tenantry = PathBuf::from(env!("CARGO_BIN_EXE_tenantry"));
-    let options = EnvironmentOptions { tenantry, installation, ..EnvironmentOptions::default() };
+    let options = EnvironmentOptions {
+        tenantry,
+        installation,
+        webhook: InstalledWebhook::Checks,
+        ..EnvironmentOptions::default()
+    };
     let environment = Environment::start(options).await.unwrap();
     let mut shell = Shell::new(environment.control_plane(), "daily");
     prepare(&mut shell, &environment);

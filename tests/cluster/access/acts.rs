@@ -103,6 +103,11 @@ fn tenants() -> Vec<Act> {
         ),
         requested("rotate the credentials", ANNOTATION_ROTATE_CREDENTIALS),
         change(
+            "change the slug of a Tenant",
+            "tenants/target",
+            spec(json!({"slug": "renamed", "stateReason": "x"})),
+        ),
+        change(
             "deprovision a Tenant (`state`)",
             "tenants/target",
             spec(json!({"state": "Deprovisioned", "stateReason": "x"})),

@@ -1,18 +1,20 @@
 //! What the commands of the pages need: the situation that their text describes, and what they then show.
 
 /// The pages whose commands are run, in this order.
-pub const PAGES: [&str; 17] = [
+pub const PAGES: [&str; 19] = [
     "../README.md",
     "conditions.md",
     "first-login.md",
     "health.md",
     "plans.md",
     "lifecycle.md",
+    "accounts.md",
     "renaming.md",
     "credentials.md",
     "audit.md",
     "support-access.md",
     "access.md",
+    "webhook.md",
     "server-setup.md",
     "offboarding.md",
     "upgrades.md",
@@ -128,6 +130,24 @@ pub const SITUATIONS: &[Situation] = &[
         shows: &["yes"],
         ..NONE
     },
+    Situation {
+        page: "accounts.md",
+        block: "kubectl create namespace acme",
+        // What is requested there is shown by the next block.
+        after: r#"kubectl --namespace acme patch tenantaccount acme --type merge \
+              --patch '{"spec": {"planRequest": {"plan": "professional"}}}'
+            kubectl wait -n customers --for=jsonpath='{.status.conditions[?(@.type=="AccountShown")].reason}'=AccountRequest \
+              --timeout=60s ten/acme"#,
+        shows: &["acme"],
+        ..NONE
+    },
+    Situation {
+        page: "accounts.md",
+        block: "kubectl get tenants --all-namespaces",
+        shows: &["customers/acme: ", "professional"],
+        ..NONE
+    },
+    Situation { page: "webhook.md", block: "kubectl -n tenantry-system logs", shows: &["serving the admission webhook"], ..NONE },
     Situation {
         page: "support-access.md",
         block: "kubectl apply -f ticket-4711.yaml",
