@@ -231,7 +231,8 @@ fn rows_with_reasons(
     let mut seen = BTreeSet::new();
     let mut rows = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
-        if entry.names.is_empty() && !entry.is_certain {
+        let creates = is_new && entry.generation == 1;
+        if entry.names.is_empty() && !entry.is_certain && !creates {
             continue;
         }
         let mut last = BTreeSet::new();
@@ -244,7 +245,7 @@ fn rows_with_reasons(
             fields.insert(name.clone(), shown(name, old.get(name), now.spec.get(name), known));
         }
         rows.push(ChangeRow {
-            action: if is_new && entry.generation == 1 { "Created" } else { "Updated" },
+            action: if creates { "Created" } else { "Updated" },
             actor: entry.actor.to_string(),
             reason: reason(&last),
             details: json!({"generation": entry.generation, "fields": fields}),

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use sqlx::{FromRow, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Registry, Result};
+use super::{
+    Registry, Result,
+    deletions::{DeletedObject, is_of_deletion},
+};
 use crate::domain::{
     identity::TenantId,
     support::{EndReason, Grant, SupportRecord, SupportRequest},
@@ -166,31 +169,35 @@ impl Registry {
         Ok(recorded.rows_affected() > 0)
     }
 
-    /// Records that an access has ended, or was refused, with its activity row. `left` says what could not be taken away.
+    /// Records that an access has ended, or was refused, with its activity row. `deleted` is its object, if that was deleted. `left` says what could not be taken away.
     pub async fn end_support(
         &self,
         id: Uuid,
         at: Timestamp,
         reason: EndReason,
+        deleted: Option<&DeletedObject>,
         left: Option<&str>,
     ) -> Result<()> {
         let details: Value = left.map_or_else(|| json!({}), |left| json!({"left": left}));
-        sqlx::query(
+        sqlx::query(concat!(
             "WITH ended AS (
                  UPDATE support_accesses SET ended_at = $2, end_reason = $3
                  WHERE id = $1 AND ended_at IS NULL RETURNING *)
              INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
              SELECT tenant_id,
                  CASE WHEN granted_at IS NULL THEN 'SupportAccessRefused' ELSE 'SupportAccessEnded' END,
-                 coalesce((SELECT actor FROM deletion_actors WHERE object_uid = ended.id::text AND $3 = 'Deleted'),
-                     'tenantry'),
+                 coalesce((SELECT actor FROM deletion_actors WHERE ",
+            is_of_deletion!("$5", "$6"),
+            "), 'tenantry'),
                  reason, id, jsonb_build_object('cause', end_reason, 'login', login) || $4
-             FROM ended",
-        )
+             FROM ended"
+        ))
         .bind(id)
         .bind(at.to_sqlx())
         .bind(reason.as_str())
         .bind(details)
+        .bind(deleted.map(|deleted| &deleted.uid))
+        .bind(deleted.and_then(DeletedObject::time))
         .execute(&self.pool)
         .await?;
         Ok(())

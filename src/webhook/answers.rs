@@ -144,7 +144,7 @@ async fn of_new_hold(request: &ReviewRequest, knowledge: &Knowledge) -> Option<A
         return Some(AdmissionDecision::Allowed);
     }
     // A legal hold also keeps the data of a tenant whose object does not exist any more.
-    let keeps = match spec.preserve.is_some() {
+    let keeps = match spec.preserve == Some(true) {
         true => known(knowledge.registry()?.has_tenant(&request.namespace, &spec.tenant).await)?,
         false => false,
     };

@@ -67,19 +67,26 @@ impl Keys {
             let leaf = signed(names, &former.authority_key, lifetime, now).ok()?;
             Some(Self { leaf, word: word.clone(), ..former.clone() })
         });
+        // The authority's certificate and its key may not belong together.
+        let same = same.filter(|renewed| renewed.are_good(names, lifetime, now));
         if let Some(renewed) = same {
             return Ok(renewed);
         }
         let (new, authority_end) = authority(lifetime, now)?;
         // Replicas serve a certificate of the former authority until they have read the new one.
         let before = former.and_then(|former| first_certificate(&former.authorities)).unwrap_or_default();
-        Ok(Self {
+        let both = Self {
             authorities: format!("{}{before}", new.certificate),
             leaf: signed(names, &new.key, lifetime, now)?,
             authority_key: new.key,
             authority_end,
             word,
-        })
+        };
+        // The former one may be no certificate.
+        match both.are_good(names, lifetime, now) {
+            true => Ok(both),
+            false => Ok(Self { authorities: new.certificate, ..both }),
+        }
     }
 
     /// Whether nothing has to be renewed: the certificate is for these names, and for another third of its lifetime.
@@ -180,12 +187,18 @@ mod tests {
         );
         let third = Keys::renewed(Some(&second), &names(), LIFETIME, later + LIFETIME * 40).unwrap();
         assert!(!third.authorities.contains(first.authorities.trim_end()));
-        // A key that cannot be read is replaced.
-        let broken = Keys { authority_key: "nothing".to_owned(), ..first.clone() };
-        assert!(Keys::renewed(Some(&broken), &names(), LIFETIME, now).unwrap().are_good(
-            &names(),
-            LIFETIME,
-            now
-        ));
+        // A key that cannot be read is replaced, and so are a certificate that is not that of the key, and one that is none.
+        let other = Keys::renewed(None, &names(), LIFETIME, now).unwrap();
+        for broken in [
+            Keys { authority_key: "nothing".to_owned(), ..first.clone() },
+            Keys { authority_key: other.authority_key, ..first.clone() },
+            Keys {
+                authorities: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----".to_owned(),
+                ..first
+            },
+        ] {
+            let renewed = Keys::renewed(Some(&broken), &names(), LIFETIME, now).unwrap();
+            assert!(renewed.are_good(&names(), LIFETIME, now), "{}", renewed.authorities);
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    body::to_bytes,
+    extract::{Path, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
@@ -20,7 +21,7 @@ use rustls::{
     crypto::ring::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tracing::{debug, error, info};
 
 use super::{Knowledge, answers::Question, certificate::KeyedCertificate, review::Review};
@@ -28,9 +29,13 @@ use super::{Knowledge, answers::Question, certificate::KeyedCertificate, review:
 /// The largest question: an object has at most 1.5 MiB, and there may be two.
 const LARGEST: usize = 4 << 20;
 
-/// How long a client may take for the TLS handshake, and for its request after that.
+/// How many questions are read and answered at once: parsed, one may take many times its size.
+const AT_ONCE: usize = 4;
+
+/// How long a client may take for the TLS handshake, for the head of its request after that, and for its body.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(10);
+const BODY: Duration = Duration::from_secs(3);
 
 /// How long open requests may take when the process ends.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -47,6 +52,7 @@ pub struct Serving {
 struct Asked {
     knowledge: Knowledge,
     word: Arc<RwLock<String>>,
+    slots: Arc<Semaphore>,
 }
 
 impl Serving {
@@ -62,10 +68,9 @@ impl Serving {
     ) -> std::io::Result<Self> {
         let tls = RustlsConfig::from_config(Arc::new(config(leaf).map_err(std::io::Error::other)?));
         let word = Arc::new(RwLock::new(word.to_owned()));
-        let router = Router::new()
-            .route("/{question}/{word}", post(ask))
-            .layer(DefaultBodyLimit::max(LARGEST))
-            .with_state(Asked { knowledge, word: word.clone() });
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let asked = Asked { knowledge, word: word.clone(), slots };
+        let router = Router::new().route("/{question}/{word}", post(ask)).with_state(asked);
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let handle = Handle::new();
@@ -115,12 +120,22 @@ fn config(leaf: &KeyedCertificate) -> Result<ServerConfig, rustls::Error> {
 async fn ask(
     State(asked): State<Asked>,
     Path((question, word)): Path<(String, String)>,
-    Json(review): Json<Review>,
+    request: Request,
 ) -> Response {
     let known = asked.word.read().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(question) = Question::of_path(&question).filter(|_| is_same(&word, &known)) else {
         debug!("a request to the admission webhook was not the API server's");
         return StatusCode::NOT_FOUND.into_response();
+    };
+    // Nothing of a body is read before that: anybody can reach the port.
+    let Ok(_slot) = asked.slots.acquire().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let Ok(Ok(body)) = timeout(BODY, to_bytes(request.into_body(), LARGEST)).await else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let Ok(review) = serde_json::from_slice::<Review>(&body) else {
+        return StatusCode::BAD_REQUEST.into_response();
     };
     Json(question.answer(&review.request, &asked.knowledge).await).into_response()
 }

@@ -49,6 +49,8 @@ enum UpkeepError {
     NoAnswer(#[from] tokio::time::error::Elapsed),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("a new certificate would not be accepted for the names {0:?}: correct --webhook-names")]
+    Names(Vec<String>),
     #[error("the certificate in the Secret cannot be served: {0}")]
     Serve(#[from] std::io::Error),
     #[error("the certificate in the Secret cannot be served: {0}")]
@@ -163,6 +165,9 @@ async fn agreed(
             return Ok(Some(good.clone()));
         }
         let new = Keys::renewed(read.as_ref(), &settings.names, settings.lifetime, now)?;
+        if !new.are_good(&settings.names, settings.lifetime, now) {
+            return Err(UpkeepError::Names(settings.names.clone()));
+        }
         let secret = new.secret(&settings.secret, found.as_ref());
         let parameters = PostParams::default();
         let written = match found {

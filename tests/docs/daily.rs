@@ -158,14 +158,13 @@ fn prepare(shell: &mut Shell, environment: &Environment) {
 async fn every_day_works_as_printed() {
     // As the chart has it; the environments of other tests have the breaker off.
     let arguments = ["--log-format=json", "--mass-deletion-breaker=on"].map(str::to_owned).into();
-    let installation = InstallationOptions { arguments, ..InstallationOptions::default() };
-    let tenantry = PathBuf::from(env!("CARGO_BIN_EXE_tenantry"));
-    let options = EnvironmentOptions {
-        tenantry,
-        installation,
+    let installation = InstallationOptions {
+        arguments,
         webhook: InstalledWebhook::Checks,
-        ..EnvironmentOptions::default()
+        ..InstallationOptions::default()
     };
+    let tenantry = PathBuf::from(env!("CARGO_BIN_EXE_tenantry"));
+    let options = EnvironmentOptions { tenantry, installation, ..EnvironmentOptions::default() };
     let environment = Environment::start(options).await.unwrap();
     let mut shell = Shell::new(environment.control_plane(), "daily");
     prepare(&mut shell, &environment);

@@ -187,7 +187,7 @@ async fn vanished_tenants_that_wait_do_not_delay_the_drift_check() {
     world.installation.operator().start().await.unwrap();
     let waits =
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1)";
-    let is_waiting = async || world.holds("tenantry_system", waits, "%DeprovisioningBegun%").await;
+    let is_waiting = async || world.holds("tenantry_system", waits, "%SET status = 'deprovisioning'%").await;
     world.until("a tombstone waits for its row", is_waiting).await;
     world.superuser("postgres").await.execute("ALTER ROLE tenant_kept_app NOLOGIN").await.unwrap();
     world.event("kept", "DriftRepaired", "NOLOGIN").await;

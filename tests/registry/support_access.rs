@@ -72,7 +72,7 @@ async fn each_change_is_recorded_once_and_nothing_is_taken_back() {
         assert!(registry.use_support(id, at).await.unwrap());
         assert!(!registry.use_support(id, at + SignedDuration::from_secs(1)).await.unwrap());
         for reason in [EndReason::Expired, EndReason::Deleted] {
-            registry.end_support(id, at, reason, Some("it is unreachable")).await.unwrap();
+            registry.end_support(id, at, reason, None, Some("it is unreachable")).await.unwrap();
         }
         let ended = registry.support_access(id).await.unwrap().unwrap();
         assert_eq!((ended.ended, ended.first_used_at), (Some((at, EndReason::Expired)), Some(at)));
@@ -95,7 +95,7 @@ async fn each_change_is_recorded_once_and_nothing_is_taken_back() {
         }
         // One that was never granted.
         registry.request_support(tenant, &request(2, false), at).await.unwrap();
-        registry.end_support(Uuid::from_u128(2), at, EndReason::Lapsed, None).await.unwrap();
+        registry.end_support(Uuid::from_u128(2), at, EndReason::Lapsed, None, None).await.unwrap();
         assert_eq!(rows(&mut session, 2).await[1].0, "SupportAccessRefused");
     }
 }

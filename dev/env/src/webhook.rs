@@ -40,7 +40,8 @@ pub async fn install(
         replace(object, RELEASE_NAMESPACE, scope.namespace);
         for hook in object["webhooks"].as_array_mut().into_iter().flatten() {
             hook["clientConfig"] = json!({"url": format!("https://127.0.0.1:{port}")});
-            if hook.get("namespaceSelector").is_some() && scope.watched.is_empty() {
+            let elsewhere = hook.pointer("/namespaceSelector/matchLabels").is_some();
+            if hook.get("namespaceSelector").is_some() && scope.watched.is_empty() && !elsewhere {
                 hook["namespaceSelector"] = json!({});
             } else if let Some(values) = hook.pointer_mut("/namespaceSelector/matchExpressions/0/values") {
                 *values = json!(scope.watched);

@@ -104,7 +104,14 @@ async fn record_first_use(context: &SharedContext) -> Result<(), registry::Error
 /// Ends an access whose object is gone.
 async fn end_without_object(id: Uuid, held: &HeldSupport, context: &SharedContext) {
     let (namespace, name) = (&held.namespace, &held.name);
-    let ending = SupportEnding { id, namespace, name, grant: Some(&held.grant), reason: EndReason::Deleted };
+    let ending = SupportEnding {
+        id,
+        namespace,
+        name,
+        grant: Some(&held.grant),
+        reason: EndReason::Deleted,
+        deleted: None,
+    };
     match timeout(TIME_LIMIT, ending.run(context)).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some((_, why)))) => {

@@ -12,6 +12,7 @@ use crate::{
     api::reason::Reason,
     controller::{context::Context, state::servers::ServerState, tenant::failure::StepError},
     domain::support::{EndReason, Grant},
+    registry::DeletedObject,
 };
 
 /// How long taking one login away may take. It is tried again.
@@ -30,6 +31,8 @@ pub struct SupportEnding<'a> {
     pub grant: Option<&'a Grant>,
     /// Why it ends.
     pub reason: EndReason,
+    /// Its object, if that was deleted.
+    pub deleted: Option<&'a DeletedObject>,
 }
 
 /// Why an access could not be ended.
@@ -60,7 +63,8 @@ impl SupportEnding<'_> {
 
     /// Records the end, and what of it is left to the next drift check.
     pub async fn record(&self, left: Option<&str>, context: &Context) -> Result<(), StepError> {
-        context.registry.end_support(self.id, context.clock.now(), self.reason, left).await?;
+        let now = context.clock.now();
+        context.registry.end_support(self.id, now, self.reason, self.deleted, left).await?;
         context.state.supports.remove(self.id);
         info!(
             access = self.name,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     end::SupportEnding,
     grant::{grant, publish},
+    policy,
     status::{ShownSupport, write_status},
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
             SupportedTenant, next_step,
         },
     },
+    registry::DeletedObject,
 };
 
 /// How soon something is tried again that another object or server prevents.
@@ -86,13 +88,21 @@ async fn advance(
     for _ in 0..STEPS {
         *record = context.registry.support_access(request.id).await?;
         let (tenant, row) = tenant_of(object, context).await?;
-        if let (None, Some(row)) = (&record, &row) {
-            request_access(object, &request, row, context).await?;
-            *record = context.registry.support_access(request.id).await?;
-        }
         let approved_by = object.spec.approved_by.as_deref();
         let now = context.clock.now();
         let created_at = object.metadata.creation_timestamp.as_ref().map_or(now, |at| at.0);
+        if let (None, Some(row)) = (&record, &row) {
+            // Without it, the name of who requests it proves nothing, and is not written down.
+            if let Some(message) = policy::missing(object, &context.client).await? {
+                let step = next_step(&request, approved_by, created_at, tenant, None, now);
+                return Ok(match step {
+                    SupportStep::End(reason) => ShownSupport::refused(reason),
+                    _ => ShownSupport::not_yet(Reason::PolicyMissing, message, RETRY),
+                });
+            }
+            request_access(object, &request, row, context).await?;
+            *record = context.registry.support_access(request.id).await?;
+        }
         let step = next_step(&request, approved_by, created_at, tenant, record.as_ref(), now);
         match (step, record.as_ref(), &row) {
             (SupportStep::Ended, Some(found), _) => {
@@ -145,7 +155,7 @@ async fn request_access(
     context.registry.request_support(row.id, request, now).await?;
     let before = object.status.as_ref();
     if before.is_some_and(|status| status.granted_at.is_some() || status.ended_at.is_some()) {
-        context.registry.end_support(request.id, now, EndReason::RecordLost, None).await?;
+        context.registry.end_support(request.id, now, EndReason::RecordLost, None, None).await?;
     }
     Ok(())
 }
@@ -159,7 +169,14 @@ async fn end(
 ) -> Result<Option<ShownSupport>, StepError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let grant = record.grant.as_ref();
-    let ending = SupportEnding { id: record.request.id, namespace: &namespace, name: &name, grant, reason };
+    let ending = SupportEnding {
+        id: record.request.id,
+        namespace: &namespace,
+        name: &name,
+        grant,
+        reason,
+        deleted: None,
+    };
     let not_ended = match ending.run(context).await {
         Ok(not_ended) => not_ended,
         Err(StepError::Postgres(error)) => Some((error.reason(), error.to_string())),
@@ -186,7 +203,9 @@ async fn release(object: &SupportAccess, context: &Context) -> Result<Action, St
             if let Some(held) = context.state.supports.get(id) {
                 let (namespace, name) = (&held.namespace, &held.name);
                 let (grant, reason) = (Some(&held.grant), EndReason::Deleted);
-                SupportEnding { id, namespace, name, grant, reason }.take_away(context).await?;
+                SupportEnding { id, namespace, name, grant, reason, deleted: None }
+                    .take_away(context)
+                    .await?;
             }
             return Err(error.into());
         }
@@ -194,7 +213,9 @@ async fn release(object: &SupportAccess, context: &Context) -> Result<Action, St
     if let Some(record) = record.filter(|record| record.ended.is_none()) {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let (grant, reason) = (record.grant.as_ref(), EndReason::Deleted);
-        let ending = SupportEnding { id, namespace: &namespace, name: &name, grant, reason };
+        let deleted = DeletedObject::of(&object.metadata);
+        let ending =
+            SupportEnding { id, namespace: &namespace, name: &name, grant, reason, deleted: Some(&deleted) };
         let not_ended = match ending.run(context).await {
             Ok(not_ended) => not_ended,
             Err(StepError::Postgres(error)) => Some((error.reason(), error.to_string())),

@@ -110,6 +110,13 @@ mod tests {
     }
 
     #[test]
+    fn object_with_an_empty_spec_is_created_too() {
+        let empty = declared(1, json!({}));
+        let created = object_rows(&plan(), None, &empty, None, &RecordedChanges::of("1 * ada", 1));
+        assert_eq!((created.len(), created[0].action, created[0].actor.as_str()), (1, "Created", "ada"));
+    }
+
+    #[test]
     fn deletion_has_the_last_values() {
         let recorded = RecordedObject { object: plan(), declaration: declared(3, json!({"rank": 20})) };
         let row = deletion_row(&recorded, &Actor::of_deletion(false));
