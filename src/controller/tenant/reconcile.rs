@@ -29,7 +29,11 @@ use crate::{
     controller::{
         context::SharedContext,
         state::servers::Slot,
-        tenant_account::{in_force::in_force, settle::settle, show::show},
+        tenant_account::{
+            in_force::in_force,
+            settle::{is_misplaced, settle},
+            show::show,
+        },
     },
     domain::{
         backoff,
@@ -88,8 +92,10 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
     if let Err(error) = record_changes(&mut converged.subject, None, context).await {
         warn!(%error, "could not record the changes of the spec; the next reconcile does");
     }
-    // A tenant has one from its activation on.
-    if let (None, Some(row)) = (&converged.subject.account, &mut converged.subject.record) {
+    // A tenant has one from its activation on, and with a new slug, at another place.
+    if let Some(row) = &mut converged.subject.record
+        && (converged.subject.account.is_none() || is_misplaced(row))
+    {
         converged.subject.account = settle(tenant, row, context).await;
     }
 

@@ -39,10 +39,19 @@ pub async fn settle(tenant: &Tenant, row: &mut TenantRecord, context: &Context) 
         Ok(view) => view,
         Err(error) => {
             warn!(%error, "could not settle the account of a tenant; it is tried again");
-            let situation = AccountSituation::Pending(error.to_string());
-            wanted.map(|_| AccountView { situation, refusals: Vec::new(), allowed: Allowed::default() })
+            wanted.map(|_| pending(error.to_string()))
         }
     }
+}
+
+/// Whether the account of a tenant is at a place that is not its own any more: its slug was changed since.
+pub fn is_misplaced(row: &TenantRecord) -> bool {
+    row.account.place.as_ref().is_some_and(|place| place.name != row.slug)
+}
+
+fn pending(why: String) -> AccountView {
+    let situation = AccountSituation::Pending(why);
+    AccountView { situation, refusals: Vec::new(), allowed: Allowed::default() }
 }
 
 async fn bring(
@@ -56,7 +65,11 @@ async fn bring(
     let is_open = wanted.as_ref().is_some_and(|place| context.stores.accounts.is_open(&place.namespace));
     let elsewhere = |place: &AccountPlace| !is_open || Some(place) != wanted.as_ref();
     if let Some(old) = row.account.place.clone().filter(elsewhere) {
-        object::remove(&old, row.id, context).await?;
+        if let Some(found) = object::present(&old, row.id, context).await? {
+            // What was changed there since the last reconcile is not lost with it.
+            take_in(tenant, &found, row, context).await?;
+            object::remove_unchanged(&found, context).await?;
+        }
         let account = AccountRecord { place: None, ..row.account.clone() };
         record(row, &account, &[], context).await?;
     }
@@ -154,6 +167,7 @@ fn granted(
     after: &mut AccountRecord,
     context: &Context,
 ) -> Option<String> {
+    account_namespace(tenant)?;
     let request = after.plan_request.as_mut()?;
     let has_room = || {
         let offered = entitlements(tenant, &request.plan, context).and_then(Result::ok);
