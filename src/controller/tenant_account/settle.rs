@@ -32,7 +32,8 @@ use crate::{
 pub async fn settle(tenant: &Tenant, row: &mut TenantRecord, context: &Context) -> Option<AccountView> {
     let wanted = account_namespace(tenant);
     let is_open = row.activated_at.is_some() && row.status != RegistryStatus::Deprovisioned;
-    if !is_open || is_paused(tenant) || wanted.is_none() && row.account.place.is_none() {
+    let has_none = wanted.is_none() && row.account.place.is_none() && !row.account.has_ended_grant(tenant);
+    if !is_open || is_paused(tenant) || has_none {
         return None;
     }
     match bring(tenant, row, context).await {
@@ -59,6 +60,10 @@ async fn bring(
     row: &mut TenantRecord,
     context: &Context,
 ) -> Result<Option<AccountView>, StepError> {
+    if row.account.has_ended_grant(tenant) {
+        let account = AccountRecord { grant: None, ..row.account.clone() };
+        record(row, &account, &[], context).await?;
+    }
     let name = row.slug.clone();
     let wanted =
         account_namespace(tenant).map(|namespace| AccountPlace { namespace: namespace.to_owned(), name });
@@ -83,7 +88,12 @@ async fn bring(
             }
             found => {
                 object::restore_label(&found, row.id, context).await?;
+                let before = row.account.grant.clone();
                 refusals = take_in(tenant, &found, row, context).await?;
+                if row.account.grant != before {
+                    // The plan in force now may allow other things, and grant another plan.
+                    refusals = take_in(tenant, &found, row, context).await?;
+                }
                 AccountSituation::Shown(Box::new(found))
             }
         }

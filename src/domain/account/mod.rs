@@ -50,7 +50,7 @@ pub struct AccountRecord {
     /// The name of the request for an export.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export_request: Option<String>,
-    /// The plan that was granted last.
+    /// The plan that was granted last, while it is asked for and the Tenant names the same plan as then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<PlanGrant>,
 }
@@ -118,6 +118,12 @@ impl AccountRecord {
     pub fn granted_plan(&self, tenant: &Tenant) -> Option<&PlanGrant> {
         account_namespace(tenant)?;
         self.grant.as_ref().filter(|grant| grant.instead_of == tenant.spec.plan)
+    }
+
+    /// Whether the plan that was granted is over: the Tenant names another one than then. It does not count again when the
+    /// Tenant names that one again.
+    pub fn has_ended_grant(&self, tenant: &Tenant) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.instead_of != tenant.spec.plan)
     }
 
     /// The Tenant with the plan that was granted.

@@ -142,6 +142,16 @@ fn granted_plan_counts_until_the_tenant_names_another() {
     assert_eq!(record.with_plan(&tenant(json!({}))).spec.plan, "gold");
     assert_eq!(record.with_plan(&tenant(json!({"plan": "free"}))).spec.plan, "free");
     assert_eq!(record.with_plan(&tenant(json!({"accountNamespace": ""}))).spec.plan, "starter");
+    assert!(record.has_ended_grant(&tenant(json!({"plan": "free"}))));
+    assert!(
+        !record.has_ended_grant(&tenant(json!({})))
+            && !AccountRecord::default().has_ended_grant(&tenant(json!({})))
+    );
+    // It is granted as long as it is asked for.
+    let grant = |spec: Value| accepted(spec, &record).0.grant;
+    assert_eq!(grant(json!({"planRequest": {"plan": "gold"}})), record.grant);
+    assert_eq!(grant(json!({"planRequest": {"plan": "platinum"}})), None);
+    assert_eq!(grant(json!({})), None);
     // Back to the Tenant's own.
     record.grant_plan("starter", "gold", &tenant(json!({})), &by);
     assert_eq!(record.grant, None);
