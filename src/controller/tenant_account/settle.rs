@@ -135,7 +135,10 @@ async fn take_in(
         return Ok(Vec::new());
     }
     let (plan, allowed) = in_force::allowed(tenant, &row.account, Some(row), context);
-    let (mut after, refusals) = accept(&account.spec, &row.account, tenant, &allowed);
+    let (mut after, mut refusals) = accept(&account.spec, &row.account, tenant, &allowed);
+    if after.has_no_room(tenant, &allowed.settings) && !refusals.contains(&Refusal::TooLarge) {
+        refusals.push(Refusal::TooLarge);
+    }
     let mut rows = Vec::new();
     let mut changes = None;
     if !row.account.declaration.as_ref().is_some_and(|recorded| recorded.includes(&account.metadata)) {
