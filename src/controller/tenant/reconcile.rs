@@ -134,9 +134,14 @@ async fn show_account(outcome: &Outcome<'_>, counted: &Tenant, context: &SharedC
     if shown.is_err() || account.is_some_and(|account| account.situation.is_pending()) {
         return Action::requeue(backoff::temporary(5, rand::random()));
     }
-    match in_force(subject.declared, subject.record.as_ref(), context).spec == counted.spec {
-        true => Action::await_change(),
-        false => Action::requeue(Duration::from_millis(100)),
+    // Without a row, it may have counted as its former one did, and does so the next time too.
+    let has_other = subject
+        .record
+        .as_ref()
+        .is_some_and(|record| in_force(subject.declared, Some(record), context).spec != counted.spec);
+    match has_other {
+        true => Action::requeue(Duration::from_millis(100)),
+        false => Action::await_change(),
     }
 }
 

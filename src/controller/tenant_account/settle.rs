@@ -36,6 +36,11 @@ pub async fn settle(tenant: &Tenant, row: &mut TenantRecord, context: &Context) 
     if !is_open || is_paused(tenant) || has_none {
         return None;
     }
+    if !context.stores.accounts.are_filled() {
+        return Some(pending(
+            "the TenantAccounts, or the namespaces, are not known yet: is the CRD installed?".to_owned(),
+        ));
+    }
     match bring(tenant, row, context).await {
         Ok(view) => view,
         Err(error) => {

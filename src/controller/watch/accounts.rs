@@ -40,7 +40,8 @@ pub async fn run(context: SharedContext, writer: Writer<TenantAccount>) {
         let is_own = change == Change::Appeared && account.metadata.generation == Some(1);
         let is_its = |tenant: &Tenant| is_at_its_place(account, tenant) || is_named(account, tenant);
         if !is_own || account.labels().get(LABEL_TENANT_ID).is_none() {
-            context.stores.scopes.requeue_where(is_its);
+            // As an edit of the Tenant, it does not wait for the next attempt after a failure.
+            requeue_tenants_where(is_its, &context);
         }
     })
     .await;
