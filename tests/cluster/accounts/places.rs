@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tenantry::api::{
-    conditions::{ACCOUNT_SHOWN, READY, REGISTERED, find_condition},
+    conditions::{ACCOUNT_SHOWN, REGISTERED, find_condition},
     tenant_account::TenantAccount,
     tenant_status::TenantState,
 };
@@ -97,7 +97,7 @@ async fn account_follows_the_slug_and_no_edit_is_lost() {
         changed
     };
     of_tenant.apply(json!({}), with("paused", json!(true))).await;
-    of_tenant.fleet.reason("acc-slug", READY, "Paused").await;
+    of_tenant.fleet.ready("acc-slug").await;
     let there = Stage { name: "acc-slug-new", ..of_tenant };
     there.edit(json!({"displayName": "Acme & Co"})).await;
     let other = namespace(&there.fleet.client, "acc-slug-other").await;
