@@ -150,7 +150,7 @@ async fn take_in(
         let now = Declaration::of_account(account, &context.installation.digest_key);
         let by = recorded_changes(account, context).await;
         rows = account_rows(row.account.declaration.as_ref(), &now, &by);
-        // What is edited in an object that was created again is told from what it was created with.
+        // What is edited in an object that was created again is compared with what it was created with.
         let is_other = row.account.declaration.as_ref().is_some_and(|before| before.object != now.object);
         if !rows.is_empty() || is_other {
             after.declaration = Some(now);
