@@ -26,6 +26,9 @@ pub mod objects;
 /// The longest value, as JSON text, that is kept.
 const MAX_VALUE_BYTES: usize = 512;
 
+/// The longest name of a setting of an account that is kept, in characters: that which a plan can list.
+const MAX_NAME_CHARS: usize = 63;
+
 /// The most names of settings or admins that one row has.
 const MAX_NAMES: usize = 50;
 
@@ -66,7 +69,10 @@ impl Declaration {
 
     /// Of a TenantAccount.
     pub fn of_account(account: &TenantAccount, key: &[u8]) -> Self {
-        Self::of_object(&account.metadata, &account.spec, key)
+        let mut spec = account.spec.clone();
+        let settings = spec.settings.into_iter();
+        spec.settings = settings.map(|(name, value)| (bounded_name(name, key), value)).collect();
+        Self::of_object(&account.metadata, &spec, key)
     }
 
     /// Of any object.
@@ -129,6 +135,15 @@ fn kept(name: &str, value: Value, key: &[u8]) -> Value {
                 value
             }
         }
+    }
+}
+
+/// The name of a setting. A plan cannot allow a longer one, so that it is refused; so is one that PostgreSQL cannot store. The
+/// API server cannot limit names in a free-form object, and the customer must not fill the registry, or block it.
+fn bounded_name(name: String, key: &[u8]) -> String {
+    match name.chars().count() > MAX_NAME_CHARS || name.contains('\0') {
+        true => format!("{} bytes #{}", name.len(), digest(&json!(name), key)),
+        false => name,
     }
 }
 

@@ -50,7 +50,7 @@ impl TenantNames {
 /// The tenants of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanAdoption {
-    /// Tenants that name the plan in their spec, or have it in force.
+    /// Tenants that name the plan in their spec, were granted it, or have it in force.
     pub users: TenantNames,
     /// Tenants that should have its current content in force, and do not.
     pub pending: TenantNames,
@@ -71,8 +71,8 @@ pub fn adoption_by_plan<'a>(
     for tenant in tenants {
         let status = tenant.status.as_ref().unwrap_or(&none);
         let wanted = wanted(tenant, status, plans);
-        for plan in BTreeSet::from_iter([Some(&tenant.spec.plan), status.plan.as_ref()]).into_iter().flatten()
-        {
+        let named = [Some(&tenant.spec.plan), status.plan.as_ref(), status.granted_plan.as_ref()];
+        for plan in BTreeSet::from_iter(named).into_iter().flatten() {
             let adoption = by_plan.entry(plan.clone()).or_default();
             adoption.users.add(tenant);
             let has = || {
@@ -253,6 +253,11 @@ mod tests {
         status["grantedPlan"] = json!("free");
         let granted = tenant("granted", json!({"plan": "gold"}), status);
         assert_counts(&[granted], &[("free", 1, 0), ("gold", 1, 0)]);
+        // Suspended, paused, or behind an error, it does not have it yet: it uses it nevertheless.
+        let mut status = with_free();
+        status["grantedPlan"] = json!("gold");
+        let waits = tenant("waits", json!({"paused": true}), status);
+        assert_counts(&[waits], &[("free", 1, 0), ("gold", 1, 0)]);
     }
 
     #[test]

@@ -83,12 +83,13 @@ impl Registry {
         Ok(SlugChanged::Outdated)
     }
 
-    /// The tenant for which a slug is reserved.
+    /// The tenant that has a slug, or for which it is reserved: the unique indexes on both refuse it to others.
     async fn slug_owner(&self, slug: &Slug) -> Result<Option<TenantRecord>> {
         let row = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            " FROM tenants WHERE id = (SELECT tenant_id FROM slug_history WHERE slug = $1 AND reserved)"
+            " FROM tenants WHERE slug = $1 AND status <> 'deprovisioned'
+                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $1 AND reserved)"
         ))
         .bind(slug.as_str())
         .fetch_optional(&self.pool)

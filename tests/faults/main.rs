@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+mod accounts;
 mod actors;
 mod adopting;
 mod batch;

@@ -57,6 +57,18 @@ async fn reserved(session: &mut PgConnection, row: &TenantRecord) -> Vec<String>
 }
 
 #[tokio::test]
+async fn slug_without_a_history_has_an_owner() {
+    for system in System::both().await {
+        let registry = system.registry("one").await;
+        let (row, other) = (in_use_as(&registry, "acme").await, in_use_as(&registry, "initech").await);
+        let mut session = system.session().await;
+        let lost = sqlx::query("DELETE FROM slug_history WHERE tenant_id = $1").bind(other.id.0);
+        lost.execute(&mut session).await.unwrap();
+        assert!(is_taken_by(&rename(&registry, &row, "initech").await, &other));
+    }
+}
+
+#[tokio::test]
 async fn only_the_slug_changes_and_the_change_is_on_record() {
     for system in System::both().await {
         let registry = system.registry("one").await;

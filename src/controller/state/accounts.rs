@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     ResourceExt,
@@ -19,6 +20,18 @@ pub struct Accounts {
 }
 
 impl Accounts {
+    /// Waits until the first lists are there.
+    pub async fn wait_until_filled(&self) {
+        // It fails when the process ends.
+        let _ = self.accounts.wait_until_ready().await;
+        let _ = self.namespaces.wait_until_ready().await;
+    }
+
+    /// Whether the first lists are there: in an empty store, every account would look deleted, and every namespace closed.
+    pub fn are_filled(&self) -> bool {
+        self.wait_until_filled().now_or_never().is_some()
+    }
+
     /// The object at a place.
     pub fn get(&self, place: &AccountPlace) -> Option<Arc<TenantAccount>> {
         self.accounts.get(&ObjectRef::new(&place.name).within(&place.namespace))

@@ -16,7 +16,7 @@ use crate::{
             settle::settle,
         },
     },
-    domain::account::account_namespace,
+    domain::{account::account_namespace, spec::is_paused},
 };
 
 /// Reads the row of a Tenant, and settles its account. Returns the Tenant with what its customer's administrator changed.
@@ -28,7 +28,9 @@ pub async fn read_tenant<'t>(tenant: &'t Tenant, context: &SharedContext) -> (Co
             account = settle(tenant, row, context).await;
             in_force(tenant, Some(row), context)
         }
-        Ok(None) => with_former_account(tenant, context).await,
+        // One that is paused restores nothing yet.
+        Ok(None) if !is_paused(tenant) => with_former_account(tenant, context).await,
+        Ok(None) => Cow::Borrowed(tenant),
         Err(_) => Cow::Borrowed(tenant),
     };
     (counted, ReadTenant { row, account })

@@ -29,7 +29,11 @@ use crate::{
     controller::{
         context::SharedContext,
         state::servers::Slot,
-        tenant_account::{in_force::in_force, settle::settle, show::show},
+        tenant_account::{
+            in_force::in_force,
+            settle::{is_misplaced, settle},
+            show::show,
+        },
     },
     domain::{
         backoff,
@@ -88,8 +92,10 @@ async fn reconcile_tenant(tenant: Arc<Tenant>, context: &SharedContext) -> Resul
     if let Err(error) = record_changes(&mut converged.subject, None, context).await {
         warn!(%error, "could not record the changes of the spec; the next reconcile does");
     }
-    // A tenant has one from its activation on.
-    if let (None, Some(row)) = (&converged.subject.account, &mut converged.subject.record) {
+    // A tenant has one from its activation on, and with a new slug, at another place.
+    if let Some(row) = &mut converged.subject.record
+        && (converged.subject.account.is_none() || is_misplaced(row))
+    {
         converged.subject.account = settle(tenant, row, context).await;
     }
 
@@ -128,9 +134,14 @@ async fn show_account(outcome: &Outcome<'_>, counted: &Tenant, context: &SharedC
     if shown.is_err() || account.is_some_and(|account| account.situation.is_pending()) {
         return Action::requeue(backoff::temporary(5, rand::random()));
     }
-    match in_force(subject.declared, subject.record.as_ref(), context).spec == counted.spec {
-        true => Action::await_change(),
-        false => Action::requeue(Duration::from_millis(100)),
+    // Without a row, it may have counted as its former one did, and does so the next time too.
+    let has_other = subject
+        .record
+        .as_ref()
+        .is_some_and(|record| in_force(subject.declared, Some(record), context).spec != counted.spec);
+    match has_other {
+        true => Action::requeue(Duration::from_millis(100)),
+        false => Action::await_change(),
     }
 }
 

@@ -73,16 +73,36 @@ pub async fn restore_label(
     accounts.patch_metadata(&account.name_any(), &params, &Patch::Apply(patch)).await.map(drop)
 }
 
+/// The account at a place, if it is this tenant's, as the API server has it now.
+pub async fn present(
+    place: &AccountPlace,
+    id: TenantId,
+    context: &Context,
+) -> Result<Option<TenantAccount>, kube::Error> {
+    Ok(api(place, context).get_opt(&place.name).await?.filter(|found| is_of(found, id)))
+}
+
 /// Deletes the account at a place, if it is this tenant's.
 pub async fn remove(place: &AccountPlace, id: TenantId, context: &Context) -> Result<(), kube::Error> {
-    let accounts = api(place, context);
-    let Some(found) = accounts.get_opt(&place.name).await?.filter(|found| is_of(found, id)) else {
-        return Ok(());
-    };
+    let Some(found) = present(place, id, context).await? else { return Ok(()) };
     let exactly = Preconditions { uid: found.uid(), resource_version: None };
+    match delete(place, exactly, context).await {
+        Err(kube::Error::Api(answer)) if answer.is_conflict() => Ok(()),
+        deleted => deleted,
+    }
+}
+
+/// Deletes an account as it was read. If it was changed since, that is a conflict: the change is not lost.
+pub async fn remove_unchanged(account: &TenantAccount, context: &Context) -> Result<(), kube::Error> {
+    let place = AccountPlace { namespace: account.namespace().unwrap_or_default(), name: account.name_any() };
+    let exactly = Preconditions { uid: account.uid(), resource_version: account.resource_version() };
+    delete(&place, exactly, context).await
+}
+
+async fn delete(place: &AccountPlace, exactly: Preconditions, context: &Context) -> Result<(), kube::Error> {
     let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
-    match accounts.delete(&place.name, &params).await {
-        Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => Ok(()),
+    match api(place, context).delete(&place.name, &params).await {
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
         deleted => deleted.map(drop),
     }
 }

@@ -32,17 +32,32 @@ use crate::{
 pub async fn settle(tenant: &Tenant, row: &mut TenantRecord, context: &Context) -> Option<AccountView> {
     let wanted = account_namespace(tenant);
     let is_open = row.activated_at.is_some() && row.status != RegistryStatus::Deprovisioned;
-    if !is_open || is_paused(tenant) || wanted.is_none() && row.account.place.is_none() {
+    let has_none = wanted.is_none() && row.account.place.is_none() && !row.account.has_ended_grant(tenant);
+    if !is_open || is_paused(tenant) || has_none {
         return None;
+    }
+    if !context.stores.accounts.are_filled() {
+        return Some(pending(
+            "the TenantAccounts, or the namespaces, are not known yet: is the CRD installed?".to_owned(),
+        ));
     }
     match bring(tenant, row, context).await {
         Ok(view) => view,
         Err(error) => {
             warn!(%error, "could not settle the account of a tenant; it is tried again");
-            let situation = AccountSituation::Pending(error.to_string());
-            wanted.map(|_| AccountView { situation, refusals: Vec::new(), allowed: Allowed::default() })
+            wanted.map(|_| pending(error.to_string()))
         }
     }
+}
+
+/// Whether the account of a tenant is at a place that is not its own any more: its slug was changed since.
+pub fn is_misplaced(row: &TenantRecord) -> bool {
+    row.account.place.as_ref().is_some_and(|place| place.name != row.slug)
+}
+
+fn pending(why: String) -> AccountView {
+    let situation = AccountSituation::Pending(why);
+    AccountView { situation, refusals: Vec::new(), allowed: Allowed::default() }
 }
 
 async fn bring(
@@ -50,13 +65,21 @@ async fn bring(
     row: &mut TenantRecord,
     context: &Context,
 ) -> Result<Option<AccountView>, StepError> {
+    if row.account.has_ended_grant(tenant) {
+        let account = AccountRecord { grant: None, ..row.account.clone() };
+        record(row, &account, &[], context).await?;
+    }
     let name = row.slug.clone();
     let wanted =
         account_namespace(tenant).map(|namespace| AccountPlace { namespace: namespace.to_owned(), name });
     let is_open = wanted.as_ref().is_some_and(|place| context.stores.accounts.is_open(&place.namespace));
     let elsewhere = |place: &AccountPlace| !is_open || Some(place) != wanted.as_ref();
     if let Some(old) = row.account.place.clone().filter(elsewhere) {
-        object::remove(&old, row.id, context).await?;
+        if let Some(found) = object::present(&old, row.id, context).await? {
+            // What was changed there since the last reconcile is not lost with it.
+            take_in(tenant, &found, row, context).await?;
+            object::remove_unchanged(&found, context).await?;
+        }
         let account = AccountRecord { place: None, ..row.account.clone() };
         record(row, &account, &[], context).await?;
     }
@@ -70,7 +93,12 @@ async fn bring(
             }
             found => {
                 object::restore_label(&found, row.id, context).await?;
+                let before = row.account.grant.clone();
                 refusals = take_in(tenant, &found, row, context).await?;
+                if row.account.grant != before {
+                    // The plan in force now may allow other things, and grant another plan.
+                    refusals = take_in(tenant, &found, row, context).await?;
+                }
                 AccountSituation::Shown(Box::new(found))
             }
         }
@@ -112,14 +140,19 @@ async fn take_in(
         return Ok(Vec::new());
     }
     let (plan, allowed) = in_force::allowed(tenant, &row.account, Some(row), context);
-    let (mut after, refusals) = accept(&account.spec, &row.account, tenant, &allowed);
+    let (mut after, mut refusals) = accept(&account.spec, &row.account, tenant, &allowed);
+    if after.has_no_room(tenant, &allowed.settings) && !refusals.contains(&Refusal::TooLarge) {
+        refusals.push(Refusal::TooLarge);
+    }
     let mut rows = Vec::new();
     let mut changes = None;
     if !row.account.declaration.as_ref().is_some_and(|recorded| recorded.includes(&account.metadata)) {
         let now = Declaration::of_account(account, &context.installation.digest_key);
         let by = recorded_changes(account, context).await;
         rows = account_rows(row.account.declaration.as_ref(), &now, &by);
-        if !rows.is_empty() {
+        // What is edited in an object that was created again is compared with what it was created with.
+        let is_other = row.account.declaration.as_ref().is_some_and(|before| before.object != now.object);
+        if !rows.is_empty() || is_other {
             after.declaration = Some(now);
         }
         changes = Some(by);
@@ -154,6 +187,7 @@ fn granted(
     after: &mut AccountRecord,
     context: &Context,
 ) -> Option<String> {
+    account_namespace(tenant)?;
     let request = after.plan_request.as_mut()?;
     let has_room = || {
         let offered = entitlements(tenant, &request.plan, context).and_then(Result::ok);

@@ -38,14 +38,26 @@ pub async fn run(context: SharedContext, writer: Writer<TenantAccount>) {
     follow(events, fingerprint, |account, change| {
         // The one that the operator has just created, most often.
         let is_own = change == Change::Appeared && account.metadata.generation == Some(1);
-        let (namespace, slug) = (account.namespace(), account.name_any());
-        let is_its =
-            |tenant: &Tenant| tenant.spec.slug == slug && account_namespace(tenant) == namespace.as_deref();
+        let is_its = |tenant: &Tenant| is_at_its_place(account, tenant) || is_named(account, tenant);
         if !is_own || account.labels().get(LABEL_TENANT_ID).is_none() {
-            context.stores.scopes.requeue_where(is_its);
+            // As an edit of the Tenant, it does not wait for the next attempt after a failure.
+            requeue_tenants_where(is_its, &context);
         }
     })
     .await;
+}
+
+/// Whether an object has the place of a Tenant's account.
+fn is_at_its_place(account: &TenantAccount, tenant: &Tenant) -> bool {
+    tenant.spec.slug == account.name_any() && account_namespace(tenant) == account.namespace().as_deref()
+}
+
+/// Whether an object is a Tenant's wherever it is: until a change of the slug or of the namespace is done, or if the slug is
+/// refused, it has another place than the Tenant's spec says.
+fn is_named(account: &TenantAccount, tenant: &Tenant) -> bool {
+    let of = tenant.status.as_ref().and_then(|status| status.tenant_id.as_ref());
+    let shown = account.status.as_ref().and_then(|status| status.tenant_id.as_ref());
+    of.is_some() && (account.labels().get(LABEL_TENANT_ID) == of || shown == of)
 }
 
 fn fingerprint(account: &TenantAccount) -> u64 {

@@ -23,14 +23,22 @@ const REPORT_PERIOD: Duration = Duration::from_secs(5);
 /// How long tenants wait for the first check of their servers. A server that does not respond must not delay the others.
 const FIRST_CHECKS: Duration = Duration::from_secs(5);
 
-/// Waits for the plans, the servers, the accounts and the Secrets: without them, a first reconcile would take them for missing.
+/// How long all work waits for the first lists of the accounts. Without them, the accounts wait, and nothing else does.
+const ACCOUNTS: Duration = Duration::from_secs(5);
+
+/// Waits for the plans, the servers and the Secrets: without them, a first reconcile would take them for missing. For the
+/// accounts, it waits a while.
 pub async fn stores_are_filled(context: &Context) {
     is_filled(&context.stores.plans, "tenantplans").await;
     is_filled(&context.stores.database_servers, "databaseservers").await;
-    is_filled(&context.stores.accounts.accounts, "tenantaccounts").await;
-    is_filled(&context.stores.accounts.namespaces, "namespaces").await;
     for scope in &context.stores.scopes.0 {
         is_filled(&scope.secrets, "secrets").await;
+    }
+    let accounts = &context.stores.accounts;
+    if timeout(ACCOUNTS, accounts.wait_until_filled()).await.is_err() {
+        warn!(
+            "still waiting for the API server's first list of tenantaccounts, or of namespaces: tenants are reconciled, their accounts wait; is the CRD installed (`tenantry crds | kubectl apply -f -`), and may this service account list both?"
+        );
     }
 }
 

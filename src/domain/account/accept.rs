@@ -86,6 +86,9 @@ pub fn accept(
         plan: request.plan.clone(),
         answered: before.plan_request.as_ref().is_some_and(|old| old.plan == request.plan && old.answered),
     });
+    // It is granted as long as it is asked for.
+    let asked_for = spec.plan_request.as_ref().map(|request| &request.plan);
+    let grant = before.grant.clone().filter(|grant| asked_for == Some(&grant.plan));
     let export_request = spec.export_request.as_ref().map(|request| request.name.clone());
     if export_request.is_some() && !allowed.export {
         refusals.push(Refusal::Export);
@@ -95,6 +98,7 @@ pub fn accept(
         settings: accepted,
         plan_request,
         export_request,
+        grant,
         ..before.clone()
     };
     (record, refusals)

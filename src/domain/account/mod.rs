@@ -20,6 +20,7 @@ pub use self::{
 use super::{
     attribution::Actor,
     declaration::{ChangeRow, Declaration},
+    settings,
 };
 use crate::api::{
     plan::SelfService,
@@ -50,7 +51,7 @@ pub struct AccountRecord {
     /// The name of the request for an export.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export_request: Option<String>,
-    /// The plan that was granted last.
+    /// The plan that was granted last, while it is asked for and the Tenant names the same plan as then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<PlanGrant>,
 }
@@ -120,6 +121,12 @@ impl AccountRecord {
         self.grant.as_ref().filter(|grant| grant.instead_of == tenant.spec.plan)
     }
 
+    /// Whether the plan that was granted is over: the Tenant names another one than then. It does not count again when the
+    /// Tenant names that one again.
+    pub fn has_ended_grant(&self, tenant: &Tenant) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.instead_of != tenant.spec.plan)
+    }
+
     /// The Tenant with the plan that was granted.
     pub fn with_plan<'t>(&self, tenant: &'t Tenant) -> Cow<'t, Tenant> {
         let Some(grant) = self.granted_plan(tenant) else { return Cow::Borrowed(tenant) };
@@ -128,7 +135,8 @@ impl AccountRecord {
         Cow::Owned(changed)
     }
 
-    /// The Tenant with the display name and the settings of the account, as far as the plan in force allows.
+    /// The Tenant with the display name and the settings of the account, as far as the plan in force allows, and as far as
+    /// there is room for them.
     pub fn with_values<'t>(&self, mut tenant: Cow<'t, Tenant>, editable: &[String]) -> Cow<'t, Tenant> {
         if account_namespace(&tenant).is_none() {
             return tenant;
@@ -136,12 +144,30 @@ impl AccountRecord {
         if let Some(name) = self.display_name.as_ref().filter(|name| **name != tenant.spec.display_name) {
             tenant.to_mut().spec.display_name.clone_from(name);
         }
-        for (key, value) in self.settings.iter().filter(|(key, _)| editable.contains(key)) {
-            if tenant.spec.settings.get(key) != Some(value) {
-                tenant.to_mut().spec.settings.insert(key.clone(), value.clone());
-            }
+        if let Some(merged) = self.merged_settings(&tenant, editable)
+            && merged != tenant.spec.settings
+            && settings::check(&merged).is_ok()
+        {
+            tenant.to_mut().spec.settings = merged;
         }
         tenant
+    }
+
+    /// The settings of the Tenant with those of the account; none if it has none that the plan allows.
+    fn merged_settings(&self, tenant: &Tenant, editable: &[String]) -> Option<BTreeMap<String, Value>> {
+        let mut edited = self.settings.iter().filter(|(key, _)| editable.contains(key)).peekable();
+        edited.peek()?;
+        let mut merged = tenant.spec.settings.clone();
+        merged.extend(edited.map(|(key, value)| (key.clone(), value.clone())));
+        Some(merged)
+    }
+
+    /// Whether the Tenant's own settings, which may have grown since, leave no room for those of the account: then none of
+    /// these count, so that the customer's never make the Tenant's spec invalid.
+    pub fn has_no_room(&self, tenant: &Tenant, editable: &[String]) -> bool {
+        let merged = self.merged_settings(tenant, editable);
+        merged.is_some_and(|merged| settings::check(&merged).is_err())
+            && settings::check(&tenant.spec.settings).is_ok()
     }
 
     /// The spec of the object when it is created again.

@@ -101,6 +101,26 @@ fn impossible_value_leaves_the_one_before() {
 }
 
 #[test]
+fn settings_of_the_account_never_make_the_tenant_invalid() {
+    let (record, refusals) = accepted(
+        json!({"displayName": "Acme Inc", "settings": {"logo": "y".repeat(15_000)}}),
+        &AccountRecord::default(),
+    );
+    assert_eq!(refusals, []);
+    let editable = allowed().settings;
+    assert!(!record.has_no_room(&tenant(json!({})), &editable));
+    // The Tenant's own grew since.
+    let grown = tenant(json!({"settings": {"all": "x".repeat(60_000)}}));
+    let counted = record.with_values(Cow::Borrowed(&grown), &editable);
+    assert_eq!((&counted.spec.settings, &*counted.spec.display_name), (&grown.spec.settings, "Acme Inc"));
+    assert!(record.has_no_room(&grown, &editable) && !record.has_no_room(&grown, &[]));
+    // One that is invalid by itself is not the customer's fault.
+    let invalid = tenant(json!({"settings": {"all": "x".repeat(70_000)}}));
+    assert_eq!(record.with_values(Cow::Borrowed(&invalid), &editable).spec.settings, invalid.spec.settings);
+    assert!(!record.has_no_room(&invalid, &editable));
+}
+
+#[test]
 fn account_that_is_created_again_is_as_it_was_accepted() {
     let spec = json!({"displayName": "Acme Inc", "settings": {"theme": "dark"}, "planRequest": {"plan": "gold"},
         "exportRequest": {"name": "2026-11"}});
@@ -142,6 +162,16 @@ fn granted_plan_counts_until_the_tenant_names_another() {
     assert_eq!(record.with_plan(&tenant(json!({}))).spec.plan, "gold");
     assert_eq!(record.with_plan(&tenant(json!({"plan": "free"}))).spec.plan, "free");
     assert_eq!(record.with_plan(&tenant(json!({"accountNamespace": ""}))).spec.plan, "starter");
+    assert!(record.has_ended_grant(&tenant(json!({"plan": "free"}))));
+    assert!(
+        !record.has_ended_grant(&tenant(json!({})))
+            && !AccountRecord::default().has_ended_grant(&tenant(json!({})))
+    );
+    // It is granted as long as it is asked for.
+    let grant = |spec: Value| accepted(spec, &record).0.grant;
+    assert_eq!(grant(json!({"planRequest": {"plan": "gold"}})), record.grant);
+    assert_eq!(grant(json!({"planRequest": {"plan": "platinum"}})), None);
+    assert_eq!(grant(json!({})), None);
     // Back to the Tenant's own.
     record.grant_plan("starter", "gold", &tenant(json!({})), &by);
     assert_eq!(record.grant, None);
@@ -187,6 +217,22 @@ fn changes_of_the_account_are_rows_with_their_users() {
         rows(Some(&edited), &renamed, "3 displayName boss\n2 displayName,settings owner\n1 * operator");
     assert_eq!(&*found[0].actor, "boss");
     assert_eq!(found[0].details["fields"], json!({"displayName": {"from": "Acme Inc", "to": "Acme Ltd"}}));
+}
+
+#[test]
+fn name_that_is_too_long_or_cannot_be_stored_is_recorded_as_its_digest() {
+    let (long, longest) = ("é".repeat(64), "é".repeat(63));
+    let edited = account(2, json!({"settings": {"a\0b": 1, &*long: 2, &*longest: 3, "theme": 4}}));
+    let recorded = Declaration::of_account(&edited, b"key");
+    let names: Vec<&String> = recorded.spec["settings"].as_object().unwrap().keys().collect();
+    assert_eq!(names.len(), 4);
+    assert!(names.contains(&&longest) && names.iter().any(|name| *name == "theme"), "{names:?}");
+    for start in ["3 bytes #", "128 bytes #"] {
+        assert!(names.iter().any(|name| name.starts_with(start)), "{names:?}");
+    }
+    let changes = RecordedChanges::of("2 settings owner\n1 * operator", 2);
+    let rows = json!(account_rows(None, &recorded, &changes)).to_string();
+    assert!(!rows.contains("\\u0000") && !rows.contains(&long), "{rows}");
 }
 
 /// The status of an account of a tenant with this status.

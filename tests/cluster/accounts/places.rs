@@ -6,9 +6,9 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::conditions::is_deleted,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tenantry::api::{
-    conditions::{ACCOUNT_SHOWN, find_condition},
+    conditions::{ACCOUNT_SHOWN, REGISTERED, find_condition},
     tenant_account::TenantAccount,
     tenant_status::TenantState,
 };
@@ -64,6 +64,60 @@ async fn account_follows_its_namespace() {
     moved.fleet.reason("acc-move", ACCOUNT_SHOWN, "AccountNamespaceClosed").await;
     moved.fleet.ready("acc-move").await;
     moved.counts("Acme Inc", &json!(null)).await;
+}
+
+#[tokio::test]
+async fn account_follows_the_slug_and_no_edit_is_lost() {
+    let stage = Stage::new("acc-slug").await;
+    stage.apply(json!({}), json!({})).await;
+    stage.fleet.apply("acc-slug-two", json!({"plan": "acc-slug"})).await;
+    stage.fleet.ready("acc-slug").await;
+    stage.fleet.ready("acc-slug-two").await;
+    stage.current().await;
+    // A slug that is refused: the account stays where it is, and what is edited there counts.
+    stage.apply(json!({}), json!({"slug": "acc-slug-two", "stateReason": "brand"})).await;
+    stage.fleet.reason("acc-slug", REGISTERED, "SlugTaken").await;
+    stage.edit(json!({"displayName": "Acme Inc"})).await;
+    stage.counts("Acme Inc", &json!(null)).await;
+    let renamed = json!({"slug": "acc-slug-new", "stateReason": "another brand"});
+    stage.apply(json!({}), renamed.clone()).await;
+    stage.is_gone().await;
+    stage.fleet.ready("acc-slug").await;
+    let there = Stage { name: "acc-slug-new", ..stage };
+    assert_eq!(there.current().await.spec.display_name.as_deref(), Some("Acme Inc"));
+    there.edit(json!({"displayName": "Acme Ltd"})).await;
+    there.counts("Acme Ltd", &json!(null)).await;
+    there.current().await;
+
+    // What is edited while nothing is reconciled is taken in before the account goes elsewhere.
+    let of_tenant = Stage { name: "acc-slug", ..there };
+    let with = |field: &str, value: Value| {
+        let mut changed = renamed.clone();
+        changed[field] = value;
+        changed
+    };
+    of_tenant.apply(json!({}), with("paused", json!(true))).await;
+    of_tenant.fleet.ready("acc-slug").await;
+    let there = Stage { name: "acc-slug-new", ..of_tenant };
+    there.edit(json!({"displayName": "Acme & Co"})).await;
+    let other = namespace(&there.fleet.client, "acc-slug-other").await;
+    there.label(&other, json!("true")).await;
+    let moving = with("accountNamespace", json!(other));
+    let of_tenant = Stage { name: "acc-slug", ..there };
+    of_tenant.apply(json!({}), moving).await;
+    let there = Stage { name: "acc-slug-new", ..of_tenant };
+    there.is_gone().await;
+    there.counts("Acme & Co", &json!(null)).await;
+    let moved = Stage { accounts: Api::namespaced(there.fleet.client.clone(), &other), ..there };
+    assert_eq!(moved.current().await.spec.display_name.as_deref(), Some("Acme & Co"));
+    let names: Vec<Value> = moved
+        .log()
+        .await
+        .into_iter()
+        .filter(|row| row.action == "AccountUpdated")
+        .map(|row| row.details["fields"]["displayName"]["to"].clone())
+        .collect();
+    assert_eq!(names, ["Acme Inc", "Acme Ltd", "Acme & Co"]);
 }
 
 #[tokio::test]

@@ -90,12 +90,29 @@ async fn plan_of_the_list_is_granted_and_another_waits() {
     stage.shown("a request that is over", is(RequestState::Superseded, "acc-plan-other")).await;
     let status = stage.fleet.ready("acc-plan").await.status.unwrap();
     assert_eq!((status.plan.as_deref(), status.granted_plan), (Some("acc-plan-other"), None));
+    // With the former plan there again, what was granted is over nevertheless.
+    stage.apply(plans(&["acc-plan-gold"]), json!({})).await;
+    stage.shown("a request that stays over", is(RequestState::Superseded, "acc-plan")).await;
+    let status = stage.fleet.ready("acc-plan").await.status.unwrap();
+    assert_eq!((status.plan.as_deref(), status.granted_plan), (Some("acc-plan"), None));
 
     let log = stage.log().await;
     let owner = "owner@acme.example".to_owned();
     assert_eq!(actors(&log, &["PlanGranted"]), [("PlanGranted".to_owned(), owner.clone())]);
     let changed = log.iter().find(|row| row.action == "PlanChanged").unwrap();
     assert_eq!(changed.actor, owner, "{log:#?}");
+
+    // Asked for again, it is granted again, until that is taken back.
+    stage.edit(json!({"planRequest": Value::Null})).await;
+    let has_none =
+        |account: &TenantAccount| account.status.as_ref().is_some_and(|status| status.plan_request.is_none());
+    stage.shown("no request", has_none).await;
+    stage.request("acc-plan-gold").await;
+    stage.shown("a request that is granted again", is(RequestState::Granted, "acc-plan-gold")).await;
+    stage.edit(json!({"planRequest": Value::Null})).await;
+    stage.has_plan("acc-plan").await;
+    let status = stage.fleet.ready("acc-plan").await.status.unwrap();
+    assert_eq!((status.plan.as_deref(), status.granted_plan), (Some("acc-plan"), None));
 }
 
 #[tokio::test]
