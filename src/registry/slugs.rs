@@ -49,6 +49,8 @@ impl Registry {
                        AND status <> 'deprovisioned' AND purge_started_at IS NULL
                        AND NOT EXISTS (
                            SELECT FROM slug_history h WHERE h.slug = $3 AND h.reserved AND h.tenant_id <> $1)
+                       AND NOT EXISTS (
+                           SELECT FROM tenants o WHERE o.slug = $3 AND o.status <> 'deprovisioned' AND o.id <> $1)
                      RETURNING *),
                  logged AS (
                      INSERT INTO activity (tenant_id, action, actor, reason, correlation_id, details)
