@@ -31,7 +31,7 @@ async fn each_change_of_an_object_is_recorded_once() {
         registry.record_object(&object, &second, &updated).await.unwrap();
         registry.record_object(&object, &first, &created).await.unwrap();
         let recorded = RecordedObject { object, declaration: second };
-        assert_eq!(registry.declared_objects().await.unwrap(), [recorded.clone()]);
+        assert_eq!(registry.declared_objects().await.unwrap(), std::slice::from_ref(&recorded));
         let row = deletion_row(&recorded, &Actor::of_deletion(false));
         registry.record_deleted_object("one", &row).await.unwrap();
         registry.record_deleted_object("one", &row).await.unwrap();
