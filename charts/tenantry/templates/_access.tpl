@@ -97,14 +97,19 @@ Who may do what: docs/access.md. Verbs beside Kubernetes' own are checked by the
   verbs: [create, update, patch, delete, deletecollection, hold]
 {{- end -}}
 
+{{/* The name of the object: a request that deletes several has none, nor has one whose name the API server makes. */}}
+{{- define "tenantry.access.name" -}}
+has(request.name) ? request.name : ''
+{{- end -}}
+
 {{/* CEL: whether the user has a verb on the object of the request, which has a namespace; a list of resource and verb. */}}
 {{- define "tenantry.access.may" -}}
-authorizer.group('tenantry.dev').resource('{{ index . 0 }}').namespace(request.namespace).name(request.name).check('{{ index . 1 }}').allowed()
+authorizer.group('tenantry.dev').resource('{{ index . 0 }}').namespace(request.namespace).name({{ include "tenantry.access.name" . }}).check('{{ index . 1 }}').allowed()
 {{- end -}}
 
 {{/* CEL: whether the user is an operator, which alone may write the status of a kind. */}}
 {{- define "tenantry.access.operates" -}}
-authorizer.group('tenantry.dev').resource('{{ . }}').subresource('status').namespace(request.namespace).name(request.name).check('patch').allowed()
+authorizer.group('tenantry.dev').resource('{{ . }}').subresource('status').namespace(request.namespace).name({{ include "tenantry.access.name" . }}).check('patch').allowed()
 {{- end -}}
 
 {{/* CEL: whether the request gives an annotation a new value. One that is removed requests nothing. */}}
