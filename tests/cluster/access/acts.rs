@@ -166,6 +166,8 @@ fn holds() -> Vec<Act> {
         ),
         delete("lift a hold of billing", "tenantholds/billing"),
         delete("lift another hold", "tenantholds/security"),
+        // A request without the name of an object.
+        delete("lift all holds of a namespace", "tenantholds"),
     ]
 }
 
