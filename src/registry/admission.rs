@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::time::timeout;
 
-use super::{Error, Registry, Result, record::*};
+use super::{Error, Registry, Result, slugs::slug_owner};
 use crate::{
     domain::{record::TenantRecord, slug::Slug},
     own_authority::Relay,
@@ -41,15 +41,7 @@ impl Registry {
 impl AdmissionRegistry {
     /// The tenant that has a slug, or for which it is reserved.
     pub async fn slug_owner(&self, slug: &Slug) -> Result<Option<TenantRecord>> {
-        let owner = sqlx::query_as(concat!(
-            "SELECT ",
-            columns!(),
-            " FROM tenants WHERE slug = $1 AND status <> 'deprovisioned'
-                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $1 AND reserved)"
-        ))
-        .bind(slug.as_str())
-        .fetch_optional(&self.pool);
-        answer(owner).await
+        answer(slug_owner(&self.pool, slug)).await
     }
 
     /// Whether a tenant whose Tenant has or had this name is not closed.

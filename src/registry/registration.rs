@@ -7,7 +7,11 @@ use sqlx::{FromRow, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Error, Registry, Result, declarations::change_rows, deletion_policy, record::*, slugs::is_slug_conflict,
+    Error, Registry, Result,
+    declarations::change_rows,
+    deletion_policy,
+    record::*,
+    slugs::{has_slug, is_slug_conflict},
 };
 use crate::domain::{
     declaration::{ChangeRow, Declaration},
@@ -181,9 +185,9 @@ impl Registry {
         let row: Option<TenantRecord> = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            " FROM tenants WHERE resource_uid = $1 OR slug = $2 AND status <> 'deprovisioned'
-                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $2 AND reserved)
-              ORDER BY resource_uid = $1 DESC, status = 'deprovisioned', created_at DESC LIMIT 1"
+            " FROM tenants WHERE resource_uid = $1 OR ",
+            has_slug!("$2"),
+            " ORDER BY resource_uid = $1 DESC, status = 'deprovisioned', created_at DESC LIMIT 1"
         ))
         .bind(&new.resource_uid)
         .bind(new.slug.as_str())

@@ -6,8 +6,11 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Error, Registration, Registry, Result, deletion_policy, holds::columns_of, lifecycle::settle, record::*,
-    slugs::is_slug_conflict,
+    Error, Registration, Registry, Result, deletion_policy,
+    holds::columns_of,
+    lifecycle::settle,
+    record::*,
+    slugs::{has_slug, is_slug_conflict},
 };
 use crate::domain::{
     access::holds::Hold,
@@ -98,9 +101,9 @@ impl Registry {
         let rows = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            " FROM tenants WHERE id <> $1 AND (slug = $2 AND status <> 'deprovisioned'
-                  OR id = (SELECT tenant_id FROM slug_history WHERE slug = $2 AND reserved)
-                  OR (server, database_name, coalesce(schema_name, '')) = ($3, $4, coalesce($5, ''))
+            " FROM tenants WHERE id <> $1 AND (",
+            has_slug!("$2"),
+            " OR (server, database_name, coalesce(schema_name, '')) = ($3, $4, coalesce($5, ''))
                       AND (database_exists OR status <> 'deprovisioned'))"
         ))
         .bind(lost.placement.tenant.0)
@@ -238,9 +241,9 @@ impl Registry {
         let row: Option<TenantRecord> = sqlx::query_as(concat!(
             "SELECT ",
             columns!(),
-            " FROM tenants WHERE id = $1 OR slug = $2 AND status <> 'deprovisioned'
-                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $2 AND reserved)
-              ORDER BY id = $1 DESC LIMIT 1"
+            " FROM tenants WHERE id = $1 OR ",
+            has_slug!("$2"),
+            " ORDER BY id = $1 DESC LIMIT 1"
         ))
         .bind(id.0)
         .bind(slug.as_str())

@@ -1,6 +1,7 @@
 //! Changes of a tenant's slug. Its former slugs stay reserved for it in `slug_history`, whose unique index decides who has a
 //! slug.
 
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{Error, Registry, Result, record::*};
@@ -8,6 +9,28 @@ use crate::domain::{identity::TenantId, record::TenantRecord, slug::Slug};
 
 /// The indexes that allow a slug for one tenant only.
 const SLUG_INDEXES: [&str; 2] = ["tenants_slug", "slug_history_reserved"];
+
+/// The condition that a tenant has a slug, or that it is reserved for it: the unique indexes on both refuse it to others.
+macro_rules! has_slug {
+    ($slug:literal) => {
+        concat!(
+            "(slug = ",
+            $slug,
+            " AND status <> 'deprovisioned' OR id = (SELECT tenant_id FROM slug_history WHERE slug = ",
+            $slug,
+            " AND reserved))"
+        )
+    };
+}
+pub(super) use has_slug;
+
+/// The tenant that has a slug, or for which it is reserved.
+pub(super) async fn slug_owner(pool: &PgPool, slug: &Slug) -> sqlx::Result<Option<TenantRecord>> {
+    sqlx::query_as(concat!("SELECT ", columns!(), " FROM tenants WHERE ", has_slug!("$1")))
+        .bind(slug.as_str())
+        .fetch_optional(pool)
+        .await
+}
 
 /// A change of a slug.
 #[derive(Clone, Debug)]
@@ -78,25 +101,11 @@ impl Registry {
             if record.slug != change.from || record.purge_started_at.is_some() || record.closed_at.is_some() {
                 return Ok(SlugChanged::Outdated);
             }
-            if let Some(owner) = self.slug_owner(change.to).await? {
+            if let Some(owner) = slug_owner(&self.pool, change.to).await? {
                 return Ok(SlugChanged::Taken(Box::new(owner)));
             }
         }
         Ok(SlugChanged::Outdated)
-    }
-
-    /// The tenant that has a slug, or for which it is reserved: the unique indexes on both refuse it to others.
-    async fn slug_owner(&self, slug: &Slug) -> Result<Option<TenantRecord>> {
-        let row = sqlx::query_as(concat!(
-            "SELECT ",
-            columns!(),
-            " FROM tenants WHERE slug = $1 AND status <> 'deprovisioned'
-                OR id = (SELECT tenant_id FROM slug_history WHERE slug = $1 AND reserved)"
-        ))
-        .bind(slug.as_str())
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(row)
     }
 }
 

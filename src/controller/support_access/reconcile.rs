@@ -223,7 +223,7 @@ async fn release(object: &SupportAccess, context: &Context) -> Result<Action, St
         };
         if let Some((why, message)) = not_ended {
             let since = object.metadata.deletion_timestamp.as_ref().map_or(Timestamp::MIN, |at| at.0);
-            if Timestamp::now().duration_since(since) < RELEASED_AFTER {
+            if context.clock.now().duration_since(since) < RELEASED_AFTER {
                 let expires_at = grant.map(|grant| grant.expires_at);
                 let shown = ShownSupport::ending(reason, expires_at, (why, &message));
                 write_status(object, Some(&record), &shown, context).await?;
