@@ -8,7 +8,7 @@ use tenantry::{
     traces::{self, Settings, Traces, statement_failed, with_traced_statements},
 };
 use tenantry_test_support::traces::{ReceivedSpan, TraceReceiver};
-use tracing::subscriber::set_default;
+use tracing::subscriber::set_global_default;
 
 use crate::servers::start;
 
@@ -27,9 +27,21 @@ async fn spans_of_statements_say_where_and_whether_and_not_what() {
     let options: PgConnectOptions = postgres.admin_url("postgres").parse().unwrap();
     let mut session = with_traced_statements(options, true).connect().await.unwrap();
 
-    // On this thread alone: the test's future stays on it.
+    // For the whole process, as in the operator. With a subscriber for this thread alone, sqlx's report would be
+    // switched off for all threads when another test's thread, which has no subscriber, is the first to reach it.
     let subscriber = telemetry::subscriber(LogFormat::Text, "off", std::io::sink, false, Statements::Traced);
-    let guard = set_default(subscriber.unwrap());
+    set_global_default(subscriber.unwrap()).unwrap();
+    let statement_of_another_thread = std::thread::spawn({
+        let options: PgConnectOptions = postgres.admin_url("postgres").parse().unwrap();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut session = with_traced_statements(options, true).connect().await.unwrap();
+                sqlx::query("SELECT 'of another thread'").execute(&mut session).await.unwrap();
+            });
+        }
+    });
+    statement_of_another_thread.join().unwrap();
     sqlx::query("SELECT 'outside of a reconcile'").execute(&mut session).await.unwrap();
     let work = async {
         traces::note("tenantry.tenant.slug", "traces-noted");
@@ -40,7 +52,6 @@ async fn spans_of_statements_say_where_and_whether_and_not_what() {
         traces::failed("ServerUnreachable", "a message");
     };
     traces::reconcile("Tenant", "customers", "traced", work).await;
-    drop(guard);
     exported.end().await;
 
     let spans = receiver.spans();
