@@ -208,6 +208,8 @@ pub struct RecordedOids {
     pub previous_login: Option<i64>,
     /// The previous login existed before the tenant.
     pub is_previous_kept: bool,
+    /// The tenant was never active on the database that it took over: with that database, the previous login is given back.
+    pub may_be_given_back: bool,
     /// The reader login's.
     pub reader_login: Option<i64>,
 }
@@ -216,11 +218,13 @@ impl RecordedOids {
     /// The oids in a registry row.
     pub fn of(record: &TenantRecord) -> Self {
         let previous = record.credentials.previous.as_ref();
+        let is_previous_kept = previous.is_some_and(|previous| previous.kept_until.is_some());
         Self {
             database: record.database_oid,
             login: record.login_oid,
             previous_login: previous.and_then(|previous| previous.oid),
-            is_previous_kept: previous.is_some_and(|previous| previous.kept_until.is_some()),
+            is_previous_kept,
+            may_be_given_back: is_previous_kept && record.takeover.is_some() && record.activated_at.is_none(),
             reader_login: record.credentials.reader.as_ref().and_then(|reader| reader.oid),
         }
     }
@@ -248,6 +252,13 @@ impl TenantFacts {
         self.database.as_ref().filter(|database| {
             database.ownership.is_ours() || database.ownership.is_lost(database.oid, recorded.database)
         })
+    }
+
+    /// Whether the database that was taken over is its former owner's again, and the previous login with it. Both may be there
+    /// without being recorded: the operator may have been interrupted in between.
+    pub fn is_given_back(&self, recorded: RecordedOids) -> bool {
+        let is_returned = |database: &DatabaseProperties| !database.ownership.is_ours() && !database.owned_by_dba;
+        recorded.may_be_given_back && self.database.as_ref().is_some_and(is_returned)
     }
 
     /// Whether the database is the tenant's by its comment, and another one than the recorded one: it was restored.

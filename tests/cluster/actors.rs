@@ -212,6 +212,34 @@ async fn applying_again_names_no_one() {
 }
 
 #[tokio::test]
+async fn objects_with_generated_names_are_admitted_and_attributed() {
+    let fleet = Fleet::new("actors-generated").await;
+    let alice = by(&fleet, "alice").await;
+    let generated = |mut object: Value| {
+        object["metadata"] = json!({"generateName": "actors-generated-"});
+        object
+    };
+    let tenant = generated(objects::tenant("actors-generated", json!({})));
+    let tenant = serde_json::from_value(tenant).unwrap();
+    let tenant = alice.tenants.create(&PostParams::default(), &tenant).await.unwrap();
+    assert_eq!(stamp(&tenant), "1 * alice");
+    let name = tenant.metadata.name.unwrap();
+    fleet.ready(&name).await;
+    let hold = generated(objects::hold("", &name, json!({"mode": "ReadOnly"})));
+    let hold = serde_json::from_value(hold).unwrap();
+    let hold = alice.holds.create(&PostParams::default(), &hold).await.unwrap();
+    fleet.access(&name, Access::ReadOnly).await;
+    updated_by(&fleet, &name, "alice").await;
+    fleet.delete_hold(&hold.metadata.name.unwrap()).await;
+    fleet.access(&name, Access::ReadWrite).await;
+    // At once with its deletion, as from a file that declares a tenant gone.
+    let gone = generated(objects::tenant("actors-generated-gone", json!({"state": "Deprovisioned"})));
+    let gone = serde_json::from_value(gone).unwrap();
+    alice.tenants.create(&PostParams::default(), &gone).await.unwrap();
+    assert_eq!(actors(&log("actors-generated").await, &["Created"])[0].1, "alice");
+}
+
+#[tokio::test]
 async fn two_users_are_named_each_for_their_own_change() {
     let fleet = Fleet::new("actors-two").await;
     fleet.apply("actors-two", json!({})).await;

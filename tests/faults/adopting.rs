@@ -21,7 +21,7 @@ use tenantry::api::{
 use tenantry_dev::{PostgresOptions, interposer::Moment};
 use tenantry_test_support::{Options, World};
 
-use super::crash::killed_at;
+use super::disturbance::killed_at;
 
 /// A database of an application, with an owner of its own.
 pub async fn application(world: &World, database: &str) {

@@ -10,9 +10,10 @@ use tenantry::api::{tenant::Tenant, tenant_status::Access};
 use tenantry_dev::{
     PostgresOptions,
     interposer::{EffectKind, Moment},
-    process::Signal,
 };
 use tenantry_test_support::{Options, World, login};
+
+use super::disturbance::killed_at;
 
 /// A tenant that uses every field that creates something.
 fn spec() -> Value {
@@ -70,48 +71,6 @@ async fn run(
         }
     };
     killed_at(world, point, settled, async || {}).await
-}
-
-/// Waits for what settles, while the operator is killed at this effect, looked at while it is dead, and started again.
-/// Returns the effect, or none if there were fewer.
-pub async fn killed_at(
-    world: &World,
-    point: Option<(usize, Moment)>,
-    settled: impl Future<Output = ()>,
-    look: impl AsyncFnOnce(),
-) -> Option<String> {
-    let effects = world.installation.interposer().unwrap().effects();
-    effects.reset();
-    if let Some((number, moment)) = point {
-        let process = world.installation.operator().service().record().unwrap();
-        effects.arm(number, moment, move || async move { process.signal(Signal::KILL).unwrap() });
-    }
-    tokio::pin!(settled);
-    let mut is_settled = false;
-    let struck = tokio::select! {
-        effect = effects.triggered() => Some(effect),
-        () = &mut settled => {
-            is_settled = true;
-            // The last effect may be observed before the operator is killed for it.
-            match point {
-                Some(_) if !effects.disarm() => Some(effects.triggered().await),
-                _ => None,
-            }
-        }
-    };
-    if let Some(effect) = &struck {
-        assert!(world.installation.operator().service().exits_within(tenantry_test_support::PATIENCE).await);
-        look().await;
-        effects.reset();
-        world.delete_lease().await;
-        world.installation.operator().start().await.unwrap();
-        if !is_settled {
-            settled.await;
-        }
-        return Some(effect.what.clone());
-    }
-    effects.reset();
-    None
 }
 
 /// Every how many effects the gate kills the operator; `make test-all` does so at every one.

@@ -6,7 +6,7 @@ use tenantry_dev::interposer::Moment;
 use tenantry_test_support::{Options, World};
 
 use super::{
-    crash::killed_at,
+    disturbance::killed_at,
     tools::{MODULE, Tools, is_accepted, is_at},
 };
 

@@ -11,7 +11,8 @@ use tenantry_dev::interposer::Moment;
 use tenantry_test_support::{Options, World};
 
 use super::{
-    crash::{killed_at, object},
+    crash::object,
+    disturbance::killed_at,
     modules::{apply, files, until},
 };
 

@@ -7,7 +7,7 @@ use tenantry::api::tenant::Tenant;
 use tenantry_dev::interposer::Moment;
 use tenantry_test_support::{Options, World, is_ready, login};
 
-use super::crash::killed_at;
+use super::disturbance::killed_at;
 
 /// More than there are effects.
 const MOST_EFFECTS: usize = 200;

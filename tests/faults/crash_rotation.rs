@@ -11,7 +11,7 @@ use tenantry::api::{ANNOTATION_ROTATE_CREDENTIALS, tenant::Tenant};
 use tenantry_dev::interposer::Moment;
 use tenantry_test_support::{Options, World, is_ready, login};
 
-use super::crash::killed_at;
+use super::disturbance::killed_at;
 
 /// More than there are effects.
 const MOST_EFFECTS: usize = 300;

@@ -1,5 +1,5 @@
-//! The operator is killed after every effect of a change of the slug. While it is dead, the tenant has one slug, and works; in
-//! the end it has the new one, the former one is reserved, and the change is on record once.
+//! The operator is killed, or its servers are away, after every effect of a change of the slug. Meanwhile the tenant has one slug,
+//! and works; in the end it has the new one, the former one is reserved, and the change is on record once.
 
 use serde_json::{Value, json};
 use tenantry::api::tenant::Tenant;
@@ -8,7 +8,7 @@ use tenantry_test_support::{Options, World, is_ready, login};
 
 use kube::runtime::wait::Condition;
 
-use super::crash::killed_at;
+use super::disturbance::{Disturbance, disturbed_at};
 
 /// More than there are effects.
 const MOST_EFFECTS: usize = 100;
@@ -32,8 +32,8 @@ async fn recorded(world: &World) -> (String, Vec<String>, i64) {
     .unwrap()
 }
 
-/// One change, during which the operator is killed after an effect. Returns the effect, or none if there were fewer.
-async fn rename(world: &World, number: usize, changes: i64) -> Option<String> {
+/// One change, which is disturbed after an effect. Returns the effect, or none if there were fewer.
+async fn rename(world: &World, disturbance: Disturbance, number: usize, changes: i64) -> Option<String> {
     let (before, ..) = recorded(world).await;
     let to = if before == "renamed" { "renamed-again" } else { "renamed" };
     let spec: Value = json!({"slug": to, "stateReason": format!("change {changes}")});
@@ -53,29 +53,40 @@ async fn rename(world: &World, number: usize, changes: i64) -> Option<String> {
         let (slug, _, on_record) = recorded(world).await;
         assert_eq!(on_record, if slug == before { changes - 1 } else { changes });
     };
-    let killed = killed_at(world, Some((number, Moment::After)), settled, works_under_one).await;
+    let point = Some((number, Moment::After));
+    let effect = disturbed_at(world, disturbance, point, settled, works_under_one).await;
     let reserved = ["renamed", "renamed-again"].map(str::to_owned).to_vec();
-    assert_eq!(recorded(world).await, (to.to_owned(), reserved, changes), "killed after {killed:?}");
+    assert_eq!(recorded(world).await, (to.to_owned(), reserved, changes), "after {effect:?}");
     assert_eq!(secret_url(world).await, uri);
     login(&uri).await.expect("what the Secret holds works");
-    killed
+    effect
 }
 
 #[tokio::test]
 #[ignore = "slow: make test-all"]
 async fn slug_changes_once_wherever_the_operator_is_killed() {
+    slug_changes_once("crash-slug", Disturbance::Kill).await;
+}
+
+#[tokio::test]
+#[ignore = "slow: make test-all"]
+async fn slug_changes_once_whenever_the_servers_are_away() {
+    slug_changes_once("outage-slug", Disturbance::Outage).await;
+}
+
+async fn slug_changes_once(name: &'static str, disturbance: Disturbance) {
     let options = Options { interposed: true, no_background_checks: true, ..Options::default() };
-    let world = &World::with("crash-slug", options).await;
+    let world = &World::with(name, options).await;
     world.apply("renamed", json!({})).await;
     world.fleet.ready("renamed").await;
     let mut points = 0;
     for number in 1..MOST_EFFECTS {
         let changes = i64::try_from(number).unwrap();
-        if rename(world, number, changes).await.is_none() {
+        if rename(world, disturbance, number, changes).await.is_none() {
             break;
         }
         points += 1;
     }
-    println!("killed at {points} points");
+    println!("{disturbance:?} at {points} points");
     assert!(points > 2, "{points}");
 }

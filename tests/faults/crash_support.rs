@@ -14,7 +14,7 @@ use tenantry::api::{
 use tenantry_dev::interposer::Moment;
 use tenantry_test_support::{Options, World, login};
 
-use super::{crash::killed_at, support_access::policy_is_in_force};
+use super::{disturbance::killed_at, support_access::policy_is_in_force};
 
 /// More than there are effects.
 const MOST_EFFECTS: usize = 200;

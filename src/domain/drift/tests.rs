@@ -28,6 +28,7 @@ const RECORDED: RecordedOids = RecordedOids {
     login: Some(2),
     previous_login: Some(3),
     is_previous_kept: false,
+    may_be_given_back: false,
     reader_login: Some(4),
 };
 const CONNECTIONS: i32 = 20;

@@ -46,8 +46,10 @@ impl Server {
         let _one = self.lock_tenant(placement.tenant).await;
         let facts = self.observe_recorded(placement, recorded).await?;
         let is_lost = |ownership: Ownership| !ownership.is_ours();
+        let is_given_back = facts.is_given_back(recorded);
         let mut script = Script::new();
-        if facts.own_database(recorded).is_some_and(|database| is_lost(database.ownership)) {
+        let database = facts.own_database(recorded).filter(|_| !is_given_back);
+        if database.is_some_and(|database| is_lost(database.ownership)) {
             // Only the comment recorded which template it came from, which mattered only while it was being built.
             let comment = ownership::database(placement.tenant, "unknown");
             script.add(
@@ -65,6 +67,9 @@ impl Server {
                 continue;
             };
             let is_kept = other.kind == OtherKind::Previous && recorded.is_previous_kept;
+            if is_kept && is_given_back {
+                continue;
+            }
             let unproven = ownership::unproven(placement.tenant, is_kept);
             script.add("COMMENT ON ROLE {} IS {}", &[&Ident::new(&role.name)?, &Literal::new(&unproven)?]);
         }

@@ -230,6 +230,16 @@ async fn rights_of_its_own_do_not_outlive_a_restriction_and_come_back_with_an_un
         shop.server.set_access(&placement, AccessLevel::Blocked).await.unwrap();
         assert_eq!(shop.server.give_back(&placement, &former).await.unwrap(), GivenBack::Returned);
         assert_eq!(shop.server.give_back(&placement, &former).await.unwrap(), GivenBack::Untouched);
+        // An operator that was killed before this was recorded begins anew: it takes nothing again.
+        let recorded = RecordedOids {
+            database: Some(former.oid),
+            previous_login: former.login.as_ref().map(|login| login.oid),
+            is_previous_kept: true,
+            may_be_given_back: true,
+            ..RecordedOids::default()
+        };
+        shop.server.restore_ownership(&placement, recorded).await.unwrap();
+        shop.server.set_access(&placement, AccessLevel::Blocked).await.unwrap();
         assert_eq!(shop.role().await, before);
         let mut session = shop.old_session(shop.kept()).await.unwrap();
         let work = "INSERT INTO app.orders (total) VALUES (4); UPDATE public.users SET mail = 'c@shop.example'; TRUNCATE app.orders;
