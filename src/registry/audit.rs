@@ -101,7 +101,8 @@ impl AuditSnapshot {
 }
 
 const HEADS: &str =
-    "SELECT h.chain, t.slug, h.position, h.hash, h.removed_position, h.removed_hash, h.pending
+    "SELECT h.chain, t.slug, h.position, h.hash, h.removed_position, h.removed_hash, h.pending,
+         coalesce(t.status = 'deprovisioned', false) AS is_closed
      FROM activity_heads h LEFT JOIN tenants t ON t.id = h.chain ORDER BY h.chain";
 
 impl Registry {
@@ -195,6 +196,7 @@ impl<'r> FromRow<'r, PgRow> for StoredChainHead {
             position: row.try_get("position")?,
             hash: row.try_get("hash")?,
             removed_position: row.try_get("removed_position")?,
+            is_closed: row.try_get("is_closed")?,
             removed_hash: row.try_get("removed_hash")?,
             pending: row.try_get("pending")?,
         }))

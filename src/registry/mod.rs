@@ -72,6 +72,7 @@ pub use self::{
     row_changes::{Declared, NewPlan},
     servers::{ServerIdentity, ServerMatch},
     slugs::{SlugChange, SlugChanged},
+    support_access::SupportEnd,
     tenants::KnownTenant,
     tombstones::{Closing, Deadline, Tombstone},
     workflows::{StepHistory, WorkflowOutcome},

@@ -15,6 +15,21 @@ use crate::domain::{
     support::{EndReason, Grant, SupportRecord, SupportRequest},
 };
 
+/// The end of a support access.
+#[derive(Clone, Debug)]
+pub struct SupportEnd<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: EndReason,
+    /// Who is named, unless the webhook recorded who deleted the object.
+    pub actor: String,
+    /// The object, if it was deleted.
+    pub deleted: Option<&'a DeletedObject>,
+    /// What could not be taken away.
+    pub left: Option<&'a str>,
+}
+
 /// The columns of `support_accesses`.
 macro_rules! support_columns {
     () => {
@@ -169,16 +184,9 @@ impl Registry {
         Ok(recorded.rows_affected() > 0)
     }
 
-    /// Records that an access has ended, or was refused, with its activity row. `deleted` is its object, if that was deleted. `left` says what could not be taken away.
-    pub async fn end_support(
-        &self,
-        id: Uuid,
-        at: Timestamp,
-        reason: EndReason,
-        deleted: Option<&DeletedObject>,
-        left: Option<&str>,
-    ) -> Result<()> {
-        let details: Value = left.map_or_else(|| json!({}), |left| json!({"left": left}));
+    /// Records that an access has ended, or was refused, with its activity row.
+    pub async fn end_support(&self, id: Uuid, end: &SupportEnd<'_>) -> Result<()> {
+        let details: Value = end.left.map_or_else(|| json!({}), |left| json!({"left": left}));
         sqlx::query(concat!(
             "WITH ended AS (
                  UPDATE support_accesses SET ended_at = $2, end_reason = $3
@@ -188,16 +196,17 @@ impl Registry {
                  CASE WHEN granted_at IS NULL THEN 'SupportAccessRefused' ELSE 'SupportAccessEnded' END,
                  coalesce((SELECT actor FROM deletion_actors WHERE ",
             is_of_deletion!("$5", "$6"),
-            "), 'tenantry'),
+            "), $7),
                  reason, id, jsonb_build_object('cause', end_reason, 'login', login) || $4
              FROM ended"
         ))
         .bind(id)
-        .bind(at.to_sqlx())
-        .bind(reason.as_str())
+        .bind(end.at.to_sqlx())
+        .bind(end.reason.as_str())
         .bind(details)
-        .bind(deleted.map(|deleted| &deleted.uid))
-        .bind(deleted.and_then(DeletedObject::time))
+        .bind(end.deleted.map(|deleted| &deleted.uid))
+        .bind(end.deleted.and_then(DeletedObject::time))
+        .bind(&end.actor)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -74,7 +74,7 @@ async fn another_release_of_the_cluster_can_leave_them_out() {
         let policies = of_kind(objects, "ValidatingAdmissionPolicy");
         let named = policies.iter().filter_map(|policy| policy["metadata"]["name"].as_str());
         let ours = named.filter(|name| {
-            ["tenants", "finalizers", "holds", "servers", "breaker"]
+            ["tenants", "finalizers", "holds", "servers", "breaker", "owners"]
                 .iter()
                 .any(|part| *name == format!("tenantry-{part}"))
         });

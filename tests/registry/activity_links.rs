@@ -155,6 +155,10 @@ async fn archive_is_emptied_from_its_beginning_and_the_chain_stays_verifiable() 
         let of = |condition: &str| {
             format!("DELETE FROM activity_archive WHERE tenant_id = '{id}' AND {condition}")
         };
+        // Rows stay for 30 days. As if these were older:
+        assert_eq!(refused(&mut session, of("position <= 3")).await, "TN003");
+        let old = "CREATE OR REPLACE FUNCTION activity_kept_for() RETURNS interval LANGUAGE sql RETURN interval '0'";
+        system.superuser().await.execute(old).await.unwrap();
         for middle in ["position = 3", "position > 1", "position IN (1, 3)"] {
             assert_eq!(refused(&mut session, of(middle)).await, "TN003", "{middle}");
         }
@@ -164,17 +168,37 @@ async fn archive_is_emptied_from_its_beginning_and_the_chain_stays_verifiable() 
         }
         assert_eq!(archived(&mut session, id).await, 2);
         // All that is archived, of all tenants, as docs/retention.md says.
-        session.execute("DELETE FROM activity_archive WHERE archived_at < now()").await.unwrap();
+        let outdated = "DELETE FROM activity_archive a WHERE at < now()
+            AND (coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'), position)
+                NOT IN (SELECT chain, position FROM activity_heads)";
+        session.execute(outdated).await.unwrap();
         assert_eq!(verified(&registry, before.clone()).await.0, [""; 0]);
-        // All rows of a tenant: its head remains, and stored heads can be compared with it.
+        // All rows of a tenant but the last, while it exists.
         note(&registry, Some(id), 1).await;
         archive(&registry, 0).await;
-        session.execute("DELETE FROM activity_archive").await.unwrap();
+        assert_eq!(refused(&mut session, of("true")).await, "TN003");
+        session.execute(AssertSqlSafe(of("position < 11"))).await.unwrap();
+        let (found, summary) = verified(&registry, heads(&registry).await).await;
+        assert_eq!((found, summary.stored), (vec![], 2));
+        // Who is the registry's owner can remove it all the same; that is found.
+        let mut owner = system.superuser().await;
+        owner.execute("ALTER TABLE activity_archive DISABLE TRIGGER activity_archive_emptied").await.unwrap();
+        owner.execute("DELETE FROM activity_archive").await.unwrap();
+        assert!(!verified(&registry, heads(&registry).await).await.0.is_empty());
+        owner.execute("ALTER TABLE activity_heads DISABLE TRIGGER ALL").await.unwrap();
+        let hidden = "UPDATE activity_heads SET removed_position = position, removed_hash = hash";
+        owner.execute(hidden).await.unwrap();
+        let (found, _) = verified(&registry, heads(&registry).await).await;
+        assert!(found.iter().all(|line| line.contains("never removed")) && found.len() == 2, "{found:?}");
+        owner.execute("ALTER TABLE activity_heads ENABLE TRIGGER ALL").await.unwrap();
+        owner.execute("ALTER TABLE activity_archive ENABLE TRIGGER ALL").await.unwrap();
+        // Once it is deprovisioned, its history may end too.
+        owner.execute("ALTER TABLE tenants DISABLE TRIGGER ALL; UPDATE tenants SET status = 'deprovisioned'").await.unwrap();
         let (found, summary) = verified(&registry, heads(&registry).await).await;
         assert_eq!((found, summary.rows, summary.stored), (vec![], 0, 2));
         let (found, _) = verified(&registry, before).await;
         assert!(
-            found.len() == 1 && found[0].contains("the archive was emptied up to position 11"),
+            found.iter().any(|line| line.contains("the archive was emptied up to position 11")),
             "{found:?}"
         );
         note(&registry, Some(id), 2).await;

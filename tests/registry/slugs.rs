@@ -62,9 +62,27 @@ async fn slug_without_a_history_has_an_owner() {
         let registry = system.registry("one").await;
         let (row, other) = (in_use_as(&registry, "acme").await, in_use_as(&registry, "initech").await);
         let mut session = system.session().await;
+        for statement in [
+            "DELETE FROM slug_history",
+            "TRUNCATE slug_history",
+            "UPDATE slug_history SET reserved = false",
+            "INSERT INTO slug_history (tenant_id, slug) SELECT id, 'grabbed' FROM tenants",
+        ] {
+            assert_eq!(refused(&mut session, statement).await, "TN003", "{statement}");
+        }
+        let mut superuser = system.superuser().await;
+        superuser.execute("ALTER TABLE slug_history DISABLE TRIGGER ALL").await.unwrap();
         let lost = sqlx::query("DELETE FROM slug_history WHERE tenant_id = $1").bind(other.id.0);
-        lost.execute(&mut session).await.unwrap();
+        lost.execute(&mut superuser).await.unwrap();
+        superuser.execute("ALTER TABLE slug_history ENABLE TRIGGER ALL").await.unwrap();
         assert!(is_taken_by(&rename(&registry, &row, "initech").await, &other));
+        changed(rename(&registry, &row, "acme-inc").await);
+        superuser.execute("SET ROLE tenantry_registry_reader").await.unwrap();
+        let led: Vec<(String, String)> = sqlx::query_as("SELECT former_slug, slug FROM former_slugs")
+            .fetch_all(&mut superuser)
+            .await
+            .unwrap();
+        assert_eq!(led, [("acme".to_owned(), "acme-inc".to_owned())]);
     }
 }
 
@@ -244,7 +262,10 @@ async fn slugs_of_earlier_releases_stay_with_their_tenants() {
         let mut session = system.session().await;
         session
             .execute(
-                "DROP INDEX slug_history_reserved; ALTER TABLE slug_history DROP COLUMN reserved;
+                "DROP VIEW former_slugs; DROP TRIGGER slug_history_follows ON slug_history;
+                 DROP TRIGGER slug_history_kept ON slug_history; DROP FUNCTION slug_history_guard();
+                 DROP TRIGGER support_accesses_kept ON support_accesses; DROP FUNCTION activity_kept_for();
+                 DROP INDEX slug_history_reserved; ALTER TABLE slug_history DROP COLUMN reserved;
                  DROP TRIGGER tenants_slug_guard ON tenants; DROP FUNCTION tenants_slug_guard();
                  INSERT INTO slug_history (tenant_id, slug, since, until)
                  SELECT id, 'stolen', now() - interval '2 days', now() - interval '1 day' FROM tenants
@@ -252,7 +273,7 @@ async fn slugs_of_earlier_releases_stay_with_their_tenants() {
                  INSERT INTO slug_history (tenant_id, slug, since, until)
                  SELECT id, 'stolen', now() - interval '4 days', now() - interval '3 days' FROM tenants
                  WHERE slug = 'acme';
-                 DELETE FROM schema_migrations WHERE version = 25",
+                 DELETE FROM schema_migrations WHERE version IN (25, 28)",
             )
             .await
             .unwrap();

@@ -2,7 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::PgConnection;
-use tenantry::domain::support::{EndReason, Grant, SupportRequest};
+use tenantry::{
+    domain::support::{EndReason, Grant, SupportRequest},
+    registry::SupportEnd,
+};
 use uuid::Uuid;
 
 use crate::system::{System, created, refused, tenant};
@@ -31,6 +34,10 @@ async fn rows(session: &mut PgConnection, id: u128) -> Vec<(String, String)> {
         .fetch_all(session)
         .await
         .unwrap()
+}
+
+fn end(at: Timestamp, reason: EndReason) -> SupportEnd<'static> {
+    SupportEnd { at, reason, actor: "tenantry".to_owned(), deleted: None, left: Some("it is unreachable") }
 }
 
 #[tokio::test]
@@ -72,7 +79,7 @@ async fn each_change_is_recorded_once_and_nothing_is_taken_back() {
         assert!(registry.use_support(id, at).await.unwrap());
         assert!(!registry.use_support(id, at + SignedDuration::from_secs(1)).await.unwrap());
         for reason in [EndReason::Expired, EndReason::Deleted] {
-            registry.end_support(id, at, reason, None, Some("it is unreachable")).await.unwrap();
+            registry.end_support(id, &end(at, reason)).await.unwrap();
         }
         let ended = registry.support_access(id).await.unwrap().unwrap();
         assert_eq!((ended.ended, ended.first_used_at), (Some((at, EndReason::Expired)), Some(at)));
@@ -93,9 +100,10 @@ async fn each_change_is_recorded_once_and_nothing_is_taken_back() {
         ] {
             assert_eq!(refused(&mut session, statement).await, "P0001", "{statement}");
         }
+        assert_eq!(refused(&mut session, "TRUNCATE support_accesses").await, "TN003");
         // One that was never granted.
         registry.request_support(tenant, &request(2, false), at).await.unwrap();
-        registry.end_support(Uuid::from_u128(2), at, EndReason::Lapsed, None, None).await.unwrap();
+        registry.end_support(Uuid::from_u128(2), &end(at, EndReason::Lapsed)).await.unwrap();
         assert_eq!(rows(&mut session, 2).await[1].0, "SupportAccessRefused");
     }
 }
@@ -126,5 +134,6 @@ async fn break_glass_leaves_a_row_and_names_tenant_and_reason() {
         ] {
             assert_eq!(refused(&mut session, statement).await, "P0001", "{statement}");
         }
+        assert_eq!(refused(&mut session, "TRUNCATE support_accesses").await, "TN003");
     }
 }

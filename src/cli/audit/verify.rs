@@ -73,12 +73,16 @@ fn print_findings(findings: &[ChainFinding]) -> io::Result<()> {
 }
 
 fn conclusion(summary: &ChainSummary, compared: bool) -> String {
-    let ChainSummary { rows, chains, stored, differences } = summary;
+    let ChainSummary { rows, chains, stored, removed, differences } = summary;
     let stored = if compared { format!(", {stored} stored heads compared") } else { String::new() };
     let differences = match differences {
         0 => "no difference".to_owned(),
         1 => "1 difference".to_owned(),
         number => format!("{number} differences"),
     };
-    format!("{rows} rows in {chains} chains{stored}: {differences}\n")
+    let removed = match removed {
+        0 => String::new(),
+        number => format!(", {number} before them removed with the archive"),
+    };
+    format!("{rows} rows in {chains} chains{removed}{stored}: {differences}\n")
 }

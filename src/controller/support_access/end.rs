@@ -11,8 +11,11 @@ use super::secret;
 use crate::{
     api::reason::Reason,
     controller::{context::Context, state::servers::ServerState, tenant::failure::StepError},
-    domain::support::{EndReason, Grant},
-    registry::DeletedObject,
+    domain::{
+        attribution::Actor,
+        support::{EndReason, Grant},
+    },
+    registry::{DeletedObject, SupportEnd},
 };
 
 /// How long taking one login away may take. It is tried again.
@@ -64,7 +67,13 @@ impl SupportEnding<'_> {
     /// Records the end, and what of it is left to the next drift check.
     pub async fn record(&self, left: Option<&str>, context: &Context) -> Result<(), StepError> {
         let now = context.clock.now();
-        context.registry.end_support(self.id, now, self.reason, self.deleted, left).await?;
+        // Unless the webhook recorded who deleted the object.
+        let actor = match self.reason {
+            EndReason::Deleted => Actor::of_deletion(context.config.records_deletions),
+            _ => Actor::Tenantry,
+        };
+        let end = SupportEnd { at: now, reason: self.reason, actor: actor.to_string(), deleted: self.deleted, left };
+        context.registry.end_support(self.id, &end).await?;
         context.state.supports.remove(self.id);
         info!(
             access = self.name,

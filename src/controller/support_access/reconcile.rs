@@ -22,6 +22,7 @@ use crate::{
         tenant::failure::StepError,
     },
     domain::{
+        attribution::Actor,
         backoff,
         record::TenantRecord,
         support::{
@@ -29,7 +30,7 @@ use crate::{
             SupportedTenant, next_step,
         },
     },
-    registry::DeletedObject,
+    registry::{DeletedObject, SupportEnd},
 };
 
 /// How soon something is tried again that another object or server prevents.
@@ -155,7 +156,9 @@ async fn request_access(
     context.registry.request_support(row.id, request, now).await?;
     let before = object.status.as_ref();
     if before.is_some_and(|status| status.granted_at.is_some() || status.ended_at.is_some()) {
-        context.registry.end_support(request.id, now, EndReason::RecordLost, None, None).await?;
+        let (reason, actor) = (EndReason::RecordLost, Actor::Tenantry.to_string());
+        let end = SupportEnd { at: now, reason, actor, deleted: None, left: None };
+        context.registry.end_support(request.id, &end).await?;
     }
     Ok(())
 }

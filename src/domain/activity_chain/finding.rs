@@ -47,6 +47,11 @@ pub enum Difference {
         /// The last one.
         to: i64,
     },
+    /// No row is left of a chain whose tenant exists.
+    Emptied {
+        /// The position of the last row.
+        position: i64,
+    },
     /// A row has a position that another row has or had.
     Inserted {
         /// The row's id.
@@ -126,6 +131,10 @@ impl fmt::Display for Difference {
             Self::CutOff { from, to } => {
                 write!(f, "{} at the end of the chain: removed", positions(*from, *to))
             }
+            Self::Emptied { position } => write!(
+                f,
+                "no row is left, not even the last one (position {position}), which is never removed while the tenant exists"
+            ),
             Self::Inserted { id, position } => {
                 write!(f, "row {id} was inserted: its position {position} belongs to another row")
             }

@@ -22,6 +22,8 @@ pub struct ChainHead {
     pub removed_hash: Vec<u8>,
     /// Whether rows from before the chain are not all linked.
     pub pending: bool,
+    /// Whether the tenant is deprovisioned: then its last row may be removed too.
+    pub is_closed: bool,
 }
 
 impl ChainHead {
@@ -94,6 +96,7 @@ mod tests {
             removed_position: 0,
             removed_hash: vec![0; 32],
             pending: false,
+            is_closed: false,
         };
         let without = ChainHead { chain: WITHOUT_TENANT, slug: None, ..head.clone() };
         let lines: Vec<String> =

@@ -19,6 +19,8 @@ pub struct ChainSummary {
     pub chains: u64,
     /// Stored heads that were compared with their row.
     pub stored: u64,
+    /// Rows that were removed with the archive, from the beginning of their chains.
+    pub removed: u64,
     /// Differences.
     pub differences: u64,
 }
@@ -150,6 +152,7 @@ impl ChainVerifier {
             None => (0, GENESIS.to_vec()),
         };
         self.summary.chains += u64::from(head.is_some() || has_rows);
+        self.summary.removed += u64::try_from(position).unwrap_or_default();
         let mut open = OpenChain { chain, tenant, head, stored, position, hash };
         found.extend(open.compare_stored(&mut self.summary));
         let tenant = open.tenant.clone();
@@ -161,7 +164,10 @@ impl ChainVerifier {
         let Some(open) = self.open.take() else { return };
         let mut found = Vec::new();
         if let Some(head) = &open.head {
-            if open.position < head.position {
+            let is_empty = head.position > 0 && head.removed_position == head.position;
+            if is_empty && !head.is_closed {
+                found.push(Difference::Emptied { position: head.position });
+            } else if open.position < head.position {
                 found.push(Difference::CutOff { from: open.position + 1, to: head.position });
             } else if open.position == head.position && open.hash != head.hash {
                 found.push(Difference::NotTheHead { position: head.position });

@@ -18,8 +18,8 @@ use crate::{
 ///
 /// Columns without rights of their own, and what must be hidden from support logins, are read only while the tenant `$2` has
 /// such a login. Hidden is a column that a comment marks, and what shows it under another name: the column of that name in the
-/// tables that inherit from its table or to it, partitions included; a generated column that is computed from it; and every
-/// column of a view that reads its table with the rights of the view's owner. (Of a whole row in a view, `pg_depend` has the
+/// tables that inherit from its table or to it, partitions included; a column whose type is its table's row, an array or a domain
+/// of that, or has such a field; a generated column that is computed from it; and every column of a view that reads its table with the rights of the view's owner. (Of a whole row in a view, `pg_depend` has the
 /// table only.) What is computed from it in other ways has to be marked itself.
 const QUERY: &str = "\
 WITH RECURSIVE grantees AS (
@@ -30,10 +30,14 @@ WITH RECURSIVE grantees AS (
 ), marked AS (
   SELECT a.attrelid, a.attname FROM pg_attribute AS a JOIN pg_description AS d ON d.objoid = a.attrelid
   WHERE EXISTS (SELECT FROM support) AND d.classoid = 'pg_class'::regclass AND d.objsubid IN (0, a.attnum) AND a.attnum > 0
-    AND d.description ~ '^tenantry:secret(\\W|$)'
+    AND d.description ~* '\\mtenantry\\s*:\\s*secret\\M'
   UNION
   SELECT a.attrelid, a.attname FROM pg_attribute AS a
   WHERE EXISTS (SELECT FROM support) AND a.attrelid = to_regclass('tenantry.admins') AND a.attname = 'token_hash'
+), shapes (type, relation) AS (
+  SELECT oid, typrelid FROM pg_type WHERE typrelid <> 0 AND EXISTS (SELECT FROM support)
+  UNION
+  SELECT t.oid, s.relation FROM shapes AS s JOIN pg_type AS t ON CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END = s.type
 ), secret (relation, name) AS (
   SELECT attrelid, attname FROM marked
   UNION
@@ -41,6 +45,9 @@ WITH RECURSIVE grantees AS (
     SELECT a.attrelid, a.attname FROM pg_inherits AS i JOIN pg_attribute AS a
       ON a.attrelid = CASE s.relation WHEN i.inhrelid THEN i.inhparent ELSE i.inhrelid END AND a.attname = s.name
     WHERE s.relation IN (i.inhrelid, i.inhparent)
+    UNION ALL
+    SELECT a.attrelid, a.attname FROM shapes AS t JOIN pg_attribute AS a ON a.atttypid = t.type AND a.attnum > 0
+    WHERE t.relation = s.relation
     UNION ALL
     SELECT g.attrelid, g.attname FROM pg_attribute AS g JOIN pg_attrdef AS e ON e.adrelid = g.attrelid AND e.adnum = g.attnum
       JOIN pg_depend AS d ON (d.classid, d.objid) = ('pg_attrdef'::regclass, e.oid)

@@ -50,6 +50,12 @@ fn delete(name: &'static str, object: &str) -> Act {
     Act::new(name, Method::DELETE, format!("{NAMESPACED}/{object}"), Value::Null)
 }
 
+/// An owner that does not exist: the garbage collector would delete the object.
+fn owner() -> Value {
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "11111111-1111-1111-1111-111111111111"});
+    json!({"metadata": {"ownerReferences": [owner]}})
+}
+
 fn annotation(name: &str, value: &str) -> Value {
     json!({"metadata": {"annotations": {name: value}}})
 }
@@ -113,6 +119,7 @@ fn tenants() -> Vec<Act> {
             spec(json!({"state": "Deprovisioned", "stateReason": "x"})),
         ),
         delete("delete a Tenant", "tenants/target"),
+        change("give a Tenant an owner", "tenants/target", owner()),
         requested("have a Tenant retried", ANNOTATION_RECONCILE_REQUESTED_AT).really(),
         requested("lift the hold `inactivity`", ANNOTATION_RESUME_REQUESTED_AT),
         requested("have a lost registry row written again", ANNOTATION_ADOPT_ROW),
@@ -181,6 +188,7 @@ fn accounts() -> Vec<Act> {
         change("edit a TenantAccount", "tenantaccounts/account", name).really(),
         create("create a TenantAccount", "tenantaccounts", account),
         delete("delete a TenantAccount", "tenantaccounts/account"),
+        change("give a TenantAccount an owner", "tenantaccounts/account", owner()),
         change("write the status of a TenantAccount", "tenantaccounts/account/status", state),
     ]
 }

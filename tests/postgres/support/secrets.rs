@@ -30,12 +30,23 @@ const KEYS: &str = "
     CREATE MATERIALIZED VIEW stored AS SELECT secret FROM keys;
     CREATE MATERIALIZED VIEW stored_orders AS SELECT item FROM orders;
     CREATE VIEW tokens AS SELECT a.* FROM tenantry.admins AS a;
+    CREATE TABLE near (upper text, inside text, spaced text, line text, secretary text);
+    COMMENT ON COLUMN near.upper IS 'Tenantry:Secret';
+    COMMENT ON COLUMN near.inside IS 'An API key; tenantry:secret.';
+    COMMENT ON COLUMN near.spaced IS ' tenantry : secret ';
+    COMMENT ON COLUMN near.line IS E'Note\\ntenantry:secret';
+    COMMENT ON COLUMN near.secretary IS 'tenantry:secretary';
+    CREATE TABLE wraps (id int, one keys, many keys[]);
+    CREATE TYPE envelope AS (label text, content keys);
+    CREATE DOMAIN sealed AS envelope;
+    CREATE TABLE letters (id int, letter envelope, letters sealed[]);
+    INSERT INTO wraps SELECT 1, k, ARRAY[k] FROM keys AS k WHERE id = 1;
     CREATE FUNCTION secret_of(key int) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = shop
         AS 'SELECT secret FROM keys WHERE id = key';
     CREATE VIEW by_function AS SELECT secret_of(1)";
 
 /// Ways to what is secret.
-const SECRETS: [&str; 36] = [
+const SECRETS: [&str; 45] = [
     "SELECT secret FROM shop.keys",
     "SELECT shout FROM shop.keys",
     "SELECT * FROM shop.keys",
@@ -72,6 +83,15 @@ const SECRETS: [&str; 36] = [
     "SELECT secret FROM shop.stored",
     "SELECT email FROM shop.tokens",
     "SELECT * FROM shop.by_function",
+    "SELECT upper FROM shop.near",
+    "SELECT inside FROM shop.near",
+    "SELECT spaced FROM shop.near",
+    "SELECT line FROM shop.near",
+    "SELECT (one).secret FROM shop.wraps",
+    "SELECT many[1] FROM shop.wraps",
+    "SELECT (letter).label FROM shop.letters",
+    "SELECT letters FROM shop.letters",
+    "SELECT w FROM shop.wraps AS w",
 ];
 
 #[tokio::test]
@@ -92,6 +112,9 @@ async fn no_way_leads_to_a_secret_column() {
         }
         for sql in [
             "SELECT id, owner, length FROM shop.keys",
+            "SELECT secretary FROM shop.near",
+            "SELECT id FROM shop.wraps",
+            "SELECT id FROM shop.letters",
             "SELECT id FROM shop.parts",
             "SELECT id FROM shop.parts_1",
             "SELECT id FROM shop.parent",

@@ -52,6 +52,7 @@ fn head(rows: &[LoggedActivity]) -> ChainHead {
         removed_position: 0,
         removed_hash: GENESIS.to_vec(),
         pending: false,
+        is_closed: false,
     }
 }
 
@@ -79,7 +80,7 @@ fn whole_chains_have_no_difference() {
     let heads = [&rows[..3], &acme[..], &rows[8..]].map(head).to_vec();
     let stored = vec![head(&acme[..2]).stored(), head(&acme).stored(), head(&rows[..1]).stored()];
     let (found, summary) = checked(heads, stored, &rows);
-    assert_eq!((found, summary), (vec![], ChainSummary { rows: 9, chains: 3, stored: 3, differences: 0 }));
+    assert_eq!((found, summary), (vec![], ChainSummary { rows: 9, chains: 3, stored: 3, removed: 0, differences: 0 }));
     assert_eq!(checked(vec![], vec![], &[]), (vec![], ChainSummary::default()));
 }
 
@@ -208,7 +209,11 @@ fn emptied_archive_leaves_what_follows_the_last_removed_row() {
     };
     let stored = |position: usize| vec![head(&rows[..position]).stored()];
     assert_eq!(checked(vec![removed(2)], stored(2), &rows[2..]).0, []);
-    assert_eq!(checked(vec![removed(6)], stored(6), &[]).0, []);
+    let closed = ChainHead { is_closed: true, ..removed(6) };
+    assert_eq!(checked(vec![closed], stored(6), &[]).0, []);
+    // Of a tenant that exists, the last row stays: a stored head that is that row proves nothing without it.
+    let emptied = Difference::Emptied { position: 6 };
+    assert_eq!(checked(vec![removed(6)], stored(6), &[]).0, [emptied]);
     assert_eq!(checked(vec![removed(2)], stored(5), &rows[2..]).0, []);
     let too_old = Difference::StoredIsTooOld { stored: 1, removed: 2 };
     assert_eq!(checked(vec![removed(2)], stored(1), &rows[2..]).0, [too_old]);
