@@ -34,10 +34,12 @@ WITH RECURSIVE grantees AS (
   UNION
   SELECT a.attrelid, a.attname FROM pg_attribute AS a
   WHERE EXISTS (SELECT FROM support) AND a.attrelid = to_regclass('tenantry.admins') AND a.attname = 'token_hash'
-), shapes (type, relation) AS (
-  SELECT oid, typrelid FROM pg_type WHERE typrelid <> 0 AND EXISTS (SELECT FROM support)
+), unwrapped (relation, name, type) AS (
+  SELECT attrelid, attname, atttypid FROM pg_attribute WHERE atttypid >= 16384 AND attnum > 0 AND EXISTS (SELECT FROM support)
   UNION
-  SELECT t.oid, s.relation FROM shapes AS s JOIN pg_type AS t ON CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END = s.type
+  SELECT u.relation, u.name, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END FROM unwrapped AS u JOIN pg_type AS t ON t.oid = u.type
+), rows_in_columns (relation, name, row_of) AS MATERIALIZED (
+  SELECT u.relation, u.name, t.typrelid FROM unwrapped AS u JOIN pg_type AS t ON t.oid = u.type WHERE t.typrelid <> 0
 ), secret (relation, name) AS (
   SELECT attrelid, attname FROM marked
   UNION
@@ -46,8 +48,7 @@ WITH RECURSIVE grantees AS (
       ON a.attrelid = CASE s.relation WHEN i.inhrelid THEN i.inhparent ELSE i.inhrelid END AND a.attname = s.name
     WHERE s.relation IN (i.inhrelid, i.inhparent)
     UNION ALL
-    SELECT a.attrelid, a.attname FROM shapes AS t JOIN pg_attribute AS a ON a.atttypid = t.type AND a.attnum > 0
-    WHERE t.relation = s.relation
+    SELECT c.relation, c.name FROM rows_in_columns AS c WHERE c.row_of = s.relation
     UNION ALL
     SELECT g.attrelid, g.attname FROM pg_attribute AS g JOIN pg_attrdef AS e ON e.adrelid = g.attrelid AND e.adnum = g.attnum
       JOIN pg_depend AS d ON (d.classid, d.objid) = ('pg_attrdef'::regclass, e.oid)
