@@ -15,11 +15,14 @@ use super::{
 };
 use crate::api::tenant::Tenant;
 
-/// The fields of a Tenant's spec that say directly which state is wanted.
-pub const STATE_FIELDS: [&str; 3] = ["state", "stateReason", "suspension"];
+/// The field of a Tenant's spec that says which state is wanted.
+const STATE: &str = "state";
+
+/// What changes a suspension that lasts: how strict it is, and why it is said to be.
+const SUSPENSION_FIELDS: [&str; 2] = ["suspension", "stateReason"];
 
 /// Other fields on which a tenant's access depends.
-const ACCESS_FIELDS: [&str; 4] = ["trial", "validity", "gates", "plan"];
+const ACCESS_FIELDS: [&str; 5] = ["suspension", "trial", "validity", "gates", "plan"];
 
 /// The fields that decide how a tenant is deprovisioned.
 pub const OFFBOARDING_FIELDS: [&str; 5] = ["state", "offboarding", "deletionPolicy", "paused", "plan"];
@@ -89,12 +92,22 @@ impl fmt::Display for Actor {
     /// As it is recorded. A user with a name that could be mistaken for one of ours is quoted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::User(name) if name == TENANTRY || name.starts_with(UNKNOWN) => write!(f, "{name:?}"),
+            Self::User(name) if is_deceptive(name) => write!(f, "{name:?}"),
             Self::User(name) => f.write_str(name),
             Self::Tenantry => f.write_str(TENANTRY),
             Self::Unknown(why) => write!(f, "{UNKNOWN} ({})", why.as_str()),
         }
     }
+}
+
+/// Whether a user's name, read by a person, could be one of ours, or has characters that nobody sees.
+fn is_deceptive(name: &str) -> bool {
+    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
+    let is_hidden = |c: char| c.escape_debug().to_string().starts_with("\\u");
+    letters == TENANTRY
+        || letters.starts_with(UNKNOWN)
+        || name.trim().len() < name.len()
+        || name.chars().any(is_hidden)
 }
 
 /// One change of an object's spec.
@@ -172,10 +185,27 @@ impl RecordedChanges {
 
     /// The last change of any of these fields after a generation.
     fn newest(&self, fields: &[&str], since: i64) -> Option<Actor> {
+        self.newest_change(fields, since).map(|change| Actor::User(change.user.clone()))
+    }
+
+    fn newest_change(&self, fields: &[&str], since: i64) -> Option<&SpecChange> {
         let touching = |change: &&SpecChange| {
             change.generation > since && fields.iter().any(|field| change.touches(field))
         };
-        self.list.iter().find(touching).map(|change| Actor::User(change.user.clone()))
+        self.list.iter().find(touching)
+    }
+
+    /// Whether these two fields were changed last by one change; none if that is not recorded.
+    pub fn are_of_one_change(&self, one: &str, other: &str) -> Option<bool> {
+        let last = |field| self.newest_change(&[field], 0).map(|change| change.generation);
+        last(one).zip(last(other)).map(|(one, other)| one == other)
+    }
+
+    /// The generations after one that are known to have changed the spec, and of which no user is recorded: the list has
+    /// later ones only.
+    pub fn gap(&self, since: i64) -> Option<(i64, i64)> {
+        let first = self.list.last()?.generation;
+        (first > since + 1).then_some((since + 1, first - 1))
     }
 
     /// Who last changed one of these fields.
@@ -185,10 +215,7 @@ impl RecordedChanges {
 
     /// The reason that was given with the last change of the slug; none if another change has overwritten it.
     pub fn reason_of_slug<'a>(&self, tenant: &'a Tenant) -> Option<&'a str> {
-        let last = |field| self.list.iter().find(|change| change.touches(field));
-        let change = last("slug").zip(last("stateReason"));
-        let is_together = change.is_none_or(|(slug, reason)| slug.generation == reason.generation);
-        given(&tenant.spec).filter(|_| is_together)
+        given(&tenant.spec).filter(|_| self.are_of_one_change("slug", "stateReason").unwrap_or(true))
     }
 
     /// Who last changed the object.
@@ -211,7 +238,8 @@ impl RecordedChanges {
     /// Who caused a change of a tenant's state. `since` is the generation at which the state was recorded last, and `hold`
     /// the actor of a change of its holds since then.
     ///
-    /// A date that passed is the operator's, even if a user wrote it.
+    /// A date that passed is the operator's, even if a user wrote it. A change of a reason alone leads to no other state, and
+    /// a change that is not recorded may have been the cause wherever the field that decides was not seen to change.
     pub fn of_state(
         &self,
         evaluation: &AccessEvaluation,
@@ -223,31 +251,50 @@ impl RecordedChanges {
         }
         // A tenant of an earlier release: only the last change can have led to this one.
         let since = since.filter(|since| *since <= self.generation).unwrap_or(self.generation - 1);
-        let by_hold = hold.map(|hold| StateActor::Recorded(hold.to_owned()));
-        let by_state = self.newest(&STATE_FIELDS, since).map(StateActor::Of);
+        let by_hold = || hold.map(|hold| StateActor::Recorded(hold.to_owned()));
         let restricts =
             |cause: &RestrictionCause| evaluation.restrictions.iter().any(|one| one.cause == *cause);
-        let direct = match restricts(&RestrictionCause::SpecState) || evaluation.restrictions.is_empty() {
-            true => by_state.or(by_hold),
-            false => by_hold.or(by_state),
+        let (is_suspended, is_free) =
+            (restricts(&RestrictionCause::SpecState), evaluation.restrictions.is_empty());
+        let by_state = || self.newest(&[STATE], since).map(StateActor::Of);
+        let direct = match is_suspended || is_free {
+            true => by_state().or_else(by_hold),
+            false => by_hold(),
         };
-        let indirect = || self.newest(&ACCESS_FIELDS, since).map(StateActor::Of);
-        let rest = match self.is_complete(since) {
+        if let Some(direct) = direct {
+            return direct;
+        }
+        let indirect = match is_suspended {
+            true => self.newest_of_suspension(since),
+            false => self.newest(&ACCESS_FIELDS, since).or_else(|| self.newest(&[STATE], since)),
+        };
+        // A field that follows may have changed for nothing; one that is not recorded may have decided.
+        let known = self.is_complete(since) || self.list.is_empty();
+        StateActor::Of(match indirect.filter(|_| known) {
+            Some(actor) => actor,
             // No user changed the object: its plan or the time did.
-            true => Actor::Tenantry,
-            false => self.missing(),
-        };
-        direct.or_else(indirect).unwrap_or(StateActor::Of(rest))
+            None if self.is_complete(since) => Actor::Tenantry,
+            None => self.missing(),
+        })
     }
 
-    /// Who put other entitlements in force. `since` is the generation at which they were recorded last; `renamed`: the spec
-    /// names another plan. None: the content of the plan changed.
+    /// The last change of a suspension that lasts. A reason that was given with another slug is the reason of that.
+    fn newest_of_suspension(&self, since: i64) -> Option<Actor> {
+        let changes = self.list.iter().filter(|change| change.generation > since);
+        let of_suspension = |change: &&SpecChange| {
+            change.touches(SUSPENSION_FIELDS[0])
+                || change.touches(SUSPENSION_FIELDS[1]) && !change.touches("slug")
+        };
+        changes.into_iter().find(of_suspension).map(|change| Actor::User(change.user.clone()))
+    }
+
+    /// Who put other entitlements in force. `since` is the generation at which they were recorded last; `renamed`: another
+    /// plan is in force. None: the Tenant did not change, its plan's content or its account did.
     pub fn of_entitlements(&self, since: Option<i64>, renamed: bool) -> Option<Actor> {
         let since = since.filter(|since| *since <= self.generation).unwrap_or(self.generation - 1);
-        match renamed {
-            true => Some(self.last(&["plan", "trial"])),
-            false => self.newest(&["plan", "limits", "modules"], since),
-        }
+        let fields: &[&str] = if renamed { &["plan", "trial"] } else { &["plan", "limits", "modules"] };
+        let missing = || Some(self.missing()).filter(|_| renamed && !self.is_complete(since));
+        self.newest(fields, since).or_else(missing)
     }
 }
 

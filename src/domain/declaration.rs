@@ -17,6 +17,7 @@ use super::{
     state_reason::{DeclaredReason, SlugReason, slug_reason, state_reason},
 };
 use crate::api::{
+    ANNOTATION_CHANGES,
     tenant::{DesiredState, Tenant},
     tenant_account::TenantAccount,
 };
@@ -63,7 +64,8 @@ impl Declaration {
     /// Of a Tenant, after what was on record `before`. `key` is that of the installation's digests.
     pub fn of(tenant: &Tenant, key: &[u8], before: Option<&Self>) -> Self {
         let declaration = Self::of_object(&tenant.metadata, &tenant.spec, key);
-        let slug_reason = before.and_then(|before| slug_reason(&tenant.spec, before.reason()));
+        let changes = unchecked_changes(tenant);
+        let slug_reason = before.and_then(|before| slug_reason(&tenant.spec, &changes, before.reason()));
         Self { slug_reason, ..declaration }
     }
 
@@ -89,7 +91,7 @@ impl Declaration {
 
     /// The reason of the state that a Tenant declares. `recorded` is what it declared when that was recorded last.
     pub fn state_reason(tenant: &Tenant, recorded: Option<&Self>) -> Option<String> {
-        state_reason(&tenant.spec, recorded.map(Self::reason))
+        state_reason(&tenant.spec, &unchecked_changes(tenant), recorded.map(Self::reason))
     }
 
     fn reason(&self) -> DeclaredReason<'_> {
@@ -107,6 +109,15 @@ impl Declaration {
         let names = self.spec.keys().chain(before.keys());
         names.filter(|name| self.spec.get(*name) != before.get(*name)).cloned().collect()
     }
+}
+
+/// The last changes of a Tenant, for the question which fields were changed together. No user is named by them: it is not
+/// checked whether a policy protects them.
+fn unchecked_changes(tenant: &Tenant) -> RecordedChanges {
+    let annotations = tenant.metadata.annotations.as_ref();
+    let text = annotations.and_then(|found| found.get(ANNOTATION_CHANGES));
+    let generation = tenant.metadata.generation.unwrap_or_default();
+    RecordedChanges::of(text.map_or("", String::as_str), generation)
 }
 
 /// A field as the registry keeps it.
@@ -181,7 +192,19 @@ pub fn change_rows(
     tenant: &Tenant,
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
-    rows_with_reasons(before, now, changes, |changed| reason(tenant, changed))
+    // One that was given with another slug is not given with a later change.
+    let of_slug = match before {
+        Before::Recorded(recorded) => recorded.slug_reason.as_ref().map(|reason| reason.given.as_str()),
+        _ => None,
+    };
+    let is_old = |changed: &BTreeSet<&str>| {
+        !changed.contains("stateReason")
+            && of_slug.is_some()
+            && of_slug == tenant.spec.state_reason.as_deref()
+    };
+    rows_with_reasons(before, now, changes, |changed, is_replaced| {
+        reason(tenant, changed, is_replaced || is_old(changed))
+    })
 }
 
 /// The rows for the changes of a TenantAccount. The operator creates it with what is on record: no change.
@@ -193,16 +216,17 @@ pub fn account_rows(
     let as_created =
         Declaration { object: now.object.clone(), generation: 1, spec: Map::new(), slug_reason: None };
     let before = Before::Recorded(recorded.unwrap_or(&as_created));
-    let rows = rows_with_reasons(before, now, changes, |_| None).into_iter();
+    let rows = rows_with_reasons(before, now, changes, |_, _| None).into_iter();
     rows.map(|row| ChangeRow { action: "AccountUpdated", ..row }).collect()
 }
 
-/// The same for any object. `reason`: the reason that was given with a change of these fields.
+/// The same for any object. `reason`: the reason that was given with a change of these fields, which another change may have
+/// replaced.
 fn rows_with_reasons(
     before: Before<'_>,
     now: &Declaration,
     changes: &RecordedChanges,
-    reason: impl Fn(&BTreeSet<&str>) -> Option<String>,
+    reason: impl Fn(&BTreeSet<&str>, bool) -> Option<String>,
 ) -> Vec<ChangeRow> {
     let nothing = Map::new();
     let (old, since) = match before {
@@ -233,16 +257,23 @@ fn rows_with_reasons(
     }
     let created = is_new && entries.first().is_none_or(|entry| entry.generation != 1);
     let unseen = !has_old && entries.is_empty() && now.generation > since;
-    if created || !left.is_empty() || unseen {
-        let generation = if created { 1 } else { now.generation };
+    // Changes before the first one that is recorded. There was one, even if nothing of it is left.
+    let gap = changes.gap(since).filter(|_| !created);
+    if created || !left.is_empty() || unseen || gap.is_some() {
+        let generation = match gap {
+            _ if created => 1,
+            Some((_, last)) => last,
+            None => now.generation,
+        };
         let entry = Entry { generation, actor: changes.missing(), names: left, is_certain: true };
-        if created { entries.insert(0, entry) } else { entries.push(entry) }
+        if created || gap.is_some() { entries.insert(0, entry) } else { entries.push(entry) }
     }
     let last_of: BTreeMap<&String, usize> = entries
         .iter()
         .enumerate()
         .flat_map(|(at, entry)| entry.names.iter().map(move |name| (name, at)))
         .collect();
+    let reason_field = "stateReason".to_owned();
     let mut seen = BTreeSet::new();
     let mut rows = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -262,8 +293,11 @@ fn rows_with_reasons(
         rows.push(ChangeRow {
             action: if creates { "Created" } else { "Updated" },
             actor: entry.actor.to_string(),
-            reason: reason(&last),
-            details: json!({"generation": entry.generation, "fields": fields}),
+            reason: reason(&last, last_of.get(&reason_field).is_some_and(|last| *last != at)),
+            details: match gap.filter(|(first, last)| first < last && entry.generation == *last) {
+                Some((first, last)) => json!({"generations": {"from": first, "to": last}, "fields": fields}),
+                None => json!({"generation": entry.generation, "fields": fields}),
+            },
         });
     }
     rows
@@ -312,11 +346,11 @@ fn shown(name: &str, from: Option<&Value>, to: Option<&Value>, known: KnownValue
     })
 }
 
-/// The reason that was given with a change of these fields.
-fn reason(tenant: &Tenant, changed: &BTreeSet<&str>) -> Option<String> {
+/// The reason that was given with a change of these fields; `is_replaced`: the present one was given with another change.
+fn reason(tenant: &Tenant, changed: &BTreeSet<&str>, is_replaced: bool) -> Option<String> {
     let spec = &tenant.spec;
     let of_state = spec.state_reason.as_ref().filter(|_| {
-        let is_given = changed.contains("stateReason") || changed.contains("state");
+        let is_given = changed.contains("stateReason") || changed.contains("state") && !is_replaced;
         let is_asked_for = spec.state.unwrap_or_default() != DesiredState::Active || changed.contains("slug");
         is_given && is_asked_for
     });

@@ -132,6 +132,13 @@ pub struct TenantRecord {
 }
 
 impl TenantRecord {
+    /// The generation of this object up to which its changes are on record.
+    pub fn seen_generation(&self, tenant: &Tenant) -> Option<i64> {
+        let recorded = self.declaration.as_ref();
+        let same = recorded.filter(|recorded| Some(&recorded.object) == tenant.metadata.uid.as_ref());
+        same.map(|recorded| recorded.generation)
+    }
+
     /// What is due of the tenant's credentials.
     pub fn rotation(&self, tenant: &Tenant, now: Timestamp) -> Rotation {
         rotation::evaluate(&RotationPolicy::of(tenant), &self.credentials, self.activated_at, now)

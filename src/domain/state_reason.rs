@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::attribution::RecordedChanges;
 use crate::api::tenant::{DesiredState, TenantSpec};
 
 /// A `stateReason` that was given with a change of the slug, as long as the spec has it.
@@ -26,15 +27,24 @@ pub struct DeclaredReason<'a> {
 }
 
 /// The reason of the state that a spec declares, after what was declared `before`.
-pub fn state_reason(spec: &TenantSpec, before: Option<DeclaredReason<'_>>) -> Option<String> {
-    match before.and_then(|before| slug_reason(spec, before)) {
+pub fn state_reason(
+    spec: &TenantSpec,
+    changes: &RecordedChanges,
+    before: Option<DeclaredReason<'_>>,
+) -> Option<String> {
+    match before.and_then(|before| slug_reason(spec, changes, before)) {
         Some(of_slug) => of_slug.of_state,
         None => given(spec).map(str::to_owned),
     }
 }
 
-/// What the `stateReason` of a spec is, if it was given with a change of the slug.
-pub fn slug_reason(spec: &TenantSpec, before: DeclaredReason<'_>) -> Option<SlugReason> {
+/// What the `stateReason` of a spec is, if it was given with a change of the slug. Of several changes that are seen at once,
+/// `changes` say which fields were changed together; where they do not, it was one change.
+pub fn slug_reason(
+    spec: &TenantSpec,
+    changes: &RecordedChanges,
+    before: DeclaredReason<'_>,
+) -> Option<SlugReason> {
     let given = given(spec)?;
     let text = |field: &str| before.spec.get(field).and_then(Value::as_str);
     let state = spec.state.unwrap_or_default();
@@ -45,8 +55,17 @@ pub fn slug_reason(spec: &TenantSpec, before: DeclaredReason<'_>) -> Option<Slug
             Some(earlier) => earlier.of_state.clone(),
             None => text("stateReason").filter(|reason| !reason.is_empty()).map(str::to_owned),
         };
-        // Given with another state too, it is the reason of both.
-        return is_same_state.then(|| SlugReason { given: given.to_owned(), of_state });
+        let is_with = |field| changes.are_of_one_change(field, "stateReason").unwrap_or(true);
+        if !is_with("slug") {
+            // Given after it, or before: with the state.
+            return None;
+        }
+        // Given with another state too, it is the reason of both. Of a state that was set without it, none is known.
+        return match is_same_state {
+            true => Some(SlugReason { given: given.to_owned(), of_state }),
+            false if is_with("state") => None,
+            false => Some(SlugReason { given: given.to_owned(), of_state: None }),
+        };
     }
     let kept = before.of_slug.filter(|kept| kept.given == given)?;
     Some(SlugReason { of_state: kept.of_state.clone().filter(|_| is_same_state), ..kept.clone() })

@@ -49,6 +49,8 @@ pub struct Subject<'a> {
     pub evaluation: Option<Evaluation>,
     /// Who changed the object, as far as that was read.
     pub changes: RecordedChanges,
+    /// The generation up to which the changes of the object were on record when it was read.
+    pub seen_generation: Option<i64>,
     /// How far the tenant's account is; absent if it has none.
     pub account: Option<AccountView>,
 }

@@ -257,7 +257,8 @@ impl TenantFacts {
     /// Whether the database that was taken over is its former owner's again, and the previous login with it. Both may be there
     /// without being recorded: the operator may have been interrupted in between.
     pub fn is_given_back(&self, recorded: RecordedOids) -> bool {
-        let is_returned = |database: &DatabaseProperties| !database.ownership.is_ours() && !database.owned_by_dba;
+        let is_returned =
+            |database: &DatabaseProperties| !database.ownership.is_ours() && !database.owned_by_dba;
         recorded.may_be_given_back && self.database.as_ref().is_some_and(is_returned)
     }
 

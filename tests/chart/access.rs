@@ -80,7 +80,7 @@ async fn another_release_of_the_cluster_can_leave_them_out() {
         });
         (labelled(objects, OWN).len(), ours.count())
     };
-    assert_eq!(of_access(&rendered(&helm, &[]).await), (5, 5));
-    assert_eq!(of_access(&rendered(&helm, &["access.roles=false"]).await), (0, 5));
+    assert_eq!(of_access(&rendered(&helm, &[]).await), (5, 6));
+    assert_eq!(of_access(&rendered(&helm, &["access.roles=false"]).await), (0, 6));
     assert_eq!(of_access(&rendered(&helm, &["access.policies=false"]).await), (5, 0));
 }

@@ -233,7 +233,10 @@ async fn objects_with_generated_names_are_admitted_and_attributed() {
     fleet.delete_hold(&hold.metadata.name.unwrap()).await;
     fleet.access(&name, Access::ReadWrite).await;
     // At once with its deletion, as from a file that declares a tenant gone.
-    let gone = generated(objects::tenant("actors-generated-gone", json!({"state": "Deprovisioned"})));
+    let gone = generated(objects::tenant(
+        "actors-generated-gone",
+        json!({"state": "Deprovisioned", "stateReason": "never used"}),
+    ));
     let gone = serde_json::from_value(gone).unwrap();
     alice.tenants.create(&PostParams::default(), &gone).await.unwrap();
     assert_eq!(actors(&log("actors-generated").await, &["Created"])[0].1, "alice");

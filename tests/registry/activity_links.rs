@@ -180,7 +180,7 @@ async fn archive_is_emptied_from_its_beginning_and_the_chain_stays_verifiable() 
         session.execute(AssertSqlSafe(of("position < 11"))).await.unwrap();
         let (found, summary) = verified(&registry, heads(&registry).await).await;
         assert_eq!((found, summary.stored), (vec![], 2));
-        // Who is the registry's owner can remove it all the same; that is found.
+        // An owner of the tables can remove it; that is found.
         let mut owner = system.superuser().await;
         owner.execute("ALTER TABLE activity_archive DISABLE TRIGGER activity_archive_emptied").await.unwrap();
         owner.execute("DELETE FROM activity_archive").await.unwrap();
@@ -193,7 +193,10 @@ async fn archive_is_emptied_from_its_beginning_and_the_chain_stays_verifiable() 
         owner.execute("ALTER TABLE activity_heads ENABLE TRIGGER ALL").await.unwrap();
         owner.execute("ALTER TABLE activity_archive ENABLE TRIGGER ALL").await.unwrap();
         // Once it is deprovisioned, its history may end too.
-        owner.execute("ALTER TABLE tenants DISABLE TRIGGER ALL; UPDATE tenants SET status = 'deprovisioned'").await.unwrap();
+        owner
+            .execute("ALTER TABLE tenants DISABLE TRIGGER ALL; UPDATE tenants SET status = 'deprovisioned'")
+            .await
+            .unwrap();
         let (found, summary) = verified(&registry, heads(&registry).await).await;
         assert_eq!((found, summary.rows, summary.stored), (vec![], 0, 2));
         let (found, _) = verified(&registry, before).await;

@@ -11,10 +11,7 @@ use super::secret;
 use crate::{
     api::reason::Reason,
     controller::{context::Context, state::servers::ServerState, tenant::failure::StepError},
-    domain::{
-        attribution::Actor,
-        support::{EndReason, Grant},
-    },
+    domain::support::{EndReason, Grant},
     registry::{DeletedObject, SupportEnd},
 };
 
@@ -68,11 +65,14 @@ impl SupportEnding<'_> {
     pub async fn record(&self, left: Option<&str>, context: &Context) -> Result<(), StepError> {
         let now = context.clock.now();
         // Unless the webhook recorded who deleted the object.
-        let actor = match self.reason {
-            EndReason::Deleted => Actor::of_deletion(context.config.records_deletions),
-            _ => Actor::Tenantry,
+        let actor = self.reason.actor(context.config.records_deletions);
+        let end = SupportEnd {
+            at: now,
+            reason: self.reason,
+            actor: actor.to_string(),
+            deleted: self.deleted,
+            left,
         };
-        let end = SupportEnd { at: now, reason: self.reason, actor: actor.to_string(), deleted: self.deleted, left };
         context.registry.end_support(self.id, &end).await?;
         context.state.supports.remove(self.id);
         info!(

@@ -87,6 +87,7 @@ pub async fn load<'a>(
         previous,
         desired: None,
         evaluation: Some(evaluate(tenant, record.as_ref(), context)),
+        seen_generation: record.as_ref().and_then(|record| record.seen_generation(tenant)),
         record,
         elsewhere: None,
         changes: RecordedChanges::unknown(

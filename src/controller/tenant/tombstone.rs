@@ -45,6 +45,7 @@ pub async fn reconcile_tombstone(entry: &Entry, slot: &mut Slot, context: &Share
     let subject = Subject {
         tenant: &tenant,
         declared: &tenant,
+        seen_generation: None,
         account: None,
         object: TenantObject { state: ObjectState::Deleted, ..TenantObject::default() },
         previous: TenantStatus::default(),

@@ -157,12 +157,19 @@ async fn take_in(
         }
         changes = Some(by);
     }
-    if let Some(granted) = granted(tenant, &plan, &allowed, row, &mut after, context) {
+    let granted = granted(tenant, &plan, &allowed, row, &mut after, context);
+    let is_withdrawn = row.account.grant.is_some() && after.grant != row.account.grant;
+    if granted.is_some() || is_withdrawn {
         let by = match changes {
             Some(changes) => changes,
             None => recorded_changes(account, context).await,
         };
-        rows.push(after.grant_plan(&granted, &plan, tenant, &by.last(&["planRequest"])));
+        if is_withdrawn {
+            after.withdrawn_by = Some(by.last(&["planRequest"]).to_string());
+        }
+        if let Some(granted) = granted {
+            rows.push(after.grant_plan(&granted, &plan, tenant, &by.last(&["planRequest"])));
+        }
     }
     // The object was made elsewhere, by a restored backup.
     after.place = Some(place_of(account));

@@ -54,6 +54,9 @@ pub struct AccountRecord {
     /// The plan that was granted last, while it is asked for and the Tenant names the same plan as then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<PlanGrant>,
+    /// Who ended the last grant in the account, by another request or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdrawn_by: Option<String>,
 }
 
 /// Where an account is.

@@ -60,7 +60,7 @@ fn what_is_no_change_of_this_object_is_ignored() {
 #[test]
 fn unknown_actor_says_why_and_is_no_user() {
     let changes = RecordedChanges::unknown(3, UnknownActor::OldKubernetes);
-    assert_eq!(changes.last(&STATE_FIELDS).to_string(), "unknown (Kubernetes before 1.36)");
+    assert_eq!(changes.last(&["state"]).to_string(), "unknown (Kubernetes before 1.36)");
     assert_eq!(Actor::of_deletion(false).to_string(), "unknown (deletion)");
     assert_eq!(Actor::of_deletion(true).to_string(), "unknown (webhook not reached)");
     assert_eq!(user("unknown (deletion)").to_string(), r#""unknown (deletion)""#);
@@ -90,6 +90,68 @@ fn state_is_attributed_to_what_changed_it() {
 }
 
 #[test]
+fn change_that_leads_to_no_other_state_is_named_for_none() {
+    let held = || RestrictionCause::Hold("billing".into());
+    let cases: [(&str, &[RestrictionCause], Option<&str>, &str); 9] = [
+        // A rename while a hold was in force; the hold is lifted.
+        ("2 slug,stateReason alice", &[], Some("bob"), "bob"),
+        ("2 suspension alice", &[], Some("bob"), "bob"),
+        // A reason alone, then a gate.
+        ("3 gates bob\n2 stateReason alice", &[RestrictionCause::OpenGates], None, "bob"),
+        ("3 stateReason alice\n2 gates bob", &[RestrictionCause::OpenGates], None, "bob"),
+        // A suspension, then a rename, and the other way around.
+        ("3 slug,stateReason alice\n2 state,stateReason bob", &[RestrictionCause::SpecState], None, "bob"),
+        ("3 state bob\n2 slug,stateReason alice", &[RestrictionCause::SpecState], None, "bob"),
+        // A suspension that lasts has another reason, or is as strict as another hold.
+        ("2 stateReason alice", &[RestrictionCause::SpecState], None, "alice"),
+        ("2 suspension alice", &[RestrictionCause::SpecState, held()], Some("bob"), "bob"),
+        // A rename, and the content of the plan.
+        ("2 slug,stateReason alice", &[RestrictionCause::OpenGates], None, "tenantry"),
+    ];
+    for (lines, causes, hold, expected) in cases {
+        let generation = lines[..1].parse().unwrap();
+        let changes = RecordedChanges::of(lines, generation);
+        let found = changes.of_state(&evaluation(causes), Some(1), hold).to_string();
+        assert_eq!(found, expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn what_is_not_in_the_list_any_more_is_named_for_none_of_those_in_it() {
+    let later: Vec<String> = (4..=12).rev().map(|n| format!("{n} displayName alice")).collect();
+    let changes = RecordedChanges::of(&format!("{}\n3 plan alice", later.join("\n")), 12);
+    let suspended = evaluation(&[RestrictionCause::SpecState]);
+    assert_eq!(changes.of_state(&suspended, Some(1), None).to_string(), "unknown (not recorded)");
+    assert_eq!(changes.of_state(&evaluation(&[]), Some(1), None).to_string(), "unknown (not recorded)");
+    assert_eq!(changes.of_state(&evaluation(&[]), Some(2), None).to_string(), "alice");
+    assert_eq!((changes.gap(1), changes.gap(2)), (Some((2, 2)), None));
+    // What decides is in the list.
+    let changes = RecordedChanges::of(&format!("13 state bob\n{}", later.join("\n")), 13);
+    assert_eq!(changes.of_state(&suspended, Some(1), None).to_string(), "bob");
+}
+
+#[test]
+fn name_that_looks_like_ours_is_quoted() {
+    for name in [
+        "tenantry",
+        "Tenantry",
+        "tenantry ",
+        "tenantry\u{200b}",
+        "\"tenantry\"",
+        "unknown user",
+        "a\u{202e}b",
+    ] {
+        let shown = user(name).to_string();
+        assert_eq!(shown, format!("{name:?}"));
+    }
+    for name in
+        ["tenantry-dev", "system:serviceaccount:tenantry-system:tenantry", "CN=Jürgen, O=acme", r"ACME\ada"]
+    {
+        assert_eq!(user(name).to_string(), name);
+    }
+}
+
+#[test]
 fn incomplete_record_names_no_one() {
     let changes = RecordedChanges::unknown(5, UnknownActor::NoPolicy);
     let active = evaluation(&[]);
@@ -109,6 +171,8 @@ fn entitlements_are_those_of_a_changed_spec_or_of_a_changed_plan() {
     assert_eq!(changes.of_entitlements(Some(1), true), Some(user("alice")));
     assert_eq!(changes.of_entitlements(Some(2), false), Some(user("bob")));
     assert_eq!(changes.of_entitlements(Some(3), false), None);
+    // Neither the Tenant nor what is not recorded: its account did.
+    assert_eq!(changes.of_entitlements(Some(3), true), None);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub fn object_rows(
     changes: &RecordedChanges,
 ) -> Vec<ChangeRow> {
     let before = recorded.map_or(Before::Nothing, Before::Recorded);
-    let mut rows = rows_with_reasons(before, now, changes, |_| None);
+    let mut rows = rows_with_reasons(before, now, changes, |_, _| None);
     for row in &mut rows {
         name(row, object);
         if let (true, Some(at), Some(details)) =

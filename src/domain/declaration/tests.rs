@@ -193,6 +193,44 @@ fn reason_of_a_slug_and_a_state_at_once_is_that_of_both() {
 }
 
 #[test]
+fn reason_goes_with_its_own_change_when_two_are_seen_at_once() {
+    let before = Declaration::of(&with_slug("acme", &json!({})), KEY, None);
+    let seen = |lines: &str, given: &str| {
+        let mut now = with_slug("initech", &json!({"state": "Suspended", "stateReason": given}));
+        now.metadata.generation = Some(3);
+        now.metadata.annotations = Some([(ANNOTATION_CHANGES.to_owned(), lines.to_owned())].into());
+        let declaration = Declaration::of(&now, KEY, Some(&before));
+        let changes = RecordedChanges::of(lines, 3);
+        let rows = change_rows(Before::Recorded(&before), &declaration, &now, &changes);
+        let reasons: Vec<_> = rows.into_iter().map(|row| (row.actor, row.reason)).collect();
+        assert_eq!(
+            Declaration::state_reason(&now, Some(&declaration)),
+            Declaration::state_reason(&now, Some(&before))
+        );
+        (Declaration::state_reason(&now, Some(&before)), reasons)
+    };
+    let given = |reason: &str| Some(reason.to_owned());
+    let (of_state, rows) = seen("3 slug,stateReason alice\n2 state,stateReason bob", "new brand");
+    assert_eq!(of_state, None);
+    assert_eq!(rows, [("bob".to_owned(), None), ("alice".to_owned(), given("new brand"))]);
+    let (of_state, rows) = seen("3 state alice\n2 slug,stateReason bob", "new brand");
+    assert_eq!(of_state, None);
+    assert_eq!(rows, [("bob".to_owned(), given("new brand")), ("alice".to_owned(), None)]);
+    let (of_state, rows) = seen("3 state,stateReason alice\n2 slug,stateReason bob", "unpaid");
+    assert_eq!(of_state, given("unpaid"));
+    assert_eq!(rows, [("bob".to_owned(), None), ("alice".to_owned(), given("unpaid"))]);
+}
+
+#[test]
+fn changes_that_are_not_in_the_list_any_more_leave_a_row() {
+    let lines = "6 displayName bob\n5 displayName bob";
+    let found = rows((1, json!({"displayName": "a"})), (6, json!({"displayName": "b"})), lines);
+    let seen: Vec<_> = found.iter().map(|row| row.actor.as_str()).collect();
+    assert_eq!(seen, ["unknown (not recorded)", "bob", "bob"]);
+    assert_eq!(found[0].details["generations"], json!({"from": 2, "to": 4}));
+}
+
+#[test]
 fn without_a_record_the_reason_is_as_given() {
     let found = reasons(&[("acme", json!({"state": "Suspended", "stateReason": "unpaid"}))]);
     assert_eq!(found[0].as_deref(), Some("unpaid"));

@@ -41,6 +41,7 @@ fn subject<'a>(tenant: &'a Tenant, previous: TenantStatus, record: Option<Tenant
     Subject {
         tenant,
         declared: tenant,
+        seen_generation: None,
         account: None,
         object,
         previous,

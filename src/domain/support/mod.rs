@@ -7,7 +7,7 @@ pub mod rights;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::{identity::TenantId, observed::RegistryStatus};
+use super::{attribution::Actor, identity::TenantId, observed::RegistryStatus};
 
 /// The longest time that a login is valid.
 pub const MAX_DURATION: SignedDuration = SignedDuration::from_hours(8);
@@ -87,6 +87,14 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Who ended an access for this reason. The user who deleted its object is known to the webhook alone, if there is one.
+    pub fn actor(self, webhook: bool) -> Actor {
+        match self {
+            Self::Deleted => Actor::of_deletion(webhook),
+            _ => Actor::Tenantry,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Expired,

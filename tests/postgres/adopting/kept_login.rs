@@ -230,7 +230,7 @@ async fn rights_of_its_own_do_not_outlive_a_restriction_and_come_back_with_an_un
         shop.server.set_access(&placement, AccessLevel::Blocked).await.unwrap();
         assert_eq!(shop.server.give_back(&placement, &former).await.unwrap(), GivenBack::Returned);
         assert_eq!(shop.server.give_back(&placement, &former).await.unwrap(), GivenBack::Untouched);
-        // An operator that was killed before this was recorded begins anew: it takes nothing again.
+        // An operator that was killed before this was recorded begins again, and takes nothing.
         let recorded = RecordedOids {
             database: Some(former.oid),
             previous_login: former.login.as_ref().map(|login| login.oid),

@@ -43,8 +43,8 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Who caused the new entitlements: a user of the Tenant, of its account, or of its plan. A plan other than the spec's comes into force at the
-/// end of a trial.
+/// Who caused the new entitlements: a user of the Tenant, of its account, or of its plan. A plan other than the spec's comes
+/// into force at the end of a trial.
 async fn changed_by(step: &StepContext<'_, '_>, new: &Entitlements) -> Result<String, StepError> {
     let row = step.row()?;
     if step.tenant().spec.plan != new.plan {
@@ -58,6 +58,9 @@ async fn changed_by(step: &StepContext<'_, '_>, new: &Entitlements) -> Result<St
     }
     if let Some(actor) = changes.of_entitlements(row.entitlements_generation, renamed) {
         return Ok(actor.to_string());
+    }
+    if let Some(user) = row.account.withdrawn_by.as_ref().filter(|_| renamed) {
+        return Ok(user.clone());
     }
     let plan = step.context.plan(&new.plan).ok_or(StepError::Missing("the plan"))?;
     Ok(recorded_changes(plan.as_ref(), step.context).await.last_of_all().to_string())

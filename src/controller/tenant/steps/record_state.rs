@@ -14,7 +14,10 @@ pub async fn run(step: &mut StepContext<'_, '_>) -> Result<(), StepError> {
         .ok_or(StepError::Changed("the recorded status of the tenant"))?;
     let why = evaluation.summary();
     let (row, changes) = (step.row()?, &step.subject.changes);
-    let actor = changes.of_state(&evaluation, row.status_generation, row.holds_changed_by.as_deref());
+    // What this reconcile saw first is the cause, and not what was seen before; unless it was tried before.
+    let before = step.subject.seen_generation.filter(|seen| *seen < changes.generation());
+    let since = before.or(row.status_generation);
+    let actor = changes.of_state(&evaluation, since, row.holds_changed_by.as_deref());
     let (actor, generation) = (actor.to_string(), Some(changes.generation()));
     let new = NewState { to, why: why.as_deref(), access: evaluation.access, actor: &actor, generation, at };
     step.replace_record(step.context.registry.record_state(id, &new, correlation).await?.record);

@@ -80,7 +80,10 @@ fn whole_chains_have_no_difference() {
     let heads = [&rows[..3], &acme[..], &rows[8..]].map(head).to_vec();
     let stored = vec![head(&acme[..2]).stored(), head(&acme).stored(), head(&rows[..1]).stored()];
     let (found, summary) = checked(heads, stored, &rows);
-    assert_eq!((found, summary), (vec![], ChainSummary { rows: 9, chains: 3, stored: 3, removed: 0, differences: 0 }));
+    assert_eq!(
+        (found, summary),
+        (vec![], ChainSummary { rows: 9, chains: 3, stored: 3, removed: 0, differences: 0 })
+    );
     assert_eq!(checked(vec![], vec![], &[]), (vec![], ChainSummary::default()));
 }
 
