@@ -154,7 +154,9 @@ pub const SITUATIONS: &[Situation] = &[
         // Its reader writes the own name.
         before: r#"kubectl auth whoami -o jsonpath='{.status.userInfo.username}' > whoami
             sed "s/ada@example.com/$(cat whoami)/" page/ticket.yaml > ticket-4711.yaml"#,
-        after: "kubectl delete supp -n customers ticket-4711",
+        // The Role of the block before.
+        after: "kubectl --as=ada@example.com get secret -n customers ticket-4711-support
+            kubectl delete supp -n customers ticket-4711",
         shows: &["postgresql://tenant_acme_support_"],
     },
     Situation {
