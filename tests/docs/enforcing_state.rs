@@ -73,7 +73,9 @@ async fn former_slug_leads_to_the_present_one(program: &program::Running, stage:
     program.until("trial", 308).await;
     for former in ["trial", "Trial"] {
         let head = program.ask(former, "POST", &[]).await.head;
-        for line in ["location: //renamed.portal.example/notes", "cache-control: no-store", "tenant-state: moved"] {
+        for line in
+            ["location: //renamed.portal.example/notes", "cache-control: no-store", "tenant-state: moved"]
+        {
             assert!(head.lines().any(|it| it == line), "{head}");
         }
     }
