@@ -86,6 +86,7 @@ async fn query_registry(shell: &Shell) {
         "activity_archive",
         "tenant_activity",
         "object_activity",
+        "former_slugs",
         "schema_",
     ];
     let mut run_here = 0;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
-use crate::shell::page;
+use crate::shell::{blocks, page};
 
 use self::{
     answers::{Columns, rows},
@@ -45,13 +45,40 @@ async fn enforces(section: &str) {
     let document = page(PAGE);
     let stage = Stage::set(&document, section).await;
     let program = Program::install(&document, section, &stage).await;
+    program.demand_address(&stage).await;
     let mut running = program.start(&stage).await;
+    printed_request_is_answered(&document, &running, &stage).await;
     every_cell_is_true(&document, &running, &stage).await;
+    former_slug_leads_to_the_present_one(&running, &stage).await;
     suspension_takes_effect_within_a_second(&running, &stage).await;
     broken_connection_is_replaced(&running, &stage).await;
     lost_notification_is_made_up_for(&running, &stage).await;
     registry_that_is_away_closes_the_application(&running, &stage).await;
     running.stop().await;
+}
+
+/// The page's tenant is another one here.
+async fn printed_request_is_answered(document: &str, program: &program::Running, stage: &Stage) {
+    let request = blocks(document).pop().unwrap();
+    assert!(request.starts_with("curl -i -H 'Host: acme.portal.example'"), "{request}");
+    let answer = stage.shell.run(&program.here(&request.replace("acme", "active"))).await.to_lowercase();
+    assert!(answer.contains("200 ok") && answer.contains("tenant-state: active"), "{answer}");
+}
+
+/// Host names have no case.
+async fn former_slug_leads_to_the_present_one(program: &program::Running, stage: &Stage) {
+    assert_eq!(program.ask("ACTIVE", "GET", &[]).await.status, 200);
+    stage.rename("trial", "renamed").await;
+    program.until("renamed", 200).await;
+    program.until("trial", 308).await;
+    for former in ["trial", "Trial"] {
+        let head = program.ask(former, "POST", &[]).await.head;
+        for line in
+            ["location: //renamed.portal.example/notes", "cache-control: no-store", "tenant-state: moved"]
+        {
+            assert!(head.lines().any(|it| it == line), "{head}");
+        }
+    }
 }
 
 async fn every_cell_is_true(document: &str, program: &program::Running, stage: &Stage) {

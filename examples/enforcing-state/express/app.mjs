@@ -4,6 +4,7 @@ import express from "express";
 import pg from "pg";
 
 const REGISTRY_URL = process.env.REGISTRY_URL;
+if (!REGISTRY_URL) throw new Error("set REGISTRY_URL: docs/enforcing-state.md");
 // A notification is a hint: what changed lately is also read this often, which shows that the connection works.
 const POLL = 1000 * (process.env.POLL_SECONDS ?? 5);
 // What was read before that says nothing any more: every request is refused.
@@ -28,11 +29,13 @@ const PROBLEMS = {
 // The tenants' states, as the registry has them.
 const byId = new Map();
 let bySlug = new Map();
+let present = new Map(); // of a former slug
 let readAt = -Infinity;
 
-// The name of what a tenant may do: active, trial, or a problem.
+// The name of what a tenant may do: active, trial, or a problem. Or moved, for a former slug.
 function outcomeOf(slug) {
   if (performance.now() - readAt > STALE) return "stale";
+  if (present.has(slug)) return "moved";
   if (!bySlug.has(slug)) return "missing";
   const { status, access } = bySlug.get(slug);
   if (["deprovisioning", "deprovisioned"].includes(status)) return "gone";
@@ -45,11 +48,13 @@ async function read(client, which = "true", parameters = []) {
   const query = `SELECT id::text, slug, status, access FROM tenants_public WHERE ${which}`;
   const began = performance.now();
   const { rows } = await client.query(query, parameters);
+  const former = await client.query("SELECT former_slug, slug FROM former_slugs");
   for (const row of rows) byId.set(row.id, row);
   // The slug of a closed tenant may belong to another one now.
   const isOpen = (row) => Number(row.status !== "deprovisioned");
   const closedFirst = [...byId.values()].sort((a, b) => isOpen(a) - isOpen(b));
   bySlug = new Map(closedFirst.map((row) => [row.slug, row]));
+  present = new Map(former.rows.map((row) => [row.former_slug, row.slug]));
   readAt = began;
 }
 
@@ -119,10 +124,16 @@ function refusal(outcome, request) {
 }
 
 function enforce(request, response, next) {
-  const outcome = outcomeOf((request.get("Host") ?? "").split(".")[0]);
+  const [slug, ...domain] = (request.get("Host") ?? "").toLowerCase().split(".");
+  const outcome = outcomeOf(slug);
+  if (outcome === "moved") {
+    response.set({ "Cache-Control": "no-store", "Tenant-State": outcome });
+    return response.redirect(308, `//${[present.get(slug), ...domain].join(".")}${request.originalUrl}`);
+  }
   const refused = refusal(outcome, request);
   if (refused) return refuse(response, refused);
   response.set("Tenant-State", outcome);
+  response.locals.slug = slug;
   next();
 }
 
@@ -131,13 +142,13 @@ app.use(enforce);
 
 // The application itself: in yours, with the tenant's own database.
 const notes = new Map();
-app.get("/notes", (request, response) => response.json(notes.get(request.get("Host")) ?? []));
+app.get("/notes", (_, response) => response.json(notes.get(response.locals.slug) ?? []));
 app.post("/notes", express.text({ type: () => true }), (request, response) => {
-  const all = [...(notes.get(request.get("Host")) ?? []), request.body];
-  notes.set(request.get("Host"), all);
+  const all = [...(notes.get(response.locals.slug) ?? []), request.body];
+  notes.set(response.locals.slug, all);
   response.json(all);
 });
-app.delete("/notes", (request, response) => response.json(notes.delete(request.get("Host"))));
+app.delete("/notes", (_, response) => response.json(notes.delete(response.locals.slug)));
 
 follow();
 app.listen(process.env.PORT ?? 8018, "127.0.0.1");

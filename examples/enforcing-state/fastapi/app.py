@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import os
+import sys
 import time
 from contextlib import asynccontextmanager
 
 import psycopg
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
-REGISTRY_URL = os.environ["REGISTRY_URL"]
+REGISTRY_URL = os.environ.get("REGISTRY_URL")
+if not REGISTRY_URL:
+    sys.exit("set REGISTRY_URL: docs/enforcing-state.md")
 # A notification is a hint: what changed lately is also read this often, which shows that the connection works.
 POLL_SECONDS = float(os.environ.get("POLL_SECONDS", "5"))
 # What was read before that says nothing any more: every request is refused.
@@ -37,12 +40,14 @@ class Tenants:
     """The tenants' states, as the registry has them."""
 
     def __init__(self):
-        self.by_id, self.by_slug, self.read_at = {}, {}, None
+        self.by_id, self.by_slug, self.present, self.read_at = {}, {}, {}, None
 
     def outcome(self, slug):
-        """The name of what a tenant may do: active, trial, or a problem."""
+        """The name of what a tenant may do: active, trial, or a problem. Or moved, for a former slug."""
         if self.read_at is None or time.monotonic() - self.read_at > STALE_SECONDS:
             return "stale"
+        if slug in self.present:
+            return "moved"
         if slug not in self.by_slug:
             return "missing"
         _, _, status, access = self.by_slug[slug]
@@ -59,10 +64,12 @@ class Tenants:
         began = time.monotonic()
         async with asyncio.timeout(STALE_SECONDS):
             rows = await (await connection.execute(query, parameters)).fetchall()
+            former = await (await connection.execute("SELECT former_slug, slug FROM former_slugs")).fetchall()
         self.by_id.update({row[0]: row for row in rows})
         # The slug of a closed tenant may belong to another one now.
         closed_first = sorted(self.by_id.values(), key=lambda row: row[2] != "deprovisioned")
         self.by_slug = {row[1]: row for row in closed_first}
+        self.present = dict(former)
         self.read_at = began
 
     async def follow(self):
@@ -114,6 +121,13 @@ def problem(name):
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
+def moved(place, scope):
+    """The same page under the present slug. Not for a cache: a tenant can take a former slug back."""
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    location = place + (scope["raw_path"] + query).decode("ascii")
+    return Response(status_code=308, headers={"Location": location, "Cache-Control": "no-store", "Tenant-State": "moved"})
+
+
 def refusal(outcome, request):
     """The problem for which a request is refused, if it is."""
     if outcome not in ("active", "trial", "read-only", "full"):
@@ -130,11 +144,14 @@ def refusal(outcome, request):
 
 @app.middleware("http")
 async def enforce(request: Request, call_next):
-    slug = request.headers.get("host", "").split(".")[0]
+    slug, _, domain = request.headers.get("host", "").lower().partition(".")
     outcome = tenants.outcome(slug)
+    if outcome == "moved":
+        return moved(f"//{tenants.present[slug]}.{domain}", request.scope)
     refused = refusal(outcome, request)
     if refused:
         return problem(refused)
+    request.state.slug = slug
     response = await call_next(request)
     response.headers["Tenant-State"] = outcome
     return response
@@ -146,15 +163,15 @@ notes = {}
 
 @app.get("/notes")
 async def read_notes(request: Request):
-    return notes.get(request.headers["host"], [])
+    return notes.get(request.state.slug, [])
 
 
 @app.post("/notes")
 async def add_note(request: Request):
-    notes.setdefault(request.headers["host"], []).append((await request.body()).decode())
-    return notes[request.headers["host"]]
+    notes.setdefault(request.state.slug, []).append((await request.body()).decode())
+    return notes[request.state.slug]
 
 
 @app.delete("/notes")
 async def delete_notes(request: Request):
-    return notes.pop(request.headers["host"], [])
+    return notes.pop(request.state.slug, [])

@@ -125,7 +125,7 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         page: "access.md",
         block: "kubectl create clusterrolebinding",
-        after: "kubectl delete clusterrolebinding platform-team support-team
+        after: "kubectl delete clusterrolebinding platform-team support-team support-leads
             kubectl delete rolebinding -n customers billing",
         shows: &["yes"],
         ..NONE
@@ -133,18 +133,27 @@ pub const SITUATIONS: &[Situation] = &[
     Situation {
         page: "accounts.md",
         block: "kubectl create namespace acme",
-        // What is requested there is shown by the next block.
-        after: r#"kubectl --namespace acme patch tenantaccount acme --type merge \
-              --patch '{"spec": {"planRequest": {"plan": "professional"}}}'
-            kubectl wait -n customers --for=jsonpath='{.status.conditions[?(@.type=="AccountShown")].reason}'=AccountRequest \
-              --timeout=60s ten/acme"#,
         shows: &["acme"],
         ..NONE
     },
     Situation {
         page: "accounts.md",
+        block: "kubectl --namespace acme patch tenantaccount",
+        // What waits is shown by the next block.
+        after: r#"kubectl wait -n customers --for=jsonpath='{.status.conditions[?(@.type=="AccountShown")].reason}'=AccountRequest \
+              --timeout=60s ten/acme"#,
+        shows: &["professional Pending"],
+        ..NONE
+    },
+    Situation {
+        page: "accounts.md",
         block: "kubectl get tenants --all-namespaces",
-        shows: &["customers/acme: ", "professional"],
+        shows: &["customers/acme: ", "2026-11"],
+        // The other pages have its plan.
+        after: r#"kubectl --namespace acme patch tenantaccount acme --type merge --patch '{"spec": {"displayName": null,
+              "settings": null, "planRequest": null, "exportRequest": null}}'
+            kubectl wait -n customers --for=jsonpath='{.status.plan}'=starter --timeout=60s ten/acme
+            kubectl wait -n customers --for=condition=Ready --timeout=60s ten/acme"#,
         ..NONE
     },
     Situation { page: "webhook.md", block: "kubectl -n tenantry-system logs", shows: &["serving the admission webhook"], ..NONE },
@@ -154,7 +163,9 @@ pub const SITUATIONS: &[Situation] = &[
         // Its reader writes the own name.
         before: r#"kubectl auth whoami -o jsonpath='{.status.userInfo.username}' > whoami
             sed "s/ada@example.com/$(cat whoami)/" page/ticket.yaml > ticket-4711.yaml"#,
-        after: "kubectl delete supp -n customers ticket-4711",
+        // The Role of the block before.
+        after: "kubectl --as=ada@example.com get secret -n customers ticket-4711-support
+            kubectl delete supp -n customers ticket-4711",
         shows: &["postgresql://tenant_acme_support_"],
     },
     Situation {

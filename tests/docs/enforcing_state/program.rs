@@ -66,6 +66,13 @@ impl Program {
         Self { start: format!("cd {directory}\nexec env {start}") }
     }
 
+    /// Without the registry's address, it ends and names the variable.
+    pub async fn demand_address(&self, stage: &Stage) {
+        let ends = format!("({}) 2>&1 || echo failed", self.start);
+        let printed = stage.shell.run(&format!("unset REGISTRY_URL; {ends}")).await;
+        assert!(printed.contains("set REGISTRY_URL") && printed.ends_with("failed\n"), "{printed}");
+    }
+
     /// Starts it, and waits until it serves a tenant.
     pub async fn start(&self, stage: &Stage) -> Running {
         let port = ports::free().unwrap();
@@ -104,6 +111,11 @@ pub struct Answer {
 impl Running {
     pub async fn stop(&mut self) {
         self.process.kill().await.unwrap();
+    }
+
+    /// A command of the page, for this port.
+    pub fn here(&self, command: &str) -> String {
+        command.replace(PORT, &self.port.to_string())
     }
 
     /// The answer for a tenant.

@@ -7,7 +7,7 @@ use tenantry_dev::{Environment, EnvironmentOptions};
 use tenantry_test_support::Wait;
 
 use super::sql;
-use crate::shell::{Shell, blocks_in};
+use crate::shell::{Shell, blocks};
 
 /// Each is the slug of a tenant, but for the last two: no tenant, and no registry.
 pub const STATES: [&str; 9] =
@@ -38,12 +38,17 @@ impl Stage {
         let tenantry = PathBuf::from(env!("CARGO_BIN_EXE_tenantry"));
         let options = EnvironmentOptions { tenantry, ..EnvironmentOptions::default() };
         let environment = Environment::start(options).await.unwrap();
-        let shell = Shell::new(environment.control_plane(), &format!("enforcing-{name}"));
-        let create = blocks_in(page, "sql")[0];
-        assert!(create.starts_with("CREATE ROLE portal LOGIN PASSWORD '…'"));
-        let registry_url = environment.postgres().url("portal", "reads", "tenantry_system");
+        let mut shell = Shell::new(environment.control_plane(), &format!("enforcing-{name}"));
+        // The first block makes the login, and the variable of the programs.
+        let create = blocks(page)[0];
+        assert!(create.starts_with("psql \"$DEV_PG_ADMIN_URL\" -c \"CREATE ROLE portal LOGIN PASSWORD '…'"));
+        shell.variables.extend([
+            ("DEV_PG_ADMIN_URL".to_owned(), environment.postgres().admin_url("postgres")),
+            ("TENANTRY_SYSTEM_DATABASE_URL".to_owned(), environment.registry_url().to_owned()),
+        ]);
+        let printed = shell.run(&format!("{}\necho \"$REGISTRY_URL\"", create.replace('…', "reads"))).await;
+        let registry_url = printed.lines().last().unwrap().to_owned();
         let stage = Self { environment, shell, registry_url };
-        stage.registry().await.execute(sql(create.replace('…', "reads"))).await.unwrap();
         stage.declare().await;
         stage
     }
@@ -96,6 +101,11 @@ impl Stage {
 
     pub async fn resume(&self, slug: &str) {
         self.patch(slug, r#"{"state": "Active", "stateReason": null, "suspension": null}"#).await;
+    }
+
+    /// Of the Tenant that is named by its first slug.
+    pub async fn rename(&self, slug: &str, present: &str) {
+        self.patch(slug, &format!(r#"{{"slug": "{present}", "stateReason": "it has another name"}}"#)).await;
     }
 
     async fn patch(&self, slug: &str, spec: &str) {
