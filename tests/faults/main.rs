@@ -6,6 +6,7 @@
 mod accounts;
 mod actors;
 mod adopting;
+mod attribution;
 mod batch;
 mod breaker;
 mod canaries;

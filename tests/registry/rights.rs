@@ -42,7 +42,7 @@ async fn reader_role_reads_only_the_views() {
 
         let tables: Vec<String> = sqlx::query_scalar(
             "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
-             AND relkind IN ('r', 'S', 'v') AND relname NOT IN ('tenants_public', 'usage_public')",
+             AND relkind IN ('r', 'S', 'v') AND relname NOT IN ('tenants_public', 'usage_public', 'former_slugs')",
         )
         .fetch_all(&mut admin)
         .await
