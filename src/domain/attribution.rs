@@ -9,11 +9,7 @@ pub mod stamp;
 
 use std::fmt;
 
-use super::{
-    access::evaluate::{AccessEvaluation, RestrictionCause},
-    state_reason::given,
-};
-use crate::api::tenant::Tenant;
+use super::access::evaluate::{AccessEvaluation, RestrictionCause};
 
 /// The field of a Tenant's spec that says which state is wanted.
 const STATE: &str = "state";
@@ -100,7 +96,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Whether a user's name, read by a person, could be one of ours, or has characters that nobody sees.
+/// Whether a user's name, read by a person, could be one of ours, or has invisible characters.
 fn is_deceptive(name: &str) -> bool {
     let letters: String = name.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let is_hidden = |c: char| c.escape_debug().to_string().starts_with("\\u");
@@ -211,11 +207,6 @@ impl RecordedChanges {
     /// Who last changed one of these fields.
     pub fn last(&self, fields: &[&str]) -> Actor {
         self.newest(fields, 0).unwrap_or(self.missing())
-    }
-
-    /// The reason that was given with the last change of the slug; none if another change has overwritten it.
-    pub fn reason_of_slug<'a>(&self, tenant: &'a Tenant) -> Option<&'a str> {
-        given(&tenant.spec).filter(|_| self.are_of_one_change("slug", "stateReason").unwrap_or(true))
     }
 
     /// Who last changed the object.

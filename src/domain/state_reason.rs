@@ -71,7 +71,34 @@ pub fn slug_reason(
     Some(SlugReason { of_state: kept.of_state.clone().filter(|_| is_same_state), ..kept.clone() })
 }
 
+/// The reason that was given with the last change of the slug; none if another change has overwritten it.
+pub fn reason_of_slug<'a>(spec: &'a TenantSpec, changes: &RecordedChanges) -> Option<&'a str> {
+    given(spec).filter(|_| changes.are_of_one_change("slug", "stateReason").unwrap_or(true))
+}
+
 /// The `stateReason` of a spec, if it has one.
-pub fn given(spec: &TenantSpec) -> Option<&str> {
+fn given(spec: &TenantSpec) -> Option<&str> {
     spec.state_reason.as_deref().filter(|reason| !reason.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::tenant::Tenant;
+
+    #[test]
+    fn reason_of_a_slug_change_is_lost_with_a_later_reason() {
+        let tenant: Tenant = serde_json::from_value(serde_json::json!({
+            "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"},
+            "spec": {"slug": "initech", "displayName": "Acme", "plan": "starter", "stateReason": "new brand"},
+        }))
+        .unwrap();
+        let reason = |annotation: &str| {
+            reason_of_slug(&tenant.spec, &RecordedChanges::of(annotation, 3)).map(str::to_owned)
+        };
+        assert_eq!(reason("3 plan bob\n2 slug,stateReason ada\n1 * ada").as_deref(), Some("new brand"));
+        assert_eq!(reason("3 state,stateReason bob\n2 slug,stateReason ada\n1 * ada"), None);
+        // Not known who changed what.
+        assert_eq!(reason("").as_deref(), Some("new brand"));
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -178,7 +178,8 @@ fn failure_of(error: &StepError) -> Failure {
 }
 
 /// When the next attempt is: after the backoff, and not before the API server wants to be called again. While a deleted object
-/// waits and nothing is dropped, it is at the latest when the finalizer may be released without verification.
+/// waits and nothing is dropped, it is at the latest when the finalizer may be released without verification. That time has passed
+/// once something was dropped: the failures after that wait as any other.
 fn next_attempt(execution: &Execution<'_, '_>, failure: &Failure) -> Timestamp {
     let failures = execution.progress.workflow.as_ref().map_or(0, |workflow| workflow.record.failures);
     let wait = match failure.permanent {
@@ -186,13 +187,10 @@ fn next_attempt(execution: &Execution<'_, '_>, failure: &Failure) -> Timestamp {
         false => backoff::temporary(u32::try_from(failures + 1).unwrap_or(1), rand::random()),
     };
     let wait = wait.max(failure.retry_after.unwrap_or_default());
-    let next = execution.context.clock.now() + SignedDuration::try_from(wait).unwrap_or(SignedDuration::ZERO);
     let drops = execution.progress.steps.iter().any(|run| run.step == Step::DropDatabase);
-    match execution.subject.object.state {
-        ObjectState::Deleting(at) if !drops => match at.checked_add(RELEASE_UNVERIFIED_AFTER) {
-            Ok(release) => next.min(release),
-            Err(_) => next,
-        },
-        ObjectState::Deleting(_) | ObjectState::Present | ObjectState::Deleted => next,
-    }
+    let released_at = match execution.subject.object.state {
+        ObjectState::Deleting(at) if !drops => at.checked_add(RELEASE_UNVERIFIED_AFTER).ok(),
+        ObjectState::Deleting(_) | ObjectState::Present | ObjectState::Deleted => None,
+    };
+    backoff::next_attempt(execution.context.clock.now(), wait, released_at)
 }

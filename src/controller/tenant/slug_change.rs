@@ -7,7 +7,7 @@ use super::{failure::StepError, step_context::StepContext};
 use crate::{
     api::reason::Reason,
     controller::watch::requeue::requeue_tenants_with_slug,
-    domain::{record::TenantRecord, slug::Slug},
+    domain::{record::TenantRecord, slug::Slug, state_reason::reason_of_slug},
     registry::{SlugChange, SlugChanged},
 };
 
@@ -20,7 +20,7 @@ pub async fn change_slug(
     let (row, correlation) = (step.row()?, step.correlation()?);
     let (id, uid, from) = (row.id, row.resource_uid.clone(), row.slug.clone());
     let changes = &step.subject.changes;
-    let reason = changes.reason_of_slug(step.tenant());
+    let reason = reason_of_slug(&step.tenant().spec, changes);
     let actor = changes.last(&["slug"]).to_string();
     let change = SlugChange { from: &from, to, actor: &actor, reason, correlation: Some(correlation) };
     let changed = match step.context.registry.change_slug(id, &change).await? {

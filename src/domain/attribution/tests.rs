@@ -174,18 +174,3 @@ fn entitlements_are_those_of_a_changed_spec_or_of_a_changed_plan() {
     // Neither the Tenant nor what is not recorded: its account did.
     assert_eq!(changes.of_entitlements(Some(3), true), None);
 }
-
-#[test]
-fn reason_of_a_slug_change_is_lost_with_a_later_reason() {
-    let tenant: Tenant = serde_json::from_value(serde_json::json!({
-        "apiVersion": "tenantry.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"},
-        "spec": {"slug": "initech", "displayName": "Acme", "plan": "starter", "stateReason": "new brand"},
-    }))
-    .unwrap();
-    let reason =
-        |annotation: &str| RecordedChanges::of(annotation, 3).reason_of_slug(&tenant).map(str::to_owned);
-    assert_eq!(reason("3 plan bob\n2 slug,stateReason ada\n1 * ada").as_deref(), Some("new brand"));
-    assert_eq!(reason("3 state,stateReason bob\n2 slug,stateReason ada\n1 * ada"), None);
-    // Not known who changed what.
-    assert_eq!(reason("").as_deref(), Some("new brand"));
-}
